@@ -1,0 +1,123 @@
+"""The interface between the harness and a model; a third party's adapter implements this, no more.
+
+    load(checkpoint)                            once, on the worker
+    preprocess(samples) → batch                 host work: resize, tokenise, pad, copy to the device
+    forward(batch) → raw                        the model
+    postprocess(raw, batch) → predictions       suppression, search results to text, back to the host
+
+The three phases are apart so that they can be timed apart and end to end.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from harness.registry import Registry
+from harness.task import Prediction, Sample, TaskName
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from harness.checkpoint import Checkpoint
+    from harness.datasets.dataset import Dataset
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class AdapterOptions(BaseModel):
+    """What a suite may set under an adapter's `options`; subclasses add fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how a model runs; data beside the adapter, not a side effect of making it."""
+
+    device: str = "cpu"  # a torch device
+    precision: Precision = "fp32"
+
+
+class Adapter(ABC):
+    """A model behind its task's interface.
+
+    Making one costs nothing: weights are built or read in `load`.
+    """
+
+    task: ClassVar[TaskName]
+    Options: ClassVar[type[AdapterOptions]] = AdapterOptions
+
+    def __init__(self, options: AdapterOptions, runtime: Runtime) -> None:
+        self.options: Any = options
+        self.runtime = runtime
+
+    @abstractmethod
+    def load(self, checkpoint: Checkpoint | None) -> None:
+        """Make the model ready on `self.runtime`; None where the suite names no checkpoint.
+
+        Raises:
+            UsageError: the checkpoint is missing where one is needed, or belongs to another model.
+        """
+
+    @abstractmethod
+    def preprocess(self, samples: Sequence[Sample]) -> Any:
+        """Samples (their targets are None) → whatever `forward` takes."""
+
+    @abstractmethod
+    def forward(self, batch: Any) -> Any:
+        """Run the model; no host work."""
+
+    @abstractmethod
+    def postprocess(self, raw: Any, batch: Any) -> list[Prediction]:
+        """One prediction a sample, in the samples' order."""
+
+    def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
+        """The three phases in turn."""
+        batch = self.preprocess(samples)
+        return self.postprocess(self.forward(batch), batch)
+
+    def parameters(self) -> int | None:
+        """How many parameters the loaded model has; None if not known."""
+        return None
+
+
+class TrainableAdapter(Adapter):
+    """An adapter whose model the training stage can fit.
+
+    The stage owns the loop, optimiser and schedule; the adapter owns the module, what a training batch
+    is (augmentation too) and the loss.
+    """
+
+    module: torch.nn.Module
+    classes: Sequence[str]
+
+    @abstractmethod
+    def build(self, train: Dataset) -> None:
+        """Make a freshly initialised module on `self.runtime.device`, from torch's seeded generator.
+
+        Whatever else the model needs from the training data (class names, a vocabulary) is learnt here.
+        """
+
+    @abstractmethod
+    def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> Any:
+        """Samples with targets → a batch for `loss`; augmentation draws from the generator only."""
+
+    @abstractmethod
+    def loss(self, batch: Any) -> dict[str, torch.Tensor]:
+        """Scalar terms by name; their sum is minimised."""
+
+    @abstractmethod
+    def checkpoint(self) -> Checkpoint:
+        """The current weights and everything else `load` needs, and nothing more."""
+
+    def parameters(self) -> int | None:
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+
+ADAPTERS: Registry[type[Adapter]] = Registry("adapter", "harness.adapters")
