@@ -29,9 +29,7 @@ class Metric(ABC):
         """Sufficient statistics of one sample: small, picklable, additive or concatenable."""
 
     @abstractmethod
-    def summarise(
-        self, statistics: Sequence[Any], resamples: int = RESAMPLES, seed: int = SEED
-    ) -> Scores:
+    def summarise(self, statistics: Sequence[Any], resamples: int = RESAMPLES, seed: int = SEED) -> Scores:
         """Figures with 95% bootstrap intervals over samples, from statistics in order of sample id."""
 
 
