@@ -1,0 +1,106 @@
+"""What machine this is: the part of every figure that the code does not decide."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+PACKAGES = ("numpy", "torch", "torchvision", "ray", "mlflow", "sacrebleu", "scikit-learn", "sentencepiece")
+
+
+def describe() -> dict[str, Any]:
+    """Hardware and software of this machine, without anything that changes from minute to minute."""
+    return {
+        "host": platform.node(),
+        "os": f"{platform.system()} {platform.release()}",
+        "cpu": _cpu_model(),
+        "cores": psutil.cpu_count(logical=False) or 0,
+        "logical_cores": os.cpu_count() or 0,
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpus": _gpus(),
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def key(environment: dict[str, Any]) -> str:
+    """A short content hash: equal environments, equal keys."""
+    return hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def hardware_name(environment: dict[str, Any]) -> str:
+    """One line: the GPUs if there are any, else the CPU."""
+    gpus = environment["gpus"]
+    if gpus:
+        return f"{len(gpus)} × {gpus[0]['name']}" if len(gpus) > 1 else str(gpus[0]["name"])
+    return f"{environment['cpu']}, {environment['cores']} cores"
+
+
+@lru_cache
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+@lru_cache
+def _cpu_model() -> str:
+    if Path("/proc/cpuinfo").exists():
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@lru_cache
+def _gpus() -> list[dict[str, Any]]:
+    """NVIDIA GPUs as the driver's library lists them; importing torch for this would cost seconds."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        driver = pynvml.nvmlSystemGetDriverVersion()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        return [
+            {
+                "name": pynvml.nvmlDeviceGetName(handle),
+                "memory_bytes": pynvml.nvmlDeviceGetMemoryInfo(handle).total,
+                "driver": driver,
+            }
+            for handle in handles
+        ]
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def git_state(folder: Path) -> tuple[str | None, bool | None]:
+    """Revision and whether tracked files differ from it; (None, None) outside a checkout."""
+    try:
+        revision = _git(folder, "rev-parse", "HEAD")
+        return revision, bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def command_line() -> str:
+    """How this process was called, with the program's bare name."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])

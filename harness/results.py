@@ -1,0 +1,165 @@
+"""results.json: the one document that all reports, tracking and comparisons are made from.
+
+These models are its schema; `harness/schema/results.schema.json` is printed from them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.errors import UsageError
+from harness.task import Figure, TaskName
+
+SCHEMA = "harness-results/1"
+Status = Literal["complete", "partial", "failed", "pending"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetRecord(_Record):
+    """Which samples a trial saw."""
+
+    name: str
+    options: dict[str, Any]
+    split: str
+    size: int
+    fingerprint: str
+
+
+class CheckpointRecord(_Record):
+    """Which weights a trial used."""
+
+    name: str
+    sha256: str
+    recipe: str | None = Field(None, description="hash of the recipe that made them")
+
+
+class Failure(_Record):
+    """A shard that gave no predictions, and why; never scored."""
+
+    first: int
+    last: int
+    samples: list[str] = Field(description="ids of its first and last sample")
+    error: str
+    attempts: int
+
+
+class Scenario(_Record):
+    """One speed scenario of a trial, from raw latencies kept in the trial's speed/SCENARIO.json."""
+
+    environment: str = Field(description="key into `environments`: the machine that was timed")
+    profile: str
+    batch_size: int
+    threads: int
+    processes: int = Field(description="fresh processes timed one after the other")
+    queries: int
+    seconds: float
+    valid: bool
+    reasons: list[str] = Field(description="why it is not valid; empty if it is")
+    throughput: Figure | None = Field(None, description="samples/s (offline)")
+    latency: dict[str, Figure | None] = Field(
+        default_factory=dict, description="percentile → s; null below the least n that supports it"
+    )
+
+
+class Cost(_Record):
+    """What a model needs, measured apart from speed."""
+
+    parameters: int | None = None
+    flops: float | None = Field(None, description="a sample, 2 × multiply-accumulates")
+    peak_memory_bytes: int | None = None
+    checkpoint_bytes: int | None = None
+
+
+class TrialRecord(_Record):
+    """Everything known of one adapter variant on one data set split."""
+
+    id: str
+    benchmark: str
+    task: TaskName
+    adapter: str = Field(description="registered name")
+    variant: str = Field(description="name in the suite with its matrix values, unique in the benchmark")
+    settings: dict[str, Any] = Field(description="precision, batch size, device and the adapter's options")
+    dataset: DatasetRecord
+    checkpoint: CheckpointRecord | None
+    status: Status
+    reason: str | None = None
+    failures: list[Failure] = Field(default_factory=list)
+    environments: list[str] = Field(default_factory=list, description="machines that made the predictions")
+    metrics: dict[str, Figure] = Field(default_factory=dict, description="headline first")
+    per_class: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+    speed: dict[str, Scenario] = Field(default_factory=dict)
+    phases: dict[str, Figure] = Field(
+        default_factory=dict, description="preprocess, model, postprocess: s a sample at the batch size"
+    )
+    cost: Cost = Cost()
+
+
+class Skipped(_Record):
+    """A benchmark that this machine could not run and the suite allows to be left out."""
+
+    benchmark: str
+    reason: str
+
+
+class RunRecord(_Record):
+    """One execution of a suite."""
+
+    id: str
+    started: str = Field(description="ISO 8601, UTC")
+    finished: str | None
+    command: str
+    harness_version: str
+    git_revision: str | None
+    git_dirty: bool | None
+    executor: str
+    workers: int
+    profile: str
+    environment: str = Field(description="key into `environments`: the driver's machine")
+
+
+class Results(_Record):
+    """The document."""
+
+    schema_: Literal["harness-results/1"] = Field(SCHEMA, alias="schema")
+    suite: str
+    description: str = ""
+    run: RunRecord
+    environments: dict[str, dict[str, Any]]
+    trials: list[TrialRecord]
+    skipped: list[Skipped] = Field(default_factory=list)
+    claims: list[dict[str, Any]] = Field(default_factory=list)
+
+
+def read_results(path: Path) -> Results:
+    """Read a run directory's results.json, or the file itself.
+
+    Raises:
+        UsageError: not there, not JSON, or not of this schema.
+    """
+    file = path / "results.json" if path.is_dir() else path
+    try:
+        return Results.model_validate_json(file.read_text())
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read: {error.strerror} (is it a run directory?)") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{file}: not a results document: {key}: {first['msg']}") from error
+
+
+def to_json(results: Results) -> str:
+    """Serialise with stable order; NaN is refused."""
+    document = results.model_dump(mode="json", by_alias=True)
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of results.json."""
+    return Results.model_json_schema(by_alias=True)
