@@ -20,7 +20,7 @@ class Metric(ABC):
     names: ClassVar[tuple[str, ...]]
     """The figures that `summarise` returns, the headline first."""
 
-    def __init__(self, classes: Sequence[str] = (), **options: Any) -> None:
+    def __init__(self, classes: Sequence[str] = (), **options: Any) -> None:  # noqa: ARG002
         """`options` is the data set's `metric_options`; a metric takes those it knows."""
         self.classes = tuple(classes)
 

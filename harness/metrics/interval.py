@@ -1,0 +1,73 @@
+"""95% bootstrap intervals over samples (percentile method, Efron 1979), from sufficient statistics.
+
+A resample of n samples is kept as n counts: how often it drew each sample. Any metric of additive
+statistics is then a matrix product, and any metric of ranked items a weighted cumulative sum, so that
+no sample is ever scored twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.task import Figure
+
+CELLS = 2**21  # counts in one chunk: 8 MiB, whatever the number of samples
+LEVELS = (2.5, 97.5)  # percentiles of a two-sided 95% interval
+
+
+def resample_counts(samples: int, resamples: int, seed: int) -> Iterator[NDArray[np.int32]]:
+    """Draw resamples with replacement, in chunks of bounded size.
+
+    Yields:
+        [samples, chunk] arrays whose columns each sum to `samples`; the concatenated columns depend on
+        the seed only, not on the size of a chunk.
+    """
+    generator = np.random.default_rng(seed)
+    width = max(1, CELLS // max(1, samples))
+    for start in range(0, resamples, width):
+        chunk = min(width, resamples - start)
+        drawn = generator.integers(0, samples, size=(chunk, samples))
+        cells = drawn * chunk + np.arange(chunk)[:, None]
+        counts = np.bincount(cells.ravel(), minlength=samples * chunk)
+        yield counts.reshape(samples, chunk).astype(np.int32)
+
+
+def resample_sums(statistics: NDArray[np.int64], resamples: int, seed: int) -> NDArray[np.float64]:
+    """Sums of additive statistics [samples, k] over each resample: [resamples, k].
+
+    Exact as long as a sum stays below 2⁵³; floating point because BLAS has no integer product.
+    """
+    terms = statistics.astype(np.float64)
+    sums = [counts.T.astype(np.float64) @ terms for counts in resample_counts(len(terms), resamples, seed)]
+    return np.concatenate([np.empty((0, terms.shape[1])), *sums])
+
+
+def figure(value: float, resampled: NDArray[np.float64], n: int, unit: str, signature: str) -> Figure:
+    """A value with its 95% interval.
+
+    Args:
+        value: NaN where undefined; the figure's value is then None.
+        resampled: [resamples]; the undefined ones (NaN) are left out.
+        n: number of samples. One sample says nothing of the spread: the interval is then None.
+    """
+    defined = resampled[~np.isnan(resampled)]
+    low = high = None
+    if n > 1 and len(defined) and not np.isnan(value):
+        low, high = (float(bound) for bound in np.percentile(defined, LEVELS))
+    return Figure(defined_or_none(value), low, high, n, unit, signature)
+
+
+def defined_or_none(value: float) -> float | None:
+    """NaN, the arithmetic's 'undefined', becomes None, the vocabulary's."""
+    return None if np.isnan(value) else float(value)
+
+
+def mean_defined(values: NDArray[np.float64], axis: int | tuple[int, ...]) -> NDArray[np.float64]:
+    """Mean over the axes, leaving out NaN; NaN where nothing is defined."""
+    defined = ~np.isnan(values)
+    count = defined.sum(axis=axis)
+    total = np.where(defined, values, 0.0).sum(axis=axis)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

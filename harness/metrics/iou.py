@@ -1,0 +1,186 @@
+"""Intersection over union of semantic segmentation, from one confusion matrix over the whole data set.
+
+With n_ij pixels of class i predicted as j, t_i = Σ_j n_ij and p_j = Σ_i n_ij (Long et al. 2015 §5):
+
+    IoU_i = n_ii / (t_i + p_i − n_ii)      accuracy_i = n_ii / t_i
+    pixel accuracy = Σ n_ii / Σ t_i        frequency-weighted IoU = Σ t_i IoU_i / Σ t_i
+
+All of it follows from n_ii, t_i and p_i, so these are what is kept of an image. A class is left out of a
+mean where it is neither annotated nor predicted; of accuracies, where it is not annotated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import UsageError
+from harness.metrics.interval import defined_or_none, figure, mean_defined, resample_sums
+from harness.metrics.metric import RESAMPLES, SEED, Metric
+from harness.task import Mask, Scores
+
+CODES = 256  # values of a mask's pixel
+BOUNDARY_RATIO = 0.02  # boundary width as a share of the image diagonal, Cheng et al. 2021 §5.1
+
+
+class Iou(Metric):
+    """Mean, frequency-weighted, foreground and boundary IoU, and pixel and mean accuracy; 0–1.
+
+    The foreground is every class but the first. Boundary IoU (Cheng et al. 2021) is summed over the data
+    set like IoU, over the pixels within the boundary width of their own class mask's edge.
+
+    Options: `ignore_index`, the annotated value whose pixels leave both annotation and prediction.
+    """
+
+    task = "segmentation"
+    names = (
+        *("miou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"),
+        *("boundary_iou", "foreground_iou"),
+    )
+
+    def __init__(self, classes: Sequence[str] = (), ignore_index: int | None = None, **options: Any) -> None:
+        super().__init__(classes, **options)
+        if not 1 <= len(self.classes) <= CODES:
+            raise UsageError(f"classes: expected 1 to {CODES} of them, found {len(self.classes)}")
+        if ignore_index is not None and not len(self.classes) <= ignore_index < CODES:
+            raise UsageError(
+                f"ignore_index: expected a value that is no class, {len(self.classes)} to {CODES - 1}, "
+                f"found {ignore_index}"
+            )
+        self._ignore = ignore_index
+        self.signature = (
+            f"iou|classes:{len(self.classes)}|ignore:{'none' if ignore_index is None else ignore_index}"
+            f"|boundary:{BOUNDARY_RATIO}|v:{version('harness')}"
+        )
+
+    def statistics(self, target: Mask, prediction: Mask) -> NDArray[np.int64]:
+        """Pixel counts of one image: [5, classes].
+
+        Rows: correct, annotated, predicted; and of boundary pixels: intersection, union.
+
+        Raises:
+            UsageError: the sizes differ, or a pixel's value is neither a class nor the ignore index.
+        """
+        if target.shape != prediction.shape:
+            raise UsageError(
+                f"the annotation is {size(target)}, the prediction {size(prediction)} pixels (width × height)"
+            )
+        pairs = _pairs(target, prediction)
+        self._check(pairs)
+        if self._ignore is not None and pairs[self._ignore].any():
+            prediction = np.where(target == self._ignore, np.uint8(self._ignore), prediction)
+            pairs[self._ignore] = 0
+        n = len(self.classes)
+        at_target, at_prediction = boundary(target), boundary(prediction)
+        both = at_target & at_prediction & (target == prediction)
+        intersection = _histogram(target[both])
+        union = _histogram(target[at_target]) + _histogram(prediction[at_prediction]) - intersection
+        return np.stack(
+            [pairs.diagonal()[:n], pairs.sum(axis=1)[:n], pairs.sum(axis=0)[:n], intersection[:n], union[:n]]
+        )
+
+    def summarise(self, statistics: Sequence[Any], resamples: int = RESAMPLES, seed: int = SEED) -> Scores:
+        """Figures of 0–1, and per class `iou`, `accuracy` and `boundary_iou`."""
+        n, k = len(statistics), len(self.classes)
+        counts = np.array(statistics, dtype=np.int64).reshape(n, 5 * k)
+        values, by_class = _figures(counts.sum(axis=0).reshape(1, 5, k))
+        sums = resample_sums(counts, resamples if n else 0, seed)
+        resampled, _ = _figures(sums.reshape(-1, 5, k))
+        metrics = {
+            name: figure(values[name][0], resampled[name], n, "fraction", self.signature)
+            for name in self.names
+        }
+        per_class = {
+            label: {name: defined_or_none(rows[0, index]) for name, rows in by_class.items()}
+            for index, label in enumerate(self.classes)
+        }
+        return Scores(metrics, per_class)
+
+    def _check(self, pairs: NDArray[np.int64]) -> None:
+        """Every value is a class, or where annotated as ignored may be the ignore index."""
+        n = len(self.classes)
+        known = np.zeros(CODES, dtype=bool)
+        known[:n] = True
+        expected = f"0 to {n - 1}"
+        if self._ignore is not None:
+            known[self._ignore] = True
+            expected += f", or {self._ignore} for ignored"
+        for side, counts in (("annotation", pairs.sum(axis=1)), ("prediction", pairs.sum(axis=0))):
+            if counts[~known].any():
+                value = np.flatnonzero(~known & (counts > 0))[0]
+                raise UsageError(f"the {side} has pixels of value {value}; expected {expected}")
+        if self._ignore is not None and pairs[:n, self._ignore].any():
+            raise UsageError(
+                f"the prediction has the ignore index {self._ignore} where a class is annotated; "
+                f"expected 0 to {n - 1} there"
+            )
+
+
+def _figures(counts: NDArray[Any]) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
+    """Counts [R, 5, classes] → figures by name, [R], and class figures, [R, classes]."""
+    correct, annotated, predicted, intersection, union = np.moveaxis(counts, 1, 0)
+    iou = _ratio(correct, annotated + predicted - correct)
+    accuracy = _ratio(correct, annotated)
+    boundary_iou = _ratio(intersection, union)
+    pixels = annotated.sum(axis=1)
+    figures = {
+        "miou": mean_defined(iou, 1),
+        "pixel_accuracy": _ratio(correct.sum(axis=1), pixels),
+        "mean_accuracy": mean_defined(accuracy, 1),
+        "frequency_weighted_iou": _ratio((annotated * np.nan_to_num(iou)).sum(axis=1), pixels),
+        "boundary_iou": mean_defined(boundary_iou, 1),
+        "foreground_iou": mean_defined(iou[:, 1:], 1),
+    }
+    return figures, {"iou": iou, "accuracy": accuracy, "boundary_iou": boundary_iou}
+
+
+def boundary(mask: Mask) -> NDArray[np.bool_]:
+    """The pixels that d erosions by a 3×3 square remove from their class's mask: [height, width].
+
+    d = max(1, round(0.02 · diagonal)); outside the image is no class. d erosions by 3×3 are one by
+    (2d + 1)², which keeps a pixel if and only if that square around it holds a single class: one pass
+    serves all classes.
+    """
+    height, width = mask.shape
+    d = max(1, round(BOUNDARY_RATIO * float(np.hypot(height, width))))
+    edge = np.ones(mask.shape, dtype=bool)
+    if min(height, width) > 2 * d:
+        across = _all_of(mask[:, 1:] == mask[:, :-1], 2 * d, axis=1)  # [height, width − 2d]
+        along = _all_of((mask[1:] == mask[:-1])[:, d : width - d], 2 * d, axis=0)  # [height − 2d, width − 2d]
+        edge[d : height - d, d : width - d] = ~(_all_of(across, 2 * d + 1, axis=0) & along)
+    return edge
+
+
+def _all_of(flags: NDArray[np.bool_], length: int, axis: int) -> NDArray[np.bool_]:
+    """Whether all flags of each window along the axis are set, by doubling the window's length."""
+    windows = np.moveaxis(flags, axis, 0)
+    span = 1
+    while span < length:
+        step = min(span, length - span)
+        windows = windows[:-step] & windows[step:]
+        span += step
+    return np.moveaxis(windows, 0, axis)
+
+
+def size(mask: Mask) -> str:
+    """Width × height, as image tools print it."""
+    return f"{mask.shape[1]}×{mask.shape[0]}"
+
+
+def _pairs(target: Mask, prediction: Mask) -> NDArray[np.int64]:
+    """How many pixels have each (annotated, predicted) pair of values: [256, 256]."""
+    codes = (target.astype(np.uint16) << 8) | prediction
+    return np.bincount(codes.ravel(), minlength=CODES * CODES).reshape(CODES, CODES)
+
+
+def _histogram(values: NDArray[np.uint8]) -> NDArray[np.int64]:
+    return np.bincount(values, minlength=CODES)
+
+
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+    """NaN where the whole is 0."""
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)

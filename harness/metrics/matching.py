@@ -1,0 +1,149 @@
+"""Which detection found which annotation, image by image: the rules of COCO and of the VOC devkit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.task import Annotations, Detections
+
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # COCO's ten, to the bit
+MAX_DETECTIONS = 100  # per class and image, COCO's largest limit
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """One image: all that average precision and recall need of it.
+
+    Detections are ordered by class, then by descending score, ties in the order of their report.
+    A = number of area ranges, T = number of IoU thresholds.
+    """
+
+    scores: NDArray[np.float64]  # [d]
+    labels: NDArray[np.int32]  # [d]
+    counted: NDArray[np.bool_]  # [d, A], a false positive of the range unless matched
+    matched: NDArray[np.int32]  # [m], the detections that an annotation met at any threshold
+    ranks: NDArray[np.int32]  # [m], place among the image's detections of the class, from 0
+    correct: NDArray[np.bool_]  # [m, A, T], matched to an annotation that counts
+    absorbed: NDArray[np.bool_]  # [m, A, T], matched to an ignored one: neither right nor wrong
+    positives: NDArray[np.int32]  # [p], labels of the annotations
+    positive: NDArray[np.bool_]  # [p, A], the annotation counts in the range
+
+
+def match_coco(target: Annotations, detections: Detections, ranges: NDArray[np.float64]) -> Matches:
+    """COCO's greedy assignment at ten IoU thresholds within each area range.
+
+    In descending order of score, a detection takes the free annotation of its class with the highest
+    IoU (the later of equals); only if none is free that counts, an ignored one: crowd, `difficult`, or
+    with an area outside the range. A crowd stays free however often it is taken.
+
+    Args:
+        ranges: [A, 2], closed ranges in px², applied to an annotation's `areas` and a detection's box.
+    """
+    order, ranks = _ranked(detections)
+    order, ranks = order[ranks < MAX_DETECTIONS], ranks[ranks < MAX_DETECTIONS]
+    boxes = detections.boxes[order].astype(np.float64)
+    labels = detections.labels[order]
+    ignored = (target.crowd | target.difficult)[:, None] | ~_within(target.areas, ranges)  # [g, A]
+    overlap = box_iou(boxes, target.boxes, target.crowd) * (labels[:, None] == target.labels)
+    matched = np.flatnonzero(overlap.max(axis=1, initial=0.0) >= IOU_THRESHOLDS[0])
+
+    free = np.ones((len(target.boxes), len(ranges), len(IOU_THRESHOLDS)), dtype=bool)
+    correct = np.zeros((len(matched), *free.shape[1:]), dtype=bool)
+    absorbed = np.zeros_like(correct)
+    for row, detection in enumerate(matched):
+        waiting = np.ones(free.shape[1:], dtype=bool)  # [A, T], where it has found nothing yet
+        near = np.flatnonzero(overlap[detection] >= IOU_THRESHOLDS[0])
+        if len(near) > 1:  # best first; of equals the later, hence reversed before the stable sort
+            near = near[::-1][np.argsort(-overlap[detection, near[::-1]], kind="stable")]
+        for outcome, only_ignored in ((correct, False), (absorbed, True)):
+            for annotation in near:
+                reached = overlap[detection, annotation] >= IOU_THRESHOLDS
+                taken = waiting & free[annotation] & reached & (ignored[annotation] == only_ignored)[:, None]
+                outcome[row] |= taken
+                waiting ^= taken
+                if not target.crowd[annotation]:
+                    free[annotation] ^= taken
+    return Matches(
+        scores=detections.scores[order].astype(np.float64),
+        labels=labels.astype(np.int32),
+        counted=_within(_areas(boxes), ranges),
+        matched=matched.astype(np.int32),
+        ranks=ranks[matched].astype(np.int32),
+        correct=correct,
+        absorbed=absorbed,
+        positives=target.labels.astype(np.int32),
+        positive=~ignored,
+    )
+
+
+def match_voc(target: Annotations, detections: Detections, threshold: float) -> Matches:
+    """The VOC devkit's assignment (VOCevaldet.m), one area range and one threshold: A = T = 1.
+
+    In descending order of score, a detection is compared with the annotation of its class that it
+    overlaps most (the earlier of equals), and with no other: an IoU of at least the threshold makes it
+    correct if the annotation is free, a false positive if it is taken, and neither if it is difficult.
+    """
+    order, ranks = _ranked(detections)
+    labels = detections.labels[order]
+    ignored = target.crowd | target.difficult
+    overlap = box_iou(detections.boxes[order].astype(np.float64), target.boxes, np.zeros_like(target.crowd))
+    overlap *= labels[:, None] == target.labels
+    matched, correct = [], []
+    taken = np.zeros(len(target.boxes), dtype=bool)
+    for detection in np.flatnonzero(overlap.max(axis=1, initial=0.0) >= threshold):
+        annotation = overlap[detection].argmax()
+        if ignored[annotation] or not taken[annotation]:
+            matched.append(detection)
+            correct.append(not ignored[annotation])
+            taken[annotation] = True
+    hits = np.array(correct, dtype=bool).reshape(-1, 1, 1)
+    rows = np.array(matched, dtype=np.int32)
+    return Matches(
+        scores=detections.scores[order].astype(np.float64),
+        labels=labels.astype(np.int32),
+        counted=np.ones((len(order), 1), dtype=bool),
+        matched=rows,
+        ranks=ranks[rows].astype(np.int32),
+        correct=hits,
+        absorbed=~hits,
+        positives=target.labels.astype(np.int32),
+        positive=~ignored[:, None],
+    )
+
+
+def box_iou(
+    boxes: NDArray[np.float64], others: NDArray[np.float64], crowd: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Intersection over union [n, m] of boxes [n, 4] and [m, 4]; over a crowd [m], intersection over box.
+
+    VOC's inclusive pixels (x1 − 1, x2 of its files) give the devkit's value, whose sides have a `+1`.
+    """
+    corner = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    sides = np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - corner
+    intersection = np.where((sides > 0).all(axis=2), sides[..., 0] * sides[..., 1], 0.0)
+    own = _areas(boxes)[:, None]
+    union = np.where(crowd, own, own + _areas(others) - intersection)
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+
+def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    # Files give x and w; rounding recovers w from (x + w) − x, so that areas on an edge stay on it.
+    sides = np.round(boxes[:, 2:] - boxes[:, :2], 9)
+    return sides[:, 0] * sides[:, 1]
+
+
+def _within(areas: NDArray[np.float64], ranges: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """[n] areas, [A, 2] closed ranges → [n, A]."""
+    return (areas[:, None] >= ranges[:, 0]) & (areas[:, None] <= ranges[:, 1])
+
+
+def _ranked(detections: Detections) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices by class and descending score, ties as reported; and each one's place in its class."""
+    order = np.lexsort((-detections.scores, detections.labels))
+    labels = detections.labels[order]
+    places = np.arange(len(order))
+    starts = np.flatnonzero(np.diff(labels, prepend=labels[:1] - 1)) if len(order) else places
+    return order, places - np.repeat(starts, np.diff(np.append(starts, len(order))))
