@@ -1,0 +1,188 @@
+"""The training loop: AdamW, linear warm-up, cosine decay, gradient clipping, early stopping.
+
+Every step draws its samples and its randomness from (seed, step) alone, and the state is written at each
+validation: a training that was killed and is started again ends, on the same CPU and number of threads,
+with the same weights to the bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.adapter import Adapter, Runtime, TrainableAdapter
+from harness.checkpoint import Recipe
+from harness.datasets.dataset import Dataset
+from harness.errors import HarnessError
+from harness.metrics.metric import Metric
+from harness.stages.training_state import TrainingState, read_state, write_state
+from harness.task import Sample, Scores
+
+Report = Callable[[str], None]
+
+REPORT_SECONDS = 15.0
+CACHED = 8192  # training samples kept in memory; scenes: 64 KB and 7 ms to make each
+SHUFFLE, STEP = 0, 1  # what a random stream is for
+
+
+def evaluate(
+    adapter: Adapter, samples: list[Sample], metric: Metric, batch_size: int, resamples: int
+) -> Scores:
+    """Predict samples and score them; 0 resamples: no intervals."""
+    statistics: list[Any] = []
+    for first in range(0, len(samples), batch_size):
+        batch = samples[first : first + batch_size]
+        predictions = adapter.predict([Sample(sample.id, sample.input) for sample in batch])
+        statistics += [metric.statistics(s.target, p) for s, p in zip(batch, predictions, strict=True)]
+    return metric.summarise(statistics, resamples)
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Of the 0-based step: linear from 0 over the warm-up, then half a cosine to the final fraction."""
+    if step < recipe.warmup_steps:
+        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    floor = recipe.final_learning_rate
+    return recipe.learning_rate * (floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2)
+
+
+def batch_indices(recipe: Recipe, step: int, size: int) -> list[int]:
+    """Which of `size` samples step number `step` sees: consecutive items of one permutation per epoch."""
+    places = range(step * recipe.batch_size, (step + 1) * recipe.batch_size)
+    return [int(_order(recipe.seed, place // size, size)[place % size]) for place in places]
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, SHUFFLE, epoch]).permutation(size)
+
+
+@dataclass
+class Fit:
+    """The loop and what it works on; the adapter has been built."""
+
+    recipe: Recipe
+    adapter: TrainableAdapter
+    data: Dataset
+    held_out: list[Sample]
+    metric: Metric
+    report: Report
+    cache: dict[int, Sample] = field(default_factory=dict)
+
+    def run(self, state_file: Path) -> TrainingState:
+        """Train from the state file, if there is one, to the end or until patience runs out."""
+        recipe, module = self.recipe, self.adapter.module
+        optimiser = torch.optim.AdamW(
+            module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        identity = f"{recipe.hash}:{self.data.fingerprint}"
+        state = read_state(state_file, identity) or TrainingState(identity)
+        if state.step:
+            module.load_state_dict(state.module)
+            optimiser.load_state_dict(state.optimiser)
+            self.report(f"continuing at step {state.step}")
+        clock = _Clock(state.wall_seconds, state.cpu_seconds)
+        told, first, total = time.perf_counter(), state.step, 0.0
+        started = told
+        while state.step < recipe.steps and not self._out_of_patience(state):
+            loss = self._step(optimiser, state.step)
+            total += loss
+            state.step += 1
+            now = time.perf_counter()
+            if now - told > REPORT_SECONDS:
+                told = now
+                self.report(_progress(state.step, recipe.steps, loss, (state.step - first) / (now - started)))
+            if state.step % recipe.validate_every == 0 or state.step == recipe.steps:
+                since = (state.step - 1) % recipe.validate_every + 1
+                self._validate(state, total / since, clock)
+                total = 0.0
+                state.module, state.optimiser = module.state_dict(), optimiser.state_dict()
+                write_state(state, state_file)
+        return state
+
+    def _step(self, optimiser: torch.optim.Optimizer, step: int) -> float:
+        """One optimiser step; returns the loss.
+
+        Raises:
+            HarnessError: the loss is NaN or infinite.
+        """
+        generator = np.random.default_rng([self.recipe.seed, STEP, step])
+        torch.manual_seed(int(generator.integers(2**63)))  # dropout
+        batch = self.adapter.training_batch(self._samples(step), generator)
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(self.recipe, step)
+        module = self.adapter.module.train()
+        with autocast(self.adapter.runtime):
+            terms = self.adapter.loss(batch)
+        total = torch.stack(list(terms.values())).sum()
+        loss = total.item()
+        if not math.isfinite(loss):
+            parts = ", ".join(f"{name} {term.item():g}" for name, term in terms.items())
+            raise HarnessError(f"training {self.recipe.adapter}: the loss is {loss} at step {step} ({parts})")
+        optimiser.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), self.recipe.clip_norm)
+        optimiser.step()
+        return loss
+
+    def _samples(self, step: int) -> list[Sample]:
+        samples: list[Sample] = []
+        for index in batch_indices(self.recipe, step, len(self.data)):
+            sample = self.cache.get(index) or self.data[index]
+            if len(self.cache) < CACHED:
+                self.cache[index] = sample
+            samples.append(sample)
+        return samples
+
+    def _validate(self, state: TrainingState, loss: float, clock: _Clock) -> None:
+        """Score the current weights, keep them if they are the best so far, and note it in the history."""
+        self.adapter.module.eval()
+        headline = self.metric.names[0]
+        scores = evaluate(self.adapter, self.held_out, self.metric, self.recipe.batch_size, resamples=0)
+        value = scores.metrics[headline].value
+        reached = -math.inf if value is None else value
+        better = not state.best or reached > state.best_value
+        state.validations_since_best = 0 if better else state.validations_since_best + 1
+        if better:
+            state.best_value = reached
+            state.best = {name: tensor.clone() for name, tensor in self.adapter.module.state_dict().items()}
+        state.wall_seconds, state.cpu_seconds = clock.read()
+        state.history.append(
+            {"step": state.step, "loss": round(loss, 5), headline: round(reached, 5)}
+            | {"wall_seconds": round(state.wall_seconds, 1), "cpu_seconds": round(state.cpu_seconds, 1)}
+        )
+        mark = " (best)" if better else ""
+        self.report(f"step {state.step}/{self.recipe.steps}  loss {loss:.3f}  {headline} {reached:.4f}{mark}")
+
+    def _out_of_patience(self, state: TrainingState) -> bool:
+        return self.recipe.patience is not None and state.validations_since_best >= self.recipe.patience
+
+
+class _Clock:
+    """Seconds of this process, added to those of the processes before it."""
+
+    def __init__(self, wall: float, cpu: float) -> None:
+        self._wall, self._cpu = time.perf_counter() - wall, time.process_time() - cpu
+
+    def read(self) -> tuple[float, float]:
+        return time.perf_counter() - self._wall, time.process_time() - self._cpu
+
+
+def _progress(step: int, steps: int, loss: float, rate: float) -> str:
+    minutes, seconds = divmod(round((steps - step) / rate), 60)
+    return f"step {step}/{steps}  loss {loss:.3f}  {rate:.1f} steps/s  ETA {minutes}:{seconds:02d}"
+
+
+def autocast(runtime: Runtime) -> torch.autocast:
+    """bf16 where the runtime says so: it has the range of fp32, so the loss needs no scaling."""
+    device = torch.device(runtime.device).type
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=runtime.precision == "bf16")
