@@ -15,7 +15,6 @@ import contextlib
 import io
 import json
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -91,10 +90,6 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def peak_megabytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -103,10 +98,8 @@ def main() -> None:
     images = 5000 if parser.parse_args().full else 1000
     with tempfile.TemporaryDirectory() as folder:
         annotations, results = write_files(Path(folder), images)
-        before = peak_megabytes()
         scores: list[Scores] = []
         ours = cpu_seconds(lambda: scores.append(score_detection(annotations, results, "coco")))
-        grown = peak_megabytes() - before
         with contextlib.redirect_stdout(io.StringIO()):
             truth = COCO(annotations)
             evaluation = COCOeval(truth, truth.loadRes(str(results)), "bbox")
@@ -120,7 +113,7 @@ def main() -> None:
     values = [figure.value for figure in scores[0].metrics.values()]
     difference = np.abs(np.array(values, dtype=float) - evaluation.stats).max()
     print(f"{images} images × {DETECTIONS} detections × {CLASSES} classes, {OBJECTS} objects an image")
-    print(f"harness with files and bootstrap  {ours:7.2f} CPU s, +{grown} MB at most")
+    print(f"harness with files and bootstrap  {ours:7.2f} CPU s")
     print(f"pycocotools without either        {theirs:7.2f} CPU s")
     print(f"ratio {theirs / ours:.1f}×, largest difference of the twelve figures {difference:.1e}")
 

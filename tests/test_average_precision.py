@@ -1,0 +1,339 @@
+"""Against pycocotools, a devkit-style implementation, and plain resampling of whole images."""
+
+import contextlib
+import io
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from harness.errors import UsageError
+from harness.metrics import precision_recall
+from harness.metrics.average_precision import Coco, Voc07, Voc10
+from harness.task import Annotations, Detections
+
+CLASSES = ("a", "b", "c")
+SIDES = st.sampled_from([8, 16, 32, 96, 100])  # 32² and 96² lie on the edges of COCO's area ranges
+CORNERS = st.sampled_from([0, 4, 8, 16, 40])
+SCORES = st.sampled_from([0.1, 0.3, 0.5, 0.9])  # many ties
+
+
+@st.composite
+def images(draw, max_images=4):
+    """[(annotations, detections)]: whole pixels, so that IoUs meet thresholds; some images empty."""
+    box = st.tuples(CORNERS, CORNERS, SIDES, SIDES)
+    label = st.integers(0, draw(st.integers(0, 2)))
+    objects = st.lists(
+        st.tuples(box, label, st.booleans(), st.sampled_from([None, 1023, 1024, 9216])), max_size=5
+    )
+    found = st.lists(st.tuples(box, label, SCORES), max_size=8)
+    return [
+        (annotations_of(draw(objects)), detections_of(draw(found)))
+        for _ in range(draw(st.integers(1, max_images)))
+    ]
+
+
+def annotations_of(objects, kind="crowd"):
+    flags = np.array([flag for _, _, flag, _ in objects], dtype=bool)
+    plain = Annotations.of_boxes(corners([box for box, *_ in objects]), [label for _, label, *_ in objects])
+    areas = [own if area is None else area for own, (*_, area) in zip(plain.areas, objects, strict=True)]
+    none = np.zeros(len(objects), dtype=bool)
+    crowd, difficult = (flags, none) if kind == "crowd" else (none, flags)
+    return Annotations(plain.boxes, plain.labels, np.array(areas, dtype=float), crowd, difficult)
+
+
+def detections_of(found):
+    labels = np.array([label for _, label, _ in found], dtype=np.int64)
+    return Detections(corners([box for box, *_ in found]), np.array([score for *_, score in found]), labels)
+
+
+def corners(boxes):
+    boxes = np.array(boxes, dtype=float).reshape(-1, 4)
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+def scored(metric, pairs, **options):
+    return metric.summarise([metric.statistics(*pair) for pair in pairs], **options)
+
+
+def pycocotools(pairs):
+    """COCO's twelve figures of images in this order, None where it says −1; ids from 1, against its bug."""
+    truths, found = [], []
+    for image, (target, detections) in enumerate(pairs, start=1):
+        for row, box in enumerate(
+            np.concatenate([target.boxes[:, :2], target.boxes[:, 2:] - target.boxes[:, :2]], 1)
+        ):
+            entry = {"area": target.areas[row], "iscrowd": int(target.crowd[row])}
+            truths.append(
+                {
+                    "id": len(truths) + 1,
+                    "image_id": image,
+                    "category_id": int(target.labels[row]),
+                    "bbox": [*box],
+                }
+                | entry
+            )
+        sides = detections.boxes[:, 2:] - detections.boxes[:, :2]
+        for row, box in enumerate(np.concatenate([detections.boxes[:, :2], sides], axis=1)):
+            entry = {"score": detections.scores[row], "area": box[2] * box[3], "iscrowd": 0}
+            label = int(detections.labels[row])
+            found.append(
+                {"id": len(found) + 1, "image_id": image, "category_id": label, "bbox": [*box]} | entry
+            )
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(indexed(truths, len(pairs)), indexed(found, len(pairs)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return [None if value == -1 else value for value in evaluation.stats]
+
+
+def indexed(entries, count):
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": image} for image in range(1, count + 1)],
+        "categories": [{"id": label, "name": name} for label, name in enumerate(CLASSES)],
+        "annotations": entries,
+    }
+    coco.createIndex()
+    return coco
+
+
+@given(images())
+@settings(max_examples=150, deadline=None)
+def test_coco_equals_pycocotools(pairs):
+    expected = pycocotools(pairs)
+    figures = scored(Coco(CLASSES), pairs, resamples=1).metrics
+    for figure, name, value in zip(figures.values(), Coco.names, expected, strict=True):
+        assert figure.value == (None if value is None else pytest.approx(value, abs=1e-12)), name
+
+
+def crowded_scene(seed, count=12, detections=130):
+    """Images with more detections than the limit of 100, all scores different."""
+    generator = np.random.default_rng(seed)
+    pairs = []
+    for _ in range(count):
+        boxes = np.concatenate([generator.uniform(0, 200, (6, 2)), generator.uniform(8, 150, (6, 2))], axis=1)
+        labels = generator.integers(0, 2, 6)
+        target = annotations_of(
+            [
+                (box, label, flag, None)
+                for box, label, flag in zip(boxes, labels, generator.random(6) < 0.2, strict=True)
+            ]
+        )
+        near = boxes[generator.integers(0, 6, detections)] * generator.normal(1, 0.06, (detections, 4))
+        scores = generator.random(detections)
+        pairs.append(
+            (
+                target,
+                detections_of(
+                    list(zip(np.abs(near), generator.integers(0, 2, detections), scores, strict=True))
+                ),
+            )
+        )
+    return pairs
+
+
+def test_coco_equals_pycocotools_beyond_the_limit_of_detections():
+    pairs = crowded_scene(1, detections=260)
+    figures = scored(Coco(CLASSES), pairs, resamples=1).metrics
+    assert [figure.value for figure in figures.values()] == pytest.approx(pycocotools(pairs), abs=1e-12)
+
+
+def test_the_interval_is_that_of_evaluating_resampled_images():
+    pairs = crowded_scene(2, count=7, detections=30)
+    draws = np.random.default_rng(9).integers(0, 7, size=(12, 7))
+    naive = np.array([pycocotools([pairs[index] for index in sorted(draw)]) for draw in draws], dtype=float)
+    figures = scored(Coco(CLASSES), pairs, resamples=12, seed=9).metrics
+    for figure, resampled in zip(figures.values(), naive.T, strict=True):
+        low, high = np.percentile(resampled[~np.isnan(resampled)], (2.5, 97.5))
+        assert (figure.low, figure.high) == pytest.approx((low, high), abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", [Voc07(CLASSES), Voc10(CLASSES)])
+def test_the_interval_of_voc_is_that_of_evaluating_resampled_images(metric):
+    pairs = crowded_scene(3, count=7, detections=30)
+    draws = np.random.default_rng(9).integers(0, 7, size=(12, 7))
+    naive = [devkit([pairs[index] for index in sorted(draw)], metric.protocol) for draw in draws]
+    figure = scored(metric, pairs, resamples=12, seed=9).metrics["map"]
+    assert (figure.low, figure.high) == pytest.approx(tuple(np.percentile(naive, (2.5, 97.5))), abs=1e-12)
+
+
+def test_figures_do_not_depend_on_how_resamples_are_blocked(monkeypatch):
+    pairs = crowded_scene(4, count=5, detections=20)
+    expected = scored(Coco(CLASSES), pairs, resamples=40)
+    monkeypatch.setattr(precision_recall, "CELLS", 16)
+    assert scored(Coco(CLASSES), pairs, resamples=40) == expected
+
+
+def devkit(pairs, protocol, threshold=Fraction(1, 2)):
+    """VOCevaldet.m's loops: inclusive pixels with `+1`, exact fractions for whole-pixel boxes."""
+    averages = []
+    for label in range(len(CLASSES)):
+        rows = [
+            (-score, image, order, box)
+            for image, (_, found) in enumerate(pairs)
+            for order, (box, score, own) in enumerate(
+                zip(found.boxes, found.scores, found.labels, strict=True)
+            )
+            if own == label
+        ]
+        positives = sum(
+            int(own == label and not skip)
+            for target, _ in pairs
+            for own, skip in zip(target.labels, target.difficult | target.crowd, strict=True)
+        )
+        if not positives:
+            continue
+        taken, precision, recall, right, wrong = set(), [], [], 0, 0
+        for _, image, _, box in sorted(rows, key=lambda row: row[:3]):
+            target, best, chosen = pairs[image][0], -1, None
+            for index in np.flatnonzero(target.labels == label):
+                overlap = inclusive_iou(box, target.boxes[index])
+                if overlap > best:
+                    best, chosen = overlap, index
+            if chosen is not None and best >= threshold:
+                if (target.difficult | target.crowd)[chosen]:
+                    continue
+                right, wrong = (right, wrong + 1) if (image, chosen) in taken else (right + 1, wrong)
+                taken.add((image, chosen))
+            else:
+                wrong += 1
+            precision.append(Fraction(right, right + wrong))
+            recall.append(Fraction(right, positives))
+        if protocol == "voc07":
+            levels = [Fraction(k, 10) for k in range(11)]
+            averages.append(
+                sum(
+                    max([p for p, r in zip(precision, recall, strict=True) if r >= level], default=0)
+                    for level in levels
+                )
+                / 11
+            )
+        else:
+            area, before = Fraction(0), Fraction(0)
+            for at, r in enumerate(recall):
+                area += (r - before) * max(precision[at:])
+                before = r
+            averages.append(area)
+    return float(sum(averages) / len(averages)) if averages else None
+
+
+def inclusive_iou(one, other):
+    """Continuous corners → the files' inclusive pixels, then the devkit's formula."""
+    (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = (
+        (Fraction(box[0]) + 1, Fraction(box[1]) + 1, Fraction(box[2]), Fraction(box[3]))
+        for box in (one, other)
+    )
+    width, height = min(ax2, bx2) - max(ax1, bx1) + 1, min(ay2, by2) - max(ay1, by1) + 1
+    if width <= 0 or height <= 0:
+        return 0
+    shared = width * height
+    return shared / ((ax2 - ax1 + 1) * (ay2 - ay1 + 1) + (bx2 - bx1 + 1) * (by2 - by1 + 1) - shared)
+
+
+@pytest.mark.parametrize("metric", [Voc07(CLASSES), Voc10(CLASSES)])
+@given(pairs=images())
+@settings(max_examples=150, deadline=None)
+def test_voc_equals_the_devkit(metric, pairs):
+    expected = devkit(pairs, metric.protocol)
+    found = scored(metric, pairs, resamples=1).metrics["map"].value
+    assert found == (None if expected is None else pytest.approx(expected, abs=1e-12))
+
+
+OBJECT = ((0, 0, 10, 10), 0, False, None)
+
+
+def test_voc07_reaches_a_recall_of_exactly_three_tenths():
+    """3 of 10 objects found, no false positive: precision 1 at recalls 0, .1, .2, .3: AP = 4/11.
+
+    With np.arange(0, 1.1, .1) the level would be 0.30000000000000004, and AP 3/11.
+    """
+    target = annotations_of([((20 * i, 0, 10, 10), 0, False, None) for i in range(10)])
+    found = detections_of([((20 * i, 0, 10, 10), 0, 0.9) for i in range(3)])
+    assert scored(Voc07(CLASSES), [(target, found)]).metrics["map"].value == pytest.approx(4 / 11)
+    assert scored(Voc10(CLASSES), [(target, found)]).metrics["map"].value == pytest.approx(3 / 10)
+
+
+def test_voc_gives_no_second_choice_where_coco_does():
+    """Both detections overlap the left object most; COCO lets the second take the right one (IoU 7/13)."""
+    target = annotations_of([((0, 0, 10, 10), 0, False, None), ((4, 0, 10, 10), 0, False, None)])
+    found = detections_of([((0, 0, 10, 10), 0, 0.9), ((1, 0, 10, 10), 0, 0.8)])
+    assert scored(Voc10(CLASSES), [(target, found)]).metrics["map"].value == 0.5
+    assert scored(Coco(CLASSES), [(target, found)]).metrics["ap50"].value == pytest.approx(1)
+
+
+def test_an_iou_equal_to_the_threshold_matches():
+    target = annotations_of([((0, 0, 10, 10), 0, False, None)])
+    found = detections_of([((0, 0, 10, 5), 0, 0.9)])
+    assert scored(Voc10(CLASSES), [(target, found)]).metrics["map"].value == 1
+    assert scored(Voc10(CLASSES, iou=0.51), [(target, found)]).metrics["map"].value == 0
+
+
+def test_what_matches_a_difficult_object_is_neither_right_nor_wrong():
+    target = annotations_of([((0, 0, 10, 10), 0, True, None), ((50, 0, 10, 10), 0, False, None)], "difficult")
+    found = detections_of([((0, 0, 10, 10), 0, 0.9), ((0, 0, 10, 9), 0, 0.8), ((50, 0, 10, 10), 0, 0.7)])
+    assert scored(Voc10(CLASSES), [(target, found)]).metrics["map"].value == 1
+
+
+def test_an_area_on_the_edge_is_small_and_medium():
+    target = annotations_of([((0, 0, 32, 32), 0, False, None)])
+    figures = scored(Coco(CLASSES), [(target, detections_of([((0, 0, 32, 32), 0, 0.9)]))]).metrics
+    assert figures["ap_small"].value == figures["ap_medium"].value == pytest.approx(1)
+    assert figures["ap_large"].value is None
+
+
+def test_a_detection_area_on_the_edge_survives_the_addition_of_a_decimal_corner():
+    """32.12 + 32 − 32.12 > 32 in doubles: unmatched, it must still be a false positive among small."""
+    target = annotations_of([((100, 100, 16, 16), 0, False, None)])
+    found = detections_of([((32.12, 32.12, 32.0, 32.0), 0, 0.9), ((100, 100, 16, 16), 0, 0.8)])
+    assert found.boxes[0, 2] - found.boxes[0, 0] > 32
+    assert scored(Coco(CLASSES), [(target, found)]).metrics["ap_small"].value == pytest.approx(0.5)
+
+
+def test_the_data_set_may_set_its_own_area_ranges():
+    ranges = {"small": [0, 50], "medium": [50, 200], "large": [200, 1e10]}
+    metric = Coco(CLASSES, area_ranges=ranges, ignore_index=255)
+    found = scored(metric, [(annotations_of([OBJECT]), detections_of([((0, 0, 10, 10), 0, 0.9)]))]).metrics
+    assert found["ap_medium"].value == pytest.approx(1)
+    assert found["ap_small"].value is None
+    assert "areas:small:0-50,medium:50-200,large:200-1e+10" in found["ap"].signature
+
+
+@pytest.mark.parametrize(
+    "ranges", [{"small": [0, 9]}, {"small": [9, 0], "medium": [0, 1], "large": [0, 1]}, {"huge": [0, 1]}]
+)
+def test_wrong_area_ranges_are_refused(ranges):
+    with pytest.raises(UsageError, match="area_ranges"):
+        Coco(CLASSES, area_ranges=ranges)
+
+
+@pytest.mark.parametrize("iou", [0, -0.5, 1.5])
+def test_a_threshold_outside_0_to_1_is_refused(iou):
+    with pytest.raises(UsageError, match="iou"):
+        Voc07(CLASSES, iou=iou)
+
+
+def test_classes_have_their_own_figures_and_absent_ones_none():
+    target = annotations_of([OBJECT, ((50, 0, 10, 10), 1, False, None)])
+    scores = scored(Coco(CLASSES), [(target, detections_of([((0, 0, 10, 10), 0, 0.9)]))])
+    assert scores.per_class == {
+        "a": {"ap": pytest.approx(1), "ap50": pytest.approx(1)},
+        "b": {"ap": 0, "ap50": 0},
+        "c": {"ap": None, "ap50": None},
+    }
+    assert scores.metrics["ap"].value == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("metric", [Coco(CLASSES), Voc07(CLASSES), Voc10(CLASSES), Coco(())])
+@pytest.mark.parametrize("pairs", [[], [(annotations_of([]), detections_of([]))] * 2])
+def test_without_objects_every_figure_is_undefined(metric, pairs):
+    scores = scored(metric, pairs)
+    assert tuple(scores.metrics) == metric.names
+    assert {(figure.value, figure.low, figure.n) for figure in scores.metrics.values()} == {
+        (None, None, len(pairs))
+    }

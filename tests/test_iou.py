@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from scipy import ndimage
+
+from harness.errors import UsageError
+from harness.metrics.iou import Iou, boundary
+
+IGNORE = 255
+
+
+def masks(values, shape):
+    return npst.arrays(np.uint8, shape, elements=st.sampled_from(values))
+
+
+@st.composite
+def image_pairs(draw, classes=4):
+    """A few images: blocks of classes, so that some have an interior, and ignored pixels."""
+    pairs = []
+    for _ in range(draw(st.integers(1, 3))):
+        shape = draw(st.tuples(st.integers(1, 6), st.integers(1, 6)))
+        scale = draw(st.sampled_from([1, 5, 12]))
+        target = np.kron(draw(masks([*range(classes), IGNORE], shape)), np.ones((scale, scale), np.uint8))
+        prediction = np.kron(draw(masks([*range(classes)], shape)), np.ones((scale, scale), np.uint8))
+        pairs.append((target, np.roll(prediction, draw(st.integers(0, 2)), axis=1)))
+    return pairs
+
+
+def eroded_boundary(mask):
+    """Boundary IoU's definition, literally: d erosions of a Boolean mask, outside is False."""
+    d = max(1, round(0.02 * np.hypot(*mask.shape)))
+    return mask & ~ndimage.binary_erosion(mask, np.ones((3, 3)), iterations=d, border_value=0)
+
+
+def brute_force(pairs, classes):
+    """Each figure from its definition over all pixels of all images, class by class."""
+    iou, accuracy, boundary_iou, frequency = {}, {}, {}, {}
+    valid = [target != IGNORE for target, _ in pairs]
+    for label in range(classes):
+        annotated = [target == label for target, _ in pairs]
+        predicted = [(prediction == label) & keep for (_, prediction), keep in zip(pairs, valid, strict=True)]
+        both = sum((a & p).sum() for a, p in zip(annotated, predicted, strict=True))
+        either = sum((a | p).sum() for a, p in zip(annotated, predicted, strict=True))
+        frequency[label] = sum(a.sum() for a in annotated)
+        if either:
+            iou[label] = both / either
+            edges = [
+                (eroded_boundary(a), eroded_boundary(p)) for a, p in zip(annotated, predicted, strict=True)
+            ]
+            boundary_iou[label] = sum((a & p).sum() for a, p in edges) / sum((a | p).sum() for a, p in edges)
+        if frequency[label]:
+            accuracy[label] = both / frequency[label]
+    pixels = sum(frequency.values())
+    correct = sum(
+        ((target == prediction) & keep).sum() for (target, prediction), keep in zip(pairs, valid, strict=True)
+    )
+
+    def mean(values):
+        return sum(values) / len(values) if values else None
+
+    return {
+        "miou": mean(iou.values()),
+        "pixel_accuracy": correct / pixels if pixels else None,
+        "mean_accuracy": mean(accuracy.values()),
+        "frequency_weighted_iou": sum(frequency[i] * iou[i] for i in iou) / pixels if pixels else None,
+        "boundary_iou": mean(boundary_iou.values()),
+        "foreground_iou": mean([value for label, value in iou.items() if label]),
+    }
+
+
+def scored(pairs, classes=4, **options):
+    metric = Iou([f"class {i}" for i in range(classes)], ignore_index=IGNORE)
+    return metric.summarise([metric.statistics(*pair) for pair in pairs], **options)
+
+
+@given(image_pairs())
+@settings(max_examples=150, deadline=None)
+def test_every_figure_equals_its_definition(pairs):
+    expected = brute_force(pairs, 4)
+    for name, figure in scored(pairs, resamples=2).metrics.items():
+        assert figure.value == (
+            None if expected[name] is None else pytest.approx(expected[name], abs=1e-12)
+        ), name
+
+
+@given(masks(range(3), (9, 7)), st.sampled_from([1, 8, 20]))
+@settings(max_examples=60, deadline=None)
+def test_the_boundary_of_all_classes_at_once_is_that_of_each_class_mask(mask, scale):
+    mask = np.kron(mask, np.ones((scale, scale), np.uint8))
+    expected = np.zeros(mask.shape, dtype=bool)
+    for label in range(3):
+        expected |= eroded_boundary(mask == label)
+    np.testing.assert_array_equal(boundary(mask), expected)
+
+
+def test_the_interval_is_that_of_rescoring_resampled_images():
+    generator = np.random.default_rng(4)
+    pairs = [(generator.integers(0, 4, (12, 12), np.uint8), generator.integers(0, 4, (12, 12), np.uint8))] * 2
+    pairs += [(target, np.where(generator.random((12, 12)) < 0.6, target, guess)) for target, guess in pairs]
+    pairs.append((np.zeros((9, 9), np.uint8), np.zeros((9, 9), np.uint8)))
+    draws = np.random.default_rng(2).integers(0, 5, size=(15, 5))
+    naive = [brute_force([pairs[i] for i in draw], 4) for draw in draws]
+    for name, figure in scored(pairs, resamples=15, seed=2).metrics.items():
+        expected = np.percentile([row[name] for row in naive if row[name] is not None], (2.5, 97.5))
+        assert (figure.low, figure.high) == pytest.approx(tuple(expected), abs=1e-12), name
+
+
+def test_counts_are_of_the_data_set_not_averages_of_images():
+    """Class 1: 1 of 1 pixel right in one image, 0 of 9 in the other: IoU 1/10, not 1/2."""
+    small = np.ones((1, 1), np.uint8)
+    large = np.ones((3, 3), np.uint8)
+    found = scored([(small, small), (large, np.zeros_like(large))], classes=2)
+    assert found.per_class["class 1"]["iou"] == pytest.approx(0.1)
+
+
+def test_a_predicted_class_that_is_never_annotated_has_iou_0_and_an_absent_one_none():
+    found = scored([(np.zeros((2, 2), np.uint8), np.array([[0, 0], [0, 1]], np.uint8))], classes=3)
+    assert found.per_class["class 1"] == {"iou": 0.0, "accuracy": None, "boundary_iou": 0.0}
+    assert found.per_class["class 2"] == {"iou": None, "accuracy": None, "boundary_iou": None}
+    assert found.metrics["miou"].value == pytest.approx((3 / 4 + 0) / 2)
+
+
+def test_counts_beyond_two_to_the_24_are_exact():
+    """float32 would lose the last pixel: 2²⁴ + 1 = 16,777,217."""
+    metric = Iou(["a", "b"])
+    counts = np.array([[2**24 + 1, 0], [2**24 + 2, 0], [2**24 + 1, 1], [1, 0], [1, 1]])
+    assert metric.summarise([counts]).metrics["pixel_accuracy"].value == (2**24 + 1) / (2**24 + 2)
+
+
+def test_no_images_have_no_scores():
+    found = scored([])
+    assert {figure.value for figure in found.metrics.values()} == {None}
+
+
+@pytest.mark.parametrize(
+    ("target", "prediction", "message"),
+    [
+        ([[0, 4]], [[0, 1]], "annotation has pixels of value 4; expected 0 to 3, or 255"),
+        ([[0, 1]], [[0, 9]], "prediction has pixels of value 9"),
+        ([[0, 1]], [[0, IGNORE]], "prediction has the ignore index 255 where a class is annotated"),
+        ([[0, 1]], [[0], [1]], "the annotation is 2×1, the prediction 1×2 pixels"),
+    ],
+)
+def test_pixels_that_are_no_class_are_refused(target, prediction, message):
+    with pytest.raises(UsageError, match=message):
+        scored([(np.array(target, np.uint8), np.array(prediction, np.uint8))])
+
+
+def test_the_ignore_index_must_be_no_class():
+    with pytest.raises(UsageError, match="ignore_index"):
+        Iou(["a", "b"], ignore_index=1)

@@ -1,0 +1,448 @@
+import contextlib
+import io
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import sacrebleu
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from harness.datasets import coco, voc
+from harness.errors import UsageError
+from harness.score_files import score_detection, score_segmentation, score_translation
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+# Translation
+
+
+def test_translation_files_score_as_sacrebleu_does(tmp_path):
+    hypotheses = ["the cat sat on the mat .  ", "ein Übungssatz", "", "line\u2028separator is no line end"]
+    references = [
+        ["the cat sat on a mat .", "der Übungssatz", "nothing", "line separator"],
+        ["a", "b", "c", "d"],
+    ]
+    files = [
+        write(tmp_path / f"{i}.txt", "\n".join(lines) + "\n")
+        for i, lines in enumerate([hypotheses, *references])
+    ]
+    scores = score_translation(files[0], files[1:])
+    stripped = [line.rstrip() for line in hypotheses]
+    for name, oracle in (("bleu", sacrebleu.metrics.BLEU()), ("chrf", sacrebleu.metrics.CHRF())):
+        assert scores.metrics[name].value == oracle.corpus_score(stripped, references).score
+        assert scores.metrics[name].n == 4
+        assert "nrefs:2" in scores.metrics[name].signature
+
+
+def test_translation_files_of_unequal_length_are_refused(tmp_path):
+    two, three = write(tmp_path / "hyp", "a\nb\n"), write(tmp_path / "ref", "a\nb\nc")
+    with pytest.raises(UsageError, match=r"ref: has 3 lines, .*hyp has 2"):
+        score_translation(two, [three])
+
+
+def test_a_translation_file_in_another_encoding_is_refused_with_its_line(tmp_path):
+    latin = tmp_path / "latin"
+    latin.write_bytes("gut\nÜbung\n".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"latin:2: not UTF-8 \(byte 0xdc\)"):
+        score_translation(latin, [latin])
+
+
+def test_missing_and_empty_translation_files_are_refused(tmp_path):
+    full, empty = write(tmp_path / "full", "a\n"), write(tmp_path / "empty", "")
+    with pytest.raises(UsageError, match="empty: expected a sentence a line"):
+        score_translation(empty, [full])
+    with pytest.raises(UsageError, match="nowhere: cannot be read: No such file"):
+        score_translation(full, [tmp_path / "nowhere"])
+    with pytest.raises(UsageError, match="at least one file of references"):
+        score_translation(full, [])
+
+
+# COCO files
+
+
+def coco_document():
+    generator = np.random.default_rng(0)
+    images = [9, 100, 20]  # neither ascending nor in text order
+    boxes = generator.uniform(1, 90, (12, 4)).round(2)
+    annotations = [
+        {
+            "id": row + 1,
+            "image_id": images[row % 3],
+            "category_id": [7, 3][row % 2],
+            "bbox": box.tolist(),
+            "area": float(box[2] * box[3]),
+            "iscrowd": int(row == 5),
+        }
+        for row, box in enumerate(boxes)
+    ]
+    return {
+        "images": [{"id": image, "file_name": f"train/{image}.jpg"} for image in images],
+        "categories": [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}],
+        "annotations": annotations,
+    }
+
+
+def coco_results(document):
+    generator = np.random.default_rng(1)
+    return [
+        {
+            "image_id": entry["image_id"],
+            "category_id": entry["category_id"],
+            "bbox": (np.array(entry["bbox"]) * generator.normal(1, 0.08, 4)).round(3).tolist(),
+            "score": round(float(generator.random()), 1),
+        }
+        for entry in document["annotations"] * 4
+    ]
+
+
+def test_coco_files_score_as_pycocotools_does(tmp_path):
+    truth = write(tmp_path / "truth.json", coco_document())
+    results = write(tmp_path / "results.json", coco_results(coco_document()))
+    with contextlib.redirect_stdout(io.StringIO()):
+        loaded = COCO(truth)
+        evaluation = COCOeval(loaded, loaded.loadRes(str(results)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    scores = score_detection(truth, results)
+    values = [-1 if figure.value is None else figure.value for figure in scores.metrics.values()]
+    assert values == pytest.approx(evaluation.stats, abs=1e-12)
+    assert {figure.n for figure in scores.metrics.values()} == {3}
+    assert list(scores.per_class) == ["cat", "dog"]
+
+
+def test_an_annotation_with_id_0_can_be_found_and_one_to_ignore_is_not_missed(tmp_path):
+    """Two of pycocotools' bugs: id 0 counts as unmatched, and `ignore` is overwritten by `iscrowd`."""
+    document = coco_document()
+    first, second = document["annotations"][:2]
+    first["id"] = 0
+    document["annotations"] = [first, {**second, "ignore": 1}]
+    result = {key: first[key] for key in ("image_id", "category_id", "bbox")} | {"score": 0.5}
+    truth, results = write(tmp_path / "t.json", document), write(tmp_path / "r.json", [result])
+    scores = score_detection(truth, results)
+    assert scores.metrics["ap"].value == pytest.approx(1)
+    assert scores.per_class["cat"] == {"ap": None, "ap50": None}
+
+
+def test_an_empty_list_of_results_finds_nothing(tmp_path):
+    truth, results = write(tmp_path / "t.json", coco_document()), write(tmp_path / "r.json", [])
+    assert score_detection(truth, results).metrics["ap"].value == 0
+
+
+DROP = object()
+
+
+def changed(document, path, value):
+    """A copy of the document with one entry replaced or dropped."""
+    copy = json.loads(json.dumps(document))
+    holder = copy
+    for key in path[:-1]:
+        holder = holder[key]
+    if value is DROP:
+        del holder[path[-1]]
+    else:
+        holder[path[-1]] = value
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["annotations"], DROP, r"missing key 'annotations' \(found: images, categories\)"),
+        (["images"], {}, "images: expected a list, found a dict"),
+        (["images"], [], "at least one category and one image"),
+        (["images", 1], 5, r"images\[1\]: expected an object, found a int"),
+        (["images", 1, "id"], 9, "images: duplicate id 9"),
+        (["images", 1, "id"], "9", "images: id: expected only integers or only text"),
+        (
+            ["images", 0, "file_name"],
+            "../x.jpg",
+            r"images\[0\]: file_name: '../x.jpg' leaves the annotation root",
+        ),
+        (["images", 0, "file_name"], "a/../../x.jpg", "leaves the annotation root"),
+        (["images", 0, "file_name"], "/etc/passwd", "leaves the annotation root"),
+        (["images", 0, "file_name"], "..\\x.jpg", "leaves the annotation root"),
+        (["images", 0, "file_name"], "C:\\x.jpg", "leaves the annotation root"),
+        (["categories", 0, "id"], 3, "categories: duplicate id 3"),
+        (["categories", 0, "name"], "cat", "two have the same name"),
+        (["annotations", 2, "id"], 1, "annotations: duplicate id 1"),
+        (["annotations", 2, "area"], DROP, r"annotations\[2\]: missing key 'area'"),
+        (["annotations", 2, "area"], -1, r"annotations\[2\]: area: expected at least 0, found -1"),
+        (["annotations", 2, "image_id"], 10, r"annotations\[2\]: unknown image_id '10'; did you mean '100'"),
+        (["annotations", 2, "category_id"], 4, r"annotations\[2\]: unknown category_id '4'"),
+        (["annotations", 2, "bbox"], [1, 2, 3], r"annotations\[2\]: bbox: expected \[x, y, width, height\]"),
+        (["annotations", 2, "bbox"], [1, 2, -3, 4], "bbox: expected a width and height of at least 0"),
+        (
+            ["annotations", 2, "bbox"],
+            [1, 2, "3", 4],
+            r"annotations\[2\]: bbox: expected a finite number, found '3'",
+        ),
+        (["annotations", 2, "bbox"], [1, 2, 10**400, 4], r"annotations\[2\]: bbox: expected a finite number"),
+        (["annotations", 2, "iscrowd"], 2, r"annotations\[2\]: iscrowd: expected 0 or 1, found 2"),
+    ],
+)
+def test_bad_coco_annotations_are_refused(tmp_path, path, value, message):
+    truth = write(tmp_path / "truth.json", changed(coco_document(), path, value))
+    with pytest.raises(UsageError, match=f"truth.json.*{message}"):
+        coco.read_annotations(truth)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ([3, "score"], DROP, r"\[3\]: missing key 'score'"),
+        ([3, "score"], -0.1, r"\[3\]: score: expected at least 0, found -0.1"),
+        ([3, "score"], float("nan"), r"\[3\]: score: expected a finite number, found 'nan'"),
+        ([3, "score"], "high", r"\[3\]: score: expected a finite number, found 'high'"),
+        ([3, "score"], True, r"\[3\]: score: expected a finite number, found 'True'"),
+        ([3, "bbox"], [1, 2, -3, 4], r"\[3\]: bbox: expected a width and height of at least 0"),
+        ([3, "image_id"], 21, r"\[3\]: unknown image_id '21'; did you mean '20'"),
+        ([3, "image_id"], [9], r"\[3\]: unknown image_id '\[9\]'"),
+        ([3, "category_id"], 0, r"\[3\]: unknown category_id '0'"),
+        ([3], None, r"\[3\]: expected an object, found a NoneType"),
+    ],
+)
+def test_bad_coco_results_are_refused(tmp_path, path, value, message):
+    truth = write(tmp_path / "truth.json", coco_document())
+    results = write(tmp_path / "results.json", changed(coco_results(coco_document()), path, value))
+    with pytest.raises(UsageError, match=f"results.json{message}"):
+        score_detection(truth, results)
+
+
+def test_malformed_json_is_refused_with_its_line(tmp_path):
+    truth = write(tmp_path / "truth.json", '{"images": [],\n "categories" []}')
+    with pytest.raises(UsageError, match=r"truth.json: line 2, column 15: malformed JSON"):
+        coco.read_annotations(truth)
+
+
+def test_options_of_another_protocol_and_unknown_ones_are_refused(tmp_path):
+    truth = write(tmp_path / "truth.json", coco_document())
+    with pytest.raises(UsageError, match="unknown protocol 'voc7'; did you mean 'voc07'"):
+        score_detection(truth, truth, "voc7")
+    with pytest.raises(UsageError, match="iou applies to voc07 and voc10"):
+        score_detection(truth, truth, "coco", iou=0.5)
+    with pytest.raises(UsageError, match="nowhere: no such file"):
+        score_detection(truth, tmp_path / "nowhere")
+
+
+# VOC files
+
+
+def voc_xml(objects, filename="000001.jpg"):
+    items = "".join(
+        f"<object><name>{name}</name><difficult>{int(difficult)}</difficult><bndbox>"
+        + "".join(f"<{side}>{value}</{side}>" for side, value in zip(voc.SIDES, box, strict=True))
+        + "</bndbox></object>"
+        for name, box, difficult in objects
+    )
+    return f"<annotation><filename>{filename}</filename>{items}</annotation>"
+
+
+@pytest.fixture
+def voc_folder(tmp_path):
+    write(
+        tmp_path / "xml/000001.xml",
+        voc_xml([("dog", (1, 1, 10, 10), False), ("dog", (50, 50, 60, 60), True)]),
+    )
+    write(
+        tmp_path / "xml/000002.xml",
+        voc_xml([("cat", (5, 5, 14, 24), False), ("dog", (30, 30, 39, 39), False)]),
+    )
+    return tmp_path / "xml"
+
+
+def test_voc_boxes_become_continuous(voc_folder):
+    annotated = voc.read_annotations(voc_folder)
+    assert annotated.targets["000001"].boxes.tolist() == [[0, 0, 10, 10], [49, 49, 60, 60]]
+    assert annotated.targets["000001"].areas.tolist() == [100, 121]
+    assert annotated.targets["000001"].difficult.tolist() == [False, True]
+    assert annotated.classes == voc.CLASSES
+    assert len(voc.CLASSES) == 20
+
+
+def test_a_voc_submission_scores_by_the_devkits_rules(voc_folder, tmp_path):
+    """dog: TP, ignored (difficult), FP, TP of 2 positives: 1·½ + ⅔·½; cat: IoU of 10×20 and 10×10 is ½."""
+    dogs = "000001 .9 1 1 10 10\n000001 .8 50 50 60 60\n000002 .7 70 70 80 80\n000002 .6 30 30 39 39\n"
+    write(tmp_path / "sub/comp4_det_test_dog.txt", dogs)
+    write(tmp_path / "sub/cat.txt", "000002 0.5 5 5 14 14\n\n")
+    scores = score_detection(voc_folder, tmp_path / "sub", "voc10")
+    assert scores.per_class["dog"]["ap"] == pytest.approx(0.5 + 2 / 3 * 0.5)
+    assert scores.per_class["cat"]["ap"] == 1
+    assert scores.metrics["map"].value == pytest.approx((5 / 6 + 1) / 2)
+    assert scores.metrics["map"].n == 2
+    strict = score_detection(voc_folder, tmp_path / "sub", "voc10", iou=0.51)
+    assert strict.per_class["cat"]["ap"] == 0
+    one_class = score_detection(voc_folder, tmp_path / "sub/cat.txt", "voc07")
+    assert one_class.per_class["cat"]["ap"] == 1
+    assert one_class.per_class["dog"]["ap"] == 0
+
+
+def test_coco_results_of_voc_annotations_name_images_and_classes_either_way(voc_folder, tmp_path):
+    """Dog is the twelfth of VOC's classes; [0, 0, 10, 10] is the inclusive box 1 1 10 10."""
+    entries = [
+        {"image_id": 1, "category_id": 12, "bbox": [0, 0, 10, 10], "score": 0.9},
+        {"image_id": "000002", "category_id": "dog", "bbox": [29, 29, 10, 10], "score": 0.8},
+    ]
+    scores = score_detection(voc_folder, write(tmp_path / "r.json", entries), "voc07")
+    assert scores.per_class["dog"]["ap"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("<annotation><object>", r"000003.xml:1: malformed XML"),
+        ("<html></html>", "expected a VOC <annotation>, found <html>"),
+        (voc_xml([], "../x.jpg"), "filename: '../x.jpg' leaves the annotation root"),
+        (voc_xml([("dog", (9, 1, 8, 2), False)]), r"object\[0\]: expected xmin ≤ xmax"),
+        (
+            voc_xml([("dog", (1, 1, "x", 2), False)]),
+            r"object\[0\]: xmax: expected a finite number, found 'x'",
+        ),
+        (voc_xml([("", (1, 1, 2, 2), False)]), r"object\[0\]: missing <name>"),
+        ("<annotation><object><name>dog</name></object></annotation>", "bndbox: missing <xmin>"),
+        (voc_xml([("dog", (1, 1, 2, 2), 3)]), "difficult: expected 0 or 1, found '3'"),
+    ],
+)
+def test_bad_voc_annotations_are_refused(voc_folder, content, message):
+    write(voc_folder / "000003.xml", content)
+    with pytest.raises(UsageError, match=message):
+        voc.read_annotations(voc_folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("dgo", "", "unknown class 'dgo'; did you mean 'dog'"),
+        ("dog", "000001 .9 1 1 10\n", "dog.txt:1: expected image id, score, .* found 5 fields"),
+        ("dog", "\n000009 .9 1 1 9 9\n", "dog.txt:2: unknown image id '000009'; did you mean"),
+        ("dog", "000001 nan 1 1 9 9\n", "dog.txt:1: score: expected a finite number, found 'nan'"),
+        ("dog", "000001 -1 1 1 9 9\n", "dog.txt:1: score: expected at least 0"),
+        ("dog", "000001 .9 1 1 x 9\n", "dog.txt:1: xmax: expected a finite number, found 'x'"),
+        ("dog", "000001 .9 9 1 8 9\n", "dog.txt:1: expected xmin ≤ xmax"),
+    ],
+)
+def test_bad_voc_submissions_are_refused(voc_folder, tmp_path, name, content, message):
+    write(tmp_path / f"sub/{name}.txt", content)
+    with pytest.raises(UsageError, match=message):
+        score_detection(voc_folder, tmp_path / "sub", "voc07")
+
+
+def test_two_files_of_a_class_and_empty_folders_are_refused(voc_folder, tmp_path):
+    write(tmp_path / "sub/dog.txt", "")
+    write(tmp_path / "sub/comp4_det_test_dog.txt", "")
+    with pytest.raises(UsageError, match="class 'dog' already has the file"):
+        score_detection(voc_folder, tmp_path / "sub", "voc07")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"expected one .txt file a class, found none"):
+        score_detection(voc_folder, tmp_path / "empty", "voc07")
+    with pytest.raises(UsageError, match=r"found no .xml file"):
+        score_detection(tmp_path / "empty", tmp_path / "sub", "voc07")
+
+
+# Masks
+
+
+def save_mask(path, values, palette=False):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.asarray(values, dtype=np.uint8))
+    if palette:
+        image.putpalette([value for index in range(256) for value in (255 - index, index, 7)])
+    image.save(path)
+    return path
+
+
+def save_grey_of_depth(path, row, depth):
+    """A PNG of one row with fewer than 8 bits a pixel, which Pillow cannot write."""
+    bits = "".join(f"{value:0{depth}b}" for value in row)
+    line = b"\0" + int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+    header = struct.pack(">IIBBBBB", len(row), 1, depth, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(line)), (b"IEND", b"")]
+    parts = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return path
+
+
+def test_masks_are_paired_by_stem_whether_palette_or_grey(tmp_path):
+    """Confusion of both images: class 0 right 3 of 3, class 1 right 2 of 3 (one as 0): IoU 3/4 and 2/3."""
+    save_mask(tmp_path / "truth/a.png", [[0, 1], [1, 255]], palette=True)
+    save_mask(tmp_path / "truth/b.png", [[0, 0, 1]])
+    save_mask(tmp_path / "found/a.png", [[0, 1], [0, 1]])
+    save_mask(tmp_path / "found/b.png", [[0, 0, 1]], palette=True)
+    scores = score_segmentation(tmp_path / "truth", tmp_path / "found", classes=2)
+    assert scores.metrics["miou"].value == pytest.approx((3 / 4 + 2 / 3) / 2)
+    assert scores.metrics["pixel_accuracy"].value == pytest.approx(5 / 6)
+    assert scores.metrics["miou"].n == 2
+    assert scores.per_class["1"]["iou"] == pytest.approx(2 / 3)
+
+
+def test_two_files_are_a_pair_whatever_their_names(tmp_path):
+    truth, found = save_mask(tmp_path / "a.png", [[0, 1]]), save_mask(tmp_path / "b.png", [[0, 1]])
+    scores = score_segmentation(truth, found, classes=2)
+    assert scores.metrics["miou"].value == 1
+    assert scores.metrics["miou"].low is None
+
+
+@pytest.mark.parametrize(("depth", "row"), [(1, [0, 1, 1]), (2, [0, 1, 3]), (4, [0, 5, 15])])
+def test_grey_levels_of_few_bits_are_not_stretched(tmp_path, depth, row):
+    found = save_grey_of_depth(tmp_path / "few.png", row, depth)
+    assert score_segmentation(found, save_mask(tmp_path / "a.png", [row]), 16).metrics["miou"].value == 1
+
+
+def bad_masks(folder):
+    good = save_mask(folder / "good.png", [[0, 1]])
+    (folder / "text.png").write_text("no image")
+    noise = np.random.default_rng(0).integers(0, 2, (90, 100))
+    (folder / "cut.png").write_bytes(save_mask(folder / "x.png", noise).read_bytes()[:-500])
+    Image.new("RGB", (2, 1)).save(folder / "colour.png")
+    Image.fromarray(np.array([[0, 1]], dtype=np.uint16)).save(folder / "deep.png")
+    save_mask(folder / "wide.png", [[0, 1, 1]])
+    save_mask(folder / "many.png", [[0, 7]])
+    return good
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("text", "text.png: not a PNG file"),
+        ("cut", "cut.png: cannot be read"),
+        ("colour", "colour.png: expected a palette or grey PNG of up to 8 bits .* found mode RGB"),
+        ("deep", "deep.png: expected a palette or grey PNG of up to 8 bits"),
+        ("wide", "wide.png against .*good.png: the annotation is 2×1, the prediction 3×1 pixels"),
+        (
+            "many",
+            "many.png against .*good.png: the prediction has pixels of value 7; expected 0 to 1, or 255",
+        ),
+        ("nowhere", "nowhere.png: no such file"),
+    ],
+)
+def test_bad_masks_are_refused(tmp_path, name, message):
+    good = bad_masks(tmp_path)
+    with pytest.raises(UsageError, match=message):
+        score_segmentation(good, tmp_path / f"{name}.png", classes=2)
+
+
+def test_masks_without_partner_and_empty_folders_are_refused(tmp_path):
+    for stem in "abc":
+        save_mask(tmp_path / f"truth/{stem}.png", [[0]])
+    save_mask(tmp_path / "found/a.png", [[0]])
+    (tmp_path / "empty").mkdir()
+    for truth, found, message in [
+        ("truth", "found", r"truth/b.png: found no b.png in .*found \(nor for 1 more\)"),
+        ("found", "truth", r"truth/b.png: found no b.png in .*found"),
+        ("truth", "empty", "empty: found no .png file"),
+        ("truth", "found/a.png", "expected two folders or two PNG files"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            score_segmentation(tmp_path / truth, tmp_path / found, classes=1)
