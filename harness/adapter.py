@@ -86,6 +86,10 @@ class Adapter(ABC):
         """How many parameters the loaded model has; None if not known."""
         return None
 
+    def flops(self, samples: Sequence[Sample]) -> float | None:  # noqa: ARG002
+        """Floating-point operations of the forward phase (2 × multiply-accumulates); None if not known."""
+        return None
+
 
 class TrainableAdapter(Adapter):
     """An adapter whose model the training stage can fit.
@@ -118,6 +122,18 @@ class TrainableAdapter(Adapter):
 
     def parameters(self) -> int | None:
         return sum(parameter.numel() for parameter in self.module.parameters())
+
+    def flops(self, samples: Sequence[Sample]) -> float | None:
+        """Counted by torch; None for recurrent layers, whose fused kernels torch counts as nothing."""
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode
+
+        if any(isinstance(part, torch.nn.RNNBase) for part in self.module.modules()):
+            return None
+        batch = self.preprocess(samples)
+        with FlopCounterMode(display=False) as counter:
+            self.forward(batch)
+        return float(counter.get_total_flops())
 
 
 ADAPTERS: Registry[type[Adapter]] = Registry("adapter", "harness.adapters")

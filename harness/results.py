@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness.errors import UsageError
 from harness.task import Figure, TaskName
 
-SCHEMA = "harness-results/1"
 Status = Literal["complete", "partial", "failed", "pending"]
 
 
@@ -127,7 +126,7 @@ class RunRecord(_Record):
 class Results(_Record):
     """The document."""
 
-    schema_: Literal["harness-results/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["harness-results/1"] = Field("harness-results/1", alias="schema")
     suite: str
     description: str = ""
     run: RunRecord

@@ -1,0 +1,413 @@
+"""The command line: reads arguments, calls one function a command, prints, sets the exit code."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from harness.errors import HarnessError, UnavailableError, UsageError
+
+
+class _Group(TyperGroup):
+    """Turns the errors that users cause into one message and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HarnessError as error:
+            sys.stderr.write(f"error: {error}\n")
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            sys.stderr.write("interrupted; the same command resumes\n")
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(cls=_Group, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+score_app = typer.Typer(no_args_is_help=True, help="Score prediction files; no model is needed.")
+app.add_typer(score_app, name="score")
+new_app = typer.Typer(no_args_is_help=True, help="Write a working start of something of your own.")
+app.add_typer(new_app, name="new")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A path, or the name of a shipped suite.")]
+Override = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite; repeatable.")
+]
+Only = Annotated[
+    str | None, typer.Option(metavar="GLOB", help="Only matching BENCHMARK/VARIANT.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most N samples a benchmark.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+
+
+class ExecutorName(StrEnum):
+    inline = "inline"
+    ray = "ray"
+
+
+class ProfileName(StrEnum):
+    smoke = "smoke"
+    ci = "ci"
+    release = "release"
+    mlperf = "mlperf"
+
+
+class Protocol(StrEnum):
+    coco = "coco"
+    voc07 = "voc07"
+    voc10 = "voc10"
+
+
+class ListKind(StrEnum):
+    adapters = "adapters"
+    datasets = "datasets"
+    metrics = "metrics"
+    suites = "suites"
+
+
+ExecutorOption = Annotated[ExecutorName, typer.Option(help="Where stages run.")]
+AddressOption = Annotated[str | None, typer.Option(metavar="ADDR", help="A Ray cluster; local if not given.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most N workers.")]
+
+
+@app.command("list")
+def list_command(
+    kind: Annotated[ListKind | None, typer.Argument()] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Adapters, data sets, metrics and suites, and where each comes from."""
+    from harness.adapter import ADAPTERS
+    from harness.datasets.dataset import DATASETS
+    from harness.metrics.metric import METRICS
+    from harness.registry import Registry
+    from harness.suite import shipped_suites
+    from harness.terminal import show, show_table
+
+    registries: dict[str, Registry[Any]] = {"adapters": ADAPTERS, "datasets": DATASETS, "metrics": METRICS}
+    rows = [
+        [group, entry.name, entry.origin, entry.target]
+        for group, registry in registries.items()
+        for entry in registry.entries().values()
+    ]
+    rows += [["suites", name, "harness", path.name] for name, path in shipped_suites().items()]
+    rows = [row for row in rows if kind is None or row[0] == kind]
+    if as_json:
+        show([dict(zip(("kind", "name", "origin", "target"), row, strict=True)) for row in rows])
+    else:
+        show_table(["kind", "name", "origin", "target"], rows)
+
+
+@app.command()
+def validate(
+    suites: Annotated[list[str] | None, typer.Argument(metavar="SUITE...")] = None,
+    schema: Annotated[bool, typer.Option(help="Print the JSON Schema of suite files.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check suites fully: schema, names, options, checkpoints."""
+    from harness.terminal import console, show
+
+    if schema:
+        from harness.suite import json_schema
+
+        show(json_schema())
+        return
+    if not suites:
+        raise UsageError("name at least one suite, or pass --schema")
+    from harness.plan import plan
+    from harness.suite import find_suite, load_suite
+
+    documents = []
+    for name in suites:
+        planned = plan(load_suite(find_suite(name)))
+        document = {"suite": name, "valid": True, "trials": len(planned.trials)}
+        documents.append(document)
+        if not as_json:
+            console.print(f"{name}: valid, {len(planned.trials)} trials", markup=False)
+    if as_json:
+        show(documents)
+
+
+@app.command("plan")
+def plan_command(
+    suite: SuiteName,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: runs/SUITE.")] = None,
+    overrides: Override = [],  # noqa: B006
+    only: Only = None,
+    limit: Limit = None,
+    as_json: AsJson = False,
+) -> None:
+    """What would run, what is on disk already, what has to be trained; runs nothing."""
+    from harness.plan import plan
+    from harness.store import RunDirectory
+    from harness.suite import find_suite, load_suite
+    from harness.terminal import plan_document, show, show_plan
+
+    loaded = load_suite(find_suite(suite), overrides)
+    planned = plan(loaded, only, limit)
+    directory = RunDirectory(out or Path("runs") / loaded.suite.name)
+    done = {
+        trial.id: sum(stop - start for start, stop in directory.trial(trial.id).done())
+        for trial in planned.trials
+    }
+    document = plan_document(planned, done)
+    show(document) if as_json else show_plan(document)
+
+
+@app.command()
+def train(
+    suite: SuiteName,
+    overrides: Override = [],  # noqa: B006
+    only: Only = None,
+    executor: ExecutorOption = ExecutorName.ray,
+    address: AddressOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train the checkpoints that a suite needs and that are missing."""
+    from harness.plan import plan
+    from harness.progress import RunProgress
+    from harness.run import train_missing
+    from harness.suite import find_suite, load_suite
+    from harness.terminal import console, show
+
+    planned = plan(load_suite(find_suite(suite), overrides), only)
+    with RunProgress(console) as progress:
+        if planned.missing:
+            with _executor(executor, address, None)() as running:
+                train_missing(planned.missing, running, progress)
+        else:
+            progress.note("every checkpoint is there; nothing to train")
+    if as_json:
+        show([{"checkpoint": ref.name, "weights": str(ref.weights)} for ref in planned.missing])
+
+
+@app.command("run")
+def run_command(
+    suite: SuiteName,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: runs/SUITE.")] = None,
+    overrides: Override = [],  # noqa: B006
+    only: Only = None,
+    limit: Limit = None,
+    executor: ExecutorOption = ExecutorName.ray,
+    address: AddressOption = None,
+    workers: WorkersOption = None,
+    shard_size: Annotated[int, typer.Option(min=1, metavar="N", help="Samples a shard.")] = 64,
+    profile: Annotated[ProfileName | None, typer.Option(help="How long speed is measured.")] = None,
+    sync_results: Annotated[bool, typer.Option("--sync/--no-sync", help="Log to MLflow at the end.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Run a suite, or finish an interrupted run of it: the same command resumes."""
+    from harness.environment import command_line
+    from harness.progress import RunProgress
+    from harness.results import to_json
+    from harness.run import RunSettings, exit_code, run
+    from harness.suite import find_suite, load_suite
+    from harness.terminal import console, show_results
+    from reports import write_reports
+
+    if profile:
+        overrides = [*overrides, f"speed.profile={profile}"]
+    loaded = load_suite(find_suite(suite), overrides)
+    directory = out or Path("runs") / loaded.suite.name
+    settings = RunSettings(directory, command_line(), only, limit, shard_size)
+    with RunProgress(console) as progress:
+        results = run(loaded, settings, _executor(executor, address, workers), progress)
+    page = write_reports(directory)
+    if sync_results:
+        _sync_or_say(directory, executor)
+    if as_json:
+        sys.stdout.write(to_json(results))
+    else:
+        show_results(results)
+    console.print(f"report: {page}", markup=False)
+    raise typer.Exit(exit_code(results))
+
+
+def _sync_or_say(directory: Path, executor: ExecutorName) -> None:
+    """A tracking server that is down loses nothing: the run directory is the record."""
+    from importlib.util import find_spec
+
+    from harness.terminal import console
+
+    if executor is ExecutorName.inline and find_spec("mlflow") is None:
+        console.print("MLflow is not installed: not logged; `harness sync` completes it elsewhere")
+        return
+    from harness.errors import InfrastructureError
+    from harness.tracking import sync
+
+    try:
+        outcome = sync(directory)
+    except InfrastructureError as error:
+        console.print(f"not logged to MLflow: {error}; `harness sync {directory}` completes it", markup=False)
+    else:
+        console.print(f"MLflow: {outcome.describe()} (open it with `harness ui`)", markup=False)
+
+
+def _executor(name: ExecutorName, address: str | None, workers: int | None) -> Any:
+    """How to make the executor; Ray is imported only when it is made."""
+    if name is ExecutorName.inline:
+        if address or (workers or 1) > 1:
+            raise UsageError("--executor inline is one process here: it takes no --address and no --workers")
+        from harness.executors.inline import InlineExecutor
+
+        return InlineExecutor
+
+    def make() -> Any:
+        from harness.executors.ray import RayExecutor
+
+        return RayExecutor(address, workers)
+
+    return make
+
+
+@score_app.command("translation")
+def score_translation_command(
+    hypotheses: Annotated[Path, typer.Option(help="One hypothesis a line, UTF-8.")],
+    references: Annotated[list[Path], typer.Option(help="Aligned references; repeat for several.")],
+    as_json: AsJson = False,
+) -> None:
+    """BLEU and chrF with bootstrap intervals."""
+    from harness.score_files import score_translation
+
+    _show_scores(score_translation(hypotheses, references), as_json)
+
+
+@score_app.command("detection")
+def score_detection_command(
+    annotations: Annotated[Path, typer.Option(help="COCO instances JSON, or a folder of VOC XML files.")],
+    predictions: Annotated[Path, typer.Option(help="COCO results JSON, or VOC submission files.")],
+    protocol: Annotated[Protocol | None, typer.Option(help="Default: coco for JSON, voc10 for XML.")] = None,
+    iou: Annotated[float, typer.Option(min=0.0, max=1.0, help="Match threshold of voc07 and voc10.")] = 0.5,
+    as_json: AsJson = False,
+) -> None:
+    """Average precision under the COCO or the VOC protocol."""
+    from harness.score_files import score_detection
+
+    chosen = protocol or (Protocol.voc10 if annotations.is_dir() else Protocol.coco)
+    _show_scores(score_detection(annotations, predictions, chosen.value, iou), as_json)
+
+
+@score_app.command("segmentation")
+def score_segmentation_command(
+    annotations: Annotated[Path, typer.Option(help="A PNG of class ids, or a folder of them.")],
+    predictions: Annotated[Path, typer.Option(help="A PNG of class ids, or a folder of them.")],
+    classes: Annotated[int, typer.Option(min=1, max=256)],
+    ignore_index: Annotated[int, typer.Option(min=0, max=255)] = 255,
+    as_json: AsJson = False,
+) -> None:
+    """mIoU and its relatives over the whole set."""
+    from harness.score_files import score_segmentation
+
+    _show_scores(score_segmentation(annotations, predictions, classes, ignore_index), as_json)
+
+
+def _show_scores(scores: Any, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from harness.terminal import show, show_figures
+
+    show(asdict(scores)) if as_json else show_figures(scores.metrics)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: RUN/report.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write index.html, summary.md and results.csv from results.json."""
+    from harness.terminal import console, show
+    from reports import write_reports
+
+    if out and len(runs) > 1:
+        raise UsageError("--out takes one run; without it each run's report goes into its own directory")
+    pages = [str(write_reports(run, out)) for run in runs]
+    if as_json:
+        show([{"run": str(run), "report": page} for run, page in zip(runs, pages, strict=True)])
+    else:
+        for page in pages:
+            console.print(f"report: {page}", markup=False)
+
+
+@app.command()
+def sync(
+    run: RunPath,
+    tracking_uri: Annotated[
+        str | None, typer.Option(metavar="URI", help="Default: $MLFLOW_TRACKING_URI.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Log a run to MLflow; doing it again changes nothing."""
+    from dataclasses import asdict
+
+    from harness.terminal import console, show
+    from harness.tracking import sync as sync_run
+
+    outcome = sync_run(run, tracking_uri)
+    if as_json:
+        show(asdict(outcome))
+    else:
+        console.print(f"MLflow: {outcome.describe()}", markup=False)
+
+
+@app.command()
+def ui(
+    root: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+) -> None:
+    """Open MLflow's UI on the runs."""
+    import os
+    import subprocess
+
+    from harness.tracking import ui_command
+
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # 0.5 GB instead of 2.9
+    raise typer.Exit(subprocess.call(ui_command(root, port), env=environment))
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """What this machine is and what is missing on it."""
+    from harness.adapter import ADAPTERS
+    from harness.datasets.dataset import DATASETS
+    from harness.environment import describe
+    from harness.terminal import show, show_table
+
+    machine = describe()
+    checks = {f"adapter {name}": "found" for name in ADAPTERS.entries()}
+    for name in DATASETS.entries():
+        cls = DATASETS.get(name)
+        try:
+            checks[f"data set {name}"] = (
+                f"{len(cls(cls.Options(), cls.splits[-1], cls.tasks[0]))} test samples"
+            )
+        except UnavailableError as error:
+            checks[f"data set {name}"] = str(error)
+    if as_json:
+        show({"environment": machine, "checks": checks})
+        return
+    rows = [[key, str(value)] for key, value in {**machine, **checks}.items()]
+    show_table(["what", "found"], rows)
+
+
+@new_app.command("adapter")
+def new_adapter(
+    name: Annotated[str, typer.Argument(help="Its registered name, such as my-model.")],
+    task: Annotated[str, typer.Option(help="translation, detection or segmentation.")] = "translation",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the package is made.")] = Path(),
+) -> None:
+    """A package of your own with one working adapter and its test."""
+    from harness.scaffold import new_adapter as write
+    from harness.terminal import console
+
+    for path in write(name, task, out):
+        console.print(f"wrote {path}", markup=False)
+
+
+def main() -> None:
+    """Entry point."""
+    app()

@@ -1,0 +1,128 @@
+"""Run directory → results: a pure projection of what is on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from harness.errors import UsageError
+from harness.metrics import speed
+from harness.results import (
+    CheckpointRecord,
+    Cost,
+    DatasetRecord,
+    Failure,
+    Results,
+    RunRecord,
+    Scenario,
+    Skipped,
+    Status,
+    TrialRecord,
+)
+from harness.store import RunDirectory, TrialDirectory, read_json
+from harness.task import Figure
+
+_FIGURES = TypeAdapter(dict[str, Figure])
+
+
+def collect(path: Path) -> Results:
+    """Everything the run directory knows, trials in the order of the plan.
+
+    Raises:
+        UsageError: not a run directory.
+    """
+    record = read_json(path / "run.json")
+    if record is None:
+        raise UsageError(f"{path}: not a run directory (it has no run.json)")
+    directory = RunDirectory(path)
+    environments = {file.stem: read_json(file) for file in sorted((path / "environments").glob("*.json"))}
+    return Results(
+        schema="harness-results/1",
+        suite=record["suite"],
+        description=record["description"],
+        run=RunRecord.model_validate(record["run"]),
+        environments=environments,
+        trials=[_trial(entry, directory.trial(entry["id"])) for entry in record["trials"]],
+        skipped=[Skipped.model_validate(entry) for entry in record["skipped"]],
+    )
+
+
+def _trial(entry: dict[str, Any], directory: TrialDirectory) -> TrialRecord:
+    spec = read_json(directory.path / "trial.json") or {}
+    size = entry["dataset"]["size"]
+    failures = [Failure.model_validate(f) for f in read_json(directory.path / "error.json") or []]
+    scores = read_json(directory.path / "metrics.json") or {}
+    measured = read_json(directory.path / "speed" / "common.json") or {}
+    todo = sum(stop - start for start, stop in directory.todo(size))
+    status, reason = _status(size, todo, failures, bool(scores))
+    metrics = _FIGURES.validate_python(scores.get("metrics", {})) if status == "complete" else {}
+    checkpoint = entry["checkpoint"]
+    return TrialRecord(
+        id=entry["id"],
+        benchmark=entry["benchmark"],
+        task=entry["task"],
+        adapter=entry["adapter"],
+        variant=entry["variant"],
+        settings={key: spec.get(key) for key in ("precision", "batch_size", "device", "options", "code")},
+        dataset=DatasetRecord.model_validate(entry["dataset"]),
+        checkpoint=CheckpointRecord(**{k: checkpoint[k] for k in ("name", "sha256", "recipe")})
+        if checkpoint
+        else None,
+        status=status,
+        reason=reason,
+        failures=failures,
+        environments=directory.environments(),
+        metrics={name: metrics[name] for name in entry["figures"] if name in metrics},
+        per_class=scores.get("per_class", {}) if metrics else {},
+        speed={name: scenario(directory, name) for name in entry["scenarios"] if _timed(directory, name)},
+        phases={
+            phase: speed.mean_duration(seconds, phase)
+            for phase, seconds in measured.get("phases", {}).items()
+        },
+        cost=Cost(
+            **measured.get("cost", {}),
+            checkpoint_bytes=checkpoint["bytes"] if checkpoint else None,
+        ),
+    )
+
+
+def _status(size: int, todo: int, failures: list[Failure], scored: bool) -> tuple[Status, str | None]:
+    """Failure is a state, not a score."""
+    if todo == 0 and scored:
+        return "complete", None
+    if not failures:
+        return "pending", f"{todo} of {size} predictions are still to be made" if todo else "not scored yet"
+    reason = f"{todo} of {size} predictions are missing; first error: {failures[0].error}"
+    return ("failed" if todo == size else "partial"), reason
+
+
+def _timed(directory: TrialDirectory, name: str) -> bool:
+    return (directory.path / "speed" / f"{name}.json").exists()
+
+
+def scenario(directory: TrialDirectory, name: str) -> Scenario:
+    """Figures of one scenario from its raw measurements."""
+    raw = read_json(directory.path / "speed" / f"{name}.json")
+    assert raw is not None
+    processes = raw["processes"]
+    reasons = sorted({reason for process in processes for reason in process["reasons"]})
+    common = {
+        "environment": raw["environment"],
+        "profile": raw["settings"]["profile"],
+        "batch_size": processes[0]["batch_size"],
+        "threads": raw["settings"]["effective_threads"],
+        "processes": len(processes),
+        "valid": not reasons,
+        "reasons": reasons,
+    }
+    if name == "offline":
+        windows = [[(int(n), float(s)) for n, s in process["windows"]] for process in processes]
+        figure = speed.throughput(windows)
+        seconds = sum(s for process in windows for _, s in process)
+        queries = round(figure.n / processes[0]["batch_size"])
+        return Scenario(**common, queries=queries, seconds=seconds, throughput=figure)
+    latencies = [ns / 1e9 for process in processes for ns in process["latencies_ns"]]
+    percentiles = {f"p{p:g}": speed.latency(p, latencies) for p in speed.PERCENTILES}
+    return Scenario(**common, queries=len(latencies), seconds=sum(latencies), latency=percentiles)

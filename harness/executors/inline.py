@@ -1,0 +1,71 @@
+"""Everything in this process, timing in a fresh one; needs neither Ray nor MLflow."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import groupby
+from typing import Any
+
+from harness.adapter import Runtime
+from harness.checkpoint import CheckpointRef
+from harness.errors import InfrastructureError
+from harness.executors.executor import Executor
+from harness.plan import Trial
+from harness.stages.measure import SpeedSettings, measure
+from harness.stages.predict import Predictor, Shard, ShardError, ShardResult, pick_device
+from harness.stages.train import train
+
+
+class InlineExecutor(Executor):
+    """One worker: this process."""
+
+    name = "inline"
+    workers = 1
+
+    def train(self, reference: CheckpointRef, report: Callable[[str], None]) -> None:
+        assert reference.recipe is not None
+        train(reference.recipe, reference.weights, training_runtime(), report=report)
+
+    def predict(self, work: Sequence[Shard]) -> Iterator[ShardResult | ShardError]:
+        for _, group in groupby(work, key=lambda shard: shard.trial.id):
+            shards = list(group)
+            trial = shards[0].trial
+            try:
+                predictor = Predictor(trial, trial.load_checkpoint())
+            except Exception as error:
+                yield from (ShardError(shard, describe(error), 1) for shard in shards)
+                continue
+            for shard in shards:
+                try:
+                    ids, predictions = predictor.predict(shard.start, shard.stop)
+                except Exception as error:
+                    yield ShardError(shard, describe(error), 1)
+                else:
+                    yield ShardResult(shard, ids, predictions, predictor.environment)
+
+    def measure(self, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> dict[str, Any]:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            try:
+                return pool.submit(measure_from_file, trial, scenarios, settings).result()
+            except BrokenProcessPool as error:
+                raise InfrastructureError(f"the timing process of {trial.name} died") from error
+
+
+def measure_from_file(trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> dict[str, Any]:
+    """`measure` with the weights read where it runs."""
+    return measure(trial, trial.load_checkpoint(), scenarios, settings)
+
+
+def training_runtime() -> Runtime:
+    """bf16 on a GPU, fp32 on a CPU."""
+    device = pick_device("auto")
+    return Runtime(device=device, precision="bf16" if device == "cuda" else "fp32")
+
+
+def describe(error: BaseException) -> str:
+    """One line for records: the kind of error and its message."""
+    return f"{type(error).__name__}: {error}".replace("\n", " ")[:2000]

@@ -1,0 +1,232 @@
+"""Suite → trials: what would run, under which identity, with which weights; runs nothing."""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from harness.adapter import ADAPTERS, Precision, Runtime
+from harness.checkpoint import Checkpoint, CheckpointRef, load, sha256
+from harness.datasets.dataset import DATASETS, Dataset
+from harness.errors import UnavailableError, UsageError
+from harness.identity import code_version, content_id
+from harness.metrics.metric import METRICS
+from harness.registry import unknown
+from harness.results import Skipped
+from harness.suite import BenchmarkEntry, Keys, LoadedSuite, expand_variables
+from harness.task import TaskName
+from harness.variants import Variant, complete_options, variants_of
+
+
+class TrialSpec(BaseModel):
+    """What can change a trial's outcome, and nothing else; its hash is the trial's id."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task: TaskName
+    adapter: str
+    code: str
+    options: dict[str, Any]
+    precision: Precision
+    batch_size: int
+    device: str
+    checkpoint: str | None
+    dataset: str
+    split: str
+    size: int
+
+    @property
+    def id(self) -> str:
+        return content_id(self.model_dump(mode="json"))
+
+
+@dataclass(frozen=True)
+class DatasetUse:
+    """How a worker opens the samples."""
+
+    name: str
+    options: dict[str, Any]
+    split: str
+    task: TaskName
+
+    def open(self) -> Dataset:
+        cls = DATASETS.get(self.name)
+        return cls(cls.Options(**self.options), self.split, self.task)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One adapter variant on one data set split: the unit of planning, caching and reporting."""
+
+    benchmark: str
+    variant: str
+    spec: TrialSpec
+    dataset: DatasetUse
+    checkpoint: CheckpointRef | None
+    metrics: tuple[str, ...]
+    scenarios: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        return self.spec.id
+
+    @property
+    def name(self) -> str:
+        return f"{self.benchmark}/{self.variant}"
+
+    @property
+    def missing(self) -> bool:
+        """Its checkpoint is still to be trained; the id is final only after that."""
+        return self.checkpoint is not None and self.checkpoint.missing
+
+    def load_checkpoint(self) -> Checkpoint | None:
+        """Its weights, from the file; None for an adapter that has none."""
+        return load(self.checkpoint.weights) if self.checkpoint else None
+
+    def runtime(self, device: str) -> Runtime:
+        return Runtime(device=device, precision=self.spec.precision)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do."""
+
+    trials: tuple[Trial, ...]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def missing(self) -> list[CheckpointRef]:
+        """Checkpoints to train first, each once."""
+        found = {
+            trial.checkpoint.weights: trial.checkpoint
+            for trial in self.trials
+            if trial.checkpoint and trial.missing
+        }
+        return list(found.values())
+
+
+def plan(loaded: LoadedSuite, only: str | None = None, limit: int | None = None) -> Plan:
+    """Expand a suite into trials.
+
+    Args:
+        only: keep trials whose `benchmark/variant` matches this glob.
+        limit: at most this many samples a benchmark.
+
+    Raises:
+        UsageError: an unknown name or a wrong option, with file, line and the nearest name; no trial left.
+        UnavailableError: a data set is not to be had here and the benchmark does not allow skipping.
+    """
+    suite = loaded.suite
+    if not suite.benchmarks:
+        raise loaded.error(["benchmarks"], "a suite needs at least one benchmark")
+    trials: list[Trial] = []
+    skipped: list[Skipped] = []
+    for name, entry in suite.benchmarks.items():
+        use = _dataset_use(loaded, name, entry)
+        _check_metrics(loaded, name, entry, use.task)
+        variants = [
+            found
+            for position, label in enumerate(entry.adapters)
+            for found in variants_of(loaded, name, position, label, use.task)
+        ]
+        try:
+            dataset = use.open()
+            size = min(bound for bound in (len(dataset), entry.limit, limit) if bound is not None)
+            fingerprint = dataset.fingerprint
+        except UnavailableError as error:
+            if entry.when_unavailable == "skip":
+                skipped.append(Skipped(benchmark=name, reason=str(error)))
+                continue
+            raise
+        if size == 0:
+            raise loaded.error(["benchmarks", name], f"data set '{use.name}' has no samples in '{use.split}'")
+        for variant in variants:
+            spec = _spec(variant, use, fingerprint, size)
+            metrics, scenarios = tuple(entry.metrics), tuple(entry.speed)
+            trials.append(Trial(name, variant.name, spec, use, variant.checkpoint, metrics, scenarios))
+    if only is not None:
+        names = [trial.name for trial in trials]
+        trials = [trial for trial in trials if fnmatch(trial.name, only)]
+        if not trials:
+            raise UsageError(f"--only {only}: no trial of that name (there are: {', '.join(names)})")
+    return Plan(tuple(trials), tuple(skipped))
+
+
+def _spec(variant: Variant, use: DatasetUse, fingerprint: str, size: int) -> TrialSpec:
+    reference = variant.checkpoint
+    return TrialSpec(
+        task=use.task,
+        adapter=variant.adapter,
+        code=code_version(ADAPTERS.entries()[variant.adapter].target.partition(":")[0]),
+        options=variant.options,
+        precision=variant.precision,
+        batch_size=variant.batch_size,
+        device=variant.device,
+        checkpoint=None if reference is None or reference.missing else sha256(reference.weights),
+        dataset=fingerprint,
+        split=use.split,
+        size=size,
+    )
+
+
+def _dataset_use(loaded: LoadedSuite, name: str, entry: BenchmarkEntry) -> DatasetUse:
+    suite = loaded.suite
+    keys: Keys = ["benchmarks", name]
+    defined = suite.datasets.get(entry.dataset)
+    registered = defined.dataset if defined else entry.dataset
+    if registered not in DATASETS.entries():
+        where: Keys = ["datasets", entry.dataset, "dataset"] if defined else [*keys, "dataset"]
+        names = DATASETS.entries() if defined else [*suite.datasets, *DATASETS.entries()]
+        raise loaded.error(where, unknown("data set", registered, names))
+    cls = DATASETS.get(registered)
+    if entry.split not in cls.splits:
+        raise loaded.error([*keys, "split"], unknown(f"split of '{registered}'", entry.split, cls.splits))
+    if entry.task is None and len(cls.tasks) > 1:
+        raise loaded.error(keys, f"'{registered}' serves {' and '.join(cls.tasks)}: set 'task'")
+    task = entry.task or cls.tasks[0]
+    if task not in cls.tasks:
+        raise loaded.error([*keys, "task"], unknown(f"task of '{registered}'", task, cls.tasks))
+    where = ["datasets", entry.dataset, "options"]
+    try:
+        given = expand_variables(defined.options) if defined else {}
+    except UsageError as error:
+        raise loaded.error(where, str(error)) from error
+    options = complete_options(loaded, where, cls.Options, _rooted(loaded, cls.Options, given))
+    return DatasetUse(registered, options, entry.split, task)
+
+
+def _rooted(loaded: LoadedSuite, model: type[BaseModel], options: dict[str, Any]) -> dict[str, Any]:
+    """Relative paths start from `data_root`, and may not leave it."""
+    if loaded.suite.data_root is None:
+        return options
+    root = (loaded.path.parent / expand_variables(loaded.suite.data_root)).resolve()
+    rooted = dict(options)
+    for key, value in options.items():
+        field = model.model_fields.get(key)
+        if field is None or Path not in {field.annotation, *typing.get_args(field.annotation)}:
+            continue
+        path = (root / value).resolve()
+        if not path.is_relative_to(root):
+            raise loaded.error(["data_root"], f"path '{value}' of option '{key}' leaves the data root")
+        rooted[key] = str(path)
+    return rooted
+
+
+def _check_metrics(loaded: LoadedSuite, name: str, entry: BenchmarkEntry, task: TaskName) -> None:
+    fitting = [metric for metric in METRICS.entries() if METRICS.get(metric).task == task]
+    figures: dict[str, str] = {}
+    for position, metric in enumerate(entry.metrics):
+        keys: Keys = ["benchmarks", name, "metrics", position]
+        if metric not in METRICS.entries():
+            raise loaded.error(keys, unknown("metric", metric, fitting))
+        if metric not in fitting:
+            raise loaded.error(keys, f"metric '{metric}' is not for {task} (there: {', '.join(fitting)})")
+        for figure in METRICS.get(metric).names:
+            if figure in figures:
+                raise loaded.error(keys, f"'{metric}' and '{figures[figure]}' both give '{figure}'")
+            figures[figure] = metric

@@ -1,0 +1,320 @@
+"""Drive a plan: train what is missing, predict, score, measure, and write results.json.
+
+The driver is the only writer of the run directory. Whatever is on disk is not done again, so the same
+command, run again after any interruption, is the resume.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness import environment
+from harness.adapter import ADAPTERS, Runtime
+from harness.checkpoint import CheckpointRef
+from harness.collect import collect
+from harness.datasets.dataset import Dataset
+from harness.errors import InfrastructureError
+from harness.executors.executor import Executor
+from harness.identity import code_version, content_id
+from harness.metrics.metric import METRICS
+from harness.plan import Plan, Trial, plan
+from harness.progress import RunProgress
+from harness.results import Results, to_json
+from harness.stages.measure import SpeedSettings
+from harness.stages.predict import Shard, ShardError, ShardResult, shards
+from harness.stages.score import score
+from harness.stages.timing import PROFILES
+from harness.store import RunDirectory, TrialDirectory, read_json, write_json, write_text
+from harness.suite import LoadedSuite
+
+SHARD_SIZE = 64  # samples; a lost worker costs at most this much work
+SPEED_ATTEMPTS = 3  # an invalid measurement is repeated twice; `smoke`, which never gates, is not
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What the command line says beside the suite."""
+
+    out: Path
+    command: str
+    only: str | None = None
+    limit: int | None = None
+    shard_size: int = SHARD_SIZE
+
+
+ExecutorFactory = Callable[[], AbstractContextManager[Executor]]
+
+
+def run(
+    loaded: LoadedSuite, settings: RunSettings, make_executor: ExecutorFactory, progress: RunProgress
+) -> Results:
+    """Execute a suite into its run directory and return what it holds now.
+
+    Raises:
+        UsageError: the suite, a checkpoint or the directory is wrong; nothing has been written then.
+        InfrastructureError: Ray could not be reached, or training failed.
+    """
+    planned = plan(loaded, settings.only, settings.limit)
+    preflight(planned.trials)
+    directory = RunDirectory(settings.out)
+    with directory.open(loaded.suite.name):
+        for skipped in planned.skipped:
+            progress.note(f"skipped {skipped.benchmark}: {skipped.reason}")
+        executor: _Lazy = _Lazy(make_executor)
+        with executor:
+            if planned.missing:
+                train_missing(planned.missing, executor.get(), progress)
+                planned = plan(loaded, settings.only, settings.limit)
+                preflight(planned.trials)
+            _write_record(directory, loaded, planned, settings, executor)
+            _predict(directory, planned, settings.shard_size, executor, progress)
+            for trial in planned.trials:
+                _score(directory, trial)
+            for trial in planned.trials:
+                _measure(directory, trial, loaded, executor, progress)
+        return _finish(directory)
+
+
+def preflight(trials: Sequence[Trial]) -> None:
+    """Load every checkpoint once on the CPU, so that a bad one stops the run before anything is written.
+
+    Raises:
+        UsageError: truncated, of another adapter, or of another shape.
+    """
+    seen = set()
+    for trial in trials:
+        if trial.checkpoint is None or trial.missing or (trial.checkpoint.weights, trial.id) in seen:
+            continue
+        seen.add((trial.checkpoint.weights, trial.id))
+        cls = ADAPTERS.get(trial.spec.adapter)
+        cls(cls.Options(**trial.spec.options), Runtime()).load(trial.load_checkpoint())
+
+
+def train_missing(missing: Sequence[CheckpointRef], executor: Executor, progress: RunProgress) -> None:
+    """Train one checkpoint after the other."""
+    for reference in missing:
+        progress.note(f"training {reference.name} → {reference.weights}")
+        executor.train(reference, progress.note)
+
+
+class _Lazy:
+    """An executor that is started when first needed: a run with everything on disk starts no Ray."""
+
+    def __init__(self, factory: ExecutorFactory) -> None:
+        self._factory = factory
+        self._context: AbstractContextManager[Executor] | None = None
+        self._executor: Executor | None = None
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *details: Any) -> None:
+        if self._context is not None and self._executor is not None:
+            self._context.__exit__(*details)
+
+    def get(self) -> Executor:
+        if self._executor is None:
+            self._context = self._factory()
+            self._executor = self._context.__enter__()
+        return self._executor
+
+
+def _write_record(
+    directory: RunDirectory, loaded: LoadedSuite, planned: Plan, settings: RunSettings, executor: _Lazy
+) -> None:
+    """run.json, suite.yaml and every trial.json; the run keeps its id while trials and profile stay."""
+    before = read_json(directory.path / "run.json")
+    trials = [_entry(trial) for trial in planned.trials]
+    profile = loaded.suite.speed.profile
+    if before and before["trials"] == trials and before["run"]["profile"] == profile:
+        return
+    here = environment.describe()
+    revision, dirty = environment.git_state(Path(__file__).parent)
+    used = executor.get()
+    write_json(directory.path / "environments" / f"{environment.key(here)}.json", here)
+    for trial in planned.trials:
+        write_json(directory.trial(trial.id).path / "trial.json", trial.spec.model_dump(mode="json"))
+    text = yaml.safe_dump(loaded.suite.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+    write_text(directory.path / "suite.yaml", text)
+    run_record = {
+        "id": uuid.uuid4().hex,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": None,
+        "command": settings.command,
+        "harness_version": version("harness"),
+        "git_revision": revision,
+        "git_dirty": dirty,
+        "executor": used.name,
+        "workers": used.workers,
+        "profile": profile,
+        "environment": environment.key(here),
+    }
+    document = {
+        "suite": loaded.suite.name,
+        "description": loaded.suite.description,
+        "run": run_record,
+        "trials": trials,
+        "skipped": [skipped.model_dump() for skipped in planned.skipped],
+    }
+    write_json(directory.path / "run.json", document)
+
+
+def _entry(trial: Trial) -> dict[str, Any]:
+    """What run.json keeps of a trial besides its specification."""
+    checkpoint = trial.checkpoint
+    return {
+        "id": trial.id,
+        "benchmark": trial.benchmark,
+        "variant": trial.variant,
+        "task": trial.spec.task,
+        "adapter": trial.spec.adapter,
+        "dataset": {
+            "name": trial.dataset.name,
+            "options": trial.dataset.options,
+            "split": trial.dataset.split,
+            "size": trial.spec.size,
+            "fingerprint": trial.spec.dataset,
+        },
+        "checkpoint": checkpoint
+        and {
+            "name": checkpoint.name,
+            "sha256": trial.spec.checkpoint,
+            "recipe": checkpoint.recipe and checkpoint.recipe.hash,
+            "bytes": checkpoint.weights.stat().st_size,
+        },
+        "figures": [figure for metric in trial.metrics for figure in METRICS.get(metric).names],
+        "scenarios": list(trial.scenarios),
+    }
+
+
+def _predict(
+    directory: RunDirectory, planned: Plan, shard_size: int, executor: _Lazy, progress: RunProgress
+) -> None:
+    work: list[Shard] = []
+    for trial in {trial.id: trial for trial in planned.trials}.values():
+        gaps = directory.trial(trial.id).todo(trial.spec.size)
+        todo = sum(stop - start for start, stop in gaps)
+        progress.begin(trial.name, trial.spec.size, trial.spec.size - todo)
+        work += shards(trial, gaps, shard_size)
+    if not work:
+        return
+    failures: dict[str, list[dict[str, Any]]] = {}
+    for outcome in executor.get().predict(work):
+        trial = outcome.shard.trial
+        place = directory.trial(trial.id)
+        if isinstance(outcome, ShardResult):
+            machine = environment.key(outcome.environment)
+            write_json(directory.path / "environments" / f"{machine}.json", outcome.environment)
+            place.write_shard(trial.spec.task, outcome.shard.start, outcome.ids, outcome.predictions, machine)
+            progress.advance(trial.name, len(outcome.ids))
+        else:
+            failures.setdefault(trial.id, []).append(_failure(trial.dataset.open(), outcome))
+            progress.note(
+                f"{trial.name}: samples {outcome.shard.start}–{outcome.shard.stop - 1} failed: "
+                f"{outcome.error}"
+            )
+    for trial_id in {shard.trial.id for shard in work}:
+        path = directory.trial(trial_id).path / "error.json"
+        if trial_id in failures:
+            write_json(path, sorted(failures[trial_id], key=lambda failure: failure["first"]))
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _failure(dataset: Dataset, error: ShardError) -> dict[str, Any]:
+    first, last = error.shard.start, error.shard.stop - 1
+    return {
+        "first": first,
+        "last": last,
+        "samples": [dataset[first].id, dataset[last].id],
+        "error": error.error,
+        "attempts": error.attempts,
+    }
+
+
+def _score(directory: RunDirectory, trial: Trial) -> None:
+    """Write metrics.json, unless it is of the same predictions and the same metric code."""
+    place = directory.trial(trial.id)
+    if place.todo(trial.spec.size):
+        return
+    modules = [METRICS.entries()[name].target.partition(":")[0] for name in trial.metrics]
+    key = content_id([trial.id, trial.metrics, [code_version(module) for module in modules]])
+    known = read_json(place.path / "metrics.json")
+    if known and known["key"] == key:
+        return
+    scores = score(trial.dataset.open(), trial.spec.size, place.read(trial.spec.task), trial.metrics)
+    write_json(place.path / "metrics.json", {"key": key, **asdict(scores)})
+
+
+def _measure(
+    directory: RunDirectory, trial: Trial, loaded: LoadedSuite, executor: _Lazy, progress: RunProgress
+) -> None:
+    """Time what is not timed yet, in as many fresh processes as the profile asks for."""
+    place = directory.trial(trial.id)
+    speed = loaded.suite.speed
+    settings = SpeedSettings(speed.profile, speed.threads, speed.samples)
+    todo = [name for name in trial.scenarios if not _measured(place, name, settings)]
+    if not todo or place.todo(trial.spec.size):
+        return
+    profile = PROFILES[speed.profile]
+    processes: list[dict[str, Any]] = []
+    for number in range(profile.processes):
+        progress.note(f"timing {trial.name}: {', '.join(todo)} (process {number + 1}/{profile.processes})")
+        for _ in range(SPEED_ATTEMPTS if profile.gates else 1):
+            measured = executor.get().measure(trial, todo, settings)
+            if not any(scenario["reasons"] for scenario in measured["scenarios"].values()):
+                break
+        processes.append(measured)
+    first = processes[0]
+    machine = first["environment"]
+    write_json(directory.path / "environments" / f"{machine}.json", first["environment_description"])
+    write_json(place.path / "speed" / "common.json", {key: first[key] for key in ("phases", "cost", "flags")})
+    for name in todo:
+        document = {
+            "scenario": name,
+            "environment": machine,
+            "settings": first["settings"],
+            "samples": first["samples"],
+            "processes": [measured["scenarios"][name] for measured in processes],
+        }
+        write_json(place.path / "speed" / f"{name}.json", document)
+
+
+def _measured(place: TrialDirectory, name: str, settings: SpeedSettings) -> bool:
+    """Measured with these settings, and validly where validity matters."""
+    raw = read_json(place.path / "speed" / f"{name}.json")
+    if raw is None or any(raw["settings"].get(key) != value for key, value in asdict(settings).items()):
+        return False
+    valid = not any(process["reasons"] for process in raw["processes"])
+    return valid or not PROFILES[settings.profile].gates
+
+
+def _finish(directory: RunDirectory) -> Results:
+    record = read_json(directory.path / "run.json")
+    assert record is not None
+    if record["run"]["finished"] is None:
+        record["run"]["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(directory.path / "run.json", record)
+    results = collect(directory.path)
+    write_text(directory.path / "results.json", to_json(results))
+    return results
+
+
+def exit_code(results: Results) -> int:
+    """0, or 3 where a trial is incomplete or a speed measurement that counts is not valid."""
+    complete = all(trial.status == "complete" for trial in results.trials)
+    valid = all(
+        scenario.valid or not PROFILES[scenario.profile].gates
+        for trial in results.trials
+        for scenario in trial.speed.values()
+    )
+    return 0 if complete and valid else InfrastructureError.exit_code

@@ -1,0 +1,186 @@
+"""Measure: one trial's speed in a process of its own, through the same adapter code as its accuracy."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from harness import environment
+from harness.adapter import ADAPTERS, Adapter
+from harness.checkpoint import Checkpoint
+from harness.plan import Trial
+from harness.stages import timing
+from harness.stages.predict import pick_device
+from harness.task import Sample
+
+FOREIGN_CORES = 0.25  # more than the idle daemons of a local Ray (0.07–0.1 of a core as measured)
+PHASE_REPEATS = 8
+
+
+@dataclass(frozen=True)
+class SpeedSettings:
+    """What is asked for; the effective values are recorded beside the measurements."""
+
+    profile: str
+    threads: int | None
+    samples: int
+
+
+def measure(
+    trial: Trial, checkpoint: Checkpoint | None, scenarios: Sequence[str], settings: SpeedSettings
+) -> dict[str, Any]:
+    """Time a trial in this process, which must do nothing else.
+
+    Returns raw measurements by scenario, durations by phase, cost, and the environment.
+    """
+    import torch
+
+    threads = settings.threads or os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    device = pick_device(trial.spec.device)
+    cls = ADAPTERS.get(trial.spec.adapter)
+    adapter = cls(cls.Options(**trial.spec.options), trial.runtime(device))
+    adapter.load(checkpoint)
+    samples = _samples(trial, settings.samples)
+    profile = timing.PROFILES[settings.profile]
+
+    def run(indices: list[int]) -> object:
+        return adapter.predict([samples[index] for index in indices])
+
+    synchronise: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
+    measured = {
+        name: _scenario(name, run, synchronise, profile, len(samples), trial.spec.batch_size)
+        for name in scenarios
+    }
+    described = environment.describe()
+    return {
+        "environment": environment.key(described),
+        "environment_description": described,
+        "settings": asdict(settings) | {"effective_threads": threads, "device": device},
+        "samples": [sample.id for sample in samples],
+        "flags": {
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+            "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
+            "tf32_cudnn": torch.backends.cudnn.allow_tf32,
+        },
+        "scenarios": measured,
+        "phases": _phases(adapter, samples, synchronise, trial.spec.batch_size),
+        "cost": _cost(adapter, samples[:1], device),
+    }
+
+
+def _samples(trial: Trial, wanted: int) -> list[Sample]:
+    """Decoded inputs: a whole number of batches, samples repeated where the data set has too few."""
+    size = trial.spec.batch_size
+    count = -(-wanted // size) * size
+    dataset = trial.dataset.open()
+    loaded = [dataset[index] for index in range(min(count, trial.spec.size))]
+    inputs = [Sample(sample.id, sample.input) for sample in loaded]
+    return [inputs[index % len(inputs)] for index in range(count)]
+
+
+def _scenario(
+    name: str,
+    run: Callable[[list[int]], object],
+    synchronise: Callable[[], None],
+    profile: timing.Profile,
+    count: int,
+    batch_size: int,
+) -> dict[str, Any]:
+    clock = time.perf_counter_ns
+    size = batch_size if name == "offline" else 1
+    orders = timing.permutations(count, seed=0)
+
+    def one_pass() -> int:
+        groups = list(timing.batches(next(orders), size))
+        for group in groups:
+            run(group)
+        synchronise()
+        return len(groups)
+
+    warm = timing.warm_up(one_pass, clock, profile)
+    busy = _CpuLoad()
+    started = datetime.now(UTC)
+    result: dict[str, Any] = {}
+    if name == "offline":
+        result["windows"] = timing.offline(run, synchronise, clock, profile, count, size, orders)
+    else:
+        result["latencies_ns"] = timing.single_stream(run, synchronise, clock, profile, orders)
+    foreign = busy.foreign_cores()
+    reasons = [] if warm.stable else [f"warm-up: no steady state after {warm.seconds:.1f} s"]
+    if foreign > FOREIGN_CORES:
+        reasons.append(f"disturbed: other processes used {foreign:.2f} cores")
+    return result | {
+        "batch_size": size,
+        "warm_up": asdict(warm),
+        "foreign_cores": foreign,
+        "started": started.isoformat(),
+        "finished": datetime.now(UTC).isoformat(),
+        "reasons": reasons,
+    }
+
+
+class _CpuLoad:
+    """How many cores processes other than this one keep busy, over a stretch of time."""
+
+    def __init__(self) -> None:
+        self._start = self._read()
+
+    def foreign_cores(self) -> float:
+        (wall, busy, own), (wall0, busy0, own0) = self._read(), self._start
+        return max(0.0, ((busy - busy0) - (own - own0)) / max(wall - wall0, 1e-9))
+
+    @staticmethod
+    def _read() -> tuple[float, float, float]:
+        import psutil
+
+        times = psutil.cpu_times()
+        waiting = times.idle + getattr(times, "iowait", 0.0)
+        return time.monotonic(), sum(times) - waiting - getattr(times, "guest", 0.0), time.process_time()
+
+
+def _phases(
+    adapter: Adapter, samples: Sequence[Sample], synchronise: Callable[[], None], batch_size: int
+) -> dict[str, list[float]]:
+    """Seconds a sample by phase, from a pass of its own: its synchronisations would distort throughput."""
+    durations: dict[str, list[float]] = {"preprocess": [], "model": [], "postprocess": []}
+    for repeat in range(PHASE_REPEATS):
+        first = (repeat * batch_size) % len(samples)
+        chosen = samples[first : first + batch_size]
+        synchronise()
+        stamps = [time.perf_counter_ns()]
+        batch = adapter.preprocess(chosen)
+        synchronise()
+        stamps.append(time.perf_counter_ns())
+        raw = adapter.forward(batch)
+        synchronise()
+        stamps.append(time.perf_counter_ns())
+        adapter.postprocess(raw, batch)
+        synchronise()
+        stamps.append(time.perf_counter_ns())
+        for phase, start, end in zip(durations, stamps, stamps[1:], strict=False):
+            durations[phase].append((end - start) / 1e9 / len(chosen))
+    return durations
+
+
+def _cost(adapter: Adapter, sample: Sequence[Sample], device: str) -> dict[str, Any]:
+    """Parameters, FLOPs of one sample, and the most memory this process (or its GPU) held.
+
+    On a CPU the memory is the process's peak resident size, libraries included.
+    """
+    import torch
+
+    if device == "cuda":
+        memory = int(torch.cuda.max_memory_allocated())
+    else:
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "parameters": adapter.parameters(),
+        "flops": adapter.flops(sample),
+        "peak_memory_bytes": memory,
+    }

@@ -1,0 +1,113 @@
+"""Predict: a loaded model over shards of samples; which samples share a batch never depends on the shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from harness import environment
+from harness.adapter import ADAPTERS
+from harness.checkpoint import Checkpoint
+from harness.errors import UsageError
+from harness.plan import Trial
+from harness.predictions import check
+from harness.store import Range
+from harness.task import Prediction, Sample
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A contiguous range of one trial's samples: the unit of dispatch, retry and resume."""
+
+    trial: Trial
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What a worker returns."""
+
+    shard: Shard
+    ids: list[str]
+    predictions: list[Prediction]
+    environment: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ShardError:
+    """A shard that gave no predictions; recorded, never scored."""
+
+    shard: Shard
+    error: str
+    attempts: int
+
+
+def shards(trial: Trial, gaps: list[Range], shard_size: int) -> Iterator[Shard]:
+    """Cut gaps at multiples of the batch size.
+
+    Shards hold whole batches, and batch k is always samples [k·b, (k+1)·b): so neither shard size nor
+    resuming nor the number of workers changes which samples share a batch, and figures agree to the bit.
+    """
+    batch = trial.spec.batch_size
+    length = max(1, -(-shard_size // batch)) * batch
+    for start, stop in gaps:
+        for first in range(start - start % length, stop, length):
+            begin, end = max(first, start), min(first + length, stop)
+            yield Shard(trial, begin, end)
+
+
+def pick_device(wanted: str) -> str:
+    """`auto` is the GPU where there is one.
+
+    Raises:
+        UsageError: a GPU is asked for and this machine has none that torch can use.
+    """
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device 'cuda' is asked for, but torch sees no GPU on this machine")
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return wanted
+
+
+class Predictor:
+    """One trial's model, loaded once, applied to many shards."""
+
+    def __init__(self, trial: Trial, checkpoint: Checkpoint | None) -> None:
+        import torch
+
+        # Reductions depend on how they are split over threads: one thread makes figures the same everywhere.
+        torch.set_num_threads(1)
+        self.trial = trial
+        self.dataset = trial.dataset.open()
+        if self.dataset.fingerprint != trial.spec.dataset:
+            raise UsageError(f"data set '{trial.dataset.name}' here is not the one that was planned")
+        cls = ADAPTERS.get(trial.spec.adapter)
+        runtime = trial.runtime(pick_device(trial.spec.device))
+        self.adapter = cls(cls.Options(**trial.spec.options), runtime)
+        self.adapter.load(checkpoint)
+        self.environment = environment.describe()
+
+    def predict(self, start: int, stop: int) -> tuple[list[str], list[Prediction]]:
+        """Ids and predictions of samples [start, stop)."""
+        ids: list[str] = []
+        predictions: list[Prediction] = []
+        size = self.trial.spec.batch_size
+        for first in range(start, stop, size):
+            samples = [self._input(index) for index in range(first, min(first + size, stop))]
+            batch = self.adapter.predict(samples)
+            names = [sample.id for sample in samples]
+            wrong = check(self.trial.spec.task, names, batch)
+            if wrong:
+                raise ValueError(wrong)
+            ids += names
+            predictions += batch
+        return ids, predictions
+
+    def _input(self, index: int) -> Sample:
+        """A sample without its target: the model must not see it."""
+        sample = self.dataset[index]
+        return Sample(sample.id, sample.input)

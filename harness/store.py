@@ -1,0 +1,142 @@
+"""The run directory: the record that everything else is a projection of.
+
+Every file is written to a temporary name and renamed, so that whatever is there is whole, whenever the
+writer was killed. One driver at a time holds the directory's lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UsageError
+from harness.predictions import from_table, to_table
+from harness.task import Prediction, TaskName
+
+Range = tuple[int, int]
+"""Sample indices [start, stop)."""
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """As `write_text`; NaN is refused because JSON has none."""
+    write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any | None:
+    """The document, or None where there is no such file.
+
+    Raises:
+        UsageError: the file is not JSON (nothing of ours writes such a file).
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not JSON ({error}); remove it to have it made again") from error
+
+
+class TrialDirectory:
+    """trials/ID: the specification, its predictions by shard, raw speed measurements, figures."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.predictions = path / "predictions"
+
+    def write_shard(
+        self,
+        task: TaskName,
+        start: int,
+        ids: Sequence[str],
+        predictions: Sequence[Prediction],
+        environment: str,
+    ) -> None:
+        """Keep the predictions of samples [start, start + len(ids)) and where they were made."""
+        import pyarrow.parquet as pq
+
+        self.predictions.mkdir(parents=True, exist_ok=True)
+        table = to_table(task, ids, predictions).replace_schema_metadata({"environment": environment})
+        path = self.predictions / f"{start:08d}-{start + len(ids):08d}.parquet"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        pq.write_table(table, temporary)
+        temporary.replace(path)
+
+    def done(self) -> list[Range]:
+        """The ranges that are on disk, ascending."""
+        names = sorted(path.stem for path in self.predictions.glob("[0-9]*.parquet"))
+        return [(int(start), int(stop)) for start, _, stop in (name.partition("-") for name in names)]
+
+    def todo(self, size: int) -> list[Range]:
+        """The gaps between what is on disk, up to `size`."""
+        gaps, position = [], 0
+        for start, stop in [*self.done(), (size, size)]:
+            if start > position:
+                gaps.append((position, start))
+            position = max(position, stop)
+        return gaps
+
+    def read(self, task: TaskName) -> Iterator[tuple[str, Prediction]]:
+        """(sample id, prediction) in order of sample, a shard in memory at a time."""
+        import pyarrow.parquet as pq
+
+        for start, stop in self.done():
+            yield from from_table(task, pq.read_table(self.predictions / f"{start:08d}-{stop:08d}.parquet"))
+
+    def environments(self) -> list[str]:
+        """The machines that made the predictions."""
+        import pyarrow.parquet as pq
+
+        found = set()
+        for path in self.predictions.glob("[0-9]*.parquet"):
+            found.add((pq.read_schema(path).metadata or {}).get(b"environment", b"unknown").decode())
+        return sorted(found)
+
+
+class RunDirectory:
+    """runs/SUITE: one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def open(self, suite: str) -> Iterator[None]:
+        """Hold the directory for this process.
+
+        Raises:
+            UsageError: it holds another suite's run or other files, or another process is writing it.
+        """
+        here = f"--out {self.path}"
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"{here}: is a file, expected a directory")
+        record = read_json(self.path / "run.json") if self.path.exists() else None
+        if record is None and self.path.exists():
+            foreign = sorted(p.name for p in self.path.iterdir() if not p.name.startswith((".", "run.")))
+            if foreign:
+                raise UsageError(f"{here}: holds other files ({foreign[0]}) and no run; choose another")
+        if record is not None and record.get("suite") != suite:
+            raise UsageError(
+                f"--out {self.path}: holds a run of suite '{record.get('suite')}', not of '{suite}'"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "run.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(f"{here}: another harness process is writing this run") from error
+            yield
+
+    def trial(self, trial_id: str) -> TrialDirectory:
+        return TrialDirectory(self.path / "trials" / trial_id)

@@ -1,0 +1,124 @@
+"""Results as text: compact tables on a terminal, plain lines elsewhere, JSON on request."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harness.plan import Plan
+from harness.results import Results
+from harness.task import Figure
+
+# Machines read stdout: progress and errors go to stderr.
+console = Console(stderr=True, soft_wrap=True)
+
+
+def show(document: Any) -> None:
+    """Print JSON to stdout; NaN is refused."""
+    sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table to stdout: with borders on a terminal, tab-separated where it is piped."""
+    if not sys.stdout.isatty():
+        for row in [columns, *rows]:
+            sys.stdout.write("\t".join(" ".join(cell.split()) for cell in row) + "\n")
+        return
+    table = Table(*columns, header_style="bold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    Console().print(table)
+
+
+def figure_text(figure: Figure | None, scale: float = 1.0, unit: str | None = None) -> str:
+    """`0.412 [0.387, 0.436]` and the unit; never a bare number."""
+    if figure is None or figure.value is None or figure.low is None or figure.high is None:
+        return "undefined"
+    value, low, high = (scale * number for number in (figure.value, figure.low, figure.high))
+    shown = unit if unit is not None else "" if figure.unit == "fraction" else figure.unit
+    return f"{value:.4g} [{low:.4g}, {high:.4g}] {shown}".rstrip()
+
+
+def show_results(results: Results) -> None:
+    """One row a trial: headline metric, throughput, median latency."""
+    rows = []
+    for trial in results.trials:
+        headline = next(iter(trial.metrics.items()), None)
+        offline, stream = trial.speed.get("offline"), trial.speed.get("single-stream")
+        rows.append(
+            [
+                f"{trial.benchmark}/{trial.variant}",
+                trial.status if not trial.reason else f"{trial.status}: {trial.reason}",
+                f"{headline[0]} {figure_text(headline[1])}" if headline else "–",
+                str(headline[1].n) if headline else "–",
+                figure_text(offline.throughput) + _doubt(offline.valid) if offline else "–",
+                figure_text(stream.latency.get("p50"), 1e3, "ms") + _doubt(stream.valid) if stream else "–",
+            ]
+        )
+    show_table(["trial", "status", "accuracy", "n", "throughput", "median latency"], rows)
+
+
+def _doubt(valid: bool) -> str:
+    return "" if valid else " (not valid)"
+
+
+def show_figures(figures: dict[str, Figure]) -> None:
+    """One row a figure, with its signature."""
+    rows = [[name, figure_text(figure), str(figure.n), figure.signature] for name, figure in figures.items()]
+    show_table(["metric", "value [95% interval]", "n", "signature"], rows)
+
+
+def plan_document(planned: Plan, done: dict[str, int]) -> dict[str, Any]:
+    """What `harness plan` says, as data. `done` maps trial ids to predictions that are on disk."""
+    return {
+        "trials": [
+            {
+                "id": trial.id,
+                "id_is_final": not trial.missing,
+                "trial": trial.name,
+                "task": trial.spec.task,
+                "adapter": trial.spec.adapter,
+                "samples": trial.spec.size,
+                "done": done.get(trial.id, 0),
+                "checkpoint": trial.checkpoint.name if trial.checkpoint else None,
+                "train": trial.missing,
+                "scenarios": list(trial.scenarios),
+            }
+            for trial in planned.trials
+        ],
+        "train": [
+            {
+                "checkpoint": reference.name,
+                "steps": reference.recipe.steps if reference.recipe else None,
+                "weights": str(reference.weights),
+            }
+            for reference in planned.missing
+        ],
+        "skipped": [skipped.model_dump() for skipped in planned.skipped],
+    }
+
+
+def show_plan(document: dict[str, Any]) -> None:
+    """The plan as a table, then what has to be trained and what is skipped."""
+    rows = [
+        [
+            trial["trial"],
+            trial["id"] if trial["id_is_final"] else "after training",
+            trial["task"],
+            f"{trial['done']}/{trial['samples']}",
+            f"train {trial['checkpoint']}" if trial["train"] else trial["checkpoint"] or "–",
+            ", ".join(trial["scenarios"]) or "–",
+        ]
+        for trial in document["trials"]
+    ]
+    show_table(["trial", "id", "task", "on disk", "checkpoint", "speed"], rows)
+    for training in document["train"]:
+        console.print(f"to be trained first: {training['checkpoint']} ({training['steps']} steps)")
+    for skipped in document["skipped"]:
+        console.print(f"skipped {skipped['benchmark']}: {skipped['reason']}", markup=False)

@@ -1,0 +1,121 @@
+"""One adapter entry of a suite → its variants: every combination of the values that it lists."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, get_origin
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from harness.adapter import ADAPTERS, Precision
+from harness.checkpoint import CheckpointRef, resolve
+from harness.errors import UsageError
+from harness.registry import unknown
+from harness.suite import AdapterEntry, Keys, LoadedSuite
+from harness.task import TaskName
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An adapter with every setting decided."""
+
+    name: str  # the label, with the values that vary: yolo[precision=bf16]
+    adapter: str
+    options: dict[str, Any]
+    precision: Precision
+    batch_size: int
+    device: str
+    checkpoint: CheckpointRef | None
+
+
+def variants_of(
+    loaded: LoadedSuite, benchmark: str, position: int, label: str, task: TaskName
+) -> Iterator[Variant]:
+    """The variants of the adapter that stands at a position of a benchmark's list.
+
+    Raises:
+        UsageError: an unknown adapter, option or checkpoint, or one for another task.
+    """
+    suite = loaded.suite
+    if label not in suite.adapters:
+        where: Keys = ["benchmarks", benchmark, "adapters", position]
+        raise loaded.error(where, unknown("adapter", label, suite.adapters))
+    entry = suite.adapters[label]
+    keys: Keys = ["adapters", label]
+    if entry.adapter not in ADAPTERS.entries():
+        raise loaded.error([*keys, "adapter"], unknown("adapter", entry.adapter, ADAPTERS.entries()))
+    cls = ADAPTERS.get(entry.adapter)
+    if cls.task != task:
+        raise loaded.error(keys, f"adapter '{entry.adapter}' is for {cls.task}, '{benchmark}' is {task}")
+    reference = _checkpoint(loaded, entry, keys)
+    fixed = reference.recipe.options if reference and reference.recipe else {}
+    axes = _axes(entry, cls.Options)
+    for combination in itertools.product(*axes.values()):
+        values = dict(zip(axes, combination, strict=True))
+        changed = [f"{key}={value}" for key, value in values.items() if len(axes[key]) > 1]
+        chosen = {key: values.get(f"options.{key}", entry.options[key]) for key in entry.options}
+        for key in fixed.keys() & chosen.keys():
+            if chosen[key] != fixed[key]:
+                message = f"the checkpoint '{entry.checkpoint}' was made with {key}={fixed[key]!r}"
+                raise loaded.error([*keys, "options", key], message)
+        yield Variant(
+            f"{label}[{','.join(changed)}]" if changed else label,
+            entry.adapter,
+            complete_options(loaded, [*keys, "options"], cls.Options, {**fixed, **chosen}),
+            values["precision"],
+            values["batch_size"],
+            values["device"],
+            reference,
+        )
+
+
+def _axes(entry: AdapterEntry, options: type[BaseModel]) -> dict[str, list[Any]]:
+    """Setting → its values; an option is an axis where it is given a list that is not itself a value."""
+    axes: dict[str, list[Any]] = {}
+    for key in ("precision", "batch_size", "device"):
+        value = getattr(entry, key)
+        axes[key] = value if isinstance(value, list) else [value]
+    for key, value in entry.options.items():
+        field = options.model_fields.get(key)
+        if isinstance(value, list) and field is not None and not _accepts(field.annotation, value):
+            axes[f"options.{key}"] = value
+    return axes
+
+
+def _accepts(annotation: Any, value: list[Any]) -> bool:
+    if get_origin(annotation) is None and isinstance(annotation, type) and annotation is not list:
+        return False
+    try:
+        TypeAdapter(annotation).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def _checkpoint(loaded: LoadedSuite, entry: AdapterEntry, keys: Keys) -> CheckpointRef | None:
+    if entry.checkpoint is None:
+        return None
+    try:
+        return resolve(entry.checkpoint, entry.adapter, loaded.path.parent)
+    except UsageError as error:
+        raise loaded.error([*keys, "checkpoint"], str(error)) from error
+
+
+def complete_options(
+    loaded: LoadedSuite, keys: Keys, model: type[BaseModel], given: dict[str, Any]
+) -> dict[str, Any]:
+    """Options with their defaults filled in, as JSON values.
+
+    Raises:
+        UsageError: an unknown option or a wrong value, with its line.
+    """
+    try:
+        return model(**given).model_dump(mode="json")
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        if first["type"] == "extra_forbidden":
+            raise loaded.error([*keys, name], unknown("option", name, model.model_fields)) from error
+        raise loaded.error([*keys, name], f"{first['msg']} (got {first['input']!r})") from error
