@@ -144,6 +144,16 @@ def test_coco_equals_pycocotools_beyond_the_limit_of_detections():
     assert [figure.value for figure in figures.values()] == pytest.approx(pycocotools(pairs), abs=1e-12)
 
 
+@pytest.mark.parametrize(("first", "second", "found"), [(0, 4, 1), (4, 0, 2)])
+def test_of_objects_that_overlap_equally_coco_takes_the_later(first, second, found):
+    """The box at 2 overlaps those at 0 and 4 by 8/12; the box at 5 overlaps only the one at 4 enough."""
+    target = annotations_of([((x, 0, 10, 10), 0, False, None) for x in (first, second)])
+    pair = (target, detections_of([((2, 0, 10, 10), 0, 0.9), ((5, 0, 10, 10), 0, 0.8)]))
+    figures = scored(Coco(CLASSES), [pair], resamples=1).metrics
+    assert [figure.value for figure in figures.values()][:10] == pytest.approx(pycocotools([pair])[:10])
+    assert figures["ap50"].value == pytest.approx((51 if found == 1 else 101) / 101)
+
+
 def test_the_interval_is_that_of_evaluating_resampled_images():
     pairs = crowded_scene(2, count=7, detections=30)
     draws = np.random.default_rng(9).integers(0, 7, size=(12, 7))
