@@ -14,6 +14,7 @@ from harness.registry import unknown
 from harness.task import Scores, Translation
 
 PROTOCOLS = ("coco", "voc07", "voc10")
+IOU = 0.5  # VOCopts.minoverlap of the VOC devkit
 
 
 def score_translation(hypotheses: Path, references: Sequence[Path]) -> Scores:
@@ -42,24 +43,22 @@ def score_translation(hypotheses: Path, references: Sequence[Path]) -> Scores:
     return Scores(scores["bleu"].metrics | scores["chrf"].metrics)
 
 
-def score_detection(
-    annotations: Path, predictions: Path, protocol: str = "coco", iou: float | None = None
-) -> Scores:
+def score_detection(annotations: Path, predictions: Path, protocol: str = "coco", iou: float = IOU) -> Scores:
     """Average precision of boxes.
 
     Args:
         annotations: COCO instances JSON, or a folder of VOC XML files.
         predictions: COCO results JSON; for VOC annotations also the submission form.
         protocol: one of PROTOCOLS.
-        iou: threshold of voc07 and voc10, by default 0.5; COCO prescribes its own.
+        iou: threshold of voc07 and voc10; COCO prescribes its own, so another than 0.5 is refused with it.
 
     Raises:
         UsageError: a file is bad, or an option does not fit.
     """
     if protocol not in PROTOCOLS:
         raise UsageError(unknown("protocol", protocol, PROTOCOLS))
-    if protocol == "coco" and iou is not None:
-        raise UsageError("iou applies to voc07 and voc10; coco averages over 0.50:0.05:0.95")
+    if protocol == "coco" and iou != IOU:
+        raise UsageError(f"iou {iou:g} applies to voc07 and voc10; coco averages over 0.50:0.05:0.95")
     for path in (annotations, predictions):
         if not path.exists():
             raise UsageError(f"{path}: no such file or folder")
@@ -69,7 +68,7 @@ def score_detection(
         detections = voc.read_submission(predictions, annotated)
     else:
         detections = coco.read_results(predictions, annotated)
-    metric = METRICS.get(protocol)(annotated.classes, **({} if iou is None else {"iou": iou}))
+    metric = METRICS.get(protocol)(annotated.classes, iou=iou)
     return metric.summarise(
         [metric.statistics(target, detections[image]) for image, target in annotated.targets.items()]
     )
