@@ -228,7 +228,7 @@ def test_options_of_another_protocol_and_unknown_ones_are_refused(tmp_path):
     truth = write(tmp_path / "truth.json", coco_document())
     with pytest.raises(UsageError, match="unknown protocol 'voc7'; did you mean 'voc07'"):
         score_detection(truth, truth, "voc7")
-    with pytest.raises(UsageError, match="iou 0.6 applies to voc07 and voc10"):
+    with pytest.raises(UsageError, match=r"iou 0.6 applies to voc07 and voc10"):
         score_detection(truth, truth, "coco", iou=0.6)
     with pytest.raises(UsageError, match="nowhere: no such file"):
         score_detection(truth, tmp_path / "nowhere")
