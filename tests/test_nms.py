@@ -1,0 +1,75 @@
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters.detection import nms
+from adapters.detection.boxes import iou
+
+
+@st.composite
+def candidates(draw):
+    """Boxes on a coarse lattice with few distinct scores: exact ties, duplicates and IoUs on thresholds."""
+    n = draw(st.integers(0, 40))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    corners = torch.randint(0, 8, (n, 2), generator=generator)
+    sides = torch.randint(0, 6, (n, 2), generator=generator)  # some boxes are empty
+    scores = torch.randint(0, 5, (n,), generator=generator) / 4
+    labels = torch.randint(0, 3, (n,), generator=generator)
+    return torch.cat([corners, corners + sides], dim=1).float(), scores, labels
+
+
+def greedy(boxes, scores, threshold):
+    """The definition, box by box."""
+    kept = []
+    for i in sorted(range(len(boxes)), key=lambda i: (-scores[i].item(), i)):
+        if all(iou(boxes[i], boxes[j]) <= threshold for j in kept):
+            kept.append(i)
+    return kept
+
+
+@settings(max_examples=60, deadline=None)
+@given(candidates(), st.sampled_from([0.0, 0.25, 0.5, 0.7, 1.0]))
+def test_own_suppression_equals_the_greedy_loop_and_torchvision(boxes_scores_labels, threshold):
+    boxes, scores, _ = boxes_scores_labels
+    ours = nms.suppress_here(boxes, scores, threshold).tolist()
+    assert ours == greedy(boxes, scores, threshold)
+    assert ours == torchvision.ops.nms(boxes, scores, threshold).tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(candidates(), st.sampled_from([0.25, 0.5]))
+def test_per_class_suppression_treats_each_class_alone(boxes_scores_labels, threshold):
+    boxes, scores, labels = boxes_scores_labels
+    expected = set()
+    for label in labels.unique():
+        places = (labels == label).nonzero().flatten()
+        kept = greedy(boxes[places], scores[places], threshold)
+        expected |= set(places[kept].tolist())
+    found = nms.suppress_per_class(boxes, scores, labels, threshold).tolist()
+    assert set(found) == expected
+    assert scores[found].tolist() == sorted(scores[found].tolist(), reverse=True)
+
+
+def test_the_compiled_operator_is_found_and_used():
+    assert nms._compiled() is not None
+
+
+def test_without_torchvision_the_own_suppression_takes_over(monkeypatch):
+    boxes, scores = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 3], [9, 9, 10, 10]]), torch.tensor([0.1, 0.2, 0.3])
+    with_it = nms.suppress(boxes, scores, 0.5)
+    nms._compiled.cache_clear()
+    monkeypatch.setattr(nms, "find_spec", lambda name: None)
+    try:
+        assert nms._compiled() is None
+        assert nms.suppress(boxes, scores, 0.5).tolist() == with_it.tolist() == [2, 1]
+    finally:
+        nms._compiled.cache_clear()
+
+
+def test_iou_by_hand():
+    a = torch.tensor([0.0, 0, 4, 2])
+    b = torch.tensor([[2.0, 0, 6, 2], [4, 0, 5, 1], [0, 0, 4, 2], [1, 1, 1, 1]])
+    assert iou(a, b).tolist() == pytest.approx([4 / 12, 0, 1, 0])
+    assert iou(torch.zeros(4), torch.zeros(4)).item() == 0
