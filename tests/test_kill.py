@@ -1,0 +1,92 @@
+"""kill -9 at any moment, then the same command again: nothing lost, nothing repeated, the same figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+SUITE = """
+name: kill
+datasets:
+  short: {dataset: phrases, options: {max_tokens: 8, size: 96}}
+adapters:
+  fake: {adapter: fake-translation, batch_size: 4, options: {delay: 0.02}}
+benchmarks:
+  phrases: {dataset: short, adapters: [fake], metrics: [bleu]}
+"""
+
+
+def command(folder: Path, out: str, *more: str) -> list[str]:
+    suite = folder / "kill.yaml"
+    suite.write_text(SUITE)
+    arguments = ["run", str(suite), "--out", str(folder / out), "--no-sync", "--shard-size", "4", *more]
+    return [sys.executable, "-m", "harness", *arguments]
+
+
+def shards(run: Path) -> dict[str, int]:
+    """File name → inode: a repeated shard would be a new file."""
+    return {path.name: path.stat().st_ino for path in run.glob("trials/*/predictions/0*.parquet")}
+
+
+def figures(run: Path) -> object:
+    (trial,) = json.loads((run / "results.json").read_text())["trials"]
+    return trial["id"], trial["status"], trial["metrics"]
+
+
+def until_some_shards(process: subprocess.Popen[bytes], run: Path, count: int) -> Iterator[None]:
+    """Yields once when `count` shards are on disk and the process still runs."""
+    while process.poll() is None:
+        if len(shards(run)) >= count:
+            yield
+            return
+        try:
+            process.wait(timeout=0.02)
+        except subprocess.TimeoutExpired:
+            continue
+    pytest.fail(f"the run ended (exit {process.returncode}) before it could be killed")
+
+
+def kill_driver_and_resume(folder: Path, executor: list[str]) -> None:
+    with subprocess.Popen(command(folder, "killed", *executor), start_new_session=True) as process:
+        for _ in until_some_shards(process, folder / "killed", 3):
+            os.kill(process.pid, signal.SIGKILL)
+    before = shards(folder / "killed")
+    assert 3 <= len(before) < 24
+    subprocess.run(command(folder, "killed", *executor), check=True)
+    after = shards(folder / "killed")
+    assert len(after) == 24
+    assert before.items() <= after.items()
+    subprocess.run(command(folder, "undisturbed", "--executor", "inline"), check=True)
+    assert figures(folder / "killed") == figures(folder / "undisturbed")
+
+
+def test_inline_driver_killed_resumes_without_repeating_a_shard(tmp_path: Path) -> None:
+    kill_driver_and_resume(tmp_path, ["--executor", "inline"])
+
+
+@pytest.mark.slow
+def test_ray_driver_killed_resumes_with_another_number_of_workers(tmp_path: Path) -> None:
+    kill_driver_and_resume(tmp_path, ["--workers", "2"])
+
+
+@pytest.mark.slow
+def test_ray_worker_killed_loses_no_shard(tmp_path: Path) -> None:
+    with subprocess.Popen(command(tmp_path, "wounded", "--workers", "2")) as process:
+        for _ in until_some_shards(process, tmp_path / "wounded", 2):
+            workers = [
+                child
+                for child in psutil.Process(process.pid).children(recursive=True)
+                if child.cmdline()[:1] and child.cmdline()[0].startswith("ray::Worker")
+            ]
+            workers[0].kill()
+        assert process.wait() == 0
+    subprocess.run(command(tmp_path, "undisturbed", "--executor", "inline"), check=True)
+    assert figures(tmp_path / "wounded") == figures(tmp_path / "undisturbed")
