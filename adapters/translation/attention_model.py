@@ -1,0 +1,158 @@
+"""Translation with additive attention: a bidirectional LSTM reads, an LSTM that looks back writes.
+
+Bahdanau, Cho and Bengio 2015 ("RNNsearch"), with LSTMs in place of gated recurrent units:
+
+    h_j = [→h_j; ←h_j]                      the encoder's annotation of source position j
+    c_i = Σ_j α_ij h_j                      α_i from s_{i−1} and all h_j: additive_attention.py
+    s_i = LSTM(s_{i−1}, [y_{i−1}; c_i])
+    p(y_i) = softmax(E tanh(U [s_i; c_i; y_{i−1}]) + b)
+
+Shapes: B sentences, S source positions, T target positions, K hypotheses a sentence, n tokens in the
+vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from adapters.translation.additive_attention import AdditiveAttention
+from adapters.translation.vocabulary import BEGIN, PAD, UNKNOWN
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the decoder sees of the sources."""
+
+    values: Tensor  # [B, S, 2·encoder_size], h_j
+    keys: Tensor  # [B, S, attention_size], V h_j
+    bias: Tensor  # [B, S], 0 at tokens, −∞ at padding
+
+
+@dataclass(frozen=True)
+class State:
+    """The decoder between two steps, K hypotheses a sentence."""
+
+    memory: Memory
+    hidden: Tensor  # [B, K, decoder_size], s_i
+    cell: Tensor  # [B, K, decoder_size]
+
+    def select(self, rows: Tensor, parents: Tensor) -> State:
+        """Keep the sentences `rows` [B'], and of sentence b the hypotheses `parents[b]` [B', K']."""
+        memory = self.memory
+        if len(rows) < len(memory.bias):  # else `rows` is all of them: nothing to copy
+            memory = Memory(memory.values[rows], memory.keys[rows], memory.bias[rows])
+        index = rows.unsqueeze(1), parents
+        return State(memory, self.hidden[index], self.cell[index])
+
+
+class AttentionModel(nn.Module):
+    """Encoder, decoder and their embeddings. The modules stand in the order in which they compute."""
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        embedding_size: int,
+        encoder_size: int,
+        decoder_size: int,
+        attention_size: int,
+        dropout: float = 0.0,
+        tied_embeddings: bool = True,
+    ) -> None:
+        """`encoder_size` is the width of one direction. Tied: one matrix embeds source and target and is E
+        too (Press and Wolf 2017)."""
+        super().__init__()
+        self.embedding = _embedding(vocabulary_size, embedding_size)
+        self.encoder = nn.LSTM(embedding_size, encoder_size, batch_first=True, bidirectional=True)
+        self.initial = nn.Linear(2 * encoder_size, decoder_size)
+        self.target_embedding = None if tied_embeddings else _embedding(vocabulary_size, embedding_size)
+        self.attention = AdditiveAttention(decoder_size, 2 * encoder_size, attention_size)
+        # The decoder's gates, input, forget, candidate, output: what comes from y_{i−1}, and the rest.
+        self.gates_of_token = nn.Linear(embedding_size, 4 * decoder_size)
+        self.gates_of_state = nn.Linear(2 * encoder_size + decoder_size, 4 * decoder_size, bias=False)
+        self.readout = nn.Linear(decoder_size + 2 * encoder_size + embedding_size, embedding_size)
+        self.output_embedding = None if tied_embeddings else _embedding(vocabulary_size, embedding_size)
+        self.output_bias = nn.Parameter(torch.zeros(vocabulary_size))
+        self.dropout = nn.Dropout(dropout)
+        with torch.no_grad():
+            # Remember at first: forget gates start open, Jozefowicz, Zaremba and Sutskever 2015 §4.
+            self.gates_of_token.bias[decoder_size : 2 * decoder_size].fill_(1.0)
+
+    def encode(self, source: Tensor, lengths: Tensor) -> State:
+        """Read the sources and set s_0, of one hypothesis each.
+
+        Args:
+            source: [B, S], token ids, PAD behind each sentence.
+            lengths: [B], on the host, all ≥ 1.
+        """
+        embedded = self.dropout(self.embedding(source))
+        packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
+        annotations, (final, _) = self.encoder(packed)
+        values, _ = pad_packed_sequence(annotations, batch_first=True, total_length=source.shape[1])
+        values = self.dropout(values)
+        bias = torch.zeros_like(values[..., 0]).masked_fill(source == PAD, -torch.inf)
+        # Both directions' last states; Bahdanau §A.2.2 takes the backward one's only.
+        hidden = torch.tanh(self.initial(torch.cat([final[0], final[1]], dim=-1))).unsqueeze(1)
+        memory = Memory(values, self.attention.keys(values), bias)
+        return State(memory, hidden, torch.zeros_like(hidden))
+
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State, Tensor]:
+        """One target position: y_{i−1} [B, K] → log p(y_i) [B, K, n], s_i, α_i [B, K, S].
+
+        PAD, UNKNOWN and BEGIN, which no translation contains, have log-probability −∞.
+        """
+        embedded = (self.target_embedding or self.embedding)(tokens)
+        state, context, weights = self._advance(self.gates_of_token(embedded), state)
+        log_probabilities = self._logits(state.hidden, context, embedded).log_softmax(dim=-1)
+        never = torch.tensor([PAD, UNKNOWN, BEGIN], device=tokens.device)
+        return log_probabilities.index_fill(-1, never, -torch.inf), state, weights
+
+    def forward(
+        self, source: Tensor, lengths: Tensor, target: Tensor, wanted: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Teacher forcing: the steps' logits where they are wanted, and all attention weights.
+
+        Args:
+            source, lengths: as for `encode`.
+            target: [B, T], y_0 = BEGIN, y_1, …
+            wanted: [B, T], true where the next token's distribution is asked for.
+
+        Returns:
+            logits [wanted.sum(), n], row by row of `wanted`; α [B, T, S].
+        """
+        state = self.encode(source, lengths)
+        embedded = self.dropout((self.target_embedding or self.embedding)(target))
+        of_tokens = self.gates_of_token(embedded)
+        hidden, contexts, weights = [], [], []
+        for position in range(target.shape[1]):
+            state, context, weight = self._advance(of_tokens[:, position : position + 1], state)
+            hidden.append(state.hidden)
+            contexts.append(context)
+            weights.append(weight)
+        states, seen = torch.cat(hidden, dim=1), torch.cat(contexts, dim=1)
+        return self._logits(states[wanted], seen[wanted], embedded[wanted]), torch.cat(weights, dim=1)
+
+    def _advance(self, of_token: Tensor, state: State) -> tuple[State, Tensor, Tensor]:
+        """The recurrence: gates' part of y_{i−1} [B, K, 4·decoder_size], s_{i−1} → s_i, c_i, α_i."""
+        memory = state.memory
+        context, weights = self.attention(state.hidden, memory.keys, memory.values, memory.bias)
+        gates = of_token + self.gates_of_state(torch.cat([context, state.hidden], dim=-1))
+        i, f, g, o = gates.chunk(4, dim=-1)
+        cell = f.sigmoid() * state.cell + i.sigmoid() * g.tanh()
+        return State(memory, o.sigmoid() * cell.tanh(), cell), context, weights
+
+    def _logits(self, hidden: Tensor, context: Tensor, embedded: Tensor) -> Tensor:
+        """U, tanh and E: [..., ·] → [..., n]."""
+        readout = torch.tanh(self.readout(torch.cat([hidden, context, embedded], dim=-1)))
+        weight = (self.output_embedding or self.embedding).weight
+        return nn.functional.linear(self.dropout(readout), weight, self.output_bias)
+
+
+def _embedding(count: int, size: int) -> nn.Embedding:
+    # The scale keeps tied logits near ±1 at first: a product of `size` terms.
+    embedding = nn.Embedding(count, size)
+    nn.init.normal_(embedding.weight, std=size**-0.5)
+    return embedding

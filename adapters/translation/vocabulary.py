@@ -1,0 +1,166 @@
+"""From text to token ids and back: subwords learnt by sentencepiece, or whole words.
+
+One vocabulary serves source and target. Both kinds keep the spaces inside the tokens (`▁`), so that ids
+give back plain text, not tokenised text, and no detokeniser has to guess.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import unicodedata
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from harness.errors import UsageError
+
+PAD, UNKNOWN, BEGIN, END = range(4)
+SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
+SPACE = "▁"  # U+2581, sentencepiece's mark of a token that follows a space
+
+VocabularyKind = Literal["unigram", "bpe", "word"]
+
+
+class Vocabulary(ABC):
+    """Token ids 0 … n−1, of which the first four are PAD, UNKNOWN, BEGIN and END."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text without BEGIN and END; UNKNOWN stands for what the vocabulary lacks.
+
+        The text is brought to Unicode's NFC; a run of white space (and the sign `▁`) counts as one space.
+        """
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """Plain text of ids; PAD, BEGIN and END are left out, UNKNOWN gives ` ⁇ `."""
+
+    @abstractmethod
+    def to_bytes(self) -> bytes:
+        """What `read_vocabulary` restores it from."""
+
+
+class SubwordVocabulary(Vocabulary):
+    """A sentencepiece model (Kudo and Richardson 2018), unigram or byte-pair encoding."""
+
+    def __init__(self, model: bytes) -> None:
+        from sentencepiece import SentencePieceProcessor
+
+        self._model = model
+        self._processor = SentencePieceProcessor(model_proto=model)
+
+    def __len__(self) -> int:
+        return int(self._processor.get_piece_size())
+
+    def encode(self, text: str) -> list[int]:
+        return [int(token) for token in self._processor.encode(_normalised(text))]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self._processor.decode([int(token) for token in ids])).strip()
+
+    def to_bytes(self) -> bytes:
+        return self._model
+
+
+class WordVocabulary(Vocabulary):
+    """Words and single signs; `▁` before a token says that a space precedes it."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = (*SPECIAL, *words)
+        self._ids = {word: token for token, word in enumerate(self._words) if token >= len(SPECIAL)}
+
+    def __len__(self) -> int:
+        return len(self._words)
+
+    def encode(self, text: str) -> list[int]:
+        return [self._ids.get(word, UNKNOWN) for word in _words(text)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        pieces = [
+            f"{SPACE}⁇" if token == UNKNOWN else self._words[token]
+            for token in ids
+            if token not in (PAD, BEGIN, END)
+        ]
+        return "".join(pieces).replace(SPACE, " ").strip()
+
+    def to_bytes(self) -> bytes:
+        return "\n".join(self._words[len(SPECIAL) :]).encode()
+
+
+def learn_vocabulary(kind: VocabularyKind, size: int, texts: Iterable[str]) -> Vocabulary:
+    """Learn a vocabulary of at most `size` tokens, the four special ones included.
+
+    The same texts in the same order give the same vocabulary, byte for byte.
+
+    Raises:
+        UsageError: there is no text, or it holds more different signs than `size` allows.
+    """
+    texts = [text for text in map(_normalised, texts) if text]
+    if not texts:
+        raise UsageError("a vocabulary cannot be learnt: the training split has no text")
+    if kind == "word":
+        counts = Counter(word for text in texts for word in _words(text))
+        ranked = sorted(counts, key=lambda word: (-counts[word], word))
+        return WordVocabulary(ranked[: size - len(SPECIAL)])
+    return SubwordVocabulary(_train_sentencepiece(kind, size, texts))
+
+
+def read_vocabulary(kind: VocabularyKind, content: bytes) -> Vocabulary:
+    """Restore a vocabulary from `to_bytes`.
+
+    Raises:
+        UsageError: the bytes are not a vocabulary of this kind.
+    """
+    if not content:
+        raise UsageError("the checkpoint's vocabulary is empty")
+    try:
+        if kind != "word":
+            return SubwordVocabulary(content)
+        words = content.decode().split("\n")
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"the checkpoint's vocabulary is not of kind '{kind}': {error}") from error
+    if len(set(words)) < len(words) or not all(_WORD.fullmatch(word) for word in words):
+        raise UsageError("the checkpoint's vocabulary is not of kind 'word': expected one token a line, once")
+    return WordVocabulary(words)
+
+
+def _train_sentencepiece(kind: str, size: int, texts: Sequence[str]) -> bytes:
+    from sentencepiece import SentencePieceTrainer
+
+    model = io.BytesIO()
+    try:
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            model_type=kind,
+            vocab_size=size,
+            hard_vocab_limit=False,  # a small corpus may have fewer useful pieces than `size`
+            character_coverage=1.0,
+            # Text is normalised before; sentencepiece's own tables would add 240 kB to every checkpoint.
+            normalization_rule_name="identity",
+            pad_id=PAD,
+            unk_id=UNKNOWN,
+            bos_id=BEGIN,
+            eos_id=END,
+            num_threads=1,
+            minloglevel=2,  # errors only
+        )
+    except RuntimeError as error:
+        raise UsageError(f"a {kind} vocabulary of {size} tokens cannot be learnt: {error}") from error
+    return model.getvalue()
+
+
+_WORD = re.compile(rf"{SPACE}?(?:\w+|[^\w\s{SPACE}])")
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(SPACE + _normalised(text).replace(" ", SPACE))
+
+
+def _normalised(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).replace(SPACE, " ").split())

@@ -1,0 +1,394 @@
+"""The attention adapter: the equations in plain loops, padding, training on a little, checkpoints."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from adapters.translation.additive_attention import AdditiveAttention
+from adapters.translation.attention import Attention, AttentionOptions, Sources
+from adapters.translation.attention_model import AttentionModel, Memory, State
+from adapters.translation.vocabulary import BEGIN, END, PAD, UNKNOWN, VocabularyKind
+from harness import checkpoint as checkpoints
+from harness.adapter import ADAPTERS, Runtime
+from harness.datasets.dataset import Dataset, DatasetOptions
+from harness.errors import UsageError
+from harness.metrics.metric import METRICS
+from harness.task import Sample, Translation
+
+SENTENCES = [
+    ("the red house", "das rote Haus"),
+    ("the red car", "das rote Auto"),
+    ("the old car", "das alte Auto"),
+    ("the old man", "der alte Mann"),
+    ("the man is old", "der Mann ist alt"),
+    ("the car is red", "das Auto ist rot"),
+    ("the house is old, the car is red", "das Haus ist alt, das Auto ist rot"),
+    ("a house", "ein Haus"),
+    ("a man and a woman", "ein Mann und eine Frau"),
+    ("the woman is old", "die Frau ist alt"),
+    ("where is the car?", "wo ist das Auto?"),
+    ("where is the old man?", "wo ist der alte Mann?"),
+    ("the man sees the woman", "der Mann sieht die Frau"),
+    ("the woman sees the man", "die Frau sieht den Mann"),
+    ("I see the house", "ich sehe das Haus"),
+    ("I see the old woman", "ich sehe die alte Frau"),
+    ("we see a red car and a house", "wir sehen ein rotes Auto und ein Haus"),
+    ("we are old", "wir sind alt"),
+    ("I am not old", "ich bin nicht alt"),
+    ("the red car is not old", "das rote Auto ist nicht alt"),
+]
+
+TINY = {"embedding_size": 24, "encoder_size": 20, "decoder_size": 28, "attention_size": 16}
+
+
+class Toy(Dataset):
+    tasks = ("translation",)
+
+    def __init__(self, pairs: Sequence[tuple[str, str]] = SENTENCES) -> None:
+        super().__init__(DatasetOptions(), "train", "translation")
+        self.pairs = pairs
+
+    @property
+    def fingerprint(self) -> str:
+        return "toy"
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        source, target = self.pairs[index]
+        return Sample(f"toy-{index:02d}", source, (target,))
+
+
+def built(vocabulary: VocabularyKind = "word", **options: object) -> Attention:
+    adapter = Attention(
+        AttentionOptions.model_validate(
+            {"vocabulary": vocabulary, "vocabulary_size": 120, **TINY, **options}
+        ),
+        Runtime(),
+    )
+    torch.manual_seed(0)
+    adapter.build(Toy())
+    adapter.module.eval()
+    return adapter
+
+
+def untargeted(dataset: Dataset) -> list[Sample]:
+    return [replace(dataset[index], target=None) for index in range(len(dataset))]
+
+
+def texts(adapter: Attention, samples: Sequence[Sample]) -> list[str]:
+    found = adapter.predict(samples)
+    assert all(isinstance(translation, Translation) for translation in found)
+    return [translation.text for translation in found if isinstance(translation, Translation)]
+
+
+def test_it_is_found_under_its_name() -> None:
+    assert ADAPTERS.get("attention") is Attention
+
+
+def test_attention_equals_its_equation_position_by_position() -> None:
+    torch.manual_seed(0)
+    attention = AdditiveAttention(query_size=3, value_size=4, size=5).double()
+    query, values = torch.randn(2, 2, 3).double(), torch.randn(2, 6, 4).double()
+    bias = torch.zeros(2, 6).double()
+    bias[1, 4:] = -torch.inf
+    context, weights = attention(query, attention.keys(values), values, bias)
+    for b, k, length in [(0, 0, 6), (0, 1, 6), (1, 0, 4), (1, 1, 4)]:
+        W, V, v = attention.W.weight, attention.V.weight, attention.v
+        e = torch.stack(
+            [v @ torch.tanh(W @ query[b, k] + V @ values[b, j] + attention.V.bias) for j in range(length)]
+        )
+        a = e.exp() / e.exp().sum()
+        torch.testing.assert_close(weights[b, k, :length], a)
+        torch.testing.assert_close(context[b, k], (a.unsqueeze(1) * values[b, :length]).sum(0))
+        assert weights[b, k, length:].eq(0).all()
+
+
+def test_gradients_of_attention_are_right() -> None:
+    torch.manual_seed(0)
+    attention = AdditiveAttention(query_size=2, value_size=3, size=4).double()
+    bias = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, -torch.inf]]).double()
+
+    def run(query: Tensor, values: Tensor, W: Tensor, V: Tensor, v: Tensor) -> Tensor:
+        weights = {"W.weight": W, "V.weight": V, "v": v}
+        keys = values @ V.T + attention.V.bias
+        found: Tensor = torch.func.functional_call(attention, weights, (query, keys, values, bias))[0]
+        return found
+
+    inputs = [
+        torch.randn(2, 2, 2),
+        torch.randn(2, 3, 3),
+        torch.randn(4, 2),
+        torch.randn(4, 3),
+        torch.randn(4),
+    ]
+    assert torch.autograd.gradcheck(run, [tensor.double().requires_grad_() for tensor in inputs])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_teacher_forcing_equals_a_loop_written_from_the_equations(tied: bool) -> None:
+    torch.manual_seed(1)
+    model = AttentionModel(11, 6, 5, 7, 4, dropout=0.3, tied_embeddings=tied).double().eval()
+    source, lengths = torch.tensor([[4, 5, 6, 7, END], [8, 9, END, PAD, PAD]]), torch.tensor([5, 3])
+    target = torch.tensor([[BEGIN, 5, 6, 7], [BEGIN, 10, 9, PAD]])
+    wanted = target != PAD
+    logits, weights = model(source, lengths, target, wanted)
+    expected = [plain(model, source[b, : lengths[b]], target[b, : wanted[b].sum()]) for b in range(2)]
+    torch.testing.assert_close(logits, torch.cat([rows for rows, _ in expected]))
+    for b, (_, alphas) in enumerate(expected):
+        torch.testing.assert_close(weights[b, : wanted[b].sum(), : lengths[b]], alphas)
+
+
+def plain(model: AttentionModel, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """One sentence [S], [T] → logits [T, n], α [T, S]: torch's LSTMCell and one position at a time."""
+    E = model.embedding.weight
+    D = E if model.target_embedding is None else model.target_embedding.weight
+    U = E if model.output_embedding is None else model.output_embedding.weight
+    size = model.initial.out_features
+
+    def read(positions: list[int], suffix: str) -> tuple[dict[int, Tensor], Tensor]:
+        width = model.encoder.hidden_size
+        cell = nn.LSTMCell(E.shape[1], width).double()
+        cell.load_state_dict(
+            {f"{name}_{of}": getattr(model.encoder, f"{name}_{of}_l0{suffix}")
+             for name in ("weight", "bias") for of in ("ih", "hh")}
+        )  # fmt: skip
+        h = c = torch.zeros(width).double()
+        found = {}
+        for j in positions:
+            h, c = cell(E[source[j]], (h, c))
+            found[j] = h
+        return found, h
+
+    forward, last = read(list(range(len(source))), "")
+    backward, first = read(list(range(len(source)))[::-1], "_reverse")
+    h = [torch.cat([forward[j], backward[j]]) for j in range(len(source))]
+
+    cell = nn.LSTMCell(D.shape[1] + len(h[0]), size).double()
+    of_context, of_hidden = model.gates_of_state.weight.split([len(h[0]), size], dim=1)
+    cell.load_state_dict(
+        {
+            "weight_ih": torch.cat([model.gates_of_token.weight, of_context], dim=1),
+            "weight_hh": of_hidden,
+            "bias_ih": model.gates_of_token.bias,
+            "bias_hh": torch.zeros(4 * size).double(),
+        }
+    )
+    W, V, v = model.attention.W, model.attention.V, model.attention.v
+    s, memory = torch.tanh(model.initial(torch.cat([last, first]))), torch.zeros(size).double()
+    logits, alphas = [], []
+    for y in target:
+        e = torch.stack([v @ torch.tanh(W(s) + V(h_j)) for h_j in h])
+        alpha = e.softmax(0)
+        context = sum((a * h_j for a, h_j in zip(alpha, h, strict=True)), torch.zeros(len(h[0])).double())
+        s, memory = cell(torch.cat([D[y], context]), (s, memory))
+        logits.append(U @ torch.tanh(model.readout(torch.cat([s, context, D[y]]))) + model.output_bias)
+        alphas.append(alpha)
+    return torch.stack(logits), torch.stack(alphas)
+
+
+def test_step_by_step_equals_teacher_forcing() -> None:
+    torch.manual_seed(2)
+    model = AttentionModel(11, 6, 5, 7, 4).double().eval()
+    source, lengths = torch.tensor([[4, 5, 6, END], [8, 9, END, PAD]]), torch.tensor([4, 3])
+    target = torch.tensor([[BEGIN, 5, 6], [BEGIN, 10, 9]])
+    logits, weights = model(source, lengths, target, torch.ones_like(target, dtype=torch.bool))
+    logits = logits.view(2, 3, 11)
+    state = model.encode(source, lengths)
+    for position in range(3):
+        found, state, alpha = model.step(target[:, position : position + 1], state)
+        assert found[..., [PAD, UNKNOWN, BEGIN]].eq(-torch.inf).all()
+        torch.testing.assert_close(found[:, 0, END:], logits[:, position].log_softmax(-1)[:, END:])
+        torch.testing.assert_close(alpha[:, 0], weights[:, position])
+
+
+def test_weights_sum_to_one_over_real_tokens_only() -> None:
+    adapter = built()
+    sources = ["the red house", "we see a red car and a house", ""]
+    alignments = adapter.alignments(sources, ["das Haus", "", "wir sehen ein Haus"])
+    assert [weights.shape for weights in alignments] == [(3, 4), (1, 9), (5, 1)]  # END counts on both sides
+    for weights in alignments:
+        np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
+        assert (weights > 0).all()
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_batch_composition_and_order_change_no_translation(beam: int) -> None:
+    adapter = trained(beam=beam)
+    samples = [*untargeted(Toy()), Sample("long", "the old man and " * 12, None), Sample("empty", "", None)]
+    together = texts(adapter, samples)
+    assert together[::-1] == texts(adapter, samples[::-1])
+    assert together == [texts(adapter, [sample])[0] for sample in samples]
+
+
+def test_padding_changes_no_loss() -> None:
+    adapter = built(dropout=0.0)
+    samples = [Toy()[index] for index in range(len(SENTENCES))]
+    generator = np.random.default_rng(0)
+
+    def loss(batch: Sequence[Sample]) -> float:
+        return adapter.loss(adapter.training_batch(batch, generator))["cross_entropy"].item()
+
+    tokens = [len(adapter.vocabulary.encode(target)) + 1 for _, target in SENTENCES]  # with END
+    alone = [loss([sample]) for sample in samples]
+    assert loss(samples) == pytest.approx(np.average(alone, weights=tokens), rel=1e-5)
+
+
+def test_loss_is_smoothed_cross_entropy_a_token() -> None:
+    adapter = built(dropout=0.0, label_smoothing=0.2)
+    [pairs] = adapter.training_batch([Toy()[0]], np.random.default_rng(0))
+    target = pairs.targets[0]
+    logits, _ = plain(adapter.module.double(), pairs.sources.tokens[0], target[:-1])
+    log_p = logits.log_softmax(-1)
+    n = log_p.shape[1]
+    expected = [
+        -(0.8 * row[y] + 0.2 / n * row.sum()).item() for row, y in zip(log_p, target[1:], strict=True)
+    ]
+    assert adapter.loss([pairs])["cross_entropy"].item() == pytest.approx(np.mean(expected))
+
+
+def test_one_of_several_references_is_drawn() -> None:
+    adapter = built()
+    sample = Sample("two", "the car", ("das Auto", "ein Haus"))
+    generator = np.random.default_rng(0)
+    drawn = {
+        adapter.vocabulary.decode(adapter.training_batch([sample], generator)[0].targets[0].tolist())
+        for _ in range(20)
+    }
+    assert drawn == {"das Auto", "ein Haus"}
+
+
+TRAINED: dict[str, checkpoints.Checkpoint] = {}
+
+
+def trained(vocabulary: VocabularyKind = "word", **options: object) -> Attention:
+    """Overfitted to SENTENCES; trained once, then loaded."""
+    if vocabulary not in TRAINED:
+        adapter = built(vocabulary, dropout=0.0, label_smoothing=0.0)
+        optimiser = torch.optim.AdamW(adapter.module.parameters(), lr=0.02)
+        samples, generator = [Toy()[index] for index in range(len(SENTENCES))], np.random.default_rng(0)
+        adapter.module.train()
+        for _ in range(120):
+            optimiser.zero_grad()
+            adapter.loss(adapter.training_batch(samples, generator))["cross_entropy"].backward()
+            nn.utils.clip_grad_norm_(adapter.module.parameters(), 1.0)
+            optimiser.step()
+        TRAINED[vocabulary] = adapter.checkpoint()
+    adapter = Attention(AttentionOptions.model_validate(options), Runtime())
+    adapter.load(TRAINED[vocabulary])
+    return adapter
+
+
+@pytest.mark.parametrize("beam", [1, 5])
+@pytest.mark.parametrize("vocabulary", ["word", "unigram"])
+def test_twenty_sentences_are_learnt_to_bleu_100(vocabulary: VocabularyKind, beam: int) -> None:
+    dataset = Toy()
+    predictions = trained(vocabulary, beam=beam).predict(untargeted(dataset))
+    bleu = METRICS.get("bleu")()
+    statistics = [bleu.statistics(dataset[i].target, predictions[i]) for i in range(len(dataset))]
+    value = bleu.summarise(statistics, resamples=0).metrics["bleu"].value
+    assert value == pytest.approx(100)
+
+
+@pytest.mark.parametrize("vocabulary", ["word", "bpe"])
+def test_a_stored_checkpoint_gives_the_same_translations(vocabulary: VocabularyKind, tmp_path: Path) -> None:
+    adapter = trained(vocabulary, beam=3)
+    path = tmp_path / "toy.safetensors"
+    checkpoints.save(adapter.checkpoint(), path)
+    restored = Attention(AttentionOptions(beam=3), Runtime())
+    restored.load(checkpoints.load(path))
+    assert restored.options.vocabulary == vocabulary
+    assert restored.assets() == adapter.assets()
+    for name, tensor in restored.module.state_dict().items():
+        assert torch.equal(tensor, adapter.module.state_dict()[name].half().float())
+    samples = untargeted(Toy())
+    assert texts(restored, samples) == texts(adapter, samples)
+
+
+def test_tied_embeddings_are_stored_once() -> None:
+    untied = built(tied_embeddings=False)
+    tied = built()
+    size = len(tied.vocabulary) * TINY["embedding_size"]
+    assert sum(tensor.numel() for tensor in tied.checkpoint().tensors.values()) == tied.parameters()
+    assert (untied.parameters() or 0) - (tied.parameters() or 0) == 2 * size
+
+
+def test_a_vocabulary_that_does_not_fit_is_an_error() -> None:
+    made = built().checkpoint()
+    smaller = "▁das\n▁Haus".encode()
+    for assets, message in [
+        ({}, "holds no vocabulary"),
+        ({"vocabulary": b""}, "vocabulary is empty"),
+        ({"vocabulary": b"\xff\xff"}, "not of kind 'word'"),
+        ({"vocabulary": smaller}, r"does not fit .* has shape \(\d+.*expected \(6"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            Attention(AttentionOptions(), Runtime()).load(replace(made, assets=assets))
+
+
+def test_an_option_that_contradicts_the_checkpoint_is_an_error() -> None:
+    with pytest.raises(UsageError, match="'vocabulary' is 'bpe'"):
+        Attention(AttentionOptions(vocabulary="bpe"), Runtime()).load(built().checkpoint())
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_an_empty_source_has_an_empty_translation(beam: int) -> None:
+    adapter = trained(beam=beam)
+    assert texts(adapter, [Sample("0", "", None), Sample("1", " \n", None)]) == ["", ""]
+
+
+def test_a_very_long_source_is_cut_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    adapter = trained(maximum_tokens=50)
+    with caplog.at_level(logging.WARNING):
+        batch = adapter.preprocess([Sample("a", "car " * 10_000, None), Sample("b", "the car", None)])
+    assert isinstance(batch, Sources)
+    assert batch.tokens.shape == (2, 50)
+    assert batch.tokens[0, -1] == END
+    assert "1 sources cut to 50 tokens, the first: a" in caplog.text
+    assert texts(adapter, [Sample("a", "car " * 10_000, None)])[0]
+
+
+def test_a_source_at_the_limit_is_whole(caplog: pytest.LogCaptureFixture) -> None:
+    adapter = trained(maximum_tokens=5)  # four words and END
+    with caplog.at_level(logging.WARNING):
+        assert adapter.preprocess([Sample("a", "the car is red", None)]).tokens.shape == (1, 5)
+        assert not caplog.records
+        adapter.preprocess([Sample("b", "the car is not red", None)])
+        assert len(caplog.records) == 1
+
+
+def test_unknown_words_are_read_and_never_written() -> None:
+    adapter = trained()
+    batch = adapter.preprocess([Sample("0", "the 漢字 car 🚗", None)])
+    assert batch.tokens[0].tolist().count(UNKNOWN) == 2
+    with torch.no_grad():
+        adapter.module.output_bias[UNKNOWN] = 100.0
+    assert "⁇" not in texts(adapter, [Sample("0", "the 漢字 car 🚗", None)])[0]
+
+
+def test_bf16_stays_near_fp32() -> None:
+    adapter = trained()
+    low = Attention(AttentionOptions(), Runtime(precision="bf16"))
+    low.load(adapter.checkpoint())
+    samples = untargeted(Toy())
+    same = [a == b for a, b in zip(texts(adapter, samples), texts(low, samples), strict=True)]
+    assert sum(same) >= 18
+
+
+def test_select_keeps_sentences_and_hypotheses() -> None:
+    values = torch.arange(3.0).view(3, 1, 1)
+    hidden = torch.arange(6.0).view(3, 2, 1)
+    state = State(Memory(values, values, values[..., 0]), hidden, hidden + 10)
+    kept = state.select(torch.tensor([0, 2]), torch.tensor([[1, 1], [0, 1]]))
+    assert kept.memory.values.flatten().tolist() == [0, 2]
+    assert kept.hidden.flatten().tolist() == [1, 1, 4, 5]
+    assert kept.cell.flatten().tolist() == [11, 11, 14, 15]
