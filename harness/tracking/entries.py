@@ -1,0 +1,180 @@
+"""What each MLflow run is to hold: a pure function of the results."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.environment import hardware_name
+from harness.results import Results, TrialRecord
+from harness.task import Figure
+
+# Limits of mlflow.utils.validation, version 3.17.
+KEY, TAG, PARAM, EXPERIMENT = 250, 8000, 6000, 500
+_STATUS = {"complete": "FINISHED", "partial": "FAILED", "failed": "FAILED", "pending": "KILLED"}
+_PHASES = {"preprocess": "pre", "model": "model", "postprocess": "post"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One MLflow run. `identity` are the tags it is found by."""
+
+    identity: Mapping[str, str]
+    name: str
+    status: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+
+def run_entry(results: Results) -> Entry:
+    """The parent run."""
+    from reports.markdown import to_markdown
+    from reports.verdict import verdict
+
+    run = results.run
+    complete = sum(trial.status == "complete" for trial in results.trials)
+    status = "FINISHED" if complete == len(results.trials) else "FAILED"
+    tags = _shared_tags(results) | {
+        "status": verdict(results),
+        "executor": f"{run.executor}, {run.workers} workers",
+        "command": run.command,
+        "mlflow.note.content": to_markdown(results, limit=TAG - 500),
+    }
+    return Entry(
+        identity={"harness.run_id": run.id, "harness.kind": "run"},
+        name=run.id,
+        status=status if run.finished else "RUNNING",
+        tags=_fitting(tags),
+        params={},  # never change once written, and a resumed run may: they are tags
+        metrics={"trials/complete": float(complete), "trials/all": float(len(results.trials))},
+    )
+
+
+def trial_entry(results: Results, trial: TrialRecord, parent: str) -> Entry:
+    """A child of the MLflow run `parent`."""
+    from reports.markdown import trial_to_markdown
+    from reports.text import display
+
+    tags = _shared_tags(results) | {
+        "mlflow.parentRunId": parent,
+        "task": trial.task,
+        "status": trial.status,
+        "reason": trial.reason or "",
+        "dataset.fingerprint": trial.dataset.fingerprint,
+        "checkpoint.sha256": trial.checkpoint.sha256 if trial.checkpoint else "",
+        "mlflow.note.content": trial_to_markdown(trial, limit=TAG - 500),
+    }
+    for name, scenario in trial.speed.items():
+        tags[f"speed.{key(name)}"] = (
+            "valid" if scenario.valid else f"not valid: {'; '.join(scenario.reasons)}"
+        )
+    identity = {
+        "harness.run_id": results.run.id,
+        "harness.kind": "trial",
+        "harness.trial_id": trial.id,
+        "benchmark": trial.benchmark,
+        "variant": trial.variant,
+    }
+    return Entry(
+        identity=_fitting(identity),
+        name=f"{display(trial.benchmark)} / {display(trial.variant)}",
+        status=_STATUS[trial.status],
+        tags=_fitting(tags),
+        params=params_of(trial),
+        metrics=metrics_of(trial),
+    )
+
+
+def metrics_of(trial: TrialRecord) -> dict[str, float]:
+    """Metrics of a trial; keys are short because MLflow cuts column headings: `acc/map`, `speed/p50_ms`.
+
+    Undefined and non-finite values are left out: MLflow cannot show them.
+    """
+    found: dict[str, float | None] = {}
+    for name, figure in trial.metrics.items():
+        found |= _with_bounds(f"acc/{key(name)}", figure)
+    for name, scenario in trial.speed.items():
+        prefix = "speed/" if name in ("offline", "single-stream") else f"speed/{key(name)}_"
+        if scenario.throughput:
+            found |= _with_bounds(f"{prefix}ips", scenario.throughput)
+        for percentile, latency in scenario.latency.items():
+            if latency:
+                found |= _with_bounds(f"{prefix}{key(percentile)}_ms", latency, scale=1e3)
+    for name, figure in trial.phases.items():
+        found |= _with_bounds(f"phase/{_PHASES.get(name, key(name))}_ms", figure, scale=1e3)
+    cost = trial.cost
+    found["cost/params"] = cost.parameters
+    found["cost/gflop"] = cost.flops and cost.flops / 1e9
+    found["cost/peak_mb"] = cost.peak_memory_bytes and cost.peak_memory_bytes / 1e6
+    found["cost/ckpt_mb"] = cost.checkpoint_bytes and cost.checkpoint_bytes / 1e6
+    return {name: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}
+
+
+def params_of(trial: TrialRecord) -> dict[str, str]:
+    """Settings and data of a trial, with dotted keys."""
+    nested: dict[str, Any] = {
+        "adapter": trial.adapter,
+        **trial.settings,
+        "dataset": trial.dataset.model_dump(include={"name", "split", "size", "options"}),
+        "checkpoint": trial.checkpoint.name if trial.checkpoint else "none",
+    }
+    return {key(name): cut(value, PARAM) for name, value in _flat(nested)}
+
+
+def columns(results: Results) -> list[str]:
+    """The columns worth seeing first in MLflow's table of runs: each task's headline, then speed."""
+    headlines = [f"acc/{key(next(iter(trial.metrics)))}" for trial in results.trials if trial.metrics]
+    shown = [*headlines, "speed/ips", "speed/p50_ms", "cost/params"]
+    return [*(f"metrics.`{name}`" for name in dict.fromkeys(shown)), "tags.`status`"]
+
+
+def key(name: str) -> str:
+    """A name as MLflow takes keys; one that had to be altered ends in a checksum, so that none collide."""
+    plain = re.sub(r"[^A-Za-z0-9_\-. ]", "_", name).strip(". ")[: KEY - 50]
+    return plain if plain == name else f"{plain}_{zlib.crc32(name.encode()):08x}"
+
+
+def cut(value: object, limit: int) -> str:
+    """At most `limit` characters."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def _fitting(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name: cut(value, TAG) for name, value in tags.items()}
+
+
+def _shared_tags(results: Results) -> dict[str, str]:
+    run = results.run
+    machine = results.environments.get(run.environment, {})
+    described = {"gpus", "cpu", "cores"} <= machine.keys()
+    revision = run.git_revision or "none"
+    return {
+        "suite": results.suite,
+        "profile": run.profile,
+        "harness.version": run.harness_version,
+        "git.revision": f"{revision} with local changes" if run.git_dirty else revision,
+        "mlflow.source.name": "harness",
+        "mlflow.source.git.commit": revision,
+        "host": str(machine.get("host", run.environment)),
+        "hardware": hardware_name(machine) if described else run.environment,
+    }
+
+
+def _with_bounds(name: str, figure: Figure, scale: float = 1) -> dict[str, float | None]:
+    values = {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
+    return {each: None if value is None else value * scale for each, value in values.items()}
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in nested.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,80 @@
+"""How a figure is printed: value [low, high] unit, n; the same digits in every report."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+
+from harness.task import Figure
+
+UNDEFINED = "undefined"
+_THOUSANDS = "\u202f"  # narrow no-break space: a comma would read as the next bound of the interval
+_SECONDS = re.compile(r"^s(?=$|[/ ])")
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A figure in words; `interval` is empty only where the value is undefined."""
+
+    value: str
+    interval: str
+    unit: str
+    n: int
+
+    def __str__(self) -> str:
+        quantity = " ".join(part for part in (self.value, self.interval) if part)
+        return f"{quantity} {self.unit}, n={self.n}" if self.unit else f"{quantity}, n={self.n}"
+
+
+def is_defined(figure: Figure | None) -> bool:
+    """Whether there is a finite value."""
+    return figure is not None and figure.value is not None and math.isfinite(figure.value)
+
+
+def printed(figure: Figure) -> Printed:
+    """Round a figure to what its interval supports; seconds below one become ms or µs."""
+    if figure.value is None or not math.isfinite(figure.value):
+        return Printed(UNDEFINED, "", figure.unit, figure.n)
+    figure = _readable_seconds(figure)
+    assert figure.value is not None
+    if figure.low is None or figure.high is None:
+        return Printed(
+            _number(figure.value, _decimals(figure.value, 4)), "[no interval]", figure.unit, figure.n
+        )
+    half = (figure.high - figure.low) / 2
+    # Two digits of the half-width: one more than is known, so that rounding never moves a bound visibly.
+    decimals = _decimals(half, 2) if half > 0 else _decimals(figure.value, 4)
+    low, high = _number(figure.low, decimals), _number(figure.high, decimals)
+    return Printed(_number(figure.value, decimals), f"[{low}, {high}]", figure.unit, figure.n)
+
+
+def count(value: float, unit: str) -> str:
+    """An exact quantity with an SI prefix: `590 k parameters`, `1.23 MB at peak`, `1.25 GFLOP a sample`."""
+    gap = "" if unit.startswith(("B", "FLOP")) else " "
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor:
+            scaled = value / factor
+            return f"{scaled:.{_decimals(scaled, 3)}f} {prefix}{gap}{unit}".strip()
+    return f"{value:g} {unit}".strip()
+
+
+def _readable_seconds(figure: Figure) -> Figure:
+    assert figure.value is not None
+    if not _SECONDS.match(figure.unit) or abs(figure.value) >= 1:
+        return figure
+    factor, prefix = (1e3, "m") if abs(figure.value) >= 1e-3 else (1e6, "µ")
+    low, high = (None if bound is None else bound * factor for bound in (figure.low, figure.high))
+    return replace(figure, value=figure.value * factor, low=low, high=high, unit=prefix + figure.unit)
+
+
+def _decimals(value: float, digits: int) -> int:
+    """Decimal places that show so many significant digits, between 0 and 6."""
+    if value == 0 or not math.isfinite(value):
+        return digits - 1
+    return min(6, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
+
+
+def _number(value: float, decimals: int) -> str:
+    grouped = f"{value:,.{decimals}f}"
+    return grouped.replace(",", _THOUSANDS if abs(value) >= 10_000 else "").replace("-", "−")

@@ -1,0 +1,123 @@
+"""Which trials may be compared, and which of them are worth choosing: accuracy against throughput."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.environment import hardware_name
+from harness.results import Results, Scenario, TrialRecord
+from harness.task import Figure, TaskName
+from reports.figures import is_defined
+
+Standing = Literal["frontier", "dominated", "unranked"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A trial with a place in the plane."""
+
+    trial: TrialRecord
+    accuracy: Figure  # higher is better
+    throughput: Figure  # samples/s, offline
+    scenario: Scenario
+    standing: Standing
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Trials whose accuracy is the same metric on the same samples, timed on the same hardware."""
+
+    task: TaskName
+    benchmark: str
+    dataset: str
+    metric: str
+    unit: str
+    hardware: str
+    points: tuple[Point, ...]
+
+
+def headline(trial: TrialRecord) -> tuple[str, Figure] | None:
+    """Name and figure of the first metric; None if nothing was scored."""
+    return next(iter(trial.metrics.items()), None)
+
+
+def throughput(trial: TrialRecord) -> Figure | None:
+    """Samples/s of the offline scenario; None if it was not measured."""
+    return trial.speed["offline"].throughput if "offline" in trial.speed else None
+
+
+def why_not_charted(trial: TrialRecord) -> str | None:
+    """What a trial lacks to be a point; None if it is one."""
+    first = headline(trial)
+    if first is None:
+        return f"{trial.status}, no metrics"
+    if not is_defined(first[1]):
+        return f"{first[0]} undefined"
+    speed = throughput(trial)
+    if speed is None or speed.value is None or not is_defined(speed) or speed.value <= 0:
+        return "no offline throughput"
+    return None
+
+
+def comparisons(results: Results) -> list[Comparison]:
+    """The charts of a run, in the order of its trials."""
+    groups: dict[tuple[str, ...], list[TrialRecord]] = defaultdict(list)
+    for trial in results.trials:
+        first, speed = headline(trial), trial.speed.get("offline")
+        if first is None or speed is None or why_not_charted(trial):
+            continue
+        name, figure = first
+        hardware = _hardware(results, speed.environment)
+        data = trial.dataset
+        key = (trial.benchmark, data.fingerprint, data.split, name, figure.signature, hardware)
+        groups[trial.task, *key].append(trial)
+    return [_comparison(trials, hardware=key[-1]) for key, trials in groups.items()]
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Whether each (x, y) is undominated: none is at least as high in both and higher in one."""
+    order = sorted(range(len(points)), key=lambda i: points[i], reverse=True)
+    kept = [False] * len(points)
+    best: tuple[float, float] | None = None  # the highest y so far, with the largest x that reached it
+    for i in order:
+        x, y = points[i]
+        if best is None or y > best[1] or (x, y) == best:
+            kept[i] = True
+            best = (x, y)
+    return kept
+
+
+def _comparison(trials: list[TrialRecord], hardware: str) -> Comparison:
+    measured = []
+    for trial in trials:
+        first, speed = headline(trial), throughput(trial)
+        assert (
+            first is not None and speed is not None and first[1].value is not None and speed.value is not None
+        )
+        measured.append((trial, first[1], speed, (speed.value, first[1].value)))
+    # A partial trial saw other samples and an invalid timing another machine state: shown, never ranked.
+    ranked = [i for i, (trial, *_) in enumerate(measured) if _may_be_ranked(trial)]
+    undominated = dict(zip(ranked, pareto([measured[i][3] for i in ranked]), strict=True))
+    standings: dict[bool | None, Standing] = {True: "frontier", False: "dominated", None: "unranked"}
+    points = tuple(
+        Point(trial, accuracy, speed, trial.speed["offline"], standings[undominated.get(i)])
+        for i, (trial, accuracy, speed, _) in enumerate(measured)
+    )
+    trial = trials[0]
+    name, figure = next(iter(trial.metrics.items()))
+    dataset = f"{trial.dataset.name} {trial.dataset.split}, {trial.dataset.size} samples"
+    return Comparison(trial.task, trial.benchmark, dataset, name, figure.unit, hardware, points)
+
+
+def _may_be_ranked(trial: TrialRecord) -> bool:
+    return trial.status == "complete" and trial.speed["offline"].valid
+
+
+def _hardware(results: Results, environment: str) -> str:
+    try:
+        return hardware_name(results.environments[environment])
+    except (KeyError, TypeError):  # a document made elsewhere may describe its machines otherwise
+        return environment

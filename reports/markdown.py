@@ -1,0 +1,133 @@
+"""summary.md: a run in GitHub-flavoured Markdown, for a step summary or MLflow's description."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from harness.results import Results, TrialRecord
+from harness.task import TASKS, Figure
+from reports.figures import count, printed
+from reports.frontier import comparisons, headline, throughput
+from reports.text import markdown
+from reports.verdict import is_clean, verdict
+
+LIMIT = 60_000  # bytes; GitHub refuses comments above 64 KiB
+
+
+def to_markdown(results: Results, limit: int = LIMIT) -> str:
+    """Verdict, then one table a task; rows are left out, and counted, beyond `limit` bytes."""
+    rows = max(1, len(results.trials))
+    while len((text := _document(results, rows)).encode()) > limit and rows > 1:
+        rows //= 2
+    return text
+
+
+def _document(results: Results, rows: int) -> str:
+    mark = "✅" if is_clean(results) else "⚠️"
+    run = results.run
+    revision = f", revision `{run.git_revision[:12]}`" if run.git_revision else ""
+    dirty = " with local changes" if run.git_dirty else ""
+    parts = [
+        f"{mark} **{markdown(results.suite)}**: {verdict(results)}",
+        *_tables(results, rows),
+        *_problems(results, rows),
+        f"Run {markdown(run.id)}, started {markdown(run.started)}, profile {markdown(run.profile)}{revision}"
+        f"{dirty}. ◆ marks the Pareto frontier of accuracy and throughput. "
+        "Brackets are 95% intervals.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _tables(results: Results, rows: int) -> Iterable[str]:
+    frontier = {
+        point.trial.id
+        for comparison in comparisons(results)
+        for point in comparison.points
+        if point.standing == "frontier"
+    }
+    for task in TASKS:
+        trials = [trial for trial in results.trials if trial.task == task]
+        if not trials:
+            continue
+        lines = [
+            f"### {task.capitalize()}",
+            "",
+            "| | Benchmark | Variant | Metric | Accuracy | Throughput | Latency p50 | Parameters | Status |",
+            "|---|---|---|---|---|---|---|---|---|",
+            *(_row(trial, trial.id in frontier) for trial in trials[:rows]),
+        ]
+        if len(trials) > rows:
+            lines += ["", f"{len(trials) - rows} more trials are in `results.csv`."]
+        yield "\n".join(lines)
+
+
+def _row(trial: TrialRecord, on_frontier: bool) -> str:
+    first = headline(trial)
+    name, accuracy = first if first else ("", None)
+    single = trial.speed.get("single-stream")
+    doubt = " (not valid)" if "offline" in trial.speed and not trial.speed["offline"].valid else ""
+    cells = [
+        "◆" if on_frontier else "",
+        markdown(trial.benchmark),
+        markdown(trial.variant),
+        markdown(name),
+        _figure(accuracy, "not scored"),
+        _figure(throughput(trial), "not measured") + doubt,
+        _figure(
+            single.latency.get("p50") if single else None, "too few queries" if single else "not measured"
+        ),
+        "" if trial.cost.parameters is None else count(trial.cost.parameters, ""),
+        trial.status,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _problems(results: Results, rows: int) -> Iterable[str]:
+    lines = [
+        f"- **{trial.status}** {markdown(trial.benchmark)} / {markdown(trial.variant)}: "
+        f"{markdown(trial.reason or 'no reason recorded', 160)}"
+        for trial in results.trials
+        if trial.status != "complete"
+    ]
+    lines += [
+        f"- **skipped** {markdown(each.benchmark)}: {markdown(each.reason, 160)}" for each in results.skipped
+    ]
+    if len(lines) > rows:
+        lines = [*lines[:rows], f"- and {len(lines) - rows} more"]
+    if lines:
+        yield "\n".join(lines)
+
+
+def _figure(figure: Figure | None, missing: str) -> str:
+    # Brackets alone are no link in Markdown, and the rest is digits; only the unit is of unknown origin.
+    if figure is None:
+        return missing
+    shown = printed(figure)
+    quantity = f"{shown.value} {shown.interval}".strip()
+    return f"{quantity} {markdown(shown.unit, 20)}, n={shown.n}"
+
+
+def trial_to_markdown(trial: TrialRecord, limit: int) -> str:
+    """One trial: its state and every figure with interval, unit, n and signature."""
+    lines = [f"**{markdown(trial.benchmark)} / {markdown(trial.variant)}**: {trial.status}"]
+    if trial.reason:
+        lines[0] += f": {markdown(trial.reason, 400)}"
+    lines += ["", "| Figure | Value [95% interval] | Signature |", "|---|---|---|"]
+    for name, figure in _figures(trial):
+        row = f"| {markdown(name)} | {_figure(figure, '')} | {markdown(figure.signature, 200)} |"
+        if sum(map(len, lines)) + len(lines) + len(row) > limit:
+            break
+        lines.append(row)
+    return "\n".join(lines) + "\n"
+
+
+def _figures(trial: TrialRecord) -> Iterable[tuple[str, Figure]]:
+    yield from trial.metrics.items()
+    for scenario_name, scenario in trial.speed.items():
+        if scenario.throughput:
+            yield f"{scenario_name} throughput", scenario.throughput
+        for percentile, latency in scenario.latency.items():
+            if latency:
+                yield f"{scenario_name} latency {percentile}", latency
+    for name, figure in trial.phases.items():
+        yield f"phase {name}", figure

@@ -1,0 +1,334 @@
+"""Reports say what results.json says, whatever is in it, in forms that independent parsers accept."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from sample_results import HOSTILE, LONG, document, results, trial
+
+from harness.errors import UsageError
+from harness.results import Results, to_json
+from harness.task import Figure
+from reports import write_reports
+from reports.charts import chart, save
+from reports.figures import count, printed
+from reports.frontier import comparisons, pareto
+from reports.html import to_html
+from reports.markdown import to_markdown
+from reports.table import to_csv
+from reports.text import display
+from reports.verdict import verdict
+
+VOID = {"meta", "br", "img", "link", "hr", "input"}  # HTML elements without an end tag, of those we might use
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return to_html(results())
+
+
+class Page(HTMLParser):
+    """Elements, attributes and visible text; fails on unbalanced tags."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.scripts: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        place = self.open[-1] if self.open else ""
+        (self.scripts if place == "script" else self.text).append(data if place != "style" else "")
+
+
+# Figures
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "unit", "expected"),
+    [
+        (0.4123, 0.3871, 0.4362, "fraction", "0.412 [0.387, 0.436] fraction, n=9"),
+        (31.42, 29.8, 33.04, "0–100", "31.4 [29.8, 33.0] 0–100, n=9"),
+        (12345.6, 12001, 12690, "samples/s", "12\u202f346 [12\u202f001, 12\u202f690] samples/s, n=9"),
+        (0.00833, 0.0079, 0.0087, "s", "8.33 [7.90, 8.70] ms, n=9"),
+        (0.0000333, 0.000033, 0.000034, "s", "33.30 [33.00, 34.00] µs, n=9"),
+        (1.0, 1.0, 1.0, "fraction", "1.000 [1.000, 1.000] fraction, n=9"),
+        (-0.5, -0.6, -0.4, "x", "−0.50 [−0.60, −0.40] x, n=9"),
+        (0.25, None, None, "fraction", "0.2500 [no interval] fraction, n=9"),
+        (None, None, None, "fraction", "undefined fraction, n=9"),
+        (float("nan"), None, None, "fraction", "undefined fraction, n=9"),
+    ],
+)
+def test_figures_are_rounded_to_what_their_interval_supports(
+    value: float | None, low: float | None, high: float | None, unit: str, expected: str
+) -> None:
+    assert str(printed(Figure(value, low, high, 9, unit, ""))) == expected
+
+
+@given(st.floats(-1e9, 1e9), st.floats(1e-7, 1e6))
+def test_a_printed_bound_is_within_a_twentieth_of_the_half_width(value: float, half: float) -> None:
+    shown = printed(Figure(value, value - half, value + half, 1, "x", ""))
+    low, high = (float(b) for b in re.sub("[\u202f\\[\\]]", "", shown.interval).replace("−", "-").split(","))
+    tolerance = max(0.051 * half, 0.51 if half >= 10 else 0.51e-6) + 1e-6
+    assert low == pytest.approx(value - half, abs=tolerance)
+    assert high == pytest.approx(value + half, abs=tolerance)
+
+
+def test_counts_carry_prefix_and_unit() -> None:
+    assert count(590_123, "parameters") == "590 k parameters"
+    assert count(48e6, "B at peak") == "48.0 MB at peak"
+    assert count(999, "parameters") == "999 parameters"
+
+
+def test_invisible_characters_become_visible_and_long_texts_short() -> None:
+    assert display("a\u202eb\n\x00\u200f") == "a\\u202eb\\n\\x00\\u200f"
+    assert display("مرحبا नमस्ते 中文 👩\u200d💻") == "مرحبا नमस्ते 中文 👩\u200d💻"
+    assert display(LONG) == "L" * 80 + "… (+9920 characters)"
+
+
+# The frontier
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12))
+def test_the_frontier_equals_brute_force(points: list[tuple[int, int]]) -> None:
+    def dominated(p: tuple[int, int]) -> bool:
+        return any(q[0] >= p[0] and q[1] >= p[1] and q != p for q in points)
+
+    assert pareto(points) == [not dominated(p) for p in points]
+
+
+def test_only_complete_and_validly_timed_trials_are_ranked() -> None:
+    (detection,) = (each for each in comparisons(results()) if each.task == "detection")
+    assert {point.trial.variant: point.standing for point in detection.points} == {
+        "yolo": "frontier",
+        "ssd-b8": "frontier",
+        "faster": "dominated",
+        "throttled": "unranked",  # would dominate all, but its timing is not valid
+        HOSTILE: "unranked",  # partial
+    }
+
+
+@pytest.mark.parametrize("difference", ["fingerprint", "signature", "hardware"])
+def test_what_is_not_comparable_is_not_in_one_chart(difference: str) -> None:
+    content = document()
+    yolo = next(each for each in content["trials"] if each["variant"] == "yolo")
+    if difference == "fingerprint":
+        yolo["dataset"] = {**yolo["dataset"], "fingerprint": "other"}
+    elif difference == "signature":
+        yolo["metrics"]["ap50"]["signature"] = "v2"
+    else:
+        content["environments"]["env2"] = {**content["environments"]["env1"], "cpu": "Other CPU"}
+        yolo["speed"]["offline"]["environment"] = "env2"
+    charts = [each for each in comparisons(Results.model_validate(content)) if each.task == "detection"]
+    assert sorted(len(each.points) for each in charts) == [1, 4]
+
+
+def test_the_verdict_counts_every_state() -> None:
+    assert verdict(results()) == (
+        "7 of 9 trials complete, 1 partial, 1 failed; 1 benchmark skipped; 2 speed measurements not valid"
+    )
+
+
+# CSV
+
+
+def test_csv_read_back_by_pandas_equals_the_results() -> None:
+    frame = pd.read_csv(io.StringIO(to_csv(results())), keep_default_na=False, na_values=[""])
+    rows = 0
+    for each in results().trials:
+        mine = frame[frame.trial == each.id].set_index(["kind", "name"])
+        assert set(mine.variant) == {each.variant}
+        assert set(mine.status) == {each.status}
+        for name, figure in each.metrics.items():
+            row = mine.loc[("accuracy", name)]
+            shown = [None if pd.isna(row[field]) else row[field] for field in ("value", "low", "high")]
+            assert shown == [figure.value, figure.low, figure.high]
+            assert (row.n, row.unit, row.signature) == (figure.n, figure.unit, figure.signature)
+        for name, scenario in each.speed.items():
+            if scenario.throughput:
+                row = mine.loc[("speed", f"{name}/throughput")]
+                assert row.value == scenario.throughput.value
+                assert row.valid == scenario.valid
+        rows += len(mine)
+    assert rows == len(frame)
+    assert set(frame.kind.dropna()) == {"accuracy", "speed", "phases", "cost"}
+
+
+def test_a_trial_without_figures_keeps_a_row() -> None:
+    content = document()
+    content["trials"] = [trial("detection", "lost", status="failed", cost={})]
+    frame = pd.read_csv(io.StringIO(to_csv(Results.model_validate(content))))
+    assert list(frame.status) == ["failed"]
+
+
+# Markdown
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """Table → row → cell texts, as a GFM parser sees them."""
+    found: list[list[list[str]]] = []
+    for token in (tokens := MarkdownIt("commonmark").enable("table").parse(text)):
+        if token.type == "table_open":
+            found.append([])
+        elif token.type == "tr_open":
+            found[-1].append([])
+        elif token.type == "inline" and found and token.level >= 4 and tokens:
+            found[-1][-1].append("".join(child.content for child in token.children or []))
+    return found
+
+
+def test_markdown_tables_have_a_row_a_trial_and_equal_columns() -> None:
+    found = tables(to_markdown(results()))
+    assert [len(table) - 1 for table in found] == [2, 5, 2]
+    assert {len(row) for table in found for row in table} == {9}
+    assert found[1][1][2:5] == ["yolo", "ap50", "0.412 [0.392, 0.432] 0–1, n=300"]
+
+
+def test_hostile_names_are_text_in_markdown() -> None:
+    text = to_markdown(results())
+    rendered = MarkdownIt("commonmark").enable("table").render(text)
+    assert display(HOSTILE) in html.unescape(rendered)
+    assert "<script" not in rendered
+    assert "<a " not in rendered
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    assert not {"html_block", "html_inline"} & {
+        each.type for token in tokens for each in [token, *(token.children or [])]
+    }
+
+
+def test_the_verdict_is_the_first_line_of_the_summary() -> None:
+    assert verdict(results()) in to_markdown(results()).splitlines()[0]
+
+
+def test_a_large_run_is_cut_to_what_github_takes() -> None:
+    content = document()
+    content["trials"] = [
+        trial("detection", f"{number} {HOSTILE}", status="failed", reason=LONG) for number in range(2000)
+    ]
+    text = to_markdown(Results.model_validate(content))
+    assert len(text.encode()) <= 60_000
+    assert "0 of 2000 trials complete" in text
+    assert "more trials are in" in text
+
+
+# HTML
+
+
+def test_the_page_is_balanced_loads_nothing_and_is_small(page: str) -> None:
+    parsed = Page(page)
+    assert len(page.encode()) < 5_000_000
+    for tag, attributes in parsed.elements:
+        assert tag not in {"link", "iframe", "object", "embed", "base"}
+        assert "src" not in attributes
+        assert (attributes.get("href") or "#").startswith("#")
+        assert not any(name.startswith("on") for name in attributes)
+    assert "@import" not in page.split("</style>")[0]
+    policy = next(each["content"] for tag, each in parsed.elements if "http-equiv" in each)
+    assert policy and policy.startswith("default-src 'none'")
+
+
+def test_hostile_names_are_text_in_the_page(page: str) -> None:
+    parsed = Page(page)
+    assert sum(tag == "script" for tag, _ in parsed.elements) == 3  # charts, library, our own
+    assert any(display(HOSTILE) in text for text in parsed.text)
+    assert "\u202e" not in page
+    assert LONG not in page
+    embedded = next(text for text in parsed.scripts if text.startswith("["))
+    assert "<" not in embedded
+    assert "alert('x')" in json.dumps(json.loads(embedded))
+
+
+def test_the_page_shows_every_trial_and_figure_with_its_interval(page: str) -> None:
+    text = " ".join(" ".join(Page(page).text).split())
+    for each in results().trials:
+        assert display(each.variant) in " ".join(Page(page).text)
+        for figure in each.metrics.values():
+            shown = printed(figure)
+            assert " ".join(part for part in (shown.value, shown.interval) if part) in text
+    assert "undefined" in text
+    assert "fcn-8s (miou undefined)" in text
+    assert "git checkout 0123456789abcdef0123456789abcdef01234567" in text
+
+
+def test_links_lead_somewhere(page: str) -> None:
+    parsed = Page(page)
+    ids = [each["id"] for _, each in parsed.elements if "id" in each]
+    assert len(ids) == len(set(ids))
+    targets = {each["href"][1:] for tag, each in parsed.elements if tag == "a" and each.get("href")}
+    assert targets <= set(ids)
+
+
+def test_a_run_without_trials_still_has_a_page() -> None:
+    content = document() | {"trials": [], "skipped": [], "claims": []}
+    assert "0 of 0 trials complete" in " ".join(Page(to_html(Results.model_validate(content))).text)
+
+
+# Charts and files
+
+
+def test_a_chart_draws_each_point_with_both_intervals() -> None:
+    detection = comparisons(results())[1]
+    (data,) = {json.dumps(rows, sort_keys=True) for rows in _data(chart(detection))}
+    rows = json.loads(data)
+    assert [(row["x"], row["y"]) for row in rows[:2]] == [(320, 0.412), (141, 0.520)]
+    assert all(
+        row["x_low"] < row["x"] < row["x_high"] and row["y_low"] < row["y"] < row["y_high"] for row in rows
+    )
+
+
+def _data(specification: dict) -> list[list[dict]]:
+    nodes = [specification, *specification["layer"]]
+    return [node["data"]["values"] for node in nodes if "values" in node.get("data", {})] + list(
+        specification.get("datasets", {}).values()
+    )
+
+
+def test_a_chart_is_saved_as_picture(tmp_path: Path) -> None:
+    detection = comparisons(results())[1]
+    save(detection, tmp_path / "chart.png")
+    save(detection, tmp_path / "chart.svg")
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+    drawing = (tmp_path / "chart.svg").read_text()
+    assert drawing.count('aria-roledescription="point"') == len(detection.points)
+    assert drawing.count('aria-roledescription="rule mark"') == 2 * len(detection.points)
+    with pytest.raises(ValueError, match=r"\.png or \.svg"):
+        save(detection, tmp_path / "chart.bmp")
+
+
+def test_write_reports_writes_three_files_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(to_json(results()))
+    assert write_reports(tmp_path) == tmp_path / "report" / "index.html"
+    assert {file.name for file in (tmp_path / "report").iterdir()} == {
+        "index.html",
+        "summary.md",
+        "results.csv",
+    }
+    assert write_reports(tmp_path, tmp_path / "elsewhere").parent == tmp_path / "elsewhere"
+
+
+def test_a_folder_without_results_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is it a run directory"):
+        write_reports(tmp_path)
+    assert list(tmp_path.iterdir()) == []
