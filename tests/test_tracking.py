@@ -17,6 +17,7 @@ from harness.errors import InfrastructureError, UsageError
 from harness.results import Results, to_json
 from harness.tracking import SyncOutcome, default_tracking_uri, sync, ui_command
 from harness.tracking.entries import key, metrics_of, params_of
+from harness.tracking.tracking_store import mlflow_environment
 
 
 def write_run(folder: Path, content: dict | None = None) -> Path:
@@ -154,9 +155,17 @@ def test_an_interrupted_sync_is_completed_without_doubles(
     assert sync(run, uri).unchanged == 10
 
 
-def test_nothing_is_printed(store: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    sync(write_run(store / "quickstart-4", document("run-quiet")), default_tracking_uri(store / "quickstart"))
-    assert capfd.readouterr().out == ""
+def test_the_client_is_fast_to_fail_and_quiet_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mlflow import environment_variables as mlflow_reads
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+    with mlflow_environment():
+        assert mlflow_reads.MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 77
+        assert mlflow_reads.MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() == 2
+        assert mlflow_reads.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.get() is True
+    assert mlflow_reads.MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() != 2
 
 
 def test_a_server_that_is_down_fails_fast_with_one_line(tmp_path: Path) -> None:
