@@ -192,7 +192,7 @@ def sha256(path: Path) -> str:
 def save(checkpoint: Checkpoint, path: Path) -> str:
     """Write atomically, floating-point tensors as fp16; returns the file's SHA-256."""
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save as serialise
 
     tensors = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous().cpu()
@@ -208,9 +208,23 @@ def save(checkpoint: Checkpoint, path: Path) -> str:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, temporary, metadata=metadata)
+    temporary.write_bytes(_reproducible(serialise(tensors, metadata)))
     temporary.replace(path)
     return sha256(path)
+
+
+def _reproducible(content: bytes) -> bytes:
+    """The same file with sorted metadata: safetensors writes it in an order that differs from call to call.
+
+    Layout: length of the header (8 bytes, little-endian), header (JSON, padded to 8 bytes), data; offsets
+    count from the start of the data.
+    """
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def load(path: Path) -> Checkpoint:

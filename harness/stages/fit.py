@@ -156,10 +156,11 @@ class Fit:
             state.best_value = reached
             state.best = {name: tensor.clone() for name, tensor in self.adapter.module.state_dict().items()}
         state.wall_seconds, state.cpu_seconds = clock.read()
-        state.history.append(
-            {"step": state.step, "loss": round(loss, 5), headline: round(reached, 5)}
-            | {"wall_seconds": round(state.wall_seconds, 1), "cpu_seconds": round(state.cpu_seconds, 1)}
-        )
+        entry = {"step": state.step, "loss": round(loss, 5)}
+        if value is not None:
+            entry[headline] = round(value, 5)
+        seconds = {"wall_seconds": state.wall_seconds, "cpu_seconds": state.cpu_seconds}
+        state.history.append(entry | {name: round(spent, 1) for name, spent in seconds.items()})
         mark = " (best)" if better else ""
         self.report(f"step {state.step}/{self.recipe.steps}  loss {loss:.3f}  {headline} {reached:.4f}{mark}")
 

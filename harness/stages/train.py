@@ -128,10 +128,10 @@ def _write_document(path: Path, recipe: Recipe, provenance: Provenance) -> None:
     """The recipe and its provenance; a recipe that is there already keeps its text, comments included."""
     text = yaml.safe_dump({"recipe": recipe.model_dump()}, sort_keys=False, allow_unicode=True)
     if path.exists() and checkpoints.read_recipe(path) == recipe:
-        kept = path.read_text().split("\nprovenance:\n")[0].rstrip() + "\n"
+        kept = path.read_text(encoding="utf-8").split("\nprovenance:\n")[0].rstrip() + "\n"
         if "recipe" in (yaml.safe_load(kept) or {}):
             text = kept
     figures = yaml.safe_dump({"provenance": provenance.model_dump()}, sort_keys=False, allow_unicode=True)
     temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(f"{text}\n{figures}")
+    temporary.write_text(f"{text}\n{figures}", encoding="utf-8")
     temporary.replace(path)
