@@ -33,7 +33,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 class AdapterOptions(BaseModel):
     """What a suite may set under an adapter's `options`; subclasses add fields."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

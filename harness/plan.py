@@ -134,6 +134,7 @@ def plan(loaded: LoadedSuite, only: str | None = None, limit: int | None = None)
             for position, label in enumerate(entry.adapters)
             for found in variants_of(loaded, name, position, label, use.task)
         ]
+        _refuse_repeats(loaded, name, variants)
         try:
             dataset = use.open()
             size = min(bound for bound in (len(dataset), entry.limit, limit) if bound is not None)
@@ -174,6 +175,14 @@ def _spec(variant: Variant, use: DatasetUse, fingerprint: str, size: int) -> Tri
     )
 
 
+def _refuse_repeats(loaded: LoadedSuite, benchmark: str, variants: list[Variant]) -> None:
+    seen = set()
+    for variant in variants:
+        if variant.name in seen:
+            raise loaded.error(["benchmarks", benchmark, "adapters"], f"'{variant.name}' stands twice")
+        seen.add(variant.name)
+
+
 def _dataset_use(loaded: LoadedSuite, name: str, entry: BenchmarkEntry) -> DatasetUse:
     suite = loaded.suite
     keys: Keys = ["benchmarks", name]
@@ -192,27 +201,36 @@ def _dataset_use(loaded: LoadedSuite, name: str, entry: BenchmarkEntry) -> Datas
     if task not in cls.tasks:
         raise loaded.error([*keys, "task"], unknown(f"task of '{registered}'", task, cls.tasks))
     where = ["datasets", entry.dataset, "options"]
-    try:
-        given = expand_variables(defined.options) if defined else {}
-    except UsageError as error:
-        raise loaded.error(where, str(error)) from error
-    options = complete_options(loaded, where, cls.Options, _rooted(loaded, cls.Options, given))
+    given = _expanded(loaded, where, defined.options) if defined else {}
+    options = complete_options(loaded, where, cls.Options, _rooted(loaded, where, cls.Options, given))
     return DatasetUse(registered, options, entry.split, task)
 
 
-def _rooted(loaded: LoadedSuite, model: type[BaseModel], options: dict[str, Any]) -> dict[str, Any]:
+def _expanded(loaded: LoadedSuite, keys: Keys, value: Any) -> Any:
+    try:
+        return expand_variables(value)
+    except UsageError as error:
+        raise loaded.error(keys, str(error)) from error
+
+
+def _rooted(
+    loaded: LoadedSuite, keys: Keys, model: type[BaseModel], options: dict[str, Any]
+) -> dict[str, Any]:
     """Relative paths start from `data_root`, and may not leave it."""
     if loaded.suite.data_root is None:
         return options
-    root = (loaded.path.parent / expand_variables(loaded.suite.data_root)).resolve()
+    at: Keys = ["data_root"]
+    root = (loaded.folder(at) / _expanded(loaded, at, loaded.suite.data_root)).resolve()
     rooted = dict(options)
     for key, value in options.items():
         field = model.model_fields.get(key)
         if field is None or Path not in {field.annotation, *typing.get_args(field.annotation)}:
             continue
+        if not isinstance(value, str):
+            continue  # null is allowed or not, anything else is not: the option's own check says so
         path = (root / value).resolve()
         if not path.is_relative_to(root):
-            raise loaded.error(["data_root"], f"path '{value}' of option '{key}' leaves the data root")
+            raise loaded.error([*keys, key], f"path '{value}' leaves the data root {root}")
         rooted[key] = str(path)
     return rooted
 

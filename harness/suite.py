@@ -29,7 +29,8 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # names become folder names and MLf
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # strict: YAML has types, so that '16' or `true` for a batch size is a mistake, not a number.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class DatasetEntry(_Strict):
@@ -96,7 +97,7 @@ class Suite(_Strict):
     @classmethod
     def _names(cls, entries: dict[str, Any]) -> dict[str, Any]:
         for name in entries:
-            if not re.match(NAME, name):
+            if not re.fullmatch(NAME, name):
                 raise ValueError(f"'{name}' is no name: letters, digits, '.', '_' and '-', 64 at most")
         return entries
 
@@ -111,8 +112,17 @@ class LoadedSuite:
 
     def error(self, keys: Keys, message: str) -> UsageError:
         """An error at a key path, with the file and line that are nearest to it."""
-        source = max(self._sources, key=lambda source: source.depth(keys))
-        return UsageError(f"{source.where(keys)}: {'.'.join(map(str, keys))}: {message}")
+        where = _nearest(self._sources, keys).where(keys)
+        return UsageError(f"{where}: {'.'.join(map(str, keys))}: {message}")
+
+    def folder(self, keys: Keys) -> Path:
+        """Where relative paths at a key path start from: the folder of the file that they stand in."""
+        return _nearest(self._sources, keys).path.parent
+
+
+def _nearest(sources: Sequence[Source], keys: Keys) -> Source:
+    """The file that has most of a key path, the including one first."""
+    return max(sources, key=lambda source: source.depth(keys))
 
 
 def shipped_suites() -> dict[str, Path]:
@@ -145,12 +155,14 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> LoadedSuite:
         UsageError: one message naming the file, the line, the key, what was expected, the nearest name.
     """
     sources = _read_with_includes(path, ())
-    document = dict(sources[0].document)
-    for override in overrides:
-        _apply(document, override)
-    suite = _validate(document, sources[0])
+    suite = _validate(sources[0].document, sources[:1])
     for source in sources[1:]:
-        suite = _merge(suite, _validate(source.document, source), source)
+        suite = _merge(suite, _validate(source.document, [source]), source)
+    if overrides:
+        document = suite.model_dump(exclude_unset=True)
+        for override in overrides:
+            _apply(document, override)
+        suite = _validate(document, sources)
     return LoadedSuite(suite, path, sources)
 
 
@@ -161,10 +173,10 @@ def _read_with_includes(path: Path, including: tuple[Path, ...]) -> list[Source]
     source = read_source(path)
     sources = [source]
     included = source.document.get("include", [])
-    for name in included if isinstance(included, list) else []:
+    for position, name in enumerate(included if isinstance(included, list) else []):
         target = path.parent / str(name)
         if not target.is_file():
-            raise UsageError(f"{source.where(['include'])}: include: {name}: no such file")
+            raise UsageError(f"{source.where(['include', position])}: include: {name}: no such file")
         known = {known.path.resolve() for known in sources}
         sources += [
             found
@@ -174,20 +186,25 @@ def _read_with_includes(path: Path, including: tuple[Path, ...]) -> list[Source]
     return sources
 
 
-def _validate(document: dict[str, Any], source: Source) -> Suite:
+def _validate(document: dict[str, Any], sources: Sequence[Source]) -> Suite:
     try:
         return Suite.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        keys = _keys(first["loc"], document)
+        found = [(_keys(detail["loc"], document), detail) for detail in error.errors()]
+        place = found[0][0]
+        # Where a value or a list of values may stand, both are complained of: the element says most.
+        same = [(keys, detail) for keys, detail in found if keys[: len(place)] == place]
+        keys, first = max(same, key=lambda pair: len(pair[0]))
         name = ".".join(map(str, keys)) or "suite"
         if first["type"] == "extra_forbidden":
             message = unknown("key", str(keys[-1]), _fields(Suite, keys[:-1]))
         elif first["type"] == "missing":
             message = "this key is needed"
+        elif first["type"] == "literal_error" and isinstance(first["input"], str):
+            message = unknown("value", first["input"], re.findall(r"'([^']*)'", first["ctx"]["expected"]))
         else:
             message = f"{first['msg'].removeprefix('Value error, ')} (got {first['input']!r})"
-        raise UsageError(f"{source.where(keys)}: {name}: {message}") from error
+        raise UsageError(f"{_nearest(sources, keys).where(keys)}: {name}: {message}") from error
 
 
 def _keys(location: Sequence[str | int], document: object) -> list[str | int]:
@@ -211,14 +228,19 @@ def _fields(model: Any, keys: Keys) -> list[str]:
             model = model.model_fields[str(key)].annotation
         elif typing.get_origin(model) is dict:
             model = typing.get_args(model)[1]
-    if typing.get_origin(model) is dict:
-        model = typing.get_args(model)[1]
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
 
 
 def _merge(suite: Suite, other: Suite, source: Source) -> Suite:
-    """Entries of an included suite beside the including one's; a name defined twice is an error."""
-    merged: dict[str, dict[str, Any]] = {}
+    """Entries of an included suite beside the including one's; a name defined twice is an error.
+
+    `data_root` and `speed` are the including suite's where it sets them.
+    """
+    merged: dict[str, Any] = {
+        key: getattr(other, key)
+        for key in ("data_root", "speed")
+        if key in other.model_fields_set and key not in suite.model_fields_set
+    }
     for section in ("datasets", "adapters", "benchmarks"):
         mine, theirs = getattr(suite, section), getattr(other, section)
         for name in mine.keys() & theirs.keys():
@@ -240,10 +262,12 @@ def _apply(document: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         raise UsageError(f"--set {override}: the value is not YAML: {error}") from error
     *parents, last = key.split(".")
+    if key.partition(".")[0] == "include":
+        raise UsageError(f"--set {override}: includes are read before anything is set")
     place = document
-    for parent in parents:
+    for depth, parent in enumerate(parents):
         inner = place.get(parent)
-        if inner is None and place is document and parent in Suite.model_fields:
+        if inner is None and parent in _fields(Suite, parents[:depth]):
             inner = {}
         if not isinstance(inner, dict):
             close = difflib.get_close_matches(parent, list(place), n=1)

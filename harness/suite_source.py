@@ -11,6 +11,8 @@ import yaml
 
 from harness.errors import UsageError
 
+_KEY_TAGS = {"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"}
+
 
 @dataclass(frozen=True)
 class Source:
@@ -50,7 +52,7 @@ def read_source(path: Path) -> Source:
     """Read a YAML mapping safely.
 
     Raises:
-        UsageError: unreadable, not YAML (with line), a duplicate key (with line), or not a mapping.
+        UsageError: unreadable, not YAML, a key that stands twice or is no text, or not a mapping; with line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -63,23 +65,40 @@ def read_source(path: Path) -> Source:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise UsageError(f"{path}:{line}: malformed YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UsageError(f"{path}:{line}: malformed YAML: {error.reason}") from error
+    except (ValueError, RecursionError) as error:  # a date such as 2024-13-45; brackets without end
         raise UsageError(f"{path}: malformed YAML: {error}") from error
     if not isinstance(document, dict) or not isinstance(root, yaml.MappingNode):
         raise UsageError(f"{path}:1: expected a mapping with the keys name, adapters, benchmarks")
-    _refuse_duplicates(root, path)
+    _check(root, path, (), set())
     return Source(path, document, root)
 
 
-def _refuse_duplicates(node: yaml.Node, path: Path) -> None:
-    """YAML keeps the last of two equal keys silently; a suite must not."""
+def _check(node: yaml.Node, path: Path, above: tuple[yaml.Node, ...], checked: set[yaml.Node]) -> None:
+    """Refuse what YAML allows and a suite must not.
+
+    Of two equal keys YAML keeps the last silently, `no:` and `1:` are no text, and an alias may stand for a
+    node that contains it. A node with many aliases is checked once.
+    """
+    line = node.start_mark.line + 1
+    if node in above:
+        raise UsageError(f"{path}:{line}: an alias refers to what it is part of")
+    if node in checked:
+        return
+    checked.add(node)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.tag not in _KEY_TAGS:
+                kind = key.tag.rpartition(":")[2]
+                raise UsageError(f"{path}:{line}: key {key.value} is read as {kind}, not as text: quote it")
             if key.value in seen:
-                raise UsageError(f"{path}:{key.start_mark.line + 1}: key '{key.value}' stands twice")
+                raise UsageError(f"{path}:{line}: key '{key.value}' stands twice")
             seen.add(key.value)
-            _refuse_duplicates(value, path)
+            _check(value, path, (*above, node), checked)
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _refuse_duplicates(item, path)
+            _check(item, path, (*above, node), checked)

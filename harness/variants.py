@@ -52,6 +52,9 @@ def variants_of(
     reference = _checkpoint(loaded, entry, keys)
     fixed = reference.recipe.options if reference and reference.recipe else {}
     axes = _axes(entry, cls.Options)
+    for key, axis in axes.items():
+        if not axis or any(value in axis[:position] for position, value in enumerate(axis)):
+            raise loaded.error([*keys, *key.split(".")], f"a matrix needs distinct values (got {axis})")
     for combination in itertools.product(*axes.values()):
         values = dict(zip(axes, combination, strict=True))
         changed = [f"{key}={value}" for key, value in values.items() if len(axes[key]) > 1]
@@ -98,7 +101,7 @@ def _checkpoint(loaded: LoadedSuite, entry: AdapterEntry, keys: Keys) -> Checkpo
     if entry.checkpoint is None:
         return None
     try:
-        return resolve(entry.checkpoint, entry.adapter, loaded.path.parent)
+        return resolve(entry.checkpoint, entry.adapter, loaded.folder([*keys, "checkpoint"]))
     except UsageError as error:
         raise loaded.error([*keys, "checkpoint"], str(error)) from error
 
@@ -115,7 +118,8 @@ def complete_options(
         return model(**given).model_dump(mode="json")
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else ""
+        place = [*keys, *first["loc"][:1]]
         if first["type"] == "extra_forbidden":
-            raise loaded.error([*keys, name], unknown("option", name, model.model_fields)) from error
-        raise loaded.error([*keys, name], f"{first['msg']} (got {first['input']!r})") from error
+            raise loaded.error(place, unknown("option", str(place[-1]), model.model_fields)) from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise loaded.error(place, f"{message} (got {first['input']!r})") from error

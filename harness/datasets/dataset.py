@@ -18,7 +18,7 @@ Split = Literal["train", "validation", "test"]
 class DatasetOptions(BaseModel):
     """What a suite may set for a data set; subclasses add fields."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Dataset(ABC):
