@@ -24,46 +24,60 @@ def code_version(module: str) -> str:
     Taken from the syntax tree without docstrings, so that comments and layout do not count.
     """
     package = module.partition(".")[0]
-    pending, trees = [module], {}
+    pending: list[str] = [module]
+    code: dict[str, str] = {}
     while pending:
         name = pending.pop()
-        if name in trees:
+        path = _source_file(name)
+        if name in code or path is None:
             continue
-        spec = find_spec(name)
-        if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-            continue
-        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-        trees[name] = _shape(tree)
-        pending += [found for found in _imports(tree, name) if found.partition(".")[0] == package]
-    return content_id(trees)
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        parent = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        pending += [found for found in _imports(tree, parent) if found.partition(".")[0] == package]
+        code[name] = _without_docstrings(tree)
+    return content_id(code)
 
 
-def _shape(tree: ast.Module) -> str:
+def _source_file(name: str) -> Path | None:
+    """Where a module's source is; None for what is no module (`a.b` may be a name in a) or has none.
+
+    Only the top-level name is looked up: to find `a.b.c`, `find_spec` would import a.b and all it imports.
+    """
+    package, _, rest = name.partition(".")
+    spec = find_spec(package)
+    if spec is None:
+        return None
+    if not rest:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    for folder in spec.submodule_search_locations or ():
+        stem = Path(folder, *rest.split("."))
+        for candidate in (stem.with_suffix(".py"), stem / "__init__.py"):
+            if candidate.is_file():
+                return candidate
+    return None
+
+
+def _without_docstrings(tree: ast.Module) -> str:
     for node in ast.walk(tree):
         if (
-            isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
             and ast.get_docstring(node) is not None
         ):
             node.body = node.body[1:]
-    return ast.dump(tree)
+    return ast.unparse(tree)  # rather than ast.dump, whose form differs between versions of Python
 
 
-def _imports(tree: ast.Module, module: str) -> list[str]:
-    """Names that may be modules; `from a import b` may mean the module a.b or a name in a."""
+def _imports(tree: ast.Module, package: str) -> list[str]:
+    """Names that may be modules; `from a import b` may mean the module a.b or a name in a.
+
+    Relative imports start from `package`.
+    """
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parents = module.split(".")[: -node.level]
-                base = ".".join([*parents, base] if base else parents)
-            found += [base, *(f"{base}.{alias.name}" for alias in node.names if _is_module(base, alias.name))]
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
     return found
-
-
-def _is_module(package: str, name: str) -> bool:
-    spec = find_spec(package)
-    folders = spec.submodule_search_locations if spec else None
-    return any((Path(folder) / f"{name}.py").exists() for folder in folders or ())
