@@ -68,7 +68,8 @@ def latency(percentile: float, latencies: Sequence[float]) -> Figure | None:
     # P(X_(j) ≤ quantile) depends on the binomial distribution of how many of n fall below it.
     below = max(int(binom.ppf(tail, n, p)) - 1, 0)
     above = min(int(binom.ppf(1 - tail, n, p)), n - 1)
-    value = float(ordered[min(int(np.ceil(p * n)) - 1, n - 1)])
+    rank = -(-round(percentile * 1000) * n // 100_000)  # ⌈p·n⌉ in integers: .999 · 7000 is above 6993
+    value = float(ordered[rank - 1])
     return Figure(
         value, float(ordered[below]), float(ordered[above]), n, "s", f"p{percentile:g}|order statistics"
     )
