@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from PIL import Image as PILImage
 
-from harness.task import Detections, Mask, Prediction, TaskName, Translation
+from harness.task import Detections, Image, Mask, Prediction, Sample, TaskName, Translation
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,19 +58,58 @@ def _to_png(mask: Mask) -> bytes:
     return buffer.getvalue()
 
 
-def check(task: TaskName, ids: Sequence[str], predictions: Sequence[object]) -> str | None:
-    """What is wrong with what an adapter returned for a batch; None if nothing."""
+def check(
+    task: TaskName, samples: Sequence[Sample], predictions: Sequence[object], classes: int
+) -> str | None:
+    """What is wrong with what an adapter returned for a batch; None if nothing.
+
+    What passes can be stored and scored: the driver, which does both, never fails for an adapter's fault.
+    """
     expected = {"translation": Translation, "detection": Detections, "segmentation": np.ndarray}[task]
-    if len(predictions) != len(ids):
-        return f"the adapter returned {len(predictions)} predictions for {len(ids)} samples"
-    for sample, prediction in zip(ids, predictions, strict=True):
+    if len(predictions) != len(samples):
+        return f"the adapter returned {len(predictions)} predictions for {len(samples)} samples"
+    for sample, prediction in zip(samples, predictions, strict=True):
         if not isinstance(prediction, expected):
             kind = type(prediction).__name__
-            return f"sample {sample}: the adapter returned {kind}, {task} needs {expected.__name__}"
-        if isinstance(prediction, Detections):
-            sizes = {len(prediction.boxes), len(prediction.scores), len(prediction.labels)}
-            if len(sizes) > 1:
-                return f"sample {sample}: boxes, scores and labels differ in number"
-            if not (np.isfinite(prediction.boxes).all() and np.isfinite(prediction.scores).all()):
-                return f"sample {sample}: boxes or scores are not finite"
+            return f"sample {sample.id}: the adapter returned {kind}, {task} needs {expected.__name__}"
+        if isinstance(prediction, Translation):
+            wrong = _wrong_text(prediction.text)
+        elif isinstance(prediction, Detections):
+            wrong = _wrong_detections(prediction, classes)
+        else:
+            wrong = _wrong_mask(cast(Mask, prediction), cast(Image, sample.input).shape[:2], classes)
+        if wrong:
+            return f"sample {sample.id}: {wrong}"
+    return None
+
+
+def _wrong_text(text: object) -> str | None:
+    if not isinstance(text, str):
+        return f"the text is {type(text).__name__}, not str"
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return "the text has half a surrogate pair, which is no character"
+    return None
+
+
+def _wrong_detections(found: Detections, classes: int) -> str | None:
+    boxes, scores, labels = found.boxes, found.scores, found.labels
+    if not all(isinstance(array, np.ndarray) for array in (boxes, scores, labels)):
+        return "boxes, scores and labels must be NumPy arrays"
+    if boxes.shape != (len(labels), 4) or scores.shape != (len(labels),) or labels.ndim != 1:
+        shapes = f"boxes {boxes.shape}, scores {scores.shape}, labels {labels.shape}"
+        return f"{shapes}: [n, 4], [n] and [n] are needed"
+    if boxes.dtype.kind != "f" or scores.dtype.kind != "f" or labels.dtype.kind not in "iu":
+        return "boxes and scores must be floating-point numbers, labels integers"
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        return "boxes or scores are not finite"
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        return f"labels {labels.min()} to {labels.max()}: the data set has the classes 0 to {classes - 1}"
+    return None
+
+
+def _wrong_mask(mask: Mask, size: tuple[int, ...], classes: int) -> str | None:
+    if mask.dtype != np.uint8 or mask.shape != size:
+        return f"the mask is {mask.dtype} {list(mask.shape)}, uint8 {list(size)} is needed"
+    if mask.size and mask.max() >= classes:
+        return f"the mask has the value {mask.max()}: the data set has the classes 0 to {classes - 1}"
     return None

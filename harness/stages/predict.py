@@ -99,11 +99,10 @@ class Predictor:
         for first in range(start, stop, size):
             samples = [self._input(index) for index in range(first, min(first + size, stop))]
             batch = self.adapter.predict(samples)
-            names = [sample.id for sample in samples]
-            wrong = check(self.trial.spec.task, names, batch)
+            wrong = check(self.trial.spec.task, samples, batch, len(self.dataset.classes))
             if wrong:
                 raise ValueError(wrong)
-            ids += names
+            ids += [sample.id for sample in samples]
             predictions += batch
         return ids, predictions
 
