@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from platformdirs import user_cache_path
@@ -31,6 +31,7 @@ from harness.task import TaskName
 if TYPE_CHECKING:
     import torch
 
+T = TypeVar("T")
 ASSET = "asset:"  # prefix of the tensors that hold bytes (a vocabulary model), not weights
 
 
@@ -122,7 +123,7 @@ def read_recipe(path: Path) -> Recipe:
         UsageError: not there, not YAML, or not a recipe; names the file and the key.
     """
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -249,8 +250,8 @@ def load(path: Path) -> Checkpoint:
             if not name.startswith(ASSET)
         },
         adapter=metadata.get("adapter", ""),
-        options=json.loads(metadata.get("options", "{}")),
-        classes=tuple(json.loads(metadata.get("classes", "[]"))),
+        options=_parsed(path, metadata, "options", {}),
+        classes=tuple(_parsed(path, metadata, "classes", [])),
         assets={
             name.removeprefix(ASSET): tensor.numpy().tobytes()
             for name, tensor in stored.items()
@@ -268,6 +269,17 @@ def _metadata(path: Path) -> dict[str, str]:
             return stream.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise UsageError(f"checkpoint {path}: truncated or not safetensors ({error})") from error
+
+
+def _parsed(path: Path, metadata: Mapping[str, str], key: str, default: T) -> T:
+    """Metadata of ours is JSON; another tool's file may use the same key for something else."""
+    try:
+        value = json.loads(metadata[key]) if key in metadata else default
+    except json.JSONDecodeError:
+        value = None
+    if not isinstance(value, type(default)):
+        raise UsageError(f"checkpoint {path}: its metadata '{key}' is not this harness's: {metadata[key]!r}")
+    return value
 
 
 def load_into(module: torch.nn.Module, checkpoint: Checkpoint, adapter: str) -> None:
