@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UsageError
+from harness.errors import InfrastructureError, UsageError
 from harness.predictions import from_table, to_table
 from harness.task import Prediction, TaskName
 
+_BEFORE_RECORD = {"run.lock", "environments", "trials", "suite.yaml"}  # what a driver killed early leaves
 Range = tuple[int, int]
 """Sample indices [start, stop)."""
 
@@ -89,11 +90,21 @@ class TrialDirectory:
         return gaps
 
     def read(self, task: TaskName) -> Iterator[tuple[str, Prediction]]:
-        """(sample id, prediction) in order of sample, a shard in memory at a time."""
+        """(sample id, prediction) in order of sample, a shard in memory at a time.
+
+        Raises:
+            InfrastructureError: a shard is damaged, by a copy that broke off, say.
+        """
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         for start, stop in self.done():
-            yield from from_table(task, pq.read_table(self.predictions / f"{start:08d}-{stop:08d}.parquet"))
+            path = self.predictions / f"{start:08d}-{stop:08d}.parquet"
+            try:
+                rows = from_table(task, pq.read_table(path))
+            except (pa.ArrowException, OSError) as error:
+                raise InfrastructureError(f"{path}: damaged ({error}); remove it and run again") from error
+            yield from rows
 
     def environments(self) -> list[str]:
         """The machines that made the predictions."""
@@ -116,22 +127,27 @@ class RunDirectory:
         """Hold the directory for this process.
 
         Raises:
-            UsageError: it holds another suite's run or other files, or another process is writing it.
+            UsageError: it holds another suite's run or other files, cannot be written, or another process is
+                writing it.
         """
         here = f"--out {self.path}"
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{here}: is a file, expected a directory")
         record = read_json(self.path / "run.json") if self.path.exists() else None
         if record is None and self.path.exists():
-            foreign = sorted(p.name for p in self.path.iterdir() if not p.name.startswith((".", "run.")))
+            foreign = sorted({path.name for path in self.path.iterdir()} - _BEFORE_RECORD)
             if foreign:
                 raise UsageError(f"{here}: holds other files ({foreign[0]}) and no run; choose another")
         if record is not None and record.get("suite") != suite:
             raise UsageError(
                 f"--out {self.path}: holds a run of suite '{record.get('suite')}', not of '{suite}'"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "run.lock").open("w") as lock:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / "run.lock").open("w")
+        except OSError as error:
+            raise UsageError(f"{here}: cannot be written: {error.strerror}") from error
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
