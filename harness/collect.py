@@ -56,8 +56,10 @@ def _trial(entry: dict[str, Any], directory: TrialDirectory) -> TrialRecord:
     scores = read_json(directory.path / "metrics.json") or {}
     measured = read_json(directory.path / "speed" / "common.json") or {}
     todo = sum(stop - start for start, stop in directory.todo(size))
-    status, reason = _status(size, todo, failures, bool(scores))
-    metrics = _FIGURES.validate_python(scores.get("metrics", {})) if status == "complete" else {}
+    metrics = _FIGURES.validate_python(scores.get("metrics", {}))
+    status, reason = _status(size, todo, failures, metrics.keys() >= set(entry["figures"]))
+    if status != "complete":
+        metrics = {}
     checkpoint = entry["checkpoint"]
     return TrialRecord(
         id=entry["id"],
@@ -76,7 +78,7 @@ def _trial(entry: dict[str, Any], directory: TrialDirectory) -> TrialRecord:
         environments=directory.environments(),
         metrics={name: metrics[name] for name in entry["figures"] if name in metrics},
         per_class=scores.get("per_class", {}) if metrics else {},
-        speed={name: scenario(directory, name) for name in entry["scenarios"] if _timed(directory, name)},
+        speed={name: found for name in entry["scenarios"] if (found := scenario(directory, name))},
         phases={
             phase: speed.mean_duration(seconds, phase)
             for phase, seconds in measured.get("phases", {}).items()
@@ -98,30 +100,31 @@ def _status(size: int, todo: int, failures: list[Failure], scored: bool) -> tupl
     return ("failed" if todo == size else "partial"), reason
 
 
-def _timed(directory: TrialDirectory, name: str) -> bool:
-    return (directory.path / "speed" / f"{name}.json").exists()
-
-
-def scenario(directory: TrialDirectory, name: str) -> Scenario:
-    """Figures of one scenario from its raw measurements."""
+def scenario(directory: TrialDirectory, name: str) -> Scenario | None:
+    """Figures of one scenario from its raw measurements; None where it was not measured."""
     raw = read_json(directory.path / "speed" / f"{name}.json")
-    assert raw is not None
+    if raw is None:
+        return None
     processes = raw["processes"]
     reasons = sorted({reason for process in processes for reason in process["reasons"]})
+    if "error" in raw:
+        reasons.append(raw["error"])
     common = {
         "environment": raw["environment"],
         "profile": raw["settings"]["profile"],
-        "batch_size": processes[0]["batch_size"],
+        "batch_size": raw["batch_size"],
         "threads": raw["settings"]["effective_threads"],
         "processes": len(processes),
         "valid": not reasons,
         "reasons": reasons,
     }
+    if not processes:
+        return Scenario(**common, queries=0, seconds=0.0)
     if name == "offline":
         windows = [[(int(n), float(s)) for n, s in process["windows"]] for process in processes]
         figure = speed.throughput(windows)
         seconds = sum(s for process in windows for _, s in process)
-        queries = round(figure.n / processes[0]["batch_size"])
+        queries = round(figure.n / raw["batch_size"])
         return Scenario(**common, queries=queries, seconds=seconds, throughput=figure)
     latencies = [ns / 1e9 for process in processes for ns in process["latencies_ns"]]
     percentiles = {f"p{p:g}": speed.latency(p, latencies) for p in speed.PERCENTILES}

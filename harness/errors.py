@@ -23,3 +23,8 @@ class InfrastructureError(HarnessError):
     """A worker, node or server failed; never the model's fault and never scored as a wrong answer."""
 
     exit_code = 3
+
+
+def describe(error: BaseException) -> str:
+    """One line for records: the kind of error and its message."""
+    return f"{type(error).__name__}: {error}".replace("\n", " ")[:2000]

@@ -55,9 +55,9 @@ class Scenario(_Record):
     environment: str = Field(description="key into `environments`: the machine that was timed")
     profile: str
     batch_size: int
-    threads: int
+    threads: int = Field(description="0: all cores were asked for, but timing failed")
     processes: int = Field(description="fresh processes timed one after the other")
-    queries: int
+    queries: int = Field(description="0 where timing failed; `reasons` says why")
     seconds: float
     valid: bool
     reasons: list[str] = Field(description="why it is not valid; empty if it is")

@@ -18,13 +18,13 @@ from typing import Any
 import yaml
 
 from harness import environment
-from harness.adapter import ADAPTERS, Runtime
+from harness.adapter import ADAPTERS, Runtime, TrainableAdapter
 from harness.checkpoint import CheckpointRef
 from harness.collect import collect
 from harness.datasets.dataset import Dataset
-from harness.errors import InfrastructureError
+from harness.errors import InfrastructureError, UsageError, describe
 from harness.executors.executor import Executor
-from harness.identity import code_version, content_id
+from harness.identity import code_version
 from harness.metrics.metric import METRICS
 from harness.plan import Plan, Trial, plan
 from harness.progress import RunProgress
@@ -88,15 +88,18 @@ def preflight(trials: Sequence[Trial]) -> None:
     """Load every checkpoint once on the CPU, so that a bad one stops the run before anything is written.
 
     Raises:
-        UsageError: truncated, of another adapter, or of another shape.
+        UsageError: truncated, of another adapter or of another shape; or a trainable adapter has none.
     """
-    seen = set()
-    for trial in trials:
-        if trial.checkpoint is None or trial.missing or (trial.checkpoint.weights, trial.id) in seen:
-            continue
-        seen.add((trial.checkpoint.weights, trial.id))
+    for trial in {trial.id: trial for trial in trials}.values():
         cls = ADAPTERS.get(trial.spec.adapter)
-        cls(cls.Options(**trial.spec.options), Runtime()).load(trial.load_checkpoint())
+        if trial.missing or (trial.checkpoint is None and not issubclass(cls, TrainableAdapter)):
+            continue
+        weights = f" ({trial.checkpoint.weights})" if trial.checkpoint else ""
+        try:
+            cls(cls.Options(**trial.spec.options), Runtime()).load(trial.load_checkpoint())
+        except Exception as error:  # an adapter's own error is the checkpoint's fault as well
+            message = str(error) if isinstance(error, UsageError) else describe(error)
+            raise UsageError(f"{trial.name}{weights}: {message}") from error
 
 
 def train_missing(missing: Sequence[CheckpointRef], executor: Executor, progress: RunProgress) -> None:
@@ -242,23 +245,40 @@ def _failure(dataset: Dataset, error: ShardError) -> dict[str, Any]:
 
 
 def _score(directory: RunDirectory, trial: Trial) -> None:
-    """Write metrics.json, unless it is of the same predictions and the same metric code."""
+    """Write metrics.json, or what it lacks: figures of metrics that are new or whose code has changed.
+
+    Two benchmarks may want different metrics of the same predictions.
+    """
     place = directory.trial(trial.id)
     if place.todo(trial.spec.size):
         return
-    modules = [METRICS.entries()[name].target.partition(":")[0] for name in trial.metrics]
-    key = content_id([trial.id, trial.metrics, [code_version(module) for module in modules]])
-    known = read_json(place.path / "metrics.json")
-    if known and known["key"] == key:
+    known = read_json(place.path / "metrics.json") or {"code": {}, "metrics": {}, "per_class": {}}
+    targets = {name: METRICS.entries()[name].target.partition(":")[0] for name in trial.metrics}
+    code = {name: code_version(module) for name, module in targets.items()}
+    stale = [name for name in trial.metrics if known["code"].get(name) != code[name]]
+    if not stale:
         return
-    scores = score(trial.dataset.open(), trial.spec.size, place.read(trial.spec.task), trial.metrics)
-    write_json(place.path / "metrics.json", {"key": key, **asdict(scores)})
+    scores = score(trial.dataset.open(), trial.spec.size, place.read(trial.spec.task), stale)
+    per_class = {
+        label: known["per_class"].get(label, {}) | scores.per_class.get(label, {})
+        for label in dict.fromkeys([*known["per_class"], *scores.per_class])
+    }
+    figures = {name: asdict(figure) for name, figure in scores.metrics.items()}
+    document = {
+        "code": known["code"] | code,
+        "metrics": known["metrics"] | figures,
+        "per_class": per_class,
+    }
+    write_json(place.path / "metrics.json", document)
 
 
 def _measure(
     directory: RunDirectory, trial: Trial, loaded: LoadedSuite, executor: _Lazy, progress: RunProgress
 ) -> None:
-    """Time what is not timed yet, in as many fresh processes as the profile asks for."""
+    """Time what is not timed yet, in as many fresh processes as the profile asks for.
+
+    A measurement that fails is recorded as such; the next run of the suite tries it again.
+    """
     place = directory.trial(trial.id)
     speed = loaded.suite.speed
     settings = SpeedSettings(speed.profile, speed.threads, speed.samples)
@@ -267,23 +287,35 @@ def _measure(
         return
     profile = PROFILES[speed.profile]
     processes: list[dict[str, Any]] = []
-    for number in range(profile.processes):
-        progress.note(f"timing {trial.name}: {', '.join(todo)} (process {number + 1}/{profile.processes})")
-        for _ in range(SPEED_ATTEMPTS if profile.gates else 1):
-            measured = executor.get().measure(trial, todo, settings)
-            if not any(scenario["reasons"] for scenario in measured["scenarios"].values()):
-                break
-        processes.append(measured)
-    first = processes[0]
-    machine = first["environment"]
-    write_json(directory.path / "environments" / f"{machine}.json", first["environment_description"])
-    write_json(place.path / "speed" / "common.json", {key: first[key] for key in ("phases", "cost", "flags")})
+    common: dict[str, Any]
+    try:
+        for number in range(1, profile.processes + 1):
+            progress.note(f"timing {trial.name}: {', '.join(todo)} (process {number}/{profile.processes})")
+            for _ in range(SPEED_ATTEMPTS if profile.gates else 1):
+                measured = executor.get().measure(trial, todo, settings)
+                if not any(scenario["reasons"] for scenario in measured["scenarios"].values()):
+                    break
+            processes.append(measured)
+    except InfrastructureError as error:
+        progress.note(str(error))
+        processes = []
+        described = environment.describe()
+        asked = asdict(settings) | {"effective_threads": speed.threads or 0}
+        common = {"settings": asked, "samples": [], "error": str(error)}
+    else:
+        first = processes[0]
+        described = first["environment"]
+        common = {"settings": first["settings"], "samples": first["samples"]}
+        kept = {key: first[key] for key in ("phases", "cost", "flags")}
+        write_json(place.path / "speed" / "common.json", kept)
+    machine = environment.key(described)
+    write_json(directory.path / "environments" / f"{machine}.json", described)
     for name in todo:
         document = {
             "scenario": name,
             "environment": machine,
-            "settings": first["settings"],
-            "samples": first["samples"],
+            "batch_size": trial.spec.batch_size if name == "offline" else 1,
+            **common,
             "processes": [measured["scenarios"][name] for measured in processes],
         }
         write_json(place.path / "speed" / f"{name}.json", document)
@@ -292,7 +324,9 @@ def _measure(
 def _measured(place: TrialDirectory, name: str, settings: SpeedSettings) -> bool:
     """Measured with these settings, and validly where validity matters."""
     raw = read_json(place.path / "speed" / f"{name}.json")
-    if raw is None or any(raw["settings"].get(key) != value for key, value in asdict(settings).items()):
+    if not raw or not raw["processes"]:
+        return False
+    if any(raw["settings"].get(key) != value for key, value in asdict(settings).items()):
         return False
     valid = not any(process["reasons"] for process in raw["processes"])
     return valid or not PROFILES[settings.profile].gates
@@ -310,10 +344,10 @@ def _finish(directory: RunDirectory) -> Results:
 
 
 def exit_code(results: Results) -> int:
-    """0, or 3 where a trial is incomplete or a speed measurement that counts is not valid."""
+    """0, or 3 where a trial is incomplete or a speed measurement failed, or counts and is not valid."""
     complete = all(trial.status == "complete" for trial in results.trials)
     valid = all(
-        scenario.valid or not PROFILES[scenario.profile].gates
+        scenario.valid or (scenario.queries > 0 and not PROFILES[scenario.profile].gates)
         for trial in results.trials
         for scenario in trial.speed.values()
     )

@@ -38,11 +38,13 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def figure_text(figure: Figure | None, scale: float = 1.0, unit: str | None = None) -> str:
     """`0.412 [0.387, 0.436]` and the unit; never a bare number."""
-    if figure is None or figure.value is None or figure.low is None or figure.high is None:
+    if figure is None or figure.value is None:
         return "undefined"
-    value, low, high = (scale * number for number in (figure.value, figure.low, figure.high))
     shown = unit if unit is not None else "" if figure.unit == "fraction" else figure.unit
-    return f"{value:.4g} [{low:.4g}, {high:.4g}] {shown}".rstrip()
+    interval = "[no interval]"
+    if figure.low is not None and figure.high is not None:
+        interval = f"[{scale * figure.low:.4g}, {scale * figure.high:.4g}]"
+    return f"{scale * figure.value:.4g} {interval} {shown}".rstrip()
 
 
 def show_results(results: Results) -> None:

@@ -40,5 +40,5 @@ class Executor(ABC):
         """Time a trial in a fresh process while this executor runs nothing else.
 
         Raises:
-            InfrastructureError: the process died.
+            InfrastructureError: the process died, or the adapter raised an error in it.
         """

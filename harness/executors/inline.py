@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.adapter import Runtime
 from harness.checkpoint import CheckpointRef
-from harness.errors import InfrastructureError
+from harness.errors import InfrastructureError, describe
 from harness.executors.executor import Executor
 from harness.plan import Trial
 from harness.stages.measure import SpeedSettings, measure
@@ -52,7 +52,9 @@ class InlineExecutor(Executor):
             try:
                 return pool.submit(measure_from_file, trial, scenarios, settings).result()
             except BrokenProcessPool as error:
-                raise InfrastructureError(f"the timing process of {trial.name} died") from error
+                raise InfrastructureError(f"timing {trial.name}: the process died") from error
+            except Exception as error:  # the adapter's own
+                raise InfrastructureError(f"timing {trial.name}: {describe(error)}") from error
 
 
 def measure_from_file(trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> dict[str, Any]:
@@ -64,8 +66,3 @@ def training_runtime() -> Runtime:
     """bf16 on a GPU, fp32 on a CPU."""
     device = pick_device("auto")
     return Runtime(device=device, precision="bf16" if device == "cuda" else "fp32")
-
-
-def describe(error: BaseException) -> str:
-    """One line for records: the kind of error and its message."""
-    return f"{type(error).__name__}: {error}".replace("\n", " ")[:2000]

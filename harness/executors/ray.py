@@ -23,9 +23,9 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from ray.util.queue import Empty, Queue
 
 from harness.checkpoint import Checkpoint, CheckpointRef, Recipe
-from harness.errors import InfrastructureError
+from harness.errors import InfrastructureError, describe
 from harness.executors.executor import Executor
-from harness.executors.inline import describe, training_runtime
+from harness.executors.inline import training_runtime
 from harness.plan import Trial
 from harness.stages.measure import SpeedSettings, measure
 from harness.stages.predict import Predictor, Shard, ShardError, ShardResult

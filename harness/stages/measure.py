@@ -59,8 +59,7 @@ def measure(
     }
     described = environment.describe()
     return {
-        "environment": environment.key(described),
-        "environment_description": described,
+        "environment": described,
         "settings": asdict(settings) | {"effective_threads": threads, "device": device},
         "samples": [sample.id for sample in samples],
         "flags": {
