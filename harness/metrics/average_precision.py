@@ -56,16 +56,31 @@ class AveragePrecision(Metric):
             return Scores(dict.fromkeys(self.names, undefined))
         curves = pool(statistics, len(self.classes), self.limits)
         values, by_class = self._figures(curves, np.ones((n, 1), dtype=np.int32))
-        chunks = [self._figures(curves, counts)[0] for counts in resample_counts(n, resamples, seed)]
-        metrics = {}
-        for name in self.names:
-            resampled = np.concatenate([np.empty(0), *(chunk[name] for chunk in chunks)])
-            metrics[name] = figure(values[name][0], resampled, n, "fraction", self.signature)
+        resampled = self._resampled(curves, n, resamples, seed)
+        metrics = {
+            name: figure(values[name][0], resampled[name], n, "fraction", self.signature)
+            for name in self.names
+        }
         per_class = {
             label: {name: defined_or_none(rows[index, 0]) for name, rows in by_class.items()}
             for index, label in enumerate(self.classes)
         }
         return Scores(metrics, per_class)
+
+    def resample(
+        self, statistics: Sequence[Matches], resamples: int = RESAMPLES, seed: int = SEED
+    ) -> Resampled:
+        """All figures of every resample; none without images or classes."""
+        if not statistics or not self.classes:
+            return dict.fromkeys(self.names, np.empty(0))
+        curves = pool(statistics, len(self.classes), self.limits)
+        return self._resampled(curves, len(statistics), resamples, seed)
+
+    def _resampled(self, curves: Sequence[Curves], n: int, resamples: int, seed: int) -> Resampled:
+        chunks = [self._figures(curves, counts)[0] for counts in resample_counts(n, resamples, seed)]
+        return {
+            name: np.concatenate([np.empty(0), *(chunk[name] for chunk in chunks)]) for name in self.names
+        }
 
 
 class Coco(AveragePrecision):

@@ -41,18 +41,27 @@ class CorpusScore(Metric):
         counts = rows[:, :-1]
         number_of_references = np.unique(rows[:, -1])
         references = int(number_of_references[0]) if len(number_of_references) == 1 else -1  # −1: "var"
-        resampled = [self._score(sums) for sums in resample_sums(counts, resamples, seed)]
         return Scores(
             {
                 self.names[0]: figure(
                     self._score(counts.sum(axis=0)),
-                    np.array(resampled),
+                    self.resample(statistics, resamples, seed)[self.names[0]],
                     len(rows),
                     "points",
                     self._signature(references),
                 )
             }
         )
+
+    def resample(
+        self, statistics: Sequence[Any], resamples: int = RESAMPLES, seed: int = SEED
+    ) -> dict[str, NDArray[np.float64]]:
+        """The corpus score of every resample; none without sentences."""
+        if not statistics:
+            return {self.names[0]: np.empty(0)}
+        counts = np.stack(statistics)[:, :-1]
+        scores = [self._score(sums) for sums in resample_sums(counts, resamples, seed)]
+        return {self.names[0]: np.array(scores, dtype=np.float64)}
 
     def _score(self, sums: NDArray[Any]) -> float:
         return float(self._scorer._compute_score_from_stats([int(count) for count in sums]).score)

@@ -88,8 +88,7 @@ class Iou(Metric):
         n, k = len(statistics), len(self.classes)
         counts = np.array(statistics, dtype=np.int64).reshape(n, 5 * k)
         values, by_class = _figures(counts.sum(axis=0).reshape(1, 5, k))
-        sums = resample_sums(counts, resamples if n else 0, seed)
-        resampled, _ = _figures(sums.reshape(-1, 5, k))
+        resampled = self.resample(statistics, resamples, seed)
         metrics = {
             name: figure(values[name][0], resampled[name], n, "fraction", self.signature)
             for name in self.names
@@ -99,6 +98,15 @@ class Iou(Metric):
             for index, label in enumerate(self.classes)
         }
         return Scores(metrics, per_class)
+
+    def resample(
+        self, statistics: Sequence[Any], resamples: int = RESAMPLES, seed: int = SEED
+    ) -> dict[str, NDArray[np.float64]]:
+        """All figures of every resample; none without images."""
+        n, k = len(statistics), len(self.classes)
+        counts = np.array(statistics, dtype=np.int64).reshape(n, 5 * k)
+        sums = resample_sums(counts, resamples if n else 0, seed)
+        return _figures(sums.reshape(-1, 5, k))[0]
 
     def _check(self, pairs: NDArray[np.int64]) -> None:
         """Every value is a class, or where annotated as ignored may be the ignore index."""

@@ -6,6 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.registry import Registry
 from harness.task import Scores, TaskName
 
@@ -31,6 +34,16 @@ class Metric(ABC):
     @abstractmethod
     def summarise(self, statistics: Sequence[Any], resamples: int = RESAMPLES, seed: int = SEED) -> Scores:
         """Figures with 95% bootstrap intervals over samples, from statistics in order of sample id."""
+
+    @abstractmethod
+    def resample(
+        self, statistics: Sequence[Any], resamples: int = RESAMPLES, seed: int = SEED
+    ) -> dict[str, NDArray[np.float64]]:
+        """The figures of every bootstrap resample, by name: [resamples]; NaN where undefined.
+
+        Equally many samples and the same seed draw the same samples, so that two models' resamples on
+        one data set are pairs, and their differences the paired bootstrap.
+        """
 
 
 METRICS: Registry[type[Metric]] = Registry(

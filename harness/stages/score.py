@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness.datasets.dataset import Dataset
@@ -25,17 +25,7 @@ def score(
         InfrastructureError: a prediction is missing or belongs to another sample; never scored as empty.
     """
     metrics = make_metrics(names, dataset)
-    statistics: list[list[Any]] = [[] for _ in metrics]
-    count = 0
-    for index, (sample_id, prediction) in enumerate(predictions):
-        sample = dataset[index]
-        if sample.id != sample_id:
-            raise InfrastructureError(f"prediction {index} is of sample {sample_id}, expected {sample.id}")
-        for metric, collected in zip(metrics, statistics, strict=True):
-            collected.append(metric.statistics(sample.target, prediction))
-        count += 1
-    if count != size:
-        raise InfrastructureError(f"{size - count} of {size} predictions are missing")
+    (statistics,) = sample_statistics(dataset, size, [predictions], metrics)
     merged = Scores({}, {})
     for metric, collected in zip(metrics, statistics, strict=True):
         scores = metric.summarise(collected)
@@ -43,3 +33,31 @@ def score(
         for name, values in scores.per_class.items():
             merged.per_class.setdefault(name, {}).update(values)
     return merged
+
+
+def sample_statistics(
+    dataset: Dataset,
+    size: int,
+    models: Sequence[Iterable[tuple[str, Prediction]]],
+    metrics: Sequence[Metric],
+) -> list[list[list[Any]]]:
+    """Sufficient statistics of several models' predictions of the same samples: [model][metric][sample].
+
+    Raises:
+        InfrastructureError: a prediction is missing or belongs to another sample.
+    """
+    found: list[list[list[Any]]] = [[[] for _ in metrics] for _ in models]
+    readers = [iter(predictions) for predictions in models]
+    for index in range(size):
+        sample = dataset[index]
+        for reader, statistics in zip(readers, found, strict=True):
+            sample_id, prediction = next(reader, (None, None))
+            if sample_id is None:
+                raise InfrastructureError(f"{size - index} of {size} predictions are missing")
+            if sample_id != sample.id:
+                raise InfrastructureError(
+                    f"prediction {index} is of sample {sample_id}, expected {sample.id}"
+                )
+            for metric, collected in zip(metrics, statistics, strict=True):
+                collected.append(metric.statistics(sample.target, prediction))
+    return found
