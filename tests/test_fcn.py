@@ -1,0 +1,166 @@
+import numpy as np
+import pytest
+import torch
+
+from adapters.segmentation.fcn import Fcn8s, FcnOptions, Upsample, pixel_loss
+from harness import checkpoint as checkpoints
+from harness.adapter import Runtime
+from harness.errors import UsageError
+from harness.task import Sample
+
+
+class Bars:
+    """A bright bar per image, upright (class 1) or lying (class 2)."""
+
+    classes = ("background", "upright", "lying")
+
+    def __getitem__(self, index):
+        generator = np.random.default_rng(index)
+        image = generator.integers(0, 60, (64, 64, 3), dtype=np.uint8)
+        mask = np.zeros((64, 64), dtype=np.uint8)
+        x, y = generator.integers(4, 20, 2)
+        width, height = [(12, 40), (40, 12)][index % 2]
+        image[y : y + height, x : x + width] = 230
+        mask[y : y + height, x : x + width] = 1 + index % 2
+        return Sample(f"{index:03d}", image, mask)
+
+
+def make() -> Fcn8s:
+    torch.manual_seed(0)
+    adapter = Fcn8s(FcnOptions(width=8), Runtime())
+    adapter.build(Bars())
+    adapter.module.eval()
+    return adapter
+
+
+def noise(*sizes) -> list[Sample]:
+    generator = np.random.default_rng(0)
+    return [Sample(str(s), generator.integers(0, 256, (*s, 3), dtype=np.uint8)) for s in sizes]
+
+
+@pytest.mark.parametrize("factor", [2, 8])
+def test_upsampling_starts_as_bilinear_interpolation_of_each_channel(factor):
+    scores = torch.randn(2, 3, 6, 5)
+    found = Upsample(3, factor)(scores)
+    expected = torch.nn.functional.interpolate(scores, scale_factor=factor, mode="bilinear")
+    assert found.shape == expected.shape
+    inner = (..., slice(factor, -factor), slice(factor, -factor))  # at the border it fades to 0 instead
+    torch.testing.assert_close(found[inner], expected[inner])
+
+
+def test_skips_add_nothing_at_first():
+    network = make().module
+    image = torch.randn(1, 3, 64, 64)
+    coarse = network.score(network.context(network.backbone(image)[-1]))
+    expected = network.last(network.upsample[1](network.upsample[0](coarse)))
+    torch.testing.assert_close(network(image), expected)
+    torch.nn.init.ones_(network.finer[1].weight)
+    assert not torch.allclose(network(image), expected)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (33, 97), (1, 1), (31, 32), (100, 7)])
+def test_a_mask_has_the_size_of_its_image(size):
+    (mask,) = make().predict(noise(size))
+    assert mask.shape == size
+    assert mask.dtype == np.uint8 and mask.max() < 3
+
+
+def test_predictions_do_not_depend_on_the_rest_of_the_batch():
+    adapter = make()
+    samples = noise((64, 64), (40, 90), (64, 64), (33, 64), (90, 40))
+    with torch.no_grad():
+        batch = adapter.preprocess(samples)
+        scores = {
+            place: adapter.module(pixels)[row]
+            for pixels, members in zip(batch.pixels, batch.members, strict=True)
+            for row, place in enumerate(members)
+        }
+        for place, sample in enumerate(samples):
+            alone = adapter.module(adapter.preprocess([sample]).pixels[0])[0]
+            torch.testing.assert_close(scores[place], alone, atol=1e-5, rtol=1e-5)
+    together = adapter.predict(samples)
+    assert [mask.shape for mask in together] == [sample.input.shape[:2] for sample in samples]
+
+
+def test_loss_is_the_weighted_mean_over_pixels_that_count():
+    scores = torch.randn(2, 3, 4, 4)
+    masks = torch.randint(0, 3, (2, 4, 4))
+    masks[0, :2] = 255
+    logs = scores.log_softmax(1)
+    total = weights = 0.0
+    for n, y, x in np.ndindex(2, 4, 4):
+        label = masks[n, y, x].item()
+        if label != 255:
+            weight = 1.0 if label == 0 else 2.0
+            total -= weight * logs[n, label, y, x].item()
+            weights += weight
+    assert pixel_loss(scores, masks).item() == pytest.approx(total / weights, rel=1e-5)
+    scores[0, :, :2] += 100 * torch.rand(3, 2, 4)
+    assert pixel_loss(scores, masks).item() == pytest.approx(total / weights, rel=1e-5)
+
+
+def test_shift_moves_the_mask_with_its_pixels_and_ignores_what_comes_in():
+    adapter = make()
+    seen = set()
+    for index in range(20):
+        sample = Bars()[index]
+        batch = adapter.training_batch([sample], np.random.default_rng(index))
+        mask, picture = batch.masks[0], batch.pixels[0]
+        label = 1 + index % 2
+        assert (mask == label).sum() == (sample.target == label).sum()
+        bar, rest = picture[:, mask == label], picture[:, mask == 0]
+        assert bar.std() < 1e-5
+        assert (bar.mean() - rest.mean()).abs() > 1
+        seen |= set(mask.unique().tolist())
+    assert seen == {0, 1, 2, 255}
+
+
+def test_odd_training_sizes_are_padded_with_ignored_pixels():
+    sample = Bars()[0]
+    cut = Sample("cut", sample.input[:50, :60], sample.target[:50, :60])
+    batch = make().training_batch([cut], np.random.default_rng(0))
+    assert batch.pixels.shape == (1, 3, 64, 64) and batch.masks.shape == (1, 64, 64)
+    assert (batch.masks[0, 50:] == 255).all() and (batch.masks[0, :, 60:] == 255).all()
+
+
+@pytest.fixture(scope="module")
+def trained() -> Fcn8s:
+    adapter = make()
+    samples = [Bars()[i] for i in range(4)]
+    optimiser = torch.optim.AdamW(adapter.module.parameters(), lr=1e-2)
+    adapter.module.train()
+    for _ in range(50):
+        loss = adapter.loss(adapter.training_batch(samples, np.random.default_rng(0)))["pixels"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    adapter.module.eval()
+    return adapter
+
+
+def test_a_few_images_are_learnt(trained):
+    batch = trained.training_batch([Bars()[i] for i in range(4)], np.random.default_rng(0))
+    with torch.no_grad():
+        found = trained.module(batch.pixels).argmax(1)
+    counted = batch.masks != 255
+    assert (found == batch.masks)[counted].float().mean() > 0.97
+    objects = counted & (batch.masks > 0)
+    assert (found == batch.masks)[objects].float().mean() > 0.9
+
+
+def test_stored_weights_predict_alike_and_their_shape_comes_from_the_file(trained, tmp_path):
+    checkpoints.save(trained.checkpoint(), tmp_path / "w.safetensors")
+    reloaded = Fcn8s(FcnOptions(), Runtime())  # whose default is another width
+    reloaded.load(checkpoints.load(tmp_path / "w.safetensors"))
+    samples = [Sample("0", Bars()[0].input), Sample("1", Bars()[1].input)]
+    for before, after in zip(trained.predict(samples), reloaded.predict(samples), strict=True):
+        assert (before == after).mean() > 0.99  # fp16
+
+
+def test_weights_of_another_model_are_told():
+    made = make().checkpoint()
+    with pytest.raises(UsageError, match="option 'width' is 16, but the checkpoint was trained with 8"):
+        Fcn8s(FcnOptions(width=16), Runtime()).load(made)
+    other = checkpoints.Checkpoint(made.tensors, "yolo", made.options, made.classes)
+    with pytest.raises(UsageError, match="checkpoint of adapter 'yolo' cannot be loaded by 'fcn-8s'"):
+        Fcn8s(FcnOptions(), Runtime()).load(other)

@@ -1,0 +1,257 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from adapters import images
+from adapters.detection import grid
+from adapters.detection.yolo import TrainingBatch, Yolo, YoloOptions
+from harness import checkpoint as checkpoints
+from harness.adapter import Runtime
+from harness.errors import UsageError
+from harness.task import Annotations, Sample
+
+CLASSES = ("a", "b", "c")
+S, B, C = 4, 2, len(CLASSES)
+
+
+class Shapes:
+    """One coloured rectangle per image on noise: a square, a wide one or a tall one is its class."""
+
+    classes = CLASSES
+
+    def __getitem__(self, index):
+        generator = np.random.default_rng(index)
+        image = generator.integers(0, 60, (64, 64, 3), dtype=np.uint8)
+        x, y = generator.integers(2, 30, 2)
+        side, label = generator.integers(12, 16), index % C
+        width, height = [(side, side), (2 * side, side), (side, 2 * side)][label]
+        image[y : y + height, x : x + width, generator.integers(3)] = 250
+        return Sample(f"{index:03d}", image, Annotations.of_boxes([x, y, x + width, y + height], [label]))
+
+
+def make(options: YoloOptions = YoloOptions(grid=S, width=8), seed: int = 0) -> Yolo:
+    torch.manual_seed(seed)
+    adapter = Yolo(options, Runtime())
+    adapter.build(Shapes())
+    return adapter
+
+
+def random_objects(seed, images=3, most=9):
+    generator = torch.Generator().manual_seed(seed)
+    count = int(torch.randint(0, most * images, (), generator=generator))
+    centre, half = torch.rand(count, 2, generator=generator), torch.rand(count, 2, generator=generator) / 4
+    boxes = torch.cat([centre - half, centre + half], dim=1)
+    boxes = torch.where(torch.rand(count, 1, generator=generator) < 0.2, boxes.round(decimals=1), boxes)
+    return (
+        boxes,
+        torch.randint(0, C, (count,), generator=generator),
+        torch.randint(0, images, (count,), generator=generator).sort().values,
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_assignment_equals_a_loop_over_objects(seed):
+    boxes, labels, owners = random_objects(seed)
+    chosen = {}
+    for i, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
+        column = min(max(int((x1 + x2) / 2 * S), 0), S - 1)
+        row = min(max(int((y1 + y2) / 2 * S), 0), S - 1)
+        cell = (int(owners[i]) * S + row) * S + column
+        size = ((boxes[i, 2] - boxes[i, 0]) * (boxes[i, 3] - boxes[i, 1])).item()
+        if cell not in chosen or size > chosen[cell][0]:
+            chosen[cell] = (size, i)
+    found = grid.assign(boxes, labels, owners, S, 3)
+    expected = {cell: (labels[i].item(), boxes[i].tolist()) for cell, (_, i) in chosen.items()}
+    got = zip(found.cells.tolist(), found.labels.tolist(), found.boxes.tolist(), strict=True)
+    assert {cell: (label, box) for cell, label, box in got} == expected
+    assert len(found.cells) == len(expected)
+
+
+def loss_by_hand(raw, targets, weights=(2.0, 50.0, 2.0, 0.5)):
+    """Equation 3 with the differences that grid.loss names, number by number."""
+    centre_weight, sides_weight, object_weight, empty_weight = weights
+    terms = dict.fromkeys(("centre", "sides", "confidence", "class"), 0.0)
+    objects = {
+        cell: (box, label)
+        for cell, box, label in zip(
+            targets.cells.tolist(), targets.boxes.tolist(), targets.labels.tolist(), strict=True
+        )
+    }
+    sigmoid = lambda v: 1 / (1 + math.exp(-v))  # noqa: E731
+    for n in range(raw.shape[0]):
+        for row in range(S):
+            for column in range(S):
+                values = raw[n, row, column].tolist()
+                logits, confidences, rest = values[:C], values[C : C + B], values[C + B :]
+                places = [rest[4 * b : 4 * b + 4] for b in range(B)]
+                wanted = [0.0] * B
+                box, label = objects.get((n * S + row) * S + column, (None, None))
+                responsible = None
+                if box is not None:
+                    overlaps = []
+                    for x, y, root_w, root_h in places:
+                        cx, cy = (column + sigmoid(x)) / S, (row + sigmoid(y)) / S
+                        w, h = max(root_w, 0) ** 2, max(root_h, 0) ** 2
+                        ix = max(0, min(cx + w / 2, box[2]) - max(cx - w / 2, box[0]))
+                        iy = max(0, min(cy + h / 2, box[3]) - max(cy - h / 2, box[1]))
+                        union = w * h + (box[2] - box[0]) * (box[3] - box[1]) - ix * iy
+                        overlaps.append(ix * iy / union)
+                    responsible = overlaps.index(max(overlaps))
+                    wanted[responsible] = overlaps[responsible]
+                    x, y, root_w, root_h = places[responsible]
+                    tx = (box[0] + box[2]) / 2 * S - column
+                    ty = (box[1] + box[3]) / 2 * S - row
+                    terms["centre"] += centre_weight * ((sigmoid(x) - tx) ** 2 + (sigmoid(y) - ty) ** 2)
+                    tw, th = math.sqrt(box[2] - box[0]), math.sqrt(box[3] - box[1])
+                    terms["sides"] += sides_weight * ((root_w - tw) ** 2 + (root_h - th) ** 2)
+                    terms["class"] += math.log(sum(map(math.exp, logits))) - logits[label]
+                for b in range(B):
+                    p = sigmoid(confidences[b])
+                    entropy = -wanted[b] * math.log(p) - (1 - wanted[b]) * math.log(1 - p)
+                    terms["confidence"] += (object_weight if b == responsible else empty_weight) * entropy
+    return {name: term / raw.shape[0] for name, term in terms.items()}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_loss_equals_equation_3_computed_number_by_number(seed):
+    raw = torch.randn(3, S, S, C + 5 * B, generator=torch.Generator().manual_seed(seed))
+    targets = grid.assign(*random_objects(seed + 100), S, 3)
+    found = grid.loss(raw, targets, B)
+    expected = loss_by_hand(raw, targets)
+    assert {name: term.item() for name, term in found.items()} == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_batch_without_objects_has_a_finite_loss_and_gradient():
+    raw = torch.randn(2, S, S, C + 5 * B, requires_grad=True)
+    nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
+    terms = grid.loss(raw, grid.assign(*nothing, S, 2), B)
+    sum(terms.values()).backward()
+    assert terms["centre"] == terms["sides"] == terms["class"] == 0 < terms["confidence"]
+    assert raw.grad.isfinite().all()
+
+
+def test_a_box_written_into_the_raw_output_is_decoded_again():
+    box, label, cell = torch.tensor([0.3, 0.55, 0.62, 0.85]), 1, (2, 1)  # centre (.46, .70): row 2, column 1
+    raw = torch.full((1, S, S, C + 5 * B), -20.0)
+    target = torch.cat([(box[:2] + box[2:]) / 2 * S - torch.tensor([1.0, 2.0]), (box[2:] - box[:2]).sqrt()])
+    raw[0, *cell, label] = 20
+    raw[0, *cell, C + 1] = 20
+    raw[0, *cell, C + B + 4 :] = torch.cat([target[:2].logit(), target[2:]])
+    boxes, scores = grid.decode_all(raw, B)
+    best = scores[0].flatten().argmax().item()
+    assert (best // C, best % C) == ((cell[0] * S + cell[1]) * B + 1, label)
+    assert boxes[0, best // C].tolist() == pytest.approx(box.tolist(), abs=1e-6)
+    assert scores.sum().item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (100, 50), (31, 200), (7, 7), (480, 640), (1, 9)])
+def test_an_image_of_any_size_fits_and_its_boxes_come_back(height, width):
+    fitted, (fx, fy) = images.fit(np.full((height, width, 3), 200, dtype=np.uint8), 64)
+    assert fitted.shape == (64, 64, 3)
+    assert max(height * fy, width * fx) == pytest.approx(64)
+    inside = fitted[: round(height * fy), : round(width * fx)]
+    assert (inside == 200).all()
+    assert (fitted != 200).sum() == fitted.size - inside.size
+    predicted = make().predict([Sample("x", np.zeros((height, width, 3), dtype=np.uint8))])[0]
+    assert predicted.boxes.min(initial=0) >= 0
+    assert (predicted.boxes[:, 2:] <= (width, height)).all()
+
+
+def test_predictions_do_not_depend_on_the_rest_of_the_batch():
+    adapter = make(YoloOptions(grid=S, width=8, score_threshold=0))
+    adapter.module.eval()
+    generator = np.random.default_rng(0)
+    sizes = [(64, 64), (40, 90), (64, 64), (20, 20)]
+    samples = [Sample(str(s), generator.integers(0, 256, (*s, 3), dtype=np.uint8)) for s in sizes]
+    together = adapter.predict(samples)
+    for sample, joint in zip(samples, together, strict=True):
+        (alone,) = adapter.predict([sample])
+        np.testing.assert_allclose(alone.scores, joint.scores, atol=1e-5)
+        assert sorted(map(tuple, alone.boxes.round(2))) == sorted(map(tuple, joint.boxes.round(2)))
+
+
+def test_shift_moves_boxes_with_their_pixels_and_cuts_none():
+    adapter = make()
+    for index in range(20):
+        batch = adapter.training_batch([Shapes()[index]], np.random.default_rng(index))
+        x1, y1, x2, y2 = (batch.targets.boxes[0] * 64).round().long().tolist()
+        assert min(x1, y1) >= 0 and max(x2, y2) <= 64
+        picture = batch.pixels[0].amax(0) - batch.pixels[0].amin(0)  # saturation survives the recolouring
+        assert picture[y1:y2, x1:x2].min() > 1.4
+        outside = picture.clone()
+        outside[y1:y2, x1:x2] = 0
+        assert outside.max() < 0.5
+
+
+@pytest.fixture(scope="module")
+def trained() -> Yolo:
+    adapter = make()
+    samples = [Shapes()[i] for i in range(6)]
+    corners = np.concatenate([sample.target.boxes for sample in samples]) / 64
+    labels = torch.tensor([sample.target.labels[0] for sample in samples])
+    targets = grid.assign(torch.from_numpy(corners).float(), labels, torch.arange(6), S, 6)
+    batch = TrainingBatch(adapter.preprocess(samples).pixels, targets)
+    optimiser = torch.optim.AdamW(adapter.module.parameters(), lr=5e-3)
+    adapter.module.train()
+    for _ in range(60):
+        loss = sum(adapter.loss(batch).values())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    adapter.module.eval()
+    return adapter
+
+
+def test_a_few_images_are_learnt(trained):
+    for index in range(6):
+        sample = Shapes()[index]
+        (found,) = trained.predict([Sample(sample.id, sample.input)])
+        assert found.labels[0] == sample.target.labels[0]
+        box, truth = found.boxes[0], sample.target.boxes[0]
+        low, high = np.maximum(box[:2], truth[:2]), np.minimum(box[2:], truth[2:])
+        common = np.prod(high - low)
+        assert common / (np.prod(box[2:] - box[:2]) + np.prod(truth[2:] - truth[:2]) - common) > 0.6
+        assert (np.diff(found.scores) <= 0).all() and len(found.scores) <= 100
+
+
+def test_stored_weights_predict_alike_and_their_shape_comes_from_the_file(trained, tmp_path):
+    checkpoints.save(trained.checkpoint(), tmp_path / "w.safetensors")
+    reloaded = Yolo(YoloOptions(), Runtime())  # whose defaults are another grid and width
+    reloaded.load(checkpoints.load(tmp_path / "w.safetensors"))
+    sample = [Sample("0", Shapes()[0].input)]
+    before, after = trained.predict(sample)[0], reloaded.predict(sample)[0]
+    assert after.scores[0] == pytest.approx(before.scores[0], abs=0.01)  # fp16
+    np.testing.assert_allclose(after.boxes[0], before.boxes[0], atol=0.1)
+
+
+def test_bf16_predicts_nearly_the_same(trained, tmp_path):
+    checkpoints.save(trained.checkpoint(), tmp_path / "w.safetensors")
+    half = Yolo(YoloOptions(), Runtime(precision="bf16"))
+    half.load(checkpoints.load(tmp_path / "w.safetensors"))
+    sample = [Sample("0", Shapes()[0].input)]
+    assert half.predict(sample)[0].labels[0] == trained.predict(sample)[0].labels[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "damage", "message"),
+    [
+        ({"width": 16}, {}, "option 'width' is 16, but the checkpoint was trained with 8"),
+        ({}, {"adapter": "fcn-8s"}, "checkpoint of adapter 'fcn-8s' cannot be loaded by 'yolo'"),
+        ({}, {"classes": ("a", "b")}, r"tensor 'output\.\w+' has shape"),
+        ({}, {"tensors": {}}, "tensor .* is missing from the file"),
+        ({}, {"options": {"grid": 4}}, "option 'boxes' is missing from it"),
+        ({}, {"options": {"grid": "x", "boxes": 2, "width": 8}}, "bad options"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_told(options, damage, message):
+    made = make().checkpoint()
+    content = {name: getattr(made, name) for name in ("tensors", "adapter", "options", "classes")}
+    with pytest.raises(UsageError, match=message):
+        Yolo(YoloOptions(**options), Runtime()).load(checkpoints.Checkpoint(**(content | damage)))
+
+
+def test_no_checkpoint_is_told():
+    with pytest.raises(UsageError, match="adapter 'yolo' needs a checkpoint"):
+        Yolo(YoloOptions(), Runtime()).load(None)
