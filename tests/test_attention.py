@@ -384,6 +384,17 @@ def test_bf16_stays_near_fp32() -> None:
     assert sum(same) >= 18
 
 
+def test_flops_are_those_of_the_equations() -> None:
+    adapter = trained()
+    sample = untargeted(Toy())[0]  # three words and END read, three words and END written
+    assert texts(adapter, [sample]) == ["das rote Haus"]
+    n, e, h, d, a = len(adapter.vocabulary), *TINY.values()
+    encoder = 4 * 2 * 4 * h * (e + h) + 2 * h * d + 4 * 2 * h * a  # two LSTMs, s_0, V h_j
+    attention = d * a + 4 * a + 4 * 2 * h  # W s, v of 4 positions, the context
+    step = attention + 4 * d * (e + 2 * h + d) + (d + 2 * h + e) * e + e * n
+    assert adapter.flops([sample]) == pytest.approx(2 * (encoder + 4 * step), rel=0.01)
+
+
 def test_select_keeps_sentences_and_hypotheses() -> None:
     values = torch.arange(3.0).view(3, 1, 1)
     hidden = torch.arange(6.0).view(3, 2, 1)
