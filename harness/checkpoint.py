@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -180,8 +180,11 @@ def _shipped(adapter: str) -> dict[str, Path]:
     if adapter not in entries:
         raise UsageError(unknown("adapter", adapter, entries))
     package = entries[adapter].target.partition(":")[0].partition(".")[0]
-    folder = Path(str(files(package))) / "checkpoints"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    spec = find_spec(package)
+    folders = spec.submodule_search_locations if spec else None  # a single module has none, and ships none
+    return {
+        path.stem: path for folder in folders or () for path in Path(folder, "checkpoints").glob("*.yaml")
+    }
 
 
 def sha256(path: Path) -> str:

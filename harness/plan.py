@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from dataclasses import dataclass
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ def plan(loaded: LoadedSuite, only: str | None = None, limit: int | None = None)
     """Expand a suite into trials.
 
     Args:
-        only: keep trials whose `benchmark/variant` matches this glob.
+        only: keep trials whose `benchmark/variant` matches this pattern of `*` and `?`.
         limit: at most this many samples a benchmark.
 
     Raises:
@@ -152,7 +152,8 @@ def plan(loaded: LoadedSuite, only: str | None = None, limit: int | None = None)
             trials.append(Trial(name, variant.name, spec, use, variant.checkpoint, metrics, scenarios))
     if only is not None:
         names = [trial.name for trial in trials]
-        trials = [trial for trial in trials if fnmatch(trial.name, only)]
+        pattern = only.replace("[", "[[]")  # brackets stand in names: yolo[batch_size=1]
+        trials = [trial for trial in trials if fnmatchcase(trial.name, pattern)]
         if not trials:
             raise UsageError(f"--only {only}: no trial of that name (there are: {', '.join(names)})")
     return Plan(tuple(trials), tuple(skipped))
