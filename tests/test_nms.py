@@ -57,7 +57,10 @@ def test_the_compiled_operator_is_found_and_used():
 
 
 def test_without_torchvision_the_own_suppression_takes_over(monkeypatch):
-    boxes, scores = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 3], [9, 9, 10, 10]]), torch.tensor([0.1, 0.2, 0.3])
+    boxes, scores = (
+        torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 3], [9, 9, 10, 10]]),
+        torch.tensor([0.1, 0.2, 0.3]),
+    )
     with_it = nms.suppress(boxes, scores, 0.5)
     nms._compiled.cache_clear()
     monkeypatch.setattr(nms, "find_spec", lambda name: None)

@@ -240,8 +240,11 @@ def test_every_sample_is_seen_once_an_epoch(batch_size):
         ({"adapter": "yoloo"}, "unknown adapter 'yoloo'; did you mean 'yolo'"),
         ({"adapter": "yolo"}, "adapter 'yolo' is for detection, not segmentation"),
         ({"dataset": {"name": "scene"}}, "unknown data set 'scene'; did you mean 'scenes'"),
-        ({"dataset": {"name": "halves", "options": {"sise": 3}}}, r"dataset\.options\.sise.*known: size"),
-        ({"options": {"width": "x"}}, r"options\.width"),
+        (
+            {"dataset": {"name": "halves", "options": {"sise": 3}}},
+            r"dataset\.options\.sise: .*did you mean 'size'",
+        ),
+        ({"options": {"width": "x"}}, r"options\.width: unknown option 'width'"),
         ({"metric": "coco"}, "metric 'coco' is for detection, not segmentation"),
         ({"metric": "io"}, "unknown metric 'io'; did you mean 'iou'"),
         ({"task": "detection"}, "'halves' has no targets for detection"),

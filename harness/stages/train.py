@@ -19,6 +19,7 @@ from harness.checkpoint import Provenance, Recipe
 from harness.datasets.dataset import DATASETS, Dataset
 from harness.errors import UsageError
 from harness.metrics.metric import METRICS, RESAMPLES
+from harness.registry import unknown
 from harness.stages.fit import Fit, Report, evaluate
 
 
@@ -114,8 +115,10 @@ def _options(cls: type[Any], given: dict[str, Any], key: str) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join([key, *(str(part) for part in first["loc"])])
-        known = ", ".join(cls.model_fields)
-        raise UsageError(f"recipe: {path}: {first['msg']} (known: {known})") from error
+        wrong = first["msg"]
+        if first["type"] == "extra_forbidden":
+            wrong = unknown("option", str(first["loc"][0]), cls.model_fields)
+        raise UsageError(f"recipe: {path}: {wrong}") from error
 
 
 def _hardware(described: dict[str, Any], runtime: Runtime) -> str:
