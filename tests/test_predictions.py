@@ -1,0 +1,133 @@
+"""Predictions survive storage to the bit, and what an adapter returns is checked before."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from harness.predictions import check, from_table, to_table
+from harness.store import TrialDirectory
+from harness.task import Detections, Prediction, Sample, TaskName, Translation
+
+finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
+
+
+@st.composite
+def detections(draw: st.DrawFn) -> Detections:
+    n = draw(st.integers(0, 5))
+    return Detections(
+        draw(hnp.arrays(np.float32, (n, 4), elements=finite)),
+        draw(hnp.arrays(np.float32, n, elements=finite)),
+        draw(hnp.arrays(np.int64, n)),
+    )
+
+
+masks = hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)))
+texts = st.builds(Translation, st.text())
+
+
+def arrays(prediction: Prediction) -> list[Any]:
+    if isinstance(prediction, Detections):
+        return [prediction.boxes, prediction.scores, prediction.labels]
+    return [prediction]
+
+
+def round_trip(task: TaskName, predictions: list[Any]) -> list[Prediction]:
+    ids = [f"säm/ple {index}" for index in range(len(predictions))]
+    rows = from_table(task, to_table(task, ids, predictions))
+    assert [name for name, _ in rows] == ids
+    return [prediction for _, prediction in rows]
+
+
+@given(st.lists(texts, max_size=4))
+def test_texts_come_back(predictions: list[Translation]) -> None:
+    assert round_trip("translation", predictions) == predictions
+
+
+@pytest.mark.parametrize("text", ["", " ", "Größe 東京 🙂 e\u0301", "a\tb\nc\x00d", "nan", "None"])
+def test_awkward_texts_come_back_from_disk(tmp_path: Path, text: str) -> None:
+    place = TrialDirectory(tmp_path)
+    place.write_shard("translation", 0, ["a"], [Translation(text)], "here")
+    assert list(place.read("translation")) == [("a", Translation(text))]
+
+
+@given(st.one_of(st.tuples(st.just("detection"), st.lists(detections(), max_size=4)),
+                 st.tuples(st.just("segmentation"), st.lists(masks, max_size=4))))  # fmt: skip
+def test_arrays_come_back_to_the_bit(case: tuple[TaskName, list[Any]]) -> None:
+    """Empty detections, negative zero and subnormal numbers too: bytes, shape and type are compared."""
+    task, predictions = case
+    for before, after in zip(predictions, round_trip(task, predictions), strict=True):
+        for a, b in zip(arrays(before), arrays(after), strict=True):
+            assert (a.shape, a.dtype, a.tobytes()) == (b.shape, b.dtype, b.tobytes())
+
+
+def found(boxes: Any, scores: Any, labels: Any) -> Detections:
+    return Detections(np.asarray(boxes), np.asarray(scores), np.asarray(labels))
+
+
+BOX = np.array([[0, 0, 2, 2]], np.float32)
+ONE = np.ones(1, np.float32)
+ZERO = np.zeros(1, np.int64)
+IMAGE = np.zeros((3, 5, 3), np.uint8)
+PLAIN = Sample("s1", "a b")
+PICTURE = Sample("s1", IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("task", "sample", "prediction"),
+    [
+        ("translation", PLAIN, Translation("")),
+        ("detection", PICTURE, found(BOX, ONE, ZERO + 2)),
+        ("detection", PICTURE, found(BOX[:0], ONE[:0], ZERO[:0])),
+        ("segmentation", PICTURE, np.full((3, 5), 2, np.uint8)),
+    ],
+)
+def test_what_fits_passes(task: TaskName, sample: Sample, prediction: Any) -> None:
+    assert check(task, [sample], [prediction], classes=3) is None
+
+
+@pytest.mark.parametrize(
+    ("task", "sample", "prediction", "says"),
+    [
+        ("translation", PLAIN, "text", "sample s1: the adapter returned str, translation needs Translation"),
+        ("translation", PLAIN, Translation(None), "the text is NoneType"),  # type: ignore[arg-type]
+        ("translation", PLAIN, Translation("\ud83d"), "half a surrogate pair"),
+        ("detection", PICTURE, Translation("a"), "detection needs Detections"),
+        ("detection", PICTURE, found(BOX, ONE, [0, 1]), r"boxes \(1, 4\), scores \(1,\), labels \(2,\)"),
+        ("detection", PICTURE, found(BOX.reshape(-1), ONE, ZERO), r"boxes \(4,\)"),
+        ("detection", PICTURE, found(BOX, ONE, ONE), "labels integers"),
+        ("detection", PICTURE, found(BOX * np.nan, ONE, ZERO), "not finite"),
+        ("detection", PICTURE, found(BOX, ONE * np.inf, ZERO), "not finite"),
+        (
+            "detection",
+            PICTURE,
+            found(BOX, ONE, ZERO + 3),
+            "labels 3 to 3: the data set has the classes 0 to 2",
+        ),
+        ("detection", PICTURE, found(BOX, ONE, ZERO - 1), "labels -1 to -1"),
+        ("detection", PICTURE, Detections([[0, 0, 1, 1]], [1.0], [0]), "must be NumPy arrays"),  # type: ignore
+        ("segmentation", PICTURE, np.zeros((5, 3), np.uint8), r"the mask is uint8 \[5, 3\], uint8 \[3, 5\]"),
+        ("segmentation", PICTURE, np.zeros((3, 5), np.int64), "the mask is int64"),
+        ("segmentation", PICTURE, np.full((3, 5), 3, np.uint8), "the mask has the value 3"),
+    ],
+)
+def test_what_does_not_is_said_with_its_sample(
+    task: TaskName, sample: Sample, prediction: Any, says: str
+) -> None:
+    message = check(task, [sample], [prediction], classes=3)
+    assert message is not None
+    assert message.startswith("sample s1: ")
+    assert re.search(says, message), message
+
+
+def test_too_few_or_too_many_predictions_are_an_error_not_an_empty_prediction() -> None:
+    assert check("translation", [PLAIN, PLAIN], [Translation("a")], 0) == (
+        "the adapter returned 1 predictions for 2 samples"
+    )
