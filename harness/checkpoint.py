@@ -19,14 +19,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import yaml
 from platformdirs import user_cache_path
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.adapter import ADAPTERS
 from harness.errors import UsageError
 from harness.registry import unknown
 from harness.task import TaskName
+from harness.yaml_source import read_source, validate
 
 if TYPE_CHECKING:
     import torch
@@ -120,22 +120,12 @@ def read_recipe(path: Path) -> Recipe:
     """Read the recipe part of a recipe file.
 
     Raises:
-        UsageError: not there, not YAML, or not a recipe; names the file and the key.
+        UsageError: not there, not YAML, or not a recipe; names the file, the line and the key.
     """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not YAML: {error}") from error
-    if not isinstance(document, dict) or "recipe" not in document:
-        raise UsageError(f"{path}: expected a mapping with the key 'recipe'")
-    try:
-        return Recipe.model_validate(document["recipe"])
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{path}: recipe.{key}: {first['msg']}") from error
+    source = read_source(path)
+    if "recipe" not in source.document:
+        raise UsageError(f"{path}:1: recipe: this key is needed")
+    return validate(Recipe, source.document["recipe"], [source], ("recipe",))
 
 
 def resolve(reference: str, adapter: str, relative_to: Path | None) -> CheckpointRef:
@@ -203,7 +193,7 @@ def save(checkpoint: Checkpoint, path: Path) -> str:
         for name, tensor in checkpoint.tensors.items()
     }
     for name, content in checkpoint.assets.items():
-        tensors[ASSET + name] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        tensors[ASSET + name] = torch.tensor(list(content), dtype=torch.uint8)
     metadata = {
         "adapter": checkpoint.adapter,
         "options": json.dumps(dict(checkpoint.options), sort_keys=True),

@@ -18,9 +18,10 @@ from harness.identity import code_version, content_id
 from harness.metrics.metric import METRICS
 from harness.registry import unknown
 from harness.results import Skipped
-from harness.suite import BenchmarkEntry, Keys, LoadedSuite, expand_variables
+from harness.suite import BenchmarkEntry, LoadedSuite, expand_variables
 from harness.task import TaskName
 from harness.variants import Variant, complete_options, variants_of
+from harness.yaml_source import Keys
 
 
 class TrialSpec(BaseModel):

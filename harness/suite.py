@@ -5,26 +5,23 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import typing
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from harness.adapter import Precision
 from harness.errors import UsageError
 from harness.registry import unknown
-from harness.suite_source import Source, read_source
 from harness.task import TaskName
+from harness.yaml_source import Keys, Source, fields, nearest, read_source, validate
 
 ScenarioName = Literal["offline", "single-stream"]
 ProfileName = Literal["smoke", "ci", "release", "mlperf"]
 Device = Literal["auto", "cpu", "cuda"]
-Keys = Sequence[str | int]
-"""Where something stands in a suite: ("adapters", "yolo", "batch_size")."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # names become folder names and MLflow keys
 
 
@@ -112,17 +109,12 @@ class LoadedSuite:
 
     def error(self, keys: Keys, message: str) -> UsageError:
         """An error at a key path, with the file and line that are nearest to it."""
-        where = _nearest(self._sources, keys).where(keys)
+        where = nearest(self._sources, keys).where(keys)
         return UsageError(f"{where}: {'.'.join(map(str, keys))}: {message}")
 
     def folder(self, keys: Keys) -> Path:
         """Where relative paths at a key path start from: the folder of the file that they stand in."""
-        return _nearest(self._sources, keys).path.parent
-
-
-def _nearest(sources: Sequence[Source], keys: Keys) -> Source:
-    """The file that has most of a key path, the including one first."""
-    return max(sources, key=lambda source: source.depth(keys))
+        return nearest(self._sources, keys).path.parent
 
 
 def shipped_suites() -> dict[str, Path]:
@@ -155,14 +147,14 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> LoadedSuite:
         UsageError: one message naming the file, the line, the key, what was expected, the nearest name.
     """
     sources = _read_with_includes(path, ())
-    suite = _validate(sources[0].document, sources[:1])
+    suite = validate(Suite, sources[0].document, sources[:1])
     for source in sources[1:]:
-        suite = _merge(suite, _validate(source.document, [source]), source)
+        suite = _merge(suite, validate(Suite, source.document, [source]), source)
     if overrides:
         document = suite.model_dump(exclude_unset=True)
         for override in overrides:
             _apply(document, override)
-        suite = _validate(document, sources)
+        suite = validate(Suite, document, sources)
     return LoadedSuite(suite, path, sources)
 
 
@@ -184,51 +176,6 @@ def _read_with_includes(path: Path, including: tuple[Path, ...]) -> list[Source]
             if found.path.resolve() not in known
         ]
     return sources
-
-
-def _validate(document: dict[str, Any], sources: Sequence[Source]) -> Suite:
-    try:
-        return Suite.model_validate(document)
-    except ValidationError as error:
-        found = [(_keys(detail["loc"], document), detail) for detail in error.errors()]
-        place = found[0][0]
-        # Where a value or a list of values may stand, both are complained of: the element says most.
-        same = [(keys, detail) for keys, detail in found if keys[: len(place)] == place]
-        keys, first = max(same, key=lambda pair: len(pair[0]))
-        name = ".".join(map(str, keys)) or "suite"
-        if first["type"] == "extra_forbidden":
-            message = unknown("key", str(keys[-1]), _fields(Suite, keys[:-1]))
-        elif first["type"] == "missing":
-            message = "this key is needed"
-        elif first["type"] == "literal_error" and isinstance(first["input"], str):
-            message = unknown("value", first["input"], re.findall(r"'([^']*)'", first["ctx"]["expected"]))
-        else:
-            message = f"{first['msg'].removeprefix('Value error, ')} (got {first['input']!r})"
-        raise UsageError(f"{_nearest(sources, keys).where(keys)}: {name}: {message}") from error
-
-
-def _keys(location: Sequence[str | int], document: object) -> list[str | int]:
-    """Pydantic's location without the union branches it mentions, which are no keys of the file."""
-    keys: list[str | int] = []
-    for position, part in enumerate(location):
-        is_last = position == len(location) - 1
-        if isinstance(document, dict) and (part in document or is_last):
-            keys.append(part)
-            document = document.get(part)
-        elif isinstance(document, list) and isinstance(part, int):
-            keys.append(part)
-            document = document[part]
-    return keys
-
-
-def _fields(model: Any, keys: Keys) -> list[str]:
-    """The keys that the schema knows at a place."""
-    for key in keys:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            model = model.model_fields[str(key)].annotation
-        elif typing.get_origin(model) is dict:
-            model = typing.get_args(model)[1]
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
 
 
 def _merge(suite: Suite, other: Suite, source: Source) -> Suite:
@@ -267,7 +214,7 @@ def _apply(document: dict[str, Any], override: str) -> None:
     place = document
     for depth, parent in enumerate(parents):
         inner = place.get(parent)
-        if inner is None and parent in _fields(Suite, parents[:depth]):
+        if inner is None and parent in fields(Suite, parents[:depth]):
             inner = {}
         if not isinstance(inner, dict):
             close = difflib.get_close_matches(parent, list(place), n=1)

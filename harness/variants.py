@@ -13,8 +13,9 @@ from harness.adapter import ADAPTERS, Precision
 from harness.checkpoint import CheckpointRef, resolve
 from harness.errors import UsageError
 from harness.registry import unknown
-from harness.suite import AdapterEntry, Keys, LoadedSuite
+from harness.suite import AdapterEntry, LoadedSuite
 from harness.task import TaskName
+from harness.yaml_source import Keys
 
 
 @dataclass(frozen=True)
