@@ -38,9 +38,7 @@ SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A path, or the 
 Override = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite; repeatable.")
 ]
-Only = Annotated[
-    str | None, typer.Option(metavar="GLOB", help="Only matching BENCHMARK/VARIANT.")
-]
+Only = Annotated[str | None, typer.Option(metavar="GLOB", help="Only matching BENCHMARK/VARIANT.")]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most N samples a benchmark.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
@@ -319,7 +317,7 @@ def report(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: RUN/report.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write index.html, summary.md and results.csv from results.json."""
+    """Write the page, the summary, the table and the forms for CI from results.json."""
     from harness.terminal import console, show
     from reports import write_reports
 
@@ -331,6 +329,25 @@ def report(
     else:
         for page in pages:
             console.print(f"report: {page}", markup=False)
+
+
+@app.command("compare")
+def compare_command(
+    run: RunPath,
+    baseline: Annotated[Path, typer.Option(metavar="RUN", help="The run directory to compare with.")],
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 4 where it is inconclusive.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What became worse or better than in a baseline run; exits with 1 on a regression."""
+    from harness.compare.comparison import compare
+    from harness.terminal import console, show, show_comparison
+    from reports import write_comparison
+
+    comparison = compare(run, baseline)
+    page = write_comparison(comparison, run)
+    show(comparison.document()) if as_json else show_comparison(comparison)
+    console.print(f"report: {page}", markup=False)
+    raise typer.Exit(comparison.exit_code(strict))
 
 
 @app.command()

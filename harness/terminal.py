@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness.compare.records import Comparison
+from harness.compare.speed_verdict import DRIFT
 from harness.plan import Plan
 from harness.results import Results
 from harness.task import Figure
@@ -74,6 +76,26 @@ def show_figures(figures: dict[str, Figure]) -> None:
     """One row a figure, with its signature."""
     rows = [[name, figure_text(figure), str(figure.n), figure.signature] for name, figure in figures.items()]
     show_table(["metric", "value [95% interval]", "n", "signature"], rows)
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """The verdict, then a row for each headline figure, speed scenario and trial set apart."""
+    rows = []
+    for trial in comparison.trials:
+        flipped = "–" if trial.flipped is None else f"{trial.flipped}/{trial.samples}"
+        if trial.state != "compared":
+            rows.append([trial.name, "–", "–", "–", "–", flipped, f"{trial.state}: {trial.reason}"])
+        for change in trial.changes:
+            if change.decides or change.kind == "speed":
+                base, head = (figure_text(each) if each else "–" for each in (change.base, change.head))
+                verdict = f"{change.verdict}: {change.reason}"
+                rows.append([trial.name, change.name, base, head, change.difference_text(), flipped, verdict])
+    sys.stdout.write(f"{comparison.verdict()}\n")
+    show_table(["trial", "figure", "baseline", "run", "difference", "flipped", "verdict"], rows)
+    if comparison.software:
+        console.print(f"software differs: {', '.join(comparison.software)}", markup=False)
+    if comparison.compares_speed:
+        console.print(DRIFT, markup=False)
 
 
 def plan_document(planned: Plan, done: dict[str, int]) -> dict[str, Any]:

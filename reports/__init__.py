@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.compare.records import Comparison
 from harness.results import read_results
 from harness.store import write_text
+from reports.benchmark_json import to_bencher, to_github_action_benchmark
+from reports.comparison import comparison_to_markdown
 from reports.html import to_html
+from reports.junit import to_junit
 from reports.markdown import to_markdown
 from reports.table import to_csv
 
 
 def write_reports(run_dir: Path, out: Path | None = None) -> Path:
-    """Write index.html, summary.md and results.csv, each whole or not at all.
+    """Write index.html, summary.md, results.csv and the forms for CI, each whole or not at all.
 
     Args:
         run_dir: a run directory.
@@ -29,5 +33,15 @@ def write_reports(run_dir: Path, out: Path | None = None) -> Path:
     page = folder / "index.html"
     write_text(folder / "results.csv", to_csv(results))
     write_text(folder / "summary.md", to_markdown(results))
+    write_text(folder / "junit.xml", to_junit(results))
+    write_text(folder / "bencher.json", to_bencher(results))
+    write_text(folder / "benchmark.json", to_github_action_benchmark(results))
     write_text(page, to_html(results))
+    return page
+
+
+def write_comparison(comparison: Comparison, run_dir: Path) -> Path:
+    """Write `run_dir`/report/compare.md and return its path."""
+    page = run_dir / "report" / "compare.md"
+    write_text(page, comparison_to_markdown(comparison))
     return page

@@ -317,13 +317,16 @@ def test_a_chart_is_saved_as_picture(tmp_path: Path) -> None:
         save(detection, tmp_path / "chart.bmp")
 
 
-def test_write_reports_writes_three_files_and_nothing_else(tmp_path: Path) -> None:
+def test_write_reports_writes_every_form_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(to_json(results()))
     assert write_reports(tmp_path) == tmp_path / "report" / "index.html"
     assert {file.name for file in (tmp_path / "report").iterdir()} == {
         "index.html",
         "summary.md",
         "results.csv",
+        "junit.xml",
+        "bencher.json",
+        "benchmark.json",
     }
     assert write_reports(tmp_path, tmp_path / "elsewhere").parent == tmp_path / "elsewhere"
 

@@ -32,6 +32,7 @@ PROFILES = {
     "release": Profile(60, 662, 10),
     "mlperf": Profile(600, 24_576, 1),
 }
+GATING = frozenset(name for name, profile in PROFILES.items() if profile.gates)
 WARMUP_ITERATIONS = 10
 STABLE_WINDOWS = 3
 STABLE_RATIO = 1.05  # three windows within 5%: steady state, as Traini et al. 2023 define it in spirit

@@ -1,0 +1,125 @@
+"""compare.md: a run against its baseline in GitHub-flavoured Markdown, for a step summary or a comment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from harness.compare.records import Change, Comparison, TrialComparison, Verdict
+from harness.compare.speed_verdict import DRIFT
+from harness.task import Figure
+from reports.figures import printed
+from reports.markdown import LIMIT
+from reports.text import markdown
+
+_MARKS = {"pass": "✅", "regression": "❌", "incomplete": "⚠️", "inconclusive": "❔"}
+_QUIET: tuple[Verdict, ...] = ("unchanged", "pass", "not decided")
+_URGENCY: tuple[Verdict, ...] = ("regression", "incomparable", "inconclusive", "improvement", *_QUIET)
+_HEAD = "| Trial | Figure | Baseline → run | Difference | n | Verdict |\n|---|---|---|---|---|---|"
+Row = tuple[TrialComparison, Change]
+
+
+def comparison_to_markdown(comparison: Comparison, limit: int = LIMIT) -> str:
+    """Verdict, changed figures, the rest folded; rows are left out, and counted, beyond `limit` bytes."""
+    rows = 1 + sum(1 + len(trial.changes) for trial in comparison.trials)
+    while len((text := _document(comparison, rows)).encode()) > limit and rows > 1:
+        rows //= 2
+    return text
+
+
+def _document(comparison: Comparison, rows: int) -> str:
+    pairs = [(trial, change) for trial in comparison.trials for change in trial.changes]
+    pairs.sort(key=lambda row: (not row[1].decides, _URGENCY.index(row[1].verdict)))
+    changed = [row for row in pairs if _is_changed(row[1])]
+    rest = [row for row in pairs if not _is_changed(row[1])]
+    apart = [trial for trial in comparison.trials if trial.state != "compared"]
+    verdict = f"**{markdown(comparison.suite)}**: {markdown(comparison.verdict(), 400)}"
+    parts = [
+        f"{_MARKS[comparison.outcome]} {verdict}",
+        *_table(changed, rows),
+        *_lines([_apart(trial) for trial in apart], rows),
+        *_folded("Other figures", rest, _table(rest, rows)),
+        *_folded("Samples with another prediction", *_flips(comparison, rows)),
+        *([f"{DRIFT} A difference in time is per sample: above 0 is slower."] * comparison.compares_speed),
+        _origin(comparison),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _is_changed(change: Change) -> bool:
+    """What a reader must see: everything that decides and is not quiet; of the others, proven changes."""
+    if change.decides:
+        return change.verdict not in _QUIET
+    return change.verdict in ("regression", "improvement")
+
+
+def _table(shown: Sequence[Row], rows: int) -> list[str]:
+    if not shown:
+        return []
+    lines = [_HEAD, *(_row(trial, change) for trial, change in shown[:rows])]
+    if len(shown) > rows:
+        lines += ["", f"{len(shown) - rows} more figures are in `harness compare --json`."]
+    return ["\n".join(lines)]
+
+
+def _row(trial: TrialComparison, change: Change) -> str:
+    figure = change.head or change.base
+    verdict = change.verdict if change.decides else f"{change.verdict}, does not decide"
+    cells = [
+        markdown(trial.name, 160),
+        markdown(change.name),
+        f"{_figure(change.base)} → {_figure(change.head)}",
+        markdown(change.difference_text()),
+        str(figure.n) if figure else "",
+        f"**{verdict}**: {markdown(change.reason, 300)}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _figure(figure: Figure | None) -> str:
+    if figure is None:
+        return "none"
+    shown = printed(figure)
+    return f"{shown.value} {shown.interval} {markdown(shown.unit, 20)}".strip()
+
+
+def _apart(trial: TrialComparison) -> str:
+    return f"- **{trial.state}** {markdown(trial.name, 160)}: {markdown(trial.reason, 300)}"
+
+
+def _lines(lines: Sequence[str], rows: int) -> list[str]:
+    if len(lines) > rows:
+        lines = [*lines[:rows], f"- and {len(lines) - rows} more"]
+    return ["\n".join(lines)] if lines else []
+
+
+def _flips(comparison: Comparison, rows: int) -> tuple[Sequence[TrialComparison], list[str]]:
+    flipped = [trial for trial in comparison.trials if trial.flipped]
+    lines = []
+    for trial in flipped:
+        more = (trial.flipped or 0) - len(trial.flipped_ids)
+        ids = ", ".join(markdown(each, 60) for each in trial.flipped_ids)
+        tail = f" and {more} more" if more else ""
+        lines.append(
+            f"- {markdown(trial.name, 160)}: {trial.flipped} of {trial.samples} samples: {ids}{tail}"
+        )
+    return flipped, _lines(lines, rows)
+
+
+def _folded(title: str, items: Sequence[object], parts: Iterable[str]) -> list[str]:
+    if not items:
+        return []
+    return [f"<details><summary>{title} ({len(items)})</summary>", *parts, "</details>"]
+
+
+def _origin(comparison: Comparison) -> str:
+    run, baseline = (
+        markdown(name) + (f" (revision `{revision[:12]}`)" if revision else "")
+        for name, revision in (
+            (comparison.run, comparison.run_revision),
+            (comparison.baseline, comparison.baseline_revision),
+        )
+    )
+    software = f" Software differs: {markdown(', '.join(comparison.software), 400)}." * bool(
+        comparison.software
+    )
+    return f"Run {run} against {baseline}. Brackets are 95% intervals.{software}"

@@ -1,0 +1,106 @@
+"""junit.xml: a run as test cases, for the test reports of Jenkins, GitLab and others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+from xml.etree import ElementTree as ET
+
+from harness.results import Results, Scenario, TrialRecord
+from harness.stages.timing import GATING
+from harness.task import Figure
+from reports.figures import printed
+from reports.text import display
+
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 §2.2, Char
+Kind = Literal["error", "failure", "skipped"]
+
+
+@dataclass(frozen=True)
+class _Case:
+    name: str
+    seconds: float = 0.0
+    output: str = ""
+    problem: Kind | None = None
+    reason: str = ""
+
+
+def to_junit(results: Results) -> str:
+    """A suite a benchmark, a case a trial and metric.
+
+    A trial that is not complete is one case with an `error`. A speed measurement that is not valid is a
+    `failure` where its profile gates, else `skipped`. A benchmark that was left out is `skipped`.
+    """
+    root = ET.Element("testsuites", name=_text(results.suite))
+    machine = results.environments.get(results.run.environment, {})
+    about = {
+        "timestamp": results.run.started[:19],
+        "hostname": _text(machine.get("host", results.run.environment)),
+    }
+    for benchmark, trials in groupby(results.trials, key=lambda trial: trial.benchmark):
+        _suite(root, benchmark, about, [case for trial in trials for case in _cases(trial)])
+    for skipped in results.skipped:
+        case = _Case("not run here", problem="skipped", reason=skipped.reason)
+        _suite(root, skipped.benchmark, about, [case])
+    for name in ("tests", "failures", "errors"):
+        root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _suite(root: ET.Element, name: str, about: dict[str, str], cases: list[_Case]) -> None:
+    problems = [case.problem for case in cases]
+    suite = ET.SubElement(
+        root,
+        "testsuite",
+        about,
+        name=_text(name),
+        tests=str(len(cases)),
+        failures=str(problems.count("failure")),
+        errors=str(problems.count("error")),
+        skipped=str(problems.count("skipped")),
+        time=f"{sum(case.seconds for case in cases):.3f}",
+    )
+    for case in cases:
+        element = ET.SubElement(
+            suite, "testcase", classname=_text(name), name=_text(case.name), time=f"{case.seconds:.3f}"
+        )
+        if case.problem == "skipped":
+            ET.SubElement(element, "skipped", message=_text(case.reason))
+        elif case.problem:
+            found = ET.SubElement(element, case.problem, message=_text(case.reason), type=case.problem)
+            found.text = _text(case.reason)
+        if case.output:
+            ET.SubElement(element, "system-out").text = _text(case.output)
+
+
+def _cases(trial: TrialRecord) -> Iterator[_Case]:
+    if trial.status != "complete":
+        reason = f"{trial.status}: {trial.reason or 'no reason recorded'}"
+        yield _Case(trial.variant, problem="error", reason=reason)
+        return
+    for name, figure in trial.metrics.items():
+        yield _Case(f"{trial.variant} {name}", output=_figure(name, figure))
+    for name, scenario in trial.speed.items():
+        yield _speed(f"{trial.variant} {name}", scenario)
+
+
+def _speed(name: str, scenario: Scenario) -> _Case:
+    figures = {"throughput": scenario.throughput, **scenario.latency}
+    output = "\n".join(_figure(each, figure) for each, figure in figures.items() if figure)
+    if scenario.valid:
+        return _Case(name, scenario.seconds, output)
+    kind: Kind = "failure" if scenario.profile in GATING else "skipped"
+    return _Case(name, scenario.seconds, output, kind, f"not valid: {'; '.join(scenario.reasons)}")
+
+
+def _figure(name: str, figure: Figure) -> str:
+    return f"{name}: {printed(figure)} ({figure.signature})"
+
+
+def _text(value: object) -> str:
+    """What XML can hold; control and direction-changing characters become visible."""
+    return _NO_XML.sub("\ufffd", display(value, 2000, lines=True))
