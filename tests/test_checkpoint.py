@@ -1,0 +1,194 @@
+"""Checkpoints: found, fitting and whole, or one message; a changed recipe is seen to need training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from harness.checkpoint import Checkpoint, load, load_into, read_recipe, resolve, save, sha256
+from harness.errors import UsageError
+
+ADAPTER = "fake-translation"
+RECIPE: dict[str, Any] = {
+    "adapter": ADAPTER,
+    "task": "translation",
+    "dataset": {"name": "phrases"},
+    "steps": 10,
+    "batch_size": 4,
+    "learning_rate": 0.001,
+    "metric": "bleu",
+}
+
+
+def model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+
+
+def checkpoint_of(module: torch.nn.Module, **changes: Any) -> Checkpoint:
+    return Checkpoint(
+        **{"tensors": module.state_dict(), "adapter": ADAPTER, "options": {"width": 4}} | changes
+    )
+
+
+def write_recipe(folder: Path, name: str = "made", **changes: Any) -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({"recipe": RECIPE | changes}))
+    return path
+
+
+class TestFile:
+    def test_everything_comes_back(self, tmp_path: Path) -> None:
+        vocabulary = bytes(range(256)) * 3
+        made = checkpoint_of(
+            model(),
+            classes=("null", "Übergröße"),
+            assets={"vocabulary": vocabulary, "empty": b""},
+            recipe="abc",
+        )
+        digest = save(made, tmp_path / "deep" / "a.safetensors")
+        found = load(tmp_path / "deep" / "a.safetensors")
+        assert digest == sha256(tmp_path / "deep" / "a.safetensors")
+        assert (found.adapter, found.options, found.classes, found.recipe) == (
+            ADAPTER, {"width": 4}, ("null", "Übergröße"), "abc",
+        )  # fmt: skip
+        assert found.assets == {"vocabulary": vocabulary, "empty": b""}
+        assert found.tensors.keys() == made.tensors.keys()
+        for name, tensor in made.tensors.items():
+            stored = tensor.half().float() if tensor.is_floating_point() else tensor
+            assert torch.equal(found.tensors[name], stored), name
+
+    def test_saving_twice_gives_the_same_hash(self, tmp_path: Path) -> None:
+        a, b = (save(checkpoint_of(model()), tmp_path / name) for name in ("a.safetensors", "b.safetensors"))
+        assert a == b
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors"]
+
+    @pytest.mark.parametrize("keep", [0, 4, 60, -1])
+    def test_a_truncated_file_is_one_message(self, tmp_path: Path, keep: int) -> None:
+        path = tmp_path / "a.safetensors"
+        save(checkpoint_of(model()), path)
+        path.write_bytes(path.read_bytes()[:keep])
+        with pytest.raises(UsageError, match=r"a\.safetensors: truncated or not safetensors"):
+            load(path)
+
+    def test_another_tools_metadata_is_one_message(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.safetensors"
+        save_file({"w": torch.zeros(1)}, path, metadata={"options": "--fast"})
+        with pytest.raises(UsageError, match=r"its metadata 'options' is not this harness's: '--fast'"):
+            load(path)
+
+    def test_another_tools_plain_weights_load(self, tmp_path: Path) -> None:
+        save_file({"w": torch.ones(2)}, tmp_path / "a.safetensors")
+        found = load(tmp_path / "a.safetensors")
+        assert (found.adapter, found.classes, found.recipe) == ("", (), "")
+        assert np.array_equal(found.tensors["w"], [1, 1])
+
+
+class TestFit:
+    def test_fitting_weights_are_copied(self) -> None:
+        source, target = model(), torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+        load_into(target, checkpoint_of(source), ADAPTER)
+        assert torch.equal(source[0].weight, target[0].weight)
+
+    @pytest.mark.parametrize(
+        ("spoil", "says"),
+        [
+            (lambda t: t.pop("0.bias"), "tensor '0.bias' is missing from the file"),
+            (lambda t: t.update(extra=torch.zeros(1)), "tensor 'extra' is left over in the file"),
+            (lambda t: t.update({"0.bias": torch.zeros(5)}), r"'0.bias' has shape \(5,\), expected \(4,\)"),
+            (lambda t: t["0.bias"].fill_(float("nan")), "tensor '0.bias' has NaN or infinite values"),
+            (lambda t: t["0.bias"].fill_(float("inf")), "tensor '0.bias' has NaN or infinite values"),
+        ],
+    )
+    def test_a_misfit_names_the_tensor_and_changes_nothing(self, spoil: Any, says: str) -> None:
+        tensors = dict(model().state_dict())
+        spoil(tensors)
+        target = model()
+        before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+        with pytest.raises(UsageError, match=says):
+            load_into(target, checkpoint_of(model(), tensors=tensors), ADAPTER)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in target.state_dict().items())
+
+    def test_another_adapters_weights_are_refused(self) -> None:
+        with pytest.raises(
+            UsageError, match="checkpoint of adapter 'fake-translation' cannot be loaded by 'lstm'"
+        ):
+            load_into(model(), checkpoint_of(model()), "lstm")
+
+
+class TestResolve:
+    def test_weights_by_path_relative_to_the_suite(self, tmp_path: Path) -> None:
+        save(checkpoint_of(model()), tmp_path / "w.safetensors")
+        found = resolve("w.safetensors", ADAPTER, tmp_path)
+        assert (found.weights, found.recipe, found.missing) == (tmp_path / "w.safetensors", None, False)
+        with pytest.raises(UsageError, match=r"checkpoint .*gone\.safetensors: no such file"):
+            resolve("gone.safetensors", ADAPTER, tmp_path)
+
+    def test_a_recipe_without_weights_is_missing(self, tmp_path: Path) -> None:
+        write_recipe(tmp_path)
+        found = resolve("made.yaml", ADAPTER, tmp_path)
+        assert found.missing
+        assert not found.weights.exists()
+
+    def test_weights_beside_the_recipe_or_in_the_cache_are_found(self, tmp_path: Path) -> None:
+        recipe = read_recipe(write_recipe(tmp_path))
+        cached = resolve("made.yaml", ADAPTER, tmp_path).weights
+        save(checkpoint_of(model(), recipe=recipe.hash), cached)
+        assert resolve("made.yaml", ADAPTER, tmp_path).weights == cached
+        save(checkpoint_of(model(), recipe=recipe.hash), tmp_path / "made.safetensors")
+        found = resolve("made.yaml", ADAPTER, tmp_path)
+        assert (found.weights, found.missing) == (tmp_path / "made.safetensors", False)
+
+    def test_weights_of_an_older_recipe_count_as_missing(self, tmp_path: Path) -> None:
+        recipe = read_recipe(write_recipe(tmp_path))
+        save(checkpoint_of(model(), recipe=recipe.hash), tmp_path / "made.safetensors")
+        assert not resolve("made.yaml", ADAPTER, tmp_path).missing
+        write_recipe(tmp_path, steps=11)
+        assert resolve("made.yaml", ADAPTER, tmp_path).missing
+
+    def test_provenance_and_comments_do_not_make_the_recipe_another(self, tmp_path: Path) -> None:
+        path = write_recipe(tmp_path)
+        before = read_recipe(path).hash
+        path.write_text("# why\n" + path.read_text() + "provenance: {steps: 10}\n")
+        assert read_recipe(path).hash == before
+
+    def test_a_recipe_of_another_adapter(self, tmp_path: Path) -> None:
+        write_recipe(tmp_path, adapter="lstm")
+        with pytest.raises(UsageError, match="a recipe for adapter 'lstm', not 'fake-translation'"):
+            resolve("made.yaml", ADAPTER, tmp_path)
+
+    def test_a_name_is_looked_up_in_the_adapters_package(self) -> None:
+        with pytest.raises(
+            UsageError, match=r"unknown checkpoint 'yolo-scene'; did you mean 'yolo-scenes'\?"
+        ):
+            resolve("yolo-scene", "yolo", None)
+        with pytest.raises(UsageError, match=r"unknown checkpoint 'x' \(known: none\)"):
+            resolve("x", ADAPTER, None)
+
+    @pytest.mark.parametrize(
+        ("text", "says"),
+        [
+            ("a: [", "1: malformed YAML"),
+            ("- 1", "1: expected a mapping"),
+            ("a: 1", "1: recipe: this key is needed"),
+            (
+                yaml.safe_dump({"recipe": RECIPE | {"steps": 0}}),
+                r"8: recipe\.steps: Input should be greater than 0",
+            ),
+            (
+                yaml.safe_dump({"recipe": RECIPE | {"stesp": 1}}),
+                r"9: recipe\.stesp: unknown key 'stesp'; did you mean 'steps'",
+            ),
+        ],
+    )
+    def test_a_bad_recipe_is_one_message(self, tmp_path: Path, text: str, says: str) -> None:
+        (tmp_path / "made.yaml").write_text(text)
+        with pytest.raises(UsageError, match=rf"made\.yaml:{says}") as caught:
+            resolve("made.yaml", ADAPTER, tmp_path)
+        assert "\n" not in str(caught.value)
