@@ -1,0 +1,284 @@
+"""One run in this process: complete, resumed, failing in part; the same figures whatever happened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+import yaml
+from small_suite import document, figures, run_suite
+
+from harness.checkpoint import Checkpoint, save
+from harness.collect import collect
+from harness.errors import InfrastructureError, UsageError
+from harness.executors.inline import InlineExecutor
+from harness.results import Results, json_schema, read_results
+from harness.run import exit_code
+from harness.store import read_json, write_json
+
+
+def shard_files(folder: Path, out: str = "run") -> dict[str, int]:
+    """Shard → when it was written."""
+    paths = (folder / out / "trials").glob("*/predictions/*.parquet")
+    return {f"{path.parts[-3]}/{path.name}": path.stat().st_mtime_ns for path in paths}
+
+
+def by_variant(results: Results) -> dict[str, Any]:
+    return {trial.variant: trial for trial in results.trials}
+
+
+class TestComplete:
+    @pytest.fixture(scope="class")
+    def done(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
+        folder = tmp_path_factory.mktemp("complete")
+        return folder, run_suite(folder, document(), shard_size=7)
+
+    def test_every_figure_has_value_interval_n_and_signature(self, done: tuple[Path, Results]) -> None:
+        (trial,) = done[1].trials
+        assert trial.status == "complete"
+        assert list(trial.metrics) == ["bleu", "chrf"], "in the suite's order, the headline first"
+        for figure in trial.metrics.values():
+            assert figure.low is not None and figure.value is not None and figure.high is not None
+            assert figure.low < figure.value < figure.high
+            assert (figure.n, bool(figure.signature)) == (20, True)
+        assert exit_code(done[1]) == 0
+
+    def test_the_document_fits_its_schema_and_is_read_back(self, done: tuple[Path, Results]) -> None:
+        folder, results = done
+        raw = json.loads((folder / "run" / "results.json").read_text())
+        jsonschema.Draft202012Validator(json_schema()).validate(raw)
+        assert read_results(folder / "run") == results == collect(folder / "run")
+
+    def test_the_directory_holds_what_the_contract_names(self, done: tuple[Path, Results]) -> None:
+        run = done[0] / "run"
+        assert yaml.safe_load((run / "suite.yaml").read_text())["name"] == "small"
+        (trial,) = (run / "trials").iterdir()
+        assert (trial / "trial.json").exists() and (trial / "metrics.json").exists()
+        assert not (trial / "error.json").exists()
+        assert not [path for path in run.rglob(".*") if path.is_file()], "no temporary files"
+
+    def test_a_recorded_suite_runs_again_as_the_same_trials(self, done: tuple[Path, Results]) -> None:
+        folder, results = done
+        recorded = yaml.safe_load((folder / "run" / "suite.yaml").read_text())
+        assert [t.id for t in run_suite(folder, recorded, out="again").trials] == [
+            t.id for t in results.trials
+        ]
+
+
+class TestSameFigures:
+    def test_with_any_shard_size(self, tmp_path: Path) -> None:
+        suite = document(70, ok={"batch_size": [1, 16]})
+        small = run_suite(tmp_path, suite, out="small", shard_size=7)
+        large = run_suite(tmp_path, suite, out="large", shard_size=64)
+        assert len(shard_files(tmp_path, "small")) > len(shard_files(tmp_path, "large"))
+        assert figures(small) == figures(large)
+
+    @pytest.mark.parametrize("shard_size", [7, 64])
+    def test_after_a_loss_and_only_the_lost_shard_is_made_again(
+        self, tmp_path: Path, shard_size: int
+    ) -> None:
+        suite = document(30, ok={"batch_size": 4})
+        undisturbed = run_suite(tmp_path, suite, shard_size=7)
+        before = shard_files(tmp_path)
+        lost = sorted(before)[1]
+        (tmp_path / "run" / "trials" / lost.replace("/", "/predictions/")).unlink()
+        resumed = run_suite(tmp_path, suite, shard_size=shard_size)
+        after = shard_files(tmp_path)
+        assert {name: time for name, time in after.items() if name != lost} == {
+            name: time for name, time in before.items() if name != lost
+        }
+        assert after.keys() == before.keys()
+        assert after[lost] > before[lost]
+        assert figures(resumed) == figures(undisturbed)
+        assert resumed.run.id == undisturbed.run.id
+
+    def test_a_finished_run_is_not_touched_and_starts_no_executor(self, tmp_path: Path) -> None:
+        first = run_suite(tmp_path, document())
+        before = shard_files(tmp_path)
+
+        def refuse() -> Any:
+            raise AssertionError("nothing is left to be executed")
+
+        again = run_suite(
+            tmp_path, document(), executor=type("Refusing", (), {"__new__": lambda cls: refuse()})
+        )
+        assert (again, shard_files(tmp_path)) == (first, before)
+
+    def test_after_the_driver_died_at_any_shard(self, tmp_path: Path) -> None:
+        """The record is killed after k shards; what is on disk then is what a resumed run finds."""
+
+        class Dying(InlineExecutor):
+            survives = 0
+
+            def predict(self, work: Any) -> Any:
+                for count, outcome in enumerate(super().predict(work)):
+                    if count == self.survives:
+                        raise KeyboardInterrupt
+                    yield outcome
+
+        suite = document(20, ok={"batch_size": 2})
+        expected = figures(run_suite(tmp_path, suite, out="whole", shard_size=4))
+        for survives in range(5):
+            Dying.survives = survives
+            with pytest.raises(KeyboardInterrupt):
+                run_suite(tmp_path, suite, executor=Dying, out=f"run{survives}", shard_size=4)
+            assert len(shard_files(tmp_path, f"run{survives}")) == survives
+            resumed = run_suite(tmp_path, suite, out=f"run{survives}", shard_size=6)
+            assert figures(resumed) == expected
+
+
+class TestFailures:
+    def test_a_poison_sample_fails_its_shard_and_nothing_else(self, tmp_path: Path) -> None:
+        suite = document(20, bad={"options": {"raise_at": 13}, "batch_size": 4}, ok={})
+        results = run_suite(tmp_path, suite, shard_size=4)
+        trials = by_variant(results)
+        assert (trials["ok"].status, trials["bad"].status) == ("complete", "partial")
+        assert trials["bad"].metrics == {}, "failure is a state, not a score"
+        assert trials["bad"].per_class == {}
+        assert (
+            trials["bad"].reason == "4 of 20 predictions are missing; first error: RuntimeError: poison at 13"
+        )
+        (failure,) = read_json(tmp_path / "run" / "trials" / trials["bad"].id / "error.json")
+        assert failure["samples"] == ["test-0000012", "test-0000015"]
+        assert (failure["first"], failure["last"], failure["attempts"]) == (12, 15, 1)
+        assert exit_code(results) == 3
+
+    def test_a_trial_without_any_prediction_has_failed(self, tmp_path: Path) -> None:
+        (trial,) = run_suite(tmp_path, document(bad={"options": {"raise_at": 0}})).trials
+        assert trial.status == "failed"
+
+    def test_the_same_command_tries_failed_shards_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import fake_adapters
+
+        suite = document(20, bad={"options": {"raise_at": 13}, "batch_size": 4})
+        run_suite(tmp_path, suite, shard_size=4)
+        before = shard_files(tmp_path)
+        monkeypatch.setattr(fake_adapters.FakeTranslation, "_misbehave", lambda self, index: None)
+        (trial,) = run_suite(tmp_path, suite, shard_size=4).trials
+        assert (trial.status, trial.failures) == ("complete", [])
+        assert before.items() <= shard_files(tmp_path).items()
+
+    def test_what_an_adapter_returns_wrongly_is_a_failure_too(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import fake_adapters
+
+        monkeypatch.setattr(fake_adapters.FakeTranslation, "postprocess", lambda self, raw, batch: [])
+        (trial,) = run_suite(tmp_path, document()).trials
+        assert trial.failures[0].error == "ValueError: the adapter returned 0 predictions for 16 samples"
+
+    def test_a_timing_that_fails_leaves_the_other_results(self, tmp_path: Path) -> None:
+        class Failing(InlineExecutor):
+            def measure(self, *arguments: Any) -> Any:
+                raise InfrastructureError("timing words/ok: the process died")
+
+        suite = document()
+        suite["benchmarks"]["words"]["speed"] = ["offline"]
+        results = run_suite(tmp_path, suite, executor=Failing)
+        (trial,) = results.trials
+        assert trial.status == "complete"
+        scenario = trial.speed["offline"]
+        assert (scenario.valid, scenario.queries, scenario.throughput) == (False, 0, None)
+        assert scenario.reasons == ["timing words/ok: the process died"]
+        assert exit_code(results) == 3
+        jsonschema.validate(json.loads((tmp_path / "run" / "results.json").read_text()), json_schema())
+
+
+class TestSpeed:
+    def test_is_measured_in_a_fresh_process_and_kept_raw(self, tmp_path: Path) -> None:
+        suite = document(ok={"batch_size": 4})
+        suite["benchmarks"]["words"]["speed"] = ["offline", "single-stream"]
+        suite["speed"] = {"samples": 8, "threads": 1}
+        results = run_suite(tmp_path, suite)
+        (trial,) = results.trials
+        raw = read_json(tmp_path / "run" / "trials" / trial.id / "speed" / "single-stream.json")
+        latencies = raw["processes"][0]["latencies_ns"]
+        stream = trial.speed["single-stream"]
+        assert stream.queries == len(latencies) >= 11
+        assert len(latencies) % 8 == 0
+        assert stream.latency["p50"].value * 1e9 == pytest.approx(
+            sorted(latencies)[-(-len(latencies) // 2) - 1]
+        )
+        assert trial.speed["offline"].throughput.value > 0
+        assert set(trial.phases) == {"preprocess", "model", "postprocess"}
+        assert exit_code(results) == 0
+        assert run_suite(tmp_path, suite) == results, "not measured again"
+
+
+class TestTwoBenchmarksOfOneTrial:
+    def test_share_predictions_and_each_has_its_own_metrics(self, tmp_path: Path) -> None:
+        suite = document()
+        words = suite["benchmarks"]["words"]
+        suite["benchmarks"] = {"a": words | {"metrics": ["bleu"]}, "b": words | {"metrics": ["chrf"]}}
+        results = run_suite(tmp_path, suite)
+        assert len(shard_files(tmp_path)) == 1
+        assert [(t.benchmark, list(t.metrics)) for t in results.trials] == [("a", ["bleu"]), ("b", ["chrf"])]
+
+    def test_a_metric_added_later_is_scored_from_what_is_there(self, tmp_path: Path) -> None:
+        suite = document()
+        suite["benchmarks"]["words"]["metrics"] = ["chrf"]
+        first = run_suite(tmp_path, suite)
+        before = shard_files(tmp_path)
+        both = run_suite(tmp_path, document())
+        assert shard_files(tmp_path) == before
+        assert both.trials[0].metrics["chrf"] == first.trials[0].metrics["chrf"]
+        assert list(both.trials[0].metrics) == ["bleu", "chrf"]
+
+
+class TestNothingIsWritten:
+    """Input errors are found before the run directory is touched."""
+
+    def refused(self, tmp_path: Path, suite: dict[str, Any], **settings: Any) -> str:
+        with pytest.raises(UsageError) as caught:
+            run_suite(tmp_path, suite, **settings)
+        assert not (tmp_path / "run").exists()
+        return str(caught.value)
+
+    def test_for_a_name_that_is_unknown(self, tmp_path: Path) -> None:
+        assert "did you mean" in self.refused(tmp_path, document(ok={"adapter": "fake-translatio"}))
+
+    def test_for_a_pattern_that_matches_nothing(self, tmp_path: Path) -> None:
+        assert "--only" in self.refused(tmp_path, document(), only="nothing")
+
+    def test_for_a_truncated_checkpoint(self, tmp_path: Path) -> None:
+        save(Checkpoint({"w": torch.zeros(100)}, "fake-translation", {}), tmp_path / "w.safetensors")
+        (tmp_path / "w.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:50])
+        message = self.refused(tmp_path, document(ok={"checkpoint": "w.safetensors"}))
+        assert "w.safetensors: truncated or not safetensors" in message
+
+    def test_for_a_checkpoint_of_another_adapter(self, tmp_path: Path) -> None:
+        save(Checkpoint({"w": torch.zeros(1)}, "fcn-8s", {}), tmp_path / "w.safetensors")
+        suite = document() | {
+            "adapters": {"ok": {"adapter": "yolo", "checkpoint": "w.safetensors"}},
+            "benchmarks": {
+                "digits": {"dataset": "scenes", "task": "detection", "adapters": ["ok"], "metrics": ["coco"]}
+            },
+        }
+        message = self.refused(tmp_path, suite)
+        assert "digits/ok" in message and "w.safetensors" in message and "'fcn-8s'" in message
+
+    def test_for_a_trainable_adapter_without_a_checkpoint(self, tmp_path: Path) -> None:
+        suite = document() | {
+            "adapters": {"ok": {"adapter": "yolo"}},
+            "benchmarks": {
+                "digits": {"dataset": "scenes", "task": "detection", "adapters": ["ok"], "metrics": ["coco"]}
+            },
+        }
+        assert "digits/ok" in self.refused(tmp_path, suite)
+
+    def test_into_another_suites_directory(self, tmp_path: Path) -> None:
+        write_json(tmp_path / "run" / "run.json", {"suite": "other"})
+        with pytest.raises(UsageError, match="holds a run of suite 'other', not of 'small'"):
+            run_suite(tmp_path, document())
+        assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
+
+
+def test_collecting_needs_a_run_directory(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"not a run directory \(it has no run\.json\)"):
+        collect(tmp_path)
