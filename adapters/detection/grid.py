@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from adapters.detection.boxes import area, iou
 
-# Weights of the loss's terms. The paper's 5 and .5 are for a squared error on everything; measured here.
+# Weights of the terms: the prototype's. The paper's 5 and .5 go with squared errors on everything.
 CENTRE, SIDES, OBJECT, NO_OBJECT, CLASS = 2.0, 50.0, 2.0, 0.5, 1.0
 
 
