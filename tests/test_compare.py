@@ -1,0 +1,532 @@
+"""A comparison finds what became worse, is silent where nothing did, and says what it cannot tell."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+from sacrebleu import corpus_bleu
+from sample_results import ENVIRONMENT, HOSTILE, trial
+from sample_results import speed as scenarios
+from scipy import stats
+from typer.testing import CliRunner
+
+from harness.cli import app
+from harness.compare.accuracy import Pair, Side, decide, flips, paired_bootstrap
+from harness.compare.comparison import compare
+from harness.compare.records import Change, Comparison, TrialComparison, Verdict
+from harness.compare.speed import slowdown, speed_changes, welch
+from harness.compare.speed_verdict import decide as decide_speed
+from harness.datasets.phrases import Phrases
+from harness.metrics.bleu import Bleu
+from harness.metrics.iou import Iou
+from harness.metrics.metric import RESAMPLES, SEED
+from harness.plan import DatasetUse
+from harness.results import TrialRecord
+from harness.store import TrialDirectory, read_json, write_json
+from harness.task import Detections, Figure, Translation
+from reports.comparison import comparison_to_markdown
+
+SUITE = """
+name: tiny
+datasets:
+  short: {dataset: phrases, options: {max_tokens: 8, size: 32}}
+adapters:
+  fake: {adapter: fake-translation, batch_size: 8}
+  other: {adapter: fake-translation, batch_size: 4}
+benchmarks:
+  phrases: {dataset: short, adapters: [fake, other], metrics: [bleu, chrf]}
+"""
+RUNNER = CliRunner()
+
+
+def harness(*arguments: object) -> tuple[int, str]:
+    """Exit code and standard output of a command."""
+    found = RUNNER.invoke(app, [str(argument) for argument in arguments])
+    assert found.exception is None or isinstance(found.exception, SystemExit), found.exception
+    return found.exit_code, found.stdout
+
+
+def run(folder: Path, out: Path, *more: str) -> int:
+    suite = folder / "tiny.yaml"
+    suite.write_text(SUITE)
+    return harness("run", suite, "--executor", "inline", "--no-sync", "--out", out, *more)[0]
+
+
+Translate = Callable[[int, list[str]], list[str]]
+"""(index, words of the reference) → words of the hypothesis."""
+
+
+def answer(folder: Path, out: Path, translate: Translate) -> None:
+    """Replace the first trial's predictions and have it scored again."""
+    entry = read_json(out / "run.json")["trials"][0]
+    place = TrialDirectory(out / "trials" / entry["id"])
+    data = entry["dataset"]
+    dataset = DatasetUse(data["name"], data["options"], data["split"], "translation").open()
+    samples = [dataset[index] for index in range(data["size"])]
+    shutil.rmtree(place.predictions)
+    texts = [
+        Translation(" ".join(translate(i, sample.target[0].split()))) for i, sample in enumerate(samples)
+    ]
+    place.write_shard("translation", 0, [sample.id for sample in samples], texts, "here")
+    (place.path / "metrics.json").unlink()
+    assert run(folder, out) == 0
+
+
+def good(index: int, words: list[str]) -> list[str]:
+    return words[: -1 - index % 2] or words
+
+
+@pytest.fixture(scope="module")
+def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compare")
+    assert run(folder, folder / "base") == 0
+    answer(folder, folder / "base", good)
+    return folder / "base"
+
+
+@pytest.fixture
+def head(baseline: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(baseline, tmp_path / "head"))
+
+
+def edit(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    document = json.loads((run / "results.json").read_text())
+    change(document["trials"][0])
+    (run / "results.json").write_text(json.dumps(document))
+
+
+def verdicts(comparison: Comparison) -> dict[str, Verdict]:
+    """Of the first trial."""
+    return {change.name: change.verdict for change in comparison.trials[0].changes}
+
+
+# The paired bootstrap
+
+
+def test_the_difference_equals_a_plain_loop_over_resampled_sentences() -> None:
+    references = [
+        *("the cat sat on the mat", "a dog ran far away today", "we all go home now please"),
+        *("it is cold in the north", "two birds fly over the sea", "she reads a very long book"),
+    ]
+    base = [line.replace("the", "a", 1) for line in references]
+    head = [" ".join(line.split()[:-1]) for line in references]
+    metric = Bleu()
+    sides = [
+        [
+            metric.statistics((target,), Translation(text))
+            for target, text in zip(references, texts, strict=True)
+        ]
+        for texts in (base, head)
+    ]
+    found = paired_bootstrap(metric, *sides)["bleu"]
+
+    def score(texts: list[str], drawn: Any) -> float:
+        return corpus_bleu([texts[i] for i in drawn], [[references[i] for i in drawn]]).score
+
+    draws = np.random.default_rng(SEED).integers(0, 6, size=(RESAMPLES, 6))
+    loop = [score(head, drawn) - score(base, drawn) for drawn in draws]
+    assert found[2].value == pytest.approx(score(head, range(6)) - score(base, range(6)))
+    assert (found[2].low, found[2].high) == pytest.approx(tuple(np.percentile(loop, [2.5, 97.5])))
+
+
+def masks(generator: np.random.Generator, hit: np.ndarray) -> list[np.ndarray]:
+    """Statistics of images of 100 pixels in two classes, 50 each, each pixel right with probability `hit`."""
+    right = generator.binomial(50, hit[:, None], size=(len(hit), 2))
+    predicted = right + (50 - right)[:, ::-1]
+    zero = np.zeros_like(right)
+    return list(np.stack([right, np.full_like(right, 50), predicted, zero, zero], axis=1))
+
+
+def test_the_same_hard_samples_make_a_difference_surer_than_two_intervals() -> None:
+    generator = np.random.default_rng(1)
+    difficulty = generator.uniform(0.3, 0.9, 80)  # of the samples, for both models
+    base, head, difference = paired_bootstrap(
+        Iou(("a", "b")), masks(generator, difficulty), masks(generator, difficulty + 0.05)
+    )["pixel_accuracy"]
+    assert base.high > head.low  # the intervals overlap …
+    assert decide(difference)[0] == "improvement"  # … and the difference is plain
+
+
+def test_models_of_equal_quality_are_rarely_called_worse() -> None:
+    """Of 200 comparisons of equally good models 2.5% should be called regressions: 5, give or take 2.2."""
+    metric, generator = Iou(("a", "b")), np.random.default_rng(2)
+    called = []
+    for _ in range(200):
+        difficulty = generator.uniform(0.4, 0.9, 40)
+        base, head = (masks(generator, difficulty) for _ in range(2))
+        called.append(decide(paired_bootstrap(metric, base, head)["pixel_accuracy"][2])[0])
+    assert 1 <= called.count("regression") <= 10
+    assert 1 <= called.count("improvement") <= 10
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (-2.0, -0.1, "regression"),
+        (0.1, 2.0, "improvement"),
+        (-2.0, 0.0, "inconclusive"),
+        (0.0, 2.0, "inconclusive"),
+        (0.0, 0.0, "unchanged"),
+        (None, None, "inconclusive"),
+    ],
+)
+def test_a_verdict_needs_the_whole_interval_on_one_side_of_zero(
+    low: float | None, high: float | None, expected: Verdict
+) -> None:
+    value = 0.0 if low is None or high is None else (low + high) / 2
+    assert decide(Figure(value, low, high, 9, "points", "s"))[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("task", "before", "after"),
+    [
+        ("translation", Translation("ja"), Translation("ja.")),
+        (
+            "detection",
+            Detections(np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int64)),
+            Detections(np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.ones(1, np.int64)),
+        ),
+        ("segmentation", np.zeros((4, 4), np.uint8), np.eye(4, dtype=np.uint8)),
+    ],
+)
+def test_flips_are_the_samples_whose_stored_prediction_differs(
+    task: Any, before: Any, after: Any, tmp_path: Path
+) -> None:
+    sides = []
+    for name, second in (("base", before), ("head", after)):
+        place = TrialDirectory(tmp_path / name)
+        place.write_shard(task, 0, ["a", "b", "c"], [before, second, before], "here")
+        sides.append(Side(TrialRecord.model_validate(trial(task, "model")), place))
+    assert flips(Pair(*sides)).ids == ("b",)
+
+
+# Runs
+
+
+def test_identical_runs_are_unchanged_and_need_no_data_set(
+    baseline: Path, head: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DatasetUse, "open", lambda self: pytest.fail("the data set was opened"))
+    assert harness("compare", head, "--baseline", baseline, "--strict")[0] == 0
+    comparison = compare(head, baseline)
+    assert comparison.outcome == "pass"
+    assert {change.verdict for each in comparison.trials for change in each.changes} == {"unchanged"}
+    assert [each.flipped for each in comparison.trials] == [0, 0]
+
+
+def test_a_crippled_model_is_a_regression(baseline: Path, head: Path, tmp_path: Path) -> None:
+    answer(tmp_path, head, lambda index, words: words[::2])
+    code, text = harness("compare", head, "--baseline", baseline)
+    assert code == 1
+    assert text.startswith("regression; accuracy: 1 regression, 1 unchanged\n")
+    comparison = compare(head, baseline)
+    crippled, untouched = comparison.trials
+    assert verdicts(comparison) == {"bleu": "regression", "chrf": "regression"}
+    assert [change.decides for change in crippled.changes] == [True, False]
+    assert (crippled.flipped, len(crippled.flipped_ids), untouched.flipped) == (32, 10, 0)
+    assert (head / "report" / "compare.md").read_text().startswith("❌ **tiny**: regression;")
+
+
+def test_the_figures_compared_are_those_of_the_two_runs(baseline: Path, head: Path, tmp_path: Path) -> None:
+    answer(tmp_path, head, lambda index, words: words[::2])
+    change = compare(head, baseline).trials[0].changes[0]
+    for figure, out in ((change.base, baseline), (change.head, head)):
+        stored = json.loads((out / "results.json").read_text())["trials"][0]["metrics"]["bleu"]
+        assert figure == Figure(**stored)
+
+
+def test_a_better_model_is_an_improvement_and_passes(baseline: Path, head: Path, tmp_path: Path) -> None:
+    answer(tmp_path, head, lambda index, words: words)
+    assert verdicts(compare(head, baseline))["bleu"] == "improvement"
+    assert harness("compare", head, "--baseline", baseline, "--strict")[0] == 0
+
+
+def test_one_sample_that_flips_is_inconclusive_and_fails_only_under_strict(
+    baseline: Path, head: Path, tmp_path: Path
+) -> None:
+    answer(tmp_path, head, lambda index, words: ["nein"] if index == 7 else good(index, words))
+    comparison = compare(head, baseline)
+    assert verdicts(comparison)["bleu"] == "inconclusive"
+    assert comparison.trials[0].flipped_ids == ("test-0000007",)
+    assert harness("compare", head, "--baseline", baseline)[0] == 0
+    assert harness("compare", head, "--baseline", baseline, "--strict")[0] == 4
+
+
+def test_an_incomplete_trial_is_never_compared(baseline: Path, head: Path) -> None:
+    edit(head, lambda found: found.update(status="partial", reason="poison", metrics={}))
+    comparison = compare(head, baseline)
+    assert (comparison.trials[0].state, comparison.trials[0].reason) == ("incomplete", "poison")
+    assert harness("compare", head, "--baseline", baseline)[0] == 3
+    assert compare(baseline, head).trials[0].state == "incomparable"
+    assert harness("compare", baseline, "--baseline", head, "--strict")[0] == 4
+
+
+def test_a_regression_outweighs_an_incomplete_trial(baseline: Path, head: Path, tmp_path: Path) -> None:
+    answer(tmp_path, head, lambda index, words: words[::2])
+    document = json.loads((head / "results.json").read_text())
+    document["trials"][1].update(status="failed", metrics={})
+    (head / "results.json").write_text(json.dumps(document))
+    assert harness("compare", head, "--baseline", baseline)[0] == 1
+
+
+@pytest.mark.parametrize(("field", "value"), [("fingerprint", "f00d"), ("size", 31), ("split", "validation")])
+def test_trials_on_other_samples_are_incomparable(
+    field: str, value: object, baseline: Path, head: Path
+) -> None:
+    edit(head, lambda found: found["dataset"].update({field: value}))
+    found = compare(head, baseline).trials[0]
+    assert found.state == "incomparable"
+    assert found.reason.startswith(f"data set {field} differs: ")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"), [("signature", "tok:none", "metric signature differs"), ("n", 5, "n differs")]
+)
+def test_figures_of_another_kind_are_incomparable(
+    field: str, value: object, said: str, baseline: Path, head: Path
+) -> None:
+    edit(head, lambda found: found["metrics"]["bleu"].update({field: value}))
+    bleu, chrf = compare(head, baseline).trials[0].changes
+    assert (bleu.verdict, chrf.verdict) == ("incomparable", "unchanged")
+    assert said in bleu.reason and str(value) in bleu.reason
+    assert harness("compare", head, "--baseline", baseline, "--strict")[0] == 4
+
+
+def test_a_metric_whose_code_changed_under_the_same_signature_is_noticed(baseline: Path, head: Path) -> None:
+    edit(head, lambda found: found["metrics"]["bleu"].update(value=99.0))
+    change = compare(head, baseline).trials[0].changes[0]
+    assert (change.verdict, change.difference) == ("incomparable", None)
+
+
+def test_a_data_set_of_other_content_on_this_machine_is_noticed(
+    baseline: Path, head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(tmp_path, head, lambda index, words: words[::2])
+    monkeypatch.setattr(Phrases, "fingerprint", property(lambda self: "other"))
+    found = compare(head, baseline).trials[0].changes[0]
+    assert found.verdict == "incomparable"
+    assert "has other content" in found.reason
+
+
+def test_a_baseline_without_its_predictions_is_incomparable(baseline: Path, head: Path) -> None:
+    for folder in head.glob("trials/*/predictions"):
+        shutil.rmtree(folder)
+    comparison = compare(baseline, head)
+    assert {each.state for each in comparison.trials} == {"incomparable"}
+    assert "baseline's predictions are not in its directory" in comparison.trials[0].reason
+
+
+def test_trials_of_one_run_only_are_listed(baseline: Path, head: Path) -> None:
+    edit(head, lambda found: found.update(variant="renamed"))
+    comparison = compare(head, baseline)
+    assert [(each.name, each.state) for each in comparison.trials] == [
+        ("phrases/renamed", "new"),
+        ("phrases/other", "compared"),
+        ("phrases/fake", "missing"),
+    ]
+    assert [comparison.exit_code(strict) for strict in (False, True)] == [0, 4]
+    assert compare(baseline, head).trials[0].state == "new"
+
+
+def test_wrong_input_is_one_message_and_exit_code_2(baseline: Path, head: Path, tmp_path: Path) -> None:
+    document = json.loads((head / "results.json").read_text())
+    (head / "results.json").write_text(json.dumps({**document, "trials": []}))
+    for other in (tmp_path / "nowhere", baseline / "results.json", head, tmp_path):
+        assert harness("compare", baseline, "--baseline", other)[0] == 2
+
+
+def test_json_holds_the_outcome_and_every_change(baseline: Path, head: Path, tmp_path: Path) -> None:
+    answer(tmp_path, head, lambda index, words: words[::2])
+    found = json.loads(harness("compare", head, "--baseline", baseline, "--json")[1])
+    change = found["trials"][0]["changes"][0]
+    assert (found["outcome"], change["name"], change["verdict"]) == ("regression", "bleu", "regression")
+    assert change["difference"]["high"] < 0
+
+
+# Speed
+
+
+def raw(name: str, seconds: list[list[float]]) -> dict[str, Any]:
+    """A document of processes, each with the times of a sample in its windows or of its queries."""
+    key = "windows" if name == "offline" else "latencies_ns"
+    processes = [
+        {key: [(8, 8 * s) for s in times] if name == "offline" else [s * 1e9 for s in times]}
+        for times in seconds
+    ]
+    return {"settings": {"device": "cpu"}, "samples": ["a", "b"], "processes": processes}
+
+
+MACHINES = {
+    "env1": ENVIRONMENT,
+    "updated": {**ENVIRONMENT, "packages": {"torch": "3.0.0"}},
+    "other": {**ENVIRONMENT, "cpu": "Another"},
+}
+
+
+def timed(
+    folder: Path, factor: float, profile: str = "ci", head: dict[str, Any] | None = None
+) -> list[Change]:
+    """The changes to a head that takes `factor` times as long; `head` replaces parts of its record."""
+    noise = np.random.default_rng(3).normal(1, 0.002, (2, 6, 4))
+    sides = []
+    for number, (name, scale) in enumerate((("base", 1.0), ("head", factor))):
+        place = TrialDirectory(folder / name)
+        for scenario in ("offline", "single-stream"):
+            times = (0.01 * scale * noise[number]).tolist()
+            write_json(place.path / "speed" / f"{scenario}.json", raw(scenario, times))
+        record = trial("detection", "model", speed=scenarios(100 / scale))
+        for scenario in record["speed"].values():
+            scenario.update({"profile": profile, **((head or {}) if name == "head" else {})})
+        sides.append(Side(TrialRecord.model_validate(record), place))
+    return list(speed_changes(Pair(*sides), MACHINES, MACHINES))
+
+
+def test_welchs_interval_is_scipys() -> None:
+    base, head = [1.0, 1.1, 0.9, 1.05], [1.3, 1.0, 1.2]
+    expected = stats.ttest_ind(head, base, equal_var=False).confidence_interval(0.95)
+    assert welch(base, head) == pytest.approx((expected.low, expected.high))
+    assert welch([1.0, 1.0], [2.0, 2.0]) == (1.0, 1.0)
+    assert welch([1.0], [2.0, 2.0]) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["offline", "single-stream"])
+def test_a_slowdown_is_the_ratio_of_geometric_means_over_processes(name: str) -> None:
+    base = raw(name, [[1.0, 1.0, 9.0 if name != "offline" else 1.0], [4.0, 4.0, 4.0]])  # medians 1 and 4
+    head = raw(name, [[2.0, 2.0, 2.0], [4.5, 4.5, 4.5]])
+    found = slowdown(base, head)
+    assert found.value == pytest.approx(3 / 2 - 1)  # √(2 · 4.5) / √(1 · 4)
+    assert (found.n, found.unit) == (4, "of the time a sample")
+
+
+def test_of_single_processes_the_windows_or_passes_are_compared() -> None:
+    assert slowdown(raw("offline", [[1.0, 1.0]]), raw("offline", [[2.0, 2.0]])).value == pytest.approx(1)
+    passes = slowdown(
+        raw("single-stream", [[1.0, 3.0, 2.0, 2.0]]), raw("single-stream", [[4.0, 4.0, 4.0, 4.0]])
+    )
+    assert (passes.value, passes.n) == (pytest.approx(1), 4)  # two passes over two samples, medians 2
+    assert "Welch t over windows" in passes.signature
+
+
+@pytest.mark.parametrize(
+    ("profile", "processes", "low", "high", "expected"),
+    [
+        ("ci", 6, 0.026, 0.09, "regression"),
+        ("ci", 6, 0.024, 0.09, "inconclusive"),
+        ("ci", 6, 0.024, 0.049, "pass"),
+        ("ci", 6, -0.5, -0.4, "pass"),
+        ("release", 2, 0.026, 0.09, "regression"),
+        ("mlperf", 1, 0.5, 0.6, "inconclusive"),
+        ("ci", 6, None, None, "inconclusive"),
+        ("smoke", 1, 0.5, 0.6, "not decided"),
+    ],
+)
+def test_only_what_is_surely_slower_is_a_regression(
+    profile: str, processes: int, low: float | None, high: float | None, expected: Verdict
+) -> None:
+    assert decide_speed(profile, processes, Figure(0.0, low, high, 12, "", ""))[0] == expected
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1.0, "pass"), (1.1, "regression"), (0.8, "pass")])
+def test_stored_measurements_decide(factor: float, expected: Verdict, tmp_path: Path) -> None:
+    changes = timed(tmp_path, factor)
+    assert [change.name for change in changes] == ["offline throughput", "single-stream p50"]
+    for change in changes:
+        assert (change.verdict, change.decides) == (expected, True)
+        assert change.difference is not None
+        assert change.difference.value == pytest.approx(factor - 1, abs=0.01)
+
+
+def test_smoke_never_decides(tmp_path: Path) -> None:
+    assert {(each.verdict, each.decides) for each in timed(tmp_path, 2.0, "smoke")} == {
+        ("not decided", False)
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"batch_size": 4}, "batch size differs: "),
+        ({"threads": 2}, "threads differs: 1 → 2"),
+        ({"profile": "release"}, "profile differs: ci → release"),
+        ({"environment": "other"}, "hardware differs: cpu Example CPU 3000 → Another"),
+        ({"environment": "gone"}, "not described"),
+        ({"valid": False, "reasons": ["disturbed"]}, "the run's measurement is not valid: disturbed"),
+    ],
+)
+def test_timings_under_other_conditions_are_incomparable(
+    change: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    for found in timed(tmp_path, 1.1, head=change):
+        assert found.verdict == "incomparable"
+        assert said in found.reason
+
+
+def test_an_updated_library_is_compared_since_its_cost_is_the_question(tmp_path: Path) -> None:
+    found = timed(tmp_path, 1.1, head={"environment": "updated"})
+    assert {change.verdict for change in found} == {"regression"}
+
+
+def test_what_was_updated_is_listed(baseline: Path, head: Path) -> None:
+    document = json.loads((head / "results.json").read_text())
+    machine = document["environments"][document["run"]["environment"]]
+    before = machine["packages"]["numpy"]
+    machine["packages"]["numpy"] = "9.9"
+    (head / "results.json").write_text(json.dumps(document))
+    assert compare(head, baseline).software == (f"numpy {before} → 9.9",)
+
+
+# Markdown
+
+
+def comparison(trials: int, verdict: Verdict = "regression") -> Comparison:
+    figure = Figure(0.5, 0.4, 0.6, 300, "fraction", "v1")
+    change = Change("accuracy", "ap", figure, figure, figure, verdict, HOSTILE, True)
+    found = tuple(
+        TrialComparison(
+            f"b{i}", HOSTILE, "detection", "compared", "", 300, 2, (HOSTILE, "x"), (change, change)
+        )
+        for i in range(trials)
+    )
+    return Comparison("tiny", "run-1", "a" * 40, "run-0", None, found, ("torch 2.6.0 → 2.7.0",))
+
+
+def cells(text: str) -> list[list[str]]:
+    """Of every table row, as a GFM parser reads it."""
+    rows: list[list[str]] = []
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(text)
+    for before, token in pairwise(tokens):
+        if token.type == "tr_open":
+            rows.append([])
+        if before.type in ("th_open", "td_open"):
+            rows[-1].append(token.content)
+    return rows
+
+
+def test_hostile_names_stay_in_their_cells() -> None:
+    text = comparison_to_markdown(comparison(2))
+    rows = cells(text)
+    assert len(rows) == 1 + 4
+    assert {len(row) for row in rows} == {6}
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(text)
+    html = {token.content.strip() for token in tokens if token.type == "html_block"}
+    assert html == {"<details><summary>Samples with another prediction (2)</summary>", "</details>"}
+
+
+def test_unchanged_figures_are_folded() -> None:
+    text = comparison_to_markdown(comparison(3, "unchanged"))
+    assert text.startswith("✅ **tiny**: pass; accuracy: 6 unchanged\n")
+    assert text.index("<summary>Other figures (6)</summary>") < text.index("| Trial |")
+
+
+def test_a_large_comparison_fits_a_comment_and_says_what_it_left_out() -> None:
+    text = comparison_to_markdown(comparison(2_000))
+    assert len(text.encode()) <= 60_000
+    assert "more figures are in `harness compare --json`" in text
