@@ -2,6 +2,9 @@
 
 import dataclasses
 import math
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +166,43 @@ def test_a_killed_training_continues_to_the_same_bytes(tmp_path, killed_at):
     assert continued.sha256 == undisturbed.sha256
     same = [{k: v for k, v in row.items() if "seconds" not in k} for row in continued.history]
     assert same == [{k: v for k, v in row.items() if "seconds" not in k} for row in undisturbed.history]
+
+
+TRAIN_YOLO = """
+import sys
+from pathlib import Path
+from harness.adapter import Runtime
+from harness.checkpoint import read_recipe
+from harness.stages.train import train
+recipe, weights = map(Path, sys.argv[1:])
+train(read_recipe(recipe), weights, Runtime(), report=lambda line: print(line, flush=True))
+"""
+
+
+@pytest.mark.slow
+def test_yolo_killed_by_the_system_continues_to_the_same_bytes(tmp_path):
+    """The real thing: SIGKILL, batch normalisation, channels last, augmentation."""
+    changes = {"adapter": "yolo", "task": "detection", "metric": "coco", "learning_rate": 2e-3}
+    sizes = {"steps": 16, "validate_every": 4, "validation_size": 4}
+    dataset = {"name": "scenes", "options": {"size": 24}}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({"recipe": recipe(dataset=dataset, **changes, **sizes).model_dump()}))
+
+    def start(folder: str) -> subprocess.Popen:
+        command = [sys.executable, "-c", TRAIN_YOLO, str(path), str(tmp_path / folder / "w.safetensors")]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    assert start("a").wait() == 0
+    victim = start("b")
+    for line in victim.stdout:
+        if line.startswith("step 12/16"):
+            victim.kill()
+    assert victim.wait() == -signal.SIGKILL
+    continued = start("b")
+    assert "continuing at step" in continued.stdout.readline()
+    assert continued.wait() == 0
+    first, second = (checkpoints.sha256(tmp_path / folder / "w.safetensors") for folder in "ab")
+    assert first == second
 
 
 def test_a_state_of_another_recipe_is_not_continued(tmp_path):
