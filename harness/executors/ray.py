@@ -139,13 +139,15 @@ class RayExecutor(Executor):
     def predict(self, work: Sequence[Shard]) -> Iterator[ShardResult | ShardError]:
         queue = _Queue(work)
         attempts: Counter[tuple[str, int]] = Counter()
-        free = [self._start_worker(number) for number in range(min(self.workers, len(work)))]
+        free: list[Any] = [None] * min(self.workers, len(work))  # None: to be started when there is work
         holds: dict[Any, str] = {}
         flying: dict[Any, _Flight] = {}
         try:
             while queue or flying:
                 while free and queue:
                     worker = free.pop()
+                    if worker is None:
+                        worker = self._start_worker()
                     shard = queue.take(holds.get(worker), holds.values())
                     holds[worker] = shard.trial.id
                     attempts[shard.trial.id, shard.start] += 1
@@ -155,18 +157,18 @@ class RayExecutor(Executor):
                     flight = flying.pop(future)
                     outcome = self._outcome(future, flight)
                     if isinstance(outcome, _Lost):
-                        free.append(self._replace(flight.worker, holds))
+                        self._drop(flight.worker, holds, free)
                         yield from self._again(flight.shard, outcome.reason, attempts, queue)
                     else:
                         free.append(flight.worker)
                         yield outcome
                 for future in [f for f, flight in flying.items() if flight.deadline < time.monotonic()]:
                     flight = flying.pop(future)
-                    free.append(self._replace(flight.worker, holds))
+                    self._drop(flight.worker, holds, free)
                     reason = f"no answer within {self._deadline:g} s"
                     yield from self._again(flight.shard, reason, attempts, queue)
         finally:
-            for worker in [*free, *(flight.worker for flight in flying.values())]:
+            for worker in [*filter(None, free), *(flight.worker for flight in flying.values())]:
                 ray.kill(worker)
 
     def measure(self, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> dict[str, Any]:
@@ -191,15 +193,15 @@ class RayExecutor(Executor):
             self._checkpoints[path] = ray.put(trial.load_checkpoint())
         return self._checkpoints[path]
 
-    def _start_worker(self, number: int) -> Any:
-        return _Worker.options(
-            num_cpus=0 if self._gpus else 1, num_gpus=1 if self._gpus else 0, name=f"predict {number}"
-        ).remote()
+    def _start_worker(self) -> Any:
+        return _Worker.options(num_cpus=0 if self._gpus else 1, num_gpus=1 if self._gpus else 0).remote()
 
-    def _replace(self, worker: Any, holds: dict[Any, str]) -> Any:
+    @staticmethod
+    def _drop(worker: Any, holds: dict[Any, str], free: list[Any]) -> None:
+        """A worker that died or hangs leaves its place to a new one."""
         holds.pop(worker, None)
         ray.kill(worker)
-        return _Worker.options(num_cpus=0 if self._gpus else 1, num_gpus=1 if self._gpus else 0).remote()
+        free.append(None)
 
     def _outcome(self, future: Any, flight: _Flight) -> ShardResult | ShardError | _Lost:
         try:
@@ -207,7 +209,8 @@ class RayExecutor(Executor):
         except RayTaskError as error:
             return ShardError(flight.shard, describe(error.cause), 1)
         except (RayActorError, GetTimeoutError, RayError) as error:
-            return _Lost(describe(error))
+            what, _, _ = str(error).partition("\n")  # lines of advice and process numbers follow
+            return _Lost(f"{type(error).__name__}: {what}")
         return result
 
     @staticmethod

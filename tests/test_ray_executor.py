@@ -1,0 +1,126 @@
+"""Workers that die, hang or raise on a real local Ray: shards are tried again or recorded, never lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_suite import document, figures, planned, run_suite
+
+from harness.executors.ray import ATTEMPTS, RayExecutor
+from harness.results import Results, TrialRecord
+from harness.run import exit_code
+from harness.stages.predict import Predictor, Shard, ShardError, ShardResult, shards
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def ray_of_two() -> Iterator[RayExecutor]:
+    with RayExecutor(workers=2) as executor:
+        yield executor
+
+
+@pytest.fixture
+def one_worker(ray_of_two: RayExecutor, monkeypatch: pytest.MonkeyPatch) -> RayExecutor:
+    monkeypatch.setattr(ray_of_two, "workers", 1)
+    return ray_of_two
+
+
+def run_on(executor: RayExecutor, folder: Path, suite: dict[str, Any], **settings: Any) -> Results:
+    return run_suite(folder, suite, executor=nullcontext(executor), **settings)
+
+
+class TestTwoWorkers:
+    """One run in which everything goes wrong at once; starting a worker takes seconds."""
+
+    @pytest.fixture(scope="class")
+    def trials(
+        self, ray_of_two: RayExecutor, tmp_path_factory: pytest.TempPathFactory
+    ) -> tuple[dict[str, TrialRecord], Results, Path]:
+        folder = tmp_path_factory.mktemp("ray")
+        dying = {"exit_once_at": 9, "marker": str(folder / "died")}
+        suite = document(
+            20,
+            ok={"batch_size": [1, 4]},
+            dying={"options": dying, "batch_size": 4},
+            deadly={"options": {"exit_at": 9}, "batch_size": 4},
+            poison={"options": {"raise_at": 13}, "batch_size": 4},
+        )
+        results = run_on(ray_of_two, folder, suite, shard_size=4)
+        return {trial.variant: trial for trial in results.trials}, results, folder
+
+    def test_give_the_figures_of_one_process_to_the_last_digit(
+        self, trials: tuple[dict[str, TrialRecord], Results, Path], tmp_path: Path
+    ) -> None:
+        inline = run_suite(tmp_path, document(20, ok={"batch_size": [1, 4]}), shard_size=64)
+        on_ray = figures(trials[1])
+        assert {name: on_ray[name] for name in figures(inline)} == figures(inline)
+
+    def test_one_that_dies_once_costs_nothing_but_time(
+        self, trials: tuple[dict[str, TrialRecord], Results, Path]
+    ) -> None:
+        assert (trials[2] / "died").exists()
+        assert (trials[0]["dying"].status, trials[0]["dying"].failures) == ("complete", [])
+        assert trials[0]["dying"].metrics == trials[0]["ok[batch_size=4]"].metrics
+
+    def test_a_shard_that_always_kills_its_worker_is_recorded(
+        self, trials: tuple[dict[str, TrialRecord], Results, Path]
+    ) -> None:
+        deadly = trials[0]["deadly"]
+        (failure,) = deadly.failures
+        assert (deadly.status, failure.first, failure.last) == ("partial", 8, 11)
+        assert failure.attempts == ATTEMPTS
+        assert failure.error.startswith("worker lost 3 times: ActorDiedError: The actor died unexpectedly")
+        assert len(failure.error) < 200, "Ray's lines of advice are left out"
+
+    def test_an_adapters_own_error_is_recorded_at_once_with_its_message(
+        self, trials: tuple[dict[str, TrialRecord], Results, Path]
+    ) -> None:
+        poison = trials[0]["poison"]
+        (failure,) = poison.failures
+        assert (poison.status, failure.first, failure.last) == ("partial", 12, 15)
+        assert (failure.attempts, failure.error) == (1, "RuntimeError: poison at 13")
+
+    def test_the_run_is_one_of_the_executor_and_incomplete(
+        self, trials: tuple[dict[str, TrialRecord], Results, Path]
+    ) -> None:
+        assert (trials[1].run.executor, trials[1].run.workers) == ("ray", 2)
+        assert exit_code(trials[1]) == 3
+
+
+def test_one_worker_gives_one_outcome_a_shard_and_a_hanging_one_is_killed_at_the_deadline(
+    one_worker: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one_worker, "_deadline", 10.0)  # starting a worker takes most of it
+    monkeypatch.setattr("harness.executors.ray.ATTEMPTS", 1)
+    stuck = {"options": {"hang_at": 9}, "batch_size": 4}
+    ok, hanging = planned(tmp_path, document(12, ok={"batch_size": 4}, stuck=stuck)).trials
+    work = [*shards(ok, [(0, 12)], 4), *shards(hanging, [(0, 12)], 4)]
+    outcomes = list(one_worker.predict(work))
+    assert Counter(where(outcome.shard) for outcome in outcomes) == Counter(map(where, work))
+    (error,) = [outcome for outcome in outcomes if isinstance(outcome, ShardError)]
+    assert (error.shard.trial, error.shard.start, error.attempts) == (hanging, 8, 1)
+    assert error.error == "worker lost 1 times: no answer within 10 s"
+    by_start = {o.shard.start: o for o in outcomes if isinstance(o, ShardResult) and o.shard.trial == ok}
+    predictor = Predictor(ok, None)
+    for start, outcome in by_start.items():
+        assert (outcome.ids, outcome.predictions) == predictor.predict(start, start + 4)
+
+
+def where(shard: Shard) -> tuple[str, int, int]:
+    return shard.trial.id, shard.start, shard.stop
+
+
+@pytest.mark.slow
+def test_timing_runs_in_a_worker_of_its_own(ray_of_two: RayExecutor, tmp_path: Path) -> None:
+    suite = document(8, ok={"batch_size": 4})
+    suite["benchmarks"]["words"]["speed"] = ["single-stream"]
+    suite["speed"] = {"samples": 4, "threads": 1}
+    (trial,) = run_on(ray_of_two, tmp_path, suite).trials
+    assert trial.speed["single-stream"].queries >= 11
+    assert trial.cost.peak_memory_bytes is not None
