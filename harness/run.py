@@ -25,19 +25,18 @@ from harness.datasets.dataset import Dataset
 from harness.errors import InfrastructureError, UsageError, describe
 from harness.executors.executor import Executor
 from harness.identity import code_version
+from harness.measurements import measure
 from harness.metrics.metric import METRICS
 from harness.plan import Plan, Trial, plan
 from harness.progress import RunProgress
 from harness.results import Results, to_json
-from harness.stages.measure import SpeedSettings
 from harness.stages.predict import Shard, ShardError, ShardResult, shards
 from harness.stages.score import score
 from harness.stages.timing import PROFILES
-from harness.store import RunDirectory, TrialDirectory, read_json, write_json, write_text
+from harness.store import RunDirectory, read_json, write_json, write_text
 from harness.suite import LoadedSuite
 
 SHARD_SIZE = 64  # samples; a lost worker costs at most this much work
-SPEED_ATTEMPTS = 3  # an invalid measurement is repeated twice; `smoke`, which never gates, is not
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def run(
             for trial in planned.trials:
                 _score(directory, trial)
             for trial in planned.trials:
-                _measure(directory, trial, loaded, executor, progress)
+                measure(directory, trial, loaded.suite.speed, executor.get, progress.note)
         return _finish(directory)
 
 
@@ -270,66 +269,6 @@ def _score(directory: RunDirectory, trial: Trial) -> None:
         "per_class": per_class,
     }
     write_json(place.path / "metrics.json", document)
-
-
-def _measure(
-    directory: RunDirectory, trial: Trial, loaded: LoadedSuite, executor: _Lazy, progress: RunProgress
-) -> None:
-    """Time what is not timed yet, in as many fresh processes as the profile asks for.
-
-    A measurement that fails is recorded as such; the next run of the suite tries it again.
-    """
-    place = directory.trial(trial.id)
-    speed = loaded.suite.speed
-    settings = SpeedSettings(speed.profile, speed.threads, speed.samples)
-    todo = [name for name in trial.scenarios if not _measured(place, name, settings)]
-    if not todo or place.todo(trial.spec.size):
-        return
-    profile = PROFILES[speed.profile]
-    processes: list[dict[str, Any]] = []
-    common: dict[str, Any]
-    try:
-        for number in range(1, profile.processes + 1):
-            progress.note(f"timing {trial.name}: {', '.join(todo)} (process {number}/{profile.processes})")
-            for _ in range(SPEED_ATTEMPTS if profile.gates else 1):
-                measured = executor.get().measure(trial, todo, settings)
-                if not any(scenario["reasons"] for scenario in measured["scenarios"].values()):
-                    break
-            processes.append(measured)
-    except InfrastructureError as error:
-        progress.note(str(error))
-        processes = []
-        described = environment.describe()
-        asked = asdict(settings) | {"effective_threads": speed.threads or 0}
-        common = {"settings": asked, "samples": [], "error": str(error)}
-    else:
-        first = processes[0]
-        described = first["environment"]
-        common = {"settings": first["settings"], "samples": first["samples"]}
-        kept = {key: first[key] for key in ("phases", "cost", "flags")}
-        write_json(place.path / "speed" / "common.json", kept)
-    machine = environment.key(described)
-    write_json(directory.path / "environments" / f"{machine}.json", described)
-    for name in todo:
-        document = {
-            "scenario": name,
-            "environment": machine,
-            "batch_size": trial.spec.batch_size if name == "offline" else 1,
-            **common,
-            "processes": [measured["scenarios"][name] for measured in processes],
-        }
-        write_json(place.path / "speed" / f"{name}.json", document)
-
-
-def _measured(place: TrialDirectory, name: str, settings: SpeedSettings) -> bool:
-    """Measured with these settings, and validly where validity matters."""
-    raw = read_json(place.path / "speed" / f"{name}.json")
-    if not raw or not raw["processes"]:
-        return False
-    if any(raw["settings"].get(key) != value for key, value in asdict(settings).items()):
-        return False
-    valid = not any(process["reasons"] for process in raw["processes"])
-    return valid or not PROFILES[settings.profile].gates
 
 
 def _finish(directory: RunDirectory) -> Results:
