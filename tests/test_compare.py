@@ -444,6 +444,20 @@ def test_stored_measurements_decide(factor: float, expected: Verdict, tmp_path: 
         assert change.difference.value == pytest.approx(factor - 1, abs=0.01)
 
 
+@pytest.mark.parametrize(("factor", "least", "most"), [(1.0, 0.0, 0.01), (1.1, 0.97, 1.0)])
+def test_without_drift_equal_speeds_pass_and_ten_percent_is_caught(
+    factor: float, least: float, most: float
+) -> None:
+    """Six processes on each side that differ by 2%, 200 times."""
+    generator = np.random.default_rng(4)
+    called = []
+    for _ in range(200):
+        times = generator.normal(1, 0.02, (2, 6, 1)) * [[[1.0]], [[factor]]]
+        base, head = (raw("offline", side.tolist()) for side in times)
+        called.append(decide_speed("ci", 6, slowdown(base, head))[0])
+    assert least <= called.count("regression") / 200 <= most
+
+
 def test_smoke_never_decides(tmp_path: Path) -> None:
     assert {(each.verdict, each.decides) for each in timed(tmp_path, 2.0, "smoke")} == {
         ("not decided", False)

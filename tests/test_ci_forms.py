@@ -1,0 +1,229 @@
+"""What CI services read from a run is valid whatever is in it, and the workflows in the docs work."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from sample_results import HOSTILE, document, results
+
+from harness.results import Results
+from reports.benchmark_json import to_bencher, to_github_action_benchmark
+from reports.junit import to_junit
+
+DOCS = Path(__file__).parents[1] / "docs"
+SUITE = """
+name: tiny
+datasets:
+  short: {dataset: phrases, options: {max_tokens: 8, size: 24}}
+adapters:
+  fake: {adapter: fake-translation, batch_size: 8}
+benchmarks:
+  phrases: {dataset: short, adapters: [fake], metrics: [bleu, chrf]}
+"""
+
+
+def cases(found: Results) -> dict[tuple[str | None, str | None], ET.Element]:
+    root = ET.fromstring(to_junit(found))
+    elements = list(root.iter("testcase"))
+    named = {(element.get("classname"), element.get("name")): element for element in elements}
+    assert len(named) == len(elements)
+    return named
+
+
+def children(element: ET.Element) -> list[str]:
+    return [child.tag for child in element]
+
+
+# junit.xml
+
+
+def test_a_trial_has_a_case_for_each_metric_and_scenario() -> None:
+    names = [name for benchmark, name in cases(results()) if benchmark == "gettext-de"]
+    assert names == [
+        *("attention bleu", "attention chrf", "attention offline", "attention single-stream"),
+        "lstm bleu",
+    ]
+    found = cases(results())["gettext-de", "attention bleu"]
+    assert found.findtext("system-out") == "bleu: 31.4 [29.8, 33.0] 0–100, n=500 (BLEU|nrefs:1)"
+    assert cases(results())["gettext-de", "attention offline"].get("time") == "15.500"
+
+
+def test_incomplete_trials_are_errors_and_never_have_figures() -> None:
+    errors = [element for element in cases(results()).values() if "error" in children(element)]
+    assert [element.find("error").get("message", "")[:8] for element in errors] == ["partial:", "failed: "]
+    assert all(children(element) == ["error"] for element in errors)
+
+
+@pytest.mark.parametrize(("profile", "expected"), [("ci", "failure"), ("smoke", "skipped")])
+def test_an_invalid_timing_fails_only_where_its_profile_gates(profile: str, expected: str) -> None:
+    changed = document()
+    for trial in changed["trials"]:
+        for scenario in trial.get("speed", {}).values():
+            scenario["profile"] = profile
+    element = cases(Results.model_validate(changed))["scenes-boxes", "throttled offline"]
+    assert children(element) == [expected, "system-out"]
+    assert "load of other processes 0.70 cores" in element.find(expected).get("message", "")
+
+
+def test_a_benchmark_left_out_is_skipped_with_its_reason() -> None:
+    (element,) = cases(results())["gettext-fr", "not run here"]
+    assert (element.tag, element.get("message")) == ("skipped", "no catalogues on this machine")
+
+
+def test_counts_are_those_of_the_cases() -> None:
+    root = ET.fromstring(to_junit(results()))
+    for attribute, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error")):
+        assert int(root.get(attribute, "")) == len(list(root.iter(tag))) > 0
+        for suite in root:
+            assert int(suite.get(attribute, "")) == len(list(suite.iter(tag)))
+    assert sum(int(suite.get("skipped", "")) for suite in root) == len(list(root.iter("skipped")))
+
+
+def test_elements_and_attributes_are_those_of_jenkins_schema() -> None:
+    """junit-10.xsd of Jenkins's xUnit plugin, which Surefire's reports and GitLab's parser share."""
+    allowed = {
+        "testsuites": ({"name", "time", "tests", "failures", "errors"}, {"testsuite"}),
+        "testsuite": (
+            {"name", "tests", "failures", "errors", "skipped", "time", "timestamp", "hostname"},
+            {"testcase"},
+        ),
+        "testcase": ({"name", "classname", "time"}, {"skipped", "error", "failure", "system-out"}),
+        **dict.fromkeys(("skipped", "error", "failure"), ({"message", "type"}, set())),
+        "system-out": (set(), set()),
+    }
+    for element in ET.fromstring(to_junit(results())).iter():
+        attributes, inside = allowed[element.tag]
+        assert set(element.attrib) <= attributes
+        assert set(children(element)) <= inside
+        assert re.fullmatch(r"\d+\.\d{3}", element.get("time", "0.000"))
+
+
+@given(st.text(st.characters(), min_size=1, max_size=40))
+def test_every_name_and_message_gives_well_formed_xml(text: str) -> None:
+    changed = document()
+    changed["suite"] = changed["trials"][0]["variant"] = changed["trials"][0]["benchmark"] = text
+    changed["trials"][-1]["reason"] = text
+    root = ET.fromstring(to_junit(Results.model_construct(**vars(Results.model_validate(changed)))).encode())
+    assert root.tag == "testsuites"
+
+
+def test_markup_and_control_characters_are_text() -> None:
+    text = to_junit(results())
+    assert "<script>" not in text
+    assert "\u202e" not in text
+    changed = document()
+    changed["trials"][-1]["reason"] = "died\x00\x1b[31m\ufffe"
+    (error,) = cases(Results.model_validate(changed))["scenes-masks", "broken"]
+    assert error.get("message") == "failed: died\\x00\\x1b[31m\ufffd"
+
+
+# bencher.json and benchmark.json
+
+
+def test_bencher_gets_every_figure_that_stands_with_its_bounds() -> None:
+    found = json.loads(to_bencher(results()))
+    assert found["gettext-de/attention"]["bleu"] == {
+        "value": 31.42,
+        "lower_value": 31.42 - 1.6,
+        "upper_value": 31.42 + 1.6,
+    }
+    assert set(found["scenes-boxes/yolo"]) == {"ap50", "ap", "offline throughput", "single-stream p50"}
+    assert not any(HOSTILE in name for name in found)  # partial
+    assert "scenes-masks/broken" not in found
+    assert set(found["scenes-boxes/throttled"]) == {"ap50", "ap"}  # not validly timed
+    measures = [measure for benchmark in found.values() for measure in benchmark.values()]
+    assert all(set(measure) == {"value", "lower_value", "upper_value"} for measure in measures)
+
+
+def test_github_action_benchmark_gets_only_what_is_better_when_bigger() -> None:
+    found = json.loads(to_github_action_benchmark(results()))
+    assert all(set(entry) == {"name", "unit", "value", "range", "extra"} for entry in found)
+    assert len({entry["name"] for entry in found}) == len(found)
+    assert not [entry for entry in found if entry["unit"] == "s"]
+    (entry,) = [entry for entry in found if entry["name"] == "gettext-de/attention bleu"]
+    assert (entry["value"], entry["unit"], entry["range"]) == (31.42, "0–100", "[29.8, 33.0]")
+    assert entry["extra"] == "n=500\nBLEU|nrefs:1"
+
+
+# The workflows of docs/ci.md
+
+
+def workflow(heading: str) -> dict:
+    """The YAML block under a heading."""
+    section = (DOCS / "ci.md").read_text().partition(f"\n## {heading}\n")[2]
+    found = re.search(r"```yaml\n(.*?)```", section, re.DOTALL)
+    assert found
+    return yaml.safe_load(found[1])
+
+
+def scripts(heading: str) -> list[str]:
+    """The shell scripts of a workflow that call harness, in order."""
+    found = workflow(heading)
+    if heading == "GitLab":
+        steps = found["evaluate"]["script"]
+    else:
+        (job,) = found["jobs"].values()
+        steps = [step["run"] for step in job["steps"] if "run" in step]
+    return [step for step in steps if re.search(r"\bharness (run|compare)\b", step)]
+
+
+@pytest.mark.parametrize(
+    ("heading", "baseline"),
+    [
+        ("GitHub Actions", "runs/baseline"),
+        pytest.param("GitLab", "previous/runs/head", marks=pytest.mark.slow),
+    ],
+)
+def test_the_commands_of_the_workflow_run(heading: str, baseline: str, tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(SUITE)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "harness").write_text(f'#!/bin/sh\nexec {sys.executable} -m harness "$@"\n')
+    (tmp_path / "bin" / "harness").chmod(0o755)
+    environment = os.environ | {"SUITE": "tiny.yaml", "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+
+    def shell(script: str) -> subprocess.CompletedProcess[str]:
+        command = ["bash", "-e", "-o", "pipefail", "-c", script]
+        options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+        return subprocess.run(command, check=False, **options)
+
+    evaluate, compare = scripts(heading)
+    assert shell(compare).returncode == 0  # there is no baseline yet
+    found = shell(evaluate)
+    assert found.returncode == 0, found.stderr
+    shutil.copytree(tmp_path / "runs" / "head", tmp_path / baseline)
+    found = shell(compare)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.startswith("pass; accuracy: 1 unchanged")
+    assert (tmp_path / "runs" / "head" / "report" / "compare.md").exists()
+
+
+def test_the_summary_step_shows_what_there_is_and_never_fails(tmp_path: Path) -> None:
+    (job,) = workflow("GitHub Actions")["jobs"].values()
+    (script,) = [step["run"] for step in job["steps"] if step.get("name") == "Summary"]
+    report = tmp_path / "runs" / "head" / "report"
+    report.mkdir(parents=True)
+    summary = tmp_path / "summary"
+    environment = os.environ | {"GITHUB_STEP_SUMMARY": str(summary)}
+    for present, expected in (([], ""), (["summary.md"], "s"), (["summary.md", "compare.md"], "cs")):
+        for name in present:
+            (report / name).write_text(name[0])
+        summary.write_text("")
+        subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, env=environment, check=True)
+        assert summary.read_text() == expected
+
+
+def test_every_file_that_the_workflows_use_is_written() -> None:
+    text = (DOCS / "ci.md").read_text()
+    used = set(re.findall(r"runs/head/report/([\w.]+)", text))
+    assert used == {"compare.md", "summary.md", "junit.xml", "index.html"}
