@@ -93,9 +93,9 @@ def show_comparison(comparison: Comparison) -> None:
     sys.stdout.write(f"{comparison.verdict()}\n")
     show_table(["trial", "figure", "baseline", "run", "difference", "flipped", "verdict"], rows)
     if comparison.software:
-        console.print(f"software differs: {', '.join(comparison.software)}", markup=False)
+        sys.stdout.write(f"software differs: {', '.join(comparison.software)}\n")
     if comparison.compares_speed:
-        console.print(DRIFT, markup=False)
+        sys.stdout.write(f"{DRIFT}\n")
 
 
 def plan_document(planned: Plan, done: dict[str, int]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from itertools import pairwise
@@ -23,6 +24,7 @@ from harness.compare.accuracy import Pair, Side, decide, flips, paired_bootstrap
 from harness.compare.comparison import compare
 from harness.compare.records import Change, Comparison, TrialComparison, Verdict
 from harness.compare.speed import slowdown, speed_changes, welch
+from harness.compare.speed_verdict import DRIFT
 from harness.compare.speed_verdict import decide as decide_speed
 from harness.datasets.phrases import Phrases
 from harness.metrics.bleu import Bleu
@@ -32,6 +34,7 @@ from harness.plan import DatasetUse
 from harness.results import TrialRecord
 from harness.store import TrialDirectory, read_json, write_json
 from harness.task import Detections, Figure, Translation
+from harness.terminal import show_comparison
 from reports.comparison import comparison_to_markdown
 
 SUITE = """
@@ -481,6 +484,53 @@ def test_timings_under_other_conditions_are_incomparable(
     for found in timed(tmp_path, 1.1, head=change):
         assert found.verdict == "incomparable"
         assert said in found.reason
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"settings": {"device": "cuda"}}, "device differs: cpu → cuda"),
+        ({"samples": ["a", "c"]}, "other samples were timed"),
+        (None, "the raw measurements are not in the run directory"),
+    ],
+)
+def test_what_was_timed_is_read_from_the_raw_measurements(
+    part: dict[str, Any] | None, said: str, tmp_path: Path
+) -> None:
+    record = trial("detection", "model", speed={"offline": scenarios(100)["offline"]})
+    before = raw("offline", [[0.01, 0.01]] * 2)
+    sides = []
+    for name, document in (("base", before), ("head", None if part is None else before | part)):
+        place = TrialDirectory(tmp_path / name)
+        if document is not None:
+            write_json(place.path / "speed" / "offline.json", document)
+        sides.append(Side(TrialRecord.model_validate(record), place))
+    (change,) = speed_changes(Pair(*sides), MACHINES, MACHINES)
+    assert (change.verdict, change.reason) == ("incomparable", said)
+
+
+def test_a_scenario_that_is_no_longer_measured_is_incomparable(baseline: Path, head: Path) -> None:
+    old = json.loads((baseline / "results.json").read_text())
+    old["trials"][0]["speed"] = {"offline": scenarios(100)["offline"]}
+    (head / "results.json").write_text(json.dumps(old))
+    found = compare(baseline, head)
+    change = found.trials[0].changes[-1]
+    assert (change.reason, change.base is None, change.head) == ("not measured in the run", False, None)
+    assert found.exit_code(strict=True) == 4
+
+
+def test_speed_is_never_shown_without_what_its_interval_leaves_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = tuple(timed(tmp_path, 1.1))
+    found = TrialComparison("b", "v", "detection", "compared", samples=1, flipped=0, changes=changes)
+    slower = Comparison("tiny", "run-1", None, "run-0", None, (found,), ())
+    show_comparison(slower)
+    shown = capsys.readouterr().out
+    assert DRIFT in shown
+    assert re.search(r"\t\+(9|10)\.\d% \[\+[\d.]+%, \+[\d.]+%\] time\t", shown)
+    assert DRIFT in comparison_to_markdown(slower)
+    assert DRIFT not in comparison_to_markdown(comparison(1))
 
 
 def test_an_updated_library_is_compared_since_its_cost_is_the_question(tmp_path: Path) -> None:
