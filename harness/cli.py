@@ -211,7 +211,7 @@ def run_command(
         overrides = [*overrides, f"speed.profile={profile}"]
     loaded = load_suite(find_suite(suite), overrides)
     directory = out or Path("runs") / loaded.suite.name
-    settings = RunSettings(directory, command_line(), only, limit, shard_size)
+    settings = RunSettings(directory, command_line(), only, limit, shard_size, on_cluster=address is not None)
     with RunProgress(console) as progress:
         results = run(loaded, settings, _executor(executor, address, workers), progress)
     page = write_reports(directory)

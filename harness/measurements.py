@@ -24,14 +24,19 @@ def measure(
     speed: SpeedEntry,
     executor: Callable[[], Executor],
     note: Callable[[str], None],
+    machine: str | None,
 ) -> None:
     """Time what is not timed yet, in as many fresh processes as the profile asks for.
 
     A measurement that fails is recorded as such; the next run of the suite tries it again.
+
+    Args:
+        machine: key of the environment that times, whose measurements alone are not repeated; None for
+            a cluster, which has several.
     """
     place = directory.trial(trial.id)
     settings = SpeedSettings(speed.profile, speed.threads, speed.samples)
-    todo = [name for name in trial.scenarios if not _measured(place, name, settings)]
+    todo = [name for name in trial.scenarios if not _measured(place, name, settings, machine)]
     if not todo or place.todo(trial.spec.size):
         return
     profile = PROFILES[speed.profile]
@@ -58,12 +63,12 @@ def measure(
         common = {"settings": first["settings"], "samples": first["samples"]}
         kept = {key: first[key] for key in ("phases", "cost", "flags")}
         write_json(place.path / "speed" / "common.json", kept)
-    machine = environment.key(described)
-    write_json(directory.path / "environments" / f"{machine}.json", described)
+    timed_on = environment.key(described)
+    write_json(directory.path / "environments" / f"{timed_on}.json", described)
     for name in todo:
         document = {
             "scenario": name,
-            "environment": machine,
+            "environment": timed_on,
             "batch_size": trial.spec.batch_size if name == "offline" else 1,
             **common,
             "processes": [measured["scenarios"][name] for measured in processes],
@@ -71,10 +76,10 @@ def measure(
         write_json(place.path / "speed" / f"{name}.json", document)
 
 
-def _measured(place: TrialDirectory, name: str, settings: SpeedSettings) -> bool:
-    """Measured with these settings, and validly where validity matters."""
+def _measured(place: TrialDirectory, name: str, settings: SpeedSettings, machine: str | None) -> bool:
+    """Measured with these settings, on this machine, and validly where validity matters."""
     raw = read_json(place.path / "speed" / f"{name}.json")
-    if not raw or not raw["processes"]:
+    if not raw or not raw["processes"] or raw["environment"] != (machine or raw["environment"]):
         return False
     if any(raw["settings"].get(key) != value for key, value in asdict(settings).items()):
         return False

@@ -48,6 +48,7 @@ class RunSettings:
     only: str | None = None
     limit: int | None = None
     shard_size: int = SHARD_SIZE
+    on_cluster: bool = False
 
 
 ExecutorFactory = Callable[[], AbstractContextManager[Executor]]
@@ -76,10 +77,11 @@ def run(
                 preflight(planned.trials)
             _write_record(directory, loaded, planned, settings, executor)
             _predict(directory, planned, settings.shard_size, executor, progress)
+            machine = None if settings.on_cluster else environment.key(environment.describe())
             for trial in planned.trials:
                 _score(directory, trial)
             for trial in planned.trials:
-                measure(directory, trial, loaded.suite.speed, executor.get, progress.note)
+                measure(directory, trial, loaded.suite.speed, executor.get, progress.note, machine)
         return _finish(directory)
 
 
