@@ -210,6 +210,11 @@ class TestSpeed:
         assert exit_code(results) == 0
         assert run_suite(tmp_path, suite) == results, "not measured again"
 
+        path = tmp_path / "run" / "trials" / trial.id / "speed" / "offline.json"
+        write_json(path, read_json(path) | {"environment": "another"})
+        again = run_suite(tmp_path, suite).trials[0].speed["offline"]
+        assert again.environment == results.run.environment, "another machine's is not taken for ours"
+
 
 class TestTwoBenchmarksOfOneTrial:
     def test_share_predictions_and_each_has_its_own_metrics(self, tmp_path: Path) -> None:
