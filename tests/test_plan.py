@@ -11,6 +11,7 @@ from small_suite import document, planned, run_suite
 
 from harness.datasets.phrases import Phrases
 from harness.errors import UnavailableError, UsageError
+from harness.identity import code_version
 from harness.plan import TrialSpec
 from harness.store import read_json
 
@@ -63,6 +64,10 @@ class TestIdentity:
     @pytest.mark.parametrize("change", CHANGING)
     def test_what_can_change_the_outcome_changes_the_id(self, tmp_path: Path, change: str) -> None:
         assert ids(tmp_path, self.CHANGING[change]) != ids(tmp_path, document())
+
+    def test_the_adapters_code_and_the_split_are_part_of_it(self, tmp_path: Path) -> None:
+        (trial,) = planned(tmp_path, self.CHANGING["the split"]).trials
+        assert (trial.spec.code, trial.spec.split) == (code_version("fake_adapters"), "validation")
 
     @pytest.mark.parametrize("change", KEEPING)
     def test_what_cannot_change_it_keeps_the_id(self, tmp_path: Path, change: str) -> None:

@@ -174,8 +174,11 @@ class TestFailures:
         assert trial.failures[0].error == "ValueError: the adapter returned 0 predictions for 16 samples"
 
     def test_a_timing_that_fails_leaves_the_other_results(self, tmp_path: Path) -> None:
+        asked = []
+
         class Failing(InlineExecutor):
             def measure(self, *arguments: Any) -> Any:
+                asked.append(arguments)
                 raise InfrastructureError("timing words/ok: the process died")
 
         suite = document()
@@ -188,6 +191,8 @@ class TestFailures:
         assert scenario.reasons == ["timing words/ok: the process died"]
         assert exit_code(results) == 3
         jsonschema.validate(json.loads((tmp_path / "run" / "results.json").read_text()), json_schema())
+        run_suite(tmp_path, suite, executor=Failing)
+        assert len(asked) == 2, "the next run tries again"
 
 
 class TestSpeed:
@@ -282,6 +287,14 @@ class TestNothingIsWritten:
         with pytest.raises(UsageError, match="holds a run of suite 'other', not of 'small'"):
             run_suite(tmp_path, document())
         assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
+
+
+def test_figures_of_predictions_that_are_gone_are_not_reported(tmp_path: Path) -> None:
+    run_suite(tmp_path, document(ok={"batch_size": 4}), shard_size=4)
+    (tmp_path / "run" / "trials" / min(shard_files(tmp_path)).replace("/", "/predictions/")).unlink()
+    (trial,) = collect(tmp_path / "run").trials
+    assert (trial.status, trial.metrics, trial.per_class) == ("pending", {}, {})
+    assert trial.reason == "4 of 20 predictions are still to be made"
 
 
 def test_collecting_needs_a_run_directory(tmp_path: Path) -> None:

@@ -47,15 +47,15 @@ class ShardError:
 def shards(trial: Trial, gaps: list[Range], shard_size: int) -> Iterator[Shard]:
     """Cut gaps at multiples of the batch size.
 
-    Shards hold whole batches, and batch k is always samples [k·b, (k+1)·b): so neither shard size nor
-    resuming nor the number of workers changes which samples share a batch, and figures agree to the bit.
+    Shards hold whole batches, so that gaps start at one, and batch k is always samples [k·b, (k+1)·b):
+    neither shard size nor resuming nor the number of workers changes which samples share a batch, and
+    figures agree to the bit.
     """
     batch = trial.spec.batch_size
     length = max(1, -(-shard_size // batch)) * batch
     for start, stop in gaps:
-        for first in range(start - start % length, stop, length):
-            begin, end = max(first, start), min(first + length, stop)
-            yield Shard(trial, begin, end)
+        for first in range(start, stop, length):
+            yield Shard(trial, first, min(first + length, stop))
 
 
 def pick_device(wanted: str) -> str:
