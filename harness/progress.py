@@ -58,7 +58,6 @@ class RunProgress:
     def begin(self, name: str, total: int, done: int) -> None:
         """A trial of `total` samples, `done` of which were on disk already."""
         self._counts[name] = (done, total)
-        self._started[name] = (self._clock(), done)
         self._printed[name] = self._clock()
         self._bars[name] = self._progress.add_task(name, total=total, completed=done, rate="")
         if done:
@@ -69,12 +68,13 @@ class RunProgress:
         done, total = self._counts[name]
         done += count
         self._counts[name] = (done, total)
-        start, before = self._started[name]
-        elapsed = max(self._clock() - start, 1e-9)
-        rate = (done - before) / elapsed
-        self._progress.update(self._bars[name], completed=done, rate=f"{rate:.1f}/s")
+        # Counted from the first result on: before that the trial waits its turn and loads its model.
+        start, before = self._started.setdefault(name, (self._clock(), done))
+        rate = (done - before) / max(self._clock() - start, 1e-9)
+        speed = f", {rate:.1f}/s" if done > before else ""
+        self._progress.update(self._bars[name], completed=done, rate=speed.removeprefix(", "))
         due = self._clock() - self._printed[name] >= LINE_EVERY
         if not self._console.is_terminal and (done == total or due):
             self._printed[name] = self._clock()
-            remaining = f", {(total - done) / rate:.0f} s to go" if done < total else ""
-            self.note(f"{name}: {done}/{total} samples, {rate:.1f}/s{remaining}")
+            remaining = f", {(total - done) / rate:.0f} s to go" if speed and done < total else ""
+            self.note(f"{name}: {done}/{total} samples{speed}{remaining}")
