@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from harness.results import (
     TrialRecord,
 )
 from harness.store import RunDirectory, TrialDirectory, read_json
-from harness.task import Figure
+from harness.task import Scores
 
-_FIGURES = TypeAdapter(dict[str, Figure])
+_SCORES = TypeAdapter(dict[str, Scores])
 
 
 def collect(path: Path) -> Results:
@@ -53,13 +54,19 @@ def _trial(entry: dict[str, Any], directory: TrialDirectory) -> TrialRecord:
     spec = read_json(directory.path / "trial.json") or {}
     size = entry["dataset"]["size"]
     failures = [Failure.model_validate(f) for f in read_json(directory.path / "error.json") or []]
-    scores = read_json(directory.path / "metrics.json") or {}
+    scored = read_json(directory.path / "metrics.json") or {}
+    scores = _SCORES.validate_python(
+        {
+            name: {part: scored[name][part] for part in ("metrics", "per_class")}
+            for name in entry["metrics"]
+            if name in scored
+        }
+    )
     measured = read_json(directory.path / "speed" / "common.json") or {}
     todo = sum(stop - start for start, stop in directory.todo(size))
-    metrics = _FIGURES.validate_python(scores.get("metrics", {}))
-    status, reason = _status(size, todo, failures, metrics.keys() >= set(entry["figures"]))
+    status, reason = _status(size, todo, failures, scores.keys() >= set(entry["metrics"]))
     if status != "complete":
-        metrics = {}
+        scores = {}
     checkpoint = entry["checkpoint"]
     return TrialRecord(
         id=entry["id"],
@@ -76,8 +83,8 @@ def _trial(entry: dict[str, Any], directory: TrialDirectory) -> TrialRecord:
         reason=reason,
         failures=failures,
         environments=directory.environments(),
-        metrics={name: metrics[name] for name in entry["figures"] if name in metrics},
-        per_class=scores.get("per_class", {}) if metrics else {},
+        metrics={name: figure for each in scores.values() for name, figure in each.metrics.items()},
+        per_class=_per_class(scores),
         speed={name: found for name in entry["scenarios"] if (found := scenario(directory, name))},
         phases={
             phase: speed.mean_duration(seconds, phase)
@@ -88,6 +95,22 @@ def _trial(entry: dict[str, Any], directory: TrialDirectory) -> TrialRecord:
             checkpoint_bytes=checkpoint["bytes"] if checkpoint else None,
         ),
     )
+
+
+def _per_class(scores: dict[str, Scores]) -> dict[str, dict[str, float | None]]:
+    """Class figures of all metrics; a name that several metrics give stands once for each, as `voc10/ap`."""
+    names = {
+        metric: {name for values in found.per_class.values() for name in values}
+        for metric, found in scores.items()
+    }
+    givers = Counter(name for own in names.values() for name in own)
+    merged: dict[str, dict[str, float | None]] = {}
+    for metric, found in scores.items():
+        for label, values in found.per_class.items():
+            merged.setdefault(label, {}).update(
+                {name if givers[name] == 1 else f"{metric}/{name}": value for name, value in values.items()}
+            )
+    return merged
 
 
 def _status(size: int, todo: int, failures: list[Failure], scored: bool) -> tuple[Status, str | None]:

@@ -21,10 +21,10 @@ from harness import environment
 from harness.adapter import ADAPTERS, Runtime, TrainableAdapter
 from harness.checkpoint import CheckpointRef
 from harness.collect import collect
-from harness.datasets.dataset import Dataset
+from harness.datasets.dataset import DATASETS, digest
 from harness.errors import InfrastructureError, UsageError, describe
 from harness.executors.executor import Executor
-from harness.identity import code_version
+from harness.identity import code_version, content_id
 from harness.measurements import measure
 from harness.metrics.metric import METRICS
 from harness.plan import Plan, Trial, plan
@@ -33,7 +33,7 @@ from harness.results import Results, to_json
 from harness.stages.predict import Shard, ShardError, ShardResult, shards
 from harness.stages.score import score
 from harness.stages.timing import PROFILES
-from harness.store import RunDirectory, read_json, write_json, write_text
+from harness.store import RunDirectory, TrialDirectory, read_json, write_json, write_text
 from harness.suite import LoadedSuite
 
 SHARD_SIZE = 64  # samples; a lost worker costs at most this much work
@@ -76,6 +76,7 @@ def run(
                 planned = plan(loaded, settings.only, settings.limit)
                 preflight(planned.trials)
             _write_record(directory, loaded, planned, settings, executor)
+            _tidy(directory, planned, progress)
             _predict(directory, planned, settings.shard_size, executor, progress)
             machine = None if settings.on_cluster else environment.key(environment.describe())
             for trial in planned.trials:
@@ -135,14 +136,24 @@ class _Lazy:
 def _write_record(
     directory: RunDirectory, loaded: LoadedSuite, planned: Plan, settings: RunSettings, executor: _Lazy
 ) -> None:
-    """run.json, suite.yaml and every trial.json; the run keeps its id while trials and profile stay."""
+    """run.json, suite.yaml and every trial.json.
+
+    The run keeps its id, and is thus the same run, while trials, profile and code revision stay. `--only`
+    restricts the work, not the record of a run that has these trials already.
+    """
     before = read_json(directory.path / "run.json")
     trials = [_entry(trial) for trial in planned.trials]
-    profile = loaded.suite.speed.profile
-    if before and before["trials"] == trials and before["run"]["profile"] == profile:
-        return
-    here = environment.describe()
     revision, dirty = environment.git_state(Path(__file__).parent)
+    same = {
+        "profile": loaded.suite.speed.profile,
+        "harness_version": version("harness"),
+        "git_revision": revision,
+    }
+    if before and {key: before["run"][key] for key in same} == same:
+        known = before["trials"]
+        if known == trials or (settings.only and all(trial in known for trial in trials)):
+            return
+    here = environment.describe()
     used = executor.get()
     write_json(directory.path / "environments" / f"{environment.key(here)}.json", here)
     for trial in planned.trials:
@@ -154,13 +165,11 @@ def _write_record(
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "finished": None,
         "command": settings.command,
-        "harness_version": version("harness"),
-        "git_revision": revision,
         "git_dirty": dirty,
         "executor": used.name,
         "workers": used.workers,
-        "profile": profile,
         "environment": environment.key(here),
+        **same,
     }
     document = {
         "suite": loaded.suite.name,
@@ -195,9 +204,19 @@ def _entry(trial: Trial) -> dict[str, Any]:
             "recipe": checkpoint.recipe and checkpoint.recipe.hash,
             "bytes": checkpoint.weights.stat().st_size,
         },
-        "figures": [figure for metric in trial.metrics for figure in METRICS.get(metric).names],
+        "metrics": list(trial.metrics),
         "scenarios": list(trial.scenarios),
     }
+
+
+def _tidy(directory: RunDirectory, planned: Plan, progress: RunProgress) -> None:
+    """Have damaged shards made again, and forget failures of trials that are complete by now."""
+    for trial in planned.trials:
+        place = directory.trial(trial.id)
+        for name in place.drop_damaged():
+            progress.note(f"{trial.name}: {name} was damaged; made again")
+        if not place.todo(trial.spec.size):
+            (place.path / "error.json").unlink(missing_ok=True)
 
 
 def _predict(
@@ -221,7 +240,7 @@ def _predict(
             place.write_shard(trial.spec.task, outcome.shard.start, outcome.ids, outcome.predictions, machine)
             progress.advance(trial.name, len(outcome.ids))
         else:
-            failures.setdefault(trial.id, []).append(_failure(trial.dataset.open(), outcome))
+            failures.setdefault(trial.id, []).append(_failure(outcome))
             progress.note(
                 f"{trial.name}: samples {outcome.shard.start}–{outcome.shard.stop - 1} failed: "
                 f"{outcome.error}"
@@ -234,43 +253,47 @@ def _predict(
             path.unlink(missing_ok=True)
 
 
-def _failure(dataset: Dataset, error: ShardError) -> dict[str, Any]:
-    first, last = error.shard.start, error.shard.stop - 1
+def _failure(error: ShardError) -> dict[str, Any]:
     return {
-        "first": first,
-        "last": last,
-        "samples": [dataset[first].id, dataset[last].id],
+        "first": error.shard.start,
+        "last": error.shard.stop - 1,
+        "samples": list(error.samples),
         "error": error.error,
         "attempts": error.attempts,
     }
 
 
 def _score(directory: RunDirectory, trial: Trial) -> None:
-    """Write metrics.json, or what it lacks: figures of metrics that are new or whose code has changed.
+    """Write metrics.json, or what it lacks: metrics that are new, or made of other code or predictions.
 
-    Two benchmarks may want different metrics of the same predictions.
+    Two benchmarks may want different metrics of the same predictions, and figures of one name.
     """
     place = directory.trial(trial.id)
     if place.todo(trial.spec.size):
         return
-    known = read_json(place.path / "metrics.json") or {"code": {}, "metrics": {}, "per_class": {}}
-    targets = {name: METRICS.entries()[name].target.partition(":")[0] for name in trial.metrics}
-    code = {name: code_version(module) for name, module in targets.items()}
-    stale = [name for name in trial.metrics if known["code"].get(name) != code[name]]
+    known = read_json(place.path / "metrics.json") or {}
+    predictions = _predictions_digest(place)
+    keys = {name: _score_key(name, trial.dataset.name, predictions) for name in trial.metrics}
+    stale = [name for name in trial.metrics if known.get(name, {}).get("key") != keys[name]]
     if not stale:
         return
     scores = score(trial.dataset.open(), trial.spec.size, place.read(trial.spec.task), stale)
-    per_class = {
-        label: known["per_class"].get(label, {}) | scores.per_class.get(label, {})
-        for label in dict.fromkeys([*known["per_class"], *scores.per_class])
-    }
-    figures = {name: asdict(figure) for name, figure in scores.metrics.items()}
-    document = {
-        "code": known["code"] | code,
-        "metrics": known["metrics"] | figures,
-        "per_class": per_class,
-    }
-    write_json(place.path / "metrics.json", document)
+    scored = {name: {"key": keys[name], **asdict(found)} for name, found in scores.items()}
+    write_json(place.path / "metrics.json", known | scored)
+
+
+def _score_key(metric: str, dataset: str, predictions: str) -> str:
+    """Of all that a metric's figures follow from beside what the trial's id stands for."""
+    modules = [METRICS.entries()[metric].target, DATASETS.entries()[dataset].target]
+    code = [code_version(target.partition(":")[0]) for target in modules]
+    libraries = {name: version(name) for name in ("numpy", "scipy", "sacrebleu")}
+    return content_id({"code": code, "libraries": libraries, "predictions": predictions})
+
+
+def _predictions_digest(place: TrialDirectory) -> str:
+    """Of the names and the content of all shards."""
+    files = sorted(place.predictions.glob("[0-9]*.parquet"))
+    return digest(part for file in files for part in (file.name, file.read_bytes()))
 
 
 def _finish(directory: RunDirectory) -> Results:

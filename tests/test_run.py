@@ -12,13 +12,15 @@ import torch
 import yaml
 from small_suite import document, figures, run_suite
 
+import harness.run as run_module
 from harness.checkpoint import Checkpoint, save
 from harness.collect import collect
 from harness.errors import InfrastructureError, UsageError
 from harness.executors.inline import InlineExecutor
 from harness.results import Results, json_schema, read_results
 from harness.run import exit_code
-from harness.store import read_json, write_json
+from harness.store import RunDirectory, read_json, write_json
+from harness.task import Translation
 
 
 def shard_files(folder: Path, out: str = "run") -> dict[str, int]:
@@ -221,6 +223,16 @@ class TestSpeed:
         assert again.environment == results.run.environment, "another machine's is not taken for ours"
 
 
+def detection(**metrics: list[str]) -> dict[str, Any]:
+    """One benchmark a keyword, all of the shipped detector on the same few scenes."""
+    shared = {"dataset": "scenes", "task": "detection", "adapters": ["yolo"], "limit": 12}
+    return {
+        "name": "small",
+        "adapters": {"yolo": {"adapter": "yolo", "checkpoint": "yolo-scenes"}},
+        "benchmarks": {name: shared | {"metrics": wanted} for name, wanted in metrics.items()},
+    }
+
+
 class TestTwoBenchmarksOfOneTrial:
     def test_share_predictions_and_each_has_its_own_metrics(self, tmp_path: Path) -> None:
         suite = document()
@@ -239,6 +251,48 @@ class TestTwoBenchmarksOfOneTrial:
         assert shard_files(tmp_path) == before
         assert both.trials[0].metrics["chrf"] == first.trials[0].metrics["chrf"]
         assert list(both.trials[0].metrics) == ["bleu", "chrf"]
+
+    def test_figures_of_one_name_stay_their_own_metrics(self, tmp_path: Path) -> None:
+        """voc07 and voc10 both give `map`, and another value of it."""
+        results = run_suite(tmp_path, detection(a=["voc07"], b=["voc10"], c=["coco", "voc10"]))
+        found = {trial.benchmark: trial for trial in results.trials}
+        assert len({trial.id for trial in results.trials}) == 1
+        signatures = {name: trial.metrics["map"].signature for name, trial in found.items()}
+        assert [signatures[name][:5] for name in "abc"] == ["voc07", "voc10", "voc10"]
+        assert found["a"].metrics["map"].value != found["b"].metrics["map"].value
+        assert found["b"].metrics["map"] == found["c"].metrics["map"]
+        assert run_suite(tmp_path, detection(a=["voc07"])).trials[0].metrics == found["a"].metrics
+
+    def test_class_figures_of_one_name_are_told_apart(self, tmp_path: Path) -> None:
+        results = run_suite(tmp_path, detection(b=["voc10"], c=["coco", "voc10"]))
+        alone, both = (trial.per_class["0"] for trial in results.trials)
+        assert list(alone) == ["ap"]
+        assert list(both) == ["coco/ap", "ap50", "voc10/ap"]
+        assert both["voc10/ap"] == alone["ap"] != both["coco/ap"]
+
+
+class TestStaleScores:
+    def test_predictions_that_were_made_again_are_scored_again(self, tmp_path: Path) -> None:
+        (before,) = run_suite(tmp_path, document()).trials
+        place = RunDirectory(tmp_path / "run").trial(before.id)
+        rows = list(place.read("translation"))
+        worse = [Translation("nothing") for _ in rows]
+        place.write_shard("translation", 0, [sample for sample, _ in rows], worse, "here")
+        (after,) = run_suite(tmp_path, document()).trials
+        assert after.metrics["bleu"].value == 0 < before.metrics["bleu"].value
+
+    def test_another_version_of_a_library_scores_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (trial,) = run_suite(tmp_path, document()).trials
+        path = tmp_path / "run" / "trials" / trial.id / "metrics.json"
+        keys = {name: scores["key"] for name, scores in read_json(path).items()}
+        installed = run_module.version
+        monkeypatch.setattr(
+            run_module, "version", lambda name: "9.9" if name == "sacrebleu" else installed(name)
+        )
+        run_suite(tmp_path, document())
+        assert all(scores["key"] != keys[name] for name, scores in read_json(path).items())
 
 
 class TestNothingIsWritten:

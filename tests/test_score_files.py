@@ -120,6 +120,15 @@ def test_coco_files_score_as_pycocotools_does(tmp_path):
     assert list(scores.per_class) == ["cat", "dog"]
 
 
+def test_scores_may_be_negative_as_logits_are(tmp_path):
+    """Only their order counts: less 3, every figure is the same."""
+    truth = write(tmp_path / "truth.json", coco_document())
+    entries = coco_results(coco_document())
+    shifted = [entry | {"score": entry["score"] - 3} for entry in entries]
+    found = [score_detection(truth, write(tmp_path / "results.json", rows)) for rows in (entries, shifted)]
+    assert found[0] == found[1]
+
+
 def test_an_annotation_with_id_0_can_be_found_and_one_to_ignore_is_not_missed(tmp_path):
     """Two of pycocotools' bugs: id 0 counts as unmatched, and `ignore` is overwritten by `iscrowd`."""
     document = coco_document()
@@ -200,7 +209,6 @@ def test_bad_coco_annotations_are_refused(tmp_path, path, value, message):
     ("path", "value", "message"),
     [
         ([3, "score"], DROP, r"\[3\]: missing key 'score'"),
-        ([3, "score"], -0.1, r"\[3\]: score: expected at least 0, found -0.1"),
         ([3, "score"], float("nan"), r"\[3\]: score: expected a finite number, found 'nan'"),
         ([3, "score"], "high", r"\[3\]: score: expected a finite number, found 'high'"),
         ([3, "score"], True, r"\[3\]: score: expected a finite number, found 'True'"),
@@ -286,6 +294,13 @@ def test_a_voc_submission_scores_by_the_devkits_rules(voc_folder, tmp_path):
     assert one_class.per_class["dog"]["ap"] == 0
 
 
+def test_scores_of_a_voc_submission_may_be_negative_as_margins_are(voc_folder, tmp_path):
+    """The right one scores −0.5, the wrong one −1.5: precision 1 at a recall of ½."""
+    write(tmp_path / "dog.txt", "000002 -1.5 70 70 80 80\n000001 -0.5 1 1 10 10\n")
+    scores = score_detection(voc_folder, tmp_path / "dog.txt", "voc10")
+    assert scores.per_class["dog"]["ap"] == pytest.approx(0.5)
+
+
 def test_coco_results_of_voc_annotations_name_images_and_classes_either_way(voc_folder, tmp_path):
     """Dog is the twelfth of VOC's classes; [0, 0, 10, 10] is the inclusive box 1 1 10 10."""
     entries = [
@@ -325,7 +340,6 @@ def test_bad_voc_annotations_are_refused(voc_folder, content, message):
         ("dog", "000001 .9 1 1 10\n", "dog.txt:1: expected image id, score, .* found 5 fields"),
         ("dog", "\n000009 .9 1 1 9 9\n", "dog.txt:2: unknown image id '000009'; did you mean"),
         ("dog", "000001 nan 1 1 9 9\n", "dog.txt:1: score: expected a finite number, found 'nan'"),
-        ("dog", "000001 -1 1 1 9 9\n", "dog.txt:1: score: expected at least 0"),
         ("dog", "000001 .9 1 1 x 9\n", "dog.txt:1: xmax: expected a finite number, found 'x'"),
         ("dog", "000001 .9 9 1 8 9\n", "dog.txt:1: expected xmin ≤ xmax"),
     ],

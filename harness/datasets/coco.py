@@ -95,7 +95,7 @@ def read_results(path: Path, annotated: AnnotatedImages) -> dict[Id, Detections]
     owners = lookup(place, "image_id", known, [entry["image_id"] for entry in entries])
     labels = lookup(place, "category_id", annotated.labels, [entry["category_id"] for entry in entries])
     boxes = read_boxes(place, [entry["bbox"] for entry in entries])
-    scores = read_numbers(place, "score", [entry["score"] for entry in entries])
+    scores = _finite(place, "score", [entry["score"] for entry in entries], per_entry=1)  # logits, too
     return split_detections(annotated, owners, boxes, scores, labels)
 
 

@@ -92,8 +92,6 @@ def read_submission(path: Path, annotated: AnnotatedImages) -> dict[Id, Detectio
                 raise UsageError(f"{file}:{number}: {what[:300]}")
             owners.append(positions[fields[0]])
             score = _number(f"{file}:{number}: score", fields[1])
-            if score < 0:
-                raise UsageError(f"{file}:{number}: score: expected at least 0, found {fields[1]}")
             numbers.append([score, *_box(f"{file}:{number}", fields[2:])])
             labels.append(annotated.classes.index(name))
     table = np.array(numbers, dtype=np.float64).reshape(-1, 5)

@@ -17,22 +17,19 @@ def make_metrics(names: Iterable[str], dataset: Dataset) -> list[Metric]:
 
 
 def score(
-    dataset: Dataset, size: int, predictions: Iterable[tuple[str, Prediction]], names: Iterable[str]
-) -> Scores:
-    """Figures over the first `size` samples; each sample is in memory once.
+    dataset: Dataset, size: int, predictions: Iterable[tuple[str, Prediction]], names: Sequence[str]
+) -> dict[str, Scores]:
+    """Figures of each metric over the first `size` samples; each sample is in memory once.
 
     Raises:
         InfrastructureError: a prediction is missing or belongs to another sample; never scored as empty.
     """
     metrics = make_metrics(names, dataset)
     (statistics,) = sample_statistics(dataset, size, [predictions], metrics)
-    merged = Scores({}, {})
-    for metric, collected in zip(metrics, statistics, strict=True):
-        scores = metric.summarise(collected)
-        merged.metrics.update(scores.metrics)
-        for name, values in scores.per_class.items():
-            merged.per_class.setdefault(name, {}).update(values)
-    return merged
+    return {
+        name: metric.summarise(collected)
+        for name, metric, collected in zip(names, metrics, statistics, strict=True)
+    }
 
 
 def sample_statistics(
