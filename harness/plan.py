@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from harness.adapter import ADAPTERS, Precision, Runtime
 from harness.checkpoint import Checkpoint, CheckpointRef, load, sha256
 from harness.datasets.dataset import DATASETS, Dataset
-from harness.errors import UnavailableError, UsageError
+from harness.errors import InfrastructureError, UnavailableError, UsageError
 from harness.identity import code_version, content_id
 from harness.metrics.metric import METRICS
 from harness.registry import unknown
@@ -86,8 +86,40 @@ class Trial:
         return self.checkpoint is not None and self.checkpoint.missing
 
     def load_checkpoint(self) -> Checkpoint | None:
-        """Its weights, from the file; None for an adapter that has none."""
-        return load(self.checkpoint.weights) if self.checkpoint else None
+        """Its weights, from the file; None for an adapter that has none.
+
+        Raises:
+            UsageError: the file cannot be read, or is no longer the one that was planned.
+        """
+        if self.checkpoint is None:
+            return None
+        loaded = load(self.checkpoint.weights)
+        # Hashed after it was read: a file that is replaced while it is read is refused as well.
+        if sha256(self.checkpoint.weights) != self.spec.checkpoint:
+            raise UsageError(
+                f"checkpoint {self.checkpoint.weights}: has changed since the run was planned; run again"
+            )
+        return loaded
+
+    def check_here(self) -> Dataset:
+        """Its data set, opened, where a worker has the code and the data that were planned.
+
+        Raises:
+            InfrastructureError: the adapter's code or the data set here is another one.
+        """
+        code = adapter_code(self.spec.adapter)
+        if code != self.spec.code:
+            raise InfrastructureError(
+                f"{self.name}: the code of adapter '{self.spec.adapter}' here is version {code}, "
+                f"not {self.spec.code} as planned"
+            )
+        dataset = self.dataset.open()
+        if dataset.fingerprint != self.spec.dataset:
+            raise InfrastructureError(
+                f"{self.name}: data set '{self.dataset.name}' here has fingerprint "
+                f"{dataset.fingerprint[:16]}…, not {self.spec.dataset[:16]}… as planned"
+            )
+        return dataset
 
     def runtime(self, device: str) -> Runtime:
         return Runtime(device=device, precision=self.spec.precision)
@@ -165,7 +197,7 @@ def _spec(variant: Variant, use: DatasetUse, fingerprint: str, size: int) -> Tri
     return TrialSpec(
         task=use.task,
         adapter=variant.adapter,
-        code=code_version(ADAPTERS.entries()[variant.adapter].target.partition(":")[0]),
+        code=adapter_code(variant.adapter),
         options=variant.options,
         precision=variant.precision,
         batch_size=variant.batch_size,
@@ -175,6 +207,11 @@ def _spec(variant: Variant, use: DatasetUse, fingerprint: str, size: int) -> Tri
         split=use.split,
         size=size,
     )
+
+
+def adapter_code(name: str) -> str:
+    """Version of the code behind a registered adapter."""
+    return code_version(ADAPTERS.entries()[name].target.partition(":")[0])
 
 
 def _refuse_repeats(loaded: LoadedSuite, benchmark: str, variants: list[Variant]) -> None:

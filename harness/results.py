@@ -44,7 +44,7 @@ class Failure(_Record):
 
     first: int
     last: int
-    samples: list[str] = Field(description="ids of its first and last sample")
+    samples: list[str] = Field(description="ids of its first and last sample, those that could be read")
     error: str
     attempts: int
 

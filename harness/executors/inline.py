@@ -38,13 +38,7 @@ class InlineExecutor(Executor):
             except Exception as error:
                 yield from (ShardError(shard, describe(error), 1) for shard in shards)
                 continue
-            for shard in shards:
-                try:
-                    ids, predictions = predictor.predict(shard.start, shard.stop)
-                except Exception as error:
-                    yield ShardError(shard, describe(error), 1)
-                else:
-                    yield ShardResult(shard, ids, predictions, predictor.environment)
+            yield from map(predictor.attempt, shards)
 
     def measure(self, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> dict[str, Any]:
         context = multiprocessing.get_context("spawn")

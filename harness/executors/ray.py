@@ -42,12 +42,11 @@ class Worker:
     def __init__(self) -> None:
         self._predictor: Predictor | None = None
 
-    def predict(self, shard: Shard, checkpoint: Checkpoint | None) -> ShardResult:
+    def predict(self, shard: Shard, checkpoint: Checkpoint | None) -> ShardResult | ShardError:
         if self._predictor is None or self._predictor.trial.id != shard.trial.id:
             self._predictor = None  # release the last model before the next is loaded
             self._predictor = Predictor(shard.trial, checkpoint)
-        ids, predictions = self._predictor.predict(shard.start, shard.stop)
-        return ShardResult(shard, ids, predictions, self._predictor.environment)
+        return self._predictor.attempt(shard)
 
 
 _Worker: Any = ray.remote(max_restarts=0)(Worker)

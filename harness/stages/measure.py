@@ -77,7 +77,7 @@ def _samples(trial: Trial, wanted: int) -> list[Sample]:
     """Decoded inputs: a whole number of batches, samples repeated where the data set has too few."""
     size = trial.spec.batch_size
     count = -(-wanted // size) * size
-    dataset = trial.dataset.open()
+    dataset = trial.check_here()
     loaded = [dataset[index] for index in range(min(count, trial.spec.size))]
     inputs = [Sample(sample.id, sample.input) for sample in loaded]
     return [inputs[index % len(inputs)] for index in range(count)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from harness import environment
 from harness.adapter import ADAPTERS
 from harness.checkpoint import Checkpoint
-from harness.errors import UsageError
+from harness.errors import UsageError, describe
 from harness.plan import Trial
 from harness.predictions import check
 from harness.store import Range
@@ -42,6 +43,8 @@ class ShardError:
     shard: Shard
     error: str
     attempts: int
+    samples: tuple[str, ...] = ()
+    """Ids of its first and last sample, as far as the worker could read them."""
 
 
 def shards(trial: Trial, gaps: list[Range], shard_size: int) -> Iterator[Shard]:
@@ -82,14 +85,20 @@ class Predictor:
         # Reductions depend on how they are split over threads: one thread makes figures the same everywhere.
         torch.set_num_threads(1)
         self.trial = trial
-        self.dataset = trial.dataset.open()
-        if self.dataset.fingerprint != trial.spec.dataset:
-            raise UsageError(f"data set '{trial.dataset.name}' here is not the one that was planned")
+        self.dataset = trial.check_here()
         cls = ADAPTERS.get(trial.spec.adapter)
         runtime = trial.runtime(pick_device(trial.spec.device))
         self.adapter = cls(cls.Options(**trial.spec.options), runtime)
         self.adapter.load(checkpoint)
         self.environment = environment.describe()
+
+    def attempt(self, shard: Shard) -> ShardResult | ShardError:
+        """A shard's outcome; what the adapter or the data set raises is part of it."""
+        try:
+            ids, predictions = self.predict(shard.start, shard.stop)
+        except Exception as error:
+            return ShardError(shard, describe(error), 1, self._known_ids(shard))
+        return ShardResult(shard, ids, predictions, self.environment)
 
     def predict(self, start: int, stop: int) -> tuple[list[str], list[Prediction]]:
         """Ids and predictions of samples [start, stop)."""
@@ -105,6 +114,14 @@ class Predictor:
             ids += [sample.id for sample in samples]
             predictions += batch
         return ids, predictions
+
+    def _known_ids(self, shard: Shard) -> tuple[str, ...]:
+        """Ids of the first and the last sample; one that cannot be read is left out."""
+        known: list[str] = []
+        for index in (shard.start, shard.stop - 1):
+            with suppress(Exception):  # that sample may be what failed
+                known.append(self.dataset[index].id)
+        return tuple(known)
 
     def _input(self, index: int) -> Sample:
         """A sample without its target: the model must not see it."""

@@ -1,0 +1,81 @@
+"""What a worker finds other than planned, and what it cannot read: named, recorded, never scored."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+from small_suite import document, planned, run_suite
+
+from harness.checkpoint import Checkpoint, save
+from harness.datasets.phrases import Phrases
+from harness.errors import InfrastructureError, UsageError
+from harness.plan import Trial
+from harness.results import json_schema
+from harness.stages.measure import SpeedSettings, measure
+from harness.stages.predict import Predictor
+from harness.task import Sample
+
+
+def weights(folder: Path, value: float) -> Path:
+    path = folder / "w.safetensors"
+    save(Checkpoint({"w": torch.full((4,), value)}, "fake-translation", {}), path)
+    return path
+
+
+def test_a_checkpoint_replaced_after_planning_is_not_loaded(tmp_path: Path) -> None:
+    weights(tmp_path, 0)
+    (trial,) = planned(tmp_path, document(ok={"checkpoint": "w.safetensors"})).trials
+    loaded = trial.load_checkpoint()
+    assert loaded is not None and not loaded.tensors["w"].any()
+    weights(tmp_path, 1)
+    with pytest.raises(UsageError, match=r"w\.safetensors: has changed since the run was planned"):
+        trial.load_checkpoint()
+
+
+def altered(trial: Trial, **changes: str) -> Trial:
+    return dataclasses.replace(trial, spec=trial.spec.model_copy(update=changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"code": "0123"}, "the code of adapter 'fake-translation' here is version .*, not 0123 as planned"),
+        ({"dataset": "f" * 64}, "data set 'phrases' here has fingerprint .*, not f{16}… as planned"),
+    ],
+)
+def test_other_code_or_data_than_planned_neither_predicts_nor_times(
+    tmp_path: Path, changes: dict[str, str], message: str
+) -> None:
+    trial = altered(planned(tmp_path, document()).trials[0], **changes)
+    with pytest.raises(InfrastructureError, match=message):
+        Predictor(trial, None)
+    with pytest.raises(InfrastructureError, match=message):
+        measure(trial, None, ["offline"], SpeedSettings("smoke", 1, 2))
+
+
+@pytest.mark.parametrize(("bad", "known"), [(7, [4]), (5, [4, 7])])
+def test_a_sample_that_cannot_be_read_fails_its_shard_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int, known: list[int]
+) -> None:
+    read = Phrases.__getitem__
+
+    def damaged(self: Phrases, index: int) -> Sample:
+        if index == bad:
+            raise OSError(f"image {index} is truncated")
+        return read(self, index)
+
+    monkeypatch.setattr(Phrases, "__getitem__", damaged)
+    results = run_suite(tmp_path, document(12, ok={"batch_size": 4}), shard_size=4)
+    (trial,) = results.trials
+    (failure,) = trial.failures
+    assert (trial.status, failure.first, failure.last) == ("partial", 4, 7)
+    assert failure.samples == [f"test-{index:07d}" for index in known]
+    assert failure.error == f"OSError: image {bad} is truncated"
+    raw: Any = json.loads((tmp_path / "run" / "results.json").read_text())
+    jsonschema.validate(raw, json_schema())
