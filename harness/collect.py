@@ -149,6 +149,7 @@ def scenario(directory: TrialDirectory, name: str) -> Scenario | None:
         seconds = sum(s for process in windows for _, s in process)
         queries = round(figure.n / raw["batch_size"])
         return Scenario(**common, queries=queries, seconds=seconds, throughput=figure)
-    latencies = [ns / 1e9 for process in processes for ns in process["latencies_ns"]]
+    latencies = [[ns / 1e9 for ns in process["latencies_ns"]] for process in processes]
     percentiles = {f"p{p:g}": speed.latency(p, latencies) for p in speed.PERCENTILES}
-    return Scenario(**common, queries=len(latencies), seconds=sum(latencies), latency=percentiles)
+    queries, seconds = sum(map(len, latencies)), sum(map(sum, latencies))
+    return Scenario(**common, queries=queries, seconds=seconds, latency=percentiles)

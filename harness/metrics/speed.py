@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import betainc
 from scipy.stats import binom, t
 
@@ -33,7 +34,7 @@ def throughput(processes: Sequence[Sequence[tuple[int, float]]]) -> Figure:
         raise ValueError("an interval needs at least two windows")
     samples, seconds = sum(n for n, _ in totals), sum(s for _, s in totals)
     rates = np.array([n / s for n, s in groups])
-    margin = float(t.ppf((1 + CONFIDENCE) / 2, len(rates) - 1) * rates.std(ddof=1) / np.sqrt(len(rates)))
+    margin = _margin(rates)
     value = samples / seconds
     unit_of = "processes" if len(totals) > 1 else "windows"
     signature = f"offline|windows:{len(windows)}|processes:{len(totals)}|interval:t over {unit_of}"
@@ -54,25 +55,37 @@ def least_queries(percentile: float, confidence: float = EARLY_STOPPING_CONFIDEN
     return h + 1
 
 
-def latency(percentile: float, latencies: Sequence[float]) -> Figure | None:
-    """A percentile of latencies in seconds, with its distribution-free interval from order statistics.
+def latency(percentile: float, processes: Sequence[Sequence[float]]) -> Figure | None:
+    """A percentile of latencies in seconds, by process, as a process shows it on average.
 
-    None below `least_queries`: such a number would say nothing.
+    Latencies of a process are more alike than those of several, so that pooled they are no independent
+    sample: of several processes the value is the mean of their percentiles and the interval Student's t
+    over these. Of one process it is the distribution-free interval from order statistics, which cannot
+    see what changes between processes; the signature says which it is.
+
+    None where a process has fewer than `least_queries`: its percentile would say nothing.
     """
-    n = len(latencies)
-    if n < least_queries(percentile):
+    if min(map(len, processes)) < least_queries(percentile):
         return None
-    p = percentile / 100
-    ordered = np.sort(np.asarray(latencies, dtype=np.float64))
-    tail = (1 - CONFIDENCE) / 2
-    # P(X_(j) ≤ quantile) depends on the binomial distribution of how many of n fall below it.
-    below = max(int(binom.ppf(tail, n, p)) - 1, 0)
-    above = min(int(binom.ppf(1 - tail, n, p)), n - 1)
-    rank = -(-round(percentile * 1000) * n // 100_000)  # ⌈p·n⌉ in integers: .999 · 7000 is above 6993
-    value = float(ordered[rank - 1])
-    return Figure(
-        value, float(ordered[below]), float(ordered[above]), n, "s", f"p{percentile:g}|order statistics"
-    )
+    ordered = [np.sort(np.asarray(latencies, dtype=np.float64)) for latencies in processes]
+    # ⌈p·n⌉ in integers: .999 · 7000 is above 6993
+    shown = np.array([own[-(-round(percentile * 1000) * len(own) // 100_000) - 1] for own in ordered])
+    value, n, k = float(shown.mean()), sum(map(len, ordered)), len(ordered)
+    if k > 1:
+        margin = _margin(shown)
+        low, high, interval = max(0.0, value - margin), value + margin, "t over processes"
+    else:
+        # P(X_(j) ≤ quantile) depends on the binomial distribution of how many of n fall below it.
+        tail = (1 - CONFIDENCE) / 2
+        below = max(int(binom.ppf(tail, n, percentile / 100)) - 1, 0)
+        above = min(int(binom.ppf(1 - tail, n, percentile / 100)), n - 1)
+        low, high, interval = float(ordered[0][below]), float(ordered[0][above]), "order statistics"
+    return Figure(value, low, high, n, "s", f"p{percentile:g}|processes:{k}|interval:{interval}")
+
+
+def _margin(values: NDArray[np.float64]) -> float:
+    """Half of Student's t interval of the mean of at least two values."""
+    return float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def mean_duration(seconds: Sequence[float], phase: str) -> Figure:
@@ -84,6 +97,6 @@ def mean_duration(seconds: Sequence[float], phase: str) -> Figure:
     values = np.asarray(seconds, dtype=np.float64)
     if len(values) < 2:
         raise ValueError("an interval needs at least two durations")
-    margin = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    margin = _margin(values)
     mean = float(values.mean())
     return Figure(mean, max(0.0, mean - margin), mean + margin, len(values), "s", f"{phase}|mean|t")
