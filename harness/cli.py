@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +26,13 @@ class _Group(TyperGroup):
         except KeyboardInterrupt:
             sys.stderr.write("interrupted; the same command resumes\n")
             raise typer.Exit(130) from None
+        except Exception as error:
+            # Exit code 1 means a regression: a defect of ours must not look like one.
+            if hasattr(error, "exit_code") or os.environ.get("HARNESS_DEBUG"):
+                raise
+            message = f"{type(error).__name__}: {error}"
+            sys.stderr.write(f"internal error: {message} (HARNESS_DEBUG=1 shows where)\n")
+            raise typer.Exit(HarnessError.exit_code) from None
 
 
 app = typer.Typer(cls=_Group, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -294,7 +302,9 @@ def score_segmentation_command(
     annotations: Annotated[Path, typer.Option(help="A PNG of class ids, or a folder of them.")],
     predictions: Annotated[Path, typer.Option(help="A PNG of class ids, or a folder of them.")],
     classes: Annotated[int, typer.Option(min=1, max=256)],
-    ignore_index: Annotated[int, typer.Option(min=0, max=255)] = 255,
+    ignore_index: Annotated[
+        int | None, typer.Option(min=0, max=255, help="Default: 255, or none if there are 256 classes.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """mIoU and its relatives over the whole set."""
@@ -377,7 +387,6 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
 ) -> None:
     """Open MLflow's UI on the runs."""
-    import os
     import subprocess
 
     from harness.tracking import ui_command

@@ -14,6 +14,7 @@ from harness.registry import unknown
 from harness.task import Scores, Translation
 
 PROTOCOLS = ("coco", "voc07", "voc10")
+IGNORED = 255  # VOC's and Cityscapes' value of pixels without a class
 IOU = 0.5  # VOCopts.minoverlap of the VOC devkit
 
 
@@ -75,17 +76,22 @@ def score_detection(annotations: Path, predictions: Path, protocol: str = "coco"
 
 
 def score_segmentation(
-    annotations: Path, predictions: Path, classes: int, ignore_index: int | None = 255
+    annotations: Path, predictions: Path, classes: int, ignore_index: int | None = None
 ) -> Scores:
     """IoU and accuracies of two PNG files, or of the PNG files of two folders; read a pair at a time.
 
+    There is no `foreground_iou`: nothing in the files says that class 0 is the background.
+
     Args:
         classes: their number N; pixels hold 0 … N − 1, named so in the scores.
-        ignore_index: the annotated value whose pixels do not count; None if there is none.
+        ignore_index: the annotated value whose pixels do not count; None for 255, or for no value at all
+            where 255 is the last of 256 classes.
 
     Raises:
         UsageError: a file is bad or has no partner, sizes differ, or a pixel is no class.
     """
+    if ignore_index is None and classes <= IGNORED:
+        ignore_index = IGNORED
     metric = METRICS.get("iou")([str(label) for label in range(classes)], ignore_index=ignore_index)
     statistics = []
     for annotation, prediction in pair_masks(annotations, predictions):
@@ -93,7 +99,9 @@ def score_segmentation(
             statistics.append(metric.statistics(read_mask(annotation), read_mask(prediction)))
         except UsageError as error:
             raise UsageError(f"{prediction} against {annotation}: {error}") from error
-    return metric.summarise(statistics)
+    scores = metric.summarise(statistics)
+    del scores.metrics["foreground_iou"]
+    return scores
 
 
 def _sentences(path: Path) -> list[str]:

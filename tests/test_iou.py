@@ -148,6 +148,15 @@ def test_pixels_that_are_no_class_are_refused(target, prediction, message):
         scored([(np.array(target, np.uint8), np.array(prediction, np.uint8))])
 
 
+def test_256_classes_leave_no_ignore_index():
+    with pytest.raises(UsageError, match="256 classes leave no value for it, found 255"):
+        Iou([str(label) for label in range(256)], ignore_index=255)
+
+
+def test_a_new_version_of_the_harness_leaves_figures_comparable():
+    assert Iou(["a", "b"]).signature.endswith("|v:1")
+
+
 def test_the_ignore_index_must_be_no_class():
     with pytest.raises(UsageError, match="ignore_index"):
         Iou(["a", "b"], ignore_index=1)

@@ -408,6 +408,28 @@ def test_two_files_are_a_pair_whatever_their_names(tmp_path):
     assert scores.metrics["miou"].low is None
 
 
+def test_the_figures_of_masks_are_those_of_the_contract(tmp_path):
+    """No foreground: files do not say that class 0 is the background."""
+    mask = save_mask(tmp_path / "a.png", [[0, 1]])
+    assert list(score_segmentation(mask, mask, classes=2).metrics) == [
+        *("miou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "boundary_iou")
+    ]
+
+
+def test_255_is_ignored_unless_it_is_the_last_of_256_classes(tmp_path):
+    truth, found = save_mask(tmp_path / "a.png", [[0, 255]]), save_mask(tmp_path / "b.png", [[0, 0]])
+    ignored = score_segmentation(truth, found, classes=255)
+    assert (ignored.metrics["pixel_accuracy"].value, "|ignore:255|" in ignored.metrics["miou"].signature) == (
+        1,
+        True,
+    )
+    every = score_segmentation(truth, found, classes=256)
+    assert (every.metrics["pixel_accuracy"].value, "|ignore:none|" in every.metrics["miou"].signature) == (
+        0.5,
+        True,
+    )
+
+
 @pytest.mark.parametrize(("depth", "row"), [(1, [0, 1, 1]), (2, [0, 1, 3]), (4, [0, 5, 15])])
 def test_grey_levels_of_few_bits_are_not_stretched(tmp_path, depth, row):
     found = save_grey_of_depth(tmp_path / "few.png", row, depth)

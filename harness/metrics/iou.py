@@ -12,7 +12,6 @@ mean where it is neither annotated nor predicted; of accuracies, where it is not
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from harness.metrics.metric import RESAMPLES, SEED, Metric
 from harness.task import Mask, Scores
 
 CODES = 256  # values of a mask's pixel
+VERSION = 1  # of the signature; raise it with any change of what a figure means
 BOUNDARY_RATIO = 0.02  # boundary width as a share of the image diagonal, Cheng et al. 2021 §5.1
 
 
@@ -47,6 +47,8 @@ class Iou(Metric):
         if not 1 <= len(self.classes) <= CODES:
             raise UsageError(f"classes: expected 1 to {CODES} of them, found {len(self.classes)}")
         if ignore_index is not None and not len(self.classes) <= ignore_index < CODES:
+            if len(self.classes) == CODES:
+                raise UsageError(f"ignore_index: {CODES} classes leave no value for it, found {ignore_index}")
             raise UsageError(
                 f"ignore_index: expected a value that is no class, {len(self.classes)} to {CODES - 1}, "
                 f"found {ignore_index}"
@@ -54,7 +56,7 @@ class Iou(Metric):
         self._ignore = ignore_index
         self.signature = (
             f"iou|classes:{len(self.classes)}|ignore:{'none' if ignore_index is None else ignore_index}"
-            f"|boundary:{BOUNDARY_RATIO}|v:{version('harness')}"
+            f"|boundary:{BOUNDARY_RATIO}|v:{VERSION}"
         )
 
     def statistics(self, target: Mask, prediction: Mask) -> NDArray[np.int64]:
