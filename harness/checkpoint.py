@@ -114,6 +114,8 @@ class CheckpointRef:
     """Exists unless `missing`; where training will write it if `missing`."""
     recipe: Recipe | None
     missing: bool
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The adapter options that it was, or will be, made with; a suite may not contradict them."""
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -141,7 +143,8 @@ def resolve(reference: str, adapter: str, relative_to: Path | None) -> Checkpoin
         weights = (relative_to or Path()) / reference
         if not weights.is_file():
             raise UsageError(f"checkpoint {weights}: no such file")
-        return CheckpointRef(weights.stem, weights, None, missing=False)
+        made_with: dict[str, Any] = _parsed(weights, _metadata(weights), "options", {})
+        return CheckpointRef(weights.stem, weights, None, missing=False, options=made_with)
     if reference.endswith((".yaml", ".yml")):
         path = (relative_to or Path()) / reference
     else:
@@ -155,8 +158,8 @@ def resolve(reference: str, adapter: str, relative_to: Path | None) -> Checkpoin
     trained = cache_folder() / f"{path.stem}-{recipe.hash[:12]}" / f"{path.stem}.safetensors"
     for candidate in (path.with_suffix(".safetensors"), trained):
         if candidate.is_file() and _metadata(candidate).get("recipe") == recipe.hash:
-            return CheckpointRef(path.stem, candidate, recipe, missing=False)
-    return CheckpointRef(path.stem, trained, recipe, missing=True)
+            return CheckpointRef(path.stem, candidate, recipe, missing=False, options=recipe.options)
+    return CheckpointRef(path.stem, trained, recipe, missing=True, options=recipe.options)
 
 
 def cache_folder() -> Path:

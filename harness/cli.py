@@ -115,7 +115,7 @@ def validate(
     as_json: AsJson = False,
 ) -> None:
     """Check suites fully: schema, names, options, checkpoints."""
-    from harness.terminal import console, show
+    from harness.terminal import show
 
     if schema:
         from harness.suite import json_schema
@@ -133,7 +133,7 @@ def validate(
         document = {"suite": name, "valid": True, "trials": len(planned.trials)}
         documents.append(document)
         if not as_json:
-            console.print(f"{name}: valid, {len(planned.trials)} trials", markup=False)
+            sys.stdout.write(f"{name}: valid, {len(planned.trials)} trials\n")
     if as_json:
         show(documents)
 

@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,6 +38,40 @@ def describe() -> dict[str, Any]:
 def key(environment: dict[str, Any]) -> str:
     """A short content hash: equal environments, equal keys."""
     return hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def hardware(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides how fast a machine is; its name and its software stand aside.
+
+    Memory in whole GiB: kernels reserve some, and not always the same amount.
+    """
+    found = {name: environment.get(name) for name in ("cpu", "cores", "logical_cores", "gpus")}
+    memory = environment.get("memory_bytes")
+    return found | {"memory_gib": None if memory is None else round(memory / 2**30)}
+
+
+def speed_setting(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Hardware and version of torch: where these are equal, a speed measurement need not be repeated."""
+    return hardware(environment) | {"torch": environment.get("packages", {}).get("torch")}
+
+
+def usable_cores() -> int:
+    """Logical cores that this process may keep busy, at least 1: its affinity, bounded by its container."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota = cpu_quota(Path("/sys/fs/cgroup/cpu.max").read_text())
+    except OSError:  # no control groups of version 2, or their root, which has no limit
+        quota = None
+    return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def cpu_quota(text: str) -> float | None:
+    """Cores that a control group may use, from its cpu.max; None where it has no limit.
+
+    The file holds "QUOTA PERIOD" in µs, or "max PERIOD" (Linux, admin-guide/cgroup-v2, "CPU").
+    """
+    quota, period = text.split()
+    return None if quota == "max" else int(quota) / int(period)
 
 
 def hardware_name(environment: dict[str, Any]) -> str:
@@ -88,8 +124,12 @@ def _gpus() -> list[dict[str, Any]]:
 
 
 def git_state(folder: Path) -> tuple[str | None, bool | None]:
-    """Revision and whether tracked files differ from it; (None, None) outside a checkout."""
+    """Revision and whether tracked files differ from it; (None, None) outside a checkout of this code.
+
+    A package installed into somebody's repository is not tracked there: that revision is not ours.
+    """
     try:
+        _git(folder, "ls-files", "--error-unmatch", "environment.py")
         revision = _git(folder, "rev-parse", "HEAD")
         return revision, bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.CalledProcessError):
@@ -102,5 +142,5 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def command_line() -> str:
-    """How this process was called, with the program's bare name."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """How this process was called, with the program's bare name, quoted for a shell."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

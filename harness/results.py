@@ -144,13 +144,16 @@ def read_results(path: Path) -> Results:
     """
     file = path / "results.json" if path.is_dir() else path
     try:
-        return Results.model_validate_json(file.read_text())
+        return Results.model_validate_json(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{file}: cannot be read: {error.strerror} (is it a run directory?)") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file}: not a results document: not UTF-8") from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{file}: not a results document: {key}: {first['msg']}") from error
+        where = f"{key}: " if key else ""
+        raise UsageError(f"{file}: not a results document: {where}{first['msg']}") from error
 
 
 def to_json(results: Results) -> str:

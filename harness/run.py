@@ -78,7 +78,7 @@ def run(
             _write_record(directory, loaded, planned, settings, executor)
             _tidy(directory, planned, progress)
             _predict(directory, planned, settings.shard_size, executor, progress)
-            machine = None if settings.on_cluster else environment.key(environment.describe())
+            machine = None if settings.on_cluster else environment.describe()
             for trial in planned.trials:
                 _score(directory, trial)
             for trial in planned.trials:

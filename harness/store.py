@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,17 +19,26 @@ from harness.errors import InfrastructureError, UsageError
 from harness.predictions import from_table, to_table
 from harness.task import Prediction, TaskName
 
+_SHARD = re.compile(r"^(\d{8})-(\d{8})\.parquet$")
+_TEMPORARY = re.compile(r"^\..+\.\d+$")
 _BEFORE_RECORD = {"run.lock", "environments", "trials", "suite.yaml"}  # what a driver killed early leaves
 Range = tuple[int, int]
 """Sample indices [start, stop)."""
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replace a file as a whole or not at all.
+
+    Raises:
+        UsageError: it cannot be written there.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def write_json(path: Path, document: Any) -> None:
@@ -77,8 +87,8 @@ class TrialDirectory:
 
     def done(self) -> list[Range]:
         """The ranges that are on disk, ascending."""
-        names = sorted(path.stem for path in self.predictions.glob("[0-9]*.parquet"))
-        return [(int(start), int(stop)) for start, _, stop in (name.partition("-") for name in names)]
+        names = (_SHARD.match(path.name) for path in self.predictions.glob("*.parquet"))
+        return sorted((int(name[1]), int(name[2])) for name in names if name)
 
     def todo(self, size: int) -> list[Range]:
         """The gaps between what is on disk, up to `size`."""
@@ -106,12 +116,34 @@ class TrialDirectory:
                 raise InfrastructureError(f"{path}: damaged ({error}); remove it and run again") from error
             yield from rows
 
+    def drop_damaged(self) -> list[str]:
+        """Remove shards whose footer is unreadable or counts other rows; their names.
+
+        A copy that broke off, or a full disk, leaves such files; they are simply made again.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        dropped = []
+        for start, stop in self.done():
+            path = self.predictions / f"{start:08d}-{stop:08d}.parquet"
+            try:
+                footer = pq.read_metadata(path)
+                whole = footer.num_rows == stop - start and "sample" in footer.schema.names
+            except (pa.ArrowException, OSError):
+                whole = False
+            if not whole:
+                path.unlink()
+                dropped.append(path.name)
+        return dropped
+
     def environments(self) -> list[str]:
         """The machines that made the predictions."""
         import pyarrow.parquet as pq
 
         found = set()
-        for path in self.predictions.glob("[0-9]*.parquet"):
+        for start, stop in self.done():
+            path = self.predictions / f"{start:08d}-{stop:08d}.parquet"
             found.add((pq.read_schema(path).metadata or {}).get(b"environment", b"unknown").decode())
         return sorted(found)
 
@@ -135,9 +167,12 @@ class RunDirectory:
             raise UsageError(f"{here}: is a file, expected a directory")
         record = read_json(self.path / "run.json") if self.path.exists() else None
         if record is None and self.path.exists():
-            foreign = sorted({path.name for path in self.path.iterdir()} - _BEFORE_RECORD)
+            names = {path.name for path in self.path.iterdir() if not _TEMPORARY.match(path.name)}
+            foreign = sorted(names - _BEFORE_RECORD)
             if foreign:
                 raise UsageError(f"{here}: holds other files ({foreign[0]}) and no run; choose another")
+        if record is not None and not isinstance(record, dict):
+            raise UsageError(f"{here}: its run.json is not a run's record; choose another")
         if record is not None and record.get("suite") != suite:
             raise UsageError(
                 f"--out {self.path}: holds a run of suite '{record.get('suite')}', not of '{suite}'"
@@ -152,6 +187,9 @@ class RunDirectory:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise UsageError(f"{here}: another harness process is writing this run") from error
+            for path in self.path.rglob(".*"):
+                if _TEMPORARY.match(path.name):  # of a writer that was killed: we hold the lock
+                    path.unlink()
             yield
 
     def trial(self, trial_id: str) -> TrialDirectory:

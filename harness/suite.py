@@ -154,7 +154,11 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> LoadedSuite:
         document = suite.model_dump(exclude_unset=True)
         for override in overrides:
             _apply(document, override)
-        suite = validate(Suite, document, sources)
+            try:
+                suite = validate(Suite, document, sources)
+            except UsageError as error:  # the file is right: it was read without the override
+                reason = str(error).partition(": ")[2]
+                raise UsageError(f"--set {override}: {reason}") from error
     return LoadedSuite(suite, path, sources)
 
 
@@ -207,7 +211,7 @@ def _apply(document: dict[str, Any], override: str) -> None:
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise UsageError(f"--set {override}: the value is not YAML: {error}") from error
+        raise UsageError(f"--set {override}: the value is not YAML") from error
     *parents, last = key.split(".")
     if key.partition(".")[0] == "include":
         raise UsageError(f"--set {override}: includes are read before anything is set")

@@ -51,7 +51,7 @@ def variants_of(
     if cls.task != task:
         raise loaded.error(keys, f"adapter '{entry.adapter}' is for {cls.task}, '{benchmark}' is {task}")
     reference = _checkpoint(loaded, entry, keys)
-    fixed = reference.recipe.options if reference and reference.recipe else {}
+    fixed = dict(reference.options) if reference else {}
     axes = _axes(entry, cls.Options)
     for key, axis in axes.items():
         if not axis or any(value in axis[:position] for position, value in enumerate(axis)):

@@ -227,3 +227,27 @@ def test_documents_keep_unicode_readable(tmp_path: Path) -> None:
     raw = (tmp_path / "a.json").read_text()
     assert "Größe ∞" in raw
     assert cast(dict, json.loads(raw))["text"] == "Größe ∞"
+
+
+class TestWhatAKilledOrBrokenWriterLeaves:
+    def test_damaged_shards_are_removed_to_be_made_again(self, tmp_path: Path) -> None:
+        place = TrialDirectory(tmp_path)
+        for start in (0, 2, 4):
+            place.write_shard("translation", start, ["a", "b"], [Translation("x")] * 2, "here")
+        (place.predictions / "00000002-00000004.parquet").write_bytes(b"PAR1 broken")
+        (place.predictions / "1-junk.parquet").write_bytes(b"")
+        assert place.drop_damaged() == ["00000002-00000004.parquet"]
+        assert place.todo(6) == [(2, 4)]
+
+    def test_temporary_files_before_the_record_do_not_lock_the_directory(self, tmp_path: Path) -> None:
+        (tmp_path / ".run.json.4711").write_text("half")
+        with RunDirectory(tmp_path).open("mine"):
+            assert not (tmp_path / ".run.json.4711").exists()
+
+    def test_a_record_that_is_no_record_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "run.json").write_text("[]")
+        with (
+            pytest.raises(UsageError, match="not a run's record"),
+            RunDirectory(tmp_path).open("mine"),
+        ):
+            pass

@@ -292,3 +292,11 @@ def test_shipped_and_small_suites_satisfy_the_published_json_schema() -> None:
     for text in [GOOD, *(path.read_text() for path in shipped_suites().values())]:
         validator.validate(yaml.safe_load(text))
     assert not validator.is_valid(yaml.safe_load(GOOD.replace("batch_size: 4", "batch_sise: 4")))
+
+
+def test_a_wrong_override_is_blamed_on_the_override_not_on_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text("name: s\nadapters:\n  y: {adapter: yolo}\n")
+    with pytest.raises(UsageError) as caught:
+        load_suite(path, ["adapters.y.batch_size=x"])
+    assert str(caught.value).startswith("--set adapters.y.batch_size=x: adapters.y.batch_size: ")

@@ -25,13 +25,13 @@ def read_json(path: Path) -> Any:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text file; UsageError with the line that is not UTF-8."""
+    """A UTF-8 text file's lines, without a byte order mark; UsageError with the line that is not UTF-8."""
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     try:
-        lines = raw.decode("utf-8").split("\n")
+        lines = raw.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise UsageError(

@@ -13,7 +13,7 @@ from os import environ
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from harness.errors import InfrastructureError
+from harness.errors import InfrastructureError, UsageError
 from harness.results import Results, read_results
 from harness.tracking.entries import Entry, columns, run_entry, trial_entry
 from harness.tracking.tracking_store import (
@@ -71,6 +71,8 @@ def sync(run_dir: Path, tracking_uri: str | None = None) -> SyncOutcome:
         InfrastructureError: the store cannot be reached or refuses; found out within seconds, unless the
             user set MLflow's retry variables.
     """
+    if not run_dir.is_dir():
+        raise UsageError(f"{run_dir}: not a run directory")
     results = read_results(run_dir)
     uri = tracking_uri or environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(run_dir)
     with mlflow_environment(), one_at_a_time(run_dir):
