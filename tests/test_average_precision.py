@@ -159,9 +159,17 @@ def test_the_interval_is_that_of_evaluating_resampled_images():
     draws = np.random.default_rng(9).integers(0, 7, size=(12, 7))
     naive = np.array([pycocotools([pairs[index] for index in sorted(draw)]) for draw in draws], dtype=float)
     figures = scored(Coco(CLASSES), pairs, resamples=12, seed=9).metrics
-    for figure, resampled in zip(figures.values(), naive.T, strict=True):
+    for (name, figure), resampled in zip(figures.items(), naive.T, strict=True):
         low, high = np.percentile(resampled[~np.isnan(resampled)], (2.5, 97.5))
-        assert (figure.low, figure.high) == pytest.approx((low, high), abs=1e-12)
+        expected = basic(figure.value, low, high) if name.startswith("ap") else (low, high)
+        assert (figure.low, figure.high) == pytest.approx(expected, abs=1e-12), name
+        method = "basic" if name.startswith("ap") else "percentile"
+        assert figure.signature.endswith(f"|interval:{method}|v:1")
+
+
+def basic(value, low, high):
+    """Percentiles of resamples → the basic bootstrap's interval of a fraction."""
+    return max(0, min(value, 2 * value - high)), min(1, max(value, 2 * value - low))
 
 
 @pytest.mark.parametrize("metric", [Voc07(CLASSES), Voc10(CLASSES)])
@@ -170,7 +178,11 @@ def test_the_interval_of_voc_is_that_of_evaluating_resampled_images(metric):
     draws = np.random.default_rng(9).integers(0, 7, size=(12, 7))
     naive = [devkit([pairs[index] for index in sorted(draw)], metric.protocol) for draw in draws]
     figure = scored(metric, pairs, resamples=12, seed=9).metrics["map"]
-    assert (figure.low, figure.high) == pytest.approx(tuple(np.percentile(naive, (2.5, 97.5))), abs=1e-12)
+    method = {"voc07": "percentile", "voc10": "basic"}[metric.protocol]
+    bounds = tuple(np.percentile(naive, (2.5, 97.5)))
+    expected = basic(figure.value, *bounds) if method == "basic" else bounds
+    assert (figure.low, figure.high) == pytest.approx(expected, abs=1e-12)
+    assert figure.signature == f"{metric.protocol}|iou:0.5|interval:{method}|v:1"
 
 
 def test_figures_do_not_depend_on_how_resamples_are_blocked(monkeypatch):

@@ -46,6 +46,22 @@ def test_the_bounds_are_the_2_5_and_97_5_percentiles():
     assert (bounds.low, bounds.high) == (pytest.approx(0.025), pytest.approx(0.975))
 
 
+def test_basic_bounds_are_reflected_in_the_value():
+    """Resamples of .4–.7 (95%) about a value of .5: .3–.6."""
+    bounds = interval.figure(0.5, np.linspace(0.4, 0.7, 1001), 9, "fraction", "s", reflected=True)
+    low, high = 0.4 + 0.025 * 0.3, 0.4 + 0.975 * 0.3
+    assert (bounds.low, bounds.high) == (pytest.approx(1 - high), pytest.approx(1 - low))
+
+
+@pytest.mark.parametrize(
+    ("value", "resampled", "expected"),
+    [(0.1, [0.1, 0.5], (0, 0.1)), (0.9, [0.5, 0.9], (0.9, 1)), (0.5, [0.7, 0.7], (0.3, 0.5))],
+)
+def test_basic_bounds_stay_within_a_fraction_and_hold_the_value(value, resampled, expected):
+    bounds = interval.figure(value, np.array(resampled * 50), 9, "fraction", "s", reflected=True)
+    assert (bounds.low, bounds.high) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("value", "resampled", "n"), [(0.5, [0.5, 0.5], 1), (np.nan, [0.5, 0.6], 9), (0.5, [np.nan, np.nan], 9)]
 )

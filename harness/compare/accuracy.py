@@ -138,6 +138,9 @@ def paired_bootstrap(
 ) -> dict[str, tuple[Figure, Figure, Figure]]:
     """Figures of base, head and head − base by name, each with its 95% interval from the same resamples.
 
+    The difference's is always the percentile method's: the bias of two models cancels, and reflecting it
+    covers less (measured by benchmarks/interval_coverage.py).
+
     Args:
         base, head: sufficient statistics of the same samples, in the same order.
     """
@@ -149,8 +152,8 @@ def paired_bootstrap(
         low, high = (np.nan if each.value is None else each.value for each in (before, after))
         about = (before.n, before.unit, before.signature)
         found[name] = (
-            figure(low, resampled[0][name], *about),
-            figure(high, resampled[1][name], *about),
+            figure(low, resampled[0][name], *about, name in metric.reflected),
+            figure(high, resampled[1][name], *about, name in metric.reflected),
             figure(high - low, resampled[1][name] - resampled[0][name], *about),
         )
     return found

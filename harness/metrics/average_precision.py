@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -20,6 +19,7 @@ from harness.metrics.metric import RESAMPLES, SEED, Metric
 from harness.metrics.precision_recall import Curves, average_precision, pool, recall
 from harness.task import Annotations, Detections, Scores
 
+VERSION: Final = 1  # of the signatures; raise it with any change of what a figure means
 COCO_AREAS: Final = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}  # px²
 COCO_RECALLS: Final = np.linspace(0, 1, 101)
 # COCO compares a recall with linspace's values, some of which lie above the hundredth they stand for.
@@ -52,13 +52,15 @@ class AveragePrecision(Metric):
         """Figures of 0–1, per class too; None where no annotation counts."""
         n = len(statistics)
         if not n or not self.classes:
-            undefined = figure(np.nan, np.empty(0), n, "fraction", self.signature)
-            return Scores(dict.fromkeys(self.names, undefined))
+            about = (np.nan, np.empty(0), n, "fraction")
+            return Scores({name: figure(*about, self._signature(name)) for name in self.names})
         curves = pool(statistics, len(self.classes), self.limits)
         values, by_class = self._figures(curves, np.ones((n, 1), dtype=np.int32))
         resampled = self._resampled(curves, n, resamples, seed)
         metrics = {
-            name: figure(values[name][0], resampled[name], n, "fraction", self.signature)
+            name: figure(
+                values[name][0], resampled[name], n, "fraction", self._signature(name), name in self.reflected
+            )
             for name in self.names
         }
         per_class = {
@@ -75,6 +77,10 @@ class AveragePrecision(Metric):
             return dict.fromkeys(self.names, np.empty(0))
         curves = pool(statistics, len(self.classes), self.limits)
         return self._resampled(curves, len(statistics), resamples, seed)
+
+    def _signature(self, name: str) -> str:
+        method = "basic" if name in self.reflected else "percentile"
+        return f"{self.signature}|interval:{method}|v:{VERSION}"
 
     def _resampled(self, curves: Sequence[Curves], n: int, resamples: int, seed: int) -> Resampled:
         chunks = [self._figures(curves, counts)[0] for counts in resample_counts(n, resamples, seed)]
@@ -93,6 +99,7 @@ class Coco(AveragePrecision):
         *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
         *("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large"),
     )
+    reflected = frozenset(name for name in names if name.startswith("ap"))
     limits = COCO_LIMITS
 
     def __init__(
@@ -113,9 +120,7 @@ class Coco(AveragePrecision):
         self._ranges = np.array(ends, dtype=np.float64)
         areas = ",".join(f"{size}:{area_ranges[size][0]:g}-{area_ranges[size][1]:g}" for size in COCO_AREAS)
         most = "-".join(str(limit) for _, limit in COCO_LIMITS[:3])
-        self.signature = (
-            f"coco|iou:0.50:0.05:0.95|recalls:101|areas:{areas}|maxdets:{most}|v:{version('harness')}"
-        )
+        self.signature = f"coco|iou:0.50:0.05:0.95|recalls:101|areas:{areas}|maxdets:{most}"
 
     def statistics(self, target: Annotations, prediction: Detections) -> Matches:
         """COCO's greedy assignment within each area range."""
@@ -150,7 +155,7 @@ class Voc(AveragePrecision):
         if not 0 < iou <= 1:
             raise UsageError(f"iou: expected a threshold above 0 and up to 1, found {iou}")
         self._iou = iou
-        self.signature = f"{self.protocol}|iou:{iou:g}|v:{version('harness')}"
+        self.signature = f"{self.protocol}|iou:{iou:g}"
 
     @staticmethod
     @abstractmethod
@@ -167,7 +172,10 @@ class Voc(AveragePrecision):
 
 
 class Voc07(Voc):
-    """Eleven recall levels, at exactly k/10 (VOC 2007–2009)."""
+    """Eleven recall levels, at exactly k/10 (VOC 2007–2009).
+
+    A figure that moves in steps of 1/11 a class: its bounds are not reflected, which covers less.
+    """
 
     protocol = "voc07"
 
@@ -181,6 +189,7 @@ class Voc10(Voc):
     """Area under the precision envelope, at every recall step (VOC 2010–2012)."""
 
     protocol = "voc10"
+    reflected = frozenset(Voc.names)
 
     @staticmethod
     def levels(found: NDArray[np.int64], positives: NDArray[np.int32]) -> NDArray[np.float64]:

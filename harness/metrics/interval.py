@@ -1,4 +1,4 @@
-"""95% bootstrap intervals over samples (percentile method, Efron 1979), from sufficient statistics.
+"""95% bootstrap intervals over samples (Efron 1979), from sufficient statistics.
 
 A resample of n samples is kept as n counts: how often it drew each sample. Any metric of additive
 statistics is then a matrix product, and any metric of ranked items a weighted cumulative sum, so that
@@ -45,18 +45,38 @@ def resample_sums(statistics: NDArray[np.int64], resamples: int, seed: int) -> N
     return np.concatenate([np.empty((0, terms.shape[1])), *sums])
 
 
-def figure(value: float, resampled: NDArray[np.float64], n: int, unit: str, signature: str) -> Figure:
+def reflect(value: float, low: float, high: float) -> tuple[float, float]:
+    """Bounds of the basic bootstrap from those of the percentile method (Davison & Hinkley 1997, §5.2).
+
+    Reflected in the value, they undo the bias of a figure that resampling moves to one side.
+    """
+    return 2 * value - high, 2 * value - low
+
+
+def figure(
+    value: float,
+    resampled: NDArray[np.float64],
+    n: int,
+    unit: str,
+    signature: str,
+    reflected: bool = False,
+) -> Figure:
     """A value with its 95% interval.
 
     Args:
         value: NaN where undefined; the figure's value is then None.
         resampled: [resamples]; the undefined ones (NaN) are left out.
         n: number of samples. One sample says nothing of the spread: the interval is then None.
+        reflected: of a fraction, take the basic bootstrap's bounds, cut to 0–1 and widened where needed to
+            hold the value; else those of the percentile method.
     """
     defined = resampled[~np.isnan(resampled)]
     low = high = None
     if n > 1 and len(defined) and not np.isnan(value):
         low, high = (float(bound) for bound in np.percentile(defined, LEVELS))
+        if reflected:
+            below, above = reflect(value, low, high)
+            low, high = max(0.0, min(below, value)), min(1.0, max(above, value))
     return Figure(defined_or_none(value), low, high, n, unit, signature)
 
 

@@ -22,6 +22,11 @@ class Metric(ABC):
     task: ClassVar[TaskName]
     names: ClassVar[tuple[str, ...]]
     """The figures that `summarise` returns, the headline first."""
+    reflected: ClassVar[frozenset[str]] = frozenset()
+    """Those whose interval is the basic bootstrap's, which covers more there.
+
+    Measured by benchmarks/interval_coverage.py.
+    """
 
     def __init__(self, classes: Sequence[str] = (), **options: Any) -> None:  # noqa: ARG002
         """`options` is the data set's `metric_options`; a metric takes those it knows."""
