@@ -147,20 +147,17 @@ def plan_command(
     limit: Limit = None,
     as_json: AsJson = False,
 ) -> None:
-    """What would run, what is on disk already, what has to be trained; runs nothing."""
+    """What would run, what is on disk, what must be trained, resources and cost; runs nothing."""
+    from harness.estimate import estimate
     from harness.plan import plan
     from harness.store import RunDirectory
     from harness.suite import find_suite, load_suite
-    from harness.terminal import plan_document, show, show_plan
+    from harness.terminal import show, show_plan
 
     loaded = load_suite(find_suite(suite), overrides)
     planned = plan(loaded, only, limit)
     directory = RunDirectory(out or Path("runs") / loaded.suite.name)
-    done = {
-        trial.id: sum(stop - start for start, stop in directory.trial(trial.id).done())
-        for trial in planned.trials
-    }
-    document = plan_document(planned, done)
+    document = estimate(planned, directory, loaded.suite.speed.profile)
     show(document) if as_json else show_plan(document)
 
 

@@ -13,7 +13,6 @@ from rich.table import Table
 
 from harness.compare.records import Comparison
 from harness.compare.speed_verdict import DRIFT
-from harness.plan import Plan
 from harness.results import Results
 from harness.task import Figure
 
@@ -98,51 +97,30 @@ def show_comparison(comparison: Comparison) -> None:
         sys.stdout.write(f"{DRIFT}\n")
 
 
-def plan_document(planned: Plan, done: dict[str, int]) -> dict[str, Any]:
-    """What `harness plan` says, as data. `done` maps trial ids to predictions that are on disk."""
-    return {
-        "trials": [
-            {
-                "id": trial.id,
-                "id_is_final": not trial.missing,
-                "trial": trial.name,
-                "task": trial.spec.task,
-                "adapter": trial.spec.adapter,
-                "samples": trial.spec.size,
-                "done": done.get(trial.id, 0),
-                "checkpoint": trial.checkpoint.name if trial.checkpoint else None,
-                "train": trial.missing,
-                "scenarios": list(trial.scenarios),
-            }
-            for trial in planned.trials
-        ],
-        "train": [
-            {
-                "checkpoint": reference.name,
-                "steps": reference.recipe.steps if reference.recipe else None,
-                "weights": str(reference.weights),
-            }
-            for reference in planned.missing
-        ],
-        "skipped": [skipped.model_dump() for skipped in planned.skipped],
-    }
-
-
 def show_plan(document: dict[str, Any]) -> None:
     """The plan as a table, then what has to be trained and what is skipped."""
     rows = [
         [
             trial["trial"],
             trial["id"] if trial["id_is_final"] else "after training",
-            trial["task"],
             f"{trial['done']}/{trial['samples']}",
+            f"{len(trial['timed'])}/{len(trial['scenarios'])}",
             f"train {trial['checkpoint']}" if trial["train"] else trial["checkpoint"] or "–",
-            ", ".join(trial["scenarios"]) or "–",
+            trial["resources"]["predict"],
+            _seconds(trial["seconds"]["predict"], ""),
+            _seconds(trial["seconds"]["time"], "≥ "),
         ]
         for trial in document["trials"]
     ]
-    show_table(["trial", "id", "task", "on disk", "checkpoint", "speed"], rows)
+    show_table(["trial", "id", "predicted", "timed", "checkpoint", "a worker", "predicting", "timing"], rows)
+    least = sum(trial["seconds"]["time"] for trial in document["trials"])
+    if least:
+        console.print(f"timing takes at least {least:.0f} s, and {document['timing_needs']} to itself")
     for training in document["train"]:
         console.print(f"to be trained first: {training['checkpoint']} ({training['steps']} steps)")
     for skipped in document["skipped"]:
         console.print(f"skipped {skipped['benchmark']}: {skipped['reason']}", markup=False)
+
+
+def _seconds(seconds: float | None, bound: str) -> str:
+    return "not known" if seconds is None else f"{bound}{seconds:.0f} s" if seconds else "–"

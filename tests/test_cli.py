@@ -181,3 +181,17 @@ class TestLight:
         path = write(tmp_path, document())
         out = python(CALL, "run", path, "--executor", "inline", "--no-sync", "--out", tmp_path / "run")
         assert out.splitlines()[-1] == "['torch']"
+
+
+def test_a_defect_of_ours_never_looks_like_a_regression(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr("harness.suite.find_suite", broken)
+    done = call("plan", "quickstart")
+    assert done.exit_code == 3
+    assert done.stderr.splitlines() == [
+        "internal error: ZeroDivisionError: a defect (HARNESS_DEBUG=1 shows where)"
+    ]

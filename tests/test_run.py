@@ -354,3 +354,30 @@ def test_figures_of_predictions_that_are_gone_are_not_reported(tmp_path: Path) -
 def test_collecting_needs_a_run_directory(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"not a run directory \(it has no run\.json\)"):
         collect(tmp_path)
+
+
+class TestTheRecord:
+    def test_only_restricts_the_work_not_the_record_of_a_run(self, tmp_path: Path) -> None:
+        suite = document(a={}, b={"batch_size": 4})
+        whole = run_suite(tmp_path, suite)
+        part = run_suite(tmp_path, suite, only="words/a")
+        assert part == whole
+
+    def test_failures_of_a_trial_that_is_complete_by_now_are_forgotten(self, tmp_path: Path) -> None:
+        (trial,) = run_suite(tmp_path, document()).trials
+        left = {
+            "first": 0,
+            "last": 0,
+            "samples": [],
+            "error": "killed before this was removed",
+            "attempts": 1,
+        }
+        write_json(tmp_path / "run" / "trials" / trial.id / "error.json", [left])
+        assert run_suite(tmp_path, document()).trials[0].failures == []
+
+    def test_a_damaged_shard_is_made_again(self, tmp_path: Path) -> None:
+        before = run_suite(tmp_path, document(20, ok={"batch_size": 4}), shard_size=8)
+        shard = next((tmp_path / "run").rglob("00000008-00000016.parquet"))
+        shard.write_bytes(shard.read_bytes()[:100])
+        after = run_suite(tmp_path, document(20, ok={"batch_size": 4}), shard_size=8)
+        assert figures(after) == figures(before)
