@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import t
 
+from harness import environment
 from harness.compare import speed_verdict
 from harness.compare.accuracy import Pair, Side
 from harness.compare.records import Change, Verdict
@@ -18,7 +19,6 @@ from harness.stages.timing import GATING
 from harness.store import read_json
 from harness.task import Figure
 
-HARDWARE = ("host", "cpu", "cores", "logical_cores", "gpus")
 Environments = Mapping[str, Mapping[str, Any]]
 Raw = Mapping[str, Any]
 """A document as in speed/SCENARIO.json; empty where there is none."""
@@ -71,8 +71,9 @@ def _incomparable(old: Scenario | None, new: Scenario | None, base: Environments
     machines = base.get(old.environment, {}), head.get(new.environment, {})
     if old.environment != new.environment and not all(machines):
         return "the machine of one run is not described"
-    for field in HARDWARE:
-        before, after = (machine.get(field) for machine in machines)
+    before_all, after_all = ({"host": m.get("host"), **environment.hardware(m)} for m in machines)
+    for field, before in before_all.items():
+        after = after_all[field]
         if before != after:
             return f"hardware differs: {field} {before} → {after}"
     return ""

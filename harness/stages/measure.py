@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from harness import environment
 from harness.adapter import ADAPTERS, Adapter
 from harness.checkpoint import Checkpoint
+from harness.datasets.dataset import Dataset
 from harness.plan import Trial
 from harness.stages import timing
 from harness.stages.predict import pick_device
@@ -30,6 +30,14 @@ class SpeedSettings:
     threads: int | None
     samples: int
 
+    def deadline(self, scenarios: int) -> float:
+        """Seconds after which a process that times so many scenarios is taken to hang.
+
+        Ten times what the profile asks for at a query a second, and ten minutes to load.
+        """
+        profile = timing.PROFILES[self.profile]
+        return 10 * scenarios * (profile.warmup_cap + max(profile.seconds, profile.queries)) + 600
+
 
 def measure(
     trial: Trial, checkpoint: Checkpoint | None, scenarios: Sequence[str], settings: SpeedSettings
@@ -40,13 +48,14 @@ def measure(
     """
     import torch
 
-    threads = settings.threads or os.cpu_count() or 1
+    threads = settings.threads or environment.usable_cores()
     torch.set_num_threads(threads)
+    dataset = trial.check_here()
     device = pick_device(trial.spec.device)
     cls = ADAPTERS.get(trial.spec.adapter)
     adapter = cls(cls.Options(**trial.spec.options), trial.runtime(device))
     adapter.load(checkpoint)
-    samples = _samples(trial, settings.samples)
+    samples = _samples(dataset, trial, settings.samples)
     profile = timing.PROFILES[settings.profile]
 
     def run(indices: list[int]) -> object:
@@ -73,11 +82,10 @@ def measure(
     }
 
 
-def _samples(trial: Trial, wanted: int) -> list[Sample]:
+def _samples(dataset: Dataset, trial: Trial, wanted: int) -> list[Sample]:
     """Decoded inputs: a whole number of batches, samples repeated where the data set has too few."""
     size = trial.spec.batch_size
     count = -(-wanted // size) * size
-    dataset = trial.check_here()
     loaded = [dataset[index] for index in range(min(count, trial.spec.size))]
     inputs = [Sample(sample.id, sample.input) for sample in loaded]
     return [inputs[index % len(inputs)] for index in range(count)]

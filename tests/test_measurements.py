@@ -1,0 +1,159 @@
+"""Timing in several processes: each is kept at once, none is mixed with another machine's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_suite import document, run_suite
+
+from harness import environment
+from harness.errors import InfrastructureError
+from harness.executors.inline import InlineExecutor
+from harness.results import Results, Scenario
+from harness.store import read_json
+
+PROCESSES = 6  # of the profile `ci`
+HERE = environment.describe()
+
+
+def measured(names: list[str], reasons: dict[str, list[str]], machine: dict[str, Any]) -> dict[str, Any]:
+    """What a process returns."""
+    raw = {
+        "offline": {"windows": [[10, 1.0], [10, 1.1]]},
+        "single-stream": {"latencies_ns": [1_000_000] * 64},
+    }
+    return {
+        "environment": machine,
+        "settings": {"profile": "ci", "threads": 1, "samples": 4, "effective_threads": 1, "device": "cpu"},
+        "samples": ["a", "b", "c", "d"],
+        "flags": {},
+        "scenarios": {name: raw[name] | {"reasons": reasons.get(name, [])} for name in names},
+        "phases": {},
+        "cost": {},
+    }
+
+
+def timed(
+    folder: Path, process: Callable[[int], dict[str, Any]] = lambda _: {}, *scenarios: str
+) -> tuple[Results, list[list[str]]]:
+    """A run whose nth process reports what `process` says; also what each was asked for."""
+    asked: list[list[str]] = []
+
+    class Faking(InlineExecutor):
+        def measure(self, trial: Any, names: Any, settings: Any) -> dict[str, Any]:
+            asked.append(list(names))
+            says = process(len(asked))
+            return measured(names, says.get("reasons", {}), HERE | says.get("machine", {}))
+
+    suite = document(8)
+    suite["benchmarks"]["words"]["speed"] = list(scenarios or ("offline",))
+    suite["speed"] = {"profile": "ci", "threads": 1, "samples": 4}
+    return run_suite(folder, suite, executor=Faking), asked
+
+
+def raw(folder: Path, scenario: str = "offline") -> dict[str, Any]:
+    (path,) = (folder / "run" / "trials").glob(f"*/speed/{scenario}.json")
+    found: dict[str, Any] = read_json(path)
+    return found
+
+
+def offline(results: Results) -> Scenario:
+    return results.trials[0].speed["offline"]
+
+
+def dying_at(number: int) -> Callable[[int], dict[str, Any]]:
+    def process(n: int) -> dict[str, Any]:
+        if n == number:
+            raise InfrastructureError("timing words/ok: the process died")
+        return {}
+
+    return process
+
+
+def test_processes_that_are_done_are_kept_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    failed, _ = timed(tmp_path, dying_at(4))
+    assert (offline(failed).valid, offline(failed).processes) == (False, 3)
+    assert offline(failed).reasons == ["timing words/ok: the process died (after 3 of 6 processes)"]
+    resumed, asked = timed(tmp_path)
+    assert (offline(resumed).valid, offline(resumed).processes, len(asked)) == (True, PROCESSES, 3)
+    assert timed(tmp_path) == (resumed, [])
+
+
+def test_a_killed_driver_leaves_what_was_measured_and_never_calls_it_complete(tmp_path: Path) -> None:
+    def process(n: int) -> dict[str, Any]:
+        if n == 3:
+            raise KeyboardInterrupt
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        timed(tmp_path, process)
+    assert len(raw(tmp_path)["processes"]) == 2
+    assert raw(tmp_path)["error"] == "interrupted (after 2 of 6 processes)"
+    assert len(timed(tmp_path)[1]) == PROCESSES - 2
+
+
+def test_what_is_repeated_is_kept_with_its_reason_and_only_the_disturbed_scenario_is(tmp_path: Path) -> None:
+    disturbed: Iterator[dict[str, Any]] = iter([{"reasons": {"offline": ["disturbed: 2 cores"]}}])
+    results, asked = timed(tmp_path, lambda _: next(disturbed, {}), "offline", "single-stream")
+    assert asked == [["offline", "single-stream"]] * PROCESSES + [["offline"]]
+    (rejected,) = raw(tmp_path)["rejected"]
+    assert (rejected["process"], rejected["reasons"]) == (1, ["disturbed: 2 cores"])
+    assert rejected["windows"], "with its raw times"
+    assert raw(tmp_path, "single-stream")["rejected"] == []
+    assert offline(results).valid
+
+
+def test_after_three_attempts_an_invalid_one_counts_and_the_next_run_repeats_it_alone(tmp_path: Path) -> None:
+    bad = {"reasons": {"offline": ["warm-up: no steady state"]}}
+    results, asked = timed(tmp_path, lambda n: bad if n <= 3 else {})
+    assert (len(asked), offline(results).valid, offline(results).processes) == (8, False, PROCESSES)
+    mended, asked = timed(tmp_path)
+    assert (len(asked), offline(mended).valid) == (1, True)
+    assert len(raw(tmp_path)["rejected"]) == 3
+
+
+def test_processes_of_two_machines_are_not_mixed(tmp_path: Path) -> None:
+    elsewhere = {"machine": {"cpu": "Another CPU", "cores": 99}}
+    results, _ = timed(tmp_path, lambda n: elsewhere if n == 3 else {})
+    assert (offline(results).valid, offline(results).processes) == (False, 2)
+    assert "the processes differ in cpu, cores: they ran on different machines" in offline(results).reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "repeated"),
+    [
+        ("host", "another-container", 0),
+        ("os", "Linux 9.9", 0),
+        ("memory_bytes", HERE["memory_bytes"] + 4096, 0),
+        ("packages", HERE["packages"] | {"ray": "9.9"}, 0),
+        ("packages", HERE["packages"] | {"torch": "9.9"}, PROCESSES),
+        ("cpu", "Another CPU", PROCESSES),
+        ("gpus", [{"name": "Another GPU"}], PROCESSES),
+    ],
+)
+def test_only_other_hardware_or_another_torch_is_timed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str, value: Any, repeated: int
+) -> None:
+    timed(tmp_path)
+    changed = HERE | {field: value}
+    monkeypatch.setattr(environment, "describe", lambda: changed)
+    assert len(timed(tmp_path, lambda _: {"machine": {field: value}})[1]) == repeated
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"), [("max 100000\n", None), ("150000 100000\n", 1.5), ("50000 100000\n", 0.5)]
+)
+def test_a_containers_quota_is_read(text: str, cores: float | None) -> None:
+    assert environment.cpu_quota(text) == cores
+
+
+@pytest.mark.parametrize(("text", "cores"), [("max 100000", 3), ("250000 100000", 2), ("50000 100000", 1)])
+def test_threads_are_bounded_by_affinity_and_quota(
+    monkeypatch: pytest.MonkeyPatch, text: str, cores: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 5})
+    monkeypatch.setattr(Path, "read_text", lambda self: text)
+    assert environment.usable_cores() == cores
