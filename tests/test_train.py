@@ -2,9 +2,12 @@
 
 import dataclasses
 import math
+import shutil
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from harness.datasets.dataset import DATASETS, Dataset, DatasetOptions
 from harness.errors import HarnessError, UsageError
 from harness.stages.fit import batch_indices, learning_rate
 from harness.stages.train import train
+from harness.stages.training_state import training_lock
 from harness.task import Sample
 
 RUNTIME = Runtime()
@@ -174,6 +178,7 @@ from pathlib import Path
 from harness.adapter import Runtime
 from harness.checkpoint import read_recipe
 from harness.stages.train import train
+from harness.stages.training_state import training_lock
 recipe, weights = map(Path, sys.argv[1:])
 train(read_recipe(recipe), weights, Runtime(), report=lambda line: print(line, flush=True))
 """
@@ -203,6 +208,36 @@ def test_yolo_killed_by_the_system_continues_to_the_same_bytes(tmp_path):
     assert continued.wait() == 0
     first, second = (checkpoints.sha256(tmp_path / folder / "w.safetensors") for folder in "ab")
     assert first == second
+
+
+def test_a_second_process_waits_and_takes_what_the_first_made(tmp_path):
+    made, lines, waiting = run(tmp_path / "a"), [], threading.Event()
+    calls = Pixel.calls
+
+    def report(line: str) -> None:
+        lines.append(line)
+        waiting.set()
+
+    (tmp_path / "b").mkdir()
+    weights = tmp_path / "b" / "w.safetensors"
+    with ThreadPoolExecutor(1) as pool:
+        with training_lock(weights, print):
+            second = pool.submit(train, recipe(), weights, RUNTIME, report=report)
+            assert waiting.wait(30)
+            for path in (tmp_path / "a").iterdir():
+                shutil.copy(path, tmp_path / "b")
+        assert second.result(30) == made
+    assert lines == [
+        "another process trains w.safetensors: waiting for it",
+        f"{weights} has been made meanwhile",
+    ]
+    assert Pixel.calls == calls
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["w.safetensors", "w.yaml"]
+
+
+def test_the_weights_of_another_recipe_are_replaced(tmp_path):
+    first = run(tmp_path, seed=1)
+    assert run(tmp_path).sha256 != first.sha256
 
 
 def test_a_state_of_another_recipe_is_not_continued(tmp_path):
@@ -248,6 +283,7 @@ def test_a_recipe_file_keeps_its_text_and_gains_the_provenance(tmp_path):
     run(tmp_path)
     first = path.read_text()
     assert first.startswith(text + "\nprovenance:\n")
+    (tmp_path / "w.safetensors").unlink()
     run(tmp_path)
     assert path.read_text().startswith(text + "\nprovenance:\n")
     assert path.read_text().count("provenance:") == 1

@@ -18,16 +18,19 @@ from harness.adapter import ADAPTERS, Runtime, TrainableAdapter
 from harness.checkpoint import Provenance, Recipe
 from harness.datasets.dataset import DATASETS, Dataset
 from harness.errors import UsageError
-from harness.metrics.metric import METRICS, RESAMPLES
+from harness.metrics.metric import METRICS, RESAMPLES, Metric
 from harness.registry import unknown
 from harness.stages.fit import Fit, Report, evaluate
+from harness.stages.training_state import training_lock
 
 
 def train(recipe: Recipe, weights: Path, runtime: Runtime, *, threads: int = 1, report: Report) -> Provenance:
     """Fit what the recipe says, write `weights` and, beside them, the recipe with its provenance.
 
     A state file beside the weights (NAME.state.pt) lets a killed training continue; it is deleted at the
-    end. The provenance's figures are those of the weights as stored, that is rounded to fp16.
+    end. Where another process trains the same weights, this one waits and takes what that one made: weights
+    of one recipe are not made twice. The provenance's figures are those of the weights as stored, that is
+    rounded to fp16.
 
     Raises:
         UsageError: the recipe asks for something that is not there.
@@ -41,6 +44,25 @@ def train(recipe: Recipe, weights: Path, runtime: Runtime, *, threads: int = 1, 
     if runtime.precision == "fp16":
         raise UsageError("training in fp16 is not supported (its loss would need scaling): use bf16 or fp32")
     adapter = _adapter(recipe, runtime)
+    with training_lock(weights, report):
+        made = _made_before(recipe, weights)
+        if made is not None:
+            report(f"{weights} has been made meanwhile")
+            return made
+        return _train(recipe, weights, adapter, data, validation, metric, threads, report)
+
+
+def _train(
+    recipe: Recipe,
+    weights: Path,
+    adapter: TrainableAdapter,
+    data: Dataset,
+    validation: Dataset,
+    metric: Metric,
+    threads: int,
+    report: Report,
+) -> Provenance:
+    runtime = adapter.runtime
     with _threads(threads):
         torch.manual_seed(recipe.seed)
         adapter.build(data)
@@ -74,6 +96,18 @@ def train(recipe: Recipe, weights: Path, runtime: Runtime, *, threads: int = 1, 
     partial.replace(weights)
     state_file.unlink(missing_ok=True)
     return provenance
+
+
+def _made_before(recipe: Recipe, weights: Path) -> Provenance | None:
+    """What the document beside the weights says, if both are there and of this recipe."""
+    path = weights.with_suffix(".yaml")
+    if not (weights.exists() and path.exists()):
+        return None
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if "provenance" not in document or checkpoints.read_recipe(path) != recipe:
+        return None
+    made = Provenance.model_validate(document["provenance"])
+    return made if made.sha256 == checkpoints.sha256(weights) else None
 
 
 @contextmanager

@@ -1,8 +1,12 @@
-"""What a training needs to go on after it was killed, in one file that is replaced atomically."""
+"""What a training needs to go on after it was killed, in one file that is replaced atomically; its lock."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import pickle
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,31 @@ class TrainingState:
     history: list[dict[str, float]] = field(default_factory=list)
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
+
+
+@contextmanager
+def training_lock(weights: Path, report: Callable[[str], None]) -> Iterator[None]:
+    """Let one process at a time train these weights; others wait.
+
+    The lock file (NAME.lock beside the weights) goes with its holder, killed or not, and is removed by it.
+    """
+    path = weights.with_suffix(".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        while True:
+            stream = held.enter_context(path.open("w"))
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                report(f"another process trains {weights.name}: waiting for it")
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            # The holder before may have removed the file that was opened: only the one that is there counts.
+            if path.exists() and path.stat().st_ino == os.fstat(stream.fileno()).st_ino:
+                break
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def write_state(state: TrainingState, path: Path) -> None:
