@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -9,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from small_suite import document, figures, planned, run_suite
 
+from harness.checkpoint import CheckpointRef, Recipe, RecipeData
+from harness.errors import InfrastructureError, UsageError
 from harness.executors.ray import ATTEMPTS, RayExecutor
 from harness.results import Results, TrialRecord
 from harness.run import exit_code
+from harness.stages.measure import SpeedSettings
 from harness.stages.predict import Predictor, Shard, ShardError, ShardResult, shards
 
 pytestmark = pytest.mark.timeout(120)
@@ -114,6 +119,87 @@ def test_one_worker_gives_one_outcome_a_shard_and_a_hanging_one_is_killed_at_the
 
 def where(shard: Shard) -> tuple[str, int, int]:
     return shard.trial.id, shard.start, shard.stop
+
+
+def test_waiting_for_a_place_on_a_busy_cluster_is_no_hang(
+    one_worker: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(one_worker, "_deadline", 5.0)
+    monkeypatch.setattr("harness.executors.ray.ATTEMPTS", 1)
+    (trial,) = planned(tmp_path, document(4)).trials
+    work = list(shards(trial, [(0, 4)], 4))
+    busy = ray.remote(num_cpus=ray.cluster_resources()["CPU"])(lambda: time.sleep(9)).remote()
+    with monkeypatch.context() as impatient:
+        impatient.setattr("harness.executors.ray_pool.START_DEADLINE", 2.0)
+        with pytest.raises(
+            InfrastructureError, match="no worker could start within 2 s; the cluster is busy"
+        ):
+            list(one_worker.predict(work))
+    (outcome,) = one_worker.predict(work)
+    assert isinstance(outcome, ShardResult)
+    ray.get(busy)
+
+
+def test_a_recipe_that_is_wrong_is_the_users_error_on_ray_too(
+    ray_of_two: RayExecutor, tmp_path: Path
+) -> None:
+    recipe = Recipe(
+        adapter="fake-translation",
+        task="translation",
+        dataset=RecipeData(name="phrases", options={"size": 4}),
+        steps=1,
+        batch_size=1,
+        learning_rate=0.1,
+        metric="bleu",
+    )
+    reference = CheckpointRef("w", tmp_path / "w.safetensors", recipe, missing=True)
+    with pytest.raises(UsageError, match="adapter 'fake-translation' cannot be trained"):
+        ray_of_two.train(reference, print)
+    assert not list(tmp_path.iterdir())
+
+
+def node(name: str, alive: bool = True, **resources: float) -> dict[str, Any]:
+    return {"NodeID": name, "NodeManagerHostname": name, "Alive": alive, "Resources": resources}
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "chosen"),
+    [("cpu", 1, "large"), ("cuda", 1, "b"), ("auto", 1, "b"), ("auto", 0, "large")],
+)
+def test_timing_stays_on_one_living_node_that_has_what_the_device_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, gpus: int, chosen: str
+) -> None:
+    nodes = [
+        node("dead", alive=False, CPU=99, GPU=9),
+        node("c", CPU=8, GPU=1),
+        node("b", CPU=8, GPU=1),
+        node("large", CPU=32),
+    ]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    executor = RayExecutor()
+    monkeypatch.setattr(executor, "_gpus", gpus, raising=False)
+    (trial,) = planned(tmp_path, document(4, ok={"device": device})).trials
+    assert executor._node_to_time_on(trial)["NodeID"] == chosen
+    nodes.append(node("larger", CPU=64, GPU=4))
+    assert executor._node_to_time_on(trial)["NodeID"] == chosen, "chosen once"
+
+
+def test_timing_on_a_gpu_needs_a_node_with_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "nodes", lambda: [node("a", CPU=8)])
+    executor = RayExecutor()
+    monkeypatch.setattr(executor, "_gpus", 0, raising=False)
+    (trial,) = planned(tmp_path, document(4, ok={"device": "cuda"})).trials
+    with pytest.raises(InfrastructureError, match="timing words/ok: no node of the Ray cluster has a GPU"):
+        executor.measure(trial, ["offline"], SpeedSettings("smoke", 1, 2))
+
+
+def test_a_timing_that_does_not_answer_is_given_up(
+    ray_of_two: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SpeedSettings, "deadline", lambda self, scenarios: 8.0)
+    (trial,) = planned(tmp_path, document(4, ok={"options": {"hang_at": 0}})).trials
+    with pytest.raises(InfrastructureError, match=r"timing words/ok on node .*: no answer within 8 s"):
+        ray_of_two.measure(trial, ["offline"], SpeedSettings("smoke", 1, 2))
 
 
 @pytest.mark.slow

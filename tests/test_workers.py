@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from small_suite import document, planned, run_suite
 from harness.checkpoint import Checkpoint, save
 from harness.datasets.phrases import Phrases
 from harness.errors import InfrastructureError, UsageError
+from harness.executors.inline import InlineExecutor
 from harness.plan import Trial
 from harness.results import json_schema
 from harness.stages.measure import SpeedSettings, measure
 from harness.stages.predict import Predictor
+from harness.stages.timing import PROFILES
 from harness.task import Sample
 
 
@@ -79,3 +82,30 @@ def test_a_sample_that_cannot_be_read_fails_its_shard_only(
     assert failure.error == f"OSError: image {bad} is truncated"
     raw: Any = json.loads((tmp_path / "run" / "results.json").read_text())
     jsonschema.validate(raw, json_schema())
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"raise_at": 0}, "timing words/ok: RuntimeError: poison at 0"),
+        ({"exit_at": 0}, "timing words/ok: the process died"),
+        ({"hang_at": 0}, "timing words/ok: no answer within 6 s"),
+    ],
+)
+def test_a_timing_process_that_fails_dies_or_hangs_is_an_error_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: dict[str, int], message: str
+) -> None:
+    if "hang_at" in fault:
+        monkeypatch.setattr(SpeedSettings, "deadline", lambda self, scenarios: 6.0)
+    (trial,) = planned(tmp_path, document(4, ok={"options": fault})).trials
+    with pytest.raises(InfrastructureError, match=message):
+        InlineExecutor().measure(trial, ["offline"], SpeedSettings("smoke", 1, 2))
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_deadline_leaves_ten_seconds_a_query_and_ten_times_the_duration(profile: str) -> None:
+    asked = PROFILES[profile]
+    one, two = (SpeedSettings(profile, None, 1).deadline(scenarios) for scenarios in (1, 2))
+    assert one >= 10 * max(asked.queries, asked.seconds) + asked.warmup_cap
+    assert two - 600 == 2 * (one - 600)

@@ -29,7 +29,12 @@ class Executor(ABC):
 
     @abstractmethod
     def train(self, reference: CheckpointRef, report: Callable[[str], None]) -> None:
-        """Make a missing checkpoint at `reference.weights`."""
+        """Make a missing checkpoint at `reference.weights`.
+
+        Raises:
+            UsageError: the recipe asks for something that is not there.
+            HarnessError: training failed.
+        """
 
     @abstractmethod
     def predict(self, work: Sequence[Shard]) -> Iterator[ShardResult | ShardError]:
@@ -40,5 +45,5 @@ class Executor(ABC):
         """Time a trial in a fresh process while this executor runs nothing else.
 
         Raises:
-            InfrastructureError: the process died, or the adapter raised an error in it.
+            InfrastructureError: the process died or hung, or the adapter raised an error in it.
         """

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from itertools import groupby
+from multiprocessing.connection import Connection
 from typing import Any
 
 from harness.adapter import Runtime
@@ -42,18 +41,33 @@ class InlineExecutor(Executor):
 
     def measure(self, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> dict[str, Any]:
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            try:
-                return pool.submit(measure_from_file, trial, scenarios, settings).result()
-            except BrokenProcessPool as error:
-                raise InfrastructureError(f"timing {trial.name}: the process died") from error
-            except Exception as error:  # the adapter's own
-                raise InfrastructureError(f"timing {trial.name}: {describe(error)}") from error
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_measure, args=(sender, trial, scenarios, settings))
+        process.start()
+        sender.close()  # ours; the other end closes when the process ends, however it does
+        deadline = settings.deadline(len(scenarios))
+        try:
+            if not receiver.poll(deadline):
+                raise InfrastructureError(f"timing {trial.name}: no answer within {deadline:g} s")
+            outcome: dict[str, Any] | str = receiver.recv()
+        except EOFError as error:
+            raise InfrastructureError(f"timing {trial.name}: the process died") from error
+        finally:
+            process.kill()
+            process.join()
+            receiver.close()
+        if isinstance(outcome, str):
+            raise InfrastructureError(f"timing {trial.name}: {outcome}")
+        return outcome
 
 
-def measure_from_file(trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> dict[str, Any]:
-    """`measure` with the weights read where it runs."""
-    return measure(trial, trial.load_checkpoint(), scenarios, settings)
+def _measure(sender: Connection, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> None:
+    """Send what `measure` returns, or the error that it raised, in words."""
+    try:
+        outcome: dict[str, Any] | str = measure(trial, trial.load_checkpoint(), scenarios, settings)
+    except Exception as error:  # the adapter's own
+        outcome = describe(error)
+    sender.send(outcome)
 
 
 def training_runtime() -> Runtime:

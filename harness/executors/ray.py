@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,35 +21,21 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming d
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.checkpoint import Checkpoint, CheckpointRef, Recipe
-from harness.errors import InfrastructureError, describe
+from harness.errors import HarnessError, InfrastructureError, UsageError, describe
 from harness.executors.executor import Executor
 from harness.executors.inline import training_runtime
+from harness.executors.ray_pool import Pool, ShardQueue
 from harness.plan import Trial
 from harness.stages.measure import SpeedSettings, measure
-from harness.stages.predict import Predictor, Shard, ShardError, ShardResult
+from harness.stages.predict import Shard, ShardError, ShardResult
 from harness.stages.train import train
 
 ATTEMPTS = 3  # of a shard whose worker died or hung; an adapter's own exception is not tried again
-SHARD_DEADLINE = 900.0  # s, loading included; a worker that takes longer is taken to hang
+SHARD_DEADLINE = 900.0  # s, loading included, queueing not; a worker that takes longer is taken to hang
 POLL = 0.5  # s between looks at deadlines
-
-
-class Worker:
-    """Holds one loaded model at a time."""
-
-    def __init__(self) -> None:
-        self._predictor: Predictor | None = None
-
-    def predict(self, shard: Shard, checkpoint: Checkpoint | None) -> ShardResult | ShardError:
-        if self._predictor is None or self._predictor.trial.id != shard.trial.id:
-            self._predictor = None  # release the last model before the next is loaded
-            self._predictor = Predictor(shard.trial, checkpoint)
-        return self._predictor.attempt(shard)
-
-
-_Worker: Any = ray.remote(max_restarts=0)(Worker)
 
 
 @ray.remote(max_retries=0, max_calls=1)
@@ -62,7 +48,8 @@ def _measure(
 @ray.remote(max_retries=0, max_calls=1)
 def _train(recipe: Recipe, weights: Path, lines: Queue) -> dict[str, bytes]:
     train(recipe, weights, training_runtime(), report=lines.put)
-    return {path.name: path.read_bytes() for path in (weights, weights.with_suffix(".yaml"))}
+    # The weights come last: where they are, everything is.
+    return {path.name: path.read_bytes() for path in (weights.with_suffix(".yaml"), weights)}
 
 
 @dataclass
@@ -90,7 +77,8 @@ class RayExecutor(Executor):
         self._address = address
         self._wanted = workers
         self._deadline = deadline
-        self._checkpoints: dict[Path, Any] = {}
+        self._checkpoints: dict[str | None, Any] = {}
+        self._timing_nodes: dict[bool, dict[str, Any]] = {}
         self.workers = 0
 
     def __enter__(self) -> Self:
@@ -126,6 +114,8 @@ class RayExecutor(Executor):
         try:
             made = ray.get(pending)
         except RayTaskError as error:
+            if isinstance(error.cause, UsageError):
+                raise error.cause from None  # the recipe's fault, not the cluster's
             raise InfrastructureError(f"training {reference.name}: {describe(error.cause)}") from error
         except RayError as error:
             raise InfrastructureError(f"training {reference.name}: {describe(error)}") from error
@@ -133,78 +123,101 @@ class RayExecutor(Executor):
         for name, content in made.items():
             path = reference.weights.with_name(name)
             if not path.exists():
-                path.write_bytes(content)
+                temporary = path.with_name(f".{name}.{os.getpid()}")
+                temporary.write_bytes(content)
+                temporary.replace(path)
 
     def predict(self, work: Sequence[Shard]) -> Iterator[ShardResult | ShardError]:
-        queue = _Queue(work)
+        queue = ShardQueue(work)
+        pool = Pool(min(self.workers, len(work)), gpu=self._gpus > 0)
         attempts: Counter[tuple[str, int]] = Counter()
-        free: list[Any] = [None] * min(self.workers, len(work))  # None: to be started when there is work
-        holds: dict[Any, str] = {}
         flying: dict[Any, _Flight] = {}
         try:
             while queue or flying:
-                while free and queue:
-                    worker = free.pop()
-                    if worker is None:
-                        worker = self._start_worker()
-                    shard = queue.take(holds.get(worker), holds.values())
-                    holds[worker] = shard.trial.id
+                pool.admit(idle=not flying)
+                while pool.free and queue:
+                    shard = queue.take(pool.held_by_next(), pool.holds.values())
+                    try:
+                        checkpoint = self._checkpoint(shard.trial)
+                    except HarnessError as error:
+                        yield ShardError(shard, describe(error), 1)
+                        continue
+                    worker = pool.take(shard.trial)
                     attempts[shard.trial.id, shard.start] += 1
-                    future = worker.predict.remote(shard, self._checkpoint(shard.trial))
+                    future = worker.predict.remote(shard, checkpoint)
                     flying[future] = _Flight(worker, shard, time.monotonic() + self._deadline)
-                for future in ray.wait(list(flying), timeout=POLL)[0]:
+                awaited = [*flying, *pool.starting]
+                for future in ray.wait(awaited, timeout=POLL)[0] if awaited else []:
+                    if future not in flying:
+                        continue  # a worker that has started: admitted above
                     flight = flying.pop(future)
                     outcome = self._outcome(future, flight)
                     if isinstance(outcome, _Lost):
-                        self._drop(flight.worker, holds, free)
+                        pool.replace(flight.worker)
                         yield from self._again(flight.shard, outcome.reason, attempts, queue)
                     else:
-                        free.append(flight.worker)
+                        pool.free.append(flight.worker)
                         yield outcome
                 for future in [f for f, flight in flying.items() if flight.deadline < time.monotonic()]:
                     flight = flying.pop(future)
-                    self._drop(flight.worker, holds, free)
+                    pool.replace(flight.worker)
                     reason = f"no answer within {self._deadline:g} s"
                     yield from self._again(flight.shard, reason, attempts, queue)
         finally:
-            for worker in [*filter(None, free), *(flight.worker for flight in flying.values())]:
-                ray.kill(worker)
+            pool.close()
 
     def measure(self, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> dict[str, Any]:
-        # Every CPU of a node: nothing that Ray schedules can run beside it (num_gpus alone is not exclusive).
-        node = max(ray.nodes(), key=lambda node: node["Resources"].get("CPU", 0))["Resources"]
+        node = self._node_to_time_on(trial)
+        # All of a node: nothing that Ray schedules can run beside it (num_gpus alone is not exclusive).
         task = _measure.options(
-            num_cpus=node.get("CPU", 1), num_gpus=min(1, node.get("GPU", 0)), name=f"time {trial.name}"
+            num_cpus=node["Resources"].get("CPU", 0),
+            num_gpus=node["Resources"].get("GPU", 0),
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+            name=f"time {trial.name}",
         )
+        deadline = settings.deadline(len(scenarios))
+        what = f"timing {trial.name} on node {node['NodeManagerHostname']}"
         try:
-            return ray.get(task.remote(trial, self._checkpoint(trial), scenarios, settings))
+            pending = task.remote(trial, self._checkpoint(trial), scenarios, settings)
+            measured: dict[str, Any] = ray.get(pending, timeout=deadline)
         except RayTaskError as error:
-            raise InfrastructureError(f"timing {trial.name}: {describe(error.cause)}") from error
-        except RayError as error:
-            raise InfrastructureError(f"timing {trial.name}: {describe(error)}") from error
+            raise InfrastructureError(f"{what}: {describe(error.cause)}") from error
+        except GetTimeoutError as error:
+            ray.cancel(pending, force=True)
+            reason = f"no answer within {deadline:g} s, waiting for the whole node included"
+            raise InfrastructureError(f"{what}: {reason}") from error
+        except (RayError, UsageError) as error:
+            raise InfrastructureError(f"{what}: {describe(error)}") from error
+        return measured
+
+    def _node_to_time_on(self, trial: Trial) -> dict[str, Any]:
+        """The node of most CPUs that has what the trial's device needs; the same one throughout a run."""
+        needs_gpu = trial.spec.device == "cuda" or (trial.spec.device == "auto" and self._gpus > 0)
+        if needs_gpu not in self._timing_nodes:
+            fitting = [
+                node
+                for node in ray.nodes()
+                if node["Alive"] and node["Resources"].get("GPU" if needs_gpu else "CPU", 0) >= 1
+            ]
+            if not fitting:
+                kind = "GPU" if needs_gpu else "CPU"
+                raise InfrastructureError(f"timing {trial.name}: no node of the Ray cluster has a {kind}")
+            by_size = sorted(fitting, key=lambda node: (-node["Resources"].get("CPU", 0), node["NodeID"]))
+            self._timing_nodes[needs_gpu] = by_size[0]
+        return self._timing_nodes[needs_gpu]
 
     def _checkpoint(self, trial: Trial) -> Any:
         """The weights in the object store: read once, fetched once a node."""
         if trial.checkpoint is None:
             return None
-        path = trial.checkpoint.weights
-        if path not in self._checkpoints:
-            self._checkpoints[path] = ray.put(trial.load_checkpoint())
-        return self._checkpoints[path]
-
-    def _start_worker(self) -> Any:
-        return _Worker.options(num_cpus=0 if self._gpus else 1, num_gpus=1 if self._gpus else 0).remote()
-
-    @staticmethod
-    def _drop(worker: Any, holds: dict[Any, str], free: list[Any]) -> None:
-        """A worker that died or hangs leaves its place to a new one."""
-        holds.pop(worker, None)
-        ray.kill(worker)
-        free.append(None)
+        digest = trial.spec.checkpoint
+        if digest not in self._checkpoints:
+            self._checkpoints[digest] = ray.put(trial.load_checkpoint())
+        return self._checkpoints[digest]
 
     def _outcome(self, future: Any, flight: _Flight) -> ShardResult | ShardError | _Lost:
         try:
-            result: ShardResult = ray.get(future, timeout=self._deadline)
+            result: ShardResult | ShardError = ray.get(future, timeout=self._deadline)
         except RayTaskError as error:
             return ShardError(flight.shard, describe(error.cause), 1)
         except (RayActorError, GetTimeoutError, RayError) as error:
@@ -214,7 +227,7 @@ class RayExecutor(Executor):
 
     @staticmethod
     def _again(
-        shard: Shard, reason: str, attempts: Counter[tuple[str, int]], queue: _Queue
+        shard: Shard, reason: str, attempts: Counter[tuple[str, int]], queue: ShardQueue
     ) -> Iterator[ShardError]:
         tried = attempts[shard.trial.id, shard.start]
         if tried < ATTEMPTS:
@@ -228,28 +241,6 @@ class _Lost:
     """The worker is gone; the shard is not to blame, or not yet."""
 
     reason: str
-
-
-class _Queue:
-    """Shards by trial; the longest trial first, and a worker stays with the model that it holds."""
-
-    def __init__(self, work: Sequence[Shard]) -> None:
-        self._by_trial: dict[str, deque[Shard]] = {}
-        for shard in work:
-            self._by_trial.setdefault(shard.trial.id, deque()).append(shard)
-
-    def __bool__(self) -> bool:
-        return any(self._by_trial.values())
-
-    def take(self, held: str | None, all_held: Sequence[str] | Any) -> Shard:
-        waiting = {trial: shards for trial, shards in self._by_trial.items() if shards}
-        if held not in waiting:
-            busy = Counter(all_held)
-            held = max(waiting, key=lambda trial: len(waiting[trial]) / (1 + busy[trial]))
-        return waiting[held].popleft()
-
-    def put_back(self, shard: Shard) -> None:
-        self._by_trial[shard.trial.id].append(shard)
 
 
 def _drain(lines: Queue) -> Iterator[str]:
