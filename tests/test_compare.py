@@ -27,13 +27,14 @@ from harness.compare.speed import slowdown, speed_changes, welch
 from harness.compare.speed_verdict import DRIFT
 from harness.compare.speed_verdict import decide as decide_speed
 from harness.datasets.phrases import Phrases
+from harness.metrics.average_precision import Voc10
 from harness.metrics.bleu import Bleu
 from harness.metrics.iou import Iou
 from harness.metrics.metric import RESAMPLES, SEED
 from harness.plan import DatasetUse
 from harness.results import TrialRecord
 from harness.store import TrialDirectory, read_json, write_json
-from harness.task import Detections, Figure, Translation
+from harness.task import Annotations, Detections, Figure, Translation
 from harness.terminal import show_comparison
 from reports.comparison import comparison_to_markdown
 
@@ -138,6 +139,25 @@ def test_the_difference_equals_a_plain_loop_over_resampled_sentences() -> None:
     loop = [score(head, drawn) - score(base, drawn) for drawn in draws]
     assert found[2].value == pytest.approx(score(head, range(6)) - score(base, range(6)))
     assert (found[2].low, found[2].high) == pytest.approx(tuple(np.percentile(loop, [2.5, 97.5])))
+
+
+def test_either_run_keeps_its_own_interval_and_the_difference_is_not_reflected() -> None:
+    """The basic bounds of an AP say nothing of a difference, whose bias cancels."""
+    generator = np.random.default_rng(3)
+    metric = Voc10(["a"])
+    sides: list[list[Any]] = [[], []]
+    for _ in range(12):
+        x, y = generator.uniform(0, 90, 2)
+        target = Annotations.of_boxes([[x, y, x + 20, y + 20]], [0])
+        for side, spread in zip(sides, (4, 6), strict=True):
+            boxes = target.boxes + generator.normal(0, spread, (1, 1))
+            found = Detections(boxes, generator.random(1), np.zeros(1, dtype=np.int64))
+            side.append(metric.statistics(target, found))
+    base, head, difference = paired_bootstrap(metric, *sides)["map"]
+    assert [base, head] == [metric.summarise(side).metrics["map"] for side in sides]
+    before, after = (metric.resample(side)["map"] for side in sides)
+    expected = np.percentile(after - before, [2.5, 97.5])
+    assert (difference.low, difference.high) == pytest.approx(tuple(expected))
 
 
 def masks(generator: np.random.Generator, hit: np.ndarray) -> list[np.ndarray]:
