@@ -58,7 +58,9 @@ def variants_of(
             raise loaded.error([*keys, *key.split(".")], f"a matrix needs distinct values (got {axis})")
     for combination in itertools.product(*axes.values()):
         values = dict(zip(axes, combination, strict=True))
-        changed = [f"{key}={value}" for key, value in values.items() if len(axes[key]) > 1]
+        changed = [
+            f"{key.removeprefix('options.')}={value}" for key, value in values.items() if len(axes[key]) > 1
+        ]
         chosen = {key: values.get(f"options.{key}", entry.options[key]) for key in entry.options}
         for key in fixed.keys() & chosen.keys():
             if chosen[key] != fixed[key]:

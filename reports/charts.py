@@ -14,7 +14,7 @@ from reports.frontier import Comparison, Point
 from reports.text import display
 
 WIDTH, HEIGHT = 640, 340  # px of a file; the page's width is its container's
-LABEL = 22  # characters beside a point; the tooltip and the table have the whole name
+LABEL = 28  # characters beside a point; the tooltip and the table have the whole name
 FONT = "Inter, 'Helvetica Neue', Arial, sans-serif"
 LEGEND = {"frontier": "on the frontier", "dominated": "dominated", "unranked": "not ranked"}
 _ON_FRONTIER = f"datum.standing === '{LEGEND['frontier']}'"

@@ -32,7 +32,7 @@ def test_lists_multiply(tmp_path: Path) -> None:
     )
     trials = planned(tmp_path, suite).trials
     assert len(trials) == len({trial.id for trial in trials}) == 8
-    assert trials[0].variant == "ok[precision=fp32,batch_size=1,options.delay=0.0]"
+    assert trials[0].variant == "ok[precision=fp32,batch_size=1,delay=0.0]"
     assert trials[-1].spec.options["delay"] == 0.1
 
 
