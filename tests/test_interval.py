@@ -80,3 +80,10 @@ def test_undefined_resamples_are_left_out():
 def test_a_mean_leaves_out_what_is_undefined():
     values = np.array([[1.0, np.nan, 3.0], [np.nan, np.nan, np.nan]])
     np.testing.assert_array_equal(interval.mean_defined(values, 1), [2.0, np.nan])
+
+
+@pytest.mark.parametrize("reflected", [False, True])
+def test_figures_are_plain_numbers_that_any_format_can_write(reflected: bool) -> None:
+    resampled = np.zeros(100)
+    made = interval.figure(np.float64(0.0), resampled, 10, "fraction", "s", reflected)
+    assert {type(number) for number in (made.value, made.low, made.high)} == {float}

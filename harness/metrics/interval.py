@@ -76,7 +76,7 @@ def figure(
         low, high = (float(bound) for bound in np.percentile(defined, LEVELS))
         if reflected:
             below, above = reflect(value, low, high)
-            low, high = max(0.0, min(below, value)), min(1.0, max(above, value))
+            low, high = float(max(0.0, min(below, value))), float(min(1.0, max(above, value)))
     return Figure(defined_or_none(value), low, high, n, unit, signature)
 
 
