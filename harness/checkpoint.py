@@ -1,12 +1,4 @@
-"""Weights and the recipe that makes them: files, identity, and where they are looked for.
-
-A recipe is a YAML file; training writes NAME.safetensors beside a copy of it with what came of it:
-
-    recipe:      adapter, options, data set, optimiser, seed, steps       (input, hashed)
-    provenance:  data fingerprint, hardware, wall time, figures reached   (output)
-
-The weights carry the recipe's hash, so a recipe that has changed since is seen to need training.
-"""
+"""Weights in one safetensors file, with everything else that loading them needs, and one hash."""
 
 from __future__ import annotations
 
@@ -15,18 +7,10 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from platformdirs import user_cache_path
-from pydantic import BaseModel, ConfigDict, Field
-
-from harness.adapter import ADAPTERS
 from harness.errors import UsageError
-from harness.registry import unknown
-from harness.task import TaskName
-from harness.yaml_source import read_source, validate
 
 if TYPE_CHECKING:
     import torch
@@ -49,135 +33,6 @@ class Checkpoint:
     """Files that belong to the weights, such as the vocabulary."""
     recipe: str = ""
     """Hash of the recipe that made it; empty for weights from elsewhere."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class RecipeData(_Strict):
-    """What a checkpoint is trained on."""
-
-    name: str
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-class Recipe(_Strict):
-    """How a checkpoint is made. AdamW, linear warm-up, cosine decay, gradient clipping."""
-
-    adapter: str
-    task: TaskName
-    options: dict[str, Any] = Field(default_factory=dict)
-    dataset: RecipeData
-    seed: int = 0
-    steps: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
-    learning_rate: float = Field(gt=0)
-    final_learning_rate: float = Field(0.02, ge=0, le=1, description="fraction of learning_rate at the end")
-    warmup_steps: int = Field(60, ge=0)
-    weight_decay: float = Field(5e-4, ge=0)
-    clip_norm: float = Field(10.0, gt=0)
-    metric: str = Field(description="metric family whose headline figure picks the best weights")
-    validate_every: int = Field(500, gt=0, description="steps between validations")
-    validation_size: int = Field(200, gt=0, description="samples of the validation split")
-    patience: int | None = Field(None, gt=0, description="validations without improvement before stopping")
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 (hex) of the recipe's content."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
-
-
-class Provenance(_Strict):
-    """What came of a recipe."""
-
-    sha256: str
-    dataset_fingerprint: str
-    steps: int
-    hardware: str
-    threads: int
-    precision: str
-    wall_seconds: float
-    cpu_seconds: float
-    parameters: int
-    figures: dict[str, Any] = Field(description="validation figures of the weights that were kept")
-    history: list[dict[str, float]] = Field(description="step, training loss, validation figure, seconds")
-    versions: dict[str, str]
-
-
-@dataclass(frozen=True)
-class CheckpointRef:
-    """Where a suite's checkpoint is, or how it will be made."""
-
-    name: str
-    weights: Path
-    """Exists unless `missing`; where training will write it if `missing`."""
-    recipe: Recipe | None
-    missing: bool
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """The adapter options that it was, or will be, made with; a suite may not contradict them."""
-
-
-def read_recipe(path: Path) -> Recipe:
-    """Read the recipe part of a recipe file.
-
-    Raises:
-        UsageError: not there, not YAML, or not a recipe; names the file, the line and the key.
-    """
-    source = read_source(path)
-    if "recipe" not in source.document:
-        raise UsageError(f"{path}:1: recipe: this key is needed")
-    return validate(Recipe, source.document["recipe"], [source], ("recipe",))
-
-
-def resolve(reference: str, adapter: str, relative_to: Path | None) -> CheckpointRef:
-    """Find what a suite's `checkpoint:` names.
-
-    A path to weights (`*.safetensors`) or to a recipe (`*.yaml`), relative to the suite; or the name of a
-    recipe that ships in the `checkpoints` folder of the package that offers the adapter.
-
-    Raises:
-        UsageError: nothing of that name, with the nearest one.
-    """
-    if reference.endswith(".safetensors"):
-        weights = (relative_to or Path()) / reference
-        if not weights.is_file():
-            raise UsageError(f"checkpoint {weights}: no such file")
-        made_with: dict[str, Any] = _parsed(weights, _metadata(weights), "options", {})
-        return CheckpointRef(weights.stem, weights, None, missing=False, options=made_with)
-    if reference.endswith((".yaml", ".yml")):
-        path = (relative_to or Path()) / reference
-    else:
-        shipped = _shipped(adapter)
-        if reference not in shipped:
-            raise UsageError(unknown("checkpoint", reference, shipped))
-        path = shipped[reference]
-    recipe = read_recipe(path)
-    if recipe.adapter != adapter:
-        raise UsageError(f"{path}: a recipe for adapter '{recipe.adapter}', not '{adapter}'")
-    trained = cache_folder() / f"{path.stem}-{recipe.hash[:12]}" / f"{path.stem}.safetensors"
-    for candidate in (path.with_suffix(".safetensors"), trained):
-        if candidate.is_file() and _metadata(candidate).get("recipe") == recipe.hash:
-            return CheckpointRef(path.stem, candidate, recipe, missing=False, options=recipe.options)
-    return CheckpointRef(path.stem, trained, recipe, missing=True, options=recipe.options)
-
-
-def cache_folder() -> Path:
-    """Where trained checkpoints are kept: $HARNESS_CACHE, or the user's cache folder."""
-    configured = os.environ.get("HARNESS_CACHE")
-    return (Path(configured) if configured else user_cache_path("harness")) / "checkpoints"
-
-
-def _shipped(adapter: str) -> dict[str, Path]:
-    entries = ADAPTERS.entries()
-    if adapter not in entries:
-        raise UsageError(unknown("adapter", adapter, entries))
-    package = entries[adapter].target.partition(":")[0].partition(".")[0]
-    spec = find_spec(package)
-    folders = spec.submodule_search_locations if spec else None  # a single module has none, and ships none
-    return {
-        path.stem: path for folder in folders or () for path in Path(folder, "checkpoints").glob("*.yaml")
-    }
 
 
 def sha256(path: Path) -> str:
@@ -234,7 +89,7 @@ def load(path: Path) -> Checkpoint:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    metadata = _metadata(path)
+    metadata = read_metadata(path)
     try:
         stored = load_file(path)
     except (SafetensorError, OSError) as error:
@@ -246,8 +101,8 @@ def load(path: Path) -> Checkpoint:
             if not name.startswith(ASSET)
         },
         adapter=metadata.get("adapter", ""),
-        options=_parsed(path, metadata, "options", {}),
-        classes=tuple(_parsed(path, metadata, "classes", [])),
+        options=parsed(path, metadata, "options", {}),
+        classes=tuple(parsed(path, metadata, "classes", [])),
         assets={
             name.removeprefix(ASSET): tensor.numpy().tobytes()
             for name, tensor in stored.items()
@@ -257,7 +112,12 @@ def load(path: Path) -> Checkpoint:
     )
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def read_metadata(path: Path) -> dict[str, str]:
+    """The file's header: adapter, options, classes, recipe; empty for weights from elsewhere.
+
+    Raises:
+        UsageError: missing, truncated, or not safetensors.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -267,7 +127,7 @@ def _metadata(path: Path) -> dict[str, str]:
         raise UsageError(f"checkpoint {path}: truncated or not safetensors ({error})") from error
 
 
-def _parsed(path: Path, metadata: Mapping[str, str], key: str, default: T) -> T:
+def parsed(path: Path, metadata: Mapping[str, str], key: str, default: T) -> T:
     """Metadata of ours is JSON; another tool's file may use the same key for something else."""
     try:
         value = json.loads(metadata[key]) if key in metadata else default

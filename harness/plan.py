@@ -11,11 +11,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from harness.adapter import ADAPTERS, Precision, Runtime
-from harness.checkpoint import Checkpoint, CheckpointRef, load, sha256
+from harness.checkpoint import Checkpoint, load, sha256
 from harness.datasets.dataset import DATASETS, Dataset
 from harness.errors import InfrastructureError, UnavailableError, UsageError
 from harness.identity import code_version, content_id
 from harness.metrics.metric import METRICS
+from harness.recipe import CheckpointRef
 from harness.registry import unknown
 from harness.results import Skipped
 from harness.suite import BenchmarkEntry, LoadedSuite, expand_variables

@@ -19,7 +19,6 @@ import yaml
 
 from harness import environment
 from harness.adapter import ADAPTERS, Runtime, TrainableAdapter
-from harness.checkpoint import CheckpointRef
 from harness.collect import collect
 from harness.datasets.dataset import DATASETS, digest
 from harness.errors import InfrastructureError, UsageError, describe
@@ -29,6 +28,7 @@ from harness.measurements import measure
 from harness.metrics.metric import METRICS
 from harness.plan import Plan, Trial, plan
 from harness.progress import RunProgress
+from harness.recipe import CheckpointRef
 from harness.results import Results, to_json
 from harness.stages.predict import Shard, ShardError, ShardResult, shards
 from harness.stages.score import score

@@ -10,8 +10,8 @@ from typing import Any, get_origin
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from harness.adapter import ADAPTERS, Precision
-from harness.checkpoint import CheckpointRef, resolve
 from harness.errors import UsageError
+from harness.recipe import CheckpointRef, resolve
 from harness.registry import unknown
 from harness.suite import AdapterEntry, LoadedSuite
 from harness.task import TaskName

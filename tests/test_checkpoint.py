@@ -11,8 +11,9 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from harness.checkpoint import Checkpoint, load, load_into, read_recipe, resolve, save, sha256
+from harness.checkpoint import Checkpoint, load, load_into, save, sha256
 from harness.errors import UsageError
+from harness.recipe import read_recipe, resolve
 
 ADAPTER = "fake-translation"
 RECIPE: dict[str, Any] = {

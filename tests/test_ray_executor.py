@@ -13,9 +13,9 @@ import pytest
 import ray
 from small_suite import document, figures, planned, run_suite
 
-from harness.checkpoint import CheckpointRef, Recipe, RecipeData
 from harness.errors import InfrastructureError, UsageError
 from harness.executors.ray import ATTEMPTS, RayExecutor
+from harness.recipe import CheckpointRef, Recipe, RecipeData
 from harness.results import Results, TrialRecord
 from harness.run import exit_code
 from harness.stages.measure import SpeedSettings

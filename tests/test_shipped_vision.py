@@ -7,6 +7,7 @@ from harness import checkpoint as checkpoints
 from harness.adapter import ADAPTERS, Runtime
 from harness.datasets.dataset import DATASETS
 from harness.metrics.metric import METRICS
+from harness.recipe import resolve
 from harness.stages.fit import evaluate
 
 SHIPPED = [("yolo", "yolo-scenes", "ap50", 0.38), ("fcn-8s", "fcn-8s-scenes", "miou", 0.40)]
@@ -14,7 +15,7 @@ SHIPPED = [("yolo", "yolo-scenes", "ap50", 0.38), ("fcn-8s", "fcn-8s-scenes", "m
 
 @pytest.mark.parametrize(("adapter", "name", "figure", "least"), SHIPPED)
 def test_document_and_weights_belong_together(adapter, name, figure, least):
-    found = checkpoints.resolve(name, adapter, None)
+    found = resolve(name, adapter, None)
     assert not found.missing and found.recipe is not None
     assert found.weights.stat().st_size <= 3_000_000
     document = yaml.safe_load(found.weights.with_suffix(".yaml").read_text())
@@ -24,7 +25,7 @@ def test_document_and_weights_belong_together(adapter, name, figure, least):
 
 @pytest.mark.parametrize(("adapter", "name", "figure", "least"), SHIPPED)
 def test_the_figure_in_the_document_is_reached_again(adapter, name, figure, least):
-    found = checkpoints.resolve(name, adapter, None)
+    found = resolve(name, adapter, None)
     recipe = found.recipe
     document = yaml.safe_load(found.weights.with_suffix(".yaml").read_text())
     cls, data_cls = ADAPTERS.get(adapter), DATASETS.get(recipe.dataset.name)

@@ -17,9 +17,10 @@ import yaml
 
 from harness import checkpoint as checkpoints
 from harness.adapter import ADAPTERS, Runtime, TrainableAdapter
-from harness.checkpoint import Checkpoint, Recipe, read_recipe
+from harness.checkpoint import Checkpoint
 from harness.datasets.dataset import DATASETS, Dataset, DatasetOptions
 from harness.errors import HarnessError, UsageError
+from harness.recipe import Recipe, read_recipe
 from harness.stages.fit import batch_indices, learning_rate
 from harness.stages.train import train
 from harness.stages.training_state import training_lock
@@ -176,7 +177,7 @@ TRAIN_YOLO = """
 import sys
 from pathlib import Path
 from harness.adapter import Runtime
-from harness.checkpoint import read_recipe
+from harness.recipe import read_recipe
 from harness.stages.train import train
 from harness.stages.training_state import training_lock
 recipe, weights = map(Path, sys.argv[1:])

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from harness.checkpoint import CheckpointRef
 from harness.plan import Trial
+from harness.recipe import CheckpointRef
 from harness.stages.measure import SpeedSettings
 from harness.stages.predict import Shard, ShardError, ShardResult
 

@@ -9,10 +9,10 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from harness.adapter import Runtime
-from harness.checkpoint import CheckpointRef
 from harness.errors import InfrastructureError, describe
 from harness.executors.executor import Executor
 from harness.plan import Trial
+from harness.recipe import CheckpointRef
 from harness.stages.measure import SpeedSettings, measure
 from harness.stages.predict import Predictor, Shard, ShardError, ShardResult, pick_device
 from harness.stages.train import train

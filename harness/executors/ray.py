@@ -23,12 +23,13 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 from ray.util.queue import Empty, Queue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from harness.checkpoint import Checkpoint, CheckpointRef, Recipe
+from harness.checkpoint import Checkpoint
 from harness.errors import HarnessError, InfrastructureError, UsageError, describe
 from harness.executors.executor import Executor
 from harness.executors.inline import training_runtime
 from harness.executors.ray_pool import Pool, ShardQueue
 from harness.plan import Trial
+from harness.recipe import CheckpointRef, Recipe
 from harness.stages.measure import SpeedSettings, measure
 from harness.stages.predict import Shard, ShardError, ShardResult
 from harness.stages.train import train

@@ -20,10 +20,10 @@ import torch
 from numpy.typing import NDArray
 
 from harness.adapter import Adapter, Runtime, TrainableAdapter
-from harness.checkpoint import Recipe
 from harness.datasets.dataset import Dataset
 from harness.errors import HarnessError
 from harness.metrics.metric import Metric
+from harness.recipe import Recipe
 from harness.stages.training_state import TrainingState, read_state, write_state
 from harness.task import Sample, Scores
 

@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from harness import checkpoint as checkpoints
 from harness import environment
 from harness.adapter import ADAPTERS, Runtime, TrainableAdapter
-from harness.checkpoint import Provenance, Recipe
 from harness.datasets.dataset import DATASETS, Dataset
 from harness.errors import UsageError
 from harness.metrics.metric import METRICS, RESAMPLES, Metric
+from harness.recipe import Provenance, Recipe, read_recipe
 from harness.registry import unknown
 from harness.stages.fit import Fit, Report, evaluate
 from harness.stages.training_state import training_lock
@@ -104,7 +104,7 @@ def _made_before(recipe: Recipe, weights: Path) -> Provenance | None:
     if not (weights.exists() and path.exists()):
         return None
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if "provenance" not in document or checkpoints.read_recipe(path) != recipe:
+    if "provenance" not in document or read_recipe(path) != recipe:
         return None
     made = Provenance.model_validate(document["provenance"])
     return made if made.sha256 == checkpoints.sha256(weights) else None
@@ -164,7 +164,7 @@ def _hardware(described: dict[str, Any], runtime: Runtime) -> str:
 def _write_document(path: Path, recipe: Recipe, provenance: Provenance) -> None:
     """The recipe and its provenance; a recipe that is there already keeps its text, comments included."""
     text = yaml.safe_dump({"recipe": recipe.model_dump()}, sort_keys=False, allow_unicode=True)
-    if path.exists() and checkpoints.read_recipe(path) == recipe:
+    if path.exists() and read_recipe(path) == recipe:
         kept = path.read_text(encoding="utf-8").split("\nprovenance:\n")[0].rstrip() + "\n"
         if "recipe" in (yaml.safe_load(kept) or {}):
             text = kept
