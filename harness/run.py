@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import yaml
 from harness import environment
 from harness.adapter import ADAPTERS, Runtime, TrainableAdapter
 from harness.collect import collect
-from harness.datasets.dataset import DATASETS, digest
+from harness.datasets.dataset import DATASETS
 from harness.errors import InfrastructureError, UsageError, describe
 from harness.executors.executor import Executor
 from harness.identity import code_version, content_id
@@ -33,7 +34,7 @@ from harness.results import Results, to_json
 from harness.stages.predict import Shard, ShardError, ShardResult, shards
 from harness.stages.score import score
 from harness.stages.timing import PROFILES
-from harness.store import RunDirectory, TrialDirectory, read_json, write_json, write_text
+from harness.store import RunDirectory, read_json, write_json, write_text
 from harness.suite import LoadedSuite
 
 SHARD_SIZE = 64  # samples; a lost worker costs at most this much work
@@ -69,10 +70,11 @@ def run(
     with directory.open(loaded.suite.name):
         for skipped in planned.skipped:
             progress.note(f"skipped {skipped.benchmark}: {skipped.reason}")
-        executor: _Lazy = _Lazy(make_executor)
-        with executor:
+        with ExitStack() as stack:
+            # Started when first needed: a run with everything on disk starts no Ray.
+            executor = cache(lambda: stack.enter_context(make_executor()))
             if planned.missing:
-                train_missing(planned.missing, executor.get(), progress)
+                train_missing(planned.missing, executor(), progress)
                 planned = plan(loaded, settings.only, settings.limit)
                 preflight(planned.trials)
             _write_record(directory, loaded, planned, settings, executor)
@@ -82,7 +84,7 @@ def run(
             for trial in planned.trials:
                 _score(directory, trial)
             for trial in planned.trials:
-                measure(directory, trial, loaded.suite.speed, executor.get, progress.note, machine)
+                measure(directory, trial, loaded.suite.speed, executor, progress.note, machine)
         return _finish(directory)
 
 
@@ -111,30 +113,12 @@ def train_missing(missing: Sequence[CheckpointRef], executor: Executor, progress
         executor.train(reference, progress.note)
 
 
-class _Lazy:
-    """An executor that is started when first needed: a run with everything on disk starts no Ray."""
-
-    def __init__(self, factory: ExecutorFactory) -> None:
-        self._factory = factory
-        self._context: AbstractContextManager[Executor] | None = None
-        self._executor: Executor | None = None
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *details: Any) -> None:
-        if self._context is not None and self._executor is not None:
-            self._context.__exit__(*details)
-
-    def get(self) -> Executor:
-        if self._executor is None:
-            self._context = self._factory()
-            self._executor = self._context.__enter__()
-        return self._executor
-
-
 def _write_record(
-    directory: RunDirectory, loaded: LoadedSuite, planned: Plan, settings: RunSettings, executor: _Lazy
+    directory: RunDirectory,
+    loaded: LoadedSuite,
+    planned: Plan,
+    settings: RunSettings,
+    executor: Callable[[], Executor],
 ) -> None:
     """run.json, suite.yaml and every trial.json.
 
@@ -154,7 +138,7 @@ def _write_record(
         if known == trials or (settings.only and all(trial in known for trial in trials)):
             return
     here = environment.describe()
-    used = executor.get()
+    used = executor()
     write_json(directory.path / "environments" / f"{environment.key(here)}.json", here)
     for trial in planned.trials:
         write_json(directory.trial(trial.id).path / "trial.json", trial.spec.model_dump(mode="json"))
@@ -220,7 +204,11 @@ def _tidy(directory: RunDirectory, planned: Plan, progress: RunProgress) -> None
 
 
 def _predict(
-    directory: RunDirectory, planned: Plan, shard_size: int, executor: _Lazy, progress: RunProgress
+    directory: RunDirectory,
+    planned: Plan,
+    shard_size: int,
+    executor: Callable[[], Executor],
+    progress: RunProgress,
 ) -> None:
     work: list[Shard] = []
     for trial in {trial.id: trial for trial in planned.trials}.values():
@@ -231,7 +219,7 @@ def _predict(
     if not work:
         return
     failures: dict[str, list[dict[str, Any]]] = {}
-    for outcome in executor.get().predict(work):
+    for outcome in executor().predict(work):
         trial = outcome.shard.trial
         place = directory.trial(trial.id)
         if isinstance(outcome, ShardResult):
@@ -272,7 +260,7 @@ def _score(directory: RunDirectory, trial: Trial) -> None:
     if place.todo(trial.spec.size):
         return
     known = read_json(place.path / "metrics.json") or {}
-    predictions = _predictions_digest(place)
+    predictions = place.fingerprint()
     keys = {name: _score_key(name, trial.dataset.name, predictions) for name in trial.metrics}
     stale = [name for name in trial.metrics if known.get(name, {}).get("key") != keys[name]]
     if not stale:
@@ -288,12 +276,6 @@ def _score_key(metric: str, dataset: str, predictions: str) -> str:
     code = [code_version(target.partition(":")[0]) for target in modules]
     libraries = {name: version(name) for name in ("numpy", "scipy", "sacrebleu")}
     return content_id({"code": code, "libraries": libraries, "predictions": predictions})
-
-
-def _predictions_digest(place: TrialDirectory) -> str:
-    """Of the names and the content of all shards."""
-    files = sorted(place.predictions.glob("[0-9]*.parquet"))
-    return digest(part for file in files for part in (file.name, file.read_bytes()))
 
 
 def _finish(directory: RunDirectory) -> Results:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.datasets.dataset import digest
 from harness.errors import InfrastructureError, UsageError
 from harness.predictions import from_table, to_table
 from harness.task import Prediction, TaskName
@@ -136,6 +137,11 @@ class TrialDirectory:
                 path.unlink()
                 dropped.append(path.name)
         return dropped
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the names and the content of all shards."""
+        names = [f"{start:08d}-{stop:08d}.parquet" for start, stop in self.done()]
+        return digest(part for name in names for part in (name, (self.predictions / name).read_bytes()))
 
     def environments(self) -> list[str]:
         """The machines that made the predictions."""
