@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from harness.registry import Registry
-from harness.task import Prediction, Sample, TaskName
+from harness.task import Alignment, Prediction, Sample, TaskName
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,6 +88,14 @@ class Adapter(ABC):
 
     def flops(self, samples: Sequence[Sample]) -> float | None:  # noqa: ARG002
         """Floating-point operations of the forward phase (2 × multiply-accumulates); None if not known."""
+        return None
+
+    def alignments(
+        self,
+        samples: Sequence[Sample],  # noqa: ARG002
+        predictions: Sequence[Prediction],  # noqa: ARG002
+    ) -> list[Alignment] | None:
+        """One a sample, of the prediction as given, not of a new search; None for a model without any."""
         return None
 
 

@@ -80,6 +80,15 @@ class Sample:
     target: Target | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """What a translation model looked at in the source as it wrote each token."""
+
+    source: tuple[str, ...]  # S tokens as the model reads them, its end-of-sentence token included
+    target: tuple[str, ...]  # T tokens of the translation, likewise
+    weights: NDArray[np.float32]  # [T, S], 0–1; each row sums to 1
+
+
 @dataclass(frozen=True)
 class Figure:
     """A number that knows what it is.

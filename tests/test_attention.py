@@ -214,11 +214,27 @@ def test_step_by_step_equals_teacher_forcing() -> None:
 def test_weights_sum_to_one_over_real_tokens_only() -> None:
     adapter = built()
     sources = ["the red house", "we see a red car and a house", ""]
-    alignments = adapter.alignments(sources, ["das Haus", "", "wir sehen ein Haus"])
-    assert [weights.shape for weights in alignments] == [(3, 4), (1, 9), (5, 1)]  # END counts on both sides
-    for weights in alignments:
-        np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
-        assert (weights > 0).all()
+    samples = [Sample(str(number), source) for number, source in enumerate(sources)]
+    written = [Translation("das Haus"), Translation(""), Translation("wir sehen ein Haus")]
+    alignments = adapter.alignments(samples, written)
+    assert alignments[0].source == ("▁the", "▁red", "▁house", "</s>")
+    assert alignments[0].target == ("▁das", "▁Haus", "</s>")
+    assert [each.weights.shape for each in alignments] == [(3, 4), (1, 9), (5, 1)]
+    for each in alignments:
+        assert each.weights.shape == (len(each.target), len(each.source))
+        np.testing.assert_allclose(each.weights.sum(axis=1), 1, atol=1e-6)
+        assert (each.weights > 0).all()
+
+
+def test_alignments_do_not_depend_on_the_batch() -> None:
+    adapter = trained()
+    samples = untargeted(Toy())
+    predictions = adapter.predict(samples)
+    together = adapter.alignments(samples, predictions)
+    for sample, prediction, expected in zip(samples, predictions, together, strict=True):
+        [alone] = adapter.alignments([sample], [prediction])
+        assert (alone.source, alone.target) == (expected.source, expected.target)
+        np.testing.assert_allclose(alone.weights, expected.weights, atol=1e-6)
 
 
 @pytest.mark.parametrize("beam", [1, 4])

@@ -46,6 +46,14 @@ def test_special_tokens_are_not_part_of_the_text(kind: VocabularyKind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_tokens_join_to_the_text(kind: VocabularyKind) -> None:
+    vocabulary = learn(kind)
+    tokens = [vocabulary.token(id) for id in vocabulary.encode(TEXTS[0])]
+    assert "".join(tokens) == "▁Save▁the▁file▁(once)?"
+    assert [vocabulary.token(id) for id in (PAD, UNKNOWN, BEGIN, END)] == ["<pad>", "<unk>", "<s>", "</s>"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_white_space_and_composition_of_letters_are_normalised(kind: VocabularyKind) -> None:
     vocabulary = learn(kind)
     decomposed = "U\u0308ber \t den\u00a02.\n\u2581Weg "  # U + combining diaeresis, tab, no-break space

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,7 +29,7 @@ from adapters.translation.vocabulary import (
 from harness.adapter import AdapterOptions, Runtime
 from harness.datasets.dataset import Dataset
 from harness.errors import UsageError
-from harness.task import Prediction, Sample, Translation
+from harness.task import Alignment, Prediction, Sample, Translation
 
 log = logging.getLogger(__name__)
 
@@ -181,22 +180,24 @@ class Attention(TorchAdapter):
             count += len(gold)
         return {"cross_entropy": torch.as_tensor(total) / count}
 
-    def alignments(self, sources: Sequence[str], translations: Sequence[str]) -> list[NDArray[np.float32]]:
-        """What each target token looked at: α [target tokens, source tokens] a pair, END included."""
+    def alignments(self, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> list[Alignment]:
+        """α of teacher forcing: the model reads the translation as given. END counts on both sides."""
+        encode, read = self.vocabulary.encode, self._tokens
         pairs = self._pairs(
-            [
-                (self.vocabulary.encode(source), self.vocabulary.encode(translation))
-                for source, translation in zip(sources, translations, strict=True)
-            ]
+            [(encode(_source(s)), encode(_text(p))) for s, p in zip(samples, predictions, strict=True)]
         )
-        given, following = pairs.targets[:, :-1], pairs.targets[:, 1:]
+        sources, given, following = pairs.sources, pairs.targets[:, :-1], pairs.targets[:, 1:]
         with torch.inference_mode(), self.autocast():
-            _, weights = self.module(pairs.sources.tokens, pairs.sources.lengths, given, following != PAD)
-        lengths = zip((following != PAD).sum(dim=1).tolist(), pairs.sources.lengths.tolist(), strict=True)
-        return [
-            np.asarray(rows[:written, :read].float().cpu())
-            for rows, (written, read) in zip(weights, lengths, strict=True)
-        ]
+            _, weights = self.module(sources.tokens, sources.lengths, given, following != PAD)
+        found = []
+        for source, target, alpha in zip(sources.tokens, following, weights.float().cpu(), strict=True):
+            rows, columns = read(target), read(source)
+            found.append(Alignment(columns, rows, np.asarray(alpha[: len(rows), : len(columns)])))
+        return found
+
+    def _tokens(self, row: Tensor) -> tuple[str, ...]:
+        """Of ids [n], padding left out."""
+        return tuple(self.vocabulary.token(id) for id in row.tolist() if id != PAD)
 
     def _step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         log_probabilities, state, _ = self.module.step(tokens, state)
@@ -229,6 +230,11 @@ _LONGER, _LONGER_BY = 2, 10
 def _source(sample: Sample) -> str:
     assert isinstance(sample.input, str)
     return sample.input
+
+
+def _text(prediction: Prediction) -> str:
+    assert isinstance(prediction, Translation)
+    return prediction.text
 
 
 def _references(sample: Sample) -> tuple[str, ...]:

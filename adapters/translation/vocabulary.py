@@ -41,6 +41,10 @@ class Vocabulary(ABC):
         """Plain text of ids; PAD, BEGIN and END are left out, UNKNOWN gives ` ⁇ `."""
 
     @abstractmethod
+    def token(self, id: int) -> str:
+        """A token as it stands in the vocabulary, `▁` for its space."""
+
+    @abstractmethod
     def to_bytes(self) -> bytes:
         """What `read_vocabulary` restores it from."""
 
@@ -62,6 +66,9 @@ class SubwordVocabulary(Vocabulary):
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._processor.decode([int(token) for token in ids])).strip()
+
+    def token(self, id: int) -> str:
+        return str(self._processor.id_to_piece(id))
 
     def to_bytes(self) -> bytes:
         return self._model
@@ -87,6 +94,9 @@ class WordVocabulary(Vocabulary):
             if token not in (PAD, BEGIN, END)
         ]
         return "".join(pieces).replace(SPACE, " ").strip()
+
+    def token(self, id: int) -> str:
+        return self._words[id]
 
     def to_bytes(self) -> bytes:
         return "\n".join(self._words[len(SPECIAL) :]).encode()
