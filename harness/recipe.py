@@ -109,16 +109,21 @@ def read_recipe(path: Path) -> Recipe:
     return validate(Recipe, source.document["recipe"], [source], ("recipe",))
 
 
-def resolve(reference: str, adapter: str, relative_to: Path | None) -> CheckpointRef:
+def resolve(
+    reference: str, adapter: str, relative_to: Path | None, seed: int | None = None
+) -> CheckpointRef:
     """Find what a suite's `checkpoint:` names.
 
     A path to weights (`*.safetensors`) or to a recipe (`*.yaml`), relative to the suite; or the name of a
-    recipe that ships in the `checkpoints` folder of the package that offers the adapter.
+    recipe that ships in the `checkpoints` folder of the package that offers the adapter. A seed takes the
+    place of the recipe's own.
 
     Raises:
-        UsageError: nothing of that name, with the nearest one.
+        UsageError: nothing of that name, with the nearest one; or a seed for weights without a recipe.
     """
     if reference.endswith(".safetensors"):
+        if seed is not None:
+            raise UsageError(f"checkpoint {reference}: weights have their seed already; name a recipe")
         weights = (relative_to or Path()) / reference
         if not weights.is_file():
             raise UsageError(f"checkpoint {weights}: no such file")
@@ -134,11 +139,14 @@ def resolve(reference: str, adapter: str, relative_to: Path | None) -> Checkpoin
     recipe = read_recipe(path)
     if recipe.adapter != adapter:
         raise UsageError(f"{path}: a recipe for adapter '{recipe.adapter}', not '{adapter}'")
+    name = path.stem
+    if seed is not None and seed != recipe.seed:
+        recipe, name = recipe.model_copy(update={"seed": seed}), f"{path.stem}-seed-{seed}"
     trained = cache_folder() / f"{path.stem}-{recipe.hash[:12]}" / f"{path.stem}.safetensors"
     for candidate in (path.with_suffix(".safetensors"), trained):
         if candidate.is_file() and read_metadata(candidate).get("recipe") == recipe.hash:
-            return CheckpointRef(path.stem, candidate, recipe, missing=False, options=recipe.options)
-    return CheckpointRef(path.stem, trained, recipe, missing=True, options=recipe.options)
+            return CheckpointRef(name, candidate, recipe, missing=False, options=recipe.options)
+    return CheckpointRef(name, trained, recipe, missing=True, options=recipe.options)
 
 
 def cache_folder() -> Path:

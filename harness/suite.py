@@ -42,6 +42,7 @@ class AdapterEntry(_Strict):
 
     adapter: str = Field(description="registered name, see `harness list adapters`")
     checkpoint: str | None = Field(None, description="a shipped recipe, or a path to weights or recipe")
+    seed: int | list[int] | None = Field(None, description="train the checkpoint's recipe with this seed")
     options: dict[str, Any] = Field(default_factory=dict)
     precision: Precision | list[Precision] = "fp32"
     batch_size: int | list[int] = 16

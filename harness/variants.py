@@ -50,8 +50,8 @@ def variants_of(
     cls = ADAPTERS.get(entry.adapter)
     if cls.task != task:
         raise loaded.error(keys, f"adapter '{entry.adapter}' is for {cls.task}, '{benchmark}' is {task}")
-    reference = _checkpoint(loaded, entry, keys)
-    fixed = dict(reference.options) if reference else {}
+    references = _checkpoints(loaded, entry, keys)
+    fixed = dict(next(iter(references.values())).options) if references else {}
     axes = _axes(entry, cls.Options)
     for key, axis in axes.items():
         if not axis or any(value in axis[:position] for position, value in enumerate(axis)):
@@ -73,14 +73,14 @@ def variants_of(
             values["precision"],
             values["batch_size"],
             values["device"],
-            reference,
+            references.get(values.get("seed")),
         )
 
 
 def _axes(entry: AdapterEntry, options: type[BaseModel]) -> dict[str, list[Any]]:
     """Setting → its values; an option is an axis where it is given a list that is not itself a value."""
     axes: dict[str, list[Any]] = {}
-    for key in ("precision", "batch_size", "device"):
+    for key in ("seed", "precision", "batch_size", "device"):
         value = getattr(entry, key)
         axes[key] = value if isinstance(value, list) else [value]
     for key, value in entry.options.items():
@@ -100,11 +100,16 @@ def _accepts(annotation: Any, value: list[Any]) -> bool:
     return True
 
 
-def _checkpoint(loaded: LoadedSuite, entry: AdapterEntry, keys: Keys) -> CheckpointRef | None:
+def _checkpoints(loaded: LoadedSuite, entry: AdapterEntry, keys: Keys) -> dict[int | None, CheckpointRef]:
+    """Seed → checkpoint; the recipe's own seed is None. Empty for an adapter without one."""
     if entry.checkpoint is None:
-        return None
+        if entry.seed is not None:
+            raise loaded.error([*keys, "seed"], "a seed is of a checkpoint's recipe, and there is no checkpoint")
+        return {}
+    folder = loaded.folder([*keys, "checkpoint"])
+    seeds = entry.seed if isinstance(entry.seed, list) else [entry.seed]
     try:
-        return resolve(entry.checkpoint, entry.adapter, loaded.folder([*keys, "checkpoint"]))
+        return {seed: resolve(entry.checkpoint, entry.adapter, folder, seed) for seed in seeds}
     except UsageError as error:
         raise loaded.error([*keys, "checkpoint"], str(error)) from error
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from adapters.segmentation.fcn import Fcn8s, FcnOptions, Upsample, pixel_loss
+from adapters.segmentation.fcn import Fcn8s, FcnOptions, Upsample
+from adapters.segmentation.segmenter import pixel_loss
 from harness import checkpoint as checkpoints
 from harness.adapter import Runtime
 from harness.errors import UsageError
@@ -41,7 +42,7 @@ def noise(*sizes) -> list[Sample]:
 @pytest.mark.parametrize("factor", [2, 8])
 def test_upsampling_starts_as_bilinear_interpolation_of_each_channel(factor):
     scores = torch.randn(2, 3, 6, 5)
-    found = Upsample(3, factor)(scores)
+    found = Upsample(3, factor, learnt=True)(scores)
     expected = torch.nn.functional.interpolate(scores, scale_factor=factor, mode="bilinear")
     assert found.shape == expected.shape
     inner = (..., slice(factor, -factor), slice(factor, -factor))  # at the border it fades to 0 instead
