@@ -155,6 +155,21 @@ class TestMissingCheckpoints:
         assert [reference.name for reference in found.missing] == ["made"]
         assert [trial.missing for trial in found.trials] == [True, True]
 
+    def test_each_seed_is_a_training_and_a_variant(self, tmp_path: Path) -> None:
+        suite = self.recipe(tmp_path)
+        suite["adapters"]["ok"]["seed"] = [0, 1, 2]
+        found = planned(tmp_path, suite)
+        assert [t.variant for t in found.trials] == ["ok[seed=0]", "ok[seed=1]", "ok[seed=2]", "again"]
+        assert [reference.name for reference in found.missing] == ["made", "made-seed-1", "made-seed-2"]
+        assert [r.recipe.seed for r in found.missing if r.recipe] == [0, 1, 2]
+        assert len({reference.weights for reference in found.missing}) == 3
+
+    def test_a_seed_needs_a_recipe(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"adapters\.ok\.seed: .* there is no checkpoint"):
+            planned(tmp_path, document(ok={"seed": 1}))
+        with pytest.raises(UsageError, match="weights have their seed already"):
+            planned(tmp_path, document(ok={"seed": 1, "checkpoint": "w.safetensors"}))
+
     def test_options_of_the_recipe_hold(self, tmp_path: Path) -> None:
         suite = self.recipe(tmp_path)
         assert planned(tmp_path, suite).trials[0].spec.options["delay"] == 0.25

@@ -1,0 +1,103 @@
+"""Compare recipes that were trained with several seeds, from a run directory; prints Markdown.
+
+    harness run strides
+    python benchmarks/seed_study.py runs/strides --figure miou --figure boundary_iou
+
+Trials that differ only in `seed` are one recipe. Each is compared with every other one: the samples are
+paired, the trainings are not, and the p-values are Holm's over all pairs of a figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.analysis.seeds import Trainings, difference, holm, mean
+from harness.metrics.metric import METRICS, Metric
+from harness.plan import DatasetUse
+from harness.results import TrialRecord, read_results
+from harness.stages.score import make_metrics, sample_statistics
+from harness.store import RunDirectory
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--figure", action="append", required=True, help="such as miou or bleu; repeatable")
+    parser.add_argument("--scale", type=int, default=3, help="decimals")
+    options = parser.parse_args()
+    benchmarks: dict[str, list[TrialRecord]] = defaultdict(list)
+    for record in read_results(options.run).trials:
+        if record.status == "complete":
+            benchmarks[record.benchmark].append(record)
+    for benchmark, records in benchmarks.items():
+        for figure in options.figure:
+            print(f"\n**{benchmark}, {figure}** (n = {records[0].dataset.size} samples)\n")
+            _print(_trainings(options.run, records, figure), options.scale)
+
+
+def _trainings(run: Path, records: list[TrialRecord], figure: str) -> list[Trainings]:
+    """The figure of every trial again, with its resamples, gathered by recipe."""
+    first = records[0]
+    use = DatasetUse(first.dataset.name, first.dataset.options, first.dataset.split, first.task)
+    dataset = use.open()
+    if dataset.fingerprint != first.dataset.fingerprint:
+        raise SystemExit(f"{run}: made from other data than this machine's '{use.name}'")
+    name = next(n for n in METRICS.entries() if figure in METRICS.get(n).names)
+    (metric,) = make_metrics([name], dataset)
+    directory = RunDirectory(run)
+    predictions = [directory.trial(record.id).read(record.task) for record in records]
+    statistics = sample_statistics(dataset, first.dataset.size, predictions, [metric])
+    gathered: dict[str, list[tuple[float, NDArray[np.float64]]]] = defaultdict(list)
+    for record, (collected,) in zip(records, statistics, strict=True):
+        gathered[_recipe(record.variant)].append(_figure(metric, collected, figure))
+    return [
+        Trainings(recipe, np.array([value for value, _ in found]), np.stack([r for _, r in found]))
+        for recipe, found in gathered.items()
+    ]
+
+
+def _figure(metric: Metric, statistics: list[object], figure: str) -> tuple[float, NDArray[np.float64]]:
+    value = metric.summarise(statistics, resamples=0).metrics[figure].value
+    if value is None:
+        raise SystemExit(f"{figure} is undefined here")
+    return value, metric.resample(statistics)[figure]
+
+
+def _recipe(variant: str) -> str:
+    """The variant's name without its seed."""
+    return re.sub(r"\[\]$", "", re.sub(r"seed=\d+,?", "", variant))
+
+
+def _print(recipes: list[Trainings], decimals: int) -> None:
+    form = f".{decimals}f"
+    print("| recipe | seeds | mean [95% interval] | sd between seeds | each |")
+    print("|---|---|---|---|---|")
+    for trainings in recipes:
+        found = mean(trainings)
+        sd = "–" if found.seed_sd is None else format(found.seed_sd, form)
+        each = " · ".join(format(value, form) for value in trainings.values)
+        interval = f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
+        print(f"| {trainings.name} | {len(trainings.values)} | {interval} | {sd} | {each} |")
+    pairs = list(itertools.combinations(recipes, 2))
+    if not pairs:
+        return
+    differences = [difference(base, head) for base, head in pairs]
+    adjusted = holm([found.p for found in differences if found.p is not None])
+    print("\n| difference | [95% interval] | p (Holm) | |\n|---|---|---|---|")
+    for (base, head), found, p in zip(pairs, differences, adjusted, strict=True):
+        verdict = "significant" if p < 0.05 else "not significant"
+        interval = f"{found.value:+{form}} [{found.low:+{form}}, {found.high:+{form}}]"
+        print(f"| {head.name} − {base.name} | {interval} | {p:.3f} | {verdict} |")
+
+
+if __name__ == "__main__":
+    main()

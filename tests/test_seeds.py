@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness.analysis.seeds import Trainings, difference, holm, mean
+
+
+def exact(name, values):
+    """Trainings whose figure does not depend on the samples: only seeds are in doubt."""
+    return Trainings(name, np.array(values), np.repeat(np.array(values)[:, None], 50, axis=1))
+
+
+def test_without_doubt_of_the_samples_a_mean_has_students_interval():
+    values = [0.41, 0.44, 0.40]
+    found = mean(exact("a", values))
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert found.seed_sd == pytest.approx(np.std(values, ddof=1))
+
+
+def test_without_doubt_of_the_samples_a_difference_is_welchs_test():
+    base, head = [0.41, 0.44, 0.40], [0.47, 0.46, 0.52]
+    found = difference(exact("a", base), exact("b", head))
+    expected = stats.ttest_ind(head, base, equal_var=False)
+    assert found.p == pytest.approx(expected.pvalue)
+    interval = expected.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_one_training_each_leaves_the_doubt_of_the_samples_with_pairs():
+    generator = np.random.default_rng(0)
+    shared = generator.normal(0, 0.1, 4000)  # hard samples are hard for both
+    base = Trainings("a", np.array([0.5]), (0.5 + shared + generator.normal(0, 0.01, 4000))[None])
+    head = Trainings("b", np.array([0.6]), (0.6 + shared + generator.normal(0, 0.01, 4000))[None])
+    found = difference(base, head)
+    error = np.sqrt(2) * 0.01
+    assert (found.low, found.high) == pytest.approx((0.1 - 1.96 * error, 0.1 + 1.96 * error), rel=0.02)
+    assert mean(base).seed_sd is None
+
+
+def test_intervals_hold_the_true_difference_as_often_as_they_say():
+    generator = np.random.default_rng(1)
+    held = 0
+    for _ in range(1000):
+        samples = generator.normal(0, 0.01)  # the test split is easier or harder than the world for head
+        sides = []
+        for truth in (0.5, 0.5 + samples):
+            values = truth + generator.normal(0, 0.02, 3)
+            sides.append((values, values[:, None] + np.zeros((3, 100))))
+        noise = generator.normal(0, 0.01, 100)
+        base, head = (
+            Trainings(name, values, spread + (noise if name == "b" else 0))
+            for name, (values, spread) in zip("ab", sides, strict=True)
+        )
+        found = difference(base, head)
+        held += found.low <= 0 <= found.high
+    assert 0.93 <= held / 1000 <= 0.985
+
+
+def test_holm_is_as_published():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
