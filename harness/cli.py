@@ -338,6 +338,33 @@ def report(
             console.print(f"report: {page}", markup=False)
 
 
+@app.command("export")
+def export_command(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A registered translation data set.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.")],
+    options: Annotated[
+        list[str], typer.Option("--option", metavar="KEY=VALUE", help="Of the data set; repeatable.")
+    ] = [],  # noqa: B006
+    splits: Annotated[
+        list[str], typer.Option("--split", metavar="SPLIT", help="Only this one; repeatable.")
+    ] = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Write a translation corpus as files that `parallel-text` reads on another machine."""
+    from harness.datasets.exported_text import export_text, read_option
+    from harness.terminal import show, show_table
+
+    manifest = export_text(dataset, dict(map(read_option, options)), splits, out)
+    if as_json:
+        show(manifest.model_dump(mode="json"))
+        return
+    rows = [
+        [str(out / entry.file), str(entry.samples), "; ".join(entry.skipped)]
+        for entry in manifest.splits.values()
+    ]
+    show_table(["file", "samples", "left out"], rows)
+
+
 @app.command("compare")
 def compare_command(
     run: RunPath,
@@ -404,6 +431,10 @@ def doctor(as_json: AsJson = False) -> None:
     checks = {f"adapter {name}": "found" for name in ADAPTERS.entries()}
     for name in DATASETS.entries():
         cls = DATASETS.get(name)
+        needed = [key for key, field in cls.Options.model_fields.items() if field.is_required()]
+        if needed:
+            checks[f"data set {name}"] = f"found; needs {' and '.join(needed)}"
+            continue
         try:
             checks[f"data set {name}"] = (
                 f"{len(cls(cls.Options(), cls.splits[-1], cls.tasks[0]))} test samples"

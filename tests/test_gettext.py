@@ -10,7 +10,8 @@ import pytest
 
 from harness.datasets.catalogue import clean
 from harness.datasets.dataset import DATASETS
-from harness.datasets.gettext import Gettext, GettextOptions, split_of
+from harness.datasets.gettext import Gettext, GettextOptions
+from harness.datasets.sentence_pairs import split_of
 from harness.errors import UnavailableError
 
 SPLITS = ("train", "validation", "test")
@@ -196,7 +197,7 @@ def test_a_machine_without_catalogues_is_told_in_one_line(tmp_path):
     with pytest.raises(UnavailableError, match=r"\(1 cannot be read, the first: .*broken\.mo: "):
         opened(tmp_path)
     install(tmp_path, "unusable", catalogue({"%s": "%s"}), "fr")
-    with pytest.raises(UnavailableError, match="no clean pair for split 'train'"):
+    with pytest.raises(UnavailableError, match="no clean pair of 1–15 words for split 'train'"):
         opened(tmp_path, language="fr")
 
 

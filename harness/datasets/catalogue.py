@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import gettext
 import logging
 import re
@@ -70,11 +71,13 @@ def read_catalogues(directories: tuple[Path, ...], language: str) -> Catalogues:
             continue
         for source, translation in found:
             pairs[source][translation] += 1
-    where = " or ".join(map(str, directories)) or "/usr/share/locale"
     if len(skipped) == len(paths):
-        unreadable = f" ({len(skipped)} cannot be read, the first: {skipped[0]})" if skipped else ""
+        where = " or ".join(map(str, directories)) or "/usr/share/locale"
+        why = f" ({len(skipped)} cannot be read, the first: {skipped[0]})" if skipped else ""
+        if not paths:
+            why = _nearest(language, directories)
         raise UnavailableError(
-            f"no gettext catalogues for '{language}' under {where}{unreadable}: "
+            f"no gettext catalogues for '{language}' under {where}{why}: "
             "install translated packages or name a directory"
         )
     if skipped:
@@ -83,6 +86,14 @@ def read_catalogues(directories: tuple[Path, ...], language: str) -> Catalogues:
             len(skipped), len(paths), language, skipped[0],
         )  # fmt: skip
     return Catalogues(dict(pairs), len(paths) - len(skipped), tuple(skipped))
+
+
+def _nearest(language: str, directories: tuple[Path, ...]) -> str:
+    """Names the language most alike that has catalogues; the same one of other places comes first."""
+    found = {path.parts[-3] for directory in directories for path in directory.glob("*/LC_MESSAGES/*.mo")}
+    related = sorted(name for name in found if re.split("[_@]", name)[0] == re.split("[_@]", language)[0])
+    close = related or difflib.get_close_matches(language, sorted(found), n=1, cutoff=0)
+    return f" (there are {len(found)} other languages, the nearest '{close[0]}')" if close else ""
 
 
 def _entries(path: Path) -> Iterator[tuple[str, str]]:

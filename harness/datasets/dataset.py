@@ -79,7 +79,10 @@ DATASETS: Registry[type[Dataset]] = Registry(
     "data set",
     "harness.datasets",
     {
+        "copy": "harness.datasets.symbols:Copy",
+        "delayed-recall": "harness.datasets.symbols:DelayedRecall",
         "gettext": "harness.datasets.gettext:Gettext",
+        "parallel-text": "harness.datasets.parallel_text:ParallelText",
         "phrases": "harness.datasets.phrases:Phrases",
         "scenes": "harness.datasets.scenes:Scenes",
     },

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import posixpath
+import zlib
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -24,26 +26,37 @@ def read_json(path: Path) -> Any:
         raise UsageError(f"{path}: not JSON: {error}") from error
 
 
-def read_lines(path: Path) -> list[str]:
-    """A UTF-8 text file's lines, without a byte order mark; UsageError with the line that is not UTF-8."""
+def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
+    """A text file's lines, without a byte order mark; one whose name ends in `.gz` is decompressed.
+
+    Lines end at a line feed only: other separators of Unicode may stand inside a sentence.
+
+    Raises:
+        UsageError: the file cannot be read, or a line is not in the encoding.
+    """
     try:
         raw = path.read_bytes()
+        if path.suffix == ".gz":
+            raw = gzip.decompress(raw)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UsageError(f"{path}: no complete gzip file: {error}") from error
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     try:
-        lines = raw.decode("utf-8-sig").split("\n")
+        lines = raw.decode("utf-8-sig" if encoding == "utf-8" else encoding).split("\n")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
+        line = raw[: error.start].decode(encoding, errors="ignore").count("\n") + 1
+        name = encoding.upper()
         raise UsageError(
-            f"{path}:{line}: not UTF-8 (byte 0x{raw[error.start]:02x}); convert the file to UTF-8"
+            f"{path}:{line}: not {name} (byte 0x{raw[error.start]:02x}); convert the file to {name}"
         ) from error
     return lines[:-1] if lines[-1] == "" else lines
 
 
-def check_inside(where: str, name: object) -> None:
+def check_inside(where: str, name: object, root: str = "annotation root") -> None:
     """Refuse a file name that is no text, absolute or leads out of the folder it is relative to."""
     if not isinstance(name, str):
         raise UsageError(f"{where}: expected a relative path, found {name!r}")
     plain = posixpath.normpath(name.replace("\\", "/"))
     if plain.startswith("/") or plain.split("/")[0] == ".." or PureWindowsPath(name).drive:
-        raise UsageError(f"{where}: {name!r} leaves the annotation root; expected a path inside it")
+        raise UsageError(f"{where}: {name!r} leaves the {root}; expected a path inside it")

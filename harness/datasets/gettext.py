@@ -7,30 +7,37 @@ from collections import Counter, defaultdict
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.datasets.catalogue import clean, locale_directories, read_catalogues
-from harness.datasets.dataset import Dataset, DatasetOptions, Split, digest
+from harness.datasets.dataset import DatasetOptions
+from harness.datasets.sentence_pairs import SentencePairs, split_of
 from harness.errors import UnavailableError
 from harness.task import References, Sample, TaskName
-
-_TWENTIETHS: dict[int, Split] = {18: "validation", 19: "test"}  # the other 18 train: 90/5/5
 
 
 class GettextOptions(DatasetOptions):
     """Which catalogues, and which of their pairs."""
 
-    language: str = Field(default="de", pattern=r"^[a-z]{2,3}(_[A-Z]{2})?(@[a-z]+)?$")
+    language: str = Field(default="de", pattern=r"^[a-z]{2,3}(_([A-Z]{2}|[A-Z][a-z]{3}))?(@[A-Za-z]+)?$")
     """The language translated into, a folder's name; the sources are English."""
     directory: Path | None = None
     """Holds LANGUAGE/LC_MESSAGES/*.mo; by default the system's locale directory."""
+    min_words: int = Field(default=1, ge=1)
+    """Shorter sources are left out. With `max_words` it cuts a bucket of lengths out of the same splits."""
     max_words: int = Field(default=15, ge=1)
     """Longer pairs, on either side, are left out."""
     size: int | None = Field(default=None, ge=1)
     """At most so many pairs of the split: the first by id, which is a random choice."""
 
+    @model_validator(mode="after")
+    def _ordered(self) -> GettextOptions:
+        if self.max_words < self.min_words:
+            raise ValueError(f"max_words ({self.max_words}) must be at least min_words ({self.min_words})")
+        return self
 
-class Gettext(Dataset):
+
+class Gettext(SentencePairs):
     """English sources with all distinct translations that the catalogues hold, the most frequent first.
 
     Pairs are cleaned (see `catalogue.clean`) and split 90/5/5 by a hash of the source without case and
@@ -40,7 +47,6 @@ class Gettext(Dataset):
         UnavailableError: this machine has no catalogues of the language, or no pair for the split.
     """
 
-    tasks = ("translation",)
     Options = GettextOptions
 
     def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
@@ -48,39 +54,20 @@ class Gettext(Dataset):
         directory: Path | None = self.options.directory
         directories = locale_directories() if directory is None else (directory,)
         language = self.options.language
-        self.skipped: tuple[str, ...] = read_catalogues(directories, language).skipped
-        """`path: reason` of each catalogue that could not be read."""
-        samples = _pairs(directories, language, self.options.max_words).get(split, ())
+        self.skipped = read_catalogues(directories, language).skipped
+        shortest, longest = self.options.min_words, self.options.max_words
+        samples = tuple(
+            sample
+            for sample in _pairs(directories, language, longest).get(split, ())
+            if len(str(sample.input).split()) >= shortest
+        )
         if not samples:
             where = " or ".join(map(str, directories))
             raise UnavailableError(
-                f"no clean pair for split '{split}' in the gettext catalogues for '{language}' under "
-                f"{where}: install more translated packages or name another directory"
+                f"no clean pair of {shortest}–{longest} words for split '{split}' in the gettext catalogues "
+                f"for '{language}' under {where}: install more translated packages or name another directory"
             )
-        self._samples = samples[: self.options.size]
-
-    @property
-    def fingerprint(self) -> str:
-        return digest(text for sample in self._samples for text in (sample.id, *_texts(sample)))
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        if index < 0:
-            raise IndexError(f"pair {index} of {len(self)}")
-        return self._samples[index]
-
-
-def _texts(sample: Sample) -> tuple[str, ...]:
-    assert isinstance(sample.input, str) and isinstance(sample.target, tuple)
-    return (sample.input, str(len(sample.target)), *sample.target)
-
-
-def split_of(source: str) -> Split:
-    """The split that a source belongs to, whatever its case and punctuation."""
-    letters = "".join(character for character in source.casefold() if character.isalnum())
-    return _TWENTIETHS.get(int.from_bytes(hashlib.sha256(letters.encode()).digest()[:8], "big") % 20, "train")
+        self.samples = samples[: self.options.size]
 
 
 @lru_cache(maxsize=8)
