@@ -74,7 +74,7 @@ class TranslationAnalysis(_Record):
     ranked_by: str
     by_length: list[LengthBucket] = Field(description="by words of the source; empty buckets left out")
     rates: dict[str, Figure] = Field(
-        description="exact_match, length_ratio, repetition, copied, unknown, empty; docs/analysis.md says what"
+        description="exact_match, length_ratio, repetition, copied, unknown, empty: docs/analysis.md"
     )
     samples: list[ShownTranslation]
     alignments: list[ShownAlignment] = Field(description="of some samples, where the adapter offers them")
@@ -86,12 +86,14 @@ class TranslationAnalysis(_Record):
 class PrecisionRecall(_Record):
     """Interpolated precision at the 101 recall levels 0, .01, … 1 (COCO); its mean is the AP."""
 
-    label: str | None = Field(description="a class; null: the mean over the classes with annotations")
+    label: str | None = Field(None, description="a class; null: the mean over the classes with annotations")
     iou: float
     ap: Figure
     positives: int = Field(description="annotations that count")
-    precision: list[float]
-    scores: list[float] | None = Field(description="the score that reaches the level; null for the mean")
+    precision: list[float] | None = Field(description="[101]; null without annotations")
+    scores: list[float | None] | None = Field(
+        None, description="[101], the score that reaches the level, null where none does; null for the mean"
+    )
 
 
 class ErrorEffect(_Record):
@@ -117,7 +119,7 @@ class ShownBox(_Record):
     label: str
     score: float | None = Field(None, description="of a detection")
     state: Literal["correct", "ignored"] | ErrorType = Field(
-        description="annotations: correct (found), missed, or ignored (crowd, difficult); detections: correct, "
+        description="annotations: correct, missed or ignored (crowd, difficult); detections: correct, "
         "ignored (on an ignored annotation), or the type of error, among the detections that are shown"
     )
 

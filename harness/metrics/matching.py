@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +34,23 @@ class Matches:
     positive: NDArray[np.bool_]  # [p, A], the annotation counts in the range
 
 
+def joined(images: Sequence[Matches]) -> dict[str, NDArray[Any]]:
+    """The images' arrays one after the other, and by `NAME_ends` where each image's part ends."""
+    found: dict[str, NDArray[Any]] = {}
+    for name in (field.name for field in fields(Matches)):
+        parts = [getattr(image, name) for image in images]
+        found[name] = np.concatenate(parts)
+        found[f"{name}_ends"] = np.cumsum([len(part) for part in parts])
+    return found
+
+
+def split(arrays: Mapping[str, NDArray[Any]]) -> list[Matches]:
+    """The inverse of `joined`."""
+    names = [field.name for field in fields(Matches)]
+    parts = [np.split(arrays[name], arrays[f"{name}_ends"][:-1]) for name in names]
+    return [Matches(*image) for image in zip(*parts, strict=True)]
+
+
 def match_coco(target: Annotations, detections: Detections, ranges: NDArray[np.float64]) -> Matches:
     """COCO's greedy assignment at ten IoU thresholds within each area range.
 
@@ -42,7 +61,7 @@ def match_coco(target: Annotations, detections: Detections, ranges: NDArray[np.f
     Args:
         ranges: [A, 2], closed ranges in px², applied to an annotation's `areas` and a detection's box.
     """
-    order, ranks = _ranked(detections)
+    order, ranks = ranked(detections)
     order, ranks = order[ranks < MAX_DETECTIONS], ranks[ranks < MAX_DETECTIONS]
     boxes = detections.boxes[order].astype(np.float64)
     labels = detections.labels[order]
@@ -86,7 +105,7 @@ def match_voc(target: Annotations, detections: Detections, threshold: float) -> 
     overlaps most (the earlier of equals), and with no other: an IoU of at least the threshold makes it
     correct if the annotation is free, a false positive if it is taken, and neither if it is difficult.
     """
-    order, ranks = _ranked(detections)
+    order, ranks = ranked(detections)
     labels = detections.labels[order]
     ignored = target.crowd | target.difficult
     overlap = box_iou(detections.boxes[order].astype(np.float64), target.boxes, np.zeros_like(target.crowd))
@@ -140,7 +159,7 @@ def _within(areas: NDArray[np.float64], ranges: NDArray[np.float64]) -> NDArray[
     return (areas[:, None] >= ranges[:, 0]) & (areas[:, None] <= ranges[:, 1])
 
 
-def _ranked(detections: Detections) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def ranked(detections: Detections) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices by class and descending score, ties as reported; and each one's place in its class."""
     order = np.lexsort((-detections.scores, detections.labels))
     labels = detections.labels[order]
