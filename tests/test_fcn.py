@@ -69,18 +69,22 @@ def test_a_mask_has_the_size_of_its_image(size):
 def test_predictions_do_not_depend_on_the_rest_of_the_batch():
     adapter = make()
     samples = noise((64, 64), (40, 90), (64, 64), (33, 64), (90, 40))
-    with torch.no_grad():
+
+    def scores_of(samples):
         batch = adapter.preprocess(samples)
-        scores = {
-            place: adapter.module(pixels)[row]
-            for pixels, members in zip(batch.pixels, batch.members, strict=True)
-            for row, place in enumerate(members)
+        return {
+            place: row
+            for group in batch.groups
+            for place, row in zip(
+                group.members, adapter.scores(adapter.to_input(group.views[0][0].pixels)), strict=True
+            )
         }
+
+    with torch.no_grad():
+        together = scores_of(samples)
         for place, sample in enumerate(samples):
-            alone = adapter.module(adapter.preprocess([sample]).pixels[0])[0]
-            torch.testing.assert_close(scores[place], alone, atol=1e-5, rtol=1e-5)
-    together = adapter.predict(samples)
-    assert [mask.shape for mask in together] == [sample.input.shape[:2] for sample in samples]
+            torch.testing.assert_close(together[place], scores_of([sample])[0], atol=1e-5, rtol=1e-5)
+    assert [mask.shape for mask in adapter.predict(samples)] == [sample.input.shape[:2] for sample in samples]
 
 
 def test_loss_is_the_weighted_mean_over_pixels_that_count():

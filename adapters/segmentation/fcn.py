@@ -13,14 +13,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adapters.backbone import Backbone, ConvNorm
-from adapters.segmentation.segmenter import Segmenter
-from harness.adapter import AdapterOptions
+from adapters.segmentation.segmenter import Segmenter, SegmenterOptions
 
 STAGES = 5  # of the backbone, down to stride 32
 Upsampling = Literal["learnt", "bilinear"]
 
 
-class FcnOptions(AdapterOptions):
+class FcnOptions(SegmenterOptions):
     """Shapes the weights."""
 
     backbone: Literal["small"] = "small"

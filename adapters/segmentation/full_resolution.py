@@ -10,15 +10,14 @@ from pydantic import Field
 from torch import nn
 
 from adapters.backbone import ConvNorm
-from adapters.segmentation.segmenter import Segmenter
-from harness.adapter import AdapterOptions
+from adapters.segmentation.segmenter import Segmenter, SegmenterOptions
 
 # Of the layers, from first to last; Yu & Koltun's context module (table 1) begins 1, 1, 2, 4, 8, 16, 1.
 # With 3×3 kernels a pixel sees 1 + 2 · 33 = 67 px of its surroundings.
 DILATIONS = (1, 1, 2, 4, 8, 16, 1)
 
 
-class FullResolutionOptions(AdapterOptions):
+class FullResolutionOptions(SegmenterOptions):
     """Shapes the weights."""
 
     width: int = Field(9, ge=1)

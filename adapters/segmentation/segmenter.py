@@ -1,30 +1,62 @@
-"""What segmentation models share: padding, grouping by size, augmentation and the pixel loss."""
+"""What segmentation models share: windows and scales, grouping by size, augmentation and the pixel loss."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import partial
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from adapters import augmentation, images
+from adapters.segmentation.windows import Grid, class_map, lay
 from adapters.torch_adapter import TorchAdapter
-from harness.task import Mask, Prediction, Sample
+from harness.adapter import AdapterOptions
+from harness.task import Image, Mask, Prediction, Sample
 
 IGNORED = 255  # value of pixels that are not learnt from
 OBJECT_WEIGHT = 2.0  # of every class but the background; most pixels are background
 
 
+class SegmenterOptions(AdapterOptions):
+    """How an image is looked at; none of it shapes the weights."""
+
+    window: int | None = Field(None, ge=32)
+    """Side of sliding windows, px of the image, for images too large to be looked at as a whole."""
+    overlap: float = Field(1 / 3, ge=0, lt=1)
+    """The least fraction of a side that neighbouring windows share; their scores are averaged there."""
+    scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field((1.0,), min_length=1)
+    """Sizes at which each window is looked at, 1 being its own; their scores are averaged."""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One window of the images of a group at one scale."""
+
+    pixels: Tensor  # [n, H, W, 3], uint8
+    height: int  # without the padding to the right and below
+    width: int
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Images that are looked at together."""
+
+    members: list[int]  # places in the batch
+    grid: Grid
+    views: list[list[View]]  # per window of the grid, one a scale
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Images by padded size: each is padded by its own size alone, whatever else is in the batch."""
+    """Images by the size at which they are looked at, which is decided by each image alone."""
 
-    pixels: list[Tensor]  # per group [n, 3, H, W]
-    members: list[list[int]]  # per group, places in the batch
+    groups: list[Group]
     sizes: list[tuple[int, int]]  # (height, width) of each image of the batch
 
 
@@ -43,29 +75,77 @@ class Segmenter(TorchAdapter):
     multiple: ClassVar[int]
     """Heights and widths are padded to multiples of it, px."""
 
+    def to_input(self, pixels: Tensor) -> Tensor:
+        """[N, H, W, 3], uint8 → what the module takes, [N, 3, H, W]."""
+        return images.centred(pixels)
+
+    def scores(self, pixels: Tensor) -> Tensor:
+        """[N, 3, H, W] → class scores [N, C, H, W]."""
+        found: Tensor = self.module(pixels)
+        return found
+
+    def view_size(self, height: int, width: int) -> tuple[int, int]:
+        """The size at which scale 1 looks at an image or window of a size, px."""
+        return height, width
+
     def preprocess(self, samples: Sequence[Sample]) -> Batch:
         originals = [images.of(sample) for sample in samples]
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        groups: dict[Grid, list[int]] = defaultdict(list)
         for place, image in enumerate(originals):
-            groups[self._padded(image.shape[0]), self._padded(image.shape[1])].append(place)
-        pixels = [
-            images.to_tensor([images.pad(originals[i], *size) for i in members], self.runtime.device)
-            for size, members in groups.items()
-        ]
-        sizes = [(image.shape[0], image.shape[1]) for image in originals]
-        return Batch(pixels, list(groups.values()), sizes)
+            groups[self._grid(*image.shape[:2])].append(place)
+        return Batch(
+            [self._group(members, originals, grid) for grid, members in groups.items()],
+            [(image.shape[0], image.shape[1]) for image in originals],
+        )
 
     def infer(self, batch: Batch) -> list[Tensor]:
-        """Per group the classes of highest score, [n, H, W]: far less to copy than scores."""
-        return [self.module(pixels).argmax(dim=1).byte() for pixels in batch.pixels]
+        """Per group the classes of highest score, [n, H, W], uint8: far less to copy than scores."""
+        return [class_map(group.grid, partial(self._window_scores, group)) for group in batch.groups]
 
     def postprocess(self, raw: list[Tensor], batch: Batch) -> list[Prediction]:
         masks: dict[int, Mask] = {}
-        for group, members in zip(raw, batch.members, strict=True):
-            for place, mask in zip(members, group.cpu().numpy(), strict=True):
+        for found, group in zip(raw, batch.groups, strict=True):
+            for place, mask in zip(group.members, found.cpu().numpy(), strict=True):
                 height, width = batch.sizes[place]
                 masks[place] = np.ascontiguousarray(mask[:height, :width])
         return [masks[place] for place in range(len(batch.sizes))]
+
+    def _grid(self, height: int, width: int) -> Grid:
+        """The windows of an image; images of the same windows are looked at together.
+
+        An image that is looked at as it is becomes one padded window, which it may share with others.
+        """
+        side = self.options.window
+        whole = side is None or max(height, width) <= side
+        if whole and self.options.scales == (1.0,) and self.view_size(height, width) == (height, width):
+            return lay(self._padded(height), self._padded(width), None, 0)
+        return lay(height, width, side, self.options.overlap)
+
+    def _group(self, members: list[int], originals: Sequence[Image], grid: Grid) -> Group:
+        pictures = [images.pad(originals[place], *grid.covered) for place in members]
+        views = []
+        for rows, columns in grid:
+            parts = [picture[rows, columns] for picture in pictures]
+            views.append([self._view(parts, scale) for scale in self.options.scales])
+        return Group(members, grid, views)
+
+    def _view(self, parts: Sequence[Image], scale: float) -> View:
+        height, width = (max(1, round(scale * n)) for n in self.view_size(*parts[0].shape[:2]))
+        padded = self._padded(height), self._padded(width)
+        seen = [images.pad(images.resize(part, height, width), *padded) for part in parts]
+        return View(images.to_bytes(seen, self.runtime.device), height, width)
+
+    def _window_scores(self, group: Group, window: int) -> Tensor:
+        """Sum of a window's scores over its scales, [n, C, h, w]."""
+        size = group.grid.height, group.grid.width
+        total: Tensor | None = None
+        for view in group.views[window]:
+            scores = self.scores(self.to_input(view.pixels))[..., : view.height, : view.width]
+            if (view.height, view.width) != size:
+                scores = nn.functional.interpolate(scores, size, mode="bilinear")
+            total = scores if total is None else total + scores
+        assert total is not None
+        return total
 
     def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingBatch:
         pictures, masks = [], []

@@ -1,0 +1,86 @@
+"""VGG-16 (Simonyan & Zisserman 2015, configuration D), the trunk without classifier.
+
+Parameters are named as in torchvision's published files (`features.N`), which therefore load directly.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+# Channels of the 3×3 convolutions of the five stages, each of which ends in a pooling by 2; table 1, D.
+STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+CHANNELS = tuple(stage[-1] for stage in STAGES)
+FULLY_CONNECTED = 4096  # units of fc6 and of fc7, the same table
+WINDOW = 7  # pool5 of a 224 px image, what fc6 sees of it
+
+
+class Vgg16(nn.Module):
+    """Images → the maps after pool1 … pool5, strides 2, 4, 8, 16, 32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        self.pools: list[int] = []
+        inputs = 3
+        for stage in STAGES:
+            for outputs in stage:
+                layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True)]
+                inputs = outputs
+            self.pools.append(len(layers))
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        self.channels = CHANNELS
+        initialise(self)
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """[N, 3, H, W] → maps [N, CHANNELS[k], ⌊H / 2ᵏ⁺¹⌋, ⌊W / 2ᵏ⁺¹⌋], finest first."""
+        maps, x = [], pixels
+        for place, layer in enumerate(self.features):
+            x = layer(x)
+            if place in self.pools:
+                maps.append(x)
+        return maps
+
+
+class ConvolutionalClassifier(nn.Sequential):
+    """fc6 and fc7 as convolutions, so that they classify every place of pool5 (Long et al. 2015 §3.1).
+
+    [N, 512, h, w] → [N, 4096, h, w]: fc6 is padded by 3, so that the map keeps its size. The paper instead
+    pads the image by 100 px and crops the result, which gives every place the same zeros at the same
+    distance but lets the first layers compute (H + 198)(W + 198) pixels.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(CHANNELS[-1], FULLY_CONNECTED, WINDOW, padding=WINDOW // 2),
+            nn.ReLU(inplace=True),
+            nn.Dropout2d(),  # 0.5, Simonyan & Zisserman 2015 §3.1
+            nn.Conv2d(FULLY_CONNECTED, FULLY_CONNECTED, 1),
+            nn.ReLU(inplace=True),
+            nn.Dropout2d(),
+        )
+        initialise(self)
+
+
+def initialise(module: nn.Module) -> None:
+    """Normal weights that keep the variance through ReLUs (He et al. 2015 §2.2), biases 0."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            assert part.bias is not None
+            nn.init.zeros_(part.bias)
+
+
+def convolutional(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The fully connected layers of a published VGG-16 as weights of a `ConvolutionalClassifier`.
+
+    fc6's rows run over pool5 of a 224 px image, channel by channel: [4096, 512 · 7 · 7].
+    """
+    weights = {"0": ("classifier.0", WINDOW), "3": ("classifier.3", 1)}
+    found = {}
+    for place, (name, side) in weights.items():
+        matrix = tensors[f"{name}.weight"]
+        found[f"{place}.weight"] = matrix.reshape(FULLY_CONNECTED, -1, side, side)
+        found[f"{place}.bias"] = tensors[f"{name}.bias"]
+    return found
