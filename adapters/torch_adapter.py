@@ -43,8 +43,17 @@ class TorchAdapter(TrainableAdapter):
         """What was learnt besides weights and classes (a vocabulary), for the checkpoint."""
         return {}
 
-    def restore(self, assets: Mapping[str, bytes]) -> None:
-        """The inverse of `assets`."""
+    def restore(self, checkpoint: Checkpoint) -> None:  # noqa: B027: most models learn nothing else
+        """Take back what `assets` gave."""
+
+    def adopt(self, tensors: Mapping[str, torch.Tensor]) -> Checkpoint:  # noqa: ARG002
+        """Weights published elsewhere as a checkpoint of this adapter: names mapped, options and classes read
+        off the shapes.
+
+        Raises:
+            UsageError: they are not this model's; always, for a model that nobody else publishes.
+        """
+        raise UsageError(f"adapter '{self.name}' loads weights that this harness has made, and no others")
 
     def build(self, train: Dataset) -> None:
         self.learn(train)
@@ -53,9 +62,11 @@ class TorchAdapter(TrainableAdapter):
     def load(self, checkpoint: Checkpoint | None) -> None:
         if checkpoint is None:
             raise UsageError(f"adapter '{self.name}' needs a checkpoint: none is set")
+        if not checkpoint.adapter:
+            checkpoint = self.adopt(checkpoint.tensors)
         self.options = self._reconciled(checkpoint)
         self.classes = checkpoint.classes
-        self.restore(checkpoint.assets)
+        self.restore(checkpoint)
         module = self.make_module()
         load_into(module, checkpoint, self.name)
         self._place(module.eval())

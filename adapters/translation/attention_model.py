@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from adapters.translation.additive_attention import AdditiveAttention
-from adapters.translation.vocabulary import BEGIN, PAD, UNKNOWN
+from adapters.translation.tokens import log_probabilities, token_embedding
+from adapters.translation.vocabulary import PAD
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,16 @@ class AttentionModel(nn.Module):
         """`encoder_size` is the width of one direction. Tied: one matrix embeds source and target and is E
         too (Press and Wolf 2017)."""
         super().__init__()
-        self.embedding = _embedding(vocabulary_size, embedding_size)
+        self.embedding = token_embedding(vocabulary_size, embedding_size)
         self.encoder = nn.LSTM(embedding_size, encoder_size, batch_first=True, bidirectional=True)
         self.initial = nn.Linear(2 * encoder_size, decoder_size)
-        self.target_embedding = None if tied_embeddings else _embedding(vocabulary_size, embedding_size)
+        self.target_embedding = None if tied_embeddings else token_embedding(vocabulary_size, embedding_size)
         self.attention = AdditiveAttention(decoder_size, 2 * encoder_size, attention_size)
         # The decoder's gates, input, forget, candidate, output: what comes from y_{i−1}, and the rest.
         self.gates_of_token = nn.Linear(embedding_size, 4 * decoder_size)
         self.gates_of_state = nn.Linear(2 * encoder_size + decoder_size, 4 * decoder_size, bias=False)
         self.readout = nn.Linear(decoder_size + 2 * encoder_size + embedding_size, embedding_size)
-        self.output_embedding = None if tied_embeddings else _embedding(vocabulary_size, embedding_size)
+        self.output_embedding = None if tied_embeddings else token_embedding(vocabulary_size, embedding_size)
         self.output_bias = nn.Parameter(torch.zeros(vocabulary_size))
         self.dropout = nn.Dropout(dropout)
         with torch.no_grad():
@@ -106,9 +107,7 @@ class AttentionModel(nn.Module):
         """
         embedded = (self.target_embedding or self.embedding)(tokens)
         state, context, weights = self._advance(self.gates_of_token(embedded), state)
-        log_probabilities = self._logits(state.hidden, context, embedded).log_softmax(dim=-1)
-        never = torch.tensor([PAD, UNKNOWN, BEGIN], device=tokens.device)
-        return log_probabilities.index_fill(-1, never, -torch.inf), state, weights
+        return log_probabilities(self._logits(state.hidden, context, embedded)), state, weights
 
     def forward(
         self, source: Tensor, lengths: Tensor, target: Tensor, wanted: Tensor
@@ -149,10 +148,3 @@ class AttentionModel(nn.Module):
         readout = torch.tanh(self.readout(torch.cat([hidden, context, embedded], dim=-1)))
         weight = (self.output_embedding or self.embedding).weight
         return nn.functional.linear(self.dropout(readout), weight, self.output_bias)
-
-
-def _embedding(count: int, size: int) -> nn.Embedding:
-    # The scale keeps tied logits near ±1 at first: a product of `size` terms.
-    embedding = nn.Embedding(count, size)
-    nn.init.normal_(embedding.weight, std=size**-0.5)
-    return embedding
