@@ -4,7 +4,7 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.detection import nms
+from adapters.detection import compiled, nms
 from adapters.detection.boxes import iou
 
 
@@ -53,7 +53,7 @@ def test_per_class_suppression_treats_each_class_alone(boxes_scores_labels, thre
 
 
 def test_the_compiled_operator_is_found_and_used():
-    assert nms._compiled() is not None
+    assert compiled.operator("nms") is not None
 
 
 def test_without_torchvision_the_own_suppression_takes_over(monkeypatch):
@@ -62,13 +62,13 @@ def test_without_torchvision_the_own_suppression_takes_over(monkeypatch):
         torch.tensor([0.1, 0.2, 0.3]),
     )
     with_it = nms.suppress(boxes, scores, 0.5)
-    nms._compiled.cache_clear()
-    monkeypatch.setattr(nms, "find_spec", lambda name: None)
+    compiled.operator.cache_clear()
+    monkeypatch.setattr(compiled, "find_spec", lambda name: None)
     try:
-        assert nms._compiled() is None
+        assert compiled.operator("nms") is None
         assert nms.suppress(boxes, scores, 0.5).tolist() == with_it.tolist() == [2, 1]
     finally:
-        nms._compiled.cache_clear()
+        compiled.operator.cache_clear()
 
 
 def test_iou_by_hand():

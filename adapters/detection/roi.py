@@ -1,0 +1,111 @@
+"""Regions of interest of any size → grids of one size: RoI pooling and its successor, RoIAlign.
+
+Both take features [N, C, H, W], regions [R, 4] (corners in px of the image) and, for each region, the
+image that it is in, [R]; `scale` is features a pixel. Both give [R, C, size, size]. They are computed by
+torchvision's operators where these are installed, else here, with equal results.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from adapters.detection.compiled import operator
+
+SAMPLES = 2  # a side of each bin, He et al. 2017 ("Mask R-CNN") §3: four points, exact number not critical
+
+
+def pool(features: Tensor, regions: Tensor, images: Tensor, size: int, scale: float) -> Tensor:
+    """RoI pooling (Girshick 2015, "Fast R-CNN", §2.1): the window is cut into size × size bins, each gives
+    the maximum of every channel by itself; 0 where a bin is outside the map."""
+    compiled = operator("roi_pool")
+    if compiled is None:
+        return pool_here(features, regions, images, size, scale)
+    pooled: Tensor = compiled(features, _rows(regions, images), scale, size, size)[0]
+    return pooled
+
+
+def align(features: Tensor, regions: Tensor, images: Tensor, size: int, scale: float) -> Tensor:
+    """RoIAlign (He et al. 2017 §3): no rounding; a bin is the mean of SAMPLES² bilinear samples.
+
+    Without the half-pixel shift of later versions (torchvision's `aligned=False`).
+    """
+    compiled = operator("roi_align")
+    if compiled is None:
+        return align_here(features, regions, images, size, scale)
+    aligned: Tensor = compiled(features, _rows(regions, images), scale, size, size, SAMPLES, False)
+    return aligned
+
+
+def pool_here(features: Tensor, regions: Tensor, images: Tensor, size: int, scale: float) -> Tensor:
+    """`pool` in tensor operations.
+
+    A window's corners are rounded, halves away from zero, both ends belong to it, and it is at least 1×1;
+    bin i of a window of length n is [⌊i·n / size⌋, ⌈(i + 1)·n / size⌉) from its start, cut to the map.
+    """
+    height, width = features.shape[2:]
+    scaled = regions * scale
+    corners = (scaled.abs() + 0.5).floor() * scaled.sign()
+    start, stop = corners[:, :2], corners[:, 2:]
+    length = (stop - start + 1).clamp(min=1)
+    steps = torch.arange(size + 1, device=regions.device)
+    edges = steps[:, None] * (length / size)[:, None]  # [R, size + 1, 2], in float32 as the operators
+    first = (edges[:, :-1].floor() + start[:, None]).long()
+    last = (edges[:, 1:].ceil() + start[:, None]).long()
+    limit = torch.tensor([width, height], device=regions.device)
+    first, last = first.clamp(min=0).minimum(limit), last.clamp(min=0).minimum(limit)
+    rows = _range_maximum(features.movedim(2, 0), first[..., 1], last[..., 1], images)  # [R, size, C, W]
+    own = torch.arange(len(regions), device=regions.device)
+    found = _range_maximum(rows.movedim(3, 0), first[..., 0], last[..., 0], own)  # [R, bins x, bins y, C]
+    return found.movedim((3, 2), (1, 2))
+
+
+def _range_maximum(values: Tensor, first: Tensor, last: Tensor, owners: Tensor) -> Tensor:
+    """Maxima over ranges of the first axis: values [L, N, …], first and last [R, B], owners [R] in 0…N−1
+    → [R, B, …]; 0 for an empty range.
+
+    Maxima of all runs of 1, 2, 4 … places are made once; any range is covered by two of them.
+    """
+    length = len(values)
+    tables = [values]
+    while 2 ** len(tables) <= length:
+        shorter, step = tables[-1], 2 ** (len(tables) - 1)
+        longer = torch.maximum(shorter[:-step], shorter[step:])
+        tables.append(torch.cat([longer, shorter[-step:]]))  # keeps the length; the tail is not used
+    table = torch.stack(tables)
+    count = last - first
+    level = count.clamp(min=1).float().log2().floor().long()
+    owner = owners[:, None].expand_as(first)
+    left = table[level, first.clamp(max=length - 1), owner]
+    right = table[level, (last - 2**level).clamp(0, length - 1), owner]
+    empty = (count <= 0).reshape(*count.shape, *[1] * (left.ndim - 2))
+    return torch.maximum(left, right).masked_fill(empty, 0.0)
+
+
+def align_here(features: Tensor, regions: Tensor, images: Tensor, size: int, scale: float) -> Tensor:
+    """`align` in tensor operations.
+
+    Bilinear interpolation along an axis is a product with a matrix of two weights a row, and the mean of a
+    bin's samples is one with the mean of their rows: a region is two matrix products.
+    """
+    height, width = features.shape[2:]
+    low, high = regions[:, :2] * scale, regions[:, 2:] * scale
+    step = (high - low).clamp(min=1) / size  # a region is at least one feature wide
+    down = _interpolation(low[:, 1], step[:, 1], size, height)  # [R, size, H]
+    right = _interpolation(low[:, 0], step[:, 0], size, width)  # [R, size, W]
+    return torch.einsum("rih,rchw,rjw->rcij", down, features[images], right)
+
+
+def _interpolation(low: Tensor, step: Tensor, size: int, length: int) -> Tensor:
+    """[R], [R] → [R, size, length], what each place of the axis adds to each bin."""
+    offsets = (torch.arange(size * SAMPLES, device=low.device) + 0.5) / SAMPLES
+    points = low[:, None] + offsets * step[:, None]  # [R, size · SAMPLES]
+    inside = (points >= -1) & (points <= length)  # samples further out count as 0
+    points = points.clamp(0, length - 1)
+    places = torch.arange(length, device=low.device)
+    weights = (1 - (points[..., None] - places).abs()).clamp(min=0) * inside[..., None]
+    return weights.unflatten(1, (size, SAMPLES)).mean(dim=2)
+
+
+def _rows(regions: Tensor, images: Tensor) -> Tensor:
+    return torch.cat([images[:, None].to(regions), regions], dim=1)

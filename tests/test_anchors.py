@@ -1,0 +1,85 @@
+import pytest
+import torch
+
+from adapters.detection import anchors, coder, matching
+
+
+def random_boxes(n, seed, least=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.rand(n, 2, generator=generator) * 200
+    return torch.cat([corners, corners + least + torch.rand(n, 2, generator=generator) * 100], dim=1)
+
+
+@pytest.mark.parametrize("weights", [coder.PLAIN, coder.SCALED])
+def test_offsets_equal_torchvisions(weights):
+    from torchvision.models.detection._utils import BoxCoder
+
+    boxes, references = random_boxes(50, 0), random_boxes(50, 1)
+    theirs = BoxCoder(weights)
+    expected = theirs.encode_single(boxes, references)
+    torch.testing.assert_close(coder.encode(boxes, references, weights), expected, atol=1e-5, rtol=1e-5)
+    offsets = torch.randn(50, 4) * 5  # some beyond the largest ratio
+    expected = theirs.decode_single(offsets, references)
+    torch.testing.assert_close(coder.decode(offsets, references, weights), expected, atol=1e-3, rtol=1e-5)
+
+
+def test_decoding_undoes_encoding():
+    boxes, references = random_boxes(50, 0), random_boxes(50, 1)
+    offsets = coder.encode(boxes, references, coder.SCALED)
+    found = coder.decode(offsets, references, coder.SCALED)
+    torch.testing.assert_close(found, boxes, atol=1e-3, rtol=1e-5)
+
+
+def test_anchors_equal_torchvisions():
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.image_list import ImageList
+
+    theirs = AnchorGenerator(((32, 64), (128, 256)), ((0.5, 1.0, 2.0),) * 2)
+    maps = [torch.zeros(1, 1, 9, 13), torch.zeros(1, 1, 5, 7)]
+    (expected,) = theirs(ImageList(torch.zeros(1, 3, 144, 208), [(144, 208)]), maps)
+    found = torch.cat(
+        [
+            anchors.spread(anchors.shapes(sizes, (0.5, 1.0, 2.0)), *shape, strides)
+            for sizes, shape, strides in [
+                ((32, 64), (9, 13), (16, 16)),
+                ((128, 256), (5, 7), (28, 29)),
+            ]
+        ]
+    )
+    torch.testing.assert_close(found, expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("best_too", [False, True])
+def test_matches_equal_torchvisions(best_too):
+    from torchvision.models.detection._utils import Matcher
+    from torchvision.ops import box_iou
+
+    references, objects = random_boxes(300, 2), random_boxes(8, 3)
+    expected = Matcher(0.6, 0.3, best_too)(box_iou(objects, references))
+    found = matching.match(references, objects, 0.6, 0.3, best_too=best_too)
+    assert torch.equal(found, expected)
+    assert {-1, -2} <= set(found.tolist()) and (found >= 0).any()
+
+
+def test_an_object_that_touches_nothing_takes_nothing():
+    far = torch.tensor([[900.0, 900.0, 950.0, 950.0]])
+    assert (matching.match(random_boxes(20, 0), far, 0.5, 0.5, best_too=True) == matching.BACKGROUND).all()
+
+
+def test_without_objects_everything_is_background():
+    found = matching.match(random_boxes(20, 0), torch.zeros(0, 4), 0.5, 0.3, best_too=True)
+    assert found.tolist() == [matching.BACKGROUND] * 20
+
+
+def test_a_sample_has_at_most_its_share_of_positives_and_fills_up_with_background():
+    matched = torch.tensor([0, 1, matching.BETWEEN, *[matching.BACKGROUND] * 20, 2, 0, 1, 2])
+    torch.manual_seed(0)
+    drawn = [matching.sample(matched, 8, 0.5) for _ in range(50)]
+    for places in drawn:
+        assert len(set(places.tolist())) == 8
+        assert (matched[places] >= 0).sum() == 4
+        assert (matched[places] != matching.BETWEEN).all()
+    assert len(set(torch.cat(drawn).tolist())) == len(matched) - 1  # each has its turn
+    few = matching.sample(matched[:10], 8, 0.5)
+    assert (matched[:10][few] >= 0).sum() == 2 and len(few) == 8
+    assert len(matching.sample(matched[:2], 8, 0.5)) == 2

@@ -1,0 +1,90 @@
+import pytest
+import torch
+
+from adapters.detection import roi
+
+H, W, SCALE = 19, 26, 0.0625
+CHANNELS = 3
+
+
+@pytest.fixture
+def features():
+    torch.manual_seed(0)
+    return torch.randn(2, CHANNELS, H, W)
+
+
+def regions():
+    """Windows inside, across and outside the map, empty, reversed, and with corners at halves of a cell."""
+    generator = torch.Generator().manual_seed(1)
+    corners = torch.rand(60, 2, generator=generator) * 420 - 60
+    sides = torch.rand(60, 2, generator=generator) * 300
+    found = torch.cat([corners, corners + sides], dim=1)
+    halves = torch.tensor([[8.0, 24.0, 40.0, 72.0], [-8.0, -24.0, 56.0, 104.0], [24.0, 8.0, 88.0, 8.0]])
+    odd = torch.tensor(
+        [
+            [16.0, 16.0, 16.0, 16.0],  # one point
+            [100.0, 100.0, 40.0, 50.0],  # reversed
+            [-900.0, -900.0, -800.0, -800.0],  # outside, on either side
+            [900.0, 900.0, 990.0, 990.0],
+            [0.0, 0.0, W / SCALE, H / SCALE],  # everything
+            [-500.0, -500.0, 1000.0, 1000.0],
+            [410.0, 300.0, 420.0, 310.0],  # the last cells
+        ]
+    )
+    boxes = torch.cat([found, halves, odd])
+    return boxes, torch.arange(len(boxes)) % 2
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+@pytest.mark.parametrize("own", [roi.pool_here, roi.align_here])
+def test_equals_torchvisions_operator(own, size, features):
+    from torchvision.ops import roi_align, roi_pool
+
+    boxes, images = regions()
+    rows = torch.cat([images[:, None].float(), boxes], dim=1)
+    expected = (
+        roi_pool(features, rows, size, SCALE)
+        if own is roi.pool_here
+        else roi_align(features, rows, size, SCALE, sampling_ratio=2)
+    )
+    torch.testing.assert_close(own(features, boxes, images, size, SCALE), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_pooling_by_hand(features):
+    """A window of 3×2 cells into 2×2 bins: rows {0, 1} and {1, 2} overlap, columns do not."""
+    box = torch.tensor([[4 / SCALE, 5 / SCALE, 5 / SCALE, 7 / SCALE]])
+    (found,) = roi.pool_here(features, box, torch.tensor([1]), 2, SCALE)
+    for i, rows in enumerate([(5, 6), (6, 7)]):
+        for j, column in enumerate([4, 5]):
+            torch.testing.assert_close(found[:, i, j], features[1, :, rows, column].amax(dim=1))
+
+
+def test_halves_are_rounded_away_from_zero():
+    features = torch.arange(10.0).reshape(1, 1, 1, 10)
+    box = torch.tensor([[2.5, 0.0, 2.5, 0.0]])  # Python's round would take cell 2
+    assert roi.pool_here(features, box, torch.tensor([0]), 1, 1.0).item() == 3.0
+    assert roi.pool(features, box, torch.tensor([0]), 1, 1.0).item() == 3.0
+
+
+@pytest.mark.parametrize("function", [roi.pool, roi.pool_here, roi.align, roi.align_here])
+def test_no_regions_give_no_grids(function, features):
+    none = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
+    assert function(features, *none, 7, SCALE).shape == (0, CHANNELS, 7, 7)
+
+
+@pytest.mark.parametrize("function", [roi.pool, roi.pool_here, roi.align, roi.align_here])
+def test_gradients_are_those_of_finite_differences(function):
+    torch.manual_seed(0)
+    features = torch.randn(2, 2, 6, 7, dtype=torch.float64, requires_grad=True)
+    boxes = torch.tensor([[0.0, 1, 5, 4], [2, 0, 6, 5], [-3, -2, 3, 9]], dtype=torch.float64)
+    images = torch.tensor([0, 1, 1])
+    assert torch.autograd.gradcheck(lambda x: function(x, boxes, images, 3, 1.0), features)
+
+
+def test_the_fallback_is_used_where_torchvision_is_not(monkeypatch, features):
+    boxes, images = regions()
+    expected = [roi.pool(features, boxes, images, 4, SCALE), roi.align(features, boxes, images, 4, SCALE)]
+    monkeypatch.setattr(roi, "operator", lambda name: None)
+    found = [roi.pool(features, boxes, images, 4, SCALE), roi.align(features, boxes, images, 4, SCALE)]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
