@@ -43,7 +43,7 @@ class TorchAdapter(TrainableAdapter):
         """What was learnt besides weights and classes (a vocabulary), for the checkpoint."""
         return {}
 
-    def restore(self, checkpoint: Checkpoint) -> None:  # noqa: B027: most models learn nothing else
+    def restore(self, checkpoint: Checkpoint) -> None:
         """Take back what `assets` gave."""
 
     def adopt(self, tensors: Mapping[str, torch.Tensor]) -> Checkpoint:  # noqa: ARG002
