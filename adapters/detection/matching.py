@@ -1,4 +1,4 @@
-"""Which object a reference box (anchor, default box, proposal) is to find, and which of them are learnt from."""
+"""Which object a reference box (anchor, default box, proposal) is to find; which of them are learnt from."""
 
 from __future__ import annotations
 
