@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+PICKLED = (".pth", ".pt")  # what torch.save writes, the form of published weights
+WEIGHTS = (".safetensors", *PICKLED)
 ASSET = "asset:"  # prefix of the tensors that hold bytes (a vocabulary model), not weights
 
 
@@ -25,7 +27,7 @@ class Checkpoint:
 
     tensors: Mapping[str, torch.Tensor]
     adapter: str
-    """The adapter's registered name; another adapter refuses the file."""
+    """The adapter's registered name; another adapter refuses the file. Empty for weights from elsewhere."""
     options: Mapping[str, Any]
     """The adapter options that shape the weights (widths, depths, vocabulary size)."""
     classes: tuple[str, ...] = ()
@@ -83,12 +85,14 @@ def load(path: Path) -> Checkpoint:
     """Read weights as float32, and their assets.
 
     Raises:
-        UsageError: missing, truncated, or not safetensors.
+        UsageError: missing, truncated, or not weights alone.
     """
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if path.suffix in PICKLED:
+        return Checkpoint(_state_dict(path), adapter="", options={})
     metadata = read_metadata(path)
     try:
         stored = load_file(path)
@@ -112,14 +116,36 @@ def load(path: Path) -> Checkpoint:
     )
 
 
+def _state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors by name from a file of torch.save; code that such a file may hold is not run."""
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what a malformed pickle raises is open-ended
+        raise UsageError(
+            f"checkpoint {path}: truncated, or not a file of weights alone (other objects are not loaded, "
+            f"since they may run code)"
+        ) from error
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in content.items()
+    ):
+        raise UsageError(f"checkpoint {path}: expected a state dict, that is tensors by name")
+    return dict(content)
+
+
 def read_metadata(path: Path) -> dict[str, str]:
     """The file's header: adapter, options, classes, recipe; empty for weights from elsewhere.
+
+    Pickled weights have none, and are not opened.
 
     Raises:
         UsageError: missing, truncated, or not safetensors.
     """
     from safetensors import SafetensorError, safe_open
 
+    if path.suffix in PICKLED:
+        return {}
     try:
         with safe_open(path, framework="numpy") as stream:
             return stream.metadata() or {}

@@ -23,7 +23,7 @@ from platformdirs import user_cache_path
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.adapter import ADAPTERS
-from harness.checkpoint import parsed, read_metadata
+from harness.checkpoint import WEIGHTS, parsed, read_metadata
 from harness.errors import UsageError
 from harness.registry import unknown
 from harness.task import TaskName
@@ -109,19 +109,17 @@ def read_recipe(path: Path) -> Recipe:
     return validate(Recipe, source.document["recipe"], [source], ("recipe",))
 
 
-def resolve(
-    reference: str, adapter: str, relative_to: Path | None, seed: int | None = None
-) -> CheckpointRef:
+def resolve(reference: str, adapter: str, relative_to: Path | None, seed: int | None = None) -> CheckpointRef:
     """Find what a suite's `checkpoint:` names.
 
-    A path to weights (`*.safetensors`) or to a recipe (`*.yaml`), relative to the suite; or the name of a
-    recipe that ships in the `checkpoints` folder of the package that offers the adapter. A seed takes the
-    place of the recipe's own.
+    A path to weights (`*.safetensors`, or `*.pth` as published elsewhere) or to a recipe (`*.yaml`), relative
+    to the suite; or the name of a recipe that ships in the `checkpoints` folder of the package that offers
+    the adapter. A seed takes the place of the recipe's own.
 
     Raises:
         UsageError: nothing of that name, with the nearest one; or a seed for weights without a recipe.
     """
-    if reference.endswith(".safetensors"):
+    if reference.endswith(WEIGHTS):
         if seed is not None:
             raise UsageError(f"checkpoint {reference}: weights have their seed already; name a recipe")
         weights = (relative_to or Path()) / reference

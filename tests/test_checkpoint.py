@@ -91,6 +91,61 @@ class TestFile:
         assert np.array_equal(found.tensors["w"], [1, 1])
 
 
+class Spy:
+    """A pickled object that would write a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.write_text, (self.path, "run")
+
+
+class TestPublishedWeights:
+    @pytest.mark.parametrize("form", [True, False], ids=["zip", "legacy"])
+    def test_a_state_dict_of_torch_save_loads(self, tmp_path: Path, form: bool) -> None:
+        source = model().half()
+        path = tmp_path / "published.pth"
+        torch.save(source.state_dict(), path, _use_new_zipfile_serialization=form)
+        found = load(path)
+        assert (found.adapter, found.options, found.classes) == ("", {}, ())
+        target = model()
+        load_into(target, found, ADAPTER)
+        assert torch.equal(target[0].weight, source[0].weight.float())
+        assert resolve("published.pth", ADAPTER, tmp_path).weights == path
+
+    @pytest.mark.parametrize("form", [True, False], ids=["zip", "legacy"])
+    def test_code_in_the_file_is_not_run(self, tmp_path: Path, form: bool) -> None:
+        path, trace = tmp_path / "a.pth", tmp_path / "trace"
+        torch.save({"w": Spy(trace)}, path, _use_new_zipfile_serialization=form)
+        with pytest.raises(UsageError, match=r"a\.pth: truncated, or not a file of weights alone"):
+            load(path)
+        assert not trace.exists()
+        torch.load(path, weights_only=False)
+        assert trace.exists()  # the file would have run it
+
+    @pytest.mark.parametrize("form", [True, False], ids=["zip", "legacy"])
+    def test_a_damaged_file_is_one_message(self, tmp_path: Path, form: bool) -> None:
+        path = tmp_path / "a.pth"
+        torch.save(model().state_dict(), path, _use_new_zipfile_serialization=form)
+        whole = path.read_bytes()
+        generator = np.random.default_rng(0)
+        for stop in [0, 1, len(whole) - 1, *generator.integers(0, len(whole), 20)]:
+            for content in (whole[:stop], generator.bytes(stop)):
+                path.write_bytes(content)
+                with pytest.raises(
+                    UsageError, match=r"a\.pth: truncated, or not a file of weights alone"
+                ) as e:
+                    load(path)
+                assert "\n" not in str(e.value)
+
+    @pytest.mark.parametrize("content", [torch.zeros(2), {"epoch": 3}, {0: torch.zeros(1)}, [torch.zeros(1)]])
+    def test_anything_but_a_state_dict_is_told(self, tmp_path: Path, content: Any) -> None:
+        torch.save(content, tmp_path / "a.pt")
+        with pytest.raises(UsageError, match=r"a\.pt: expected a state dict, that is tensors by name"):
+            load(tmp_path / "a.pt")
+
+
 class TestFit:
     def test_fitting_weights_are_copied(self) -> None:
         source, target = model(), torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
