@@ -61,7 +61,7 @@ class ParallelTextOptions(DatasetOptions):
     @classmethod
     def _known(cls, name: str) -> str:
         try:
-            b"".decode(name)  # refuses codecs that are not of text, such as hex
+            "a".encode(name)  # refuses codecs that are not of text, such as hex
             return codecs.lookup(name).name
         except LookupError:
             raise ValueError("expected an encoding that Python knows, such as utf-8 or cp1252") from None
@@ -87,7 +87,7 @@ class ParallelTextOptions(DatasetOptions):
             for key in keys:
                 if not there and getattr(self, key) != type(self).model_fields[key].default:
                     raise ValueError(f"'{key}' has a meaning beside {owner} only")
-        for name in self.files:
+        for name in (file.replace(_PLACE, split) for file in self.files for split in self.split_names):
             try:
                 check_inside("parallel-text", name, "directory")
             except UsageError as error:
