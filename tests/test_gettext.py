@@ -201,6 +201,47 @@ def test_a_machine_without_catalogues_is_told_in_one_line(tmp_path):
         opened(tmp_path, language="fr")
 
 
+def test_an_unknown_language_is_told_the_nearest_that_is_there(tmp_path):
+    for language in ("pt_BR", "fr", "sr@latin"):
+        install(tmp_path, "some", catalogue({"door": "x"}), language)
+    (tmp_path / "pt" / "LC_MESSAGES").mkdir(parents=True)  # a folder without a catalogue does not count
+    for language, nearest in (("pt", "pt_BR"), ("frr", "fr"), ("sr", "sr@latin"), ("pt_PT", "pt_BR")):
+        with pytest.raises(UnavailableError) as raised:
+            opened(tmp_path, language=language)
+        assert str(raised.value) == (
+            f"no gettext catalogues for '{language}' under {tmp_path} (there are 3 other languages, "
+            f"the nearest '{nearest}'): install translated packages or name a directory"
+        )
+
+
+@pytest.mark.parametrize("language", ["de", "sr@Latn", "pt_BR", "zh_Hans", "sr_RS@latin", "ast"])
+def test_a_language_may_have_a_territory_a_script_and_a_variant(language, tmp_path):
+    install(tmp_path, "some", catalogue({"door": "Tür"}), language)
+    assert everything(tmp_path, language=language) == {"door": ("Tür",)}
+
+
+def test_buckets_of_lengths_divide_the_pairs_and_keep_their_ids_and_splits(tmp_path):
+    words = "one two three four five six seven eight".split()
+    entries = {f"{w} {' '.join(words[:n])}": f"{' '.join(words[:n])} {w}" for w in words for n in range(8)}
+    install(tmp_path, "some", catalogue(entries))
+    whole = {sample.id: sample.input for sample in opened(tmp_path)}
+    buckets = [(1, 2), (3, 5), (6, 15)]
+    found = [opened(tmp_path, min_words=low, max_words=high) for low, high in buckets]
+    for (low, high), bucket in zip(buckets, found, strict=True):
+        assert {low <= len(sample.input.split()) <= high for sample in bucket} == {True}
+    assert {sample.id: sample.input for bucket in found for sample in bucket} == whole
+    assert sum(map(len, found)) == len(whole)
+    with pytest.raises(ValueError, match=r"max_words \(2\) must be at least min_words \(3\)"):
+        GettextOptions(min_words=3, max_words=2)
+
+
+def test_ten_thousand_words_are_left_out(tmp_path):
+    long = " ".join(["word"] * 10_000)
+    install(tmp_path, "some", catalogue({long: f"x {long}", "door": "Tür"}))
+    assert everything(tmp_path) == {"door": ("Tür",)}
+    assert everything(tmp_path, max_words=10_001) == {"door": ("Tür",), long: (f"x {long}",)}
+
+
 @pytest.mark.parametrize("language", ["../etc", "de/..", "DE", ""])
 def test_a_language_is_a_folder_name_and_no_path(language):
     with pytest.raises(ValueError, match="language"):
