@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -21,18 +21,15 @@ import yaml
 from harness import environment
 from harness.adapter import ADAPTERS, Runtime, TrainableAdapter
 from harness.collect import collect
-from harness.datasets.dataset import DATASETS
 from harness.errors import InfrastructureError, UsageError, describe
 from harness.executors.executor import Executor
-from harness.identity import code_version, content_id
 from harness.measurements import measure
-from harness.metrics.metric import METRICS
 from harness.plan import Plan, Trial, plan
 from harness.progress import RunProgress
 from harness.recipe import CheckpointRef
 from harness.results import Results, to_json
+from harness.scoring import score_pairs, score_trial
 from harness.stages.predict import Shard, ShardError, ShardResult, shards
-from harness.stages.score import score
 from harness.stages.timing import PROFILES
 from harness.store import RunDirectory, read_json, write_json, write_text
 from harness.suite import LoadedSuite
@@ -82,7 +79,8 @@ def run(
             _predict(directory, planned, settings.shard_size, executor, progress)
             machine = None if settings.on_cluster else environment.describe()
             for trial in planned.trials:
-                _score(directory, trial)
+                score_trial(directory.trial(trial.id), trial, progress.note)
+            score_pairs(directory, planned.trials)
             for trial in planned.trials:
                 measure(directory, trial, loaded.suite.speed, executor, progress.note, machine)
         return _finish(directory)
@@ -249,33 +247,6 @@ def _failure(error: ShardError) -> dict[str, Any]:
         "error": error.error,
         "attempts": error.attempts,
     }
-
-
-def _score(directory: RunDirectory, trial: Trial) -> None:
-    """Write metrics.json, or what it lacks: metrics that are new, or made of other code or predictions.
-
-    Two benchmarks may want different metrics of the same predictions, and figures of one name.
-    """
-    place = directory.trial(trial.id)
-    if place.todo(trial.spec.size):
-        return
-    known = read_json(place.path / "metrics.json") or {}
-    predictions = place.fingerprint()
-    keys = {name: _score_key(name, trial.dataset.name, predictions) for name in trial.metrics}
-    stale = [name for name in trial.metrics if known.get(name, {}).get("key") != keys[name]]
-    if not stale:
-        return
-    scores = score(trial.dataset.open(), trial.spec.size, place.read(trial.spec.task), stale)
-    scored = {name: {"key": keys[name], **asdict(found)} for name, found in scores.items()}
-    write_json(place.path / "metrics.json", known | scored)
-
-
-def _score_key(metric: str, dataset: str, predictions: str) -> str:
-    """Of all that a metric's figures follow from beside what the trial's id stands for."""
-    modules = [METRICS.entries()[metric].target, DATASETS.entries()[dataset].target]
-    code = [code_version(target.partition(":")[0]) for target in modules]
-    libraries = {name: version(name) for name in ("numpy", "scipy", "sacrebleu")}
-    return content_id({"code": code, "libraries": libraries, "predictions": predictions})
 
 
 def _finish(directory: RunDirectory) -> Results:

@@ -10,10 +10,15 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.datasets.dataset import digest
 from harness.errors import InfrastructureError, UsageError
@@ -28,6 +33,11 @@ Range = tuple[int, int]
 
 
 def write_text(path: Path, text: str) -> None:
+    """As `write_bytes`, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file as a whole or not at all.
 
     Raises:
@@ -36,7 +46,7 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
@@ -106,16 +116,36 @@ class TrialDirectory:
         Raises:
             InfrastructureError: a shard is damaged, by a copy that broke off, say.
         """
+        for start, stop in self.done():
+            yield from self._rows(task, start, stop, range(start, stop))
+
+    def read_at(self, task: TaskName, indices: Collection[int]) -> dict[int, Prediction]:
+        """Predictions by the samples' places in the data set; those that are on disk.
+
+        Raises:
+            InfrastructureError: as `read`.
+        """
+        found: dict[int, Prediction] = {}
+        for start, stop in self.done():
+            inside = sorted(index for index in indices if start <= index < stop)
+            if inside:
+                rows = self._rows(task, start, stop, inside)
+                found |= zip(inside, (prediction for _, prediction in rows), strict=True)
+        return found
+
+    def _rows(
+        self, task: TaskName, start: int, stop: int, indices: Sequence[int]
+    ) -> list[tuple[str, Prediction]]:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        for start, stop in self.done():
-            path = self.predictions / f"{start:08d}-{stop:08d}.parquet"
-            try:
-                rows = from_table(task, pq.read_table(path))
-            except (pa.ArrowException, OSError) as error:
-                raise InfrastructureError(f"{path}: damaged ({error}); remove it and run again") from error
-            yield from rows
+        path = self.predictions / f"{start:08d}-{stop:08d}.parquet"
+        try:
+            # Not pq.read_table, which imports pandas: 1.4 s.
+            with pq.ParquetFile(path) as file:
+                return from_table(task, file.read().take([index - start for index in indices]))
+        except (pa.ArrowException, OSError) as error:
+            raise InfrastructureError(f"{path}: damaged ({error}); remove it and run again") from error
 
     def drop_damaged(self) -> list[str]:
         """Remove shards whose footer is unreadable or counts other rows; their names.
@@ -137,6 +167,43 @@ class TrialDirectory:
                 path.unlink()
                 dropped.append(path.name)
         return dropped
+
+    def statistics(self, metric: str) -> Path:
+        """The file of a metric's statistics of samples."""
+        return self.path / "statistics" / f"{metric}.npz"
+
+    def write_statistics(self, metric: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Keep what a metric's figures follow from."""
+        path = self.statistics(metric)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with temporary.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+        temporary.replace(path)
+
+    def read_statistics(self, metric: str) -> dict[str, NDArray[Any]]:
+        """The arrays; empty where there is no such file.
+
+        Raises:
+            InfrastructureError: the file is damaged.
+        """
+        path = self.statistics(metric)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except FileNotFoundError:
+            return {}
+        except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
+            raise InfrastructureError(f"{path}: damaged ({error}); remove it and run again") from error
+
+    def write_analysis(self, document: Any, pictures: Mapping[str, bytes]) -> None:
+        """Replace analysis.json and the pictures that it names, by their paths below the trial."""
+        for name, content in pictures.items():
+            write_bytes(self.path / name, content)
+        write_json(self.path / "analysis.json", document)
+        for path in self.path.glob("samples/*"):
+            if path.relative_to(self.path).as_posix() not in pictures:
+                path.unlink()
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the names and the content of all shards."""

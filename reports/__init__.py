@@ -1,4 +1,4 @@
-"""Reports: pure projections of a run's results.json."""
+"""Reports: pure projections of a run directory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from harness.results import read_results
 from harness.store import write_text
 from reports.benchmark_json import to_bencher, to_github_action_benchmark
 from reports.comparison import comparison_to_markdown
-from reports.html import to_html
 from reports.junit import to_junit
 from reports.markdown import to_markdown
 from reports.table import to_csv
@@ -26,9 +25,13 @@ def write_reports(run_dir: Path, out: Path | None = None) -> Path:
         The path of index.html.
 
     Raises:
-        UsageError: `run_dir` holds no valid results.json.
+        UsageError: `run_dir` holds no valid results.json, or a damaged analysis or measurement.
     """
+    from reports.details import read_details
+    from reports.html import to_html  # its charts take a second to import, which a comparison has not
+
     results = read_results(run_dir)
+    details, pictures = read_details(run_dir, results)
     folder = out or run_dir / "report"
     page = folder / "index.html"
     write_text(folder / "results.csv", to_csv(results))
@@ -36,7 +39,7 @@ def write_reports(run_dir: Path, out: Path | None = None) -> Path:
     write_text(folder / "junit.xml", to_junit(results))
     write_text(folder / "bencher.json", to_bencher(results))
     write_text(folder / "benchmark.json", to_github_action_benchmark(results))
-    write_text(page, to_html(results))
+    write_text(page, to_html(results, details, pictures))
     return page
 
 

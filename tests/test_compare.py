@@ -6,12 +6,14 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from sacrebleu import corpus_bleu
 from sample_results import ENVIRONMENT, HOSTILE, trial
@@ -20,13 +22,14 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.compare.accuracy import Pair, Side, decide, flips, paired_bootstrap
+from harness.compare.accuracy import Pair, Side, decide, flips, paired_bootstrap, two_sided
 from harness.compare.comparison import compare
+from harness.compare.holm import ALPHA, corrected, holm, least_resamples
 from harness.compare.records import Change, Comparison, TrialComparison, Verdict
 from harness.compare.speed import slowdown, speed_changes, welch
 from harness.compare.speed_verdict import DRIFT
 from harness.compare.speed_verdict import decide as decide_speed
-from harness.datasets.phrases import Phrases
+from harness.errors import InfrastructureError
 from harness.metrics.average_precision import Voc10
 from harness.metrics.bleu import Bleu
 from harness.metrics.iou import Iou
@@ -130,15 +133,15 @@ def test_the_difference_equals_a_plain_loop_over_resampled_sentences() -> None:
         ]
         for texts in (base, head)
     ]
-    found = paired_bootstrap(metric, *sides)["bleu"]
+    found = paired_bootstrap(metric, *sides)["bleu"].difference
 
     def score(texts: list[str], drawn: Any) -> float:
         return corpus_bleu([texts[i] for i in drawn], [[references[i] for i in drawn]]).score
 
     draws = np.random.default_rng(SEED).integers(0, 6, size=(RESAMPLES, 6))
     loop = [score(head, drawn) - score(base, drawn) for drawn in draws]
-    assert found[2].value == pytest.approx(score(head, range(6)) - score(base, range(6)))
-    assert (found[2].low, found[2].high) == pytest.approx(tuple(np.percentile(loop, [2.5, 97.5])))
+    assert found.value == pytest.approx(score(head, range(6)) - score(base, range(6)))
+    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(loop, [2.5, 97.5])))
 
 
 def test_either_run_keeps_its_own_interval_and_the_difference_is_not_reflected() -> None:
@@ -153,11 +156,11 @@ def test_either_run_keeps_its_own_interval_and_the_difference_is_not_reflected()
             boxes = target.boxes + generator.normal(0, spread, (1, 1))
             found = Detections(boxes, generator.random(1), np.zeros(1, dtype=np.int64))
             side.append(metric.statistics(target, found))
-    base, head, difference = paired_bootstrap(metric, *sides)["map"]
-    assert [base, head] == [metric.summarise(side).metrics["map"] for side in sides]
+    found = paired_bootstrap(metric, *sides)["map"]
+    assert [found.base, found.head] == [metric.summarise(side).metrics["map"] for side in sides]
     before, after = (metric.resample(side)["map"] for side in sides)
     expected = np.percentile(after - before, [2.5, 97.5])
-    assert (difference.low, difference.high) == pytest.approx(tuple(expected))
+    assert (found.difference.low, found.difference.high) == pytest.approx(tuple(expected))
 
 
 def masks(generator: np.random.Generator, hit: np.ndarray) -> list[np.ndarray]:
@@ -171,11 +174,11 @@ def masks(generator: np.random.Generator, hit: np.ndarray) -> list[np.ndarray]:
 def test_the_same_hard_samples_make_a_difference_surer_than_two_intervals() -> None:
     generator = np.random.default_rng(1)
     difficulty = generator.uniform(0.3, 0.9, 80)  # of the samples, for both models
-    base, head, difference = paired_bootstrap(
+    found = paired_bootstrap(
         Iou(("a", "b")), masks(generator, difficulty), masks(generator, difficulty + 0.05)
     )["pixel_accuracy"]
-    assert base.high > head.low  # the intervals overlap …
-    assert decide(difference)[0] == "improvement"  # … and the difference is plain
+    assert found.base.high > found.head.low  # the intervals overlap …
+    assert decide(found.difference)[0] == "improvement"  # … and the difference is plain
 
 
 def test_models_of_equal_quality_are_rarely_called_worse() -> None:
@@ -185,7 +188,7 @@ def test_models_of_equal_quality_are_rarely_called_worse() -> None:
     for _ in range(200):
         difficulty = generator.uniform(0.4, 0.9, 40)
         base, head = (masks(generator, difficulty) for _ in range(2))
-        called.append(decide(paired_bootstrap(metric, base, head)["pixel_accuracy"][2])[0])
+        called.append(decide(paired_bootstrap(metric, base, head)["pixel_accuracy"].difference)[0])
     assert 1 <= called.count("regression") <= 10
     assert 1 <= called.count("improvement") <= 10
 
@@ -231,13 +234,111 @@ def test_flips_are_the_samples_whose_stored_prediction_differs(
     assert flips(Pair(*sides)).ids == ("b",)
 
 
+# Stored statistics
+
+
+def test_stored_statistics_of_detections_are_the_computed_ones(tmp_path: Path) -> None:
+    generator = np.random.default_rng(5)
+    metric = Voc10(["a", "b"])
+    images = []
+    for objects in (0, 1, 3):
+        target = Annotations.of_boxes(
+            generator.uniform(0, 50, (objects, 2))[:, [0, 1, 0, 1]] + [0, 0, 9, 9],
+            generator.integers(0, 2, objects),
+        )
+        noisy = Detections(
+            target.boxes.astype(np.float32), generator.random(objects).astype(np.float32), target.labels
+        )
+        images.append(metric.statistics(target, noisy))
+    place = TrialDirectory(tmp_path)
+    place.write_statistics("voc10", metric.pack(images))
+    restored = metric.unpack(place.read_statistics("voc10"))
+    assert metric.summarise(restored) == metric.summarise(images)
+    for before, after in zip(images, restored, strict=True):
+        for part, array in vars(before).items():
+            assert np.array_equal(array, getattr(after, part)) and array.dtype == getattr(after, part).dtype
+
+
+def test_damaged_statistics_are_one_message(tmp_path: Path) -> None:
+    place = TrialDirectory(tmp_path)
+    place.write_statistics("bleu", {"rows": np.arange(1000)})
+    file = place.statistics("bleu")
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(InfrastructureError, match=r"bleu\.npz: damaged"):
+        place.read_statistics("bleu")
+
+
+# Many comparisons
+
+
+@given(st.lists(st.floats(0.0001, 1), max_size=6))
+def test_holm_is_the_closure_of_bonferronis_test(p_values: list[float]) -> None:
+    """Marcus, Peritz & Gabriel 1976: a hypothesis falls when Bonferroni rejects every set that holds it."""
+    sets = [s for n in range(1, len(p_values) + 1) for s in combinations(range(len(p_values)), n)]
+    closure = [
+        max(min(1.0, len(chosen) * min(p_values[j] for j in chosen)) for chosen in sets if i in chosen)
+        for i in range(len(p_values))
+    ]
+    assert holm(p_values) == pytest.approx(closure)
+
+
+def test_the_p_value_is_twice_the_smaller_share() -> None:
+    assert two_sided(np.array([-1.0] * 97 + [1.0] * 3)) == pytest.approx(0.06)
+    assert two_sided(np.full(1000, -1.0)) == 0.002
+    assert two_sided(np.zeros(10)) == 1.0
+    assert two_sided(np.array([np.nan, np.nan])) == 1.0
+
+
+def several(p_values: list[float]) -> list[TrialComparison]:
+    figure = Figure(-1.0, -2.0, -0.5, 300, "points", "s")
+    return [
+        TrialComparison(
+            "b",
+            str(i),
+            "translation",
+            "compared",
+            changes=(
+                Change("accuracy", "bleu", figure, figure, figure, "regression", "below 0", True, p),
+                Change("accuracy", "chrf", figure, figure, figure, "regression", "below 0", False, p),
+            ),
+        )
+        for i, p in enumerate(p_values)
+    ]
+
+
+def test_one_doubtful_change_among_many_is_not_called_a_regression() -> None:
+    found = [[change.verdict for change in each.changes] for each in corrected(several([0.002, 0.04, 0.9]))]
+    assert found == [["regression"] * 2, ["inconclusive", "regression"], ["inconclusive", "regression"]]
+    (alone,) = corrected(several([0.04]))
+    assert alone.changes[0].verdict == "regression"
+
+
+@pytest.mark.parametrize("comparisons", [1, 12, 25, 26, 200])
+def test_the_strongest_of_many_changes_can_be_proven(comparisons: int) -> None:
+    least = 2 / least_resamples(comparisons)
+    assert holm([least] + [1.0] * (comparisons - 1))[0] <= ALPHA
+
+
+def test_of_a_suite_of_equal_models_few_are_called_changed() -> None:
+    """Of 60 suites of 12 equally good models 5% should have a change: 3, give or take 1.7; without Holm 27."""
+    metric, generator = Iou(("a", "b")), np.random.default_rng(6)
+    raw_count = corrected_count = 0
+    for _ in range(60):
+        p_values = []
+        for _ in range(12):
+            sides = [masks(generator, np.full(30, 0.7)) for _ in range(2)]
+            differences = np.subtract(*(metric.resample(side)["pixel_accuracy"] for side in sides))
+            p_values.append(two_sided(differences))
+        raw_count += min(p_values) <= ALPHA
+        corrected_count += min(holm(p_values)) <= ALPHA
+    assert raw_count > 15
+    assert corrected_count <= 9
+
+
 # Runs
 
 
-def test_identical_runs_are_unchanged_and_need_no_data_set(
-    baseline: Path, head: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(DatasetUse, "open", lambda self: pytest.fail("the data set was opened"))
+def test_identical_runs_are_unchanged(baseline: Path, head: Path) -> None:
     assert harness("compare", head, "--baseline", baseline, "--strict")[0] == 0
     comparison = compare(head, baseline)
     assert comparison.outcome == "pass"
@@ -329,22 +430,57 @@ def test_a_metric_whose_code_changed_under_the_same_signature_is_noticed(baselin
     assert (change.verdict, change.difference) == ("incomparable", None)
 
 
-def test_a_data_set_of_other_content_on_this_machine_is_noticed(
+def test_a_comparison_needs_no_data_set(
     baseline: Path, head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A baseline from elsewhere is compared on a machine that lacks its data."""
     answer(tmp_path, head, lambda index, words: words[::2])
-    monkeypatch.setattr(Phrases, "fingerprint", property(lambda self: "other"))
-    found = compare(head, baseline).trials[0].changes[0]
-    assert found.verdict == "incomparable"
-    assert "has other content" in found.reason
+    monkeypatch.setattr(DatasetUse, "open", lambda self: pytest.fail("the data set was opened"))
+    assert verdicts(compare(head, baseline))["bleu"] == "regression"
 
 
-def test_a_baseline_without_its_predictions_is_incomparable(baseline: Path, head: Path) -> None:
-    for folder in head.glob("trials/*/predictions"):
-        shutil.rmtree(folder)
-    comparison = compare(baseline, head)
-    assert {each.state for each in comparison.trials} == {"incomparable"}
-    assert "baseline's predictions are not in its directory" in comparison.trials[0].reason
+def test_figures_that_the_stored_statistics_do_not_give_are_incomparable(
+    baseline: Path, head: Path, tmp_path: Path
+) -> None:
+    answer(tmp_path, head, lambda index, words: words[::2])
+    edit(head, lambda found: found["metrics"]["bleu"].update(value=99.0))
+    change = compare(head, baseline).trials[0].changes[0]
+    assert (change.verdict, change.difference) == ("incomparable", None)
+
+
+def without_a_shard(run: Path) -> None:
+    """Of the first trial; results.json still calls it complete."""
+    first = read_json(run / "run.json")["trials"][0]["id"]
+    next(run.glob(f"trials/{first}/predictions/*.parquet")).unlink()
+
+
+def test_a_run_that_lost_a_shard_is_incomplete_whatever_its_results_say(baseline: Path, head: Path) -> None:
+    without_a_shard(head)
+    found = compare(head, baseline).trials[0]
+    assert found.state == "incomplete"
+    assert found.reason.startswith("incomplete run directory: 32 of 32 predictions are not in ")
+    assert harness("compare", head, "--baseline", baseline)[0] == 3
+
+
+def test_a_baseline_that_lost_a_shard_is_incomparable(baseline: Path, head: Path) -> None:
+    without_a_shard(head)
+    found, other = compare(baseline, head).trials
+    assert (found.state, other.state) == ("incomparable", "compared")
+    assert "the baseline's is an incomplete run directory" in found.reason
+    assert harness("compare", baseline, "--baseline", head, "--strict")[0] == 4
+
+
+def test_lost_statistics_are_noticed_and_made_again_by_a_run(
+    baseline: Path, head: Path, tmp_path: Path
+) -> None:
+    answer(tmp_path, head, lambda index, words: words[::2])
+    first = read_json(head / "run.json")["trials"][0]["id"]
+    shutil.rmtree(head / "trials" / first / "statistics")
+    change = compare(head, baseline).trials[0].changes[0]
+    assert change.verdict == "incomparable"
+    assert "incomplete run directory" in change.reason
+    assert run(tmp_path, head) == 0
+    assert verdicts(compare(head, baseline))["bleu"] == "regression"
 
 
 def test_trials_of_one_run_only_are_listed(baseline: Path, head: Path) -> None:

@@ -1,26 +1,26 @@
 """Accuracy before and after: the paired bootstrap over the samples that both runs predicted.
 
-Both runs' figures are computed again from their stored predictions, on the same resamples of the samples
+Both runs' figures are computed again from the stored statistics of their samples, on the same resamples
 (Efron & Tibshirani 1993, ch. 8; for BLEU Koehn 2004). What is hard for one model is mostly hard for the
 other, so the difference is known far better than two separate intervals suggest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isclose
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.compare.records import Change, Verdict
-from harness.datasets.dataset import Dataset
-from harness.errors import InfrastructureError, UnavailableError, UsageError
+from harness.errors import InfrastructureError
 from harness.metrics.interval import figure
-from harness.metrics.metric import METRICS, Metric
-from harness.plan import DatasetUse
+from harness.metrics.metric import METRICS, RESAMPLES, Metric
 from harness.results import TrialRecord
-from harness.stages.score import make_metrics, sample_statistics
+from harness.stages.score import restored
 from harness.store import TrialDirectory
 from harness.task import Detections, Figure, Prediction, TaskName, Translation
 
@@ -83,59 +83,67 @@ def _same(before: Prediction, after: Prediction) -> bool:
     return np.array_equal(before, cast(Any, after))
 
 
-def accuracy_changes(benchmark: Sequence[Flips]) -> list[tuple[Change, ...]]:
-    """The changes of each pair of one benchmark: all have the same samples, which are opened once."""
-    flipped = [each.pair for each in benchmark if each.ids]
-    computed: dict[int, dict[str, tuple[Figure, Figure, Figure]]] = {}
-    problem = ""
-    if flipped:
-        dataset, problem = _open(flipped[0].head.record)
-        if dataset is not None:
-            computed = dict(zip(map(id, flipped), _recomputed(dataset, flipped), strict=True))
-    return [
-        tuple(_changes(each, computed.get(id(each.pair), {}), problem if each.ids else ""))
-        for each in benchmark
-    ]
+@dataclass(frozen=True)
+class Paired:
+    """One figure of both runs from the same resamples of the samples."""
+
+    base: Figure
+    head: Figure
+    difference: Figure
+    p_value: float
 
 
-def _open(record: TrialRecord) -> tuple[Dataset | None, str]:
-    """The data set if this machine has the very one that both runs saw, else why not."""
-    use = DatasetUse(record.dataset.name, record.dataset.options, record.dataset.split, record.task)
-    try:
-        dataset = use.open()
-        fingerprint = dataset.fingerprint
-    except (UnavailableError, UsageError) as error:
-        return None, f"the data set cannot be opened here: {error}"
-    if fingerprint != record.dataset.fingerprint:
-        return None, f"this machine's data set '{use.name}' has other content than the runs'"
-    return dataset, ""
+def accuracy_changes(each: Flips, resamples: int = RESAMPLES) -> Iterator[Change]:
+    """The changes of a pair, one a figure; of equal predictions nothing is computed again."""
+    before, after = each.pair.base.record.metrics, each.pair.head.record.metrics
+    computed = _recomputed(each.pair, resamples) if each.ids else {}
+    headline = next(iter(after), None)
+    for name in dict.fromkeys([*after, *before]):
+        base, head = before.get(name), after.get(name)
+        difference: Figure | None = None
+        p_value: float | None = None
+        verdict: Verdict = "incomparable"
+        if base is None or head is None:
+            reason = f"not scored in the {'baseline' if base is None else 'run'}"
+        elif base.signature != head.signature or base.n != head.n:
+            reason = _disagreement(base, head)
+        elif not each.ids:
+            difference, verdict, reason = _unflipped(base, head)
+        elif f"{head.signature} {name}" not in computed:
+            reason = "incomplete run directory: the statistics of its samples are missing in one of the runs"
+        else:
+            paired = computed[f"{head.signature} {name}"]
+            if _same_value(base, paired.base) and _same_value(head, paired.head):
+                base, head, difference, p_value = paired.base, paired.head, paired.difference, paired.p_value
+                verdict, reason = decide(difference)
+            else:
+                reason = f"this version of the harness computes another {name} from the same statistics"
+        yield Change("accuracy", name, base, head, difference, verdict, reason, name == headline, p_value)
 
 
-def _recomputed(dataset: Dataset, pairs: Sequence[Pair]) -> list[dict[str, tuple[Figure, Figure, Figure]]]:
-    """Of each pair: signature and figure name → base, head and difference."""
-    first = pairs[0].head.record
-    names = [
-        name
-        for name in METRICS.entries()
-        if METRICS.get(name).task == first.task and first.metrics.keys() & set(METRICS.get(name).names)
-    ]
-    metrics = make_metrics(names, dataset)
-    sides = [side for pair in pairs for side in (pair.base, pair.head)]
-    readers = [side.place.read(first.task) for side in sides]
-    statistics = sample_statistics(dataset, first.dataset.size, readers, metrics)
-    found = []
-    for base, head in zip(statistics[::2], statistics[1::2], strict=True):
-        figures: dict[str, tuple[Figure, Figure, Figure]] = {}
-        for metric, before, after in zip(metrics, base, head, strict=True):
-            for name, three in paired_bootstrap(metric, before, after).items():
-                figures[f"{three[0].signature} {name}"] = three
-        found.append(figures)
+def _recomputed(pair: Pair, resamples: int) -> dict[str, Paired]:
+    """By signature and figure name, of the metrics that both runs have."""
+    found: dict[str, Paired] = {}
+    for name in METRICS.entries():
+        arrays = [side.place.read_statistics(name) for side in (pair.base, pair.head)]
+        if not all(arrays):
+            continue
+        (_, before), (metric, after) = (restored(name, each) for each in arrays)
+        for figure_name, paired in paired_bootstrap(metric, before, after, resamples).items():
+            found[f"{paired.base.signature} {figure_name}"] = paired
     return found
 
 
+def _same_value(stored: Figure, computed: Figure) -> bool:
+    """Up to the rounding of another NumPy's sums."""
+    if stored.value is None or computed.value is None:
+        return stored.value == computed.value
+    return isclose(stored.value, computed.value, rel_tol=1e-9, abs_tol=1e-12)
+
+
 def paired_bootstrap(
-    metric: Metric, base: Sequence[Any], head: Sequence[Any]
-) -> dict[str, tuple[Figure, Figure, Figure]]:
+    metric: Metric, base: Sequence[Any], head: Sequence[Any], resamples: int = RESAMPLES
+) -> dict[str, Paired]:
     """Figures of base, head and head − base by name, each with its 95% interval from the same resamples.
 
     The difference's is always the percentile method's: the bias of two models cancels, and reflecting it
@@ -143,45 +151,33 @@ def paired_bootstrap(
 
     Args:
         base, head: sufficient statistics of the same samples, in the same order.
+        resamples: at least RESAMPLES, of which the intervals are; all of them give the p-value.
     """
     values = [metric.summarise(each, resamples=0).metrics for each in (base, head)]
-    resampled = [metric.resample(each) for each in (base, head)]
+    resampled = [metric.resample(each, resamples) for each in (base, head)]
     found = {}
     for name in metric.names:
         before, after = (each[name] for each in values)
         low, high = (np.nan if each.value is None else each.value for each in (before, after))
         about = (before.n, before.unit, before.signature)
-        found[name] = (
-            figure(low, resampled[0][name], *about, name in metric.reflected),
-            figure(high, resampled[1][name], *about, name in metric.reflected),
-            figure(high - low, resampled[1][name] - resampled[0][name], *about),
+        differences = resampled[1][name] - resampled[0][name]
+        found[name] = Paired(
+            figure(low, resampled[0][name][:RESAMPLES], *about, name in metric.reflected),
+            figure(high, resampled[1][name][:RESAMPLES], *about, name in metric.reflected),
+            figure(high - low, differences[:RESAMPLES], *about),
+            two_sided(differences),
         )
     return found
 
 
-def _changes(
-    flips: Flips, computed: dict[str, tuple[Figure, Figure, Figure]], problem: str
-) -> Iterable[Change]:
-    before, after = flips.pair.base.record.metrics, flips.pair.head.record.metrics
-    headline = next(iter(after), None)
-    for name in dict.fromkeys([*after, *before]):
-        base, head = before.get(name), after.get(name)
-        difference: Figure | None = None
-        verdict: Verdict = "incomparable"
-        if base is None or head is None:
-            reason = f"not scored in the {'baseline' if base is None else 'run'}"
-        elif base.signature != head.signature or base.n != head.n:
-            reason = _disagreement(base, head)
-        elif problem:
-            reason = problem
-        elif not flips.ids:
-            difference, verdict, reason = _unflipped(base, head)
-        elif f"{head.signature} {name}" not in computed:
-            reason = f"this version of the harness computes another {name} than {head.signature}"
-        else:
-            base, head, difference = computed[f"{head.signature} {name}"]
-            verdict, reason = decide(difference)
-        yield Change("accuracy", name, base, head, difference, verdict, reason, name == headline)
+def two_sided(differences: NDArray[np.float64]) -> float:
+    """p-value of no difference: twice the share of resampled differences on the side that has fewer.
+
+    A difference of 0 counts for both sides, and no side as less than one resample: 2/resamples is the least.
+    """
+    defined = differences[~np.isnan(differences)]
+    fewer = min(np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0))
+    return min(1.0, 2 * max(fewer, 1) / max(len(defined), 1))
 
 
 def _disagreement(base: Figure, head: Figure) -> str:

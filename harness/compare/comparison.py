@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.compare.accuracy import Flips, Pair, Side, accuracy_changes, flips
+from harness.compare.accuracy import Pair, Side, accuracy_changes, flips
+from harness.compare.holm import corrected, least_resamples
 from harness.compare.records import SHOWN_IDS, Comparison, State, TrialComparison
 from harness.compare.speed import speed_changes
 from harness.errors import UsageError
@@ -41,20 +41,17 @@ def compare(run: Path, baseline: Path) -> Comparison:
         for key, trial in after.items()
         if key in before
     }
-    found = {key: _set_apart(pair) for key, pair in pairs.items()}
-    sound = {key: pair for key, pair in pairs.items() if found[key] is None}
-    found |= _compared(sound, base, head)
+    found = dict(_compared(pairs, base, head))
     found |= {key: _alone(trial, "new") for key, trial in after.items() if key not in before}
     found |= {key: _alone(trial, "missing") for key, trial in before.items() if key not in after}
     order = dict.fromkeys([*after, *before])
-    trials = tuple(trial for key in order if (trial := found[key]) is not None)
     return Comparison(
         head.suite,
         head.run.id,
         head.run.git_revision,
         base.run.id,
         base.run.git_revision,
-        trials,
+        tuple(found[key] for key in order),
         _software(base, head),
     )
 
@@ -85,33 +82,48 @@ def _set_apart(pair: Pair) -> TrialComparison | None:
         before, after = getattr(base.dataset, field), getattr(head.dataset, field)
         if before != after:
             return _without(head, "incomparable", f"data set {field} differs: {before} → {after}")
-    for where, side in (("baseline", pair.base), ("run", pair.head)):
-        if side.place.todo(side.record.dataset.size):
-            return _without(head, "incomparable", f"the {where}'s predictions are not in its directory")
+    if gap := _gap(pair.head):
+        return _without(head, "incomplete", gap)
+    if gap := _gap(pair.base):
+        return _without(head, "incomparable", f"the baseline's is an {gap}")
     return None
 
 
-def _compared(pairs: dict[Key, Pair], base: Results, head: Results) -> Iterable[tuple[Key, TrialComparison]]:
-    benchmarks: dict[str, list[tuple[Key, Flips]]] = defaultdict(list)
+def _gap(side: Side) -> str:
+    """What a directory lacks of a trial that its results call complete; empty if nothing."""
+    size = side.record.dataset.size
+    missing = sum(stop - start for start, stop in side.place.todo(size))
+    if not missing:
+        return ""
+    return f"incomplete run directory: {missing} of {size} predictions are not in {side.place.path}"
+
+
+def _compared(
+    pairs: Mapping[Key, Pair], base: Results, head: Results
+) -> Iterator[tuple[Key, TrialComparison]]:
+    """Of each pair what changed, or why it cannot be compared."""
+    apart = {key: _set_apart(pair) for key, pair in pairs.items()}
+    flipped = {key: flips(pair) for key, pair in pairs.items() if apart[key] is None}
+    resamples = least_resamples(sum(1 for each in flipped.values() if each.ids))
+    found = []
     for key, pair in pairs.items():
-        benchmarks[key[0]].append((key, flips(pair)))
-    for members in benchmarks.values():
-        accuracy = accuracy_changes([each for _, each in members])
-        for (key, each), changes in zip(members, accuracy, strict=True):
-            speed = speed_changes(each.pair, base.environments, head.environments)
-            record = each.pair.head.record
-            yield (
-                key,
-                TrialComparison(
-                    *key,
-                    record.task,
-                    "compared",
-                    samples=record.dataset.size,
-                    flipped=len(each.ids),
-                    flipped_ids=each.ids[:SHOWN_IDS],
-                    changes=(*changes, *speed),
+        record = pair.head.record
+        found.append(
+            apart[key]
+            or TrialComparison(
+                *key,
+                record.task,
+                "compared",
+                samples=record.dataset.size,
+                flipped=len(flipped[key].ids),
+                flipped_ids=flipped[key].ids[:SHOWN_IDS],
+                changes=(
+                    *accuracy_changes(flipped[key], resamples),
+                    *speed_changes(pair, base.environments, head.environments),
                 ),
             )
+        )
+    return zip(pairs, corrected(found), strict=True)
 
 
 def _software(base: Results, head: Results) -> tuple[str, ...]:

@@ -39,6 +39,8 @@ class Change:
     verdict: Verdict
     reason: str
     decides: bool
+    p_value: float | None = None
+    """Of no difference in accuracy: two-sided, of this comparison alone; None where nothing was tested."""
 
     def difference_text(self) -> str:
         """`+0.81 [−0.12, +1.7]`, or for speed `+5.1% [+2.0%, +8.3%] time`; empty if there is none."""

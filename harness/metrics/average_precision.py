@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from harness.errors import UsageError
 from harness.metrics.interval import defined_or_none, figure, mean_defined, resample_counts
-from harness.metrics.matching import MAX_DETECTIONS, Matches, match_coco, match_voc
+from harness.metrics.matching import MAX_DETECTIONS, Matches, joined, match_coco, match_voc, split
 from harness.metrics.metric import RESAMPLES, SEED, Metric
 from harness.metrics.precision_recall import Curves, average_precision, pool, recall
 from harness.task import Annotations, Detections, Scores
@@ -77,6 +77,14 @@ class AveragePrecision(Metric):
             return dict.fromkeys(self.names, np.empty(0))
         curves = pool(statistics, len(self.classes), self.limits)
         return self._resampled(curves, len(statistics), resamples, seed)
+
+    def pack(self, statistics: Sequence[Matches]) -> dict[str, NDArray[Any]]:
+        """As `joined`."""
+        return joined(statistics)
+
+    def unpack(self, arrays: Mapping[str, NDArray[Any]]) -> list[Matches]:
+        """As `split`."""
+        return split(arrays)
 
     def _signature(self, name: str) -> str:
         method = "basic" if name in self.reflected else "percentile"

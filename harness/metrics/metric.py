@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -49,6 +49,14 @@ class Metric(ABC):
         Equally many samples and the same seed draw the same samples, so that two models' resamples on
         one data set are pairs, and their differences the paired bootstrap.
         """
+
+    def pack(self, statistics: Sequence[Any]) -> dict[str, NDArray[Any]]:
+        """Statistics as a few arrays to be stored; here those whose every sample is an array of one shape."""
+        return {"rows": np.array(statistics, dtype=np.int64)}
+
+    def unpack(self, arrays: Mapping[str, NDArray[Any]]) -> list[Any]:
+        """The inverse of `pack`."""
+        return list(arrays["rows"])
 
 
 METRICS: Registry[type[Metric]] = Registry(

@@ -7,8 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc
-from scipy.stats import binom, t
+from scipy.special import betainc, stdtrit
 
 from harness.task import Figure
 
@@ -75,6 +74,8 @@ def latency(percentile: float, processes: Sequence[Sequence[float]]) -> Figure |
         margin = _margin(shown)
         low, high, interval = max(0.0, value - margin), value + margin, "t over processes"
     else:
+        from scipy.stats import binom  # takes 1.5 s to import, and few need it
+
         # P(X_(j) ≤ quantile) depends on the binomial distribution of how many of n fall below it.
         tail = (1 - CONFIDENCE) / 2
         below = max(int(binom.ppf(tail, n, percentile / 100)) - 1, 0)
@@ -85,7 +86,7 @@ def latency(percentile: float, processes: Sequence[Sequence[float]]) -> Figure |
 
 def _margin(values: NDArray[np.float64]) -> float:
     """Half of Student's t interval of the mean of at least two values."""
-    return float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def mean_duration(seconds: Sequence[float], phase: str) -> Figure:
