@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.datasets import coco, voc
 from harness.datasets.files import read_lines
-from harness.datasets.masks import pair_masks, read_mask
+from harness.datasets.mask_files import pair_masks, read_mask
 from harness.errors import UsageError
 from harness.metrics.metric import METRICS
 from harness.registry import unknown

@@ -82,8 +82,10 @@ DATASETS: Registry[type[Dataset]] = Registry(
         "copy": "harness.datasets.symbols:Copy",
         "delayed-recall": "harness.datasets.symbols:DelayedRecall",
         "gettext": "harness.datasets.gettext:Gettext",
+        "masks": "harness.datasets.masks:Masks",
         "parallel-text": "harness.datasets.parallel_text:ParallelText",
         "phrases": "harness.datasets.phrases:Phrases",
         "scenes": "harness.datasets.scenes:Scenes",
+        "voc-segmentation": "harness.datasets.voc_segmentation:VocSegmentation",
     },
 )

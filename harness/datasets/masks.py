@@ -1,74 +1,181 @@
-"""Masks in PNG files: a class index per pixel, as palette index or grey level."""
+"""`masks`: pictures and PNG masks in folders, laid out and labelled as the suite declares."""
 
 from __future__ import annotations
 
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
+from pydantic import Field, StrictInt, StrictStr, ValidationInfo, field_validator
 
-from harness.errors import UsageError
-from harness.task import Mask
+from harness.datasets.dataset import Dataset, DatasetOptions, Split, digest
+from harness.datasets.files import check_inside
+from harness.datasets.mask_classes import IGNORED, Classes, MaskClasses, declared
+from harness.datasets.mask_files import read_image
+from harness.datasets.paired_files import ID, Pair, Pattern, find_pairs
+from harness.errors import UnavailableError, UsageError
+from harness.task import Sample, TaskName
 
-GREY_STEP = {2: 85, 4: 17}  # Pillow stretches grey levels of fewer than 8 bits to 0–255
-HEADER = 26  # bytes up to a PNG's bit depth and colour type, PNG specification §11.2.2
+SPLIT = "{split}"
+READERS = 8  # threads that hash files; more do not help a disk
+Label = StrictInt | StrictStr
 
 
-def pair_masks(annotations: Path, predictions: Path) -> list[tuple[Path, Path]]:
-    """Pair two files, or the PNG files of two folders by stem, in ascending order of stem.
+class MasksOptions(DatasetOptions):
+    """Where the files are and what their labels mean.
+
+    Patterns are relative to `root`: `{id}` is what a picture and its mask share, `{split}` the split's name,
+    `*` anything within one folder or file name. A pattern without `{id}` is a folder: pictures of any suffix
+    in it, masks `*.png`.
+    """
+
+    root: Path
+    images: str
+    labels: str
+    ids: str | None = None
+    """Pattern of a text file with the split's ids, one a line; without it, all files are in the split."""
+    split_names: dict[Split, str] = Field(default_factory=dict)
+    """What `{split}` stands for where the files call a split otherwise: {validation: val}."""
+    classes: list[str] | dict[str, Label | list[Label]]
+    """Names of the labels `first_label`, `first_label` + 1, …; or each name with its label or labels."""
+    first_label: int = Field(default=0, ge=0, le=255)
+    """Where `classes` is a list: the first one's label. ADE's is 1."""
+    ignore: list[Label] | Literal["rest"] = Field(default_factory=list, validate_default=True)
+    """Labels whose pixels do not count; `rest`: all that are of no class."""
+
+    @field_validator("images", "labels", "ids")
+    @classmethod
+    def _pattern(cls, pattern: str | None, info: ValidationInfo) -> str | None:
+        if pattern is None:
+            return None
+        is_list = info.field_name == "ids"
+        rest = pattern.replace(SPLIT, "") if is_list else pattern.replace(SPLIT, "").replace(ID, "", 1)
+        if any(mark in rest for mark in ("{", "}", "[", "?", "**")) or (is_list and "*" in rest):
+            allowed = "{split}" if is_list else "{id} once, {split} and *"
+            raise ValueError(f"the path may hold {allowed}, nothing else in brackets and no wildcard")
+        try:
+            check_inside("the path", pattern, "data set's root")
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        suffix = "*" if info.field_name == "images" else "png"
+        return pattern if is_list or ID in pattern else f"{pattern.rstrip('/')}/{ID}.{suffix}"
+
+    @field_validator("classes")
+    @classmethod
+    def _classes(cls, classes: list[str] | dict[str, Any]) -> list[str] | dict[str, Any]:
+        for name in classes:
+            if isinstance(classes, list) and classes.count(name) > 1:
+                raise ValueError(f"the class '{name}' stands twice")
+        declared(_labelled(classes, 0), [])
+        return classes
+
+    @field_validator("first_label")
+    @classmethod
+    def _first(cls, first: int, info: ValidationInfo) -> int:
+        if first and isinstance(info.data.get("classes"), dict):
+            raise ValueError("first_label is for a list of classes; these have their labels")
+        return first
+
+    @field_validator("ignore")
+    @classmethod
+    def _ignore(cls, ignore: list[Label] | Literal["rest"], info: ValidationInfo) -> object:
+        if "classes" in info.data and "first_label" in info.data:
+            declared(_labelled(info.data["classes"], info.data["first_label"]), ignore)
+        return ignore
+
+
+class Masks(Dataset):
+    """Pictures with a class a pixel; sample ids are what `{id}` stands for.
+
+    Masks are class indices; ignored pixels are 255 in them, whatever their label. Without `{split}` in any
+    pattern there is one split, `test`.
 
     Raises:
-        UsageError: a path is missing, a folder meets a file, has no PNG file or one without a partner.
+        UnavailableError: there is no folder `root`.
+        UsageError: no such split, or files are missing, without a partner or of one id; a sample that is
+            asked for and bad: of two sizes, with a label that is not declared, or no picture at all.
     """
-    for path in (annotations, predictions):
-        if not path.exists():
-            raise UsageError(f"{path}: no such file or folder")
-    if annotations.is_dir() != predictions.is_dir():
-        raise UsageError(
-            f"expected two folders or two PNG files, found "
-            f"{_kind(annotations)} {annotations} and {_kind(predictions)} {predictions}"
+
+    tasks = ("segmentation",)
+    Options: ClassVar[type[DatasetOptions]] = MasksOptions
+
+    def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
+        super().__init__(options, split, task)
+        layout: MasksOptions = self.options
+        root = layout.root
+        if not root.is_dir():
+            raise UnavailableError(f"{root}: no such folder; it is the data set's root")
+        by_image, by_label = SPLIT in layout.images, SPLIT in layout.labels
+        if split != "test" and SPLIT not in f"{layout.images}{layout.labels}{layout.ids}":
+            raise UsageError(
+                f"{root}: without {{split}} in images, labels or ids the one split is 'test', not '{split}'"
+            )
+        name = next((name for known, name in layout.split_names.items() if known == split), split)
+        self._pairs: list[Pair] = find_pairs(
+            root,
+            Pattern("images", layout.images.replace(SPLIT, name), complete=by_image or not by_label),
+            Pattern("labels", layout.labels.replace(SPLIT, name), complete=by_label or not by_image),
+            root / layout.ids.replace(SPLIT, name) if layout.ids else None,
         )
-    if not annotations.is_dir():
-        return [(annotations, predictions)]
-    expected, found = _by_stem(annotations), _by_stem(predictions)
-    for here, other, folder in ((expected, found, predictions), (found, expected, annotations)):
-        lonely = sorted(here.keys() - other.keys())
-        if lonely:
-            more = f" (nor for {len(lonely) - 1} more)" if len(lonely) > 1 else ""
-            raise UsageError(f"{here[lonely[0]]}: found no {lonely[0]}.png in {folder}{more}")
-    return [(expected[stem], found[stem]) for stem in sorted(expected)]
+        self._classes: MaskClasses = declared(_labelled(layout.classes, layout.first_label), layout.ignore)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of every file's content and of what the labels mean; paths are not in it, ids are."""
+        known = self._classes
+        parts: list[str | bytes] = ["masks", *known.names, str(known.are_colours), str(known.rest_ignored)]
+        parts += [known.labels.tobytes(), known.values.tobytes()]
+        with ThreadPoolExecutor(READERS) as pool:
+            firsts = pool.map(_content, [pair.first for pair in self._pairs])
+            seconds = pool.map(_content, [pair.second for pair in self._pairs])
+            for pair, first, second in zip(self._pairs, firsts, seconds, strict=True):
+                parts += [pair.id, first, second]
+        return digest(parts)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self._classes.names
+
+    @property
+    def metric_options(self) -> dict[str, Any]:
+        return {"ignore_index": IGNORED} if self.options.ignore else {}
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        if index < 0:
+            raise IndexError(f"sample {index} of {len(self)}")
+        pair = self._pairs[index]
+        image, mask = read_image(pair.first), self._classes.read(pair.second)
+        if image.shape[:2] != mask.shape:
+            (height, width), (image_height, image_width) = mask.shape, image.shape[:2]
+            raise UsageError(
+                f"{pair.second}: {width}×{height} pixels, but its picture {pair.first} has "
+                f"{image_width}×{image_height} (width × height)"
+            )
+        return Sample(pair.id, image, mask)
 
 
-def read_mask(path: Path) -> Mask:
-    """Read an indexed or grey PNG of up to 8 bits: [height, width].
+def _labelled(classes: list[str] | Classes, first: int) -> Classes:
+    """Names with their labels."""
+    return (
+        {name: first + place for place, name in enumerate(classes)} if isinstance(classes, list) else classes
+    )
 
-    Raises:
-        UsageError: the file is no PNG, is truncated, or holds colours instead of class indices.
-    """
+
+def _content(path: Path) -> bytes:
+    """SHA-256 of a file, read again only when it has changed."""
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            if image.mode not in ("P", "L", "1"):
-                raise UsageError(
-                    f"{path}: expected a palette or grey PNG of up to 8 bits whose values are classes, "
-                    f"found mode {image.mode}"
-                )
-            values = np.array(image, dtype=np.uint8)
-            grey = image.mode == "L"
-        with path.open("rb") as file:
-            depth = file.read(HEADER)[24]
-    except UnidentifiedImageError as error:
-        raise UsageError(f"{path}: not a PNG file") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from error
-    return values // GREY_STEP[depth] if grey and depth in GREY_STEP else values
+        state = path.stat()
+        return _hashed(path, state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    files = {file.stem: file for file in folder.iterdir() if file.suffix.lower() == ".png"}
-    if not files:
-        raise UsageError(f"{folder}: found no .png file")
-    return files
-
-
-def _kind(path: Path) -> str:
-    return "the folder" if path.is_dir() else "the file"
+@lru_cache(maxsize=1 << 18)
+def _hashed(path: Path, size: int, modified: int) -> bytes:  # noqa: ARG001  what tells that it has changed
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

@@ -1,0 +1,369 @@
+"""The `masks` data set: every layout and label form that a suite can declare, and every bad file."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from small_suite import planned
+
+from harness.datasets.masks import Masks, MasksOptions
+from harness.errors import UnavailableError, UsageError
+from harness.metrics.iou import Iou
+from harness.stages.score import make_metrics
+
+LABELS = [[0, 1, 2], [1, 1, 255]]
+PALETTE = [value for index in range(256) for value in (index, 255 - index, 7)]
+
+
+def save_image(path: Path, size: tuple[int, int] = (3, 2), mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size).save(path)
+    return path
+
+
+def save_labels(path: Path, values: Any = LABELS, palette: bool = False) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.asarray(values, dtype=np.uint8))
+    if palette:
+        image.putpalette(PALETTE)
+    image.save(path)
+    return path
+
+
+def save_colours(path: Path, names: list[list[str]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = [[[int(name[at : at + 2], 16) for at in (1, 3, 5)] for name in row] for row in names]
+    Image.fromarray(np.array(pixels, dtype=np.uint8)).save(path)
+    return path
+
+
+def opened(root: Path, split: str = "test", **options: Any) -> Masks:
+    layout = {"images": "images", "labels": "labels", "classes": ["sky", "tree", "road"], "ignore": [255]}
+    given_ = {"root": root, **layout, **options}
+    return Masks(MasksOptions.model_validate(given_), split, "segmentation")
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    """Two pictures of different suffixes, a palette mask and a grey one."""
+    save_image(tmp_path / "images/b.png")
+    save_image(tmp_path / "images/a.jpg")
+    save_labels(tmp_path / "labels/a.png", palette=True)
+    save_labels(tmp_path / "labels/b.png")
+    return tmp_path
+
+
+def copied(tree: Path, name: str) -> Path:
+    return Path(shutil.copytree(tree, tree.parent / name))
+
+
+class TestLayouts:
+    def test_folders_pair_by_stem_in_order_of_id(self, flat: Path) -> None:
+        found = opened(flat)
+        assert [sample.id for sample in (found[0], found[1])] == ["a", "b"]
+        assert len(found) == 2
+        for index in range(2):
+            sample = found[index]
+            assert isinstance(sample.input, np.ndarray)
+            assert (sample.input.shape, sample.input.dtype) == ((2, 3, 3), np.uint8)
+            np.testing.assert_array_equal(sample.target, LABELS)
+        with pytest.raises(IndexError):
+            found[2]
+
+    def test_cityscapes(self, tmp_path: Path) -> None:
+        """Cities are folders, suffixes tell the files apart, 34 ids become classes, the rest is ignored."""
+        for city, number in (("ulm", 1), ("aachen", 2)):
+            stem = f"{city}_00000{number}_000019"
+            save_image(tmp_path / f"leftImg8bit/val/{city}/{stem}_leftImg8bit.png")
+            save_labels(tmp_path / f"gtFine/val/{city}/{stem}_gtFine_labelIds.png", [[7, 26, 33], [0, 3, 27]])
+            save_image(tmp_path / f"gtFine/val/{city}/{stem}_gtFine_color.png")
+        found = opened(
+            tmp_path,
+            "validation",
+            images="leftImg8bit/{split}/*/{id}_leftImg8bit.png",
+            labels="gtFine/{split}/*/{id}_gtFine_labelIds.png",
+            split_names={"validation": "val"},
+            classes={"road": 7, "vehicle": [26, 27], "bicycle": 33},
+            ignore="rest",
+        )
+        assert [found[0].id, found[1].id] == ["aachen_000002_000019", "ulm_000001_000019"]
+        np.testing.assert_array_equal(found[0].target, [[0, 1, 2], [255, 255, 1]])
+        assert found.classes == ("road", "vehicle", "bicycle")
+        assert found.metric_options == {"ignore_index": 255}
+
+    def test_ade(self, tmp_path: Path) -> None:
+        """Label 0 is ignored and label 1 is the first class."""
+        save_image(tmp_path / "images/validation/ADE_val_00000001.jpg")
+        save_labels(tmp_path / "annotations/validation/ADE_val_00000001.png", [[0, 1, 2], [2, 2, 0]])
+        found = opened(
+            tmp_path,
+            "validation",
+            images="images/{split}",
+            labels="annotations/{split}",
+            classes=["wall", "building"],
+            first_label=1,
+            ignore=[0],
+        )
+        np.testing.assert_array_equal(found[0].target, [[255, 0, 1], [1, 1, 255]])
+
+    def test_a_folder_a_sample(self, tmp_path: Path) -> None:
+        save_image(tmp_path / "train/n1/image.png")
+        save_labels(tmp_path / "train/n1/mask.png")
+        assert (
+            opened(tmp_path, "train", images="{split}/{id}/image.png", labels="{split}/{id}/mask.png")[0].id
+            == "n1"
+        )
+
+    def test_lists_make_the_splits_of_one_folder(self, flat: Path) -> None:
+        (flat / "val.txt").write_text("b\r\n\n")
+        found = opened(flat, "validation", ids="{split}.txt", split_names={"validation": "val"})
+        assert [found[index].id for index in range(len(found))] == ["b"]
+
+    def test_masks_of_several_splits_may_share_a_folder_of_pictures_and_the_other_way_round(
+        self, flat: Path
+    ) -> None:
+        save_labels(flat / "masks/train/a.png")
+        assert [s.id for s in opened(flat, "train", labels="masks/{split}")] == ["a"]
+        save_image(flat / "pictures/train/b.png")
+        assert [s.id for s in opened(flat, "train", images="pictures/{split}")] == ["b"]
+
+    def test_hidden_files_are_no_samples(self, flat: Path) -> None:
+        (flat / "images/.DS_Store").write_text("")
+        save_labels(flat / "labels/._a.png")
+        assert len(opened(flat)) == 2
+
+    def test_colours_of_rgb_and_of_palettes(self, tmp_path: Path) -> None:
+        for name in ("rgb", "palette"):
+            save_image(tmp_path / f"images/{name}.png")
+        save_colours(
+            tmp_path / "labels/rgb.png",
+            [["#808080", "#0000ff", "#0000FE"], ["#000000", "#808080", "#808080"]],
+        )
+        save_labels(tmp_path / "labels/palette.png", [[1, 0, 0], [0, 0, 0]], palette=True)
+        classes = {"sky": "#808080", "car": ["#0000FF", "#0000fe", "#00ff07"]}
+        found = opened(tmp_path, classes=classes, ignore=["#000000", "#01fe07"])
+        np.testing.assert_array_equal(found[0].target, [[255, 1, 1], [1, 1, 1]])
+        np.testing.assert_array_equal(found[1].target, [[0, 1, 1], [255, 0, 0]])
+
+    @given(st.data())
+    @settings(max_examples=25, deadline=None)
+    def test_labels_become_classes_as_declared(self, tmp_path_factory: Any, data: st.DataObject) -> None:
+        """Against a dictionary of every label, whatever is declared."""
+        labels = data.draw(st.lists(st.integers(0, 255), min_size=3, max_size=12, unique=True))
+        cut = data.draw(st.integers(1, len(labels) - 1))
+        classes = {f"class {label}": label for label in labels[:cut]}
+        meaning = {label: place for place, label in enumerate(labels[:cut])} | dict.fromkeys(
+            labels[cut:], 255
+        )
+        values = data.draw(st.lists(st.sampled_from(labels), min_size=6, max_size=6))
+        root = tmp_path_factory.mktemp("drawn")
+        save_image(root / "images/a.png")
+        save_labels(root / "labels/a.png", np.reshape(values, (2, 3)))
+        found = opened(root, classes=classes, ignore=labels[cut:])[0].target
+        assert found is not None and np.ravel(found).tolist() == [meaning[value] for value in values]
+
+    def test_what_is_ignored_does_not_count(self, flat: Path) -> None:
+        """5 of 6 pixels count; all predicted as class 1, 3 are right."""
+        found = opened(flat)
+        (metric,) = make_metrics(["iou"], found)
+        assert isinstance(metric, Iou)
+        scores = metric.summarise([metric.statistics(found[0].target, np.ones((2, 3), np.uint8))])
+        assert scores.metrics["pixel_accuracy"].value == 3 / 5
+
+    def test_256_classes_leave_none_to_ignore(self, flat: Path) -> None:
+        names = [str(label) for label in range(256)]
+        every = opened(flat, classes=names, ignore=[])
+        assert (every[0].target.max(), every.metric_options) == (255, {})  # type: ignore[union-attr]
+        with pytest.raises(ValueError, match="expected 1 to 255 classes, found 256"):
+            opened(flat, classes=names, ignore="rest")
+
+
+class TestFingerprint:
+    def test_it_is_of_the_content_not_of_the_place(self, flat: Path) -> None:
+        moved = copied(flat, "elsewhere")
+        (moved / "labels").rename(moved / "annotations")
+        assert opened(flat).fingerprint == opened(moved, labels="annotations").fingerprint
+
+    def test_any_change_that_a_sample_shows_changes_it(self, flat: Path) -> None:
+        before = opened(flat).fingerprint
+        others = [
+            opened(flat, classes=["sky", "road", "tree"]),
+            opened(flat, classes={"sky": 0, "tree": 2, "road": 1}),
+            opened(flat, classes={"sky": 0, "tree": 1, "road": 2}, ignore="rest"),
+            opened(flat, ignore=[255, 254]),
+        ]
+        for number, change in enumerate(("images/a.jpg", "labels/b.png")):
+            other = copied(flat, f"other{number}")
+            if number:
+                save_labels(other / change, [[0, 1, 2], [1, 1, 0]])
+            else:
+                Image.new("RGB", (3, 2), (9, 9, 9)).save(other / change)
+            others.append(opened(other))
+        renamed = copied(flat, "renamed")
+        (renamed / "images/a.jpg").rename(renamed / "images/c.jpg")
+        (renamed / "labels/a.png").rename(renamed / "labels/c.png")
+        others.append(opened(renamed))
+        assert len({before, *(other.fingerprint for other in others)}) == len(others) + 1
+
+    def test_a_file_that_changes_is_read_again(self, flat: Path) -> None:
+        before = opened(flat).fingerprint
+        save_labels(flat / "labels/b.png", np.zeros((2, 3)))
+        assert opened(flat).fingerprint != before
+
+
+def refused(root: Path, message: str, **options: Any) -> None:
+    """Opening the set or reading all of it fails with the one message."""
+    with pytest.raises(UsageError, match=message) as caught:
+        found = opened(root, **options)
+        [found[index] for index in range(len(found))]
+    assert "\n" not in str(caught.value)
+
+
+class TestBadFiles:
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            (
+                [[0, 1, 2]],
+                r"labels/b.png: 3×1 pixels, but its picture .*images/b.png has 3×2 \(width × height\)",
+            ),
+            (
+                [[0, 1, 2], [1, 7, 2]],
+                r"labels/b.png: the pixel at x 1, y 1 has the label 7, which is neither of a class nor "
+                r"ignored \(declared: 0, 1, 2, 255\)",
+            ),
+        ],
+    )
+    def test_wrong_size_and_unknown_label(self, flat: Path, values: Any, message: str) -> None:
+        save_labels(flat / "labels/b.png", values)
+        refused(flat, message)
+
+    def test_an_unknown_colour(self, tmp_path: Path) -> None:
+        save_image(tmp_path / "images/a.png")
+        save_colours(tmp_path / "labels/a.png", [["#808080"] * 3, ["#808080", "#808081", "#808080"]])
+        refused(
+            tmp_path,
+            r"a.png: the pixel at x 1, y 1 has the label #808081",
+            classes={"sky": "#808080"},
+            ignore=[],
+        )
+
+    def test_colours_where_ids_are_expected_and_ids_where_colours_are(self, flat: Path) -> None:
+        save_image(flat / "labels/b.png")
+        refused(flat, "labels/b.png: expected a palette or grey PNG .* found mode RGB")
+        save_labels(flat / "labels/b.png")
+        refused(flat, "labels/b.png: expected an RGB or palette PNG", classes={"a": "#00ff07"}, ignore="rest")
+
+    def test_16_bits(self, flat: Path) -> None:
+        Image.fromarray(np.array(LABELS, dtype=np.uint16)).save(flat / "labels/b.png")
+        refused(flat, "labels/b.png: expected a palette or grey PNG of up to 8 bits .* found mode I;16")
+        save_labels(flat / "labels/b.png")
+        Image.fromarray(np.array(LABELS, dtype=np.uint16)).save(flat / "images/b.png")
+        refused(flat, "images/b.png: expected a picture of 8 bits a channel, found mode I;16")
+
+    @pytest.mark.parametrize("name", ["images/b.png", "labels/b.png"])
+    def test_corrupt_and_truncated_files(self, flat: Path, name: str) -> None:
+        whole = (flat / name).read_bytes()
+        flipped = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(41, len(whole) - 12)]
+        for content in (b"", b"no picture", whole[:40], whole[:-20], *flipped):
+            (flat / name).write_bytes(content)
+            refused(flat, rf"{name}: (not a .* file|cannot be read: .*)")
+
+    def test_missing_partners(self, flat: Path) -> None:
+        save_labels(flat / "labels/c.png")
+        refused(flat, r"labels/c.png: found no images file .*images/c\.\*$")
+        save_image(flat / "images/d.png")
+        save_image(flat / "images/e.png")
+        refused(flat, r"images/d.png: found no labels file .*labels/d.png \(nor for 1 more\)")
+
+    def test_two_files_of_one_stem(self, flat: Path) -> None:
+        save_image(flat / "images/a.png")
+        refused(flat, r"images/a.png: images: id 'a' already has the file .*images/a.jpg")
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("b\nc\n", r"test.txt:2: 'c': found no images file .*images/c\.\*"),
+            ("b\n\nb\n", r"test.txt:3: id 'b' stands in line 1 already"),
+            ("../b\n", r"test.txt:1: '../b' leaves the data set's root"),
+            ("\n", r"test.txt: expected an id a line, found none"),
+            ("b 1\n", r"test.txt:1: 'b 1': found no images file"),
+        ],
+    )
+    def test_bad_lists(self, flat: Path, text: str, message: str) -> None:
+        (flat / "test.txt").write_text(text)
+        refused(flat, message, ids="{split}.txt")
+
+    def test_missing_lists_folders_and_splits(self, flat: Path) -> None:
+        refused(flat, "test.txt: cannot be read: No such file", ids="{split}.txt")
+        refused(flat, r"found no file that matches labels: nowhere/{id}.png", labels="nowhere")
+        with pytest.raises(UsageError, match="the one split is 'test', not 'train'"):
+            opened(flat, "train")
+        with pytest.raises(UnavailableError, match="nowhere: no such folder"):
+            opened(flat / "nowhere")
+
+
+SUITE: dict[str, Any] = {
+    "name": "masks",
+    "datasets": {"own": {"dataset": "masks", "options": {}}},
+    "adapters": {"fcn": {"adapter": "fcn-8s"}},
+    "benchmarks": {"b": {"dataset": "own", "adapters": ["fcn"], "metrics": ["iou"]}},
+}
+
+
+def suite(**options: Any) -> dict[str, Any]:
+    known = {
+        "root": "data",
+        "images": "images",
+        "labels": "labels",
+        "classes": ["a", "b", "c"],
+        "ignore": [255],
+    }
+    return SUITE | {"datasets": {"own": {"dataset": "masks", "options": known | options}}}
+
+
+class TestSuite:
+    def test_a_root_is_relative_to_the_data_root(self, flat: Path) -> None:
+        (trial,) = planned(flat, suite(root=".") | {"data_root": "."}).trials
+        assert (trial.spec.size, trial.spec.dataset) == (2, opened(flat, classes=["a", "b", "c"]).fingerprint)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"root": "../other"}, r"options.root: path '../other' leaves the data root"),
+            (
+                {"images": "../{id}.jpg"},
+                r"options.images: the path: '../{id}.jpg' leaves the data set's root",
+            ),
+            ({"images": "{stem}.jpg"}, r"options.images: the path may hold {id} once, {split} and \*"),
+            ({"ids": "*.txt"}, r"options.ids: the path may hold {split}, nothing else in brackets"),
+            ({"classes": []}, r"options.classes: expected 1 to 256 classes, found 0"),
+            ({"classes": ["a", "a"]}, r"options.classes: the class 'a' stands twice"),
+            ({"classes": {"a": 1, "b": [2, 1]}}, r"options.classes: the label 1 stands twice"),
+            ({"classes": {"a": 256}}, r"options.classes: a label is a value 0–255 or a colour .* found 256"),
+            ({"classes": {"a": "#12345"}}, r"options.classes: a label is a value .* found '#12345'"),
+            ({"classes": {"a": "#123456"}}, r"options.ignore: expected only values 0–255 or only colours"),
+            ({"ignore": [2]}, r"options.ignore: the label 2 stands twice"),
+            ({"ignore": "others"}, r"options.ignore: "),
+            ({"classes": {"a": 1}, "first_label": 1}, r"options.first_label: first_label is for a list"),
+            ({"split_names": {"val": "x"}}, r"options.split_names: "),
+        ],
+    )
+    def test_wrong_options_are_named(self, tmp_path: Path, options: dict[str, Any], message: str) -> None:
+        with pytest.raises(UsageError, match=rf"suite.yaml:\d+: datasets.own.{message}"):
+            planned(tmp_path, suite(**options) | {"data_root": "."})
+
+    def test_a_missing_root_skips_the_benchmark_where_it_may_be_skipped(self, tmp_path: Path) -> None:
+        with pytest.raises(UnavailableError, match="data: no such folder"):
+            planned(tmp_path, suite() | {"data_root": "."})
+        lenient = suite() | {"data_root": "."}
+        lenient["benchmarks"] = {"b": SUITE["benchmarks"]["b"] | {"when_unavailable": "skip"}}
+        (skipped,) = planned(tmp_path, lenient).skipped
+        assert skipped.reason.endswith("data: no such folder; it is the data set's root")
