@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from harness.analysis.seeds import holm
 from harness.errors import UsageError
 from harness.metrics import speed
 from harness.results import (
@@ -15,6 +17,7 @@ from harness.results import (
     Cost,
     DatasetRecord,
     Failure,
+    PairRecord,
     Results,
     RunRecord,
     Scenario,
@@ -38,6 +41,7 @@ def collect(path: Path) -> Results:
     if record is None:
         raise UsageError(f"{path}: not a run directory (it has no run.json)")
     directory = RunDirectory(path)
+    trials = [_trial(entry, directory.trial(entry["id"])) for entry in record["trials"]]
     environments = {file.stem: read_json(file) for file in sorted((path / "environments").glob("*.json"))}
     return Results(
         schema="harness-results/1",
@@ -45,9 +49,39 @@ def collect(path: Path) -> Results:
         description=record["description"],
         run=RunRecord.model_validate(record["run"]),
         environments=environments,
-        trials=[_trial(entry, directory.trial(entry["id"])) for entry in record["trials"]],
+        trials=trials,
         skipped=[Skipped.model_validate(entry) for entry in record["skipped"]],
+        pairs=_pairs(record["trials"], trials, read_json(path / "pairs.json") or {}),
     )
+
+
+def _pairs(
+    entries: Sequence[dict[str, Any]],
+    trials: Sequence[TrialRecord],
+    compared: dict[str, list[dict[str, Any]]],
+) -> list[PairRecord]:
+    """Of the record's complete trials, by the headline of each metric; p adjusted within each family."""
+    metrics = {entry["benchmark"]: entry["metrics"] for entry in entries}
+    variants = {(trial.benchmark, trial.id): trial.variant for trial in trials if trial.status == "complete"}
+    found: list[PairRecord] = []
+    for benchmark, names in metrics.items():
+        for metric in names:
+            family = [
+                {
+                    "benchmark": benchmark,
+                    "metric": figure,
+                    "first": variants[benchmark, pair["first"]],
+                    "second": variants[benchmark, pair["second"]],
+                    **tested,
+                }
+                for pair in compared.get(benchmark, [])
+                if {(benchmark, pair["first"]), (benchmark, pair["second"])} <= variants.keys()
+                for figure, tested in list(pair["metrics"].get(metric, {}).items())[:1]
+                if tested["p"] is not None
+            ]
+            adjusted = holm([pair["p"] for pair in family])
+            found += [PairRecord(**pair, p_adjusted=p) for pair, p in zip(family, adjusted, strict=True)]
+    return found
 
 
 def _trial(entry: dict[str, Any], directory: TrialDirectory) -> TrialRecord:

@@ -100,6 +100,18 @@ class TrialRecord(_Record):
     cost: Cost = Cost()
 
 
+class PairRecord(_Record):
+    """Two variants of a benchmark on the same samples, by the headline figure of one of its metrics."""
+
+    benchmark: str
+    metric: str = Field(description="name of the figure")
+    first: str = Field(description="variant")
+    second: str = Field(description="variant")
+    difference: Figure = Field(description="second − first, with its interval from the paired bootstrap")
+    p: float = Field(description="two-sided, of no difference")
+    p_adjusted: float = Field(description="for the number of pairs of the benchmark and figure (Holm 1979)")
+
+
 class Skipped(_Record):
     """A benchmark that this machine could not run and the suite allows to be left out."""
 
@@ -117,6 +129,7 @@ class RunRecord(_Record):
     harness_version: str
     git_revision: str | None
     git_dirty: bool | None
+    git_branch: str | None = Field(None, description="by which a later run finds this one as its baseline")
     executor: str
     workers: int
     profile: str
@@ -133,6 +146,10 @@ class Results(_Record):
     environments: dict[str, dict[str, Any]]
     trials: list[TrialRecord]
     skipped: list[Skipped] = Field(default_factory=list)
+    pairs: list[PairRecord] = Field(
+        default_factory=list,
+        description="complete trials that predict otherwise, where the figure is defined",
+    )
     claims: list[dict[str, Any]] = Field(default_factory=list)
 
 

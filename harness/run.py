@@ -148,6 +148,7 @@ def _write_record(
         "finished": None,
         "command": settings.command,
         "git_dirty": dirty,
+        "git_branch": environment.git_branch(Path.cwd()),
         "executor": used.name,
         "workers": used.workers,
         "environment": environment.key(here),

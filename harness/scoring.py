@@ -113,9 +113,7 @@ def _pairs(
 
 def _standings(trial: Trial, place: TrialDirectory) -> dict[str, dict[str, Standing]]:
     """By metric and figure, from the statistics that the score left."""
-    return {
-        name: standings(*restored(name, place.read_statistics(name))) for name in trial.metrics
-    }
+    return {name: standings(*restored(name, place.read_statistics(name))) for name in trial.metrics}
 
 
 def _key(module: str, dataset: str, predictions: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import results, suite
+from harness.analysis import record
 
 ROOT = Path(__file__).parent.parent
 LONGEST = 320  # lines; what one can read without scrolling back and forth
@@ -34,8 +35,13 @@ def test_a_module_is_no_longer_than_a_chapter(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "schema"), [("results", results.json_schema()), ("suite", suite.json_schema())]
+    ("name", "schema"),
+    [
+        ("analysis", record.json_schema()),
+        ("results", results.json_schema()),
+        ("suite", suite.json_schema()),
+    ],
 )
 def test_published_schemas_are_those_of_the_code(name: str, schema: object) -> None:
     published = json.loads((ROOT / "harness" / "schema" / f"{name}.schema.json").read_text(encoding="utf-8"))
-    assert published == schema, f"print harness.{name}.json_schema() into harness/schema/{name}.schema.json"
+    assert published == schema, f"print json_schema() of its module into harness/schema/{name}.schema.json"

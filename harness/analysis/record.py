@@ -1,6 +1,7 @@
 """analysis.json of a trial: where its figures come from, for reports to draw.
 
-Pictures lie beside it; their paths are relative to the trial's directory.
+Pictures lie beside it; their paths are relative to the trial's directory. These models are its schema;
+`harness/schema/analysis.schema.json` is printed from them.
 """
 
 from __future__ import annotations
