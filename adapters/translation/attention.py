@@ -45,6 +45,9 @@ class Attention(Translator):
             tied_embeddings=options.tied_embeddings,
         )
 
+    def start(self, sources: Sources) -> State:
+        return self.module.encode(sources.tokens, sources.lengths)
+
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         log_probabilities, state, _ = self.module.step(tokens, state)
         return log_probabilities, state

@@ -81,8 +81,10 @@ class Recurrence(nn.Module, ABC):
     def run(self, x: Tensor, state: CellState) -> Tensor:
         """The fused path over [B, T, I]."""
 
-    def forward(self, x: Tensor, state: CellState) -> Tensor:
-        """All steps: x [B, T, I] and the state before the first, of [B, H] each → h_1 … h_T [B, T, H]."""
+    def forward(self, x: Tensor, state: CellState | None = None) -> Tensor:
+        """All steps: x [B, T, I] and the state before the first (zeros), [B, H] → h_1 … h_T [B, T, H]."""
+        if state is None:
+            state = (x.new_zeros(len(x), self.hidden_size),) * self.parts
         if self.path == "fused":
             return self.run(x, state)
         weight, bias = self._joined()
@@ -96,19 +98,14 @@ class Recurrence(nn.Module, ABC):
         """One step: x […, I], the state before → the state after."""
         if self.path == "reference":
             return self.equations(x, state, *self._joined())
-        w = self.weights
-        of_input = nn.functional.linear(x, w.weight_ih_l0, w.bias_ih_l0)
-        return self.fused_cell(of_input + nn.functional.linear(state[0], w.weight_hh_l0, w.bias_hh_l0), state)
-
-    def start(self, x: Tensor) -> CellState:
-        """Zeros for [B, T, I]."""
-        zeros = x.new_zeros(len(x), self.hidden_size)
-        return (zeros,) * self.parts
+        of_x, of_h, bias_x, bias_h = self.weights.all_weights[0]
+        gates = nn.functional.linear(x, of_x, bias_x) + nn.functional.linear(state[0], of_h, bias_h)
+        return self.fused_cell(gates, state)
 
     def _joined(self) -> tuple[Tensor, Tensor]:
         """w of [h_{t−1}, x_t] and b; torch keeps them in two parts, and two biases whose sum is b."""
-        w = self.weights
-        return torch.cat([w.weight_hh_l0, w.weight_ih_l0], dim=1), w.bias_hh_l0 + w.bias_ih_l0
+        of_x, of_h, bias_x, bias_h = self.weights.all_weights[0]
+        return torch.cat([of_h, of_x], dim=1), bias_h + bias_x
 
 
 class VanillaRecurrence(Recurrence):
@@ -141,7 +138,7 @@ class LstmRecurrence(Recurrence):
         self.weights = nn.LSTM(input_size, hidden_size, batch_first=True)
         with torch.no_grad():
             # Remember at first: forget gates start open, Jozefowicz, Zaremba and Sutskever 2015 §4.
-            self.weights.bias_ih_l0[hidden_size : 2 * hidden_size].fill_(1.0)
+            self.weights.all_weights[0][2][hidden_size : 2 * hidden_size].fill_(1.0)
 
     def equations(self, x: Tensor, state: CellState, weight: Tensor, bias: Tensor) -> CellState:
         return lstm_cell(x, state, weight, bias)
@@ -195,11 +192,10 @@ class StackedEncoder(nn.Module):
         finals = []
         for layer, recurrence in enumerate(self.forwards):
             inputs = x if layer == 0 else self.dropout(x)
-            x = recurrence(inputs, recurrence.start(inputs))
+            x = recurrence(inputs)
             final = x[sentences, lengths - 1]
             if self.backwards:
-                backward = self.backwards[layer]
-                reading = backward(_at(inputs, turned), backward.start(inputs))
+                reading = self.backwards[layer](_at(inputs, turned))
                 final = torch.cat([final, reading[sentences, lengths - 1]], dim=-1)
                 x = torch.cat([x, _at(reading, turned)], dim=-1)
             finals.append(final)

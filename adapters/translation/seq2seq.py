@@ -63,6 +63,9 @@ class Seq2Seq(Translator):
             path=options.cell,
         )
 
+    def start(self, sources: Sources) -> State:
+        return self.module.encode(sources.tokens, sources.lengths)
+
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         return self.module.step(tokens, state)
 

@@ -22,6 +22,7 @@ from adapters.translation.cells import (
     CellPath,
     CellState,
     LstmRecurrence,
+    Recurrence,
     StackedEncoder,
     VanillaRecurrence,
 )
@@ -106,6 +107,7 @@ class Seq2SeqModel(nn.Module):
         hidden = torch.cat([embedded, context], dim=-1)
         layers = []
         for recurrence, before in zip(self.decoder, state.layers, strict=True):
+            assert isinstance(recurrence, Recurrence)
             layers.append(recurrence.step(hidden, before))
             hidden = layers[-1][0]
         logits = self._logits(hidden, embedded, context)

@@ -6,7 +6,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -77,15 +77,23 @@ class Pairs:
 class Translator(TorchAdapter):
     """A model, its vocabulary and a search; subclasses make the module and ask it for its logits.
 
-    The module has `encode(tokens, lengths)`, which gives the state that the search starts from.
     An empty source, or one of white space, has an empty translation. Signs that the vocabulary lacks are
     read as UNKNOWN, which is never written.
     """
 
     task = "translation"
-    shaping = ("vocabulary", "vocabulary_size", "embedding_size", "tied_embeddings")
+    shaping: ClassVar[tuple[str, ...]] = (
+        "vocabulary",
+        "vocabulary_size",
+        "embedding_size",
+        "tied_embeddings",
+    )
 
     vocabulary: Vocabulary
+
+    @abstractmethod
+    def start(self, sources: Sources) -> Any:
+        """Read the sources: the state that the search starts from."""
 
     @abstractmethod
     def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
@@ -128,7 +136,7 @@ class Translator(TorchAdapter):
     def infer(self, batch: Sources) -> Hypotheses:
         if not len(batch.lengths):
             return Hypotheses(batch.tokens, batch.limits.float())
-        state = self.module.encode(batch.tokens, batch.lengths)
+        state = self.start(batch)
         if self.options.beam == 1:
             return greedy_search(self.step, state, batch.limits)
         return beam_search(self.step, state, batch.limits, self.options.beam, self.options.length_penalty)
