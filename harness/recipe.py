@@ -130,7 +130,7 @@ def resolve(reference: str, adapter: str, relative_to: Path | None, seed: int | 
     if reference.endswith((".yaml", ".yml")):
         path = (relative_to or Path()) / reference
     else:
-        shipped = _shipped(adapter)
+        shipped = shipped_recipes(adapter)
         if reference not in shipped:
             raise UsageError(unknown("checkpoint", reference, shipped))
         path = shipped[reference]
@@ -153,7 +153,12 @@ def cache_folder() -> Path:
     return (Path(configured) if configured else user_cache_path("harness")) / "checkpoints"
 
 
-def _shipped(adapter: str) -> dict[str, Path]:
+def shipped_recipes(adapter: str) -> dict[str, Path]:
+    """Recipes by name that ship with the package that offers the adapter.
+
+    Raises:
+        UsageError: no such adapter.
+    """
     entries = ADAPTERS.entries()
     if adapter not in entries:
         raise UsageError(unknown("adapter", adapter, entries))
