@@ -1,32 +1,54 @@
 """FCN: a classifier made convolutional, whose coarse scores are upsampled and joined with finer ones.
 
-Long, Shelhamer & Darrell 2015, "Fully Convolutional Networks for Semantic Segmentation". The backbone is
-a small one for pictures of 128 px; score layers, skips and learnt upsampling are the paper's (§3.3, §4.2).
+Long, Shelhamer & Darrell 2015, "Fully Convolutional Networks for Semantic Segmentation". Score layers,
+skips and learnt upsampling are the paper's (§3.3, §4.2); the backbone is the paper's VGG-16 for photographs,
+or a small one for pictures of 128 px.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from adapters import images
 from adapters.backbone import Backbone, ConvNorm
-from adapters.segmentation.segmenter import Segmenter, SegmenterOptions
+from adapters.segmentation import photographs
+from adapters.segmentation.segmenter import Segmenter, SegmenterOptions, TrainingBatch, pixel_loss
+from adapters.vision.pretrained import start_from
+from adapters.vision.vgg import FULLY_CONNECTED, ConvolutionalClassifier, Vgg16, convolutional
+from harness.checkpoint import load
+from harness.datasets.dataset import Dataset
+from harness.task import Sample
 
 STAGES = 5  # of the backbone, down to stride 32
 Upsampling = Literal["learnt", "bilinear"]
 
 
 class FcnOptions(SegmenterOptions):
-    """Shapes the weights."""
+    """All but the last shape the weights."""
 
-    backbone: Literal["small"] = "small"
+    backbone: Literal["small", "vgg16"] = "small"
     width: int = Field(16, ge=4, le=64)
     """Channels of the small backbone's first stage."""
     upsampling: Upsampling = "learnt"
     """Learnt from bilinear kernels, or bilinear for good."""
+    pretrained: Path | None = None
+    """Where training of VGG-16 starts: torchvision's published ImageNet classifier, a .pth file."""
+
+    @model_validator(mode="after")
+    def _fit(self) -> FcnOptions:
+        small = self.backbone == "small"
+        if small and self.pretrained is not None:
+            raise ValueError("pretrained: nobody publishes weights of the small backbone")
+        if not small and "width" in self.model_fields_set and self.width != type(self)().width:
+            raise ValueError("width: VGG-16 has its own; it is an option of the small backbone")
+        return self
 
 
 class Upsample(nn.ConvTranspose2d):
@@ -51,15 +73,27 @@ class Network(nn.Module):
 
     Scores of stride 32 are upsampled to the next finer map, that map's scores are added, and so on down
     to stride `finest`; from there one upsampling leads to pixels.
+
+    Args:
+        backbone: pixels → maps of strides 2, 4, 8, 16, 32 with `backbone.channels`.
+        context: the classifier's hidden layers, made convolutional: the last map → `features` channels.
     """
 
-    def __init__(self, classes: int, width: int, finest: int, learnt: bool) -> None:
+    def __init__(
+        self,
+        backbone: Backbone | Vgg16,
+        context: nn.Module,
+        features: int,
+        classes: int,
+        finest: int,
+        learnt: bool,
+    ) -> None:
         super().__init__()
-        self.backbone = Backbone(width, STAGES)
+        self.backbone = backbone
         self.skips = [stage for stage in range(STAGES - 2, -1, -1) if 2 ** (stage + 1) >= finest]
-        channels = self.backbone.channels
-        self.context = ConvNorm(channels[-1], channels[-1])  # fc6, made convolutional
-        self.score = nn.Conv2d(channels[-1], classes, 1)
+        channels = backbone.channels
+        self.context = context
+        self.score = nn.Conv2d(features, classes, 1)
         self.finer = nn.ModuleList([nn.Conv2d(channels[stage], classes, 1) for stage in self.skips])
         self.upsample = nn.ModuleList([Upsample(classes, 2, learnt) for _ in self.skips])
         self.last = Upsample(classes, finest, learnt)
@@ -86,8 +120,37 @@ class Fcn(Segmenter):
     finest: ClassVar[int]
 
     def make_module(self) -> nn.Module:
-        learnt = self.options.upsampling == "learnt"
-        return Network(len(self.classes), self.options.width, self.finest, learnt)
+        rest = len(self.classes), self.finest, self.options.upsampling == "learnt"
+        if self.options.backbone == "vgg16":
+            return Network(Vgg16(), ConvolutionalClassifier(), FULLY_CONNECTED, *rest)
+        backbone = Backbone(self.options.width, STAGES)
+        deepest = backbone.channels[-1]
+        return Network(backbone, ConvNorm(deepest, deepest), deepest, *rest)
+
+    def build(self, train: Dataset) -> None:
+        super().build(train)
+        path: Path | None = self.options.pretrained
+        if path is not None:
+            published = load(path).tensors
+            start_from(self.module.get_submodule("backbone"), published, path)
+            start_from(self.module.get_submodule("context"), convolutional(published), path)
+
+    def to_input(self, pixels: Tensor) -> Tensor:
+        return images.standardised(pixels) if self._photographs else super().to_input(pixels)
+
+    def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingBatch:
+        if self._photographs:
+            return photographs.training_batch(samples, generator, self.runtime.device)
+        return super().training_batch(samples, generator)
+
+    def loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        if self._photographs:  # without class weights, Long et al. 2015 §4.3
+            return {"pixels": pixel_loss(self.module(batch.pixels), batch.masks, object_weight=1.0)}
+        return super().loss(batch)
+
+    @property
+    def _photographs(self) -> bool:
+        return bool(self.options.backbone == "vgg16")
 
 
 class Fcn32s(Fcn):

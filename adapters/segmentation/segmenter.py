@@ -181,8 +181,8 @@ class Segmenter(TorchAdapter):
         return padded
 
 
-def pixel_loss(scores: Tensor, masks: Tensor) -> Tensor:
+def pixel_loss(scores: Tensor, masks: Tensor, object_weight: float = OBJECT_WEIGHT) -> Tensor:
     """Weighted mean cross-entropy of the pixels that are not ignored: [N, C, H, W], [N, H, W] → scalar."""
-    weight = torch.full((scores.shape[1],), OBJECT_WEIGHT, device=scores.device)
+    weight = torch.full((scores.shape[1],), object_weight, device=scores.device)
     weight[0] = 1.0
     return nn.functional.cross_entropy(scores.float(), masks, weight, ignore_index=IGNORED)

@@ -5,7 +5,8 @@ Parameters are named as in torchvision's published files (`features.N`), which t
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 # Channels of the 3×3 convolutions of the five stages, each of which ends in a pooling by 2; table 1, D.
@@ -72,15 +73,16 @@ def initialise(module: nn.Module) -> None:
             nn.init.zeros_(part.bias)
 
 
-def convolutional(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def convolutional(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The fully connected layers of a published VGG-16 as weights of a `ConvolutionalClassifier`.
 
     fc6's rows run over pool5 of a 224 px image, channel by channel: [4096, 512 · 7 · 7].
     """
-    weights = {"0": ("classifier.0", WINDOW), "3": ("classifier.3", 1)}
+    layers = (("0", "classifier.0", WINDOW), ("3", "classifier.3", 1))  # place here, name there, side
     found = {}
-    for place, (name, side) in weights.items():
-        matrix = tensors[f"{name}.weight"]
-        found[f"{place}.weight"] = matrix.reshape(FULLY_CONNECTED, -1, side, side)
-        found[f"{place}.bias"] = tensors[f"{name}.bias"]
+    for place, name, side in layers:
+        if f"{name}.weight" in tensors:
+            found[f"{place}.weight"] = tensors[f"{name}.weight"].unflatten(1, (-1, side, side))
+        if f"{name}.bias" in tensors:
+            found[f"{place}.bias"] = tensors[f"{name}.bias"]
     return found

@@ -1,0 +1,24 @@
+"""torchvision's segmentation networks behind the uniform interface: peers, and oracles of the own ones."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from adapters.segmentation.fcn_resnet import FcnResNet50
+
+
+class TorchvisionFcnResNet50(FcnResNet50):
+    """torchvision's `fcn_resnet50`; its input and what becomes of its scores are `fcn-resnet50`'s."""
+
+    name = "torchvision/fcn_resnet50"
+
+    def make_module(self) -> nn.Module:
+        from torchvision.models.segmentation import fcn_resnet50  # 6–9 s to import
+
+        module: nn.Module = fcn_resnet50(
+            weights=None,  # none is downloaded: weights come from the suite's checkpoint
+            weights_backbone=None,
+            num_classes=len(self.classes),
+            aux_loss=self.options.auxiliary,
+        )
+        return module
