@@ -48,6 +48,7 @@ Override = Annotated[
 ]
 Only = Annotated[str | None, typer.Option(metavar="GLOB", help="Only matching BENCHMARK/VARIANT.")]
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most N samples a benchmark.")]
+TrackingUri = Annotated[str | None, typer.Option(metavar="URI", help="Default: $MLFLOW_TRACKING_URI.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
@@ -130,10 +131,12 @@ def validate(
     documents = []
     for name in suites:
         planned = plan(load_suite(find_suite(name)))
-        document = {"suite": name, "valid": True, "trials": len(planned.trials)}
+        skipped = [each.model_dump() for each in planned.skipped]
+        document = {"suite": name, "valid": True, "trials": len(planned.trials), "skipped": skipped}
         documents.append(document)
         if not as_json:
             sys.stdout.write(f"{name}: valid, {len(planned.trials)} trials\n")
+            sys.stdout.writelines(f"  skipped {each['benchmark']}: {each['reason']}\n" for each in skipped)
     if as_json:
         show(documents)
 
@@ -368,8 +371,12 @@ def export_command(
 @app.command("compare")
 def compare_command(
     run: RunPath,
-    baseline: Annotated[Path, typer.Option(metavar="RUN", help="The run directory to compare with.")],
+    baseline: Annotated[
+        str,
+        typer.Option(metavar="RUN", help="A run directory, mlflow:RUN_ID or mlflow:latest@BRANCH."),
+    ],
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 4 where it is inconclusive.")] = False,
+    tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
     """What became worse or better than in a baseline run; exits with 1 on a regression."""
@@ -377,7 +384,13 @@ def compare_command(
     from harness.terminal import console, show, show_comparison
     from reports import write_comparison
 
-    comparison = compare(run, baseline)
+    directory = Path(baseline)
+    if baseline.startswith("mlflow:"):
+        from harness.tracking.baseline import fetch_baseline
+
+        directory = fetch_baseline(baseline, run, tracking_uri)
+        console.print(f"baseline: {directory}", markup=False)
+    comparison = compare(run, directory)
     page = write_comparison(comparison, run)
     show(comparison.document()) if as_json else show_comparison(comparison)
     console.print(f"report: {page}", markup=False)
@@ -387,9 +400,10 @@ def compare_command(
 @app.command()
 def sync(
     run: RunPath,
-    tracking_uri: Annotated[
-        str | None, typer.Option(metavar="URI", help="Default: $MLFLOW_TRACKING_URI.")
-    ] = None,
+    tracking_uri: TrackingUri = None,
+    register_models: Annotated[
+        bool, typer.Option("--register-models", help="Put the checkpoints into the model registry.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Log a run to MLflow; doing it again changes nothing."""
@@ -398,7 +412,7 @@ def sync(
     from harness.terminal import console, show
     from harness.tracking import sync as sync_run
 
-    outcome = sync_run(run, tracking_uri)
+    outcome = sync_run(run, tracking_uri, register_models)
     if as_json:
         show(asdict(outcome))
     else:

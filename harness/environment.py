@@ -136,6 +136,23 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
         return None, None
 
 
+BRANCH_VARIABLES = (
+    *("GITHUB_HEAD_REF", "GITHUB_REF_NAME"),  # GitHub: the first is set for pull requests only
+    *("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME", "CI_COMMIT_REF_NAME"),  # GitLab
+)
+
+
+def git_branch(folder: Path, variables: Mapping[str, str] = os.environ) -> str | None:
+    """What is being evaluated: the branch that the CI names, else the one checked out in `folder`."""
+    for name in BRANCH_VARIABLES:
+        if variables.get(name):
+            return variables[name]
+    try:
+        return _git(folder, "symbolic-ref", "--short", "HEAD")
+    except (OSError, subprocess.CalledProcessError):
+        return None  # no checkout, or a commit without a branch
+
+
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from harness.compare.records import Comparison
 from harness.results import read_results
-from harness.store import write_text
+from harness.store import write_json, write_text
 from reports.benchmark_json import to_bencher, to_github_action_benchmark
 from reports.comparison import comparison_to_markdown
-from reports.junit import to_junit
+from reports.junit import comparison_to_junit, to_junit
 from reports.markdown import to_markdown
 from reports.table import to_csv
 
@@ -44,7 +44,10 @@ def write_reports(run_dir: Path, out: Path | None = None) -> Path:
 
 
 def write_comparison(comparison: Comparison, run_dir: Path) -> Path:
-    """Write `run_dir`/report/compare.md and return its path."""
-    page = run_dir / "report" / "compare.md"
+    """Write compare.md, compare.json and compare-junit.xml to `run_dir`/report; the path of the first."""
+    folder = run_dir / "report"
+    page = folder / "compare.md"
+    write_text(folder / "compare-junit.xml", comparison_to_junit(comparison))
+    write_json(folder / "compare.json", comparison.document())
     write_text(page, comparison_to_markdown(comparison))
     return page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.compare.records import Change, Comparison, TrialComparison, Verdict
+from harness.compare.records import URGENCY, Change, Comparison, TrialComparison, Verdict
 from harness.compare.speed_verdict import DRIFT
 from harness.task import Figure
 from reports.figures import printed
@@ -13,7 +13,6 @@ from reports.text import markdown
 
 _MARKS = {"pass": "✅", "regression": "❌", "incomplete": "⚠️", "inconclusive": "❔"}
 _QUIET: tuple[Verdict, ...] = ("unchanged", "pass", "not decided")
-_URGENCY: tuple[Verdict, ...] = ("regression", "incomparable", "inconclusive", "improvement", *_QUIET)
 _HEAD = "| Trial | Figure | Baseline → run | Difference | n | Verdict |\n|---|---|---|---|---|---|"
 Row = tuple[TrialComparison, Change]
 
@@ -28,7 +27,7 @@ def comparison_to_markdown(comparison: Comparison, limit: int = LIMIT) -> str:
 
 def _document(comparison: Comparison, rows: int) -> str:
     pairs = [(trial, change) for trial in comparison.trials for change in trial.changes]
-    pairs.sort(key=lambda row: (not row[1].decides, _URGENCY.index(row[1].verdict)))
+    pairs.sort(key=lambda row: (not row[1].decides, URGENCY.index(row[1].verdict)))
     changed = [row for row in pairs if _is_changed(row[1])]
     rest = [row for row in pairs if not _is_changed(row[1])]
     apart = [trial for trial in comparison.trials if trial.state != "compared"]

@@ -1,4 +1,4 @@
-"""junit.xml: a run as test cases, for the test reports of Jenkins, GitLab and others."""
+"""junit.xml: a run, or its comparison, as test cases for the test reports of Jenkins, GitLab and others."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Literal
 from xml.etree import ElementTree as ET
 
+from harness.compare.records import Change, Comparison, TrialComparison
 from harness.results import Results, Scenario, TrialRecord
 from harness.stages.timing import GATING
 from harness.task import Figure
@@ -45,10 +46,49 @@ def to_junit(results: Results) -> str:
     for skipped in results.skipped:
         case = _Case("not run here", problem="skipped", reason=skipped.reason)
         _suite(root, skipped.benchmark, about, [case])
+    return _document(root)
+
+
+def comparison_to_junit(comparison: Comparison) -> str:
+    """A suite a benchmark, a case a trial and figure; what decides and became worse is a `failure`.
+
+    What could not be decided or compared is `skipped` with the reason, a trial of the run that is not
+    complete an `error`, and what moves no exit code passes with its figures.
+    """
+    root = ET.Element("testsuites", name=_text(comparison.suite))
+    for benchmark, trials in groupby(comparison.trials, key=lambda trial: trial.benchmark):
+        _suite(root, benchmark, {}, [case for trial in trials for case in _compared(trial)])
+    return _document(root)
+
+
+def _document(root: ET.Element) -> str:
     for name in ("tests", "failures", "errors"):
         root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
     ET.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _compared(trial: TrialComparison) -> Iterator[_Case]:
+    if trial.state != "compared":
+        problem: Kind = "error" if trial.state == "incomplete" else "skipped"
+        yield _Case(trial.variant, problem=problem, reason=f"{trial.state}: {trial.reason}")
+    for change in trial.changes:
+        figures = " → ".join(str(printed(each)) if each else "none" for each in (change.base, change.head))
+        difference, verdict = change.difference_text(), f"{change.verdict}: {change.reason}"
+        yield _Case(
+            f"{trial.variant} {change.name}",
+            output="\n".join(filter(None, [figures, difference, verdict])),
+            problem=_problem(change),
+            reason=f"{verdict} ({difference})" if difference else verdict,
+        )
+
+
+def _problem(change: Change) -> Kind | None:
+    if not change.decides:
+        return None
+    if change.verdict == "regression":
+        return "failure"
+    return "skipped" if change.verdict in ("inconclusive", "incomparable") else None
 
 
 def _suite(root: ET.Element, name: str, about: dict[str, str], cases: list[_Case]) -> None:

@@ -15,6 +15,11 @@ Verdict = Literal[
     "regression", "improvement", "inconclusive", "incomparable", "unchanged", "pass", "not decided"
 ]
 Outcome = Literal["regression", "incomplete", "inconclusive", "pass"]
+URGENCY: tuple[Verdict, ...] = (
+    *("regression", "incomparable", "inconclusive", "improvement"),
+    *("unchanged", "pass", "not decided"),
+)
+"""The worst first."""
 State = Literal["compared", "missing", "new", "incomplete", "incomparable"]
 
 REGRESSION = 1  # exit codes of the command line's contract
@@ -73,6 +78,12 @@ class TrialComparison:
     @property
     def name(self) -> str:
         return f"{self.benchmark}/{self.variant}"
+
+    @property
+    def verdict(self) -> str:
+        """The worst of the changes that decide; the state where nothing could be compared."""
+        found = {change.verdict for change in self.changes if change.decides}
+        return next((verdict for verdict in URGENCY if verdict in found), self.state)
 
 
 @dataclass(frozen=True)
@@ -138,4 +149,5 @@ class Comparison:
 
     def document(self) -> dict[str, Any]:
         """For `--json`."""
-        return {"outcome": self.outcome, "verdict": self.verdict(), **asdict(self)}
+        trials = [{**asdict(trial), "verdict": trial.verdict} for trial in self.trials]
+        return {"outcome": self.outcome, "verdict": self.verdict(), **asdict(self), "trials": trials}

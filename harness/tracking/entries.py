@@ -7,15 +7,20 @@ import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.environment import hardware_name
 from harness.results import Results, TrialRecord
 from harness.task import Figure
+from harness.tracking.series import Curve
 
 # Limits of mlflow.utils.validation, version 3.17.
-KEY, TAG, PARAM, EXPERIMENT = 250, 8000, 6000, 500
+KEY, TAG, PARAM, EXPERIMENT, NAME, DIGEST = 250, 8000, 6000, 500, 500, 36
+Trial = tuple[str, str]
+"""(benchmark, variant)."""
+WHOLE_RUN: Trial = ("", "")
+NOT_COMPARED = "not compared"
 _STATUS = {"complete": "FINISHED", "partial": "FAILED", "failed": "FAILED", "pending": "KILLED"}
 _PHASES = {"preprocess": "pre", "model": "model", "postprocess": "post"}
 
@@ -30,20 +35,38 @@ class Entry:
     tags: Mapping[str, str]
     params: Mapping[str, str]
     metrics: Mapping[str, float]
+    dataset: Input | None = None
+    series: Mapping[str, Curve] = field(default_factory=dict)
 
 
-def run_entry(results: Results) -> Entry:
-    """The parent run."""
+@dataclass(frozen=True)
+class Input:
+    """A data set as MLflow lists it."""
+
+    name: str
+    digest: str
+    source: str  # JSON
+    size: int
+    context: str
+
+
+def run_entry(results: Results, verdict_on: Mapping[Trial, str]) -> Entry:
+    """The parent run.
+
+    Args:
+        verdict_on: what `harness compare` found last, under `WHOLE_RUN`; empty if nothing was compared.
+    """
     from reports.markdown import to_markdown
     from reports.verdict import verdict
 
     run = results.run
     complete = sum(trial.status == "complete" for trial in results.trials)
     status = "FINISHED" if complete == len(results.trials) else "FAILED"
-    tags = _shared_tags(results) | {
+    tags = _shared_tags(results, run.environment) | {
         "status": verdict(results),
         "executor": f"{run.executor}, {run.workers} workers",
         "command": run.command,
+        "verdict": verdict_on.get(WHOLE_RUN, NOT_COMPARED),
         "mlflow.note.content": to_markdown(results, limit=TAG - 500),
     }
     return Entry(
@@ -56,13 +79,21 @@ def run_entry(results: Results) -> Entry:
     )
 
 
-def trial_entry(results: Results, trial: TrialRecord, parent: str) -> Entry:
-    """A child of the MLflow run `parent`."""
+def trial_entry(
+    results: Results,
+    trial: TrialRecord,
+    parent: str,
+    verdict_on: Mapping[Trial, str],
+    series: Mapping[str, Curve],
+) -> Entry:
+    """A child of the MLflow run `parent`; `verdict_on` as in `run_entry`, by benchmark and variant."""
     from reports.markdown import trial_to_markdown
     from reports.text import display
 
-    tags = _shared_tags(results) | {
+    machine = trial.environments[0] if trial.environments else results.run.environment
+    tags = _shared_tags(results, machine) | {
         "mlflow.parentRunId": parent,
+        "verdict": verdict_on.get((trial.benchmark, trial.variant), NOT_COMPARED),
         "task": trial.task,
         "status": trial.status,
         "reason": trial.reason or "",
@@ -88,7 +119,16 @@ def trial_entry(results: Results, trial: TrialRecord, parent: str) -> Entry:
         tags=_fitting(tags),
         params=params_of(trial),
         metrics=metrics_of(trial),
+        dataset=_input(trial),
+        series=series,
     )
+
+
+def _input(trial: TrialRecord) -> Input:
+    data = trial.dataset
+    described = {"dataset": data.name, "options": data.options, "split": data.split}
+    source = json.dumps({"tags": described}, ensure_ascii=False)
+    return Input(cut(data.name, NAME), data.fingerprint[:DIGEST], source, data.size, cut(data.split, NAME))
 
 
 def metrics_of(trial: TrialRecord) -> dict[str, float]:
@@ -150,9 +190,9 @@ def _fitting(tags: Mapping[str, str]) -> dict[str, str]:
     return {name: cut(value, TAG) for name, value in tags.items()}
 
 
-def _shared_tags(results: Results) -> dict[str, str]:
+def _shared_tags(results: Results, environment: str) -> dict[str, str]:
     run = results.run
-    machine = results.environments.get(run.environment, {})
+    machine = results.environments.get(environment, {})
     described = {"gpus", "cpu", "cores"} <= machine.keys()
     revision = run.git_revision or "none"
     return {
@@ -160,10 +200,14 @@ def _shared_tags(results: Results) -> dict[str, str]:
         "profile": run.profile,
         "harness.version": run.harness_version,
         "git.revision": f"{revision} with local changes" if run.git_dirty else revision,
+        "git.branch": run.git_branch or "none",
         "mlflow.source.name": "harness",
         "mlflow.source.git.commit": revision,
-        "host": str(machine.get("host", run.environment)),
-        "hardware": hardware_name(machine) if described else run.environment,
+        "mlflow.source.git.branch": run.git_branch or "none",
+        "host": str(machine.get("host", environment)),
+        "hardware": hardware_name(machine) if described else environment,
+        "gpu": str(machine["gpus"][0]["name"]) if machine.get("gpus") else "none",
+        **{f"system.{key(name)}": cut(value, TAG) for name, value in _flat(machine)},
     }
 
 

@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from datetime import datetime
-from hashlib import sha256
-from itertools import count
+from math import ceil
 from os import environ
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from harness.errors import InfrastructureError, UsageError
+from harness.errors import UsageError
+from harness.identity import content_id
 from harness.results import Results, read_results
-from harness.tracking.entries import Entry, columns, run_entry, trial_entry
+from harness.store import RunDirectory, read_json
+from harness.tracking import artifacts
+from harness.tracking.entries import WHOLE_RUN, Entry, Input, Trial, columns, run_entry, trial_entry
+from harness.tracking.models import Registration, register
+from harness.tracking.series import series
 from harness.tracking.tracking_store import (
     default_tracking_uri,
-    mlflow_environment,
+    mlflow_errors,
     one_at_a_time,
     open_experiment,
+    pages,
     public,
+    quoted,
 )
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-_BATCH = 100  # parameters or tags a request, MLflow's limit; 1,000 metrics are allowed
+_BATCH = 100  # parameters or tags a request, MLflow's limit
+_METRICS = 800  # a request: with the others at most 1,000, MLflow's limit
 VIEW = "harness"  # name of the stored choice of columns
+_SERIES_TAG = "harness.series"
 Change = Literal["created", "updated", "unchanged"]
 
 
@@ -44,16 +52,18 @@ class SyncOutcome:
     created: int
     updated: int
     unchanged: int
+    models: tuple[Registration, ...] = ()
 
     def describe(self) -> str:
-        """One line."""
-        return (
+        """One line, and one for each checkpoint that was to be registered."""
+        runs = (
             f"experiment '{self.experiment}' in {self.tracking_uri}: runs created {self.created}, "
             f"updated {self.updated}, unchanged {self.unchanged}"
         )
+        return "\n".join([runs, *(model.describe() for model in self.models)])
 
 
-def sync(run_dir: Path, tracking_uri: str | None = None) -> SyncOutcome:
+def sync(run_dir: Path, tracking_uri: str | None = None, register_models: bool = False) -> SyncOutcome:
     """Make MLflow show a run directory; again changes nothing, and an interrupted sync is completed.
 
     Runs are found by the tags `harness.run_id` and `harness.trial_id` and made where missing. A metric
@@ -65,6 +75,7 @@ def sync(run_dir: Path, tracking_uri: str | None = None) -> SyncOutcome:
     Args:
         run_dir: holds results.json.
         tracking_uri: default: $MLFLOW_TRACKING_URI, else `default_tracking_uri`.
+        register_models: put the checkpoints into the model registry as well.
 
     Raises:
         UsageError: no valid results.json.
@@ -75,24 +86,25 @@ def sync(run_dir: Path, tracking_uri: str | None = None) -> SyncOutcome:
         raise UsageError(f"{run_dir}: not a run directory")
     results = read_results(run_dir)
     uri = tracking_uri or environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(run_dir)
-    with mlflow_environment(), one_at_a_time(run_dir):
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
-        try:
-            return _sync(run_dir, results, uri)
-        except (MlflowException, SQLAlchemyError, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise InfrastructureError(f"MLflow at {public(uri)}: {public(reason)[:300]}") from error
+    with mlflow_errors(uri), one_at_a_time(run_dir):
+        client, experiment = open_experiment(uri, results.suite)
+        outcome, children = _runs(client, experiment, run_dir, results, public(uri))
+        if register_models:
+            outcome = replace(outcome, models=register(client, results, children))
+        return outcome
 
 
-def _sync(run_dir: Path, results: Results, uri: str) -> SyncOutcome:
-    client, experiment = open_experiment(uri, results.suite)
-    known = _known_runs(client, experiment, results.run.id)
+def _runs(
+    client: MlflowClient, experiment: str, run_dir: Path, results: Results, uri: str
+) -> tuple[SyncOutcome, dict[str, str]]:
+    """Parent and children; the ids of the children by trial id."""
+    query = f"tags.`harness.run_id` = {quoted(results.run.id)}"
+    known = [run for page in pages(client, experiment, query) for run in page]
     start = _milliseconds(results.run.started)
     end = _milliseconds(results.run.finished or results.run.started)
+    changes: list[Change] = []
 
-    def write(entry: Entry) -> str:
+    def write(entry: Entry) -> Run:
         run = _find(known, entry)
         changes.append("updated" if run else "created")
         if run is None:
@@ -100,28 +112,38 @@ def _sync(run_dir: Path, results: Results, uri: str) -> SyncOutcome:
             run = client.create_run(experiment, start_time=start, tags=tags, run_name=entry.name)
         if not _fill(client, run, entry, end) and changes[-1] == "updated":
             changes[-1] = "unchanged"
-        return str(run.info.run_id)
+        return run
 
-    changes: list[Change] = []
-    parent = write(run_entry(results))
+    def attach(run: Run, content: str, making: AbstractContextManager[Path]) -> None:
+        if run.data.tags.get(artifacts.DIGEST_TAG) != content:
+            with making as folder:
+                client.log_artifacts(run.info.run_id, str(folder))
+            client.set_tag(run.info.run_id, artifacts.DIGEST_TAG, content)
+
+    verdicts = _verdicts(run_dir, results.run.id)
+    parent = write(run_entry(results, verdicts))
+    children = {}
     for trial in results.trials:
-        write(trial_entry(results, trial, parent))
-    _log_artifacts(client, parent, run_dir, results)
+        place = RunDirectory(run_dir).trial(trial.id).path
+        child = write(trial_entry(results, trial, parent.info.run_id, verdicts, series(place)))
+        children[trial.id] = str(child.info.run_id)
+        content = artifacts.content_digest(place, artifacts.trial_files(place))
+        attach(child, content, artifacts.trial_artifacts(place))
+    # The parent's come last: a run that has them was written whole, and may be a baseline.
+    content = artifacts.content_digest(run_dir, artifacts.run_files(run_dir))
+    attach(parent, content, artifacts.run_artifacts(run_dir, results))
     _choose_columns(client, experiment, results)
     tally = [changes.count(change) for change in ("created", "updated", "unchanged")]
-    return SyncOutcome(public(uri), results.suite, experiment, parent, *tally)
+    return SyncOutcome(uri, results.suite, experiment, parent.info.run_id, *tally), children
 
 
-def _known_runs(client: MlflowClient, experiment: str, run_id: str) -> list[Run]:
-    """Parent and children of a harness run, in as few requests as pages."""
-    quote = '"' if "'" in run_id else "'"
-    query = f"tags.`harness.run_id` = {quote}{run_id}{quote}"
-    page = client.search_runs([experiment], query, max_results=1000)
-    runs = list(page)
-    while page.token:
-        page = client.search_runs([experiment], query, max_results=1000, page_token=page.token)
-        runs += page
-    return runs
+def _verdicts(run_dir: Path, run_id: str) -> dict[Trial, str]:
+    """What `harness compare` last found of this run."""
+    found = read_json(run_dir / "report" / "compare.json")
+    if found is None or found["run"] != run_id:
+        return {}
+    by_trial = {(trial["benchmark"], trial["variant"]): trial["verdict"] for trial in found["trials"]}
+    return {WHOLE_RUN: found["outcome"], **by_trial}
 
 
 def _find(known: Sequence[Run], entry: Entry) -> Run | None:
@@ -141,16 +163,28 @@ def _fill(client: MlflowClient, run: Run, entry: Entry, end: int) -> bool:
     ]
     params = [Param(name, value) for name, value in entry.params.items() if name not in data.params]
     tags = [RunTag(name, value) for name, value in entry.tags.items() if data.tags.get(name) != value]
-    for first in count(step=_BATCH):
-        part = [items[first : first + _BATCH] for items in (metrics, params, tags)]
-        if not any(part):
-            break
-        client.log_batch(run_id, *part)
+    curves = content_id(entry.series) if entry.series else None
+    if data.tags.get(_SERIES_TAG) != curves:
+        # MLflow keeps equal points once, so that after an interruption all are simply written again.
+        again = _SERIES_TAG in data.tags
+        for name, curve in entry.series.items():
+            when = _timestamp(client, run, name, end) if again else end
+            metrics += [Metric(name, value, when, step) for step, value in curve]
+        tags.append(RunTag(_SERIES_TAG, curves or ""))
+    for n in range(max(ceil(len(metrics) / _METRICS), ceil(len(params) / _BATCH))):
+        client.log_batch(
+            run_id,
+            metrics[n * _METRICS : (n + 1) * _METRICS],
+            params[n * _BATCH : (n + 1) * _BATCH],
+        )
+    for first in range(0, len(tags), _BATCH):
+        client.log_batch(run_id, tags=tags[first : first + _BATCH])
+    lacks_data = _log_dataset(client, run, entry.dataset)
     # The status comes last: a run that is not yet in its final state was not written whole.
     wrong = run.info.status != entry.status or run.info.end_time != end
     if wrong and entry.status != "RUNNING":
         client.set_terminated(run_id, entry.status, end)
-    return bool(metrics or params or tags or (wrong and entry.status != "RUNNING"))
+    return bool(metrics or params or tags or lacks_data or (wrong and entry.status != "RUNNING"))
 
 
 def _timestamp(client: MlflowClient, run: Run, name: str, end: int) -> int:
@@ -161,24 +195,19 @@ def _timestamp(client: MlflowClient, run: Run, name: str, end: int) -> int:
     return max(end, last + 1)
 
 
-def _log_artifacts(client: MlflowClient, parent: str, run_dir: Path, results: Results) -> None:
-    """Report, charts and results.json; a tag set afterwards says of which results they are."""
-    from reports import write_reports
-    from reports.charts import save
-    from reports.frontier import comparisons
+def _log_dataset(client: MlflowClient, run: Run, used: Input | None) -> bool:
+    """List the data set among the run's inputs; False if it is there."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    file = run_dir / "results.json"
-    digest = sha256(file.read_bytes()).hexdigest()
-    if client.get_run(parent).data.tags.get("harness.artifacts") == digest:
-        return
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        write_reports(run_dir, folder / "report")
-        for number, comparison in enumerate(comparisons(results), start=1):
-            save(comparison, folder / "charts" / f"{number}-{comparison.task}.png")
-        client.log_artifacts(parent, str(folder))
-        client.log_artifact(parent, str(file))
-    client.set_tag(parent, "harness.artifacts", digest)
+    listed = run.inputs.dataset_inputs if run.inputs else []
+    if used is None or any(each.dataset.digest == used.digest for each in listed):
+        return False
+    profile = json.dumps({"num_rows": used.size})
+    dataset = Dataset(used.name, used.digest, "code", used.source, None, profile)
+    client.log_inputs(
+        run.info.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", used.context)])]
+    )
+    return True
 
 
 def _choose_columns(client: MlflowClient, experiment: str, results: Results) -> None:

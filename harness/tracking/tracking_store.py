@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +16,10 @@ from harness.errors import InfrastructureError, UsageError
 from harness.tracking.entries import EXPERIMENT, cut
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
+PAGE = 1000  # runs a request
 _ENVIRONMENT = {
     # By default a call to a dead server is retried for 246 s; so it gives up after 3 s (measured).
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -83,6 +85,61 @@ def open_experiment(uri: str, suite: str) -> tuple[MlflowClient, str]:
             f"MLflow experiment '{name}' was deleted: restore it, or delete it for good"
         )
     return client, found.experiment_id
+
+
+def find_experiment(uri: str, suite: str) -> tuple[MlflowClient, str]:
+    """A client and the id of the suite's experiment; makes nothing.
+
+    Raises:
+        UsageError: nothing of the suite was logged there.
+    """
+    from mlflow.tracking import MlflowClient
+
+    database = _sqlite_file(uri)
+    if database is None or database.exists():
+        client = MlflowClient(tracking_uri=uri)
+        found = client.get_experiment_by_name(cut(suite, EXPERIMENT))
+        if found is not None and found.lifecycle_stage == "active":
+            return client, str(found.experiment_id)
+    raise UsageError(f"{public(uri)}: no run of suite '{suite}' is logged there")
+
+
+@contextmanager
+def mlflow_errors(uri: str) -> Iterator[None]:
+    """A fast and quiet client, whose errors become one line.
+
+    Raises:
+        InfrastructureError: the store cannot be reached or refuses.
+    """
+    with mlflow_environment():
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise InfrastructureError(f"MLflow at {public(uri)}: {public(reason)[:300]}") from error
+
+
+def pages(
+    client: MlflowClient, experiment: str, query: str, size: int = PAGE, order: Sequence[str] = ()
+) -> Iterator[list[Run]]:
+    """The runs that match, one request a page."""
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment], query, max_results=size, order_by=list(order), page_token=token
+        )
+        yield list(page)
+        token = page.token
+        if not token:
+            return
+
+
+def quoted(value: str) -> str:
+    """A string in MLflow's query language, which has no escapes."""
+    return f'"{value}"' if "'" in value else f"'{value}'"
 
 
 @contextmanager

@@ -1,0 +1,76 @@
+"""The files of a run in MLflow: report, charts and the whole directory with the run, the rest by trial."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+from harness.datasets.dataset import digest
+from harness.results import Results
+
+ARCHIVE = "run.zip"
+"""The run directory without its report: what a comparison on another machine needs."""
+DIGEST_TAG = "harness.artifacts"
+"""What the artifacts of an MLflow run are of; set when all of them are there."""
+_MADE_AGAIN = {"report", "run.lock"}
+_BULK = {"predictions", "statistics"}  # in the archive, and nothing to look at
+
+
+def run_files(run_dir: Path) -> list[Path]:
+    """What the archive holds, relative to the run directory, in a fixed order."""
+    return _files(run_dir, _MADE_AGAIN)
+
+
+def trial_files(trial_dir: Path) -> list[Path]:
+    """What a trial's MLflow run shows: specification, figures, raw timings, analysis and samples."""
+    return _files(trial_dir, _BULK)
+
+
+def content_digest(folder: Path, files: list[Path]) -> str:
+    """SHA-256 of names and contents."""
+    hashes = (sha256((folder / file).read_bytes()).hexdigest() for file in files)
+    return digest(part for pair in zip(map(str, files), hashes, strict=True) for part in pair)
+
+
+@contextmanager
+def run_artifacts(run_dir: Path, results: Results) -> Iterator[Path]:
+    """A temporary folder with all that the parent run shows."""
+    from reports import write_reports
+    from reports.charts import save
+    from reports.frontier import comparisons
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_reports(run_dir, folder / "report")
+        for page in sorted((run_dir / "report").glob("compare*")):
+            shutil.copy(page, folder / "report" / page.name)
+        for number, comparison in enumerate(comparisons(results), start=1):
+            save(comparison, folder / "charts" / f"{number}-{comparison.task}.png")
+        shutil.copy(run_dir / "results.json", folder / "results.json")
+        if (run_dir / "environments").is_dir():
+            shutil.copytree(run_dir / "environments", folder / "environments")
+        with zipfile.ZipFile(folder / ARCHIVE, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
+            for file in run_files(run_dir):
+                archive.write(run_dir / file, file)
+        yield folder
+
+
+@contextmanager
+def trial_artifacts(trial_dir: Path) -> Iterator[Path]:
+    """A temporary folder with all that a trial's run shows."""
+    with tempfile.TemporaryDirectory() as temporary:
+        for file in trial_files(trial_dir):
+            target = Path(temporary, file)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(trial_dir / file, target)
+        yield Path(temporary)
+
+
+def _files(folder: Path, without: set[str]) -> list[Path]:
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in found if path.parts[0] not in without and not path.name.startswith("."))

@@ -1,0 +1,88 @@
+"""Checkpoints in MLflow's model registry: a version for each content that weights of a name ever had."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.checkpoint import sha256
+from harness.recipe import cache_folder, shipped_recipes
+from harness.results import CheckpointRecord, Results, TrialRecord
+from harness.tracking.entries import cut, key
+from harness.tracking.tracking_store import quoted
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+FOLDER = "model"  # among the artifacts of the first trial that used the weights
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What became of one checkpoint."""
+
+    name: str
+    sha256: str
+    version: str | None
+    """None where its weights are not on this machine."""
+    created: bool
+
+    def describe(self) -> str:
+        """One line."""
+        if self.version is None:
+            return f"model '{self.name}': no weights with SHA-256 {self.sha256[:12]}… here; not registered"
+        return f"model '{self.name}' version {self.version}: {'registered' if self.created else 'unchanged'}"
+
+
+def register(client: MlflowClient, results: Results, children: Mapping[str, str]) -> tuple[Registration, ...]:
+    """Register the checkpoints of complete trials, each content once.
+
+    The version's alias is the suite's name, so that `models:/NAME@SUITE` is what the suite evaluated last.
+
+    Args:
+        children: MLflow run id by trial id.
+    """
+    used: dict[tuple[str, str], TrialRecord] = {}
+    for trial in results.trials:
+        if trial.checkpoint and trial.status == "complete":
+            used.setdefault((trial.checkpoint.name, trial.checkpoint.sha256), trial)
+    return tuple(_register(client, results.suite, trial, children[trial.id]) for trial in used.values())
+
+
+def _register(client: MlflowClient, suite: str, trial: TrialRecord, run_id: str) -> Registration:
+    checkpoint = trial.checkpoint
+    assert checkpoint is not None
+    name = key(checkpoint.name)
+    known = client.search_model_versions(f"name = {quoted(name)}")
+    for version in known:
+        if version.tags.get("sha256") == checkpoint.sha256:
+            return Registration(name, checkpoint.sha256, str(version.version), created=False)
+    weights = next(_weights(trial.adapter, checkpoint), None)
+    if weights is None:
+        return Registration(name, checkpoint.sha256, None, created=False)
+    with tempfile.TemporaryDirectory() as temporary:
+        for file in (weights, weights.with_suffix(".yaml")):  # the recipe and what came of it
+            if file.is_file():
+                shutil.copy(file, temporary)
+        client.log_artifacts(run_id, temporary, FOLDER)
+    if not known and not client.search_registered_models(f"name = {quoted(name)}"):
+        client.create_registered_model(name, description=f"Checkpoint of adapter {trial.adapter}.")
+    tags = {"sha256": checkpoint.sha256, "recipe": checkpoint.recipe or "none"}
+    tags |= {"adapter": trial.adapter, "task": trial.task, "suite": cut(suite, 500)}
+    source = f"{client.get_run(run_id).info.artifact_uri}/{FOLDER}"
+    version = client.create_model_version(name, source, run_id, tags=tags)
+    client.set_registered_model_alias(name, key(suite), version.version)
+    return Registration(name, checkpoint.sha256, str(version.version), created=True)
+
+
+def _weights(adapter: str, checkpoint: CheckpointRecord) -> Iterator[Path]:
+    """Files of this machine that hold these very weights: shipped ones, then trained ones."""
+    file = f"{checkpoint.name}.safetensors"
+    recipes = [shipped_recipes(adapter).get(checkpoint.name)]
+    candidates = [path.with_name(file) for path in recipes if path]
+    candidates += sorted(cache_folder().glob(f"*/{file}"))
+    return (path for path in candidates if path.is_file() and sha256(path) == checkpoint.sha256)
