@@ -165,7 +165,7 @@ def mend(image: Examined, error: ErrorType) -> Matches:
     winners: list[int] = []
     if error in ("classification", "localisation"):
         rows = np.flatnonzero(wrong)
-        rows = rows[np.argsort(-image.scores[rows], kind="stable")]
+        rows = rows[np.lexsort((image.order[rows], -image.scores[rows]))]
         aims, first = np.unique(image.aims[rows], return_index=True)
         winners = [rows[at] for aim, at in zip(aims, first, strict=True) if not image.found[aim]]
         labels[winners] = image.positives[image.aims[winners]]

@@ -1,0 +1,127 @@
+"""The confusion matrix against scikit-learn, class figures against the metric, pictures read back."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import confusion_matrix
+
+from harness.analysis.pictures import colour, error_file, mask_file
+from harness.analysis.segmentation import SegmentationAnalyser
+from harness.metrics.iou import Iou
+from harness.task import Sample
+
+CLASSES = ("background", "b", "c", "never")
+IGNORE = 255
+
+
+def pairs(count=12, seed=0):
+    """(target, prediction): three classes of four, some pixels ignored, most right."""
+    generator = np.random.default_rng(seed)
+    found = []
+    for _ in range(count):
+        target = np.kron(generator.integers(0, 3, (4, 5), dtype=np.uint8), np.ones((6, 6), np.uint8))
+        guess = generator.integers(0, 3, target.shape, dtype=np.uint8)
+        prediction = np.where(generator.random(target.shape) < 0.7, target, guess)
+        found.append(
+            (np.where(generator.random(target.shape) < 0.1, IGNORE, target).astype(np.uint8), prediction)
+        )
+    return found
+
+
+def analyser_of(masks):
+    analyser = SegmentationAnalyser(CLASSES)
+    for index, (target, prediction) in enumerate(masks):
+        analyser.add(Sample(str(index), np.zeros((*target.shape, 3), np.uint8), target), prediction)
+    return analyser
+
+
+def test_the_confusion_matrix_is_scikit_learns():
+    masks = pairs()
+    targets, predictions = (
+        np.concatenate([mask.ravel() for mask in side]) for side in zip(*masks, strict=True)
+    )
+    counted = targets != IGNORE
+    expected = confusion_matrix(targets[counted], predictions[counted], labels=range(4))
+    assert analyser_of(masks).conclude([]).confusion == expected.tolist()
+
+
+def test_class_figures_are_those_of_the_metric():
+    masks = pairs()
+    metric = Iou(CLASSES, ignore_index=IGNORE)
+    expected = metric.summarise([metric.statistics(*each) for each in masks]).per_class
+    for each in analyser_of(masks).conclude([]).per_class:
+        assert each.iou.value == (
+            None if expected[each.label]["iou"] is None else pytest.approx(expected[each.label]["iou"])
+        )
+        assert each.accuracy.value == (
+            None
+            if expected[each.label]["accuracy"] is None
+            else pytest.approx(expected[each.label]["accuracy"])
+        )
+
+
+def test_the_interval_of_a_class_is_that_of_rescoring_resampled_images():
+    masks = pairs(6)
+    draws = np.random.default_rng(0).integers(0, 6, size=(1000, 6))
+    values = []
+    for draw in draws:
+        both = sum(((masks[i][0] == 1) & (masks[i][1] == 1)).sum() for i in draw)
+        either = sum(
+            ((masks[i][0] == 1) | ((masks[i][1] == 1) & (masks[i][0] != IGNORE))).sum() for i in draw
+        )
+        values.append(both / either)
+    figure = analyser_of(masks).conclude([]).per_class[1].iou
+    assert (figure.low, figure.high) == pytest.approx(tuple(np.percentile(values, (2.5, 97.5))))
+
+
+def test_the_worst_image_has_the_lowest_mean_iou_of_its_own_classes():
+    right = np.zeros((4, 4), np.uint8)
+    half = np.where(np.arange(4) < 2, 0, 1).astype(np.uint8)[None].repeat(4, axis=0)
+    worst = analyser_of([(right, right)] * 9 + [(half, right)]).picks()[0]
+    # Class 0: 8 of 16 pixels; class 1: none of 8; the others are in neither: (1/2 + 0) / 2.
+    assert (worst.index, worst.score) == (9, pytest.approx(0.25))
+
+
+def test_an_image_that_is_ignored_as_a_whole_has_nothing_wrong():
+    ignored = np.full((4, 4), IGNORE, np.uint8)
+    assert [p.score for p in analyser_of([(ignored, np.zeros((4, 4), np.uint8))]).picks()] == [1.0]
+
+
+class TestPictures:
+    def test_masks_are_read_back_as_they_are_with_vocs_colours(self):
+        mask = np.array([[0, 1], [2, IGNORE]], np.uint8)
+        stored = Image.open(io.BytesIO(mask_file(mask, 4)))
+        assert (stored.mode, np.asarray(stored).tolist()) == ("P", mask.tolist())
+        assert np.asarray(stored.convert("RGB")).tolist() == [
+            [[0, 0, 0], [128, 0, 0]],
+            [[0, 128, 0], [224, 224, 192]],
+        ]
+
+    def test_colours_are_those_published_for_voc(self):
+        """VOCdevkit: 1 aeroplane, 3 boat, 15 person, 20 tv/monitor."""
+        assert [colour(label) for label in (1, 3, 15, 20)] == [
+            (128, 0, 0),
+            (128, 128, 0),
+            (192, 128, 128),
+            (0, 64, 128),
+        ]
+
+    def test_errors_are_opaque_where_wrong_or_ignored_alone(self):
+        target, prediction = np.array([[0, 1, IGNORE]], np.uint8), np.array([[0, 0, 0]], np.uint8)
+        stored = np.asarray(Image.open(io.BytesIO(error_file(target, prediction, 4))).convert("RGBA"))
+        assert stored[0, :, 3].tolist() == [0, 255, 255]
+        assert stored[0, 1].tolist() != stored[0, 2].tolist()
+
+    def test_a_sample_has_four_pictures_of_one_size_and_no_new_classes(self):
+        target = np.kron(np.arange(3, dtype=np.uint8), np.ones((400, 200), np.uint8))
+        analyser = analyser_of([(target, target)])
+        sample = Sample("x", np.zeros((400, 600, 3), np.uint8), target)
+        shown, files = analyser.show(analyser.picks()[0], sample, target)
+        assert set(files) == {shown.image, shown.annotation, shown.prediction, shown.errors}
+        assert {Image.open(io.BytesIO(content)).size for content in files.values()} == {(256, 171)}
+        assert set(np.unique(np.asarray(Image.open(io.BytesIO(files[shown.annotation]))))) == {0, 1, 2}
+        assert (shown.width, shown.height) == (600, 400)
