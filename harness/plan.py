@@ -19,7 +19,7 @@ from harness.metrics.metric import METRICS
 from harness.recipe import CheckpointRef
 from harness.registry import unknown
 from harness.results import Skipped
-from harness.suite import BenchmarkEntry, LoadedSuite, expand_variables
+from harness.suite import BenchmarkEntry, LoadedSuite
 from harness.task import TaskName
 from harness.variants import Variant, complete_options, variants_of
 from harness.yaml_source import Keys
@@ -153,7 +153,8 @@ def plan(loaded: LoadedSuite, only: str | None = None, limit: int | None = None)
 
     Raises:
         UsageError: an unknown name or a wrong option, with file, line and the nearest name; no trial left.
-        UnavailableError: a data set is not to be had here and the benchmark does not allow skipping.
+        UnavailableError: a data set, or the environment variable that names it or weights, is not to be had
+            here and the benchmark does not allow skipping.
     """
     suite = loaded.suite
     if not suite.benchmarks:
@@ -161,15 +162,16 @@ def plan(loaded: LoadedSuite, only: str | None = None, limit: int | None = None)
     trials: list[Trial] = []
     skipped: list[Skipped] = []
     for name, entry in suite.benchmarks.items():
-        use = _dataset_use(loaded, name, entry)
-        _check_metrics(loaded, name, entry, use.task)
-        variants = [
-            found
-            for position, label in enumerate(entry.adapters)
-            for found in variants_of(loaded, name, position, label, use.task)
-        ]
-        _refuse_repeats(loaded, name, variants)
+        registered, task = _dataset_and_task(loaded, name, entry)
+        _check_metrics(loaded, name, entry, task)
         try:
+            variants = [
+                found
+                for position, label in enumerate(entry.adapters)
+                for found in variants_of(loaded, name, position, label, task)
+            ]
+            _refuse_repeats(loaded, name, variants)
+            use = DatasetUse(registered, _dataset_options(loaded, registered, entry), entry.split, task)
             dataset = use.open()
             size = min(bound for bound in (len(dataset), entry.limit, limit) if bound is not None)
             fingerprint = dataset.fingerprint
@@ -223,7 +225,8 @@ def _refuse_repeats(loaded: LoadedSuite, benchmark: str, variants: list[Variant]
         seen.add(variant.name)
 
 
-def _dataset_use(loaded: LoadedSuite, name: str, entry: BenchmarkEntry) -> DatasetUse:
+def _dataset_and_task(loaded: LoadedSuite, name: str, entry: BenchmarkEntry) -> tuple[str, TaskName]:
+    """The registered data set of a benchmark, and the task it is opened for."""
     suite = loaded.suite
     keys: Keys = ["benchmarks", name]
     defined = suite.datasets.get(entry.dataset)
@@ -240,17 +243,16 @@ def _dataset_use(loaded: LoadedSuite, name: str, entry: BenchmarkEntry) -> Datas
     task = entry.task or cls.tasks[0]
     if task not in cls.tasks:
         raise loaded.error([*keys, "task"], unknown(f"task of '{registered}'", task, cls.tasks))
-    where = ["datasets", entry.dataset, "options"]
-    given = _expanded(loaded, where, defined.options) if defined else {}
-    options = complete_options(loaded, where, cls.Options, _rooted(loaded, where, cls.Options, given))
-    return DatasetUse(registered, options, entry.split, task)
+    return registered, task
 
 
-def _expanded(loaded: LoadedSuite, keys: Keys, value: Any) -> Any:
-    try:
-        return expand_variables(value)
-    except UsageError as error:
-        raise loaded.error(keys, str(error)) from error
+def _dataset_options(loaded: LoadedSuite, registered: str, entry: BenchmarkEntry) -> dict[str, Any]:
+    """A data set's options with variables, data root and defaults filled in."""
+    cls = DATASETS.get(registered)
+    defined = loaded.suite.datasets.get(entry.dataset)
+    where: Keys = ["datasets", entry.dataset, "options"]
+    given = loaded.expanded(where, defined.options) if defined else {}
+    return complete_options(loaded, where, cls.Options, _rooted(loaded, where, cls.Options, given))
 
 
 def _rooted(
@@ -260,7 +262,7 @@ def _rooted(
     if loaded.suite.data_root is None:
         return options
     at: Keys = ["data_root"]
-    root = (loaded.folder(at) / _expanded(loaded, at, loaded.suite.data_root)).resolve()
+    root = (loaded.folder(at) / loaded.expanded(at, loaded.suite.data_root)).resolve()
     rooted = dict(options)
     for key, value in options.items():
         field = model.model_fields.get(key)

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from harness.adapter import Precision
-from harness.errors import UsageError
+from harness.errors import UnavailableError, UsageError
 from harness.registry import unknown
 from harness.task import TaskName
 from harness.yaml_source import Keys, Source, fields, nearest, read_source, validate
@@ -41,7 +41,9 @@ class AdapterEntry(_Strict):
     """A named adapter; a list where one value is expected makes a variant of each (a matrix)."""
 
     adapter: str = Field(description="registered name, see `harness list adapters`")
-    checkpoint: str | None = Field(None, description="a shipped recipe, or a path to weights or recipe")
+    checkpoint: str | None = Field(
+        None, description="a shipped recipe, or a path to weights or recipe; may hold ${NAME}"
+    )
     seed: int | list[int] | None = Field(None, description="train the checkpoint's recipe with this seed")
     options: dict[str, Any] = Field(default_factory=dict)
     precision: Precision | list[Precision] = "fp32"
@@ -112,6 +114,17 @@ class LoadedSuite:
         """An error at a key path, with the file and line that are nearest to it."""
         where = nearest(self._sources, keys).where(keys)
         return UsageError(f"{where}: {'.'.join(map(str, keys))}: {message}")
+
+    def expanded(self, keys: Keys, value: Any) -> Any:
+        """The value at a key path with its environment variables.
+
+        Raises:
+            UnavailableError: one is not set; names file and line.
+        """
+        try:
+            return expand_variables(value)
+        except UnavailableError as error:
+            raise UnavailableError(str(self.error(keys, str(error)))) from error
 
     def folder(self, keys: Keys) -> Path:
         """Where relative paths at a key path start from: the folder of the file that they stand in."""
@@ -233,13 +246,13 @@ def expand_variables(value: Any) -> Any:
     """Replace ${NAME} in strings by environment variables.
 
     Raises:
-        UsageError: the variable is not set.
+        UnavailableError: the variable is not set.
     """
     if isinstance(value, str):
 
         def lookup(match: re.Match[str]) -> str:
             if match[1] not in os.environ:
-                raise UsageError(f"environment variable {match[1]} is not set, but '{value}' needs it")
+                raise UnavailableError(f"environment variable {match[1]} is not set, but '{value}' needs it")
             return os.environ[match[1]]
 
         return re.sub(r"\$\{(\w+)\}", lookup, value)

@@ -104,12 +104,15 @@ def _checkpoints(loaded: LoadedSuite, entry: AdapterEntry, keys: Keys) -> dict[i
     """Seed → checkpoint; the recipe's own seed is None. Empty for an adapter without one."""
     if entry.checkpoint is None:
         if entry.seed is not None:
-            raise loaded.error([*keys, "seed"], "a seed is of a checkpoint's recipe, and there is no checkpoint")
+            raise loaded.error(
+                [*keys, "seed"], "a seed is of a checkpoint's recipe, and there is no checkpoint"
+            )
         return {}
     folder = loaded.folder([*keys, "checkpoint"])
+    reference = loaded.expanded([*keys, "checkpoint"], entry.checkpoint)
     seeds = entry.seed if isinstance(entry.seed, list) else [entry.seed]
     try:
-        return {seed: resolve(entry.checkpoint, entry.adapter, folder, seed) for seed in seeds}
+        return {seed: resolve(reference, entry.adapter, folder, seed) for seed in seeds}
     except UsageError as error:
         raise loaded.error([*keys, "checkpoint"], str(error)) from error
 

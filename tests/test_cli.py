@@ -134,7 +134,7 @@ class TestPlain:
     def test_validate_counts_trials_and_prints_the_schema(self, tmp_path: Path) -> None:
         path = write(tmp_path, document(ok={"batch_size": [1, 2, 3]}))
         assert json.loads(call("validate", path, "--json").stdout) == [
-            {"suite": str(path), "valid": True, "trials": 3}
+            {"suite": str(path), "valid": True, "trials": 3, "skipped": []}
         ]
         assert json.loads(call("validate", "--schema").stdout)["title"] == "Suite"
 

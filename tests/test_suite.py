@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
-from harness.errors import UsageError
+from harness.errors import UnavailableError, UsageError
 from harness.plan import plan
 from harness.suite import find_suite, json_schema, load_suite, shipped_suites
 
@@ -250,14 +250,30 @@ class TestPaths:
     def suite(self, directory: str, root: str | None = None) -> str:
         return self.SUITE.format(directory) + (f"data_root: {root}\n" if root else "")
 
-    def test_an_unset_environment_variable(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        ("changes", "where"),
+        [
+            ({"directory": "'${HARNESS_TEST_ROOT}/x'"}, "suite.yaml:5: datasets.few.options"),
+            ({"directory": "x", "root": "${HARNESS_TEST_ROOT}"}, "suite.yaml:18: data_root"),
+            (
+                {"directory": "x", "checkpoint": "${HARNESS_TEST_ROOT}/w.pth"},
+                "suite.yaml:9: adapters.ok.checkpoint",
+            ),
+        ],
+    )
+    def test_what_an_unset_environment_variable_names_is_unavailable(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], where: str
+    ) -> None:
         monkeypatch.delenv("HARNESS_TEST_ROOT", raising=False)
-        message = refused(tmp_path, self.suite("'${HARNESS_TEST_ROOT}/x'"))
-        assert message.startswith(
-            "suite.yaml:5: datasets.few.options: environment variable HARNESS_TEST_ROOT"
-        )
-        message = refused(tmp_path, self.suite("x", "${HARNESS_TEST_ROOT}"))
-        assert message.startswith("suite.yaml:18: data_root: environment variable HARNESS_TEST_ROOT")
+        text = self.suite(changes["directory"], changes.get("root"))
+        if "checkpoint" in changes:
+            text = text.replace("    batch_size: 4\n", f"    checkpoint: {changes['checkpoint']}\n")
+        with pytest.raises(UnavailableError) as caught:
+            planned(tmp_path, text)
+        message = str(caught.value).replace(f"{tmp_path}/", "")
+        assert message.startswith(f"{where}: environment variable HARNESS_TEST_ROOT is not set")
+        text = text.replace("    split: test\n", "    when_unavailable: skip\n")
+        assert planned(tmp_path, text) == []
 
     @pytest.mark.parametrize("escape", ["../other", "/etc", "a/../../other", "'${HARNESS_TEST_ROOT}'"])
     def test_a_path_that_leaves_the_data_root(

@@ -1,0 +1,114 @@
+"""`voc-segmentation`: a development kit's folder, and the shipped suite where it is not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_suite import run_suite
+
+from harness.datasets.voc_segmentation import VocSegmentation, VocSegmentationOptions
+from harness.errors import UnavailableError, UsageError
+from harness.plan import plan
+from harness.suite import find_suite, load_suite
+
+# VOC's colour map (the devkit's VOClabelcolormap): bits of the label, lowest first, from a channel's top bit down.
+PALETTE = [
+    sum(((label >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8))
+    for label in range(256)
+    for channel in range(3)
+]
+
+
+@pytest.fixture
+def devkit(tmp_path: Path) -> Path:
+    """Three images; 2007_000003 is annotated for objects only."""
+    root = tmp_path / "VOCdevkit/VOC2012"
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    for number in (1, 2, 3):
+        Image.new("RGB", (4, 3)).save(root / f"JPEGImages/2007_00000{number}.jpg")
+    for number in (1, 2):
+        labels = np.zeros((3, 4), dtype=np.uint8)
+        labels[1, :2], labels[2, 0] = (15, 20), 255
+        mask = Image.fromarray(labels)
+        mask.putpalette(PALETTE)
+        mask.save(root / f"SegmentationClass/2007_00000{number}.png")
+    lists = {"train": "2007_000001", "val": "2007_000002", "trainval": "2007_000001\n2007_000002"}
+    for name, ids in lists.items():
+        (root / f"ImageSets/Segmentation/{name}.txt").write_text(f"{ids}\n")
+    return root
+
+
+def opened(root: Path, split: str = "validation", image_set: str | None = None) -> VocSegmentation:
+    return VocSegmentation(VocSegmentationOptions(root=root, image_set=image_set), split, "segmentation")
+
+
+def test_the_lists_are_the_splits(devkit: Path) -> None:
+    assert [sample.id for sample in opened(devkit, "train")] == ["2007_000001"]
+    assert [sample.id for sample in opened(devkit)] == ["2007_000002"]
+    both = opened(devkit, image_set="trainval")
+    assert [sample.id for sample in both] == ["2007_000001", "2007_000002"]
+
+
+def test_classes_are_vocs_21_and_void_is_ignored(devkit: Path) -> None:
+    found = opened(devkit)
+    assert len(found.classes) == 21
+    assert (found.classes[0], found.classes[15], found.classes[20]) == ("background", "person", "tvmonitor")
+    assert found.metric_options == {"ignore_index": 255}
+    np.testing.assert_array_equal(found[0].target, [[0, 0, 0, 0], [15, 20, 0, 0], [255, 0, 0, 0]])
+
+
+def test_what_is_missing_is_named(devkit: Path) -> None:
+    with pytest.raises(UsageError, match=r"Segmentation/test.txt: cannot be read: No such file"):
+        opened(devkit, "test")
+    with pytest.raises(UsageError, match=r"Segmentation/seg11valid.txt: cannot be read"):
+        opened(devkit, image_set="seg11valid")
+    (devkit / "ImageSets/Segmentation/val.txt").write_text("2007_000003\n")
+    with pytest.raises(
+        UsageError, match=r"val.txt:1: '2007_000003': found no labels file .*Class/2007_000003.png"
+    ):
+        opened(devkit)
+    with pytest.raises(UnavailableError, match="VOC2011: no such folder"):
+        opened(devkit.parent / "VOC2011")
+
+
+def test_a_label_beyond_the_classes_is_named(devkit: Path) -> None:
+    Image.fromarray(np.full((3, 4), 21, dtype=np.uint8)).save(devkit / "SegmentationClass/2007_000002.png")
+    with pytest.raises(UsageError, match=r"2007_000002.png: the pixel at x 0, y 0 has the label 21.* 255\)"):
+        opened(devkit)[0]
+
+
+def test_a_bad_mask_fails_its_shard_with_the_files_name(devkit: Path, tmp_path: Path) -> None:
+    """The run goes on and keeps the error; nothing is scored."""
+    Image.new("RGB", (4, 3)).save(devkit / "SegmentationClass/2007_000002.png")
+    suite: dict[str, Any] = {
+        "name": "voc",
+        "datasets": {"voc": {"dataset": "voc-segmentation", "options": {"root": str(devkit)}}},
+        "adapters": {"fcn": {"adapter": "fcn-8s", "checkpoint": "fcn-8s-scenes"}},
+        "benchmarks": {
+            "b": {"dataset": "voc", "split": "validation", "adapters": ["fcn"], "metrics": ["iou"]}
+        },
+    }
+    (trial,) = run_suite(tmp_path, suite).trials
+    assert (trial.status, trial.metrics) == ("failed", {})
+    assert "2007_000002.png: expected a palette or grey PNG" in trial.failures[0].error
+
+
+class TestShippedSuite:
+    def test_without_data_and_weights_it_is_valid_and_all_is_skipped(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("HARNESS_DATA", "HARNESS_WEIGHTS"):
+            monkeypatch.delenv(name, raising=False)
+        planned = plan(load_suite(find_suite("voc-segmentation")))
+        assert planned.trials == ()
+        assert [skipped.benchmark for skipped in planned.skipped] == [
+            "voc2011-strides",
+            "coco-in-voc-classes",
+            "voc2012",
+        ]
+        assert all("HARNESS_WEIGHTS is not set" in skipped.reason for skipped in planned.skipped)
