@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import altair as alt
 
@@ -14,9 +14,12 @@ from reports.frontier import Comparison, Point
 from reports.text import display
 
 WIDTH, HEIGHT = 640, 340  # px of a file; the page's width is its container's
+POINTS = "points"  # name of the rows in `datasets`
 LABEL = 28  # characters beside a point; the tooltip and the table have the whole name
 FONT = "Inter, 'Helvetica Neue', Arial, sans-serif"
 LEGEND = {"frontier": "on the frontier", "dominated": "dominated", "unranked": "not ranked"}
+Spec: TypeAlias = dict[str, Any]
+"""A Vega-Lite specification."""
 _ON_FRONTIER = f"datum.standing === '{LEGEND['frontier']}'"
 
 
@@ -37,8 +40,10 @@ PAGE = Palette("var(--text)", "var(--muted)", "var(--grid)", "var(--accent)", "v
 """The page's CSS variables: an SVG drawn with them follows light, dark and print without being redrawn."""
 
 
-def chart(comparison: Comparison, palette: Palette = LIGHT, width: int | str = WIDTH) -> dict[str, Any]:
+def chart(comparison: Comparison, palette: Palette = LIGHT, width: int | str = WIDTH) -> Spec:
     """Vega-Lite specification: intervals as rules, the frontier as a line, dominated points grey.
+
+    The rows stand apart in `datasets`, so that a page can replace them.
 
     Args:
         comparison: at least one point.
@@ -69,7 +74,7 @@ def chart(comparison: Comparison, palette: Palette = LIGHT, width: int | str = W
         legend=alt.Legend(title=None, orient="top", symbolType="circle", symbolStrokeColor=palette.grey),
     )
     line_color = alt.condition(_ON_FRONTIER, alt.value(palette.accent), alt.value(palette.grey))
-    base = alt.Chart(alt.Data(values=rows)).encode(x=x, y=y)
+    base = alt.Chart(alt.NamedData(POINTS)).encode(x=x, y=y)
     rules = base.mark_rule(strokeWidth=1.5, opacity=0.7).encode(color=line_color)
     line = base.transform_filter(_ON_FRONTIER).mark_line(
         interpolate="step-before", color=palette.accent, opacity=0.45, strokeDash=[5, 4]
@@ -86,8 +91,8 @@ def chart(comparison: Comparison, palette: Palette = LIGHT, width: int | str = W
         points,
         *(_labels(base, side, palette) for side in ("left", "right")),
     ]
-    plot = alt.layer(*layers).properties(width=width, height=HEIGHT).configure(**_config(palette))
-    return plot.to_dict()
+    plot = alt.layer(*layers).properties(width=width, height=HEIGHT).configure(**config(palette))
+    return {**plot.to_dict(), "datasets": {POINTS: rows}}
 
 
 def save(comparison: Comparison, path: Path) -> None:
@@ -123,6 +128,7 @@ def _row(point: Point) -> dict[str, Any]:
     assert accuracy.value is not None and speed.value is not None
     name = display(trial.variant)
     row = {
+        "trial": trial.id,
         "name": name if len(name) <= LABEL else name[: LABEL - 1] + "…",
         "x": speed.value,
         "x_low": _positive(speed.low, speed.value),
@@ -182,7 +188,8 @@ def _labels(base: alt.Chart, side: str, palette: Palette) -> alt.Chart:
     )
 
 
-def _config(palette: Palette) -> dict[str, Any]:
+def config(palette: Palette) -> dict[str, Any]:
+    """How every chart looks."""
     return {
         "background": palette.background,
         "font": FONT,

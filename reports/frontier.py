@@ -62,6 +62,14 @@ def why_not_charted(trial: TrialRecord) -> str | None:
     return None
 
 
+def machine(results: Results, environment: str) -> str:
+    """One line on the machine behind a key of `environments`; the key where that cannot be said."""
+    try:
+        return hardware_name(results.environments[environment])
+    except (KeyError, TypeError):  # a document made elsewhere may describe its machines otherwise
+        return environment
+
+
 def comparisons(results: Results) -> list[Comparison]:
     """The charts of a run, in the order of its trials."""
     groups: dict[tuple[str, ...], list[TrialRecord]] = defaultdict(list)
@@ -70,11 +78,18 @@ def comparisons(results: Results) -> list[Comparison]:
         if first is None or speed is None or why_not_charted(trial):
             continue
         name, figure = first
-        hardware = _hardware(results, speed.environment)
+        hardware = machine(results, speed.environment)
         data = trial.dataset
         key = (trial.benchmark, data.fingerprint, data.split, name, figure.signature, hardware)
         groups[trial.task, *key].append(trial)
     return [_comparison(trials, hardware=key[-1]) for key, trials in groups.items()]
+
+
+def standings(results: Results) -> dict[str, Standing]:
+    """Trial id → standing, of the trials that have a place in a chart."""
+    return {
+        point.trial.id: point.standing for comparison in comparisons(results) for point in comparison.points
+    }
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
@@ -114,10 +129,3 @@ def _comparison(trials: list[TrialRecord], hardware: str) -> Comparison:
 
 def _may_be_ranked(trial: TrialRecord) -> bool:
     return trial.status == "complete" and trial.speed["offline"].valid
-
-
-def _hardware(results: Results, environment: str) -> str:
-    try:
-        return hardware_name(results.environments[environment])
-    except (KeyError, TypeError):  # a document made elsewhere may describe its machines otherwise
-        return environment

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -12,12 +13,16 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from harness.environment import hardware_name
 from harness.results import Results, Scenario, TrialRecord
 from harness.task import TASKS, Figure
-from reports import charts
+from reports import charts, confusion
+from reports.alignment import heat_map
+from reports.detail_charts import detail_charts
+from reports.details import Detail
+from reports.facets import facet_values, facets
 from reports.figures import count, printed
-from reports.frontier import comparisons, headline, throughput, why_not_charted
+from reports.frontier import comparisons, headline, machine, standings, throughput, why_not_charted
+from reports.pictures import Pictures
 from reports.text import display
 from reports.verdict import is_clean, verdict
 
@@ -30,34 +35,63 @@ _COST = {
 }
 
 
-def to_html(results: Results) -> str:
-    """The page; every text from `results` is escaped and loses its invisible characters."""
+def to_html(
+    results: Results, details: Mapping[str, Detail] | None = None, pictures: Pictures | None = None
+) -> str:
+    """The page; every text of a run is escaped and loses its invisible characters.
+
+    Args:
+        details: by trial id, what `reports.details` reads from the run directory; sections of trials that
+            are not in it show what results.json says.
+        pictures: what the details refer to.
+    """
+    details = details or {}
     groups = comparisons(results)
+    drawn = {
+        f"comparison/{i}": charts.chart(group, charts.PAGE, "container") for i, group in enumerate(groups)
+    }
+    for trial in results.trials:
+        if trial.id in details:
+            found = detail_charts(trial, details[trial.id])
+            drawn |= {f"{trial.id}/{name}": chart for name, chart in found.items()}
+    return render(
+        "index.html.j2",
+        drawn,
+        results=results,
+        verdict=verdict(results),
+        clean=is_clean(results),
+        comparisons=groups,
+        standings=standings(results),
+        facets=facets(results),
+        facet_values={trial.id: facet_values(results, trial) for trial in results.trials},
+        left_out={trial.id: why for trial in results.trials if (why := why_not_charted(trial))},
+        tasks={
+            task: trials
+            for task in TASKS
+            if (trials := [trial for trial in results.trials if trial.task == task])
+        },
+        details=details,
+        pictures=pictures.uris if pictures else {},
+        hardware=lambda key: machine(results, key),
+    )
+
+
+def render(template: str, drawn: Mapping[str, charts.Spec], **context: Any) -> str:
+    """A page with the charts whose names its elements carry as `data-chart`."""
     scripts = {
         "library": f"(() => {{{_library()}}})();",
         "script": f"(() => {{{_template('report.js')}}})();",
     }
     return (
         _environment()
-        .get_template("index.html.j2")
+        .get_template(template)
         .render(
-            results=results,
-            verdict=verdict(results),
-            clean=is_clean(results),
-            comparisons=groups,
-            frontier={p.trial.id for group in groups for p in group.points if p.standing == "frontier"},
-            left_out={trial.id: why for trial in results.trials if (why := why_not_charted(trial))},
-            numbers={trial.id: number for number, trial in enumerate(results.trials, start=1)},
-            tasks={
-                task: trials
-                for task in TASKS
-                if (trials := [trial for trial in results.trials if trial.task == task])
-            },
-            hardware=lambda key: _hardware(results, key),
-            charts=Markup(_json_in_html([charts.chart(group, charts.PAGE, "container") for group in groups])),
+            charts=Markup(_json_in_html(drawn)),
+            drawn=drawn.keys(),
             policy=Markup(_policy(scripts.values())),
             style=Markup(_template("style.css")),
             **{name: Markup(text) for name, text in scripts.items()},
+            **context,
         )
     )
 
@@ -70,16 +104,23 @@ def _environment() -> Environment:
         loader=FunctionLoader(_template),
         finalize=lambda value: value if isinstance(value, Markup) else display(value, 500),
     )
+    environment.globals.update(confusion_matrix=confusion.matrix, readable_classes=confusion.MATRIX)
     environment.filters.update(
         class_metrics=_class_metrics,
+        heat_map=heat_map,
         class_value=lambda value: "undefined" if value is None else f"{value:.3f}",
+        confidence=lambda value: f"{value:.2f}".removeprefix("0"),
         cost=_cost,
         count=count,
+        data=Markup,  # data URIs of `Pictures`, base64 only
         headline=headline,
-        lines=lambda text: Markup(escape(display(text, _LONGEST, lines=True))),
+        largest_confusions=confusion.largest,
+        lines=lambda text, limit=_LONGEST: Markup(escape(display(text, limit, lines=True))),
         machine_fact=_machine_fact,
+        milliseconds=lambda seconds: f"{1e3 * seconds:.4g} ms",
         phase_shares=_phase_shares,
         printed=printed,
+        score=lambda value: f"{value:.2f}",
         short=display,
         sortable=lambda value: "" if value is None else repr(value),
         speed_figures=_speed_figures,
@@ -103,16 +144,11 @@ def _json_in_html(document: Any) -> str:
     return json.dumps(document, allow_nan=False).replace("<", "\\u003c")
 
 
-def _policy(scripts: Any) -> str:
-    """Content-Security-Policy: our two scripts by their hash, no other script, nothing from a network."""
+def _policy(scripts: Iterable[str]) -> str:
+    """Content-Security-Policy: our two scripts by their hash, embedded pictures, nothing from a network."""
     hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
-    return f"default-src 'none'; style-src 'unsafe-inline'; script-src {allowed}"
-
-
-def _hardware(results: Results, key: str) -> str:
-    machine = results.environments.get(key, {})
-    return hardware_name(machine) if {"gpus", "cpu", "cores"} <= machine.keys() else key
+    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
 
 
 def _class_metrics(trial: TrialRecord) -> list[str]:

@@ -131,6 +131,17 @@ def document(run_id: str = "run-1") -> dict[str, Any]:
         "environments": {"env1": ENVIRONMENT},
         "trials": trials,
         "skipped": [{"benchmark": "gettext-fr", "reason": "no catalogues on this machine"}],
+        "pairs": [
+            {
+                "benchmark": "scenes-boxes",
+                "metric": "ap50",
+                "first": "yolo",
+                "second": HOSTILE,
+                "difference": figure(-0.112),
+                "p": 0.001,
+                "p_adjusted": 0.004,
+            }
+        ],
         "claims": [{"name": "longer", "statement": "attention beats lstm", "verdict": "inconclusive"}],
     }
 

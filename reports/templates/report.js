@@ -1,8 +1,58 @@
 "use strict";
 
+// Charts. Those in a folded section are drawn when it is opened: a page may have hundreds.
 const charts = JSON.parse(document.getElementById("charts").textContent);
-const options = { renderer: "svg", actions: false, ast: true };
-charts.forEach((chart, index) => vegaEmbed(`#chart-${index}`, chart, options));
+const views = new Map();
+
+async function draw(element) {
+  const name = element.dataset.chart;
+  if (views.has(name)) return;
+  views.set(name, null);
+  const result = await vegaEmbed(element, charts[name], { renderer: "svg", actions: false, ast: true });
+  views.set(name, result.view);
+  if (name.startsWith("comparison/")) narrow(name);
+}
+
+const drawAll = (root) => {
+  for (const element of root.querySelectorAll("[data-chart]")) draw(element);
+};
+for (const element of document.querySelectorAll("[data-chart]")) {
+  if (!element.closest("details")) draw(element);
+}
+for (const item of document.querySelectorAll("details")) {
+  item.addEventListener("toggle", () => item.open && drawAll(item));
+}
+
+// Filters act on rows, sections and charts alike; the frontier is that of what is left.
+const selects = [...document.querySelectorAll("select[data-facet]")];
+const items = [...document.querySelectorAll("[data-trial]")];
+const shown = (item) => selects.every((s) => s.value === "" || item.dataset[s.dataset.facet] === s.value);
+
+function narrow(name) {
+  const left = new Set(items.filter(shown).map((item) => item.dataset.trial));
+  const rows = charts[name].datasets.points.filter((row) => left.has(row.trial));
+  const ranked = rows.filter((row) => row.standing !== "not ranked");
+  const dominates = (a, b) => a.x >= b.x && a.y >= b.y && (a.x > b.x || a.y > b.y);
+  for (const row of ranked) {
+    row.standing = ranked.some((other) => dominates(other, row)) ? "dominated" : "on the frontier";
+    row.Standing = row.standing;
+    for (const item of document.querySelectorAll(`tr[data-trial="${CSS.escape(row.trial)}"]`)) {
+      item.classList.toggle("frontier", row.standing === "on the frontier");
+    }
+  }
+  views.get(name)?.data("points", rows).runAsync();
+}
+
+function applyFilters() {
+  for (const item of items) item.hidden = !shown(item);
+  for (const name of Object.keys(charts)) if (name.startsWith("comparison/")) narrow(name);
+  const sections = items.filter((item) => item.tagName === "DETAILS");
+  const left = sections.filter((item) => !item.hidden).length;
+  document.querySelector(".filters output").value = `${left} of ${sections.length} trials shown`;
+}
+for (const select of selects) select.addEventListener("change", applyFilters);
+document.querySelector(".filters")?.addEventListener("reset", () => setTimeout(applyFilters));
+if (selects.some((select) => select.value)) applyFilters(); // a browser restores choices on reload
 
 // Click a heading to sort by it: numbers first falling, text first rising, empty cells always last.
 for (const button of document.querySelectorAll("th button")) {
@@ -35,6 +85,7 @@ addEventListener("hashchange", openTarget);
 openTarget();
 let closed = [];
 addEventListener("beforeprint", () => {
+  drawAll(document);
   closed = [...document.querySelectorAll("details:not([open])")];
   for (const item of closed) item.open = true;
 });

@@ -1,0 +1,255 @@
+"""The page in a browser: what a reader sees, in any width and light, whatever the names in a run are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from browser import Seen, chromium, open_page
+from sample_results import ENVIRONMENT, HOSTILE, LONG, document, trial
+from sample_run import write_run
+
+from harness.results import Results
+from reports import write_reports
+from reports.frontier import comparisons, pareto
+from reports.text import display
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+DETECTION = '[data-chart="comparison/1"]'
+POINTS = f'{DETECTION} path[aria-roledescription="point"]'
+ROWS = "#detection tbody tr"
+
+
+def varied() -> dict[str, Any]:
+    """The sample document with two machines, precisions and batch sizes among its detectors."""
+    content = document()
+    content["environments"]["env2"] = {**ENVIRONMENT, "cpu": HOSTILE, "host": "b"}
+    detectors = [each for each in content["trials"] if each["task"] == "detection"]
+    detectors[0]["settings"] = {**detectors[0]["settings"], "batch_size": 16}  # yolo, on the frontier
+    detectors[2]["settings"] = {**detectors[2]["settings"], "precision": "bf16"}  # faster, dominated
+    detectors[4]["environments"] = ["env2"]
+    for scenario in detectors[4]["speed"].values():
+        scenario["environment"] = "env2"
+    content["trials"].append(trial("detection", LONG, status="failed", reason=LONG))
+    return content
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> str:
+    run = write_run(tmp_path_factory.mktemp("run") / "<b>&'\"", varied())
+    return write_reports(run).as_uri()
+
+
+@pytest.fixture
+def seen(browser: Browser, report: str) -> Iterator[Seen]:
+    with open_page(browser, report, viewport=WIDE) as opened:
+        opened.page.wait_for_selector(POINTS)
+        yield opened
+        assert opened.messages == []
+        assert all(url.startswith(("file:", "data:")) for url in opened.requests)
+
+
+def unfold(seen: Seen) -> None:
+    seen.page.evaluate("document.querySelectorAll('details').forEach((item) => { item.open = true; })")
+    seen.page.wait_for_function(
+        "[...document.querySelectorAll('[data-chart]')].every((item) => item.querySelector('svg'))"
+    )
+
+
+def texts(seen: Seen, selector: str) -> list[str]:
+    return [text.strip() for text in seen.page.locator(selector).all_inner_texts()]
+
+
+def variants(seen: Seen) -> list[str]:
+    return texts(seen, f"{ROWS}:not([hidden]) td.name a")
+
+
+# Charts
+
+
+def test_every_comparison_has_its_points_with_both_intervals(seen: Seen) -> None:
+    for index, comparison in enumerate(comparisons(Results.model_validate(varied()))):
+        chart = seen.page.locator(f'[data-chart="comparison/{index}"]')
+        assert chart.locator('path[aria-roledescription="point"]').count() == len(comparison.points)
+        assert chart.locator('[aria-roledescription="rule mark"]').count() == 2 * len(comparison.points)
+
+
+def test_pointing_at_a_mark_shows_its_figures(seen: Seen) -> None:
+    seen.page.locator(POINTS).first.hover(force=True)
+    tooltip = seen.page.locator("#vg-tooltip-element.visible")
+    tooltip.wait_for()
+    assert "0.412 [0.392, 0.432]" in tooltip.inner_text()
+    assert "on the frontier" in tooltip.inner_text()
+
+
+def test_a_section_draws_its_charts_when_it_is_opened(seen: Seen) -> None:
+    assert seen.page.locator("#trials svg.marks").count() == 0
+    unfold(seen)
+    assert (
+        seen.page.locator("#trials svg.marks").count()
+        == seen.page.locator("#trials [data-chart]").count()
+        > 5
+    )
+
+
+# Tables
+
+
+def test_a_click_on_a_heading_sorts_and_a_second_one_reverses(seen: Seen) -> None:
+    before = variants(seen)
+    heading = seen.page.locator("#detection th", has_text="Accuracy")
+    heading.locator("button").click()
+    assert heading.get_attribute("aria-sort") == "descending"
+    falling = variants(seen)
+    assert falling[:2] == ["throttled", "ssd-b8"]
+    heading.locator("button").press("Enter")
+    assert heading.get_attribute("aria-sort") == "ascending"
+    assert variants(seen)[:-1] == falling[-2::-1]
+    assert variants(seen)[-1] == falling[-1] == display(LONG)  # never scored: last in either order
+    assert sorted(variants(seen)) == sorted(before)
+
+
+def test_a_link_in_the_table_opens_the_trial(seen: Seen) -> None:
+    seen.page.locator(f"{ROWS} a", has_text="ssd-b8").click()
+    assert seen.page.locator("#trials details[data-trial][open] > summary").inner_text().startswith("ssd-b8")
+
+
+# Filters
+
+
+def test_a_filter_acts_on_rows_sections_and_points_and_the_rest_is_ranked_anew(seen: Seen) -> None:
+    assert texts(seen, ".filters label select").__len__() == 3
+    frontier = f"{ROWS}.frontier:not([hidden]) td.name a"
+    assert texts(seen, frontier) == ["yolo", "ssd-b8"]
+    seen.page.select_option('[data-facet="precision"]', "bf16")
+    assert variants(seen) == ["faster"]
+    assert texts(seen, frontier) == ["faster"]
+    seen.page.wait_for_function(f"document.querySelectorAll({POINTS!r}).length === 1")
+    assert seen.page.locator("#trials details[data-trial]:not([hidden])").count() == 1
+    assert seen.page.locator(".filters output").inner_text() == "1 of 10 trials shown"
+    seen.page.get_by_role("button", name="Show all").click()
+    seen.page.wait_for_function(f"document.querySelectorAll({POINTS!r}).length === 4")
+    assert texts(seen, frontier) == ["yolo", "ssd-b8"]
+
+
+def test_the_frontier_of_what_is_left_equals_that_of_the_report(seen: Seen) -> None:
+    (group,) = (each for each in comparisons(Results.model_validate(varied())) if len(each.points) > 3)
+    left = [p for p in group.points if p.trial.settings["batch_size"] == 8 and p.standing != "unranked"]
+    kept = pareto([(p.throughput.value or 0, p.accuracy.value or 0) for p in left])
+    seen.page.select_option('[data-facet="batch"]', "8")
+    assert texts(seen, f"{ROWS}.frontier:not([hidden]) td.name a") == [
+        p.trial.variant for p, on in zip(left, kept, strict=True) if on
+    ]
+
+
+def test_a_machine_with_a_hostile_name_can_be_chosen(seen: Seen) -> None:
+    seen.page.select_option('[data-facet="hardware"]', index=1)
+    assert variants(seen) == [display(HOSTILE)]
+
+
+# Layout
+
+
+@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["1280", "390"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_overflows(browser: Browser, report: str, viewport: Any, scheme: Any) -> None:
+    with open_page(browser, report, viewport=viewport, color_scheme=scheme) as seen:
+        unfold(seen)
+        width = seen.page.evaluate("document.documentElement.scrollWidth")
+        assert width <= viewport["width"]
+        beyond = seen.page.evaluate(
+            """(width) => [...document.querySelectorAll("main *, header *")]
+                .filter((item) => !item.closest(".scroll, svg, .definitions"))
+                .filter((item) => item.getBoundingClientRect().right > width + 1)
+                .map((item) => item.outerHTML.slice(0, 120))""",
+            viewport["width"],
+        )
+        assert beyond == []
+        assert seen.messages == []
+
+
+def brightness(seen: Seen, selector: str, name: str) -> float:
+    """0–255 of a computed colour."""
+    color = seen.page.locator(selector).first.evaluate(f"(item) => getComputedStyle(item).{name}")
+    red, green, blue = (float(part) for part in color[color.index("(") + 1 : -1].split(",")[:3])
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue  # ITU-R BT.709 luma
+
+
+def test_dark_is_dark_and_paper_is_white(browser: Browser, report: str) -> None:
+    with open_page(browser, report, viewport=WIDE, color_scheme="dark") as seen:
+        assert brightness(seen, "body", "backgroundColor") < 40
+        assert brightness(seen, "body", "color") > 200
+        label = f"{DETECTION} text:text-is('yolo')"
+        seen.page.wait_for_selector(label)
+        assert brightness(seen, label, "fill") > 120
+        seen.page.emulate_media(media="print")
+        assert brightness(seen, "body", "backgroundColor") > 254
+        assert brightness(seen, label, "fill") < 130
+        assert not seen.page.locator("nav").is_visible()
+
+
+def test_paper_shows_every_section_with_its_charts(seen: Seen) -> None:
+    state = seen.page.evaluate(
+        """() => {
+            dispatchEvent(new Event("beforeprint"));
+            return Promise.resolve().then(() => document.querySelectorAll("details:not([open])").length);
+        }"""
+    )
+    assert state == 0
+    drawn = (
+        "[...document.querySelectorAll('[data-chart]')].filter((item) => !item.querySelector('svg')).length"
+    )
+    assert seen.page.evaluate(drawn) == 0  # the promises of the drawings are kept before paper is laid out
+    assert seen.page.pdf().startswith(b"%PDF")
+
+
+# Hostile names
+
+
+def test_hostile_text_is_text(seen: Seen) -> None:
+    unfold(seen)
+    page = seen.page
+    assert page.locator("script").count() == 3
+    body = page.locator("body").inner_text()
+    assert "<script>alert('x')</script>" in body
+    assert "\u202e" not in body
+    for selector in (
+        "td.name bdi",
+        "#trials summary bdi",
+        ".samples dd bdi",
+        ".confusion th bdi",
+        ".legend bdi",
+    ):
+        assert any("<script>alert" in text for text in texts(seen, selector)), selector
+    for selector in ("g.box text", ".alignment text"):  # SVG has no inner text
+        assert any("<script>alert" in text for text in page.locator(selector).all_text_contents()), selector
+    assert page.locator("main b, main img, main iframe, main object").count() == 0
+
+
+def test_pictures_are_drawn_from_the_page_itself(seen: Seen) -> None:
+    unfold(seen)
+    sizes = seen.page.evaluate(
+        """() => Promise.all([...document.querySelectorAll(".definitions image")].map(async (item) => {
+            const picture = new Image();
+            picture.src = item.getAttribute("href");
+            await picture.decode();
+            return picture.naturalWidth;
+        }))"""
+    )
+    assert sizes == [64, 64]  # the masks of the sample are one file, and so are the images
+    uses = seen.page.locator(".panels use")
+    assert uses.count() == 2 + 7
+    assert all(
+        seen.page.evaluate("(id) => document.querySelector(id) !== null", uses.nth(i).get_attribute("href"))
+        for i in range(uses.count())
+    )
