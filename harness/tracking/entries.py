@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.environment import hardware_name
+from harness.history import observations, to_text
 from harness.results import Results, TrialRecord
 from harness.task import Figure
 from harness.tracking.series import Curve
@@ -20,6 +21,7 @@ KEY, TAG, PARAM, EXPERIMENT, NAME, DIGEST = 250, 8000, 6000, 500, 500, 36
 Trial = tuple[str, str]
 """(benchmark, variant)."""
 WHOLE_RUN: Trial = ("", "")
+TREND = "harness.trend."
 NOT_COMPARED = "not compared"
 _STATUS = {"complete": "FINISHED", "partial": "FAILED", "failed": "FAILED", "pending": "KILLED"}
 _PHASES = {"preprocess": "pre", "model": "model", "postprocess": "post"}
@@ -67,6 +69,7 @@ def run_entry(results: Results, verdict_on: Mapping[Trial, str]) -> Entry:
         "executor": f"{run.executor}, {run.workers} workers",
         "command": run.command,
         "verdict": verdict_on.get(WHOLE_RUN, NOT_COMPARED),
+        **_trend(results),
         "mlflow.note.content": to_markdown(results, limit=TAG - 500),
     }
     return Entry(
@@ -77,6 +80,13 @@ def run_entry(results: Results, verdict_on: Mapping[Trial, str]) -> Entry:
         params={},  # never change once written, and a resumed run may: they are tags
         metrics={"trials/complete": float(complete), "trials/all": float(len(results.trials))},
     )
+
+
+def _trend(results: Results) -> dict[str, str]:
+    """What a trend needs of the run, in as many tags as its length takes: one request reads 1,000 runs."""
+    text = to_text(observations(results))
+    pieces = [text[start : start + TAG] for start in range(0, len(text), TAG)]
+    return {f"{TREND}{number:03}": piece for number, piece in enumerate(pieces)}
 
 
 def trial_entry(
