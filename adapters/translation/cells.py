@@ -186,22 +186,20 @@ class StackedEncoder(nn.Module):
             The top layer's h_t, both directions joined, [B, T, output_size], anything at padding; every
             layer's state after its last step, [B, output_size], of the backward direction the one at t = 1.
         """
-        places = torch.arange(x.shape[1], device=x.device)
-        turned = (lengths.unsqueeze(1) - 1 - places) % x.shape[1]  # its own inverse; padding stays behind
-        sentences = torch.arange(len(x), device=x.device)
+        rows = torch.arange(len(x), device=x.device)
+        last = lengths - 1
+        if self.backwards:
+            places = torch.arange(x.shape[1], device=x.device)
+            # Its own inverse; padding stays behind.
+            turned = rows.unsqueeze(1), (last.unsqueeze(1) - places) % x.shape[1]
         finals = []
-        for layer, recurrence in enumerate(self.forwards):
+        for layer, forward in enumerate(self.forwards):
             inputs = x if layer == 0 else self.dropout(x)
-            x = recurrence(inputs)
-            final = x[sentences, lengths - 1]
+            x = forward(inputs)
+            final = x[rows, last]
             if self.backwards:
-                reading = self.backwards[layer](_at(inputs, turned))
-                final = torch.cat([final, reading[sentences, lengths - 1]], dim=-1)
-                x = torch.cat([x, _at(reading, turned)], dim=-1)
+                reading = self.backwards[layer](inputs[turned])
+                final = torch.cat([final, reading[rows, last]], dim=-1)
+                x = torch.cat([x, reading[turned]], dim=-1)
             finals.append(final)
         return x, finals
-
-
-def _at(x: Tensor, places: Tensor) -> Tensor:
-    """[B, T, n] and [B, T'] → [B, T', n]."""
-    return x.gather(1, places.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
