@@ -23,11 +23,13 @@ class FaultOptions(AdapterOptions):
     exit_once_at: int | None = None
     hang_at: int | None = None
     marker: str = ""
+    drop: int = 1
+    """Words left out of a translation."""
     delay: float = 0.0
 
 
 class FakeTranslation(Adapter):
-    """Answers with the source, shortened by a word: some n-grams match, none perfectly."""
+    """Answers with the source, shortened by some words: some n-grams match, none perfectly."""
 
     task = "translation"
     Options = FaultOptions
@@ -44,7 +46,7 @@ class FakeTranslation(Adapter):
         return [str(sample.input) for sample in batch]
 
     def postprocess(self, raw: Any, batch: list[Sample]) -> list[Prediction]:
-        return [Translation(" ".join(text.split()[:-1]) or text) for text in raw]
+        return [Translation(" ".join(text.split()[: -self.options.drop]) or text) for text in raw]
 
     def _misbehave(self, index: int) -> None:
         time.sleep(self.options.delay)

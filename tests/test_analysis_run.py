@@ -1,0 +1,189 @@
+"""A run writes the analysis beside the figures, once; pairs of variants; what no analysis may break."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from fake_adapters import FakeTranslation
+from scipy import stats
+from small_suite import document, run_suite
+
+import harness.scoring as scoring
+from harness.analysis.pairs import paired, standings
+from harness.analysis.record import DetectionAnalysis, TranslationAnalysis, json_schema, read_analysis
+from harness.errors import UsageError
+from harness.metrics.iou import Iou
+from harness.results import Results, read_results
+from harness.stages.score import Observer
+from harness.task import Alignment
+
+
+def detection(size: int = 12) -> dict[str, Any]:
+    return {
+        "name": "small",
+        "datasets": {"few": {"dataset": "scenes", "options": {"size": size}}},
+        "adapters": {"ok": {"adapter": "fake-detection"}},
+        "benchmarks": {
+            "boxes": {"dataset": "few", "task": "detection", "adapters": ["ok"], "metrics": ["coco"]}
+        },
+    }
+
+
+def place(folder: Path, results: Results, variant: str = "ok") -> Path:
+    (trial,) = (trial for trial in results.trials if trial.variant == variant)
+    return folder / "run" / "trials" / trial.id
+
+
+def written(folder: Path) -> dict[str, int]:
+    """Files of trials, and the pairs → when they were written."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime_ns
+        for path in [*(folder / "run" / "trials").rglob("*"), folder / "run" / "pairs.json"]
+        if path.is_file()
+    }
+
+
+class TestFiles:
+    def test_a_translation_trial_has_an_analysis_of_the_published_schema(self, tmp_path: Path) -> None:
+        trial = place(tmp_path, run_suite(tmp_path, document()))
+        raw = json.loads((trial / "analysis.json").read_text())
+        jsonschema.Draft202012Validator(json_schema()).validate(raw)
+        found = read_analysis(trial)
+        assert isinstance(found, TranslationAnalysis)
+        assert (found.n, len(found.samples), found.alignments) == (20, 8, [])
+        assert found.rates["exact_match"].value == 0, "the fake adapter leaves a word out"
+
+    def test_a_detection_trial_has_the_pictures_that_its_analysis_names_and_no_others(
+        self, tmp_path: Path
+    ) -> None:
+        trial = place(tmp_path, run_suite(tmp_path, detection()))
+        (trial / "samples" / "stale.webp").write_bytes(b"of an earlier analysis")
+        (trial / "analysis.json").unlink()
+        run_suite(tmp_path, detection())
+        found = read_analysis(trial)
+        assert isinstance(found, DetectionAnalysis)
+        pictures = {path.relative_to(trial).as_posix() for path in (trial / "samples").iterdir()}
+        assert pictures == {sample.image for sample in found.samples}
+        assert sum((trial / name).stat().st_size for name in pictures) < 8 * 10_000
+
+    def test_a_finished_run_is_not_touched(self, tmp_path: Path) -> None:
+        suite = document(ok={}, other={"options": {"drop": 6}})
+        run_suite(tmp_path, suite)
+        before = written(tmp_path)
+        run_suite(tmp_path, suite)
+        assert written(tmp_path) == before
+
+    def test_the_samples_are_gone_through_once_for_figures_and_analysis(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        passes: list[Observer | None] = []
+        score = scoring.score
+
+        def counted(*arguments: Any) -> Any:
+            passes.append(arguments[-1])
+            return score(*arguments)
+
+        monkeypatch.setattr(scoring, "score", counted)
+        run_suite(tmp_path, document())
+        assert len(passes) == 1 and passes[0] is not None
+
+    def test_a_partial_trial_has_no_analysis(self, tmp_path: Path) -> None:
+        results = run_suite(tmp_path, document(ok={"options": {"raise_at": 3}}), shard_size=4)
+        assert results.trials[0].status == "partial"
+        assert read_analysis(place(tmp_path, results)) is None
+
+    def test_a_file_of_another_schema_is_named_in_the_error(self, tmp_path: Path) -> None:
+        (tmp_path / "analysis.json").write_text('{"schema": "harness-analysis/0", "key": ""}')
+        with pytest.raises(UsageError, match=r"analysis\.json: not an analysis: schema"):
+            read_analysis(tmp_path)
+
+
+class TestAlignments:
+    def test_they_are_those_of_the_adapter_for_short_samples(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def alignments(self: Any, samples: Any, predictions: Any) -> list[Alignment]:
+            assert self.loaded
+            return [
+                Alignment((*sample.input.split(), "</s>"), ("x", "</s>"), np.full((2, 2), 1 / 3, np.float32))
+                for sample in samples
+            ]
+
+        monkeypatch.setattr(FakeTranslation, "alignments", alignments)
+        found = read_analysis(place(tmp_path, run_suite(tmp_path, document())))
+        assert isinstance(found, TranslationAnalysis)
+        shown = {sample.index: sample for sample in found.samples}
+        assert len({shown[each.index].role for each in found.alignments}) == 3, "one of each role"
+        for each in found.alignments:
+            assert each.source == [*shown[each.index].source.split(), "</s>"]
+            assert each.weights == [[0.333] * 2] * 2
+
+    def test_an_adapter_that_fails_to_give_them_costs_nothing_else(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def alignments(self: Any, samples: Any, predictions: Any) -> list[Alignment]:
+            raise RuntimeError("no weights")
+
+        monkeypatch.setattr(FakeTranslation, "alignments", alignments)
+        results = run_suite(tmp_path, document())
+        found = read_analysis(place(tmp_path, results))
+        assert isinstance(found, TranslationAnalysis)
+        assert (results.trials[0].status, found.alignments, len(found.samples)) == ("complete", [], 8)
+
+
+class TestPairs:
+    SUITE = document(30, ok={}, same={"batch_size": 7}, other={"options": {"drop": 6}})
+
+    def test_variants_that_predict_otherwise_are_paired_by_every_headline(self, tmp_path: Path) -> None:
+        results = run_suite(tmp_path, self.SUITE)
+        assert [(pair.first, pair.second, pair.metric) for pair in results.pairs] == [
+            ("ok", "other", "bleu"),
+            ("ok", "other", "chrf"),
+        ]
+        figures = {trial.variant: trial.metrics for trial in results.trials}
+        for pair in results.pairs:
+            first, second = (figures[name][pair.metric] for name in ("ok", "other"))
+            assert pair.difference.value == pytest.approx(second.value - first.value)
+            assert pair.difference.high is not None and pair.difference.high < 0, "it drops more words"
+            assert pair.p == pair.p_adjusted < 0.05
+        assert read_results(tmp_path / "run") == results
+
+    def test_a_run_of_some_trials_keeps_the_pairs_of_all(self, tmp_path: Path) -> None:
+        before = run_suite(tmp_path, self.SUITE)
+        assert run_suite(tmp_path, self.SUITE, only="words/ok").pairs == before.pairs
+
+    def test_p_is_that_of_a_paired_t_test_for_a_mean_over_samples(self) -> None:
+        """Pixel accuracy of images of one size is a mean; with 200 of them t and normal hardly differ."""
+        generator = np.random.default_rng(5)
+        metric = Iou(["a", "b"])
+        target = np.zeros((10, 10), np.uint8)
+        rows = []
+        for share in (0.30, 0.31):
+            wrong = [(generator.random((10, 10)) < share).astype(np.uint8) for _ in range(200)]
+            rows.append([metric.statistics(target, each) for each in wrong])
+        first, second = (standings(metric, each)["pixel_accuracy"] for each in rows)
+        found = paired(first, second)
+        accuracy = [[each[0].sum() / 100 for each in side] for side in rows]
+        expected = stats.ttest_rel(accuracy[1], accuracy[0])
+        assert found.difference.value == pytest.approx(np.mean(accuracy[1]) - np.mean(accuracy[0]))
+        assert found.p == pytest.approx(expected.pvalue, abs=0.02)
+        assert 0.001 < expected.pvalue < 0.3, "neither 0 nor 1: the comparison says something"
+        interval = expected.confidence_interval()
+        assert (found.difference.low, found.difference.high) == pytest.approx(tuple(interval), abs=0.001)
+
+    def test_equal_models_differ_by_nothing_and_undefined_figures_have_no_p(self) -> None:
+        metric = Iou(["a", "b"])
+        mask = np.zeros((4, 4), np.uint8)
+        side = standings(metric, [metric.statistics(mask, mask)] * 5)
+        assert asdict(paired(side["miou"], side["miou"])) == {
+            "difference": asdict(side["miou"].figure) | {"value": 0.0, "low": 0.0, "high": 0.0},
+            "p": 1.0,
+        }
+        undefined = paired(side["foreground_iou"], side["foreground_iou"])
+        assert (undefined.difference.value, undefined.p) == (None, None)
