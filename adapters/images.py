@@ -13,6 +13,8 @@ from harness.task import Image, Sample
 
 # Mean and deviation of red, green, blue over ImageNet in 0–1, as torchvision's published weights expect them.
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# Means of the images that VGG-16 was trained on, in 0–1; Simonyan & Zisserman's 123, 117, 104 levels.
+VGG = (0.48235, 0.45882, 0.40784)
 GREY = 127  # of padding; maps to 0 in `to_tensor` but for rounding
 
 
@@ -36,6 +38,12 @@ def standardised(pixels: Tensor) -> Tensor:
     """[N, H, W, 3], uint8 → [N, 3, H, W], of mean 0 and deviation 1 over ImageNet; channels last."""
     mean, deviation = (torch.tensor(values, device=pixels.device)[:, None, None] for values in IMAGENET)
     return pixels.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(deviation)
+
+
+def of_vgg(pixels: Tensor) -> Tensor:
+    """[N, H, W, 3], uint8 → [N, 3, H, W], levels less VGG's mean; channels last."""
+    mean = torch.tensor(VGG, device=pixels.device)[:, None, None]
+    return pixels.permute(0, 3, 1, 2).float().div_(255).sub_(mean).mul_(255)
 
 
 def to_tensor(images: Sequence[Image], device: str) -> Tensor:

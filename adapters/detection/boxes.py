@@ -22,3 +22,14 @@ def iou(first: Tensor, second: Tensor) -> Tensor:
     intersection = sides[..., 0] * sides[..., 1]
     union = area(first) + area(second) - intersection
     return torch.where(intersection > 0, intersection / union, 0.0)
+
+
+def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut to an image of (height, width): […, 4] → […, 4]."""
+    height, width = size
+    return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
+
+
+def large_enough(boxes: Tensor, side: float) -> Tensor:
+    """Whether both sides have at least so many px: […, 4] → […]."""
+    return ((boxes[..., 2:] - boxes[..., :2]) >= side).all(dim=-1)

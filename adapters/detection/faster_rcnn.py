@@ -1,0 +1,275 @@
+"""Faster R-CNN: proposals from the features that classify them, one network (Ren et al. 2015).
+
+At two scales: a small trunk for pictures of 128 px, and ResNet-50 with a feature pyramid, what torchvision
+publishes as `fasterrcnn_resnet50_fpn` (parameters named alike, so that its file loads directly).
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from adapters import images
+from adapters.backbone import Backbone, ConvNorm
+from adapters.detection import proposals, pyramid, region_head, roi, views
+from adapters.detection.views import Size, TrainingViews, Views
+from adapters.torch_adapter import TorchAdapter
+from adapters.vision.resnet import CHANNELS, FrozenBatchNorm, ResNet50
+from harness.adapter import AdapterOptions
+from harness.checkpoint import Checkpoint
+from harness.errors import UsageError
+from harness.task import Detections, Prediction, Sample
+
+GRID = 7  # cells a side that a region is pooled to; Girshick 2015 §2.1 for VGG-16, Lin et al. 2017 §4.2
+SIDE = 192  # px, of the small network's input: 1.5 × the pictures of `scenes`, as the prototype
+
+
+class FasterRcnnOptions(AdapterOptions):
+    """The first three shape the weights."""
+
+    backbone: Literal["small", "resnet50-fpn"] = "small"
+    width: int = Field(16, ge=4, le=64)
+    """Channels of the small backbone's first stage."""
+    epsilon: float = Field(1e-5, ge=0)
+    """Of the pyramid's frozen batch normalisation; torchvision's COCO_V1 weights were made with 0."""
+    score_threshold: float = Field(0.05, ge=0, le=1)
+    nms_iou: float = Field(0.5, ge=0, le=1)
+    shorter_side: int = Field(800, ge=32)
+    """px that an image's shorter side is scaled to, for the pyramid (Lin et al. 2017 §5.1)."""
+    longer_side: int = Field(1333, ge=32)
+    """px that its longer side does not exceed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What the network says of a group's regions."""
+
+    regions: list[Tensor]  # per image, [Rᵢ, 4] in seen pixels
+    logits: Tensor  # [R, 1 + C]
+    offsets: Tensor  # [R, 1 + C, 4]
+
+
+class RegionFeatures(nn.Sequential):
+    """Pooled regions [R, C, GRID, GRID] → [R, units]."""
+
+    def __init__(self, inputs: int, units: int) -> None:
+        super().__init__()
+        self.add_module("flatten", nn.Flatten())
+        self.add_module("fc6", nn.Linear(inputs, units))
+        self.add_module("relu6", nn.ReLU(inplace=True))
+        self.add_module("fc7", nn.Linear(units, units))
+        self.add_module("relu7", nn.ReLU(inplace=True))
+
+
+class RegionClassifier(nn.Module):
+    """Features of pooled regions, then classes and offsets."""
+
+    def __init__(self, channels: int, units: int, classes: int) -> None:
+        super().__init__()
+        self.box_head = RegionFeatures(channels * GRID * GRID, units)
+        self.box_predictor = region_head.Predictor(units, classes)
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = self.box_predictor(self.box_head(pooled))
+        return found
+
+
+class Network(nn.Module):
+    """Images [N, 3, H, W] → maps → proposals → answers."""
+
+    rpn: proposals.ProposalNetwork
+    roi_heads: RegionClassifier
+    sampling: region_head.Sampling
+    beta: float
+    """Where the smooth L1 of the regions' offsets turns linear."""
+
+    @abstractmethod
+    def maps(self, pixels: Tensor) -> list[Tensor]:
+        """Features that proposals are made from."""
+
+    @abstractmethod
+    def pool(self, maps: Sequence[Tensor], regions: Tensor, owners: Tensor) -> Tensor:
+        """Regions [R, 4] of the images `owners` [R] → [R, C, GRID, GRID]."""
+
+    def forward(self, pixels: Tensor, inside: Sequence[Size]) -> Answers:
+        maps = self.maps(pixels)
+        found = self.rpn.propose(self.rpn(maps, pixels.shape[2], pixels.shape[3]), inside)
+        return Answers(found, *self._classified(maps, found))
+
+    def losses(self, batch: TrainingViews) -> dict[str, Tensor]:
+        maps = self.maps(batch.pixels)
+        raw = self.rpn(maps, batch.pixels.shape[2], batch.pixels.shape[3])
+        with torch.no_grad():
+            found = self.rpn.propose(raw, batch.inside)
+            taught = region_head.lesson(found, batch.boxes, batch.labels, self.sampling)
+        answers = self._classified(maps, taught.regions)
+        return self.rpn.loss(raw, batch.boxes) | region_head.loss(*answers, taught, self.beta)
+
+    def _classified(self, maps: Sequence[Tensor], regions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        owners = torch.arange(len(regions)).repeat_interleave(torch.tensor([len(own) for own in regions]))
+        together = torch.cat(list(regions))
+        pooled = self.pool(maps, together, owners.to(together.device))
+        found: tuple[Tensor, Tensor] = self.roi_heads(pooled)
+        return found
+
+
+class SmallNetwork(Network):
+    """One map of stride 8, seen widely through dilated convolutions."""
+
+    STRIDE = 8
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.backbone = Backbone(width, 3)
+        channels = self.backbone.channels[-1]
+        wide = 2 * channels
+        self.context = nn.Sequential(
+            ConvNorm(channels, wide), ConvNorm(wide, wide, dilation=2), ConvNorm(wide, channels, dilation=4)
+        )
+        settings = proposals.Settings(
+            sizes=((16, 24, 36, 54, 80, 120),),  # px of the input; digits are 18 to 126 px high there
+            aspects=(1.0, 1.6, 2.5),  # digits are taller than wide
+            before=300,
+            after=100,
+            positive=0.6,  # as `before` and `after`, the prototype's
+            learnt_from=128,
+        )
+        self.rpn = proposals.ProposalNetwork(channels, settings)
+        self.roi_heads = RegionClassifier(channels, units=12 * width, classes=classes)
+        self.sampling = region_head.Sampling(count=48)
+        self.beta = proposals.BETA
+
+    def maps(self, pixels: Tensor) -> list[Tensor]:
+        return [self.context(self.backbone(pixels)[-1])]
+
+    def pool(self, maps: Sequence[Tensor], regions: Tensor, owners: Tensor) -> Tensor:
+        return roi.align(maps[0], regions, owners, GRID, 1 / self.STRIDE)
+
+
+class PyramidNetwork(Network):
+    """ResNet-50 and a feature pyramid of strides 4 to 64 (Lin et al. 2017)."""
+
+    def __init__(self, classes: int, epsilon: float) -> None:
+        super().__init__()
+        self.backbone = nn.ModuleDict(
+            {
+                "body": ResNet50(norm=partial(FrozenBatchNorm, eps=epsilon)),
+                "fpn": pyramid.Pyramid(CHANNELS),
+            }
+        )
+        settings = proposals.Settings(
+            sizes=((32,), (64,), (128,), (256,), (512,)),  # Lin et al. 2017 §4.1
+            aspects=(0.5, 1.0, 2.0),
+            before=1000,
+            after=1000,  # Lin et al. 2017 §5.2.1
+        )
+        self.rpn = proposals.ProposalNetwork(pyramid.WIDTH, settings)
+        self.roi_heads = RegionClassifier(pyramid.WIDTH, units=1024, classes=classes)  # Lin et al. 2017 §4.2
+        self.sampling = region_head.Sampling(count=512)  # Lin et al. 2017 §5.2.1
+        self.beta = proposals.BETA
+
+    def maps(self, pixels: Tensor) -> list[Tensor]:
+        found: list[Tensor] = self.backbone["fpn"](self.backbone["body"](pixels))
+        return found
+
+    def pool(self, maps: Sequence[Tensor], regions: Tensor, owners: Tensor) -> Tensor:
+        return pyramid.align(maps[:-1], regions, owners, GRID, finest=2)
+
+
+class FasterRcnn(TorchAdapter):
+    """Faster R-CNN at either scale."""
+
+    name = "faster-rcnn"
+    task = "detection"
+    Options = FasterRcnnOptions
+    shaping = ("backbone", "width", "epsilon")
+    most = 100
+    """Detections an image; what COCO's AP looks at."""
+
+    module: Network
+
+    def make_module(self) -> nn.Module:
+        options = self.options
+        if options.backbone == "small":
+            return SmallNetwork(len(self.classes), options.width)
+        return PyramidNetwork(len(self.classes), options.epsilon)
+
+    def preprocess(self, samples: Sequence[Sample]) -> Views:
+        options, originals = self.options, [images.of(sample) for sample in samples]
+        if options.backbone == "small":
+            return views.square(originals, SIDE, self.runtime.device)
+        return views.photographs(originals, options.shorter_side, options.longer_side, self.runtime.device)
+
+    def infer(self, batch: Views) -> list[Answers]:
+        return [self.module(group.pixels, group.inside) for group in batch.groups]
+
+    def postprocess(self, raw: list[Answers], batch: Views) -> list[Prediction]:
+        found: dict[int, Detections] = {}
+        reporting = region_head.Reporting(self.options.score_threshold, self.options.nms_iou, self.most)
+        for answers, group in zip(raw, batch.groups, strict=True):
+            counts = [len(own) for own in answers.regions]
+            parts = zip(answers.logits.split(counts), answers.offsets.split(counts), strict=True)
+            for place, inside, regions, (logits, offsets) in zip(
+                group.members, group.inside, answers.regions, parts, strict=True
+            ):
+                boxes, scores, labels = region_head.detections(logits, offsets, regions, inside, reporting)
+                restored = batch.restored(place, boxes)
+                found[place] = Detections(restored.cpu().numpy(), scores.cpu().numpy(), labels.cpu().numpy())
+        return [found[place] for place in range(len(batch.sizes))]
+
+    def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingViews:
+        device, options = self.runtime.device, self.options
+        if options.backbone == "small":
+            return views.square_lessons(samples, SIDE, generator, device)
+        shorter, longer = options.shorter_side, options.longer_side
+        return views.photograph_lessons(samples, shorter, longer, generator, device)
+
+    def loss(self, batch: TrainingViews) -> dict[str, Tensor]:
+        return self.module.losses(batch)
+
+    def adopt(self, tensors: Mapping[str, Tensor]) -> Checkpoint:
+        """Either generation of torchvision's names. A file without batch counters has frozen normalisation
+        and is taken for COCO_V1, whose epsilon is 0."""
+        logits = "roi_heads.box_predictor.cls_score.bias"
+        if logits not in tensors:
+            raise UsageError(
+                f"adapter '{self.name}': the file has no tensor '{logits}' as torchvision's have"
+            )
+        counters = any(name.endswith("num_batches_tracked") for name in tensors)
+        renamed = {
+            _renamed(name): tensor
+            for name, tensor in tensors.items()
+            if not name.endswith("num_batches_tracked")
+        }
+        options = {"backbone": "resnet50-fpn", "width": 16, "epsilon": 1e-5 if counters else 0.0}
+        return Checkpoint(renamed, self.name, options, published_classes(len(tensors[logits]) - 1))
+
+
+def published_classes(count: int) -> tuple[str, ...]:
+    """COCO's, where a file has as many as the published ones; else numbers, from 1."""
+    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights  # 6–9 s to import
+
+    names: list[str] = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"][1:]
+    return tuple(names) if len(names) == count else tuple(f"class {number + 1}" for number in range(count))
+
+
+# torchvision up to 0.12 → since; what else there is is named alike here.
+_OLDER = (
+    (re.compile(r"^rpn\.head\.conv\.(weight|bias)$"), r"rpn.head.conv.0.0.\1"),
+    (re.compile(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)$"), r"\1.0.\2"),
+)
+
+
+def _renamed(name: str) -> str:
+    for pattern, replacement in _OLDER:
+        name = pattern.sub(replacement, name)
+    return name

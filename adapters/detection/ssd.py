@@ -1,0 +1,256 @@
+"""SSD: boxes and classes from maps of several strides in one shot (Liu et al. 2016).
+
+At two scales: a small trunk for pictures of 128 px, and VGG-16 at 300 px, what torchvision publishes as
+`ssd300_vgg16`.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from adapters import images
+from adapters.backbone import Backbone, ConvNorm
+from adapters.detection import coder, default_boxes, ssd_augmentation, views
+from adapters.detection.boxes import clip
+from adapters.detection.faster_rcnn import published_classes
+from adapters.detection.nms import suppress_per_class
+from adapters.detection.views import TrainingViews, Views
+from adapters.torch_adapter import TorchAdapter
+from adapters.vision.vgg import Vgg16
+from harness.adapter import AdapterOptions
+from harness.checkpoint import Checkpoint
+from harness.errors import UsageError
+from harness.task import Detections, Prediction, Sample
+
+SMALL_SIDE, SIDE = 128, 300  # px of the input
+
+
+class SsdOptions(AdapterOptions):
+    """The first two shape the weights."""
+
+    backbone: Literal["small", "vgg16"] = "small"
+    width: int = Field(16, ge=4, le=64)
+    """Channels of the small backbone's first stage."""
+    score_threshold: float = Field(0.01, ge=0, le=1)
+    """§2.5, as are the next two."""
+    nms_iou: float = Field(0.45, ge=0, le=1)
+    most: int = Field(200, ge=1)
+    """Detections an image."""
+    most_candidates: int = Field(400, ge=1)
+    """Boxes a class that suppression looks at (torchvision)."""
+
+
+class Heads(nn.Module):
+    """A 3×3 convolution a map for the classes and one for the offsets."""
+
+    def __init__(self, channels: Sequence[int], boxes_a_cell: Sequence[int], classes: int) -> None:
+        super().__init__()
+        self.answers = 1 + classes
+        per_map = list(zip(channels, boxes_a_cell, strict=True))
+        self.classes = nn.ModuleList([nn.Conv2d(c, n * self.answers, 3, padding=1) for c, n in per_map])
+        self.offsets = nn.ModuleList([nn.Conv2d(c, n * 4, 3, padding=1) for c, n in per_map])
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+                nn.init.xavier_uniform_(layer.weight)  # §3
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Maps → logits [N, D, 1 + C] and offsets [N, D, 4], in the order of the default boxes."""
+        logits, offsets = (
+            torch.cat(
+                [
+                    layer(one).permute(0, 2, 3, 1).reshape(len(one), -1, width)
+                    for layer, one in zip(layers, maps, strict=True)
+                ],
+                dim=1,
+            )
+            for layers, width in ((self.classes, self.answers), (self.offsets, 4))
+        )
+        return logits, offsets
+
+
+class Network(nn.Module):
+    """Square images → logits and offsets of their default boxes."""
+
+    heads: Heads
+    pyramid: list[default_boxes.Map]
+    thresholds = default_boxes.Thresholds()
+
+    @abstractmethod
+    def maps(self, pixels: Tensor) -> list[Tensor]:
+        """The maps that heads look at."""
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[N, 3, side, side] → logits [N, D, 1 + C], offsets [N, D, 4], default boxes [D, 4]."""
+        maps = self.maps(pixels)
+        logits, offsets = self.heads(maps)
+        cells = [(one.shape[2], one.shape[3]) for one in maps]
+        defaults = default_boxes.boxes(self.pyramid, cells, pixels.shape[-1]).to(pixels.device)
+        return logits, offsets, defaults
+
+
+class SmallNetwork(Network):
+    """Maps of 16, 8, 4 and 2 cells a side."""
+
+    thresholds = default_boxes.Thresholds(positive=0.5, negative=0.4)  # the prototype's; between: ignored
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.backbone = Backbone(width, 5)
+        self.backbone.stages.append(
+            ConvNorm(self.backbone.channels[-1], self.backbone.channels[-1], stride=2)
+        )
+        wide = self.backbone.channels[2:]
+        self.context = ConvNorm(wide[0], wide[1], dilation=2)  # the finest map sees little of its objects
+        # Squares of 11, 17 | 26, 36 | 52 | 84 px, stride by stride, are the prototype's; digits are upright.
+        self.pyramid = [
+            default_boxes.Map(8 / SMALL_SIDE, 11 / SMALL_SIDE, 17 / SMALL_SIDE, (1.6, 2.5)),
+            default_boxes.Map(16 / SMALL_SIDE, 26 / SMALL_SIDE, 36 / SMALL_SIDE, (1.6, 2.5)),
+            default_boxes.Map(32 / SMALL_SIDE, 52 / SMALL_SIDE, 66 / SMALL_SIDE, (1.6, 2.5)),
+            default_boxes.Map(64 / SMALL_SIDE, 84 / SMALL_SIDE, 104 / SMALL_SIDE, (1.6, 2.5)),
+        ]
+        channels = [wide[1], wide[1], wide[2], wide[2]]
+        self.heads = Heads(channels, [len(one.shapes()) for one in self.pyramid], classes)
+
+    def maps(self, pixels: Tensor) -> list[Tensor]:
+        fine, middle, coarse, coarsest = self.backbone(pixels)[2:]
+        return [self.context(fine), middle, coarse, coarsest]
+
+
+class Vgg16Network(Network):
+    """SSD300: VGG-16 with convolutional fc6 and fc7, and four smaller maps behind (figure 2)."""
+
+    EXTRA = ((256, 512, 2), (128, 256, 2), (128, 256, 1), (128, 256, 1))  # squeezed, channels, stride
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        trunk = Vgg16().features
+        trunk[16] = nn.MaxPool2d(2, ceil_mode=True)  # 75 cells become 38, not 37
+        self.fine = trunk[:23]  # to conv4_3 and its ReLU
+        self.scale = nn.Parameter(torch.full((512,), 20.0))  # of conv4_3's normed features, §3.1
+        self.deep = nn.Sequential(
+            *trunk[23:30],  # pool4 and conv5
+            nn.MaxPool2d(3, stride=1, padding=1),  # pool5 keeps the size, §3
+            nn.Conv2d(512, 1024, 3, padding=6, dilation=6),  # fc6, with holes (à trous), §3
+            nn.ReLU(inplace=True),
+            nn.Conv2d(1024, 1024, 1),  # fc7
+            nn.ReLU(inplace=True),
+        )
+        inputs, self.extra = 1024, nn.ModuleList()
+        for squeezed, outputs, stride in self.EXTRA:
+            self.extra.append(
+                nn.Sequential(
+                    nn.Conv2d(inputs, squeezed, 1),
+                    nn.ReLU(inplace=True),
+                    nn.Conv2d(squeezed, outputs, 3, stride, padding=stride - 1),
+                    nn.ReLU(inplace=True),
+                )
+            )
+            inputs = outputs
+        # Liu's published settings for COCO: smaller than §2.2's for VOC
+        self.pyramid = default_boxes.pyramid(
+            steps=[step / SIDE for step in (8, 16, 32, 64, 100, 300)],
+            scales=(0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05),
+            aspects=((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)),
+        )
+        channels = [512, 1024, *(outputs for _, outputs, _ in self.EXTRA)]
+        self.heads = Heads(channels, [len(one.shapes()) for one in self.pyramid], classes)
+
+    def maps(self, pixels: Tensor) -> list[Tensor]:
+        fine = self.fine(pixels)
+        x = self.deep(fine)
+        found = [self.scale[:, None, None] * nn.functional.normalize(fine), x]
+        for layer in self.extra:
+            x = layer(x)
+            found.append(x)
+        return found
+
+
+class Ssd(TorchAdapter):
+    """SSD at either scale."""
+
+    name = "ssd"
+    task = "detection"
+    Options = SsdOptions
+    shaping = ("backbone", "width")
+
+    module: Network
+
+    def make_module(self) -> nn.Module:
+        if self.options.backbone == "small":
+            return SmallNetwork(len(self.classes), self.options.width)
+        return Vgg16Network(len(self.classes))
+
+    def preprocess(self, samples: Sequence[Sample]) -> Views:
+        originals = [images.of(sample) for sample in samples]
+        if self.options.backbone == "small":
+            return views.square(originals, SMALL_SIDE, self.runtime.device)
+        return views.stretched(originals, SIDE, self.runtime.device)
+
+    def infer(self, batch: Views) -> tuple[Tensor, Tensor, Tensor]:
+        found: tuple[Tensor, Tensor, Tensor] = self.module(batch.groups[0].pixels)
+        return found
+
+    def postprocess(self, raw: tuple[Tensor, Tensor, Tensor], batch: Views) -> list[Prediction]:
+        logits, offsets, defaults = raw
+        side = batch.groups[0].pixels.shape[-1]
+        boxes = clip(coder.decode(offsets.float(), defaults, coder.SCALED), (side, side))
+        scores = logits.float().softmax(dim=-1)[..., 1:]
+        return [self._detections(batch, i, *own) for i, own in enumerate(zip(boxes, scores, strict=True))]
+
+    def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingViews:
+        if self.options.backbone == "small":
+            return views.square_lessons(samples, SMALL_SIDE, generator, self.runtime.device)
+        return ssd_augmentation.lessons(samples, SIDE, generator, self.runtime.device)
+
+    def loss(self, batch: TrainingViews) -> dict[str, Tensor]:
+        logits, offsets, defaults = self.module(batch.pixels)
+        thresholds = self.module.thresholds
+        return default_boxes.loss(logits, offsets, defaults, batch.boxes, batch.labels, thresholds)
+
+    def adopt(self, tensors: Mapping[str, Tensor]) -> Checkpoint:
+        """torchvision's names; the two have the same layers in the same order."""
+        bias = "head.classification_head.module_list.0.bias"
+        if bias not in tensors:
+            raise UsageError(f"adapter '{self.name}': the file has no tensor '{bias}' as torchvision's have")
+        renamed = {_renamed(name): tensor for name, tensor in tensors.items()}
+        boxes_a_cell = 4  # of the first map
+        classes = published_classes(len(tensors[bias]) // boxes_a_cell - 1)
+        return Checkpoint(renamed, self.name, {"backbone": "vgg16", "width": 16}, classes)
+
+    def _detections(self, batch: Views, place: int, boxes: Tensor, scores: Tensor) -> Detections:
+        """Of one image, boxes [D, 4] in seen px and scores [D, C]."""
+        options = self.options
+        best, chosen = scores.topk(min(options.most_candidates, len(scores)), dim=0)  # of each class, [K, C]
+        labels = torch.arange(scores.shape[1], device=scores.device).expand_as(best)
+        wanted = best > options.score_threshold
+        found, places, classes = best[wanted], chosen[wanted], labels[wanted]
+        kept = suppress_per_class(boxes[places], found, classes, options.nms_iou)[: options.most]
+        restored = batch.restored(place, boxes[places[kept]])
+        return Detections(restored.cpu().numpy(), found[kept].cpu().numpy(), classes[kept].cpu().numpy())
+
+
+# torchvision's names → ours.
+_PUBLISHED = (
+    (re.compile(r"^backbone\.scale_weight$"), r"scale"),
+    (re.compile(r"^backbone\.features\.(\d+)\."), r"fine.\1."),
+    (re.compile(r"^backbone\.extra\.0\.7\.1\."), "deep.8."),
+    (re.compile(r"^backbone\.extra\.0\.7\.3\."), "deep.10."),
+    (re.compile(r"^backbone\.extra\.0\.(\d)\."), r"deep.\1."),
+    (re.compile(r"^head\.classification_head\.module_list\."), "heads.classes."),
+    (re.compile(r"^head\.regression_head\.module_list\."), "heads.offsets."),
+)
+
+
+def _renamed(name: str) -> str:
+    for pattern, replacement in _PUBLISHED:
+        name = pattern.sub(replacement, name)
+    return re.sub(r"^backbone\.extra\.(\d)\.", lambda found: f"extra.{int(found[1]) - 1}.", name)

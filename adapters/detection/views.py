@@ -1,0 +1,172 @@
+"""Images as a detector sees them, and the way back for its boxes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from adapters import augmentation, images
+from adapters.detection.boxes import clip
+from harness.task import Annotations, Image, Sample
+
+MULTIPLE = 32  # px, that heights and widths are padded to: the coarsest stride of the trunks
+MIRRORED = 0.5  # of the training images; Girshick 2015 §2.3
+Size = tuple[int, int]
+"""(height, width), px."""
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Images of one padded size; what surrounds an image depends on the image alone, not on the batch."""
+
+    pixels: Tensor  # [n, 3, H, W]
+    members: list[int]  # places in the batch
+    inside: list[Size]  # of each image without its padding
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """A batch."""
+
+    groups: list[Group]
+    factors: list[tuple[float, float]]  # original → seen pixels, (x, y)
+    sizes: list[Size]  # of the originals
+
+    def restored(self, place: int, boxes: Tensor) -> Tensor:
+        """Boxes in seen pixels → in pixels of the original, cut to it: [n, 4]."""
+        x, y = self.factors[place]
+        return clip(boxes / boxes.new_tensor([x, y, x, y]), self.sizes[place])
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingViews:
+    """Images of one size and the objects in them."""
+
+    pixels: Tensor  # [N, 3, H, W]
+    inside: list[Size]
+    boxes: list[Tensor]  # per image, [Mᵢ, 4] in seen pixels
+    labels: list[Tensor]  # per image, [Mᵢ]
+
+
+def square(originals: Sequence[Image], side: int, device: str) -> Views:
+    """Scaled to fit a square, padded with grey; values −1…1."""
+    fitted = [images.fit(image, side) for image in originals]
+    pixels = images.to_tensor([image for image, _ in fitted], device)
+    group = Group(pixels, list(range(len(originals))), [(side, side)] * len(originals))
+    sizes = [(image.shape[0], image.shape[1]) for image in originals]
+    return Views([group], [factors for _, factors in fitted], sizes)
+
+
+def photographs(originals: Sequence[Image], shorter: int, longer: int, device: str) -> Views:
+    """The shorter side scaled to `shorter` px unless the longer exceeds `longer`; ImageNet-standardised."""
+    members: dict[Size, list[int]] = defaultdict(list)
+    scaled, factors = [], []
+    for place, image in enumerate(originals):
+        pixels = _scaled(image, shorter, longer, device)
+        height, width = pixels.shape[-2:]
+        members[_padded(height), _padded(width)].append(place)
+        scaled.append(pixels)
+        factors.append((width / image.shape[1], height / image.shape[0]))
+    groups = [
+        Group(
+            torch.cat([_pad(scaled[place], size) for place in places]),
+            places,
+            [(scaled[place].shape[2], scaled[place].shape[3]) for place in places],
+        )
+        for size, places in members.items()
+    ]
+    return Views(groups, factors, [(image.shape[0], image.shape[1]) for image in originals])
+
+
+def stretched(originals: Sequence[Image], side: int, device: str) -> Views:
+    """Scaled to a square whatever their proportions, as SSD does; VGG's colours."""
+    pixels = [images.of_vgg(images.to_bytes([image], device)) for image in originals]
+    scaled = [
+        nn.functional.interpolate(one, (side, side), mode="bilinear", align_corners=False) for one in pixels
+    ]
+    group = Group(torch.cat(scaled), list(range(len(originals))), [(side, side)] * len(originals))
+    sizes = [(image.shape[0], image.shape[1]) for image in originals]
+    return Views([group], [(side / width, side / height) for height, width in sizes], sizes)
+
+
+def square_lessons(
+    samples: Sequence[Sample], side: int, generator: np.random.Generator, device: str
+) -> TrainingViews:
+    """Digits: moved without being cut, recoloured, never mirrored. Crowds are not learnt from."""
+    pictures, boxes, labels = [], [], []
+    for sample in samples:
+        corners, classes = learnt_objects(sample)
+        picture, factors = images.fit(images.of(sample), side)
+        corners = corners * (*factors, *factors)
+        low = corners[:, :2].min(axis=0, initial=side)
+        high = corners[:, 2:].max(axis=0, initial=0)
+        right = augmentation.draw_shift(generator, low[0], high[0], side)
+        down = augmentation.draw_shift(generator, low[1], high[1], side)
+        moved = augmentation.shifted(picture, down, right)
+        pictures.append(augmentation.recoloured(generator, moved))
+        boxes.append(torch.from_numpy(corners + np.array([right, down, right, down])).float().to(device))
+        labels.append(torch.from_numpy(classes).to(device))
+    pixels = images.to_tensor(pictures, device)
+    return TrainingViews(pixels, [(side, side)] * len(samples), boxes, labels)
+
+
+def photograph_lessons(
+    samples: Sequence[Sample], shorter: int, longer: int, generator: np.random.Generator, device: str
+) -> TrainingViews:
+    """Photographs: half of them mirrored, padded to the largest. Crowds are not learnt from."""
+    scaled, boxes, labels = [], [], []
+    for sample in samples:
+        image = images.of(sample)
+        corners, classes = learnt_objects(sample)
+        if generator.random() < MIRRORED:
+            image = np.ascontiguousarray(image[:, ::-1])
+            corners = np.stack(
+                [
+                    image.shape[1] - corners[:, 2],
+                    corners[:, 1],
+                    image.shape[1] - corners[:, 0],
+                    corners[:, 3],
+                ],
+                axis=1,
+            )
+        pixels = _scaled(image, shorter, longer, device)
+        x, y = pixels.shape[3] / image.shape[1], pixels.shape[2] / image.shape[0]
+        scaled.append(pixels)
+        boxes.append(torch.from_numpy(corners * (x, y, x, y)).float().to(device))
+        labels.append(torch.from_numpy(classes).to(device))
+    largest = (max(_padded(one.shape[2]) for one in scaled), max(_padded(one.shape[3]) for one in scaled))
+    pixels = torch.cat([_pad(one, largest) for one in scaled])
+    return TrainingViews(pixels, [(one.shape[2], one.shape[3]) for one in scaled], boxes, labels)
+
+
+def learnt_objects(sample: Sample) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Boxes and labels of what is learnt: no crowds, nothing without area."""
+    target = sample.target
+    assert isinstance(target, Annotations)
+    sides = target.boxes[:, 2:] - target.boxes[:, :2]
+    keep = ~target.crowd & (sides > 0).all(axis=1)
+    return target.boxes[keep], target.labels[keep]
+
+
+def _scaled(image: Image, shorter: int, longer: int, device: str) -> Tensor:
+    """[1, 3, h, w]: standardised, then resized without antialiasing, as published weights were trained."""
+    pixels = images.standardised(images.to_bytes([image], device))
+    sides = image.shape[:2]
+    scale = min(shorter / min(sides), longer / max(sides))
+    height, width = (max(1, int(side * scale)) for side in sides)
+    return nn.functional.interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
+
+
+def _padded(length: int) -> int:
+    return -(-length // MULTIPLE) * MULTIPLE
+
+
+def _pad(pixels: Tensor, size: Size) -> Tensor:
+    height, width = pixels.shape[-2:]
+    return nn.functional.pad(pixels, (0, size[1] - width, 0, size[0] - height))

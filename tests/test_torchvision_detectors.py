@@ -1,0 +1,130 @@
+"""Own Faster R-CNN and SSD with torchvision's weights give torchvision's detections."""
+
+import numpy as np
+import pytest
+import torch
+
+from adapters.detection.faster_rcnn import FasterRcnn, FasterRcnnOptions
+from adapters.detection.ssd import Ssd, SsdOptions
+from harness.adapter import Runtime
+from harness.checkpoint import Checkpoint
+from harness.errors import UsageError
+from harness.task import Sample
+
+SHORTER, LONGER = 160, 266  # px: a fifth of the published size, for the time's sake
+SIZES = [(61, 80), (97, 70), (50, 133)]
+
+
+@pytest.fixture(scope="module")
+def faster():
+    from torchvision.models.detection import fasterrcnn_resnet50_fpn
+
+    torch.manual_seed(0)
+    theirs = fasterrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, min_size=SHORTER, max_size=LONGER
+    ).eval()
+    own = FasterRcnn(FasterRcnnOptions(shorter_side=SHORTER, longer_side=LONGER), Runtime())
+    own.load(Checkpoint(theirs.state_dict(), "", {}))
+    return theirs, own
+
+
+@pytest.fixture(scope="module")
+def ssd():
+    from torchvision.models.detection import ssd300_vgg16
+
+    torch.manual_seed(0)
+    theirs = ssd300_vgg16(weights=None, weights_backbone=None).eval()
+    own = Ssd(SsdOptions(), Runtime())
+    own.load(Checkpoint(theirs.state_dict(), "", {}))
+    return theirs, own
+
+
+def pictures(sizes):
+    generator = np.random.default_rng(0)
+    return [Sample(str(i), generator.integers(0, 256, (*s, 3), np.uint8)) for i, s in enumerate(sizes)]
+
+
+def assert_same(found, expected):
+    """Every detection has its like: box within .05 px, label, score within 1e-4."""
+    boxes, scores, labels = (expected[key].numpy() for key in ("boxes", "scores", "labels"))
+    assert len(found.boxes) == len(boxes) > 0
+    far = np.abs(boxes[None] - found.boxes[:, None]).max(axis=2)
+    like = (far <= 0.05) & (labels - 1 == found.labels[:, None])
+    like &= np.abs(scores - found.scores[:, None]) <= 1e-4
+    assert like.any(axis=1).all() and like.any(axis=0).all()
+    assert (np.diff(found.scores) <= 0).all()
+
+
+@pytest.mark.parametrize("pair", ["faster", "ssd"])
+def test_detections_equal_torchvisions_alone_and_in_a_batch(pair, request):
+    theirs, own = request.getfixturevalue(pair)
+    samples = pictures(SIZES)
+    inputs = [torch.from_numpy(s.input).permute(2, 0, 1).float() / 255 for s in samples]
+    with torch.no_grad():
+        expected = [theirs([one])[0] for one in inputs]
+    for found, wanted in zip(own.predict(samples), expected, strict=True):
+        assert_same(found, wanted)
+    assert_same(own.predict(samples[:1])[0], expected[0])
+
+
+def test_parameters_are_as_many_as_published(faster, ssd):
+    assert faster[1].parameters() == 41_755_286  # with frozen normalisation, which has none
+    assert ssd[1].parameters() == 35_641_826
+
+
+def test_the_older_names_of_published_files_load_too(faster):
+    theirs, own = faster
+    tensors = {
+        name.replace("rpn.head.conv.0.0.", "rpn.head.conv.").replace("_blocks.0.0.", "_blocks.0."): tensor
+        for name, tensor in theirs.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    assert tensors.keys() - theirs.state_dict().keys()
+    adopted = own.adopt(tensors)
+    assert adopted.tensors.keys() == own.module.state_dict().keys()
+    assert adopted.options["epsilon"] == 0.0
+    assert adopted.classes[0] == "person" and len(adopted.classes) == 90
+
+
+@pytest.mark.parametrize("pair", ["faster", "ssd"])
+def test_weights_of_something_else_are_told(pair, request):
+    own = request.getfixturevalue(pair)[1]
+    with pytest.raises(UsageError, match="as torchvision's have"):
+        own.adopt({"conv.weight": torch.zeros(1)})
+
+
+def test_default_boxes_are_torchvisions(ssd):
+    theirs, own = ssd
+    (sample,) = pictures([(300, 300)])
+    batch = own.preprocess([sample])
+    with torch.no_grad():
+        images, _ = theirs.transform([torch.from_numpy(sample.input).permute(2, 0, 1).float() / 255])
+        (expected,) = theirs.anchor_generator(images, list(theirs.backbone(images.tensors).values()))
+        *_, found = own.module(batch.groups[0].pixels)
+    assert len(found) == 8732
+    torch.testing.assert_close(found / 300, expected / 300, atol=1e-5, rtol=0)
+
+
+def test_the_loss_equals_torchvisions(ssd):
+    from torchvision.ops import box_iou
+
+    theirs, own = ssd
+    from adapters.detection import default_boxes
+
+    generator = torch.Generator().manual_seed(0)
+    defaults = own.module(torch.zeros(1, 3, 300, 300))[2].detach()
+    logits = torch.randn(2, 8732, 91, generator=generator)
+    offsets = torch.randn(2, 8732, 4, generator=generator)
+    objects = [
+        torch.tensor([[10.0, 10, 80, 90], [100, 120, 220, 260]]),
+        torch.tensor([[30.0, 40, 55, 61]]),
+    ]
+    labels = [torch.tensor([3, 7]), torch.tensor([0])]
+    targets = [{"boxes": b, "labels": c + 1} for b, c in zip(objects, labels, strict=True)]
+    matched = [theirs.proposal_matcher(box_iou(b, defaults)) for b in objects]
+    expected = theirs.compute_loss(
+        targets, {"bbox_regression": offsets, "cls_logits": logits}, [defaults] * 2, matched
+    )
+    found = default_boxes.loss(logits, offsets, defaults, objects, labels, default_boxes.Thresholds())
+    torch.testing.assert_close(found["box"], expected["bbox_regression"])
+    torch.testing.assert_close(found["class"], expected["classification"])
