@@ -17,13 +17,18 @@ def masks(values, shape):
 
 @st.composite
 def image_pairs(draw, classes=4):
-    """A few images: blocks of classes, so that some have an interior, and ignored pixels."""
+    """A few images: blocks of classes, so that some have an interior, and ignored pixels.
+
+    Some classes are annotated only, some predicted only, some neither.
+    """
+    some = st.lists(st.sampled_from(range(classes)), min_size=1, unique=True)
+    annotated, predicted = draw(some), draw(some)
     pairs = []
     for _ in range(draw(st.integers(1, 3))):
         shape = draw(st.tuples(st.integers(1, 6), st.integers(1, 6)))
         scale = draw(st.sampled_from([1, 5, 12]))
-        target = np.kron(draw(masks([*range(classes), IGNORE], shape)), np.ones((scale, scale), np.uint8))
-        prediction = np.kron(draw(masks([*range(classes)], shape)), np.ones((scale, scale), np.uint8))
+        target = np.kron(draw(masks([*annotated, IGNORE], shape)), np.ones((scale, scale), np.uint8))
+        prediction = np.kron(draw(masks(predicted, shape)), np.ones((scale, scale), np.uint8))
         pairs.append((target, np.roll(prediction, draw(st.integers(0, 2)), axis=1)))
     return pairs
 
@@ -71,7 +76,7 @@ def brute_force(pairs, classes):
 
 
 def scored(pairs, classes=4, **options):
-    metric = Iou([f"class {i}" for i in range(classes)], ignore_index=IGNORE)
+    metric = Iou(["background", *(f"class {i}" for i in range(1, classes))], ignore_index=IGNORE)
     return metric.summarise([metric.statistics(*pair) for pair in pairs], **options)
 
 
@@ -127,6 +132,23 @@ def test_counts_beyond_two_to_the_24_are_exact():
     metric = Iou(["a", "b"])
     counts = np.array([[2**24 + 1, 0], [2**24 + 2, 0], [2**24 + 1, 1], [1, 0], [1, 1]])
     assert metric.summarise([counts]).metrics["pixel_accuracy"].value == (2**24 + 1) / (2**24 + 2)
+
+
+def test_without_a_class_called_background_there_is_no_foreground():
+    mask = np.array([[0, 1]], np.uint8)
+    metric = Iou(["road", "sky"])
+    figures = metric.summarise([metric.statistics(mask, mask)] * 2).metrics
+    assert (figures["miou"].value, figures["foreground_iou"].value, figures["foreground_iou"].low) == (
+        1,
+        None,
+        None,
+    )
+
+
+def test_foreground_iou_is_the_mean_over_classes_not_of_any_object_against_none():
+    """Background 1/1, class 1 1/2, class 2 1/2; any object against none would be 3/3."""
+    found = scored([(np.array([[0, 1, 1, 2]], np.uint8), np.array([[0, 1, 2, 2]], np.uint8))], classes=3)
+    assert found.metrics["foreground_iou"].value == pytest.approx(1 / 2)
 
 
 def test_no_images_have_no_scores():

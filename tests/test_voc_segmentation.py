@@ -15,7 +15,7 @@ from harness.errors import UnavailableError, UsageError
 from harness.plan import plan
 from harness.suite import find_suite, load_suite
 
-# VOC's colour map (the devkit's VOClabelcolormap): bits of the label, lowest first, from a channel's top bit down.
+# The devkit's VOClabelcolormap: a label's bits, lowest first, go to the channels' bits, highest first.
 PALETTE = [
     sum(((label >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8))
     for label in range(256)

@@ -23,6 +23,7 @@ from harness.metrics.metric import RESAMPLES, SEED, Metric
 from harness.task import Mask, Scores
 
 CODES = 256  # values of a mask's pixel
+BACKGROUND = "background"  # what the data sets here call a first class that is no object
 VERSION = 1  # of the signature; raise it with any change of what a figure means
 BOUNDARY_RATIO = 0.02  # boundary width as a share of the image diagonal, Cheng et al. 2021 §5.1
 
@@ -30,8 +31,10 @@ BOUNDARY_RATIO = 0.02  # boundary width as a share of the image diagonal, Cheng 
 class Iou(Metric):
     """Mean, frequency-weighted, foreground and boundary IoU, and pixel and mean accuracy; 0–1.
 
-    The foreground is every class but the first. Boundary IoU (Cheng et al. 2021) is summed over the data
-    set like IoU, over the pixels within the boundary width of their own class mask's edge.
+    Foreground IoU is the mean over all classes but `background`, as mIoU is over all (not the binary IoU of
+    any object against none); undefined where the first class has another name. Boundary IoU (Cheng et al.
+    2021) is summed over the data set like IoU, over the pixels within the boundary width of their own class
+    mask's edge.
 
     Options: `ignore_index`, the annotated value whose pixels leave both annotation and prediction.
     """
@@ -88,8 +91,8 @@ class Iou(Metric):
     def summarise(self, statistics: Sequence[Any], resamples: int = RESAMPLES, seed: int = SEED) -> Scores:
         """Figures of 0–1, and per class `iou`, `accuracy` and `boundary_iou`."""
         n, k = len(statistics), len(self.classes)
-        counts = np.array(statistics, dtype=np.int64).reshape(n, 5 * k)
-        values, by_class = _figures(counts.sum(axis=0).reshape(1, 5, k))
+        total = sum(statistics, start=np.zeros((5, k), dtype=np.int64))
+        values, by_class = self._figures(total[None])
         resampled = self.resample(statistics, resamples, seed)
         metrics = {
             name: figure(values[name][0], resampled[name], n, "fraction", self.signature)
@@ -106,9 +109,9 @@ class Iou(Metric):
     ) -> dict[str, NDArray[np.float64]]:
         """All figures of every resample; none without images."""
         n, k = len(statistics), len(self.classes)
-        counts = np.array(statistics, dtype=np.int64).reshape(n, 5 * k)
+        counts = np.array(statistics, dtype=np.float64).reshape(n, 5 * k)
         sums = resample_sums(counts, resamples if n else 0, seed)
-        return _figures(sums.reshape(-1, 5, k))[0]
+        return self._figures(sums.reshape(-1, 5, k))[0]
 
     def _check(self, pairs: NDArray[np.int64]) -> None:
         """Every value is a class, or where annotated as ignored may be the ignore index."""
@@ -129,23 +132,25 @@ class Iou(Metric):
                 f"expected 0 to {n - 1} there"
             )
 
-
-def _figures(counts: NDArray[Any]) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
-    """Counts [R, 5, classes] → figures by name, [R], and class figures, [R, classes]."""
-    correct, annotated, predicted, intersection, union = np.moveaxis(counts, 1, 0)
-    iou = _ratio(correct, annotated + predicted - correct)
-    accuracy = _ratio(correct, annotated)
-    boundary_iou = _ratio(intersection, union)
-    pixels = annotated.sum(axis=1)
-    figures = {
-        "miou": mean_defined(iou, 1),
-        "pixel_accuracy": _ratio(correct.sum(axis=1), pixels),
-        "mean_accuracy": mean_defined(accuracy, 1),
-        "frequency_weighted_iou": _ratio((annotated * np.nan_to_num(iou)).sum(axis=1), pixels),
-        "boundary_iou": mean_defined(boundary_iou, 1),
-        "foreground_iou": mean_defined(iou[:, 1:], 1),
-    }
-    return figures, {"iou": iou, "accuracy": accuracy, "boundary_iou": boundary_iou}
+    def _figures(
+        self, counts: NDArray[Any]
+    ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
+        """Counts [R, 5, classes] → figures by name, [R], and class figures, [R, classes]."""
+        correct, annotated, predicted, intersection, union = np.moveaxis(counts, 1, 0)
+        iou = _ratio(correct, annotated + predicted - correct)
+        accuracy = _ratio(correct, annotated)
+        boundary_iou = _ratio(intersection, union)
+        pixels = annotated.sum(axis=1)
+        foreground = iou[:, 1:] if self.classes[0] == BACKGROUND else iou[:, :0]
+        figures = {
+            "miou": mean_defined(iou, 1),
+            "pixel_accuracy": _ratio(correct.sum(axis=1), pixels),
+            "mean_accuracy": mean_defined(accuracy, 1),
+            "frequency_weighted_iou": _ratio((annotated * np.nan_to_num(iou)).sum(axis=1), pixels),
+            "boundary_iou": mean_defined(boundary_iou, 1),
+            "foreground_iou": mean_defined(foreground, 1),
+        }
+        return figures, {"iou": iou, "accuracy": accuracy, "boundary_iou": boundary_iou}
 
 
 def boundary(mask: Mask) -> NDArray[np.bool_]:
