@@ -1,0 +1,286 @@
+"""How long a comparison and a history of 1,000 runs take: python benchmarks/compare_scale.py [--mlflow]
+
+Makes two run directories of 12 trials × 300 samples whose every prediction differs (four trials a task,
+written and scored by the harness's own code, no model and no data set), and 1,000 results documents of 12
+trials. With --mlflow it also logs the 1,000 runs (their parents, which is what is read back) to a SQLite
+store behind `mlflow server`, and counts the requests of finding a baseline and of reading the history.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.datasets.dataset import Dataset, DatasetOptions
+from harness.environment import describe, key
+from harness.history import read_history
+from harness.results import Results, read_results, to_json
+from harness.stages.score import score
+from harness.store import RunDirectory, write_json, write_text
+from harness.task import TASKS, Annotations, Detections, Prediction, Sample, TaskName, Translation
+
+SAMPLES, VARIANTS, RUNS = 300, 4, 1000
+METRICS = {"translation": ["bleu", "chrf"], "detection": ["coco"], "segmentation": ["iou"]}
+WORDS = [f"word{number}" for number in range(500)]
+
+
+class Synthetic(Dataset):
+    """Sentences of 20 words, pictures of 128×128 with 4 objects, masks of 11 classes."""
+
+    tasks = TASKS
+
+    @property
+    def fingerprint(self) -> str:
+        return f"synthetic {self.task}"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return () if self.task == "translation" else tuple(map(str, range(11)))
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __getitem__(self, index: int) -> Sample:
+        generator = np.random.default_rng([TASKS.index(self.task), index])
+        target: Any = (" ".join(generator.choice(WORDS, 20)),)
+        if self.task == "detection":
+            corners = generator.uniform(0, 90, (4, 2))
+            boxes = np.concatenate([corners, corners + generator.uniform(10, 38, (4, 2))], axis=1)
+            target = Annotations.of_boxes(boxes, generator.integers(0, 11, 4))
+        elif self.task == "segmentation":
+            target = np.repeat(np.repeat(generator.integers(0, 11, (16, 16), np.uint8), 8, 0), 8, 1)
+        return Sample(f"{index:06d}", "", target)
+
+
+def prediction(task: TaskName, target: Any, generator: np.random.Generator) -> Prediction:
+    """The target with noise."""
+    if task == "translation":
+        words = target[0].split()
+        words[int(generator.integers(len(words)))] = generator.choice(WORDS)
+        return Translation(" ".join(words))
+    if task == "detection":
+        elsewhere = np.tile(generator.uniform(0, 60, (8, 2)), 2) + np.array([0, 0, 40, 40])
+        boxes = np.concatenate([target.boxes + generator.normal(0, 2, (4, 4)), elsewhere])
+        labels = np.concatenate([target.labels, generator.integers(0, 11, 8)])
+        return Detections(boxes.astype(np.float32), generator.random(12).astype(np.float32), labels)
+    wrong = generator.random(target.shape) < 0.1
+    return np.where(wrong, generator.integers(0, 11, target.shape, np.uint8), target)
+
+
+def make_run(path: Path, seed: int) -> None:
+    """Shards, statistics and results.json of 12 trials."""
+    machine = describe()
+    trials = []
+    for task in TASKS:
+        dataset = Synthetic(DatasetOptions(), "test", task)
+        samples = [dataset[index] for index in range(SAMPLES)]
+        for variant in range(VARIANTS):
+            generator = np.random.default_rng([seed, variant])
+            place = RunDirectory(path).trial(f"{task}-{variant}")
+            found = [prediction(task, sample.target, generator) for sample in samples]
+            for start in range(0, SAMPLES, 64):
+                ids = [sample.id for sample in samples[start : start + 64]]
+                place.write_shard(task, start, ids, found[start : start + 64], key(machine))
+            metrics = {}
+            for name, scored in score(dataset, SAMPLES, place.read(task), METRICS[task]).items():
+                place.write_statistics(name, scored.statistics)
+                metrics |= {figure: asdict(value) for figure, value in scored.scores.metrics.items()}
+            trials.append(record(task, variant, dataset, metrics))
+    write_text(path / "results.json", to_json(Results.model_validate(document(seed, machine, trials))))
+
+
+def record(task: str, variant: int, dataset: Dataset, metrics: dict[str, Any]) -> dict[str, Any]:
+    """A trial in results.json."""
+    return {
+        "id": f"{task}-{variant}",
+        "benchmark": f"synthetic-{task}",
+        "task": task,
+        "adapter": "none",
+        "variant": f"model-{variant}",
+        "settings": {"precision": "fp32", "batch_size": 8, "device": "cpu", "options": {}},
+        "dataset": {
+            **{"name": "synthetic", "options": {}, "split": "test", "size": SAMPLES},
+            "fingerprint": dataset.fingerprint,
+        },
+        "checkpoint": None,
+        "status": "complete",
+        "metrics": metrics,
+        "speed": {"offline": offline()},
+    }
+
+
+def offline() -> dict[str, Any]:
+    """A measured throughput."""
+    throughput = {
+        "value": 100.0,
+        "low": 98.0,
+        "high": 102.0,
+        "n": 640,
+        "unit": "samples/s",
+        "signature": "offline",
+    }
+    about = {"environment": "here", "profile": "ci", "batch_size": 8, "threads": 1, "processes": 6}
+    measured = {"queries": 80, "seconds": 6.4, "valid": True, "reasons": [], "throughput": throughput}
+    return about | measured
+
+
+def document(number: int, machine: dict[str, Any], trials: list[dict[str, Any]]) -> dict[str, Any]:
+    """results.json of the `number`-th run."""
+    started = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(hours=number)
+    run = {
+        **{"id": f"{number:032x}", "started": started.isoformat(), "finished": started.isoformat()},
+        **{"command": "none", "harness_version": "0", "git_revision": f"{number:040x}", "git_dirty": False},
+        **{"git_branch": "main", "executor": "inline", "workers": 1, "profile": "ci", "environment": "here"},
+    }
+    return {
+        "schema": "harness-results/1",
+        "suite": "synthetic",
+        "run": run,
+        "environments": {"here": machine},
+        "trials": trials,
+    }
+
+
+def report(name: str, work: Callable[[], Any]) -> Any:
+    """Run it once, print its wall and CPU seconds."""
+    wall, cpu = time.perf_counter(), cpu_seconds()
+    found = work()
+    print(f"{name}: {cpu_seconds() - cpu:.2f} s CPU, {time.perf_counter() - wall:.2f} s wall")
+    return found
+
+
+def cpu_seconds() -> float:
+    """Of this process and the ended ones that it started."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def compare(head: Path, base: Path) -> None:
+    """The command, in a fresh process."""
+    command = [sys.executable, "-m", "harness", "compare", str(head), "--baseline", str(base)]
+    found = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert found.returncode in (0, 1), found.stderr
+    print(found.stdout.splitlines()[0])
+
+
+@contextmanager
+def server(folder: Path, port: int = 5199) -> Iterator[str]:
+    """`mlflow server` on a SQLite store that exists."""
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+    ]
+    command += ["--port", str(port), "--workers", "1"]
+    quiet = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    process = subprocess.Popen(command, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def counted_requests() -> Iterator[list[str]]:
+    """The paths of all requests that this process makes meanwhile."""
+    from requests import Session
+
+    send, found = Session.send, []
+
+    def counting(session: Session, request: Any, **options: Any) -> Any:
+        found.append(request.path_url.partition("?")[0])
+        return send(session, request, **options)
+
+    Session.send = counting  # type: ignore[method-assign]
+    try:
+        yield found
+    finally:
+        Session.send = send  # type: ignore[method-assign]
+
+
+def from_mlflow(folder: Path, paths: list[Path]) -> None:
+    """Requests and seconds of what reads many runs."""
+    from harness.errors import UsageError
+    from harness.tracking.artifacts import DIGEST_TAG
+    from harness.tracking.baseline import fetch_baseline
+    from harness.tracking.entries import run_entry
+    from harness.tracking.history import logged_history
+    from harness.tracking.tracking_store import mlflow_environment, open_experiment
+
+    with mlflow_environment():
+        client, experiment = open_experiment(f"sqlite:///{folder}/mlflow.db", "synthetic")
+        for number, path in enumerate(paths):
+            entry = run_entry(read_results(path), {})
+            tags = {**entry.tags, **entry.identity, DIGEST_TAG: "0" * 64, "verdict": "regression"}
+            run = client.create_run(experiment, number, tags, entry.name)
+            client.set_terminated(run.info.run_id)
+    with server(folder) as uri:
+        client.search_experiments()  # the first request of a fresh server is a slow one
+        with counted_requests() as requests:
+            lines = report(
+                f"history of {RUNS} runs from mlflow server", lambda: logged_history("synthetic", uri)
+            )
+        print(f"  {len(lines)} lines, {len(requests)} requests for {-(-RUNS // 1000)} page(s) of runs")
+        with counted_requests() as requests:
+
+            def look() -> None:
+                try:  # all are regressions, so that every page is read
+                    fetch_baseline("mlflow:latest@main", paths[0], uri)
+                except UsageError:
+                    return
+
+            report("finding no baseline among them", look)
+        print(f"  {len(requests)} requests for {-(-(RUNS - 1) // 50)} pages of runs")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--mlflow", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for seed, name in enumerate(("base", "head")):
+            make_run(folder / name, seed)
+        trials = json.loads((folder / "base" / "results.json").read_text())["trials"]
+        machine = describe()
+        paths = [folder / "many" / f"{number:04}" for number in range(RUNS)]
+        for number, path in enumerate(paths):
+            write_json(path / "results.json", document(number, machine, trials))
+        changed = f"harness compare, {len(trials)} trials × {SAMPLES} samples, all changed"
+        report(changed, lambda: compare(folder / "head", folder / "base"))
+        report("harness compare, nothing changed", lambda: compare(folder / "base", folder / "base"))
+        lines = report(f"history of {RUNS} runs from disk", lambda: read_history(paths))
+        print(f"  {len(lines)} lines of {len(lines[0].moments)} runs")
+        if options.mlflow:
+            from_mlflow(folder, paths)
+
+
+if __name__ == "__main__":
+    main()
