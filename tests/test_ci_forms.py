@@ -15,11 +15,16 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from sample_results import HOSTILE, document, results
+from lxml import etree
+from markdown_it import MarkdownIt
+from sample_results import HOSTILE, LONG, document, results, trial
 
+from harness.compare.records import Change, Comparison, State, TrialComparison, Verdict
 from harness.results import Results
+from harness.task import Figure
 from reports.benchmark_json import to_bencher, to_github_action_benchmark
-from reports.junit import to_junit
+from reports.junit import comparison_to_junit, to_junit
+from reports.markdown import LIMIT, to_markdown, trial_to_markdown
 
 DOCS = Path(__file__).parents[1] / "docs"
 SUITE = """
@@ -68,8 +73,8 @@ def test_incomplete_trials_are_errors_and_never_have_figures() -> None:
 @pytest.mark.parametrize(("profile", "expected"), [("ci", "failure"), ("smoke", "skipped")])
 def test_an_invalid_timing_fails_only_where_its_profile_gates(profile: str, expected: str) -> None:
     changed = document()
-    for trial in changed["trials"]:
-        for scenario in trial.get("speed", {}).values():
+    for each in changed["trials"]:
+        for scenario in each.get("speed", {}).values():
             scenario["profile"] = profile
     element = cases(Results.model_validate(changed))["scenes-boxes", "throttled offline"]
     assert children(element) == [expected, "system-out"]
@@ -90,23 +95,64 @@ def test_counts_are_those_of_the_cases() -> None:
     assert sum(int(suite.get("skipped", "")) for suite in root) == len(list(root.iter("skipped")))
 
 
-def test_elements_and_attributes_are_those_of_jenkins_schema() -> None:
-    """junit-10.xsd of Jenkins's xUnit plugin, which Surefire's reports and GitLab's parser share."""
-    allowed = {
-        "testsuites": ({"name", "time", "tests", "failures", "errors"}, {"testsuite"}),
-        "testsuite": (
-            {"name", "tests", "failures", "errors", "skipped", "time", "timestamp", "hostname"},
-            {"testcase"},
+SCHEMA = etree.XMLSchema(file=str(Path(__file__).with_name("junit.xsd")))
+
+
+def validate(text: str) -> None:
+    SCHEMA.assertValid(etree.fromstring(text.encode()))
+
+
+def test_the_schema_accepts_runs_and_comparisons_and_refuses_what_is_not_in_it() -> None:
+    """Written from what junit-10.xsd of Jenkins's xUnit plugin has in common with Surefire and GitLab."""
+    for text in (to_junit(results()), comparison_to_junit(compared())):
+        validate(text)
+        with pytest.raises(etree.DocumentInvalid):
+            validate(text.replace("<system-out>", "<output>").replace("</system-out>", "</output>"))
+        with pytest.raises(etree.DocumentInvalid):
+            validate(text.replace('tests="', 'cases="', 1))
+
+
+# compare-junit.xml
+
+
+def compared() -> Comparison:
+    """A trial of each verdict and state, under hostile names."""
+    figure = Figure(0.5, 0.4, 0.6, 300, "0–1", "v1")
+    fall = Figure(-0.1, -0.2, -0.05, 300, "0–1", "v1")
+
+    def change(name: str, verdict: Verdict, decides: bool = True) -> Change:
+        return Change("accuracy", name, figure, figure, fall, verdict, f"because {HOSTILE}", decides)
+
+    judged = tuple(
+        change(verdict, verdict)
+        for verdict in ("regression", "improvement", "inconclusive", "incomparable", "unchanged")
+    )
+    states: tuple[State, ...] = ("missing", "new", "incomplete", "incomparable")
+    trials = (
+        TrialComparison("b", "judged", "detection", "compared", samples=300, flipped=2, changes=judged),
+        TrialComparison(
+            "b", HOSTILE, "detection", "compared", changes=(change("ap50", "regression", False),)
         ),
-        "testcase": ({"name", "classname", "time"}, {"skipped", "error", "failure", "system-out"}),
-        **dict.fromkeys(("skipped", "error", "failure"), ({"message", "type"}, set())),
-        "system-out": (set(), set()),
-    }
-    for element in ET.fromstring(to_junit(results())).iter():
-        attributes, inside = allowed[element.tag]
-        assert set(element.attrib) <= attributes
-        assert set(children(element)) <= inside
-        assert re.fullmatch(r"\d+\.\d{3}", element.get("time", "0.000"))
+        *(TrialComparison("b", state, "detection", state, "so it is") for state in states),
+    )
+    return Comparison("tiny", "run-1", None, "run-0", None, trials, ())
+
+
+def test_a_regression_that_decides_is_a_failure_with_its_reason() -> None:
+    root = ET.fromstring(comparison_to_junit(compared()))
+    found = {case.get("name"): case for case in root.iter("testcase")}
+    (failure,) = root.iter("failure")
+    assert found["judged regression"].find("failure") is failure
+    assert failure.get("message", "").startswith("regression: because <script>alert('x')")
+    assert failure.get("message", "").endswith("(−0.1 [−0.2, −0.05])")
+    assert [name for name, case in found.items() if case.find("skipped") is not None] == [
+        *("judged inconclusive", "judged incomparable", "missing", "new", "incomparable"),
+    ]
+    assert [name for name, case in found.items() if case.find("error") is not None] == ["incomplete"]
+    assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("10", "1", "1")
+
+
+# junit.xml, whatever is in it
 
 
 @given(st.text(st.characters(), min_size=1, max_size=40))
@@ -114,8 +160,7 @@ def test_every_name_and_message_gives_well_formed_xml(text: str) -> None:
     changed = document()
     changed["suite"] = changed["trials"][0]["variant"] = changed["trials"][0]["benchmark"] = text
     changed["trials"][-1]["reason"] = text
-    root = ET.fromstring(to_junit(Results.model_construct(**vars(Results.model_validate(changed)))).encode())
-    assert root.tag == "testsuites"
+    validate(to_junit(Results.model_construct(**vars(Results.model_validate(changed)))))
 
 
 def test_markup_and_control_characters_are_text() -> None:
@@ -126,6 +171,64 @@ def test_markup_and_control_characters_are_text() -> None:
     changed["trials"][-1]["reason"] = "died\x00\x1b[31m\ufffe"
     (error,) = cases(Results.model_validate(changed))["scenes-masks", "broken"]
     assert error.get("message") == "failed: died\\x00\\x1b[31m\ufffd"
+
+
+# summary.md
+
+GFM = MarkdownIt("gfm-like", {"linkify": False})
+
+
+def rows(text: str) -> list[int]:
+    """Cells of every table row, as a parser of GitHub-flavoured Markdown reads it."""
+    found: list[int] = []
+    for token in GFM.parse(text):
+        if token.type == "tr_open":
+            found.append(0)
+        elif token.type in ("th_open", "td_open"):
+            found[-1] += 1
+    return found
+
+
+def is_plain(text: str) -> bool:
+    """No HTML, link, picture or heading but the three of tasks: nothing that a name could have made."""
+    tokens = [each for token in GFM.parse(text) for each in (token, *(token.children or ()))]
+    assert sum(token.type == "heading_open" for token in tokens) <= 3
+    return not {token.type for token in tokens} & {"html_block", "html_inline", "link_open", "image", "fence"}
+
+
+def many(trials: int) -> Results:
+    """A document of trials with hostile names, some of them not complete."""
+    content = document()
+    names = (HOSTILE, LONG, "| --- |", "# heading", "[x](javascript:alert(1))", "`", "</td>", "*a*")
+    content["trials"] = [
+        trial("detection", f"{names[n % len(names)]}{n}", metrics=content["trials"][2]["metrics"])
+        | ({"status": "failed", "metrics": {}, "reason": f"{HOSTILE}{LONG}"} if n % 3 == 0 else {})
+        for n in range(trials)
+    ]
+    return Results.model_validate(content)
+
+
+@pytest.mark.parametrize("trials", [1, 9, 200])
+def test_a_summary_of_hostile_names_is_whole_tables_and_nothing_else(trials: int) -> None:
+    text = to_markdown(many(trials))
+    assert len(text.encode()) <= LIMIT == 60_000
+    assert is_plain(text)
+    assert set(rows(text)) == {9}
+    left_out = re.search(r"(\d+) more trials are in", text)
+    assert len(rows(text)) - 1 + (int(left_out[1]) if left_out else 0) == trials
+
+
+@given(st.text(min_size=1, max_size=60))
+def test_no_name_leaves_its_cell(name: str) -> None:
+    content = document()
+    content["trials"] = content["trials"][:2]
+    content["suite"] = content["trials"][0]["variant"] = content["trials"][0]["benchmark"] = name
+    content["trials"][1] |= {"status": "failed", "metrics": {}, "reason": name}
+    found = Results.model_construct(**vars(Results.model_validate(content)))
+    text = to_markdown(found)
+    assert is_plain(text)
+    assert rows(text) == [9, 9, 9]
+    assert is_plain(trial_to_markdown(found.trials[0], 8000))
 
 
 # bencher.json and benchmark.json

@@ -2,26 +2,54 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
+import random
+import re
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from itertools import count
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import requests
 from sample_results import HOSTILE, document, results
 
 from harness.errors import InfrastructureError, UsageError
-from harness.results import Results, to_json
+from harness.recipe import cache_folder
+from harness.results import Results, read_results, to_json
+from harness.store import TrialDirectory, write_json
+from harness.task import Translation
 from harness.tracking import SyncOutcome, default_tracking_uri, sync, ui_command
+from harness.tracking.baseline import fetch_baseline
 from harness.tracking.entries import key, metrics_of, params_of
+from harness.tracking.series import MOST, series
 from harness.tracking.tracking_store import mlflow_environment
 
 
 def write_run(folder: Path, content: dict | None = None) -> Path:
+    """results.json, and of the first trial's directory what a sync looks at."""
     folder.mkdir(parents=True, exist_ok=True)
+    place = TrialDirectory(folder / "trials" / results().trials[0].id)
+    if not place.path.exists():
+        place.write_shard("translation", 0, ["a", "b"], [Translation("x"), Translation("y")], "env1")
+        place.write_statistics("bleu", {"rows": np.arange(4)})
+        write_json(place.path / "trial.json", {"adapter": "attention"})
+        latencies = {"processes": [{"latencies_ns": [2e6, 3e6]}, {"latencies_ns": [2.5e6]}]}
+        write_json(place.path / "speed" / "single-stream.json", latencies)
+        write_json(place.path / "speed" / "offline.json", {"processes": [{"windows": [[8, 0.5], [8, 0.25]]}]})
     (folder / "results.json").write_text(to_json(Results.model_validate(content or document())))
     return folder
 
@@ -101,10 +129,210 @@ def test_the_parent_carries_the_report(store: Path) -> None:
     }
     assert names >= {"results.json", "report/index.html", "report/summary.md", "report/results.csv"}
     assert {"charts/1-translation.png", "charts/2-detection.png"} <= names
+    assert "run.zip" in names
     assert (store / "mlartifacts").is_dir()
     assert not (store / "quickstart" / "report").exists()  # a projection leaves the run directory alone
     note = client.get_run(outcome.run_id).data.tags["mlflow.note.content"]
     assert "7 of 9 trials complete" in note
+
+
+def child(store: Path, outcome: SyncOutcome, variant: str = "attention") -> Any:
+    """The MLflow run of a trial."""
+    from mlflow.tracking import MlflowClient
+
+    query = f"tags.`mlflow.parentRunId` = '{outcome.run_id}' and tags.variant = '{variant}'"
+    client = MlflowClient(default_tracking_uri(store / "quickstart"))
+    (run,) = client.search_runs([outcome.experiment_id], query)
+    return client, run
+
+
+def test_a_trial_carries_its_files_without_the_bulk(store: Path) -> None:
+    client, run = child(store, resync(store))
+    names = [
+        item.path for folder in (None, "speed") for item in client.list_artifacts(run.info.run_id, folder)
+    ]
+    assert sorted(names) == ["speed", "speed/offline.json", "speed/single-stream.json", "trial.json"]
+
+
+def test_raw_timings_are_curves_by_step(store: Path) -> None:
+    client, run = child(store, resync(store))
+    curves = {
+        name: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
+        for name in ("series/latency_ms", "series/ips")
+    }
+    assert curves == {"series/latency_ms": [(0, 2), (1, 3), (2, 2.5)], "series/ips": [(0, 16), (1, 32)]}
+
+
+def test_long_curves_are_thinned_and_keep_their_steps(tmp_path: Path) -> None:
+    queries = [float(n) * 1e6 for n in range(2 * MOST + 1)]
+    write_json(tmp_path / "speed" / "single-stream.json", {"processes": [{"latencies_ns": queries}]})
+    curve = series(tmp_path)["series/latency_ms"]
+    assert len(curve) <= MOST
+    assert curve[:3] == [(0, 0), (3, 3), (6, 6)]
+
+
+def test_the_data_set_is_an_input_with_our_fingerprint(store: Path) -> None:
+    import mlflow
+
+    _, run = child(store, resync(store))
+    (used,) = run.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("scenes", "f00d")
+    assert [(tag.key, tag.value) for tag in used.tags] == [("mlflow.data.context", "test")]
+    assert mlflow.data.get_source(used.dataset).to_dict()["tags"]["options"] == {"seed": 1}
+
+
+def test_the_machine_is_in_the_tags(store: Path) -> None:
+    _, run = child(store, resync(store))
+    assert run.data.tags["host"] == "bench-1"
+    assert run.data.tags["gpu"] == "none"
+    assert run.data.tags["system.packages.torch"] == "2.15.0"
+
+
+def test_the_verdict_of_a_comparison_becomes_a_tag(store: Path) -> None:
+    run = write_run(store / "quickstart-4", document("run-compared"))
+    uri = default_tracking_uri(store / "quickstart")
+    assert child(store, sync(run, uri))[1].data.tags["verdict"] == "not compared"
+    found = {
+        "run": "run-compared",
+        "outcome": "regression",
+        "trials": [{"benchmark": "gettext-de", "variant": "attention", "verdict": "regression"}],
+    }
+    write_json(run / "report" / "compare.json", found)
+    outcome = sync(run, uri)
+    client, trial = child(store, outcome)
+    assert trial.data.tags["verdict"] == "regression"
+    assert client.get_run(outcome.run_id).data.tags["verdict"] == "regression"
+    write_json(run / "report" / "compare.json", {**found, "run": "an earlier one"})
+    assert child(store, sync(run, uri))[1].data.tags["verdict"] == "not compared"
+
+
+# Models
+
+
+def test_checkpoints_are_registered_once_each_content(store: Path, tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    folder = cache_folder() / "made"
+    folder.mkdir(parents=True)
+    uri = default_tracking_uri(store / "quickstart")
+    client = MlflowClient(uri)
+    versions = []
+    for content in (b"first", b"second"):
+        (folder / "weights-of-mine.safetensors").write_bytes(content)
+        (folder / "weights-of-mine.yaml").write_text("recipe: {}")
+        changed = document("run-models")
+        changed["trials"] = changed["trials"][:2]
+        mine = {"name": "weights-of-mine", "sha256": sha256(content).hexdigest(), "recipe": None}
+        changed["trials"][0] |= {"adapter": "attention", "checkpoint": mine}
+        changed["trials"][1] |= {"adapter": "attention", "checkpoint": {**mine, "name": "elsewhere"}}
+        run = write_run(tmp_path / "run", changed)
+        first, again = (sync(run, uri, register_models=True).models for _ in range(2))
+        assert [(each.name, each.created) for each in first] == [
+            ("weights-of-mine", True),
+            ("elsewhere", False),
+        ]
+        assert [each.created for each in again] == [False, False]
+        assert "not registered" in first[1].describe()
+        versions.append(first[0].version)
+    assert versions == ["1", "2"]
+    newest = client.get_model_version_by_alias("weights-of-mine", "quickstart")
+    assert newest.tags["sha256"] == sha256(b"second").hexdigest()
+    local = client.download_artifacts(newest.run_id, "model", str(tmp_path))
+    assert sorted(path.name for path in Path(local).iterdir()) == [
+        "weights-of-mine.safetensors",
+        "weights-of-mine.yaml",
+    ]
+
+
+# Baselines
+
+
+@pytest.fixture(scope="module")
+def history(store: Path) -> dict[str, SyncOutcome]:
+    """Runs of another suite, by what is special about them; later ones started later."""
+    uri = default_tracking_uri(store / "quickstart")
+    found = {}
+    for hour, name in enumerate(("old", "good", "regressed", "incomplete", "other-branch", "head")):
+        content = document(f"history-{name}")
+        content["suite"] = "history"
+        content["trials"] = content["trials"][:2]
+        content["run"] |= {
+            "started": f"2025-03-02T{hour:02}:00:00+00:00",
+            "git_branch": "feature" if name == "other-branch" else "main",
+        }
+        if name == "incomplete":
+            content["trials"][1] |= {"status": "failed", "metrics": {}}
+        run = write_run(store / "history" / name, content)
+        if name == "regressed":
+            write_json(
+                run / "report" / "compare.json",
+                {"run": f"history-{name}", "outcome": "regression", "trials": []},
+            )
+        found[name] = sync(run, uri)
+    return found
+
+
+def fetched(store: Path, reference: str) -> str:
+    """The run id in the directory that a reference gives to `head`."""
+    uri = default_tracking_uri(store / "quickstart")
+    return read_results(fetch_baseline(reference, store / "history" / "head", uri)).run.id
+
+
+def test_the_latest_of_a_branch_is_complete_no_regression_and_another_run(
+    store: Path, history: dict[str, SyncOutcome]
+) -> None:
+    assert fetched(store, "mlflow:latest@main") == "history-good"
+    assert fetched(store, "mlflow:latest@feature") == "history-other-branch"
+
+
+def test_a_baseline_is_named_by_either_id_or_that_of_a_trial(
+    store: Path, history: dict[str, SyncOutcome]
+) -> None:
+    _, trial = child(store, history["old"])
+    for name in (history["old"].run_id, "history-old", trial.info.run_id):
+        assert fetched(store, f"mlflow:{name}") == "history-old"
+
+
+def test_a_baseline_is_the_run_directory_and_downloaded_once(
+    store: Path, history: dict[str, SyncOutcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    uri, head, original = (
+        default_tracking_uri(store / "quickstart"),
+        store / "history" / "head",
+        store / "history" / "good",
+    )
+    found = fetch_baseline("mlflow:latest@main", head, uri)
+    files = [path.relative_to(original) for path in sorted(original.rglob("*")) if path.is_file()]
+    assert len(files) == 6
+    assert all((found / file).read_bytes() == (original / file).read_bytes() for file in files)
+    monkeypatch.setattr(MlflowClient, "download_artifacts", lambda *_: pytest.fail("downloaded again"))
+    assert fetch_baseline("mlflow:latest@main", head, uri) == found
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("mlflow:latest@gone", "no complete run of suite 'history' on branch 'gone' but this one"),
+        ("mlflow:abc", "suite 'history' has no such run; expected mlflow:RUN_ID or mlflow:latest@BRANCH"),
+    ],
+)
+def test_a_baseline_that_is_not_there_is_one_message(
+    reference: str, said: str, store: Path, history: dict[str, SyncOutcome]
+) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        fetched(store, reference)
+
+
+def test_looking_for_a_baseline_makes_no_database(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "runs" / "quickstart")
+    with pytest.raises(UsageError, match="no run of suite 'quickstart' is logged there"):
+        fetch_baseline("mlflow:latest@main", run)
+    assert not (tmp_path / "runs" / "mlflow.db").exists()
+
+
+# The view
 
 
 def test_the_stored_view_shows_the_headlines_and_speed(store: Path) -> None:
@@ -151,8 +379,124 @@ def test_an_interrupted_sync_is_completed_without_doubles(
         with pytest.raises(InfrastructureError, match="server gone"):
             sync(run, uri)
     completed = sync(run, uri)
-    assert (completed.created, completed.updated, completed.unchanged) == (5, 1, 4)
+    assert (completed.created, completed.updated, completed.unchanged) == (6, 1, 3)
     assert sync(run, uri).unchanged == 10
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def server(root: Path, port: int, *more: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`mlflow server` in a process group of its own, answering."""
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{root}/mlflow.db",
+        "--artifacts-destination",
+        str(root / "files"),
+    ]
+    quiet = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **variables}
+    process = subprocess.Popen(
+        [*command, *more],
+        env=quiet,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def deadly(fatal: int, kill: Callable[[], None], generator: random.Random) -> Any:
+    """`Session.send` whose `fatal`-th call is the server's last: it dies within 20 ms of it."""
+    send, sent = requests.Session.send, count(1)
+
+    def sending(*arguments: Any, **named: Any) -> Any:
+        if next(sent) == fatal:
+            threading.Timer(generator.uniform(0, 0.02), kill).start()
+        return send(*arguments, **named)
+
+    return sending
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_server_killed_in_mid_sync_ends_with_every_trial_once_and_every_metric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at a random moment of a random request, twice; then restarted and synced to the end."""
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # a loaded machine is no dead server
+    generator = random.Random(7)
+    run, port = write_run(tmp_path / "runs" / "quickstart"), free_port()
+    uri = f"http://127.0.0.1:{port}"
+    for first, last in ((5, 20), (20, 45)):
+        with server(tmp_path, port) as process, monkeypatch.context() as patched:
+            kill = functools.partial(os.killpg, process.pid, signal.SIGKILL)
+            patched.setattr(requests.Session, "send", deadly(generator.randint(first, last), kill, generator))
+            with pytest.raises(InfrastructureError, match="MLflow at"):
+                sync(run, uri)
+    with server(tmp_path, port):
+        sync(run, uri)
+        assert sync(run, uri).unchanged == 10
+        client = MlflowClient(uri)
+        experiment = client.get_experiment_by_name("quickstart").experiment_id
+        logged = client.search_runs([experiment])
+        trials = {each.data.tags["harness.trial_id"]: each for each in logged if "variant" in each.data.tags}
+        assert len(logged) == len(trials) + 1 == 10
+        for record in results().trials:
+            found = trials[record.id]
+            assert metrics_of(record).items() <= found.data.metrics.items()
+            assert found.info.status == {"complete": "FINISHED"}.get(record.status, "FAILED")
+        attention = trials[results().trials[0].id].info.run_id
+        points = client.get_metric_history(attention, "series/latency_ms")
+        assert [(point.step, point.value) for point in points] == [(0, 2), (1, 3), (2, 2.5)]
+        assert {item.path for item in client.list_artifacts(attention)} == {"speed", "trial.json"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_server_with_basic_auth_takes_the_users_name_and_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("flask_wtf", reason="the server's part of mlflow[auth]")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    settings = tmp_path / "auth.ini"
+    settings.write_text(
+        "[mlflow]\ndefault_permission = READ\n"
+        f"database_uri = sqlite:///{tmp_path}/auth.db\n"
+        "admin_username = admin\nadmin_password = a long password\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    run, port = write_run(tmp_path / "runs" / "quickstart"), free_port()
+    uri = f"http://127.0.0.1:{port}"
+    secret = {"MLFLOW_AUTH_CONFIG_PATH": str(settings), "MLFLOW_FLASK_SERVER_SECRET_KEY": "for this test"}
+    with server(tmp_path, port, "--app-name", "basic-auth", **secret):
+        with pytest.raises(InfrastructureError, match="401"):
+            sync(run, uri)
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a long password")
+        assert sync(run, uri).created == 10
+        assert sync(run, uri).unchanged == 10
+        head = document("another") | {"suite": "quickstart"}
+        other = write_run(tmp_path / "runs" / "head", head)
+        assert read_results(fetch_baseline("mlflow:run-1", other, uri)).run.id == "run-1"
 
 
 def test_the_client_is_fast_to_fail_and_quiet_unless_the_user_says_otherwise(
@@ -169,9 +513,7 @@ def test_the_client_is_fast_to_fail_and_quiet_unless_the_user_says_otherwise(
 
 
 def test_a_server_that_is_down_fails_fast_with_one_line(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     run = write_run(tmp_path / "runs" / "quickstart")
     start = time.monotonic()
     with pytest.raises(InfrastructureError) as caught:
@@ -188,7 +530,7 @@ def test_two_processes_on_a_fresh_database_make_each_run_once(tmp_path: Path) ->
     code = "import sys, pathlib, harness.tracking as t; print(t.sync(pathlib.Path(sys.argv[1])).created)"
     command = [sys.executable, "-c", code, str(run)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    created = sorted(int(process.communicate(timeout=120)[0].split()[-1]) for process in running)
+    created = sorted(int(process.communicate(timeout=280)[0].split()[-1]) for process in running)
     assert created == [0, 10]
 
 

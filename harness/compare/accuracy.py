@@ -128,7 +128,8 @@ def _recomputed(pair: Pair, resamples: int) -> dict[str, Paired]:
         arrays = [side.place.read_statistics(name) for side in (pair.base, pair.head)]
         if not all(arrays):
             continue
-        (_, before), (metric, after) = (restored(name, each) for each in arrays)
+        metric, after = restored(name, arrays[1])
+        before = metric.unpack(arrays[0])
         for figure_name, paired in paired_bootstrap(metric, before, after, resamples).items():
             found[f"{paired.base.signature} {figure_name}"] = paired
     return found
