@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.adapter import ADAPTERS
 from harness.checkpoint import WEIGHTS, parsed, read_metadata
-from harness.errors import UsageError
+from harness.errors import UnavailableError, UsageError
 from harness.registry import unknown
 from harness.task import TaskName
 from harness.yaml_source import read_source, validate
@@ -117,14 +117,15 @@ def resolve(reference: str, adapter: str, relative_to: Path | None, seed: int | 
     the adapter. A seed takes the place of the recipe's own.
 
     Raises:
-        UsageError: nothing of that name, with the nearest one; or a seed for weights without a recipe.
+        UsageError: no recipe of that name, with the nearest one; or a seed for weights without a recipe.
+        UnavailableError: no such file of weights.
     """
     if reference.endswith(WEIGHTS):
         if seed is not None:
             raise UsageError(f"checkpoint {reference}: weights have their seed already; name a recipe")
         weights = (relative_to or Path()) / reference
         if not weights.is_file():
-            raise UsageError(f"checkpoint {weights}: no such file")
+            raise UnavailableError(f"checkpoint {weights}: no such file")
         made_with: dict[str, Any] = parsed(weights, read_metadata(weights), "options", {})
         return CheckpointRef(weights.stem, weights, None, missing=False, options=made_with)
     if reference.endswith((".yaml", ".yml")):

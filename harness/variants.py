@@ -10,7 +10,7 @@ from typing import Any, get_origin
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from harness.adapter import ADAPTERS, Precision
-from harness.errors import UsageError
+from harness.errors import UnavailableError, UsageError
 from harness.recipe import CheckpointRef, resolve
 from harness.registry import unknown
 from harness.suite import AdapterEntry, LoadedSuite
@@ -38,6 +38,7 @@ def variants_of(
 
     Raises:
         UsageError: an unknown adapter, option or checkpoint, or one for another task.
+        UnavailableError: weights, or the environment variable that names them, are not there.
     """
     suite = loaded.suite
     if label not in suite.adapters:
@@ -113,8 +114,8 @@ def _checkpoints(loaded: LoadedSuite, entry: AdapterEntry, keys: Keys) -> dict[i
     seeds = entry.seed if isinstance(entry.seed, list) else [entry.seed]
     try:
         return {seed: resolve(reference, entry.adapter, folder, seed) for seed in seeds}
-    except UsageError as error:
-        raise loaded.error([*keys, "checkpoint"], str(error)) from error
+    except (UsageError, UnavailableError) as error:
+        raise type(error)(str(loaded.error([*keys, "checkpoint"], str(error)))) from error
 
 
 def complete_options(

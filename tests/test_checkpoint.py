@@ -12,7 +12,7 @@ import yaml
 from safetensors.torch import save_file
 
 from harness.checkpoint import Checkpoint, load, load_into, save, sha256
-from harness.errors import UsageError
+from harness.errors import UnavailableError, UsageError
 from harness.recipe import read_recipe, resolve
 
 ADAPTER = "fake-translation"
@@ -183,7 +183,7 @@ class TestResolve:
         save(checkpoint_of(model()), tmp_path / "w.safetensors")
         found = resolve("w.safetensors", ADAPTER, tmp_path)
         assert (found.weights, found.recipe, found.missing) == (tmp_path / "w.safetensors", None, False)
-        with pytest.raises(UsageError, match=r"checkpoint .*gone\.safetensors: no such file"):
+        with pytest.raises(UnavailableError, match=r"checkpoint .*gone\.safetensors: no such file"):
             resolve("gone.safetensors", ADAPTER, tmp_path)
 
     def test_a_recipe_without_weights_is_missing(self, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ class TestLayouts:
             "validation",
             images="leftImg8bit/{split}/*/{id}_leftImg8bit.png",
             labels="gtFine/{split}/*/{id}_gtFine_labelIds.png",
-            split_names={"validation": "val"},
+            split_names=["train", "val", "test"],
             classes={"road": 7, "vehicle": [26, 27], "bicycle": 33},
             ignore="rest",
         )
@@ -123,7 +123,7 @@ class TestLayouts:
 
     def test_lists_make_the_splits_of_one_folder(self, flat: Path) -> None:
         (flat / "val.txt").write_text("b\r\n\n")
-        found = opened(flat, "validation", ids="{split}.txt", split_names={"validation": "val"})
+        found = opened(flat, "validation", ids="{split}.txt", split_names=["train", "val", "test"])
         assert [found[index].id for index in range(len(found))] == ["b"]
 
     def test_masks_of_several_splits_may_share_a_folder_of_pictures_and_the_other_way_round(
@@ -353,7 +353,8 @@ class TestSuite:
             ({"ignore": [2]}, r"options.ignore: the label 2 stands twice"),
             ({"ignore": "others"}, r"options.ignore: "),
             ({"classes": {"a": 1}, "first_label": 1}, r"options.first_label: first_label is for a list"),
-            ({"split_names": {"val": "x"}}, r"options.split_names: "),
+            ({"split_names": ["a", "../b", "c"]}, r"options.split_names: String should match"),
+            ({"split_names": ["train", "val"]}, r"options.split_names: "),
         ],
     )
     def test_wrong_options_are_named(self, tmp_path: Path, options: dict[str, Any], message: str) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small_suite import run_suite
 
+from harness.datasets.voc import CLASSES
 from harness.datasets.voc_segmentation import VocSegmentation, VocSegmentationOptions
 from harness.errors import UnavailableError, UsageError
 from harness.plan import plan
@@ -112,3 +114,22 @@ class TestShippedSuite:
             "voc2012",
         ]
         assert all("HARNESS_WEIGHTS is not set" in skipped.reason for skipped in planned.skipped)
+
+    def test_it_runs_what_there_are_data_and_weights_for(
+        self, devkit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        torch.save({"weight": torch.zeros(1)}, tmp_path / "fcn_resnet50_coco-1167a1af.pth")
+        monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
+        monkeypatch.setenv("HARNESS_WEIGHTS", str(tmp_path))
+        planned = plan(load_suite(find_suite("voc-segmentation")))
+        assert [trial.name for trial in planned.trials] == [
+            "voc2012/fcn-resnet50",
+            "voc2012/torchvision-fcn-resnet50",
+        ]
+        reasons = {skipped.benchmark: skipped.reason for skipped in planned.skipped}
+        assert reasons["voc2011-strides"].endswith("fcn-32s-fixed-vgg16-voc.safetensors: no such file")
+        assert reasons["coco-in-voc-classes"].endswith("coco: no such folder; it is the data set's root")
+
+    def test_cocos_masks_have_vocs_classes(self) -> None:
+        options = load_suite(find_suite("voc-segmentation")).suite.datasets["coco-in-voc-classes"].options
+        assert options["classes"] == ["background", *CLASSES]

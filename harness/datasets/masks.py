@@ -6,11 +6,11 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StrictInt, StrictStr, ValidationInfo, field_validator
 
-from harness.datasets.dataset import Dataset, DatasetOptions, Split, digest
+from harness.datasets.dataset import Dataset, DatasetOptions, digest
 from harness.datasets.files import check_inside
 from harness.datasets.mask_classes import IGNORED, Classes, MaskClasses, declared
 from harness.datasets.mask_files import read_image
@@ -19,8 +19,10 @@ from harness.errors import UnavailableError, UsageError
 from harness.task import Sample, TaskName
 
 SPLIT = "{split}"
+SPLITS = ("train", "validation", "test")
 READERS = 8  # threads that hash files; more do not help a disk
 Label = StrictInt | StrictStr
+SplitName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
 
 class MasksOptions(DatasetOptions):
@@ -36,8 +38,8 @@ class MasksOptions(DatasetOptions):
     labels: str
     ids: str | None = None
     """Pattern of a text file with the split's ids, one a line; without it, all files are in the split."""
-    split_names: dict[Split, str] = Field(default_factory=dict)
-    """What `{split}` stands for where the files call a split otherwise: {validation: val}."""
+    split_names: tuple[SplitName, SplitName, SplitName] = SPLITS
+    """What `{split}` stands for in train, validation and test."""
     classes: list[str] | dict[str, Label | list[Label]]
     """Names of the labels `first_label`, `first_label` + 1, …; or each name with its label or labels."""
     first_label: int = Field(default=0, ge=0, le=255)
@@ -112,7 +114,7 @@ class Masks(Dataset):
             raise UsageError(
                 f"{root}: without {{split}} in images, labels or ids the one split is 'test', not '{split}'"
             )
-        name = next((name for known, name in layout.split_names.items() if known == split), split)
+        name = layout.split_names[SPLITS.index(split)]
         self._pairs: list[Pair] = find_pairs(
             root,
             Pattern("images", layout.images.replace(SPLIT, name), complete=by_image or not by_label),

@@ -19,7 +19,7 @@ class VocSegmentationOptions(DatasetOptions):
 
     root: Path
     """The folder with JPEGImages, SegmentationClass and ImageSets, such as VOCdevkit/VOC2012."""
-    image_set: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]+$")
+    image_set: str | None = Field(default=None, pattern=r"^\w[\w.-]*$")
     """Name of a list in ImageSets/Segmentation in place of the split's own: trainval, seg11valid."""
 
 
@@ -34,7 +34,7 @@ class VocSegmentation(Masks):
 
     def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
         assert isinstance(options, VocSegmentationOptions)
-        names = {"validation": "val"} if options.image_set is None else {split: options.image_set}
+        names = ("train", "val", "test") if options.image_set is None else (options.image_set,) * 3
         layout = MasksOptions.model_validate(
             {
                 "root": options.root,
