@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import json
 import logging
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from harness.cli import app
 from harness.datasets.dataset import DATASETS
 from harness.datasets.parallel_text import ParallelText, ParallelTextOptions
 from harness.datasets.sentence_pairs import split_of
@@ -234,3 +237,11 @@ def test_a_split_name_may_not_lead_out_of_the_directory(tmp_path):
 
 def test_it_is_registered():
     assert DATASETS.get("parallel-text") is ParallelText
+
+
+def test_doctor_says_what_it_needs(monkeypatch):
+    only = {name: entry for name, entry in DATASETS.entries().items() if name == "parallel-text"}
+    monkeypatch.setattr(DATASETS, "entries", lambda: only)
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["checks"]["data set parallel-text"] == "found; needs directory"
