@@ -308,7 +308,10 @@ def test_the_commands_of_the_workflow_run(heading: str, baseline: str, tmp_path:
     found = shell(compare)
     assert found.returncode == 0, found.stderr
     assert found.stdout.startswith("pass; accuracy: 1 unchanged")
-    assert (tmp_path / "runs" / "head" / "report" / "compare.md").exists()
+    report = tmp_path / "runs" / "head" / "report"
+    written = {path.name for path in report.iterdir()}
+    assert written >= {"compare.md", "compare.json", "compare-junit.xml", "summary.md", "junit.xml"}
+    assert json.loads((report / "compare.json").read_text())["outcome"] == "pass"
 
 
 def test_the_summary_step_shows_what_there_is_and_never_fails(tmp_path: Path) -> None:
@@ -328,5 +331,5 @@ def test_the_summary_step_shows_what_there_is_and_never_fails(tmp_path: Path) ->
 
 def test_every_file_that_the_workflows_use_is_written() -> None:
     text = (DOCS / "ci.md").read_text()
-    used = set(re.findall(r"runs/head/report/([\w.]+)", text))
-    assert used == {"compare.md", "summary.md", "junit.xml", "index.html"}
+    used = set(re.findall(r"runs/head/report/([\w.*]+)", text))
+    assert used == {"compare.md", "summary.md", "*junit.xml", "index.html"}

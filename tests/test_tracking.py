@@ -17,6 +17,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -28,6 +29,7 @@ import requests
 from sample_results import HOSTILE, document, results
 
 from harness.errors import InfrastructureError, UsageError
+from harness.history import Line, read_history
 from harness.recipe import cache_folder
 from harness.results import Results, read_results, to_json
 from harness.store import TrialDirectory, write_json
@@ -35,6 +37,7 @@ from harness.task import Translation
 from harness.tracking import SyncOutcome, default_tracking_uri, sync, ui_command
 from harness.tracking.baseline import fetch_baseline
 from harness.tracking.entries import key, metrics_of, params_of
+from harness.tracking.history import logged_history
 from harness.tracking.series import MOST, series
 from harness.tracking.tracking_store import mlflow_environment
 
@@ -330,6 +333,26 @@ def test_looking_for_a_baseline_makes_no_database(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no run of suite 'quickstart' is logged there"):
         fetch_baseline("mlflow:latest@main", run)
     assert not (tmp_path / "runs" / "mlflow.db").exists()
+
+
+def test_the_history_is_the_same_from_mlflow_and_from_disk_in_one_request_a_page(
+    store: Path, history: dict[str, SyncOutcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    def comparable(found: list[Line]) -> list[Any]:
+        """Without the source, which is a directory there and an MLflow run here."""
+        return [
+            (replace(line, moments=()), [(replace(m.run, source=""), m.figure) for m in line.moments])
+            for line in found
+        ]
+
+    search, calls = MlflowClient.search_runs, []
+    monkeypatch.setattr(MlflowClient, "search_runs", lambda *a, **b: calls.append(1) or search(*a, **b))
+    logged = logged_history("history", default_tracking_uri(store / "quickstart"))
+    assert len(calls) == 1
+    assert comparable(logged) == comparable(read_history(sorted((store / "history").iterdir())))
+    assert max(len(line.moments) for line in logged) == len(history)
 
 
 # The view

@@ -1,0 +1,89 @@
+"""A history joins only what is comparable, in order of time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sample_results import document
+
+from harness.history import Line, from_text, observations, past_run, read_history, to_text
+from harness.results import Results
+
+
+def write(folder: Path, hour: int, **changes: Any) -> Path:
+    """A run of two trials that started at `hour`; `changes` go to the first trial."""
+    content = document(f"run-{hour}")
+    content["run"]["started"] = f"2025-03-01T{hour:02}:00:00+00:00"
+    content["trials"] = content["trials"][:2]
+    content["trials"][0] |= changes
+    path = folder / f"{hour}"
+    path.mkdir()
+    (path / "results.json").write_text(json.dumps(content))
+    return path
+
+
+def shown(lines: list[Line]) -> list[tuple[str, str, list[str]]]:
+    """Variant, figure and runs of each line."""
+    return [(line.variant, line.name, [moment.run.id for moment in line.moments]) for line in lines]
+
+
+def test_lines_are_in_order_of_time_whatever_the_order_of_the_directories(tmp_path: Path) -> None:
+    runs = [write(tmp_path, hour) for hour in (3, 1, 2)]
+    order = ["run-1", "run-2", "run-3"]
+    assert shown(read_history(runs)) == [
+        ("attention", "bleu", order),
+        ("attention", "offline throughput", order),
+        ("attention", "single-stream latency p50", order),
+        ("lstm", "bleu", order),
+    ]
+
+
+def test_figures_on_other_samples_or_with_another_signature_stand_on_lines_of_their_own(
+    tmp_path: Path,
+) -> None:
+    first = document()["trials"][0]
+    other_data = first["dataset"] | {"fingerprint": "beef"}
+    other_signature = {"bleu": first["metrics"]["bleu"] | {"signature": "BLEU|nrefs:4"}}
+    runs = [
+        write(tmp_path, 1),
+        write(tmp_path, 2, dataset=other_data),
+        write(tmp_path, 3, metrics=other_signature),
+        write(tmp_path, 4),
+    ]
+    found = [
+        runs for variant, name, runs in shown(read_history(runs)) if (variant, name) == ("attention", "bleu")
+    ]
+    assert found == [["run-1", "run-4"], ["run-2"], ["run-3"]]
+
+
+def test_speeds_of_another_machine_or_setting_stand_on_lines_of_their_own(tmp_path: Path) -> None:
+    offline = document()["trials"][0]["speed"]["offline"]
+    changes = ({}, {"batch_size": 1}, {"environment": "elsewhere"}, {"threads": 2}, {"profile": "release"})
+    runs = [write(tmp_path, n, speed={"offline": offline | change}) for n, change in enumerate(changes)]
+    found = [runs for _, name, runs in shown(read_history(runs)) if name == "offline throughput"]
+    assert found == [[f"run-{n}"] for n in range(5)]
+
+
+def test_what_does_not_stand_is_not_in_a_history(tmp_path: Path) -> None:
+    offline = document()["trials"][0]["speed"]["offline"]
+    undefined = {
+        "bleu": document()["trials"][0]["metrics"]["bleu"] | {"value": None, "low": None, "high": None}
+    }
+    invalid = write(tmp_path, 1, speed={"offline": offline | {"valid": False}}, metrics=undefined)
+    failed = write(tmp_path, 2, status="failed", reason="worker died")
+    assert {variant for variant, *_ in shown(read_history([invalid, failed]))} == {"lstm"}
+
+
+def test_observations_survive_being_text() -> None:
+    seen = list(observations(Results.model_validate(document())))
+    assert len(seen) > 10
+    assert from_text(to_text(seen)) == seen
+
+
+def test_a_run_knows_its_branch_and_where_it_came_from() -> None:
+    content = document()
+    content["run"]["git_branch"] = "main"
+    run = past_run(Results.model_validate(content), "runs/a")
+    assert (run.suite, run.branch, run.source, run.revision[:4]) == ("quickstart", "main", "runs/a", "0123")
