@@ -324,20 +324,28 @@ def _show_scores(scores: Any, as_json: bool) -> None:
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: RUN/report.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Default: RUN/report. Of several runs: only their trend.html."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the page, the summary, the table and the forms for CI from results.json."""
+    """Write each run's page, summary, table and forms for CI; of several runs also how figures moved."""
+    from harness.results import read_results
     from harness.terminal import console, show
-    from reports import write_reports
+    from reports import write_reports, write_trend
+    from reports.summary import to_summary
 
-    if out and len(runs) > 1:
-        raise UsageError("--out takes one run; without it each run's report goes into its own directory")
-    pages = [str(write_reports(run, out)) for run in runs]
+    alone = len(runs) == 1
+    pages = {run: str(write_reports(run, out)) for run in runs if alone or not out}
+    trend = None if alone else str(write_trend(runs, out or runs[-1] / "report"))
     if as_json:
-        show([{"run": str(run), "report": page} for run, page in zip(runs, pages, strict=True)])
+        reports = [
+            {"run": str(run), "report": page, **to_summary(read_results(run))} for run, page in pages.items()
+        ]
+        show({"reports": reports, "trend": trend})
     else:
-        for page in pages:
+        for page in [*pages.values(), *([trend] if trend else [])]:
             console.print(f"report: {page}", markup=False)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console
@@ -13,9 +14,13 @@ from rich.table import Table
 
 from harness.compare.records import Comparison
 from harness.compare.speed_verdict import DRIFT
-from harness.results import Results
+from harness.results import Results, TrialRecord
 from harness.task import Figure
+from reports.figures import printed
+from reports.frontier import standings
+from reports.text import display
 
+_MARK = "◆"
 # Machines read stdout: progress and errors go to stderr.
 console = Console(stderr=True, soft_wrap=True)
 
@@ -49,22 +54,64 @@ def figure_text(figure: Figure | None, scale: float = 1.0, unit: str | None = No
 
 
 def show_results(results: Results) -> None:
-    """One row a trial: headline metric, throughput, median latency."""
-    rows = []
+    """One row a trial: headline metric, throughput, median latency; ◆ marks the frontier.
+
+    On a terminal a benchmark has one heading, and what is not complete says why below the table.
+    """
+    frontier = {trial for trial, standing in standings(results).items() if standing == "frontier"}
+    if not sys.stdout.isatty():
+        columns = ["frontier", "trial", "status", "accuracy", "n", "throughput", "median latency"]
+        marks = [_MARK if trial.id in frontier else "" for trial in results.trials]
+        rows = [[mark, *_cells(trial, _full)] for mark, trial in zip(marks, results.trials, strict=True)]
+        show_table(columns, rows)
+        return
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(min_width=1)
+    for name in ("trial", "accuracy", "n", "samples/s", "median latency"):
+        table.add_column(name, justify="right" if name == "n" else "left", overflow="fold")
+    for benchmark, trials in groupby(results.trials, key=lambda trial: trial.benchmark):
+        table.add_row("", f"[cyan]{escape(display(benchmark))}[/cyan]")
+        for trial in trials:
+            mark = _MARK if trial.id in frontier else ""
+            name = display(trial.variant) + ("" if trial.status == "complete" else f" ({trial.status})")
+            cells = _cells(trial, _short)[2:]
+            table.add_row(mark, *map(escape, [name, *cells]), style="bold" if mark else None)
+    out = Console(highlight=False)
+    out.print(table)
+    out.print(f"{_MARK} Pareto frontier of accuracy and throughput; brackets are 95% intervals", style="dim")
     for trial in results.trials:
-        headline = next(iter(trial.metrics.items()), None)
-        offline, stream = trial.speed.get("offline"), trial.speed.get("single-stream")
-        rows.append(
-            [
-                f"{trial.benchmark}/{trial.variant}",
-                trial.status if not trial.reason else f"{trial.status}: {trial.reason}",
-                f"{headline[0]} {figure_text(headline[1])}" if headline else "–",
-                str(headline[1].n) if headline else "–",
-                figure_text(offline.throughput) + _doubt(offline.valid) if offline else "–",
-                figure_text(stream.latency.get("p50"), 1e3, "ms") + _doubt(stream.valid) if stream else "–",
-            ]
-        )
-    show_table(["trial", "status", "accuracy", "n", "throughput", "median latency"], rows)
+        if trial.reason:
+            about = f"{trial.status} {trial.benchmark}/{trial.variant}: {trial.reason}"
+            out.print(display(about, 400), markup=False, style="yellow")
+
+
+def _cells(trial: TrialRecord, text: Callable[[Figure | None], str]) -> list[str]:
+    """Trial, status, accuracy, n, throughput, median latency."""
+    headline = next(iter(trial.metrics.items()), None)
+    offline, stream = trial.speed.get("offline"), trial.speed.get("single-stream")
+    return [
+        f"{trial.benchmark}/{trial.variant}",
+        trial.status if not trial.reason else f"{trial.status}: {trial.reason}",
+        f"{headline[0]} {text(headline[1])}" if headline else "–",
+        str(headline[1].n) if headline else "–",
+        text(offline.throughput) + _doubt(offline.valid) if offline else "–",
+        text(stream.latency.get("p50")) + _doubt(stream.valid) if stream else "–",
+    ]
+
+
+def _full(figure: Figure | None) -> str:
+    """Four digits; seconds in ms."""
+    in_seconds = figure is not None and figure.unit == "s"
+    return figure_text(figure, 1e3, "ms") if in_seconds else figure_text(figure)
+
+
+def _short(figure: Figure | None) -> str:
+    """The digits that the interval supports, and a unit where the column does not name it."""
+    if figure is None:
+        return "undefined"
+    shown = printed(figure)
+    unit = shown.unit if shown.unit in ("s", "ms", "µs") else ""
+    return " ".join(part for part in (shown.value, shown.interval, unit) if part)
 
 
 def _doubt(valid: bool) -> str:

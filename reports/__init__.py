@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.compare.records import Comparison
@@ -40,6 +41,20 @@ def write_reports(run_dir: Path, out: Path | None = None) -> Path:
     write_text(folder / "bencher.json", to_bencher(results))
     write_text(folder / "benchmark.json", to_github_action_benchmark(results))
     write_text(page, to_html(results, details, pictures))
+    return page
+
+
+def write_trend(run_dirs: Sequence[Path], folder: Path) -> Path:
+    """Write trend.html, the figures of several runs over time, to `folder` and return its path.
+
+    Raises:
+        UsageError: one is not a run directory.
+    """
+    from harness.history import read_history
+    from reports.trend import to_trend
+
+    page = folder / "trend.html"
+    write_text(page, to_trend(read_history(run_dirs)))
     return page
 
 

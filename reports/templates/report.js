@@ -40,7 +40,7 @@ function narrow(name) {
       item.classList.toggle("frontier", row.standing === "on the frontier");
     }
   }
-  views.get(name)?.data("points", rows).runAsync();
+  views.get(name)?.data("points", structuredClone(rows)).runAsync(); // a copy: Vega marks the rows it holds
 }
 
 function applyFilters() {

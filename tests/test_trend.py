@@ -1,0 +1,109 @@
+"""trend.html: figures over runs, whatever their number, and only where they are comparable."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import chromium, open_page
+from sample_results import document, figure
+from typer.testing import CliRunner
+
+from harness.cli import app
+from harness.history import Line, read_history
+from reports import write_trend
+from reports.trend import MARKED, Trend, chart
+
+START = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def write_runs(folder: Path, values: list[float], **detector: Any) -> list[Path]:
+    """A run a day; `values` are the AP50 of the detector `yolo`."""
+    runs = []
+    for day, value in enumerate(values):
+        content = document(f"run-{day}")
+        content["run"]["started"] = (START + timedelta(days=day)).isoformat()
+        yolo = next(trial for trial in content["trials"] if trial["variant"] == "yolo")
+        yolo.update(detector, metrics={"ap50": figure(value)})
+        runs.append(folder / f"run-{day}")
+        runs[-1].mkdir(parents=True)
+        (runs[-1] / "results.json").write_text(json.dumps(content))
+    return runs
+
+
+def line(runs: list[Path], name: str = "ap50") -> Line:
+    (found,) = (each for each in read_history(runs) if each.variant == "yolo" and each.name == name)
+    return found
+
+
+def test_a_chart_has_every_run_in_order_of_time_with_its_interval(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, [0.4, 0.5, 0.45])
+    rows = chart(line(runs[::-1]))["datasets"]["band"]
+    assert [row["v"] for row in rows] == [0.4, 0.5, 0.45]
+    day = 24 * 3600 * 1000
+    assert [row["t"] for row in rows] == [START.timestamp() * 1000 + number * day for number in range(3)]
+    assert [(row["l"], row["h"]) for row in rows] == [(0.38, 0.42), (0.48, 0.52), (0.43, 0.47)]
+
+
+@pytest.mark.parametrize("count", [1, 2, MARKED, MARKED + 1, 3 * MARKED + 7])
+def test_at_most_so_many_runs_are_marked_the_first_and_the_latest_always(tmp_path: Path, count: int) -> None:
+    only = line(write_runs(tmp_path, [0.4]))
+    drawn = chart(Line(*[*vars(only).values()][:-1], only.moments * count))["datasets"]
+    assert len(drawn["band"]) == count
+    assert min(count, 2) <= len(drawn["points"]) <= MARKED + 1
+    assert (drawn["points"][0]["t"], drawn["points"][-1]["t"]) == (
+        drawn["band"][0]["t"],
+        drawn["band"][-1]["t"],
+    )
+
+
+@pytest.mark.parametrize(("values", "moved"), [([0.40, 0.43], False), ([0.40, 0.45], True), ([0.4], False)])
+def test_a_figure_moved_where_the_last_two_intervals_have_nothing_in_common(
+    tmp_path: Path, values: list[float], moved: bool
+) -> None:
+    assert Trend(line(write_runs(tmp_path, values)), "trend/0").moved is moved  # each interval is ±0.02
+
+
+def test_latencies_are_drawn_in_milliseconds(tmp_path: Path) -> None:
+    rows = chart(line(write_runs(tmp_path, [0.4]), "single-stream latency p50"))["datasets"]["band"]
+    assert rows[0]["v"] == pytest.approx(1000 / 320, rel=1e-5)
+
+
+def test_several_runs_have_their_pages_and_one_trend(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, [0.4, 0.5])
+    done = CliRunner().invoke(app, ["report", *map(str, runs), "--json"])
+    told = json.loads(done.stdout)
+    assert [Path(each["report"]).exists() for each in told["reports"]] == [True, True]
+    assert Path(told["trend"]) == runs[-1] / "report" / "trend.html"
+    assert told["reports"][0]["verdict"].startswith("7 of 9 trials complete")
+    (detection,) = (each for each in told["reports"][0]["comparisons"] if each["task"] == "detection")
+    standings = {point["variant"]: point["standing"] for point in detection["points"]}
+    assert (standings["yolo"], standings["throttled"]) == ("frontier", "unranked")
+
+
+def test_with_out_only_the_trend_of_several_runs_is_written(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "runs", [0.4, 0.5])
+    done = CliRunner().invoke(app, ["report", *map(str, runs), "--out", str(tmp_path / "trend")])
+    assert done.exit_code == 0
+    assert [path.name for path in (tmp_path / "trend").iterdir()] == ["trend.html"]
+    assert not (runs[0] / "report").exists()
+
+
+def test_the_page_in_a_browser(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, [0.40, 0.41, 0.50])
+    page = write_trend(runs, tmp_path)
+    lines = read_history(runs)
+    with (
+        chromium() as browser,
+        open_page(browser, page.as_uri(), viewport={"width": 390, "height": 844}) as seen,
+    ):
+        seen.page.wait_for_function(f"document.querySelectorAll('svg.marks').length === {len(lines)}")
+        assert seen.page.locator('path[aria-roledescription="point"]').count() == 3 * len(lines)
+        assert f"1 figure of {len(lines)} moved" in seen.page.locator(".verdict").inner_text()
+        assert seen.page.locator("tr.frontier td.name a").all_inner_texts() == ["yolo"]
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert seen.page.locator("script").count() == 3
+        assert seen.messages == []
