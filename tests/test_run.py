@@ -12,7 +12,7 @@ import torch
 import yaml
 from small_suite import document, figures, run_suite
 
-import harness.run as run_module
+import harness.scoring as scoring
 from harness.checkpoint import Checkpoint, save
 from harness.collect import collect
 from harness.errors import InfrastructureError, UsageError
@@ -287,9 +287,9 @@ class TestStaleScores:
         (trial,) = run_suite(tmp_path, document()).trials
         path = tmp_path / "run" / "trials" / trial.id / "metrics.json"
         keys = {name: scores["key"] for name, scores in read_json(path).items()}
-        installed = run_module.version
+        installed = scoring.version
         monkeypatch.setattr(
-            run_module, "version", lambda name: "9.9" if name == "sacrebleu" else installed(name)
+            scoring, "version", lambda name: "9.9" if name == "sacrebleu" else installed(name)
         )
         run_suite(tmp_path, document())
         assert all(scores["key"] != keys[name] for name, scores in read_json(path).items())
