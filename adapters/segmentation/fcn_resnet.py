@@ -31,10 +31,8 @@ SCORES = "classifier.4.bias"  # has an entry a class
 
 
 class FcnResNetOptions(SegmenterOptions):
-    """The first shapes the weights."""
+    """None of it shapes the weights."""
 
-    auxiliary: bool = True
-    """Whether there is an auxiliary classifier; it costs nothing after training."""
     resize: int | None = Field(520, ge=32)
     """Shorter side at which an image, or each window, is looked at, px; none: as it is. 520 is what the
     published weights were evaluated at."""
@@ -81,11 +79,12 @@ class FcnResNet50(Segmenter):
 
     name = "fcn-resnet50"
     Options = FcnResNetOptions
-    shaping = ("auxiliary",)
     multiple = 1
+    auxiliary = True
+    """Whether there is an auxiliary classifier; some publish weights without."""
 
     def make_module(self) -> nn.Module:
-        return Network(len(self.classes), self.options.auxiliary)
+        return Network(len(self.classes), self.auxiliary)
 
     def build(self, train: Dataset) -> None:
         super().build(train)
@@ -102,8 +101,8 @@ class FcnResNet50(Segmenter):
         classes: tuple[str, ...] = ("background", *CLASSES)  # in the order of the published 21
         if number != len(classes):
             classes = tuple(f"class {label}" for label in range(number))
-        auxiliary = any(name.startswith("aux_classifier.") for name in tensors)
-        return Checkpoint(tensors, self.name, {"auxiliary": auxiliary}, classes)
+        self.auxiliary = any(name.startswith("aux_classifier.") for name in tensors)
+        return Checkpoint(tensors, self.name, options={}, classes=classes)
 
     def to_input(self, pixels: Tensor) -> Tensor:
         return images.standardised(pixels)

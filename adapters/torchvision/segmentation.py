@@ -19,6 +19,6 @@ class TorchvisionFcnResNet50(FcnResNet50):
             weights=None,  # none is downloaded: weights come from the suite's checkpoint
             weights_backbone=None,
             num_classes=len(self.classes),
-            aux_loss=self.options.auxiliary,
+            aux_loss=self.auxiliary,
         )
         return module

@@ -47,9 +47,9 @@ class Vgg16(nn.Module):
 class ConvolutionalClassifier(nn.Sequential):
     """fc6 and fc7 as convolutions, so that they classify every place of pool5 (Long et al. 2015 §3.1).
 
-    [N, 512, h, w] → [N, 4096, h, w]: fc6 is padded by 3, so that the map keeps its size. The paper instead
-    pads the image by 100 px and crops the result, which gives every place the same zeros at the same
-    distance but lets the first layers compute (H + 198)(W + 198) pixels.
+    [N, 512, h, w] → [N, 4096, h, w]: fc6 is padded by 3, so that the map keeps its size. The paper's code
+    pads the image by 100 px instead and crops the result: away from the border the same, but for a grid
+    that is 3 px off, at the price of (H + 198)(W + 198) pixels in the first layers.
     """
 
     def __init__(self) -> None:

@@ -1,0 +1,121 @@
+"""The own fcn-resnet50 against torchvision's: same weights, same images, interleaved pairs.
+
+    python benchmarks/segmentation_peers.py [--sizes 128 256] [--pairs 21] [--threads 1]
+
+Ratios are torchvision's time by ours, above 1 ours is faster: medians over pairs with the distribution-free
+95% interval of a median. CPU seconds are of this process alone, so that they hold on a busy machine too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import binom
+from torch import Tensor, nn
+from torchvision.models.segmentation import fcn_resnet50
+
+from adapters.segmentation.fcn_resnet import FcnResNet50, FcnResNetOptions
+from harness.adapter import Runtime
+from harness.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Seconds:
+    wall: float
+    cpu: float
+
+
+def timed(run: Callable[[], object]) -> Seconds:
+    wall, cpu = time.perf_counter(), time.process_time()
+    run()
+    return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def median_interval(values: list[float]) -> tuple[float, float, float]:
+    """Median, and the order statistics that enclose it with probability ≥ .95 (binomial, p = ½)."""
+    ordered = sorted(values)
+    low = int(binom.ppf(0.025, len(ordered), 0.5))
+    return (
+        float(np.median(ordered)),
+        ordered[max(0, low - 1)],
+        ordered[min(len(ordered) - 1, len(ordered) - low)],
+    )
+
+
+def small_scores(model: nn.Module) -> nn.Module:
+    """Statistics of a batch in the norms, halved residual branches: scores of usual size."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    for name, parameter in model.named_parameters():
+        if name.endswith("bn3.weight"):
+            nn.init.constant_(parameter, 0.5)
+    with torch.no_grad():
+        model.train()(torch.randn(4, 3, 64, 64))
+    return model.eval()
+
+
+def rivals() -> tuple[FcnResNet50, dict[str, nn.Module]]:
+    """Our model, and torchvision's with the same weights as users have it and in its quickest form."""
+    torch.manual_seed(0)
+    published = small_scores(fcn_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=True))
+    own = FcnResNet50(FcnResNetOptions(), Runtime())
+    own.load(Checkpoint(published.state_dict(), adapter="", options={}))
+    bare = fcn_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=False).eval()
+    bare.load_state_dict(
+        {name: tensor for name, tensor in published.state_dict().items() if not name.startswith("aux")}
+    )
+    quickest = bare.to(memory_format=torch.channels_last)
+    return own, {"as published": published, "channels last, no auxiliary": quickest}
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--sizes", type=int, nargs="+", default=[128, 256], help="px a side")
+    arguments.add_argument("--pairs", type=int, default=21)
+    arguments.add_argument("--threads", type=int, default=1)
+    chosen = arguments.parse_args()
+    torch.set_num_threads(chosen.threads)
+    own, others = rivals()
+    print(f"{chosen.threads} thread(s), {chosen.pairs} pairs, batch 1; ratio = torchvision / own")
+    for size in chosen.sizes:
+        image = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
+        pixels = own.to_input(torch.from_numpy(image))
+        for name, other in others.items():
+            layout = torch.contiguous_format if name == "as published" else torch.channels_last
+            compare(
+                f"{size} px, {name}",
+                own,
+                other,
+                pixels.contiguous(memory_format=layout),
+                pixels,
+                chosen.pairs,
+            )
+
+
+@torch.inference_mode()
+def compare(title: str, own: FcnResNet50, other: nn.Module, theirs: Tensor, ours: Tensor, pairs: int) -> None:
+    runs = {"own": lambda: own.scores(ours), "other": lambda: other(theirs)["out"]}
+    difference = (runs["own"]() - runs["other"]()).abs().max().item()
+    assert difference < 1e-4, f"scores differ by {difference}"
+    taken: dict[str, list[Seconds]] = {name: [] for name in runs}
+    for pair in range(pairs):
+        for name in ("own", "other") if pair % 2 else ("other", "own"):
+            taken[name].append(timed(runs[name]))
+    line = [f"{title}: scores within {difference:.1e}"]
+    for clock in ("cpu", "wall"):
+        ratios = [
+            getattr(b, clock) / getattr(a, clock) for a, b in zip(taken["own"], taken["other"], strict=True)
+        ]
+        line.append("{} ratio {:.3f} [{:.3f}, {:.3f}]".format(clock, *median_interval(ratios)))
+    line.append(f"own {1 / float(np.median([s.cpu for s in taken['own']])):.2f} images per CPU second")
+    print(" · ".join(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()

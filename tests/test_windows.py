@@ -1,0 +1,145 @@
+"""Sliding windows: they cover the image, average on overlaps, and hold no more than a row of windows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from adapters.segmentation.fcn import Fcn8s, FcnOptions
+from adapters.segmentation.full_resolution import FullResolution, FullResolutionOptions
+from adapters.segmentation.windows import class_map, lay
+from harness.adapter import Runtime
+from harness.task import Sample
+
+LENGTHS = st.integers(1, 300)
+quick = settings(max_examples=40, deadline=None)
+
+
+class Classes:
+    classes = ("background", "a", "b", "c")
+
+
+def image(height: int, width: int) -> Sample:
+    return Sample("0", np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def pixelwise(**options: Any) -> FullResolution:
+    """A network with random statistics in its norms, so that its classes differ from pixel to pixel."""
+    torch.manual_seed(0)
+    adapter = FullResolution(FullResolutionOptions(width=4, **options), Runtime())
+    adapter.build(Classes())
+    with torch.no_grad():
+        adapter.module.train()
+        adapter.module(torch.randn(2, 3, 64, 64))
+    adapter.module.eval()
+    return adapter
+
+
+@quick
+@given(LENGTHS, LENGTHS, st.integers(1, 120), st.floats(0, 0.9))
+def test_windows_cover_the_image_and_share_what_they_should(
+    height: int, width: int, side: int, overlap: float
+) -> None:
+    grid = lay(height, width, side, overlap)
+    covered = np.zeros((height, width), dtype=int)
+    for rows, columns in grid:
+        assert rows.stop <= height and columns.stop <= width
+        assert rows.stop - rows.start == min(side, height)
+        assert columns.stop - columns.start == min(side, width)
+        covered[rows, columns] += 1
+    assert covered.min() == 1
+    for starts, size in ((grid.tops, grid.height), (grid.lefts, grid.width)):
+        steps = np.diff(starts)
+        assert (steps > 0).all() and (steps <= max(1, size * (1 - overlap))).all()
+        needed = ((height if starts is grid.tops else width) - size) / max(1, int(size * (1 - overlap)))
+        assert len(starts) == np.ceil(needed) + 1  # the fewest
+
+
+@quick
+@given(st.integers(8, 60), st.integers(8, 60), st.integers(8, 30), st.floats(0, 0.8), st.integers(0, 99))
+def test_a_pixels_class_is_the_highest_of_its_mean_scores(
+    height: int, width: int, side: int, overlap: float, seed: int
+) -> None:
+    grid = lay(height, width, side, overlap)
+    generator = torch.Generator().manual_seed(seed)
+    parts = [torch.randn(2, 3, grid.height, grid.width, generator=generator) for _ in grid]
+    total, count = torch.zeros(2, 3, height, width), torch.zeros(height, width)
+    for (rows, columns), part in zip(grid, parts, strict=True):
+        total[:, :, rows, columns] += part
+        count[rows, columns] += 1
+    found = class_map(grid, lambda window: parts[window])
+    assert found.dtype == torch.uint8
+    assert torch.equal(found.long(), (total / count).argmax(dim=1))
+
+
+@pytest.mark.parametrize("size", [(96, 96), (40, 95), (96, 33)])
+def test_a_window_as_large_as_the_image_changes_nothing(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    plain = Fcn8s(FcnOptions(width=8), Runtime())
+    plain.build(Classes())
+    windowed = Fcn8s(FcnOptions(width=8, window=96), Runtime())
+    windowed.module = plain.module.eval()
+    assert np.array_equal(plain.predict([image(*size)])[0], windowed.predict([image(*size)])[0])
+
+
+def test_far_from_window_borders_windows_see_what_the_whole_image_shows() -> None:
+    """The network sees 33 px to each side; a mean over windows that all see as much is the whole's score."""
+    whole, windowed = pixelwise(), pixelwise(window=160, overlap=0.0)
+    expected, found = (adapter.predict([image(160, 320)])[0] for adapter in (whole, windowed))
+    assert len(np.unique(expected)) > 1
+    inner = np.r_[0:127, 193:320]
+    assert np.array_equal(expected[:, inner], found[:, inner])
+    assert not np.array_equal(expected, found)  # beside the seam both windows see padding
+
+
+def test_scales_are_averaged_at_the_size_of_the_image() -> None:
+    adapter = pixelwise(scales=(0.5, 1.0))
+    sample = image(64, 80)
+    (found,) = adapter.predict([sample])
+    half = np.asarray(Image.fromarray(sample.input).resize((40, 32), Image.Resampling.BILINEAR))
+    with torch.no_grad():
+        small, full = (
+            adapter.module(adapter.to_input(torch.from_numpy(np.array(pixels))[None]))
+            for pixels in (half, sample.input)
+        )
+    mean = (torch.nn.functional.interpolate(small, (64, 80), mode="bilinear") + full) / 2
+    assert np.array_equal(found, mean.argmax(1)[0].numpy())
+    assert not np.array_equal(found, full.argmax(1)[0].numpy())
+
+
+class LargestFloats(TorchDispatchMode):
+    """How many numbers the largest floating-point tensor holds that any operator gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
+                self.most = max(self.most, leaf.untyped_storage().nbytes() // leaf.element_size())
+        return result
+
+
+def test_memory_does_not_grow_with_the_height_of_the_image_but_for_the_class_map() -> None:
+    adapter = pixelwise(window=32)
+    largest = []
+    for height in (64, 512):
+        batch = adapter.preprocess([image(height, 64)])
+        with torch.no_grad(), LargestFloats() as watched:
+            adapter.infer(batch)
+        largest.append(watched.most)
+    assert largest[0] == largest[1]
+    whole = pixelwise()
+    with torch.no_grad(), LargestFloats() as watched:
+        whole.infer(whole.preprocess([image(512, 64)]))
+    assert watched.most >= 512 * 64 * 4 > 4 * largest[1]
