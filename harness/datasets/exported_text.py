@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.datasets.dataset import DATASETS, Dataset
 from harness.datasets.files import check_inside, read_json
-from harness.datasets.sentence_pairs import fingerprint_of
+from harness.datasets.sentence_pairs import SentencePairs, fingerprint_of
 from harness.errors import UsageError
 from harness.registry import unknown
 from harness.task import Sample
@@ -148,7 +148,7 @@ def _write(path: Path, dataset: Dataset) -> ExportedSplit:
         sha256=hashlib.sha256(raw).hexdigest(),
         fingerprint=fingerprint_of(samples),
         original_fingerprint=dataset.fingerprint,
-        skipped=getattr(dataset, "skipped", ()),
+        skipped=dataset.skipped if isinstance(dataset, SentencePairs) else (),
     )
 
 
