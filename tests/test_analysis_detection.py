@@ -43,7 +43,7 @@ def states(target, detections):
     """State of each detection, in the order reported."""
     image = examine(target, detections)
     found = dict(zip(image.order.tolist(), (STATES[state] for state in image.states), strict=True))
-    return [found[row] for row in range(len(found))], image.missed.tolist()
+    return [found[row] for row in range(len(found))], image.missed().tolist()
 
 
 def random_images(seed, count=30):
@@ -212,7 +212,7 @@ class TestWhatErrorsCost:
         return np.mean([max(precision[recall >= level], default=0.0) for level in np.linspace(0, 1, 101)])
 
     def effects(self, *pairs, classes=1):
-        effects, positives, negatives = error_effects([examine(*pair) for pair in pairs], classes)
+        effects, positives, negatives = error_effects([examine(*pair) for pair in pairs], classes, 0.0)
         return {name: effect.dap.value for name, effect in effects.items()}, positives.value, negatives.value
 
     def test_every_kind_in_one_class(self):
@@ -254,10 +254,14 @@ class TestWhatErrorsCost:
     def test_on_random_images_as_by_the_definitions_in_loops(self, seed):
         pairs = random_images(seed)
         images = [examine(*pair) for pair in pairs]
-        effects, false_positives, _ = error_effects(images, 3)
+        effects, false_positives, _ = error_effects(images, 3, 0.5)
         naive = Naive(pairs)
         assert {name: effect.count for name, effect in effects.items()} == {
             name: naive.count(name) for name in ERRORS
+        }
+        sure = Naive(pairs, least=0.5)
+        assert {name: effect.shown for name, effect in effects.items()} == {
+            name: sure.count(name) for name in ERRORS
         }
         for name, effect in effects.items():
             assert effect.dap.value == pytest.approx(naive.mended(name) - naive.mended(None), abs=1e-9), name
@@ -275,7 +279,7 @@ def iou(a, b, crowd=False):
 class Naive:
     """TIDE in plain loops over dictionaries: one list of detections, one of objects."""
 
-    def __init__(self, pairs):
+    def __init__(self, pairs, least=0.0):
         self.found, self.objects = [], []
         for image, (target, detections) in enumerate(pairs):
             objects = [
@@ -298,6 +302,7 @@ class Naive:
                     "image": image,
                 }
                 for i in order
+                if detections.scores[i] >= least
             ]
             for each in found:
                 self.classify(each, objects)

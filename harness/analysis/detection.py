@@ -50,7 +50,7 @@ class DetectionAnalyser(Analyser):
         self._images.append(examine(target, prediction))
 
     def picks(self) -> list[Pick]:
-        counts = np.array([counts_at(image, self._point) for image in self._images])
+        counts = np.array([counts_at(image, self._least) for image in self._images])
         correct, objects = counts[:, 0], counts[:, 1] + counts[:, 2]
         # An image with nothing to find, where nothing was found, has nothing wrong.
         f1 = np.divide(2 * correct, objects, out=np.ones(len(counts)), where=objects > 0)
@@ -75,14 +75,16 @@ class DetectionAnalyser(Analyser):
         return shown, {path: image_file(image)}
 
     def conclude(self, shown: Sequence[ShownDetections]) -> DetectionAnalysis:
-        errors, false_positives, false_negatives = tide.error_effects(self._images, len(self._classes))
+        errors, false_positives, false_negatives = tide.error_effects(
+            self._images, len(self._classes), self._least
+        )
         return DetectionAnalysis(
             n=len(self._images),
             ranked_by="F1 of the image at the operating point",
             classes=list(self._classes),
             curves=self._curves(),
             operating_point=self._operating_point(),
-            confusion=confusion(self._images, len(self._classes), self._point).tolist(),
+            confusion=confusion(self._images, len(self._classes), self._least).tolist(),
             errors=errors,
             false_positives=false_positives,
             false_negatives=false_negatives,
@@ -90,7 +92,8 @@ class DetectionAnalyser(Analyser):
         )
 
     @cached_property
-    def _point(self) -> float | None:
+    def _least(self) -> float:
+        """The score of the operating point."""
         return best_f1(self._images)
 
     def _curves(self) -> list[PrecisionRecall]:
@@ -126,7 +129,7 @@ class DetectionAnalyser(Analyser):
         return found
 
     def _operating_point(self) -> OperatingPoint:
-        counts = np.array([counts_at(image, self._point) for image in self._images])
+        counts = np.array([counts_at(image, self._least) for image in self._images])
         correct, detected, annotated = counts.T[:, :, None]
         about = f"iou:{tide.FOREGROUND}|score:best F1|v:{VERSION}"
         precision, recall, f1 = (
@@ -137,11 +140,12 @@ class DetectionAnalyser(Analyser):
                 ("f1", 2 * correct, detected + annotated),
             )
         )
-        return OperatingPoint(score=self._point, precision=precision, recall=recall, f1=f1)
+        least = None if np.isinf(self._least) else self._least
+        return OperatingPoint(score=least, precision=precision, recall=recall, f1=f1)
 
     def _boxes(self, target: Annotations, prediction: Detections) -> tuple[list[ShownBox], list[ShownBox]]:
         image = examine(target, prediction)
-        shown = at_least(image, self._point)
+        shown = image.scores >= self._least
         found = np.zeros(len(image.positives), dtype=bool)
         found[image.aims[shown & (image.states == CORRECT)]] = True
         annotations = [
@@ -166,15 +170,15 @@ class DetectionAnalyser(Analyser):
         return annotations, detections
 
 
-def best_f1(images: Sequence[Examined]) -> float | None:
-    """The score that gives the highest F1 over all classes and images; None where none is correct."""
+def best_f1(images: Sequence[Examined]) -> float:
+    """The score that gives the highest F1 over all classes and images; infinite where none is correct."""
     kept = [image.states != IGNORED for image in images]
     scores = np.concatenate([image.scores[keep] for image, keep in zip(images, kept, strict=True)])
     correct = np.concatenate(
         [image.states[keep] == CORRECT for image, keep in zip(images, kept, strict=True)]
     )
     if not correct.any():
-        return None
+        return np.inf
     order = np.argsort(-scores, kind="stable")
     scores, found = scores[order], np.cumsum(correct[order])
     positives = sum(int(image.counted.sum()) for image in images)
@@ -183,14 +187,9 @@ def best_f1(images: Sequence[Examined]) -> float | None:
     return float(scores[np.where(last, f1, -1.0).argmax()])
 
 
-def at_least(image: Examined, score: float | None) -> NDArray[np.bool_]:
-    """[d], the detections of at least this score; none where it is None."""
-    return image.scores >= (np.inf if score is None else score)
-
-
-def counts_at(image: Examined, score: float | None) -> tuple[int, int, int]:
+def counts_at(image: Examined, least: float) -> tuple[int, int, int]:
     """Detections that are correct, all but ignored ones, and annotations."""
-    shown = at_least(image, score)
+    shown = image.scores >= least
     correct = shown & (image.states == CORRECT)
     return (
         int(correct.sum()),
@@ -199,7 +198,7 @@ def counts_at(image: Examined, score: float | None) -> tuple[int, int, int]:
     )
 
 
-def confusion(images: Sequence[Examined], classes: int, score: float | None) -> NDArray[np.int64]:
+def confusion(images: Sequence[Examined], classes: int, least: float) -> NDArray[np.int64]:
     """[annotated][detected] among detections of at least this score; the last row and column: background.
 
     Correct detections first, as COCO matches them. Then each other detection, the highest score first, takes
@@ -208,7 +207,7 @@ def confusion(images: Sequence[Examined], classes: int, score: float | None) -> 
     """
     matrix = np.zeros((classes + 1, classes + 1), dtype=np.int64)
     for image in images:
-        shown = at_least(image, score)
+        shown = image.scores >= least
         free_detections = shown & (image.states != IGNORED)
         free_annotations = image.counted.copy()
         correct = np.flatnonzero(shown & (image.states == CORRECT))

@@ -101,6 +101,7 @@ class ErrorEffect(_Record):
     """One type of error in TIDE's sense (Bolya et al. 2020)."""
 
     count: int = Field(description="among all detections, whatever their score; of missed, annotations")
+    shown: int = Field(description="among the detections at the operating point")
     dap: Figure = Field(description="how much AP at IoU .5 rises when only these errors are mended")
 
 

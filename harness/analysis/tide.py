@@ -52,11 +52,14 @@ class Examined:
         """[g], the annotations of correct detections."""
         return self._aimed_at(self.states == CORRECT)
 
-    @property
-    def missed(self) -> NDArray[np.bool_]:
-        """[g], those that count and that no correct, misplaced or misclassified detection is about."""
+    def missed(self, least: float = -np.inf) -> NDArray[np.bool_]:
+        """[g], those that count and that no detection is about: correct, misplaced or of a wrong class.
+
+        Args:
+            least: of detections with at least this score.
+        """
         near = (self.states == CORRECT) | (self.states == CLASSIFICATION) | (self.states == LOCALISATION)
-        return self.counted & ~self._aimed_at(near)
+        return self.counted & ~self._aimed_at(near & (self.scores >= least))
 
     def _aimed_at(self, detections: NDArray[np.bool_]) -> NDArray[np.bool_]:
         marks = np.zeros(len(self.positives), dtype=bool)
@@ -123,9 +126,13 @@ def _matched(
 
 
 def error_effects(
-    images: Sequence[Examined], classes: int
+    images: Sequence[Examined], classes: int, least: float
 ) -> tuple[dict[ErrorType, ErrorEffect], Figure, Figure]:
-    """Each type's count and dAP; and the dAP of no false positive, and of no annotation not found (§2.3)."""
+    """Each type's count and dAP; and the dAP of no false positive, and of no annotation not found (§2.3).
+
+    Args:
+        least: score of the detections to be counted apart as well.
+    """
     base = average_precisions([_matches(image, image.states == CORRECT) for image in images], classes)[:, 0]
 
     def effect(mended: Sequence[Matches]) -> Figure:
@@ -136,7 +143,11 @@ def error_effects(
         return figure(rise[0], rise[1:], len(images), "fraction", SIGNATURE)
 
     effects = {
-        error: ErrorEffect(count=_count(images, error), dap=effect([mend(image, error) for image in images]))
+        error: ErrorEffect(
+            count=_count(images, error),
+            shown=_count(images, error, least),
+            dap=effect([mend(image, error) for image in images]),
+        )
         for error in ERRORS
     }
     correct = [_matches(image, image.states == CORRECT, image.states == CORRECT) for image in images]
@@ -144,10 +155,11 @@ def error_effects(
     return effects, effect(correct), effect(found)
 
 
-def _count(images: Sequence[Examined], error: ErrorType) -> int:
+def _count(images: Sequence[Examined], error: ErrorType, least: float = -np.inf) -> int:
     if error == "missed":
-        return sum(int(image.missed.sum()) for image in images)
-    return sum(int((image.states == STATES.index(error)).sum()) for image in images)
+        return sum(int(image.missed(least).sum()) for image in images)
+    state = STATES.index(error)
+    return sum(int(((image.states == state) & (image.scores >= least)).sum()) for image in images)
 
 
 def mend(image: Examined, error: ErrorType) -> Matches:
@@ -159,7 +171,7 @@ def mend(image: Examined, error: ErrorType) -> Matches:
     """
     correct = image.states == CORRECT
     if error == "missed":
-        return _matches(image, correct, positive=image.counted & ~image.missed)
+        return _matches(image, correct, positive=image.counted & ~image.missed())
     wrong = image.states == STATES.index(error)
     labels = image.labels.copy()
     winners: list[int] = []

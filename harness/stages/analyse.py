@@ -68,13 +68,14 @@ def analyse(
 def _alignments(
     trial: Trial, dataset: Dataset, shown: Sequence[ShownTranslation], predictions: Mapping[int, Prediction]
 ) -> list[ShownAlignment]:
-    """Of the first short sample of each role, by the model on the CPU; none where the model has none."""
+    """Of the longest readable sample of each role, by the model on the CPU; none where the model has none."""
     cls = ADAPTERS.get(trial.spec.adapter)
     if cls.alignments is Adapter.alignments:
         return []
     short = [each for each in shown if 0 < len(each.hypothesis.split()) <= ALIGNED_WORDS]
     short = [each for each in short if 0 < len(each.source.split()) <= ALIGNED_WORDS]
-    wanted = [each.index for each in {each.role: each for each in reversed(short)}.values()]
+    short.sort(key=lambda each: len(each.source.split()))
+    wanted = [each.index for each in {each.role: each for each in short}.values()]
     if not wanted:
         return []
     adapter = cls(cls.Options(**trial.spec.options), Runtime())
