@@ -99,20 +99,16 @@ def observations(results: Results) -> Iterator[Observation]:
 
 def lines(runs: Iterable[tuple[PastRun, Sequence[Observation]]]) -> list[Line]:
     """Observations by what they are of, each line in order of time; lines in order of first appearance."""
-    found: dict[tuple[Any, ...], list[Moment]] = {}
+    found: dict[tuple[TaskName, str, str, Kind, str, str, str], list[Moment]] = {}
     for run, seen in sorted(runs, key=lambda each: each[0].started):
         for each in seen:
-            key = (
-                each.task,
-                each.benchmark,
-                each.variant,
-                each.kind,
-                each.name,
-                each.setting,
-                each.conditions,
-            )
+            trial = (each.task, each.benchmark, each.variant)
+            key = (*trial, each.kind, each.name, each.setting, each.conditions)
             found.setdefault(key, []).append(Moment(run, each.figure))
-    return [Line(*key[:-1], tuple(moments)) for key, moments in found.items()]
+    return [
+        Line(task, benchmark, variant, kind, name, setting, tuple(moments))
+        for (task, benchmark, variant, kind, name, setting, _), moments in found.items()
+    ]
 
 
 def to_text(seen: Iterable[Observation]) -> str:
@@ -122,7 +118,10 @@ def to_text(seen: Iterable[Observation]) -> str:
 
 def from_text(text: str) -> list[Observation]:
     """The inverse of `to_text`."""
-    return [Observation(*row[:5], Figure(**row[5]), *row[6:]) for row in json.loads(text)]
+    return [
+        Observation(task, benchmark, variant, kind, name, Figure(**figure), conditions, setting)
+        for task, benchmark, variant, kind, name, figure, conditions, setting in json.loads(text)
+    ]
 
 
 def _figures(results: Results, trial: TrialRecord) -> Iterator[tuple[Kind, str, Figure, list[Any], str]]:
@@ -131,8 +130,8 @@ def _figures(results: Results, trial: TrialRecord) -> Iterator[tuple[Kind, str, 
         samples = [data.fingerprint, data.split, data.size, figure.signature]
         yield "accuracy", name, figure, samples, f"{data.name} {data.split}, {data.size} samples"
     for name, scenario in trial.speed.items():
-        figure = scenario.throughput if name == "offline" else scenario.latency.get("p50")
-        if not scenario.valid or figure is None:
+        measured = scenario.throughput if name == "offline" else scenario.latency.get("p50")
+        if not scenario.valid or measured is None:
             continue
         machine = results.environments.get(scenario.environment, {})
         described = {"gpus", "cpu", "cores"} <= machine.keys()
@@ -140,4 +139,4 @@ def _figures(results: Results, trial: TrialRecord) -> Iterator[tuple[Kind, str, 
         settings = [scenario.profile, scenario.batch_size, scenario.threads]
         conditions = [machine.get("host"), setting, *settings]
         label = "throughput" if name == "offline" else "latency p50"
-        yield "speed", f"{name} {label}", figure, conditions, f"{setting}, {scenario.profile}"
+        yield "speed", f"{name} {label}", measured, conditions, f"{setting}, {scenario.profile}"

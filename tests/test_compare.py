@@ -21,10 +21,11 @@ from sample_results import speed as scenarios
 from scipy import stats
 from typer.testing import CliRunner
 
+from harness.analysis.seeds import holm
 from harness.cli import app
 from harness.compare.accuracy import Pair, Side, decide, flips, paired_bootstrap, two_sided
 from harness.compare.comparison import compare
-from harness.compare.holm import ALPHA, corrected, holm, least_resamples
+from harness.compare.holm import ALPHA, corrected, least_resamples
 from harness.compare.records import Change, Comparison, TrialComparison, Verdict
 from harness.compare.speed import slowdown, speed_changes, welch
 from harness.compare.speed_verdict import DRIFT

@@ -177,7 +177,7 @@ def two_sided(differences: NDArray[np.float64]) -> float:
     A difference of 0 counts for both sides, and no side as less than one resample: 2/resamples is the least.
     """
     defined = differences[~np.isnan(differences)]
-    fewer = min(np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0))
+    fewer = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
     return min(1.0, 2 * max(fewer, 1) / max(len(defined), 1))
 
 

@@ -6,20 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import ceil
 
+from harness.analysis.seeds import holm
 from harness.compare.records import Change, TrialComparison
 from harness.metrics.metric import RESAMPLES
 
 ALPHA = 0.05  # two-sided, over the suite: 2.5% that anything unchanged is called a regression
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values (Holm 1979): the i-th smallest of m times m − i + 1, made monotonous, at most 1."""
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
 
 
 def least_resamples(comparisons: int) -> int:

@@ -133,8 +133,16 @@ def _runs(
     content = artifacts.content_digest(run_dir, artifacts.run_files(run_dir))
     attach(parent, content, artifacts.run_artifacts(run_dir, results))
     _choose_columns(client, experiment, results)
-    tally = [changes.count(change) for change in ("created", "updated", "unchanged")]
-    return SyncOutcome(uri, results.suite, experiment, parent.info.run_id, *tally), children
+    outcome = SyncOutcome(
+        uri,
+        results.suite,
+        experiment,
+        parent.info.run_id,
+        created=changes.count("created"),
+        updated=changes.count("updated"),
+        unchanged=changes.count("unchanged"),
+    )
+    return outcome, children
 
 
 def _verdicts(run_dir: Path, run_id: str) -> dict[Trial, str]:
