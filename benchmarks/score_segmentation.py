@@ -1,0 +1,126 @@
+"""How many label maps of 512×512 pixels with 21 classes are scored in a second, and in how much memory.
+
+    python benchmarks/score_segmentation.py            1,000 images
+    python benchmarks/score_segmentation.py --full     10,000 images
+
+One thread, CPU seconds. All figures of `iou` with their bootstrap, boundary IoU too: of maps in memory, and
+of PNG files as `harness score segmentation` reads them. Memory is the most that Python and NumPy held at a
+time beyond the maps themselves (tracemalloc), in a pass of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+from PIL import Image
+from scipy.spatial import cKDTree
+
+from harness.datasets.mask_files import read_mask
+from harness.metrics.iou import Iou
+from harness.score_files import score_segmentation
+from harness.task import Mask
+
+SIDE = 512
+CLASSES = 21
+IGNORED = 255
+REGIONS = 24  # a map
+DISTINCT = 16  # pairs, cycled through: 8 MiB, so that they come from memory and not from a cache
+FILES = 300  # pairs of PNG files
+
+
+def label_maps(generator: np.random.Generator) -> tuple[Mask, Mask]:
+    """An annotation of convex regions with ignored borders, and a prediction: moved, a sixth of it wrong."""
+    grid = np.stack(np.mgrid[:SIDE, :SIDE], axis=-1).reshape(-1, 2)
+    distance, region = cKDTree(generator.uniform(0, SIDE, (REGIONS, 2))).query(grid, k=2)
+    labels = generator.integers(0, CLASSES, REGIONS).astype(np.uint8)
+    annotation = labels[region[:, 0]].reshape(SIDE, SIDE)
+    wrong = np.where(generator.random(REGIONS) < 1 / 6, generator.integers(0, CLASSES, REGIONS), labels)
+    prediction = np.roll(wrong.astype(np.uint8)[region[:, 0]].reshape(SIDE, SIDE), 3, axis=1)
+    annotation[(distance[:, 1] - distance[:, 0] < 3).reshape(SIDE, SIDE)] = IGNORED
+    return annotation, prediction
+
+
+def pairs(count: int) -> Iterator[tuple[Mask, Mask]]:
+    """`count` pairs, one after the other."""
+    generator = np.random.default_rng(0)
+    distinct = [label_maps(generator) for _ in range(min(DISTINCT, count))]
+    for index in range(count):
+        yield distinct[index % len(distinct)]
+
+
+def score_maps(count: int) -> tuple[float, float]:
+    """CPU seconds of the statistics of all images, and of the figures."""
+    metric = Iou(["background", *map(str, range(1, CLASSES))], ignore_index=IGNORED)
+    statistics, seconds = [], 0.0
+    for annotation, prediction in pairs(count):
+        start = time.process_time()
+        statistics.append(metric.statistics(annotation, prediction))
+        seconds += time.process_time() - start
+    start = time.process_time()
+    metric.summarise(statistics)
+    return seconds, time.process_time() - start
+
+
+def memory(count: int) -> tuple[float, float]:
+    """MiB held by the statistics of all images, and the most at a time while scoring."""
+    metric = Iou(["background", *map(str, range(1, CLASSES))], ignore_index=IGNORED)
+    maps = pairs(count)
+    first = next(maps)  # makes all of them
+    tracemalloc.start()
+    statistics = [metric.statistics(*first), *(metric.statistics(*pair) for pair in maps)]
+    held = tracemalloc.get_traced_memory()[0]
+    metric.summarise(statistics)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return held / 2**20, peak / 2**20
+
+
+def score_png_files() -> tuple[float, float]:
+    """CPU seconds of `harness score segmentation` on FILES pairs of files, and of reading the files alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        sides = Path(folder, "annotations"), Path(folder, "predictions")
+        for side in sides:
+            side.mkdir()
+        for index, maps in enumerate(pairs(FILES)):
+            for side, values in zip(sides, maps, strict=True):
+                Image.fromarray(values).save(side / f"{index}.png")
+        start = time.process_time()
+        score_segmentation(*sides, CLASSES)
+        scored = time.process_time() - start
+        start = time.process_time()
+        for side in sides:
+            for path in side.iterdir():
+                read_mask(path)
+        return scored, time.process_time() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--full", action="store_true", help="10,000 images instead of 1,000")
+    arguments = parser.parse_args()
+    columns = ("images", "statistics, images/s", "figures and intervals, s", "all, images/s")
+    print("|", " | ".join((*columns, "statistics held, MiB", "peak, MiB")), "|")
+    print("|---|---|---|---|---|---|")
+    for count in (100, 1000, 10_000) if arguments.full else (100, 1000):
+        seconds, bootstrap = score_maps(count)
+        held, peak = memory(count)
+        rates = f"{count / seconds:.0f} | {bootstrap:.2f} | {count / (seconds + bootstrap):.0f}"
+        print(f"| {count:,} | {rates} | {held:.1f} | {peak:.1f} |", flush=True)
+    scored, read = score_png_files()
+    print(f"\n{FILES} pairs of PNG files: {FILES / scored:.0f} images/s, of which reading two files an image")
+    print(f"takes {read / FILES * 1e3:.1f} ms and everything else {(scored - read) / FILES * 1e3:.1f} ms.")
+
+
+if __name__ == "__main__":
+    main()
