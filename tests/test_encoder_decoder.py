@@ -177,20 +177,30 @@ def test_the_decoder_sees_the_source_at_every_step_or_in_its_first_state_only() 
         assert torch.equal(found[0], found[1]) is (context == "initial")
 
 
+def read_tokens(adapter: Seq2Seq, text: str) -> list[int]:
+    """What the encoder meets, in this order."""
+    tokens: list[int] = adapter.pairs([(adapter.vocabulary.encode(text), [])]).sources.tokens[0].tolist()
+    return tokens
+
+
 def test_a_reversed_source_is_read_from_its_last_word_and_end_last() -> None:
     forwards, backwards = built(Lstm), built(Lstm, reversed_source=True)
-    sample = Sample("0", "where is the old man?", None)
-    there, back = forwards.preprocess([sample]).tokens[0], backwards.preprocess([sample]).tokens[0]
-    assert back.tolist() == [*there.tolist()[-2::-1], END]
+    text = "where is the old man?"
+    assert read_tokens(backwards, text) == [*read_tokens(forwards, text)[-2::-1], END]
     [pairs] = backwards.training_batch([Toy()[0]], np.random.default_rng(0))
-    assert pairs.sources.tokens[0].tolist() == backwards.preprocess([Toy()[0]]).tokens[0].tolist()
+    assert pairs.sources.tokens[0].tolist() == read_tokens(backwards, SENTENCES[0][0])
     assert backwards.vocabulary.decode(pairs.targets[0].tolist()) == SENTENCES[0][1]
 
 
 def test_a_reversed_source_is_cut_at_its_end_not_at_its_beginning() -> None:
     adapter = built(Lstm, reversed_source=True, maximum_tokens=3)
-    tokens = adapter.preprocess([Sample("0", "the old man", None)]).tokens[0]
-    assert tokens.tolist() == [*adapter.vocabulary.encode("the old")[::-1], END]
+    assert read_tokens(adapter, "the old man") == [*adapter.vocabulary.encode("the old")[::-1], END]
+
+
+def test_a_reversed_source_is_translated_as_it_was_learnt() -> None:
+    dataset, adapter = Toy(), trained(Lstm, reversed_source=True)
+    found = texts(adapter, untargeted(dataset))
+    assert found == [translation for _, translation in SENTENCES]
 
 
 @pytest.mark.parametrize("cls", [Rnn, Lstm])
@@ -206,13 +216,13 @@ def test_padding_changes_no_loss(cls: type[Seq2Seq]) -> None:
     assert loss(samples) == pytest.approx(np.average(alone, weights=tokens), rel=1e-5)
 
 
-TRAINED: dict[type[Seq2Seq], checkpoints.Checkpoint] = {}
+TRAINED: dict[tuple[type[Seq2Seq], bool], checkpoints.Checkpoint] = {}
 
 
-def trained(cls: type[Seq2Seq] = Lstm, **options: Any) -> Seq2Seq:
+def trained(cls: type[Seq2Seq] = Lstm, reversed_source: bool = False, **options: Any) -> Seq2Seq:
     """Overfitted to SENTENCES; trained once, then loaded."""
-    if cls not in TRAINED:
-        adapter = built(cls, dropout=0.0, label_smoothing=0.0)
+    if (cls, reversed_source) not in TRAINED:
+        adapter = built(cls, dropout=0.0, label_smoothing=0.0, reversed_source=reversed_source)
         optimiser = torch.optim.AdamW(adapter.module.parameters(), lr=0.01)
         samples, generator = [Toy()[index] for index in range(len(SENTENCES))], np.random.default_rng(0)
         adapter.module.train()
@@ -221,9 +231,9 @@ def trained(cls: type[Seq2Seq] = Lstm, **options: Any) -> Seq2Seq:
             adapter.loss(adapter.training_batch(samples, generator))["cross_entropy"].backward()
             nn.utils.clip_grad_norm_(adapter.module.parameters(), 1.0)
             optimiser.step()
-        TRAINED[cls] = adapter.checkpoint()
+        TRAINED[cls, reversed_source] = adapter.checkpoint()
     adapter = cls(Seq2SeqOptions(**options), Runtime())
-    adapter.load(TRAINED[cls])
+    adapter.load(TRAINED[cls, reversed_source])
     return adapter
 
 
