@@ -134,4 +134,4 @@ def complete_options(
         if first["type"] == "extra_forbidden":
             raise loaded.error(place, unknown("option", str(place[-1]), model.model_fields)) from error
         message = first["msg"].removeprefix("Value error, ")
-        raise loaded.error(place, f"{message} (got {first['input']!r})") from error
+        raise loaded.error(place, f"{message} (got {first['input']!r:.100})") from error

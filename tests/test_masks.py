@@ -361,6 +361,11 @@ class TestSuite:
         with pytest.raises(UsageError, match=rf"suite.yaml:\d+: datasets.own.{message}"):
             planned(tmp_path, suite(**options) | {"data_root": "."})
 
+    def test_many_classes_make_no_long_message(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="the label 9 stands twice") as caught:
+            planned(tmp_path, suite(classes={f"class {label}": label % 140 for label in range(9, 150)}))
+        assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
     def test_a_missing_root_skips_the_benchmark_where_it_may_be_skipped(self, tmp_path: Path) -> None:
         with pytest.raises(UnavailableError, match="data: no such folder"):
             planned(tmp_path, suite() | {"data_root": "."})
