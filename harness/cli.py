@@ -323,22 +323,37 @@ def _show_scores(scores: Any, as_json: bool) -> None:
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Run directories, or mlflow:SUITE for all it logged."),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Default: RUN/report. Of several runs: only their trend.html."),
     ] = None,
+    tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
     """Write each run's page, summary, table and forms for CI; of several runs also how figures moved."""
+    from harness.history import read_history
     from harness.results import read_results
     from harness.terminal import console, show
     from reports import write_reports, write_trend
     from reports.summary import to_summary
 
-    alone = len(runs) == 1
-    pages = {run: str(write_reports(run, out)) for run in runs if alone or not out}
-    trend = None if alone else str(write_trend(runs, out or runs[-1] / "report"))
+    trend = None
+    paths = [Path(run) for run in runs]
+    if logged := [run for run in runs if run.startswith("mlflow:")]:
+        if len(runs) > 1:
+            raise UsageError(f"{logged[0]}: name all runs of one suite in MLflow, or run directories")
+        from harness.tracking.history import logged_history
+
+        folder = out or Path("runs") / logged[0].removeprefix("mlflow:") / "report"
+        trend = str(write_trend(logged_history(logged[0].removeprefix("mlflow:"), tracking_uri), folder))
+        paths = []
+    elif len(runs) > 1:
+        trend = str(write_trend(read_history(paths), out or paths[-1] / "report"))
+    pages = {run: str(write_reports(run, out)) for run in paths if len(runs) == 1 or not out}
     if as_json:
         reports = [
             {"run": str(run), "report": page, **to_summary(read_results(run))} for run, page in pages.items()

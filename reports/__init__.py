@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.compare.records import Comparison
+from harness.history import Line
 from harness.results import read_results
 from harness.store import write_json, write_text
 from reports.benchmark_json import to_bencher, to_github_action_benchmark
@@ -44,17 +45,12 @@ def write_reports(run_dir: Path, out: Path | None = None) -> Path:
     return page
 
 
-def write_trend(run_dirs: Sequence[Path], folder: Path) -> Path:
-    """Write trend.html, the figures of several runs over time, to `folder` and return its path.
-
-    Raises:
-        UsageError: one is not a run directory.
-    """
-    from harness.history import read_history
+def write_trend(lines: Sequence[Line], folder: Path) -> Path:
+    """Write trend.html, the figures of several runs over time, to `folder` and return its path."""
     from reports.trend import to_trend
 
     page = folder / "trend.html"
-    write_text(page, to_trend(read_history(run_dirs)))
+    write_text(page, to_trend(lines))
     return page
 
 

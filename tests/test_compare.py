@@ -321,7 +321,7 @@ def test_the_strongest_of_many_changes_can_be_proven(comparisons: int) -> None:
 
 
 def test_of_a_suite_of_equal_models_few_are_called_changed() -> None:
-    """Of 60 suites of 12 equally good models 5% should have a change: 3, give or take 1.7; without Holm 27."""
+    """Of 60 suites of 12 equal models 5% should have a change: 3, give or take 1.7; without Holm 27."""
     metric, generator = Iou(("a", "b")), np.random.default_rng(6)
     raw_count = corrected_count = 0
     for _ in range(60):

@@ -94,7 +94,7 @@ def test_with_out_only_the_trend_of_several_runs_is_written(tmp_path: Path) -> N
 
 def test_the_page_in_a_browser(tmp_path: Path) -> None:
     runs = write_runs(tmp_path, [0.40, 0.41, 0.50])
-    page = write_trend(runs, tmp_path)
+    page = write_trend(read_history(runs), tmp_path)
     lines = read_history(runs)
     with (
         chromium() as browser,

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from os import environ
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.history import Line, Observation, PastRun, from_text, lines
 from harness.tracking.artifacts import DIGEST_TAG
 from harness.tracking.entries import TREND
-from harness.tracking.tracking_store import find_experiment, mlflow_errors, pages
+from harness.tracking.tracking_store import default_tracking_uri, find_experiment, mlflow_errors, pages
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
-def logged_history(suite: str, tracking_uri: str) -> list[Line]:
+def logged_history(suite: str, tracking_uri: str | None = None) -> list[Line]:
     """The lines of all runs of a suite that were synced to their end.
+
+    Args:
+        tracking_uri: default: $MLFLOW_TRACKING_URI, else the SQLite file of runs/.
 
     Raises:
         UsageError: nothing of the suite was logged there.
         InfrastructureError: the store cannot be reached.
     """
-    with mlflow_errors(tracking_uri):
-        client, experiment = find_experiment(tracking_uri, suite)
+    uri = tracking_uri or environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(Path("runs") / suite)
+    with mlflow_errors(uri):
+        client, experiment = find_experiment(uri, suite)
         found = pages(client, experiment, "tags.`harness.kind` = 'run'")
         return lines(_past(run, suite) for page in found for run in page if DIGEST_TAG in run.data.tags)
 
