@@ -31,6 +31,11 @@ def trial_files(trial_dir: Path) -> list[Path]:
     return _files(trial_dir, _BULK)
 
 
+def comparison_files(run_dir: Path) -> list[Path]:
+    """What `harness compare` wrote last; of the report all that cannot be made again from the run."""
+    return sorted(path.relative_to(run_dir) for path in (run_dir / "report").glob("compare*"))
+
+
 def content_digest(folder: Path, files: list[Path]) -> str:
     """SHA-256 of names and contents."""
     hashes = (sha256((folder / file).read_bytes()).hexdigest() for file in files)
@@ -47,8 +52,8 @@ def run_artifacts(run_dir: Path, results: Results) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_reports(run_dir, folder / "report")
-        for page in sorted((run_dir / "report").glob("compare*")):
-            shutil.copy(page, folder / "report" / page.name)
+        for page in comparison_files(run_dir):
+            shutil.copy(run_dir / page, folder / page)
         for number, comparison in enumerate(comparisons(results), start=1):
             save(comparison, folder / "charts" / f"{number}-{comparison.task}.png")
         shutil.copy(run_dir / "results.json", folder / "results.json")

@@ -127,11 +127,11 @@ def _runs(
         place = RunDirectory(run_dir).trial(trial.id).path
         child = write(trial_entry(results, trial, parent.info.run_id, verdicts, series(place)))
         children[trial.id] = str(child.info.run_id)
-        content = artifacts.content_digest(place, artifacts.trial_files(place))
-        attach(child, content, artifacts.trial_artifacts(place))
+        files = artifacts.trial_files(place)
+        attach(child, artifacts.content_digest(place, files), artifacts.trial_artifacts(place))
     # The parent's come last: a run that has them was written whole, and may be a baseline.
-    content = artifacts.content_digest(run_dir, artifacts.run_files(run_dir))
-    attach(parent, content, artifacts.run_artifacts(run_dir, results))
+    files = [*artifacts.run_files(run_dir), *artifacts.comparison_files(run_dir)]
+    attach(parent, artifacts.content_digest(run_dir, files), artifacts.run_artifacts(run_dir, results))
     _choose_columns(client, experiment, results)
     outcome = SyncOutcome(
         uri,
@@ -171,14 +171,14 @@ def _fill(client: MlflowClient, run: Run, entry: Entry, end: int) -> bool:
     ]
     params = [Param(name, value) for name, value in entry.params.items() if name not in data.params]
     tags = [RunTag(name, value) for name, value in entry.tags.items() if data.tags.get(name) != value]
-    curves = content_id(entry.series) if entry.series else None
-    if data.tags.get(_SERIES_TAG) != curves:
+    curves = content_id(entry.series) if entry.series else ""
+    written = data.tags.get(_SERIES_TAG, "")
+    if written != curves:
         # MLflow keeps equal points once, so that after an interruption all are simply written again.
-        again = _SERIES_TAG in data.tags
         for name, curve in entry.series.items():
-            when = _timestamp(client, run, name, end) if again else end
+            when = _timestamp(client, run, name, end) if written else end
             metrics += [Metric(name, value, when, step) for step, value in curve]
-        tags.append(RunTag(_SERIES_TAG, curves or ""))
+        tags.append(RunTag(_SERIES_TAG, curves))
     for n in range(max(ceil(len(metrics) / _METRICS), ceil(len(params) / _BATCH))):
         client.log_batch(
             run_id,
