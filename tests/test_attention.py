@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from adapters.translation.additive_attention import AdditiveAttention
-from adapters.translation.attention import Attention, AttentionOptions, Sources
+from adapters.translation.attention import Attention, AttentionOptions
 from adapters.translation.attention_model import AttentionModel, Memory, State
+from adapters.translation.translator import Batch
 from adapters.translation.vocabulary import BEGIN, END, PAD, UNKNOWN, VocabularyKind
 from harness import checkpoint as checkpoints
 from harness.adapter import ADAPTERS, Runtime
@@ -246,6 +247,34 @@ def test_batch_composition_and_order_change_no_translation(beam: int) -> None:
     assert together == [texts(adapter, [sample])[0] for sample in samples]
 
 
+@pytest.mark.parametrize("beam", [1, 4])
+def test_the_parts_of_a_batch_change_no_translation(beam: int) -> None:
+    samples = [*untargeted(Toy()), Sample("long", "the old man and " * 12, None), Sample("empty", "", None)]
+    whole = trained(beam=beam, maximum_batch_tokens=100_000)
+    parts = trained(beam=beam, maximum_batch_tokens=30)
+    assert len(whole.preprocess(samples).parts) == 1 < len(parts.preprocess(samples).parts)
+    assert texts(whole, samples) == texts(parts, samples)
+    assert texts(whole, []) == []
+
+
+def test_the_coverage_penalty_ranks_translations_by_their_own_attention() -> None:
+    samples = untargeted(Toy())
+    beta = 0.5
+    plain, covering = trained(beam=4), trained(beam=4, coverage_penalty=beta)
+    [sources] = covering.preprocess(samples).parts
+    with torch.inference_mode():
+        free, found = plain.search(sources), covering.search(sources)
+    predictions = covering.predict(samples)
+    places = covering.preprocess(samples).places
+    for row, alignment in enumerate(
+        covering.alignments([samples[i] for i in places], [predictions[i] for i in places])
+    ):
+        # These translations are those of the free search, so that the scores differ by the penalty alone.
+        assert found.tokens[row].tolist() == free.tokens[row].tolist()
+        penalty = beta * np.log(np.minimum(alignment.weights.sum(axis=0), 1)).sum()
+        assert found.scores[row].item() - free.scores[row].item() == pytest.approx(penalty, abs=1e-4)
+
+
 def test_padding_changes_no_loss() -> None:
     adapter = built(dropout=0.0)
     samples = [Toy()[index] for index in range(len(SENTENCES))]
@@ -366,9 +395,10 @@ def test_a_very_long_source_is_cut_and_counted(caplog: pytest.LogCaptureFixture)
     adapter = trained(maximum_tokens=50)
     with caplog.at_level(logging.WARNING):
         batch = adapter.preprocess([Sample("a", "car " * 10_000, None), Sample("b", "the car", None)])
-    assert isinstance(batch, Sources)
-    assert batch.tokens.shape == (2, 50)
-    assert batch.tokens[0, -1] == END
+    assert isinstance(batch, Batch)
+    assert batch.places == (1, 0)
+    assert batch.parts[-1].tokens.shape[1] == 50
+    assert batch.parts[-1].tokens[-1, -1] == END
     assert "1 sources cut to 50 tokens, the first: a" in caplog.text
     assert texts(adapter, [Sample("a", "car " * 10_000, None)])[0]
 
@@ -376,7 +406,7 @@ def test_a_very_long_source_is_cut_and_counted(caplog: pytest.LogCaptureFixture)
 def test_a_source_at_the_limit_is_whole(caplog: pytest.LogCaptureFixture) -> None:
     adapter = trained(maximum_tokens=5)  # four words and END
     with caplog.at_level(logging.WARNING):
-        assert adapter.preprocess([Sample("a", "the car is red", None)]).tokens.shape == (1, 5)
+        assert adapter.preprocess([Sample("a", "the car is red", None)]).parts[0].tokens.shape == (1, 5)
         assert not caplog.records
         adapter.preprocess([Sample("b", "the car is not red", None)])
         assert len(caplog.records) == 1
@@ -385,7 +415,7 @@ def test_a_source_at_the_limit_is_whole(caplog: pytest.LogCaptureFixture) -> Non
 def test_unknown_words_are_read_and_never_written() -> None:
     adapter = trained()
     batch = adapter.preprocess([Sample("0", "the 漢字 car 🚗", None)])
-    assert batch.tokens[0].tolist().count(UNKNOWN) == 2
+    assert batch.parts[0].tokens[0].tolist().count(UNKNOWN) == 2
     with torch.no_grad():
         adapter.module.output_bias[UNKNOWN] = 100.0
     assert "⁇" not in texts(adapter, [Sample("0", "the 漢字 car 🚗", None)])[0]

@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from adapters.translation.search import Hypotheses, beam_search, greedy_search, length_penalty
+from adapters.translation.coverage import Covered, coverage_penalty
+from adapters.translation.length_batches import length_batches
+from adapters.translation.search import (
+    Hypotheses,
+    beam_search,
+    best_extensions,
+    greedy_search,
+    length_penalty,
+)
 from adapters.translation.vocabulary import BEGIN, END
 
 TOKENS = (END, 4, 5)  # what the toy model writes; of its 6 tokens the rest has probability 0
@@ -193,7 +201,7 @@ def test_a_limit_of_zero_gives_no_token_and_no_sentence_gives_none() -> None:
 def test_finished_sentences_leave_the_batch() -> None:
     toy = Toy(3, sentences=3)
     toy.tables[1][()] = log(end=1.0, four=0.0, five=0.0)
-    seen = []
+    seen: list[list[int]] = []
 
     def step(tokens: Tensor, state: Prefixes) -> tuple[Tensor, Prefixes]:
         assert tokens.shape[0] == len(state.sentences)
@@ -208,3 +216,83 @@ def test_finished_sentences_leave_the_batch() -> None:
 
 def log(end: float, four: float, five: float) -> Tensor:
     return torch.tensor([0.0, 0.0, 0.0, end, four, five]).log()
+
+
+@pytest.mark.parametrize("size", [1, 4, 255, 256, 257, 1000])
+def test_the_best_extensions_are_those_of_a_full_sort(size: int) -> None:
+    generator = torch.Generator().manual_seed(size)
+    scores = torch.randn(3, 5, generator=generator)
+    log_probabilities = (3 * torch.randn(3, 5, size, generator=generator)).log_softmax(-1)
+    totals, parents, tokens = best_extensions(scores, log_probabilities, 10)
+    whole = (scores.unsqueeze(-1) + log_probabilities).flatten(1)
+    expected, places = whole.sort(dim=-1, descending=True)
+    count = min(10, whole.shape[1])
+    torch.testing.assert_close(totals, expected[:, :count])
+    assert (parents * size + tokens).tolist() == places[:, :count].tolist()
+
+
+def test_coverage_penalty_by_hand() -> None:
+    # Sums over the target: .5, 2 (counts as 1), .25, and padding. β (log .5 + log 1 + log .25) = β log .125
+    attention = torch.tensor([[[0.5, 2.0, 0.25, 0.0], [1.0, 1.0, 1.0, 0.0]]])
+    real = torch.tensor([[True, True, True, False]])
+    covered = Covered(Prefixes(torch.zeros(1), torch.zeros(1, 2, 0)), attention, real)
+    found = coverage_penalty(covered, 0.2)
+    assert found.tolist() == [[pytest.approx(0.2 * math.log(0.125)), 0.0]]
+    unseen = coverage_penalty(Covered(covered.state, torch.zeros(1, 1, 4), real), 0.2)
+    assert -100 < unseen.item() < -10  # bad, but a number
+
+
+SOURCE = 3  # positions of the toy's sources
+
+
+def looks(seed: int, sentence: int, prefix: tuple[int, ...]) -> Tensor:
+    """Where the toy model looks as it writes the token after a prefix: [SOURCE], sums to 1."""
+    number = 1000 * seed + 100 * sentence + sum(token * 3**place for place, token in enumerate(prefix))
+    return (3 * torch.randn(SOURCE, generator=torch.Generator().manual_seed(number))).softmax(0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_with_coverage_too_a_beam_of_everything_finds_what_exhaustive_search_finds(seed: int) -> None:
+    toy, alpha, beta = Toy(seed, sentences=3), 0.6, 0.8
+    limits = torch.tensor([2, 3, MOST])
+
+    def step(tokens: Tensor, covered: Covered[Prefixes]) -> tuple[Tensor, Covered[Prefixes]]:
+        log_probabilities, state = toy.step(tokens, covered.state)
+        rows = zip(state.sentences.tolist(), state.prefixes.tolist(), strict=True)
+        seen = [torch.stack([looks(seed, row, tuple(p[1:])) for p in prefixes]) for row, prefixes in rows]
+        return log_probabilities, Covered(state, covered.attention + torch.stack(seen), covered.real)
+
+    start = Covered(toy.start(), torch.zeros(3, 1, SOURCE), torch.ones(3, SOURCE, dtype=torch.bool))
+    found = beam_search(
+        step, start, limits, len(TOKENS) ** MOST, alpha, lambda covered: coverage_penalty(covered, beta)
+    )
+    for sentence, limit in enumerate(limits.tolist()):
+        scored = []
+        for length in range(limit):
+            for written in itertools.product(TOKENS[1:], repeat=length):
+                whole = (*written, END)
+                prefixes = [whole[:place] for place in range(len(whole))]
+                total = sum(
+                    toy.after(sentence, prefix)[token].item()
+                    for prefix, token in zip(prefixes, whole, strict=True)
+                )
+                seen = torch.stack([looks(seed, sentence, prefix) for prefix in prefixes]).sum(0)
+                coverage = sum(math.log(min(attention, 1.0)) for attention in seen.tolist())
+                scored.append((total / ((5 + len(whole)) / 6) ** alpha + beta * coverage, written))
+        score, best = max(scored)
+        assert words(found)[sentence] == best
+        assert found.scores[sentence].item() == pytest.approx(score, abs=1e-5)
+
+
+def test_sentences_of_similar_length_share_a_batch() -> None:
+    # In order of length 1 2 2 3 7 9; 2 + 2 + 2 + 3 would be 4 × 3 > 8 tokens with padding, 9 alone is > 8.
+    assert length_batches([9, 2, 1, 7, 2, 3], 8) == [[2, 1, 4], [5], [3], [0]]
+    assert length_batches([], 8) == []
+
+
+@given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 200))
+def test_batches_hold_every_sentence_once_and_no_more_than_they_may(lengths: list[int], most: int) -> None:
+    batches = length_batches(lengths, most)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= most

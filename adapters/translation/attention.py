@@ -10,6 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from adapters.translation.attention_model import AttentionModel, State
+from adapters.translation.coverage import Covered, coverage_penalty
+from adapters.translation.search import Hypotheses, beam_search
 from adapters.translation.translator import Sources, Translator, TranslatorOptions, source_of
 from adapters.translation.vocabulary import PAD
 from harness.task import Alignment, Prediction, Sample, Translation
@@ -22,6 +24,8 @@ class AttentionOptions(TranslatorOptions):
     """Width of one direction."""
     decoder_size: int = Field(192, ge=1)
     attention_size: int = Field(96, ge=1)
+    coverage_penalty: float = Field(0.0, ge=0)
+    """Strength β of beam search's coverage penalty; Wu et al. 2016 §7 used 0.2."""
 
 
 class Attention(Translator):
@@ -51,6 +55,27 @@ class Attention(Translator):
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         log_probabilities, state, _ = self.module.step(tokens, state)
         return log_probabilities, state
+
+    def search(self, sources: Sources) -> Hypotheses:
+        options = self.options
+        if options.beam == 1 or options.coverage_penalty == 0:
+            return super().search(sources)
+        state = self.start(sources)
+        real = sources.tokens != PAD
+        start = Covered(state, torch.zeros_like(real.unsqueeze(1), dtype=torch.float), real)
+
+        def step(tokens: Tensor, covered: Covered[State]) -> tuple[Tensor, Covered[State]]:
+            log_probabilities, state, weights = self.module.step(tokens, covered.state)
+            return log_probabilities, Covered(state, covered.attention + weights, real=covered.real)
+
+        return beam_search(
+            step,
+            start,
+            sources.limits,
+            options.beam,
+            options.length_penalty,
+            lambda covered: coverage_penalty(covered, options.coverage_penalty),
+        )
 
     def logits(self, sources: Sources, given: Tensor, wanted: Tensor) -> Tensor:
         logits, _ = self.module(sources.tokens, sources.lengths, given, wanted)

@@ -23,6 +23,10 @@ class SearchState(Protocol):
         """Keep the sentences `rows` [B'], and of sentence b the hypotheses `parents[b]` [B', K']."""
 
 
+# Groups of tokens in `best_extensions`. Measured for 64 sentences, 5 hypotheses and 4,000 tokens on one CPU
+# thread: 1.19 ms with 32, 0.79 ms with 128, 0.69 ms with 256; `topk` over all: 1.67 ms.
+_GROUPS = 256
+
 S = TypeVar("S", bound=SearchState)
 
 Step = Callable[[Tensor, S], tuple[Tensor, S]]
@@ -50,7 +54,7 @@ def greedy_search(step: Step[S], state: S, limits: Tensor) -> Hypotheses:
     device = limits.device
     tokens = torch.full((len(limits), _longest(limits)), END, device=device)
     scores = torch.zeros(len(limits), device=device)
-    rows, state = _retire(limits > 0, torch.arange(len(limits), device=device), state, 1)
+    rows, state = _retire(limits > 0, torch.arange(len(limits), device=device), state)
     last = torch.full((len(rows), 1), BEGIN, device=device)
     for position in range(tokens.shape[1]):
         log_probabilities, state = step(last, state)
@@ -59,14 +63,21 @@ def greedy_search(step: Step[S], state: S, limits: Tensor) -> Hypotheses:
         scores[rows] += best[:, 0]
         running = (last[:, 0] != END) & (position + 1 < limits[rows])
         if not running.all():
-            rows, state = _retire(running, rows, state, 1)
+            rows, state = _retire(running, rows, state)
             last = last[running]
         if not len(rows):
             break
     return Hypotheses(tokens, scores)
 
 
-def beam_search(step: Step[S], state: S, limits: Tensor, beam: int, alpha: float) -> Hypotheses:
+def beam_search(
+    step: Step[S],
+    state: S,
+    limits: Tensor,
+    beam: int,
+    alpha: float,
+    coverage: Callable[[S], Tensor] | None = None,
+) -> Hypotheses:
     """The best of the complete translations met while the `beam` best prefixes are extended.
 
     A prefix whose extension by END is among the `beam` best extensions is complete; the best extensions
@@ -81,45 +92,50 @@ def beam_search(step: Step[S], state: S, limits: Tensor, beam: int, alpha: float
         limits: [B], tokens of a translation at most, END included (0: no token at all).
         beam: hypotheses kept a sentence; 1 is greedy search.
         alpha: exponent ≥ 0 of the length penalty.
+        coverage: gives the coverage penalty [B, K], ≤ 0, of the hypotheses of a state; None: no such penalty.
     """
     device = limits.device
     found = torch.full((len(limits), _longest(limits)), END, device=device)
     best = torch.full((len(limits),), -torch.inf, device=device)
     complete = torch.zeros(len(limits), dtype=torch.long, device=device)
+    penalties = length_penalty(torch.arange(found.shape[1] + 1, device=device), alpha)
 
-    rows, state = _retire(limits > 0, torch.arange(len(limits), device=device), state, beam)
-    prefixes = torch.full((len(rows), beam, 1), BEGIN, device=device)
-    scores = torch.full((len(rows), beam), -torch.inf, device=device)
-    scores[:, 0] = 0.0  # all hypotheses are equal at first: only one may count
+    rows, state = _retire(limits > 0, torch.arange(len(limits), device=device), state)
+    prefixes = torch.full((len(rows), 1, 1), BEGIN, device=device)
+    scores = torch.zeros(len(rows), 1, device=device)
     for length in range(1, found.shape[1] + 1):
         log_probabilities, state = step(prefixes[..., -1], state)
-        totals, parents, tokens = _best_extensions(scores, log_probabilities, 2 * beam)
+        totals, parents, tokens = best_extensions(scores, log_probabilities, 2 * beam)
+        uncovered = torch.zeros_like(scores) if coverage is None else coverage(state)
 
         # Of 2·beam extensions at most `beam` end in END, so enough are left to go on.
         ended = (tokens == END) & (totals > -torch.inf)
         ended[:, beam:] = False
-        penalty = length_penalty(torch.tensor(length, device=device), alpha)
-        score, which = torch.where(ended, totals / penalty, -torch.inf).max(dim=-1)
-        better = score > best[rows]
-        winners = rows[better]
-        best[winners] = score[better]
-        chosen = parents[better, which[better]]
-        found[winners] = END
-        found[winners, : length - 1] = prefixes[better, chosen, 1:]
-        complete[rows] += ended.sum(dim=-1)
+        if ended.any():
+            score = totals / penalties[length] + uncovered.gather(1, parents)
+            score, which = torch.where(ended, score, -torch.inf).max(dim=-1)
+            better = score > best[rows]
+            best[rows[better]] = score[better]
+            found[rows[better], : length - 1] = prefixes[better, parents[better, which[better]], 1:]
+            complete[rows] += ended.sum(dim=-1)
 
-        scores, kept = torch.where(tokens == END, -torch.inf, totals).topk(beam, dim=-1)
+        going_on = torch.where(tokens == END, -torch.inf, totals)
+        scores, kept = going_on.topk(min(beam, going_on.shape[1]), dim=-1)
         parents, tokens = parents.gather(1, kept), tokens.gather(1, kept)
         prefixes = torch.cat([_of_parents(prefixes, parents), tokens.unsqueeze(-1)], dim=-1)
 
-        # Scores only fall and the penalty only grows: nothing can end better than what is attainable.
-        attainable = scores[:, 0] / length_penalty(limits[rows], alpha)
-        promising = (complete[rows] < beam) | (scores[:, 0] / penalty > best[rows])
+        # Scores only fall, the length penalty only grows and coverage adds nothing above 0: no translation
+        # can end better than what is attainable.
+        best_yet, attainable = best[rows], scores[:, 0] / penalties[limits[rows]]
+        promising = (complete[rows] < beam) | (scores[:, 0] / penalties[length] > best_yet)
         at_limit = length >= limits[rows]
-        stranded = at_limit & best[rows].isinf()
+        running = ~at_limit & promising & (attainable > best_yet)
+        if running.all():
+            state = state.select(torch.arange(len(rows), device=device), parents)
+            continue
+        stranded = at_limit & best_yet.isinf()
+        best[rows[stranded]] = (attainable + uncovered.gather(1, parents)[:, 0])[stranded]
         found[rows[stranded], :length] = prefixes[stranded, 0, 1:]
-        best[rows[stranded]] = attainable[stranded]
-        running = ~at_limit & promising & (attainable > best[rows])
         rows, state = rows[running], state.select(running.nonzero()[:, 0], parents[running])
         prefixes, scores = prefixes[running], scores[running]
         if not len(rows):
@@ -127,22 +143,46 @@ def beam_search(step: Step[S], state: S, limits: Tensor, beam: int, alpha: float
     return Hypotheses(found, best.where(limits > 0, 0.0))
 
 
-def _best_extensions(scores: Tensor, log_probabilities: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """[B, K], [B, K, n] → totals, parents and tokens [B, count], the best first."""
+def best_extensions(scores: Tensor, log_probabilities: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The `count` best of all extensions of a sentence's hypotheses, or all if they are fewer.
+
+    `topk` is slow over all K·n of them. So each hypothesis deals its n tokens to groups: an extension among
+    the `count` best is in one of the `count` groups with the best maxima, and only their members compete.
+
+    Args:
+        scores: [B, K], of the hypotheses.
+        log_probabilities: [B, K, n], of their next tokens.
+
+    Returns:
+        Scores, parents (0 … K−1) and tokens [B, count], the best first.
+    """
     size = log_probabilities.shape[-1]
-    totals = (scores.unsqueeze(-1) + log_probabilities).flatten(1)
-    totals, flat = totals.topk(min(count, totals.shape[1]), dim=-1)
-    return totals, flat // size, flat % size
+    groups = min(size, _GROUPS)
+    whole = size - size % groups  # token t is in group t mod `groups`
+    maxima = log_probabilities[..., :whole].unflatten(-1, (-1, groups)).amax(dim=-2)
+    rest = log_probabilities[..., whole:]
+    maxima[..., : size - whole] = torch.maximum(maxima[..., : size - whole], rest)
+    maxima = (scores.unsqueeze(-1) + maxima).flatten(1)
+    chosen = maxima.topk(min(count, maxima.shape[1]), dim=-1).indices
+
+    members = torch.arange(0, size, groups, device=scores.device)
+    tokens = (chosen % groups).unsqueeze(-1) + members
+    parents = (chosen // groups).unsqueeze(-1).expand_as(tokens).flatten(1)
+    exists = (tokens < size).flatten(1)
+    tokens = tokens.clamp(max=size - 1).flatten(1)
+    totals = scores.gather(1, parents) + log_probabilities.flatten(1).gather(1, parents * size + tokens)
+    totals, best = torch.where(exists, totals, -torch.inf).topk(min(count, totals.shape[1]), dim=-1)
+    return totals, parents.gather(1, best), tokens.gather(1, best)
 
 
 def _of_parents(prefixes: Tensor, parents: Tensor) -> Tensor:
     return prefixes.gather(1, parents.unsqueeze(-1).expand(-1, -1, prefixes.shape[-1]))
 
 
-def _retire(running: Tensor, rows: Tensor, state: S, hypotheses: int) -> tuple[Tensor, S]:
-    """Go on with the running sentences only, `hypotheses` of each, all from the first."""
-    parents = torch.zeros(int(running.sum()), hypotheses, dtype=torch.long, device=rows.device)
-    return rows[running], state.select(running.nonzero()[:, 0], parents)
+def _retire(running: Tensor, rows: Tensor, state: S) -> tuple[Tensor, S]:
+    """Go on with the running sentences only, one hypothesis each."""
+    kept = running.nonzero()[:, 0]
+    return rows[kept], state.select(kept, torch.zeros_like(kept).unsqueeze(1))
 
 
 def _longest(limits: Tensor) -> int:

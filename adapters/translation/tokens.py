@@ -19,4 +19,4 @@ def token_embedding(count: int, size: int) -> nn.Embedding:
 def log_probabilities(logits: Tensor) -> Tensor:
     """Of the next token, […, n]; −∞ for PAD, UNKNOWN and BEGIN, which no translation contains."""
     never = torch.tensor([PAD, UNKNOWN, BEGIN], device=logits.device)
-    return logits.log_softmax(dim=-1).index_fill(-1, never, -torch.inf)
+    return logits.log_softmax(dim=-1).index_fill_(-1, never, -torch.inf)

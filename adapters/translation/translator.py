@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from adapters.torch_adapter import TorchAdapter
+from adapters.translation.length_batches import length_batches
 from adapters.translation.search import Hypotheses, beam_search, greedy_search
 from adapters.translation.vocabulary import (
     BEGIN,
@@ -51,6 +52,9 @@ class TranslatorOptions(AdapterOptions):
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     maximum_tokens: int = Field(256, ge=2)
     """Longer sentences are cut to so many tokens, with a warning that counts them."""
+    maximum_batch_tokens: int = Field(2048, ge=1)
+    """Sources of a batch are sorted by length and computed in parts of at most so many tokens, with padding.
+    It changes no translation."""
     beam: int = Field(1, ge=1)
     """Hypotheses kept by the search; 1 is greedy search."""
     length_penalty: float = Field(0.6, ge=0)
@@ -64,6 +68,14 @@ class Sources:
     tokens: Tensor  # [B, S], PAD behind each sentence; on the device
     lengths: Tensor  # [B], END included; on the host
     limits: Tensor  # [B], tokens that a translation may have; 0 for an empty source
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sources in parts of similar length."""
+
+    parts: tuple[Sources, ...]
+    places: tuple[int, ...]  # of each source, part after part, among the samples
 
 
 @dataclass(frozen=True)
@@ -122,7 +134,7 @@ class Translator(TorchAdapter):
                 f"does not fit weights of {len(embedding)}"
             )
 
-    def preprocess(self, samples: Sequence[Sample]) -> Sources:
+    def preprocess(self, samples: Sequence[Sample]) -> Batch:
         sentences = [self.vocabulary.encode(source_of(sample)) for sample in samples]
         limit = self.options.maximum_tokens
         cut = [sample.id for sample, tokens in zip(samples, sentences, strict=True) if len(tokens) >= limit]
@@ -131,19 +143,28 @@ class Translator(TorchAdapter):
         unknown = sum(tokens.count(UNKNOWN) for tokens in sentences)
         if unknown:
             log.info("%s: %d source tokens are not in the vocabulary", self.name, unknown)
-        return self._sources(sentences)
+        lengths = [min(len(tokens) + 1, limit) for tokens in sentences]
+        parts = length_batches(lengths, self.options.maximum_batch_tokens)
+        return Batch(
+            tuple(self._sources([sentences[index] for index in part]) for part in parts),
+            tuple(index for part in parts for index in part),
+        )
 
-    def infer(self, batch: Sources) -> Hypotheses:
-        if not len(batch.lengths):
-            return Hypotheses(batch.tokens, batch.limits.float())
-        state = self.start(batch)
+    def infer(self, batch: Batch) -> list[Hypotheses]:
+        """One for each part."""
+        return [self.search(sources) for sources in batch.parts]
+
+    def search(self, sources: Sources) -> Hypotheses:
+        """The translations of one part."""
+        state = self.start(sources)
         if self.options.beam == 1:
-            return greedy_search(self.step, state, batch.limits)
-        return beam_search(self.step, state, batch.limits, self.options.beam, self.options.length_penalty)
+            return greedy_search(self.step, state, sources.limits)
+        return beam_search(self.step, state, sources.limits, self.options.beam, self.options.length_penalty)
 
-    def postprocess(self, raw: Hypotheses, batch: Sources) -> list[Prediction]:  # noqa: ARG002
-        rows = raw.tokens.tolist()
-        return [Translation(self.vocabulary.decode(_before_end(row))) for row in rows]
+    def postprocess(self, raw: list[Hypotheses], batch: Batch) -> list[Prediction]:
+        rows = [row for part in raw for row in part.tokens.tolist()]
+        texts = {place: _before_end(row) for place, row in zip(batch.places, rows, strict=True)}
+        return [Translation(self.vocabulary.decode(texts[place])) for place in range(len(rows))]
 
     def flops(self, samples: Sequence[Sample]) -> float:
         """Counted on the CPU by a twin whose layers torch takes apart; fused kernels count as nothing."""
