@@ -9,9 +9,11 @@ from importlib.metadata import version
 from itertools import combinations, groupby
 from typing import Any
 
+from harness.analysis.analyser import Analyser
 from harness.analysis.pairs import Standing, paired, standings
 from harness.analysis.record import AnalysisFile
-from harness.datasets.dataset import DATASETS
+from harness.datasets.dataset import DATASETS, Dataset
+from harness.errors import describe
 from harness.identity import code_version, content_id
 from harness.metrics.metric import METRICS
 from harness.plan import Trial
@@ -45,7 +47,7 @@ def score_trial(place: TrialDirectory, trial: Trial, note: Callable[[str], None]
         return
     dataset = trial.dataset.open()
     analyser = None if analysed else make_analyser(dataset)
-    observer = analyser and analyser.add
+    observer = analyser.add if analyser else None
     scored = score(dataset, trial.spec.size, place.read(trial.spec.task), stale, observer)
     for name, found in scored.items():
         place.write_statistics(name, found.statistics)
@@ -53,10 +55,26 @@ def score_trial(place: TrialDirectory, trial: Trial, note: Callable[[str], None]
     if stale:
         write_json(place.path / "metrics.json", known)
     if analyser:
+        _analyse(place, trial, dataset, analyser, analysis_key, note)
+
+
+def _analyse(
+    place: TrialDirectory,
+    trial: Trial,
+    dataset: Dataset,
+    analyser: Analyser,
+    key: str,
+    note: Callable[[str], None],
+) -> None:
+    """Write analysis.json and pictures; a figure is no worse for a picture that cannot be drawn."""
+    try:
         read = partial(place.read_at, trial.spec.task)
-        found_out, pictures = analyse(trial, dataset, analyser, read, note)
-        document = AnalysisFile(schema="harness-analysis/1", key=analysis_key, analysis=found_out)
-        place.write_analysis(document.model_dump(mode="json", by_alias=True), pictures)
+        analysis, pictures = analyse(trial, dataset, analyser, read, note)
+    except Exception as error:
+        note(f"{trial.name}: no analysis: {describe(error)}")
+        return
+    document = AnalysisFile(schema="harness-analysis/1", key=key, analysis=analysis)
+    place.write_analysis(document.model_dump(mode="json", by_alias=True), pictures)
 
 
 def score_pairs(directory: RunDirectory, trials: Sequence[Trial]) -> None:
@@ -68,7 +86,7 @@ def score_pairs(directory: RunDirectory, trials: Sequence[Trial]) -> None:
     known: dict[str, list[dict[str, Any]]] = read_json(path) or {}
     found = dict(known)
     for benchmark, group in groupby(trials, key=lambda trial: trial.benchmark):
-        scored = {}
+        scored: dict[str, tuple[Trial, TrialDirectory]] = {}
         for trial in group:
             place = directory.trial(trial.id)
             if not place.todo(trial.spec.size):
@@ -87,7 +105,7 @@ def _pairs(
     """Entries of pairs.json that are not known."""
     keys = {}
     for trial, place in scored:
-        figures = read_json(place.path / "metrics.json")
+        figures = read_json(place.path / "metrics.json") or {}
         keys[trial.id] = [figures[name]["key"] for name in trial.metrics]
     code = code_version("harness.analysis.pairs")
     stale = {}

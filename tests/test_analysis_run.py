@@ -137,6 +137,15 @@ class TestAlignments:
         assert (results.trials[0].status, found.alignments, len(found.samples)) == ("complete", [], 8)
 
 
+def test_figures_do_not_depend_on_what_can_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(image: Any) -> bytes:
+        raise ValueError("no such picture")
+
+    monkeypatch.setattr("harness.analysis.detection.image_file", broken)
+    results = run_suite(tmp_path, detection(4))
+    assert (results.trials[0].status, read_analysis(place(tmp_path, results))) == ("complete", None)
+
+
 class TestPairs:
     SUITE = document(30, ok={}, same={"batch_size": 7}, other={"options": {"drop": 6}})
 

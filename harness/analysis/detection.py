@@ -216,8 +216,8 @@ def confusion(images: Sequence[Examined], classes: int, least: float) -> NDArray
             if free_detections[detection] and free_annotations[annotation]:
                 matrix[image.positives[annotation], image.labels[detection]] += 1
                 free_detections[detection] = free_annotations[annotation] = False
-        np.add.at(matrix, (classes, image.labels[free_detections]), 1)
-        np.add.at(matrix, (image.positives[free_annotations], classes), 1)
+        matrix[-1, :-1] += np.bincount(image.labels[free_detections], minlength=classes)
+        matrix[:-1, -1] += np.bincount(image.positives[free_annotations], minlength=classes)
     return matrix
 
 

@@ -86,9 +86,10 @@ def sample_statistics(
     for index in range(size):
         sample = dataset[index]
         for reader, statistics, observe in zip(readers, found, watching, strict=True):
-            sample_id, prediction = next(reader, (None, None))
-            if sample_id is None:
+            following = next(reader, None)
+            if following is None:
                 raise InfrastructureError(f"{size - index} of {size} predictions are missing")
+            sample_id, prediction = following
             if sample_id != sample.id:
                 raise InfrastructureError(
                     f"prediction {index} is of sample {sample_id}, expected {sample.id}"
