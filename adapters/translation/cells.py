@@ -156,8 +156,8 @@ class LstmRecurrence(Recurrence):
 class StackedEncoder(nn.Module):
     """Layers that read padded sentences, each in one direction or in both.
 
-    Nothing is packed: the dense kernels are 1.5–2.7 times as fast on a CPU (measured: docs/benchmarks.md), and
-    what is computed at padding, always behind a sentence, is never looked at.
+    Nothing is packed: on a CPU the dense kernels are 1.5–2.7 times as fast (measured: docs/benchmarks.md),
+    and what is computed at padding, always behind a sentence, is never looked at.
     """
 
     def __init__(
