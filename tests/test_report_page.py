@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from browser import Seen, chromium, open_page
 from sample_results import ENVIRONMENT, HOSTILE, LONG, document, trial
 from sample_run import write_run
+from typer.testing import CliRunner
 
+from harness.cli import app
 from harness.results import Results
 from reports import write_reports
 from reports.frontier import comparisons, pareto
@@ -253,3 +256,17 @@ def test_pictures_are_drawn_from_the_page_itself(seen: Seen) -> None:
         seen.page.evaluate("(id) => document.querySelector(id) !== null", uses.nth(i).get_attribute("href"))
         for i in range(uses.count())
     )
+
+
+@pytest.mark.slow
+def test_the_page_of_the_quickstart_is_at_most_5_mb(browser: Browser, tmp_path: Path) -> None:
+    run = tmp_path / "quickstart"
+    options = ["--executor", "inline", "--no-sync", "--limit", "40", "--out", str(run)]
+    CliRunner().invoke(app, ["run", "quickstart", *options])  # on a busy machine a timing may be invalid
+    page = run / "report" / "index.html"
+    assert page.stat().st_size <= 5_000_000
+    with open_page(browser, page.as_uri(), viewport=WIDE) as seen:
+        unfold(seen)
+        assert seen.page.locator(".definitions image").count() >= 16
+        assert seen.page.locator("svg.alignment").count() > 0
+        assert seen.messages == []
