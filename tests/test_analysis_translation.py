@@ -120,6 +120,11 @@ class TestPicks:
         picks = pick([1.0] * 20, [float(words) for words in range(20)])
         assert picks[0].index == 19, "the longest is shown first, as worst"
         assert [p.index for p in picks if p.role == "best"] == [15, 14]
+        assert all(p.index for p in picks), "the empty one says nothing"
+
+    def test_samples_with_nothing_to_get_wrong_are_shown_only_where_there_are_no_others(self):
+        assert [p.index for p in pick([1.0, 0.2, 1.0], [0.0, 3.0, 0.0])] == [1]
+        assert [p.index for p in pick([1.0, 1.0], [0.0, 0.0])] == [0, 1]
 
     def test_few_samples_are_each_shown_once(self):
         assert sorted(p.index for p in pick([3.0, 1.0, 2.0], [1.0] * 3)) == [0, 1, 2]

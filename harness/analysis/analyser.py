@@ -53,15 +53,19 @@ def pick(scores: Sequence[float], weights: Sequence[float]) -> list[Pick]:
     """The worst, the middle and the best samples; of equal scores those of the most weight.
 
     Args:
-        scores, weights: of each sample; a weight says how much there was to get right or wrong.
+        scores, weights: of each sample; a weight says how much there was to get right or wrong, and samples
+            of weight 0 are shown only where there are no others.
     """
     values, sizes = np.asarray(scores, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    telling = (sizes > 0) | ~np.any(sizes > 0)
     ascending = np.lexsort((-sizes, values))
-    middle = ascending[np.argsort(np.abs(np.arange(len(values)) - (len(values) - 1) / 2), kind="stable")]
+    ascending = ascending[telling[ascending]]
+    best = np.lexsort((-sizes, -values))
+    middle = np.argsort(np.abs(np.arange(len(ascending)) - (len(ascending) - 1) / 2), kind="stable")
     orders: dict[Role, NDArray[np.intp]] = {
         "worst": ascending,
-        "best": np.lexsort((-sizes, -values)),
-        "median": middle,
+        "best": best[telling[best]],
+        "median": ascending[middle],
     }
     found: dict[int, Role] = {}
     for role, order in orders.items():

@@ -38,7 +38,7 @@ class SegmentationAnalyser(Analyser):
         iou = np.divide(counts[:, 0], union, out=np.zeros(union.shape), where=union > 0).sum(axis=1)
         # An image that is ignored as a whole has nothing wrong.
         scores = np.divide(iou, present, out=np.ones(len(iou)), where=present > 0)
-        return pick(scores.tolist(), present.tolist())
+        return pick(scores.tolist(), (present - (union[:, 0] > 0)).tolist())  # the first class: background
 
     def show(self, pick: Pick, sample: Sample, prediction: Mask) -> tuple[ShownMasks, Pictures]:
         image: Any = sample.input
