@@ -52,6 +52,8 @@ class Adapter(ABC):
 
     task: ClassVar[TaskName]
     Options: ClassVar[type[AdapterOptions]] = AdapterOptions
+    classes: Sequence[str] = ()
+    """Names of the labels that a loaded detector or segmentation gives, by index; empty: the data set's."""
 
     def __init__(self, options: AdapterOptions, runtime: Runtime) -> None:
         self.options: Any = options
@@ -98,6 +100,17 @@ class Adapter(ABC):
         """One a sample, of the prediction as given, not of a new search; None for a model without any."""
         return None
 
+    def units(
+        self,
+        samples: Sequence[Sample],  # noqa: ARG002
+        predictions: Sequence[Prediction],  # noqa: ARG002
+    ) -> dict[str, list[int]]:
+        """What a sample's work is counted in beside samples: name (`source_tokens`) → a number a sample.
+
+        Throughput is given in each of them too, latency by `source_tokens`.
+        """
+        return {}
+
 
 class TrainableAdapter(Adapter):
     """An adapter whose model the training stage can fit.
@@ -107,7 +120,6 @@ class TrainableAdapter(Adapter):
     """
 
     module: torch.nn.Module
-    classes: Sequence[str]
 
     @abstractmethod
     def build(self, train: Dataset) -> None:
@@ -123,6 +135,10 @@ class TrainableAdapter(Adapter):
     @abstractmethod
     def loss(self, batch: Any) -> dict[str, torch.Tensor]:
         """Scalar terms by name; their sum is minimised."""
+
+    def training_units(self, batch: Any) -> dict[str, int]:  # noqa: ARG002
+        """What a training batch counts beside samples: name → number; the history has them a second."""
+        return {}
 
     @abstractmethod
     def checkpoint(self) -> Checkpoint:

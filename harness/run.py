@@ -29,6 +29,7 @@ from harness.progress import RunProgress
 from harness.recipe import CheckpointRef
 from harness.results import Results, to_json
 from harness.scoring import score_pairs, score_trial
+from harness.stages.labels import class_map
 from harness.stages.predict import Shard, ShardError, ShardResult, shards
 from harness.stages.timing import PROFILES
 from harness.store import RunDirectory, read_json, write_json, write_text
@@ -90,7 +91,8 @@ def preflight(trials: Sequence[Trial]) -> None:
     """Load every checkpoint once on the CPU, so that a bad one stops the run before anything is written.
 
     Raises:
-        UsageError: truncated, of another adapter or of another shape; or a trainable adapter has none.
+        UsageError: truncated, of another adapter or of another shape; a trainable adapter has none; or the
+            data set has a class that the model does not know.
     """
     for trial in {trial.id: trial for trial in trials}.values():
         cls = ADAPTERS.get(trial.spec.adapter)
@@ -98,7 +100,9 @@ def preflight(trials: Sequence[Trial]) -> None:
             continue
         weights = f" ({trial.checkpoint.weights})" if trial.checkpoint else ""
         try:
-            cls(cls.Options(**trial.spec.options), Runtime()).load(trial.load_checkpoint())
+            adapter = cls(cls.Options(**trial.spec.options), Runtime())
+            adapter.load(trial.load_checkpoint())
+            class_map(trial.spec.task, adapter.classes, trial.dataset.open().classes)
         except Exception as error:  # an adapter's own error is the checkpoint's fault as well
             message = str(error) if isinstance(error, UsageError) else describe(error)
             raise UsageError(f"{trial.name}{weights}: {message}") from error

@@ -13,6 +13,7 @@ from harness.checkpoint import Checkpoint
 from harness.errors import UsageError, describe
 from harness.plan import Trial
 from harness.predictions import check
+from harness.stages.labels import class_map, relabelled
 from harness.store import Range
 from harness.task import Prediction, Sample
 
@@ -90,6 +91,7 @@ class Predictor:
         runtime = trial.runtime(pick_device(trial.spec.device))
         self.adapter = cls(cls.Options(**trial.spec.options), runtime)
         self.adapter.load(checkpoint)
+        self.classes = class_map(trial.spec.task, self.adapter.classes, self.dataset.classes)
         self.environment = environment.describe()
 
     def attempt(self, shard: Shard) -> ShardResult | ShardError:
@@ -108,9 +110,12 @@ class Predictor:
         for first in range(start, stop, size):
             samples = [self._input(index) for index in range(first, min(first + size, stop))]
             batch = self.adapter.predict(samples)
-            wrong = check(self.trial.spec.task, samples, batch, len(self.dataset.classes))
+            known = len(self.dataset.classes if self.classes is None else self.classes)
+            wrong = check(self.trial.spec.task, samples, batch, known)
             if wrong:
                 raise ValueError(wrong)
+            if self.classes is not None:
+                batch = relabelled(batch, self.classes)
             ids += [sample.id for sample in samples]
             predictions += batch
         return ids, predictions
