@@ -408,6 +408,17 @@ class TestOperatingPoint:
         assert f1(point.score) == pytest.approx(point.f1.value)
         assert point.f1.low < point.f1.value < point.f1.high
 
+    def test_detections_of_one_score_are_taken_together(self):
+        """Correct at .95 and .9, two of nothing at .9, correct at .5; three objects.
+
+        F1 from .95: 2/4; from .9: 4/7, though between its detections 4/5; from .5: 6/8.
+        """
+        target = annotated((0, 0, 0), (50, 0, 0), (100, 0, 0))
+        nothing = [(200, 0, 0, 0.9), (300, 0, 0, 0.9)]
+        detections = detected((0, 0, 0, 0.95), (50, 0, 0, 0.9), *nothing, (100, 0, 0, 0.5))
+        point = analysed([(target, detections)]).operating_point
+        assert (point.score, point.f1.value) == (0.5, 0.75)
+
     def test_without_a_correct_detection_there_is_none(self):
         point = analysed([(annotated((0, 0, 0)), detected((90, 90, 0, 0.9)))]).operating_point
         assert (point.score, point.precision.value, point.recall.value) == (None, None, 0.0)
