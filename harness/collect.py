@@ -17,6 +17,7 @@ from harness.results import (
     Cost,
     DatasetRecord,
     Failure,
+    LatencyByLength,
     PairRecord,
     Results,
     RunRecord,
@@ -182,8 +183,22 @@ def scenario(directory: TrialDirectory, name: str) -> Scenario | None:
         figure = speed.throughput(windows)
         seconds = sum(s for process in windows for _, s in process)
         queries = round(figure.n / raw["batch_size"])
-        return Scenario(**common, queries=queries, seconds=seconds, throughput=figure)
+        rates = {unit: speed.in_units(figure, counts, unit) for unit, counts in raw.get("units", {}).items()}
+        return Scenario(**common, queries=queries, seconds=seconds, throughput=figure, rates=rates)
     latencies = [[ns / 1e9 for ns in process["latencies_ns"]] for process in processes]
     percentiles = {f"p{p:g}": speed.latency(p, latencies) for p in speed.PERCENTILES}
     queries, seconds = sum(map(len, latencies)), sum(map(sum, latencies))
-    return Scenario(**common, queries=queries, seconds=seconds, latency=percentiles)
+    lengths = raw.get("units", {}).get("source_tokens")
+    by_length = []
+    if lengths:
+        by_length = speed.median_by_length(latencies, [process["indices"] for process in processes], lengths)
+    return Scenario(
+        **common,
+        queries=queries,
+        seconds=seconds,
+        latency=percentiles,
+        latency_by_length=[
+            LatencyByLength(shortest=shortest, longest=longest, median=median)
+            for shortest, longest, median in by_length
+        ],
+    )

@@ -106,6 +106,7 @@ class _Timing:
                 "environment": timed_on,
                 "settings": measured["settings"],
                 "samples": measured["samples"],
+                "units": measured["units"],
             }
             number = len(document["processes"]) + 1
             tried = 1 + sum(rejected["process"] == number for rejected in document["rejected"])

@@ -49,6 +49,14 @@ class Failure(_Record):
     attempts: int
 
 
+class LatencyByLength(_Record):
+    """Latency of the samples whose source has so many tokens."""
+
+    shortest: int
+    longest: int | None = Field(description="null: no limit")
+    median: Figure = Field(description="s")
+
+
 class Scenario(_Record):
     """One speed scenario of a trial, from raw latencies kept in the trial's speed/SCENARIO.json."""
 
@@ -64,6 +72,12 @@ class Scenario(_Record):
     throughput: Figure | None = Field(None, description="samples/s (offline)")
     latency: dict[str, Figure | None] = Field(
         default_factory=dict, description="percentile → s; null below the least n that supports it"
+    )
+    rates: dict[str, Figure] = Field(
+        default_factory=dict, description="throughput in other units: source_tokens, target_tokens a second"
+    )
+    latency_by_length: list[LatencyByLength] = Field(
+        default_factory=list, description="by tokens of the source; too small buckets left out"
     )
 
 

@@ -391,6 +391,15 @@ def test_an_empty_source_has_an_empty_translation(beam: int) -> None:
     assert texts(adapter, [Sample("0", "", None), Sample("1", " \n", None)]) == ["", ""]
 
 
+def test_units_are_tokens_with_their_end() -> None:
+    adapter = built()
+    samples = [Sample("0", "the red house", None), Sample("1", "", None)]
+    counted = adapter.units(samples, [Translation("ein Haus"), Translation("")])
+    assert counted == {"source_tokens": [4, 1], "target_tokens": [3, 1]}
+    batch = adapter.training_batch([Toy()[0], Toy()[7]], np.random.default_rng(0))  # 3 and 2 words each
+    assert adapter.training_units(batch) == {"source_tokens": 7, "target_tokens": 7}
+
+
 def test_a_very_long_source_is_cut_and_counted(caplog: pytest.LogCaptureFixture) -> None:
     adapter = trained(maximum_tokens=50)
     with caplog.at_level(logging.WARNING):

@@ -23,12 +23,13 @@ def measured(names: list[str], reasons: dict[str, list[str]], machine: dict[str,
     """What a process returns."""
     raw = {
         "offline": {"windows": [[10, 1.0], [10, 1.1]]},
-        "single-stream": {"latencies_ns": [1_000_000] * 64},
+        "single-stream": {"latencies_ns": [1_000_000, 9_000_000] * 32, "indices": [0, 1, 2, 3] * 16},
     }
     return {
         "environment": machine,
         "settings": {"profile": "ci", "threads": 1, "samples": 4, "effective_threads": 1, "device": "cpu"},
         "samples": ["a", "b", "c", "d"],
+        "units": {"source_tokens": [3, 30, 5, 21]},
         "flags": {},
         "scenarios": {name: raw[name] | {"reasons": reasons.get(name, [])} for name in names},
         "phases": {},
@@ -157,3 +158,18 @@ def test_threads_are_bounded_by_affinity_and_quota(
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 5})
     monkeypatch.setattr(Path, "read_text", lambda self: text)
     assert environment.usable_cores() == cores
+
+
+def test_throughput_is_given_in_tokens_too_and_latency_by_them(tmp_path: Path) -> None:
+    results, _ = timed(tmp_path, lambda _: {}, "offline", "single-stream")
+    [trial] = results.trials
+    samples, tokens = trial.speed["offline"].throughput, trial.speed["offline"].rates["source_tokens"]
+    assert samples is not None
+    # 20 samples in 2.1 s by each process; a sample has (3 + 30 + 5 + 21) / 4 = 14.75 tokens.
+    assert (tokens.value, tokens.unit) == (pytest.approx(20 / 2.1 * 14.75), "source tokens/s")
+    assert tokens.n == PROCESSES * 20 * 14.75
+    assert tokens.low == pytest.approx((samples.low or 0) * 14.75)
+    # Samples a and c, of 1–5 tokens, take 1 ms; b and d, of 21–30, take 9 ms; each 32 times a process.
+    shown = [(b.shortest, b.longest, b.median.value) for b in trial.speed["single-stream"].latency_by_length]
+    assert shown == [(1, 5, 0.001), (21, 30, 0.009)]
+    assert trial.speed["single-stream"].latency_by_length[0].median.n == PROCESSES * 32

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.metrics.speed import least_queries
+from harness.metrics.speed import in_units, least_queries, median_by_length, throughput
 from harness.stages.timing import (
     LEAST_WINDOWS,
     PROFILES,
@@ -144,3 +144,33 @@ def test_profiles_support_the_percentiles_they_are_for() -> None:
     assert PROFILES["ci"].queries == least_queries(90)
     assert PROFILES["release"].queries == least_queries(99)
     assert [PROFILES[name].gates for name in ("smoke", "ci", "release")] == [False, True, True]
+
+
+class TestTokens:
+    """Samples of so many tokens each, on a machine that takes 2 ms a token."""
+
+    TOKENS = (4, 8, 40, 60)
+
+    def bench(self) -> Bench:
+        return Bench(lambda indices: sum(self.TOKENS[index] for index in indices) * SECOND // 500)
+
+    def test_throughput_in_tokens_is_that_of_the_machine(self) -> None:
+        bench = self.bench()
+        windows = offline(bench.run, bench.synchronise, bench.clock, PROFILE, 4, 2, permutations(4, 0))
+        tokens = in_units(throughput([windows]), self.TOKENS, "source_tokens")
+        assert tokens.value == pytest.approx(500)
+        assert tokens.low == tokens.high == pytest.approx(500)  # every window took the same time
+        assert (tokens.n, tokens.unit) == (len(windows) * sum(self.TOKENS), "source tokens/s")
+
+    def test_latency_by_length_is_that_of_the_samples(self) -> None:
+        bench, profile = self.bench(), Profile(seconds=1, queries=44, processes=1)
+        latencies = single_stream(bench.run, bench.synchronise, bench.clock, profile, permutations(4, 1))
+        indices = [index for [index] in bench.ran]
+        found = median_by_length([[ns / SECOND for ns in latencies]], [indices], self.TOKENS)
+        shown = [(shortest, longest, median.value, median.n) for shortest, longest, median in found]
+        assert shown == [(1, 5, 0.008, 11), (6, 10, 0.016, 11), (31, 40, 0.08, 11), (51, 100, 0.12, 11)]
+
+    def test_a_bucket_with_too_few_latencies_is_left_out(self) -> None:
+        assert median_by_length([[0.1] * 10], [[0] * 10], [200]) == []
+        [(shortest, longest, _)] = median_by_length([[0.1] * 11], [[0] * 11], [200])
+        assert (shortest, longest) == (101, None)

@@ -12,9 +12,9 @@ from torch import Tensor
 from adapters.translation.attention_model import AttentionModel, State
 from adapters.translation.coverage import Covered, coverage_penalty
 from adapters.translation.search import Hypotheses, beam_search
-from adapters.translation.translator import Sources, Translator, TranslatorOptions, source_of
+from adapters.translation.translator import Sources, Translator, TranslatorOptions, source_of, text_of
 from adapters.translation.vocabulary import PAD
-from harness.task import Alignment, Prediction, Sample, Translation
+from harness.task import Alignment, Prediction, Sample
 
 
 class AttentionOptions(TranslatorOptions):
@@ -85,7 +85,7 @@ class Attention(Translator):
         """α of teacher forcing: the model reads the translation as given. END counts on both sides."""
         encode, read = self.vocabulary.encode, self._tokens
         pairs = self.pairs(
-            [(encode(source_of(s)), encode(_text(p))) for s, p in zip(samples, predictions, strict=True)]
+            [(encode(source_of(s)), encode(text_of(p))) for s, p in zip(samples, predictions, strict=True)]
         )
         sources, given, following = pairs.sources, pairs.targets[:, :-1], pairs.targets[:, 1:]
         with torch.inference_mode(), self.autocast():
@@ -99,8 +99,3 @@ class Attention(Translator):
     def _tokens(self, row: Tensor) -> tuple[str, ...]:
         """Of ids [n], padding left out."""
         return tuple(self.vocabulary.token(id) for id in row.tolist() if id != PAD)
-
-
-def _text(prediction: Prediction) -> str:
-    assert isinstance(prediction, Translation)
-    return prediction.text

@@ -166,6 +166,14 @@ class Translator(TorchAdapter):
         texts = {place: _before_end(row) for place, row in zip(batch.places, rows, strict=True)}
         return [Translation(self.vocabulary.decode(texts[place])) for place in range(len(rows))]
 
+    def units(self, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> dict[str, list[int]]:
+        """Tokens, END included."""
+        encode = self.vocabulary.encode
+        return {
+            "source_tokens": [len(encode(source_of(sample))) + 1 for sample in samples],
+            "target_tokens": [len(encode(text_of(prediction))) + 1 for prediction in predictions],
+        }
+
     def flops(self, samples: Sequence[Sample]) -> float:
         """Counted on the CPU by a twin whose layers torch takes apart; fused kernels count as nothing."""
         twin = type(self)(self.countable_options(), Runtime())
@@ -208,6 +216,13 @@ class Translator(TorchAdapter):
             count += len(gold)
         return {"cross_entropy": torch.as_tensor(total) / count}
 
+    def training_units(self, batch: list[Pairs]) -> dict[str, int]:
+        """Tokens, END included."""
+        return {
+            "source_tokens": sum(int(pairs.sources.lengths.sum()) for pairs in batch),
+            "target_tokens": sum(int((pairs.targets[:, 1:] != PAD).sum()) for pairs in batch),
+        }
+
     def pairs(self, pairs: Sequence[tuple[list[int], list[int]]]) -> Pairs:
         """Of token ids without BEGIN and END."""
         targets = [[BEGIN, *target, END][: self.options.maximum_tokens + 1] for _, target in pairs]
@@ -242,6 +257,12 @@ def source_of(sample: Sample) -> str:
     """A sample's text."""
     assert isinstance(sample.input, str)
     return sample.input
+
+
+def text_of(prediction: Prediction) -> str:
+    """A prediction's text."""
+    assert isinstance(prediction, Translation)
+    return prediction.text
 
 
 def _references(sample: Sample) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from harness.task import Figure
 
 CONFIDENCE = 0.95
 EARLY_STOPPING_CONFIDENCE = 0.99  # MLPerf Inference rules, early stopping criterion: d = 0.01
+LENGTHS = (1, 6, 11, 21, 31, 41, 51, 101)  # tokens at which a bucket of latency by length begins
 PERCENTILES = (50.0, 90.0, 95.0, 97.0, 99.0, 99.9)
 
 
@@ -38,6 +39,18 @@ def throughput(processes: Sequence[Sequence[tuple[int, float]]]) -> Figure:
     unit_of = "processes" if len(totals) > 1 else "windows"
     signature = f"offline|windows:{len(windows)}|processes:{len(totals)}|interval:t over {unit_of}"
     return Figure(value, max(0.0, value - margin), value + margin, samples, "samples/s", signature)
+
+
+def in_units(throughput: Figure, counts: Sequence[int], name: str) -> Figure:
+    """Throughput in another unit than samples.
+
+    Exact, since a window is always whole passes over the samples that `counts` are of.
+    """
+    mean = sum(counts) / len(counts)
+    bounds = (throughput.value, throughput.low, throughput.high)
+    value, low, high = (None if bound is None else bound * mean for bound in bounds)
+    unit = f"{name.replace('_', ' ')}/s"
+    return Figure(value, low, high, round(throughput.n * mean), unit, throughput.signature)
 
 
 @lru_cache
@@ -82,6 +95,34 @@ def latency(percentile: float, processes: Sequence[Sequence[float]]) -> Figure |
         above = min(int(binom.ppf(1 - tail, n, percentile / 100)), n - 1)
         low, high, interval = float(ordered[0][below]), float(ordered[0][above]), "order statistics"
     return Figure(value, low, high, n, "s", f"p{percentile:g}|processes:{k}|interval:{interval}")
+
+
+def median_by_length(
+    processes: Sequence[Sequence[float]], indices: Sequence[Sequence[int]], lengths: Sequence[int]
+) -> list[tuple[int, int | None, Figure]]:
+    """Median latency of samples of similar length, by process.
+
+    Args:
+        processes: latencies in seconds.
+        indices: the sample that each latency is of.
+        lengths: of the samples, ≥ 1.
+
+    Returns:
+        Shortest and longest length (None: no limit) of each bucket, and its median (see `latency`); buckets
+        with too few latencies for one are left out.
+    """
+    bucket_of = np.searchsorted(LENGTHS, lengths, side="right") - 1
+    buckets = []
+    for bucket, shortest in enumerate(LENGTHS):
+        own = [
+            np.asarray(latencies)[bucket_of[np.asarray(measured, dtype=np.int64)] == bucket].tolist()
+            for latencies, measured in zip(processes, indices, strict=True)
+        ]
+        median = latency(50.0, own)
+        if median is not None:
+            longest = LENGTHS[bucket + 1] - 1 if bucket + 1 < len(LENGTHS) else None
+            buckets.append((shortest, longest, median))
+    return buckets
 
 
 def _margin(values: NDArray[np.float64]) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -77,6 +78,10 @@ class Fit:
     metric: Metric
     report: Report
     cache: dict[int, Sample] = field(default_factory=dict)
+    units: Counter[str] = field(default_factory=Counter)
+    """What was trained on since the last validation: see `TrainableAdapter.training_units`."""
+    step_seconds: float = 0.0
+    """That took so long, without the validation."""
 
     def run(self, state_file: Path) -> TrainingState:
         """Train from the state file, if there is one, to the end or until patience runs out."""
@@ -115,6 +120,7 @@ class Fit:
         Raises:
             HarnessError: the loss is NaN or infinite.
         """
+        started = time.perf_counter()
         generator = np.random.default_rng([self.recipe.seed, STEP, step])
         torch.manual_seed(int(generator.integers(2**63)))  # dropout
         batch = self.adapter.training_batch(self._samples(step), generator)
@@ -132,6 +138,8 @@ class Fit:
         total.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), self.recipe.clip_norm)
         optimiser.step()
+        self.units.update(self.adapter.training_units(batch))
+        self.step_seconds += time.perf_counter() - started
         return loss
 
     def _samples(self, step: int) -> list[Sample]:
@@ -161,6 +169,11 @@ class Fit:
             entry[headline] = round(value, 5)
         seconds = {"wall_seconds": state.wall_seconds, "cpu_seconds": state.cpu_seconds}
         state.history.append(entry | {name: round(spent, 1) for name, spent in seconds.items()})
+        state.history[-1] |= {
+            f"{name}_per_second": round(count / self.step_seconds) for name, count in self.units.items()
+        }
+        self.units.clear()
+        self.step_seconds = 0.0
         mark = " (best)" if better else ""
         self.report(f"step {state.step}/{self.recipe.steps}  loss {loss:.3f}  {headline} {reached:.4f}{mark}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,7 @@ from harness.datasets.dataset import Dataset
 from harness.plan import Trial
 from harness.stages import timing
 from harness.stages.predict import pick_device
-from harness.task import Sample
+from harness.task import Prediction, Sample
 
 FOREIGN_CORES = 0.25  # more than the idle daemons of a local Ray (0.07–0.1 of a core as measured)
 PHASE_REPEATS = 8
@@ -58,12 +58,14 @@ def measure(
     samples = _samples(dataset, trial, settings.samples)
     profile = timing.PROFILES[settings.profile]
 
-    def run(indices: list[int]) -> object:
+    predictions: dict[int, Prediction] = {}  # by sample, from the warm-up
+
+    def run(indices: list[int]) -> list[Prediction]:
         return adapter.predict([samples[index] for index in indices])
 
     synchronise: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
     measured = {
-        name: _scenario(name, run, synchronise, profile, len(samples), trial.spec.batch_size)
+        name: _scenario(name, run, synchronise, profile, len(samples), trial.spec.batch_size, predictions)
         for name in scenarios
     }
     described = environment.describe()
@@ -71,6 +73,7 @@ def measure(
         "environment": described,
         "settings": asdict(settings) | {"effective_threads": threads, "device": device},
         "samples": [sample.id for sample in samples],
+        "units": adapter.units(samples, [predictions[index] for index in range(len(samples))]),
         "flags": {
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
             "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
@@ -93,12 +96,14 @@ def _samples(dataset: Dataset, trial: Trial, wanted: int) -> list[Sample]:
 
 def _scenario(
     name: str,
-    run: Callable[[list[int]], object],
+    run: Callable[[list[int]], list[Prediction]],
     synchronise: Callable[[], None],
     profile: timing.Profile,
     count: int,
     batch_size: int,
+    predictions: dict[int, Prediction],
 ) -> dict[str, Any]:
+    """Warm up, which fills `predictions`, and time."""
     clock = time.perf_counter_ns
     size = batch_size if name == "offline" else 1
     orders = timing.permutations(count, seed=0)
@@ -106,7 +111,7 @@ def _scenario(
     def one_pass() -> int:
         groups = list(timing.batches(next(orders), size))
         for group in groups:
-            run(group)
+            predictions.update(zip(group, run(group), strict=True))
         synchronise()
         return len(groups)
 
@@ -117,7 +122,10 @@ def _scenario(
     if name == "offline":
         result["windows"] = timing.offline(run, synchronise, clock, profile, count, size, orders)
     else:
-        result["latencies_ns"] = timing.single_stream(run, synchronise, clock, profile, orders)
+        timed: list[list[int]] = []
+        noted = _noting(orders, timed)
+        result["latencies_ns"] = timing.single_stream(run, synchronise, clock, profile, noted)
+        result["indices"] = [index for order in timed for index in order]
     foreign = busy.foreign_cores()
     reasons = [] if warm.stable else [f"warm-up: no steady state after {warm.seconds:.1f} s"]
     if foreign > FOREIGN_CORES:
@@ -130,6 +138,13 @@ def _scenario(
         "finished": datetime.now(UTC).isoformat(),
         "reasons": reasons,
     }
+
+
+def _noting(orders: Iterator[list[int]], taken: list[list[int]]) -> Iterator[list[int]]:
+    """The same orders; those that were asked for stand in `taken`."""
+    for order in orders:
+        taken.append(order)
+        yield order
 
 
 class _CpuLoad:
