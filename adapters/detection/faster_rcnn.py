@@ -255,11 +255,11 @@ class FasterRcnn(TorchAdapter):
 
 
 def published_classes(count: int) -> tuple[str, ...]:
-    """COCO's, where a file has as many as the published ones; else numbers, from 1."""
+    """COCO's, where a file has as many as the published ones; else so many without a name."""
     from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights  # 6–9 s to import
 
     names: list[str] = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"][1:]
-    return tuple(names) if len(names) == count else tuple(f"class {number + 1}" for number in range(count))
+    return tuple(names) if len(names) == count else ("",) * count
 
 
 # torchvision up to 0.12 → since; what else there is is named alike here.

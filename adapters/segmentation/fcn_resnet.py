@@ -100,7 +100,7 @@ class FcnResNet50(Segmenter):
         number = len(tensors[SCORES])
         classes: tuple[str, ...] = ("background", *CLASSES)  # in the order of the published 21
         if number != len(classes):
-            classes = tuple(f"class {label}" for label in range(number))
+            classes = ("",) * number  # how many, but not which
         self.auxiliary = any(name.startswith("aux_classifier.") for name in tensors)
         return Checkpoint(tensors, self.name, options={}, classes=classes)
 
