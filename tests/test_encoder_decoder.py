@@ -63,6 +63,7 @@ def plain(model: Seq2SeqModel, cell: str, source: Tensor, target: Tensor) -> Ten
     E = model.embedding.weight
     D = E if model.target_embedding is None else model.target_embedding.weight
     U = E if model.output_embedding is None else model.output_embedding.weight
+    E, D = E * E.shape[1] ** 0.5, D * D.shape[1] ** 0.5
 
     def cell_of(weights: nn.RNNBase) -> Any:
         made = {"rnn": nn.RNNCell, "lstm": nn.LSTMCell}[cell](weights.input_size, weights.hidden_size)
