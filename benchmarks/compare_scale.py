@@ -229,7 +229,7 @@ def from_mlflow(folder: Path, paths: list[Path]) -> None:
     from harness.tracking.artifacts import DIGEST_TAG
     from harness.tracking.baseline import fetch_baseline
     from harness.tracking.entries import run_entry
-    from harness.tracking.history import logged_history
+    from harness.tracking.history import PAGE, logged_history
     from harness.tracking.tracking_store import mlflow_environment, open_experiment
 
     with mlflow_environment():
@@ -245,7 +245,7 @@ def from_mlflow(folder: Path, paths: list[Path]) -> None:
             lines = report(
                 f"history of {RUNS} runs from mlflow server", lambda: logged_history("synthetic", uri)
             )
-        print(f"  {len(lines)} lines, {len(requests)} requests for {-(-RUNS // 1000)} page(s) of runs")
+        print(f"  {len(lines)} lines, {len(requests)} requests for {-(-RUNS // PAGE)} pages of runs")
         with counted_requests() as requests:
 
             def look() -> None:

@@ -14,6 +14,7 @@ from harness.recipe import cache_folder
 from harness.results import Results, read_results
 from harness.tracking.artifacts import ARCHIVE, DIGEST_TAG
 from harness.tracking.tracking_store import (
+    PATIENT,
     default_tracking_uri,
     find_experiment,
     mlflow_errors,
@@ -45,7 +46,7 @@ def fetch_baseline(reference: str, run_dir: Path, tracking_uri: str | None = Non
     results = read_results(run_dir)
     uri = tracking_uri or environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(run_dir)
     wanted = reference.removeprefix(SCHEME)
-    with mlflow_errors(uri):
+    with mlflow_errors(uri, PATIENT):
         client, experiment = find_experiment(uri, results.suite)
         if wanted.startswith(_LATEST):
             branch = wanted.removeprefix(_LATEST)

@@ -83,7 +83,7 @@ def run_entry(results: Results, verdict_on: Mapping[Trial, str]) -> Entry:
 
 
 def _trend(results: Results) -> dict[str, str]:
-    """What a trend needs of the run, in as many tags as its length takes: one request reads 1,000 runs."""
+    """What a trend needs of the run, in as many tags as its length takes: a page of runs is one request."""
     text = to_text(observations(results))
     pieces = [text[start : start + TAG] for start in range(0, len(text), TAG)]
     return {f"{TREND}{number:03}": piece for number, piece in enumerate(pieces)}

@@ -1,4 +1,4 @@
-"""The history of a suite from MLflow: a request for every 1,000 runs, whatever the number of trials."""
+"""The history of a suite from MLflow: a request for every PAGE runs, whatever the number of trials."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ from typing import TYPE_CHECKING
 from harness.history import Line, Observation, PastRun, from_text, lines
 from harness.tracking.artifacts import DIGEST_TAG
 from harness.tracking.entries import TREND
-from harness.tracking.tracking_store import default_tracking_uri, find_experiment, mlflow_errors, pages
+from harness.tracking.tracking_store import (
+    PATIENT,
+    default_tracking_uri,
+    find_experiment,
+    mlflow_errors,
+    pages,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+
+
+PAGE = 250  # runs a request: a page of 1,000 took a minute on a machine busy with other work
 
 
 def logged_history(suite: str, tracking_uri: str | None = None) -> list[Line]:
@@ -27,9 +36,9 @@ def logged_history(suite: str, tracking_uri: str | None = None) -> list[Line]:
         InfrastructureError: the store cannot be reached.
     """
     uri = tracking_uri or environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(Path("runs") / suite)
-    with mlflow_errors(uri):
+    with mlflow_errors(uri, PATIENT):
         client, experiment = find_experiment(uri, suite)
-        found = pages(client, experiment, "tags.`harness.kind` = 'run'")
+        found = pages(client, experiment, "tags.`harness.kind` = 'run'", PAGE)
         return lines(_past(run, suite) for page in found for run in page if DIGEST_TAG in run.data.tags)
 
 

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 PAGE = 1000  # runs a request
+IMPATIENT, PATIENT = (
+    5,
+    60,
+)  # s to wait for an answer: while logging what is on disk anyway; for what was asked
 _ENVIRONMENT = {
     # By default a call to a dead server is retried for 246 s; so it gives up after 3 s (measured).
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output may be somebody's JSON
 }
@@ -105,13 +108,13 @@ def find_experiment(uri: str, suite: str) -> tuple[MlflowClient, str]:
 
 
 @contextmanager
-def mlflow_errors(uri: str) -> Iterator[None]:
-    """A fast and quiet client, whose errors become one line.
+def mlflow_errors(uri: str, timeout: int = IMPATIENT) -> Iterator[None]:
+    """A quiet client that waits for `timeout` seconds a request, and whose errors become one line.
 
     Raises:
         InfrastructureError: the store cannot be reached or refuses.
     """
-    with mlflow_environment():
+    with mlflow_environment(timeout):
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -143,9 +146,10 @@ def quoted(value: str) -> str:
 
 
 @contextmanager
-def mlflow_environment() -> Iterator[None]:
+def mlflow_environment(timeout: int = IMPATIENT) -> Iterator[None]:
     """MLflow's variables for a fast and quiet client, where the user has not set them."""
-    missing = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
+    wanted = {**_ENVIRONMENT, "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout)}
+    missing = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(missing)
     try:
         yield
