@@ -49,5 +49,5 @@ def open_page(browser: Browser, url: str, **context: Any) -> Iterator[Seen]:
         seen.page.on("pageerror", lambda error: seen.messages.append(str(error)))
         seen.page.on("dialog", lambda dialog: (seen.messages.append(dialog.message), dialog.dismiss()))
         seen.page.on("request", lambda request: seen.requests.append(request.url))
-        seen.page.goto(url)
+        seen.page.goto(url, timeout=120_000)  # ms; a busy machine
         yield seen

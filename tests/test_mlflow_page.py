@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import signal
 import subprocess
 import urllib.request
@@ -70,10 +70,6 @@ def problems(seen: Seen) -> list[str]:
     ]
 
 
-def follow(seen: Seen, text: str) -> None:
-    seen.page.get_by_role("link", name=re.compile(re.escape(text))).first.click(timeout=PATIENCE)
-
-
 def test_the_list_shows_the_run_with_headlines_and_speed(browser: Browser, site: tuple[str, Path]) -> None:
     url = f"{site[0]}/runs?workflowType=machine_learning&viewStateShareKey=harness"
     with open_page(browser, url, viewport=FULL) as seen:
@@ -84,12 +80,21 @@ def test_the_list_shows_the_run_with_headlines_and_speed(browser: Browser, site:
         assert problems(seen) == []
 
 
-def test_the_comparison_draws_a_chart_a_metric(browser: Browser, site: tuple[str, Path]) -> None:
-    url = f"{site[0]}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+def test_a_comparison_of_trials_draws_a_chart_and_lists_their_figures(
+    browser: Browser, site: tuple[str, Path]
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    server, _, experiment = site[0].partition("/#/experiments/")
+    trials = MlflowClient(default_tracking_uri(site[1])).search_runs([experiment], "tags.task = 'detection'")
+    chosen = [run.info.run_id for run in trials if run.data.params["adapter"] in ("yolo", "ssd")]
+    assert len(chosen) == 2
+    url = f"{server}/#/compare-runs?runs={json.dumps(chosen)}&experiments={json.dumps([experiment])}"
     with open_page(browser, url, viewport=FULL) as seen:
+        seen.page.get_by_text("Comparing 2 Runs from 1 Experiment").wait_for(timeout=PATIENCE)
         seen.page.locator(".js-plotly-plot svg").first.wait_for(timeout=PATIENCE)
-        assert seen.page.locator(".js-plotly-plot").count() > 3
-        assert seen.page.get_by_text("acc/ap50").count() > 0
+        for text in ("acc/ap50", "0.412", "0.52"):
+            seen.page.get_by_text(text, exact=True).first.wait_for(state="attached", timeout=PATIENCE)
         assert problems(seen) == []
 
 
