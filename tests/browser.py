@@ -51,3 +51,10 @@ def open_page(browser: Browser, url: str, **context: Any) -> Iterator[Seen]:
         seen.page.on("request", lambda request: seen.requests.append(request.url))
         seen.page.goto(url, timeout=120_000)  # ms; a busy machine
         yield seen
+
+
+def settled(seen: Seen, selector: str, count: int) -> None:
+    """Wait until so many elements match; not by a script, which the page's security policy refuses."""
+    from playwright.sync_api import expect
+
+    expect(seen.page.locator(selector)).to_have_count(count, timeout=60_000)

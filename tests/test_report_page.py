@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browser import Seen, chromium, open_page
+from browser import Seen, chromium, open_page, settled
 from sample_results import ENVIRONMENT, HOSTILE, LONG, document, trial
 from sample_run import write_run
 from typer.testing import CliRunner
@@ -64,9 +64,7 @@ def seen(browser: Browser, report: str) -> Iterator[Seen]:
 
 def unfold(seen: Seen) -> None:
     seen.page.evaluate("document.querySelectorAll('details').forEach((item) => { item.open = true; })")
-    seen.page.wait_for_function(
-        "[...document.querySelectorAll('[data-chart]')].every((item) => item.querySelector('svg'))"
-    )
+    settled(seen, "[data-chart]:not(:has(svg))", 0)
 
 
 def texts(seen: Seen, selector: str) -> list[str]:
@@ -137,11 +135,11 @@ def test_a_filter_acts_on_rows_sections_and_points_and_the_rest_is_ranked_anew(s
     seen.page.select_option('[data-facet="precision"]', "bf16")
     assert variants(seen) == ["faster"]
     assert texts(seen, frontier) == ["faster"]
-    seen.page.wait_for_function(f"document.querySelectorAll({POINTS!r}).length === 1")
+    settled(seen, POINTS, 1)
     assert seen.page.locator("#trials details[data-trial]:not([hidden])").count() == 1
     assert seen.page.locator(".filters output").inner_text() == "1 of 10 trials shown"
     seen.page.get_by_role("button", name="Show all").click()
-    seen.page.wait_for_function(f"document.querySelectorAll({POINTS!r}).length === 4")
+    settled(seen, POINTS, 4)
     assert texts(seen, frontier) == ["yolo", "ssd-b8"]
 
 

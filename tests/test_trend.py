@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import chromium, open_page
+from browser import chromium, open_page, settled
 from sample_results import document, figure
 from typer.testing import CliRunner
 
@@ -100,7 +100,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         chromium() as browser,
         open_page(browser, page.as_uri(), viewport={"width": 390, "height": 844}) as seen,
     ):
-        seen.page.wait_for_function(f"document.querySelectorAll('svg.marks').length === {len(lines)}")
+        settled(seen, "svg.marks", len(lines))
         assert seen.page.locator('path[aria-roledescription="point"]').count() == 3 * len(lines)
         assert f"1 figure of {len(lines)} moved" in seen.page.locator(".verdict").inner_text()
         assert seen.page.locator("tr.frontier td.name a").all_inner_texts() == ["yolo"]
