@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 from markdown_it import MarkdownIt
@@ -218,6 +218,7 @@ def test_a_summary_of_hostile_names_is_whole_tables_and_nothing_else(trials: int
     assert len(rows(text)) - 1 + (int(left_out[1]) if left_out else 0) == trials
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1, max_size=60))
 def test_no_name_leaves_its_cell(name: str) -> None:
     content = document()

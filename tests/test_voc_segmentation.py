@@ -11,6 +11,9 @@ import torch
 from PIL import Image
 from small_suite import run_suite
 
+from adapters.segmentation.fcn import Fcn8s, FcnOptions
+from harness import checkpoint as checkpoints
+from harness.adapter import Runtime
 from harness.datasets.voc import CLASSES
 from harness.datasets.voc_segmentation import VocSegmentation, VocSegmentationOptions
 from harness.errors import UnavailableError, UsageError
@@ -84,20 +87,34 @@ def test_a_label_beyond_the_classes_is_named(devkit: Path) -> None:
         opened(devkit)[0]
 
 
-def test_a_bad_mask_fails_its_shard_with_the_files_name(devkit: Path, tmp_path: Path) -> None:
-    """The run goes on and keeps the error; nothing is scored."""
-    Image.new("RGB", (4, 3)).save(devkit / "SegmentationClass/2007_000002.png")
-    suite: dict[str, Any] = {
+def suite_of(devkit: Path, checkpoint: str) -> dict[str, Any]:
+    return {
         "name": "voc",
         "datasets": {"voc": {"dataset": "voc-segmentation", "options": {"root": str(devkit)}}},
-        "adapters": {"fcn": {"adapter": "fcn-8s", "checkpoint": "fcn-8s-scenes"}},
+        "adapters": {"fcn": {"adapter": "fcn-8s", "checkpoint": checkpoint}},
         "benchmarks": {
             "b": {"dataset": "voc", "split": "validation", "adapters": ["fcn"], "metrics": ["iou"]}
         },
     }
-    (trial,) = run_suite(tmp_path, suite).trials
+
+
+def test_a_bad_mask_fails_its_shard_with_the_files_name(devkit: Path, tmp_path: Path) -> None:
+    """The run goes on and keeps the error; nothing is scored."""
+    Image.new("RGB", (4, 3)).save(devkit / "SegmentationClass/2007_000002.png")
+    untrained = Fcn8s(FcnOptions(width=4), Runtime())
+    untrained.build(opened(devkit))
+    checkpoints.save(untrained.checkpoint(), tmp_path / "untrained.safetensors")
+    (trial,) = run_suite(tmp_path, suite_of(devkit, "untrained.safetensors")).trials
     assert (trial.status, trial.metrics) == ("failed", {})
     assert "2007_000002.png: expected a palette or grey PNG" in trial.failures[0].error
+
+
+def test_a_model_of_other_classes_is_refused_before_anything_is_written(devkit: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"has not learnt .* unknown class 'aeroplane'"
+    ):
+        run_suite(tmp_path, suite_of(devkit, "fcn-8s-scenes"))
+    assert not list(tmp_path.rglob("run.json"))
 
 
 class TestShippedSuite:
