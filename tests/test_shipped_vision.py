@@ -10,7 +10,12 @@ from harness.metrics.metric import METRICS
 from harness.recipe import resolve
 from harness.stages.fit import evaluate
 
-SHIPPED = [("yolo", "yolo-scenes", "ap50", 0.38), ("fcn-8s", "fcn-8s-scenes", "miou", 0.40)]
+SHIPPED = [
+    ("yolo", "yolo-scenes", "ap50", 0.38),
+    ("fcn-32s", "fcn-32s-scenes", "miou", 0.20),
+    ("fcn-16s", "fcn-16s-scenes", "miou", 0.30),
+    ("fcn-8s", "fcn-8s-scenes", "miou", 0.40),
+]
 
 
 @pytest.mark.parametrize(("adapter", "name", "figure", "least"), SHIPPED)
