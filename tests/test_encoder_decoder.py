@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from adapters.translation.attention import Attention, AttentionOptions
 from adapters.translation.cells import LstmRecurrence, VanillaRecurrence
 from adapters.translation.search import greedy_search
-from adapters.translation.seq2seq import Lstm, Rnn, Seq2Seq, Seq2SeqOptions
+from adapters.translation.seq2seq import Lstm, Rnn, Seq2Seq, Seq2SeqOptions, competence
 from adapters.translation.seq2seq_model import Seq2SeqModel, State
 from adapters.translation.vocabulary import BEGIN, END, PAD, UNKNOWN
 from harness import checkpoint as checkpoints
@@ -202,6 +202,28 @@ def test_a_reversed_source_is_translated_as_it_was_learnt() -> None:
     dataset, adapter = Toy(), trained(Lstm, reversed_source=True)
     found = texts(adapter, untargeted(dataset))
     assert found == [translation for _, translation in SENTENCES]
+
+
+def test_a_curriculum_begins_with_the_shortest_sentences_and_ends_with_all() -> None:
+    assert [competence(t, 100) for t in (0, 50, 100, 1000)] == pytest.approx([0.01, 0.505, 1, 1])
+    assert competence(0, 0) == 1
+    samples, generator = [Toy()[index] for index in range(20)], np.random.default_rng(0)
+    adapter = built(Rnn, curriculum=10)
+
+    def sizes() -> list[int]:
+        [pairs] = adapter.training_batch(samples, generator)
+        return pairs.sources.lengths.tolist()
+
+    seen = [sizes() for _ in range(12)]
+    assert [len(lengths) for lengths in seen] == [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 20, 20]
+    every = sorted(len(source.split()) for source, _ in SENTENCES)
+    assert max(seen[3]) - 1 <= every[6] + 2  # END; punctuation counts as tokens, not as words
+    continued = built(Rnn, curriculum=10)
+    adapter = built(Rnn, curriculum=10)
+    sizes(), sizes()
+    continued.module.load_state_dict(adapter.module.state_dict())  # as a training that goes on after a kill
+    [pairs] = continued.training_batch(samples, generator)
+    assert len(pairs.targets) == 5
 
 
 @pytest.mark.parametrize("cls", [Rnn, Lstm])
