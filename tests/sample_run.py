@@ -116,7 +116,9 @@ def _detection(directory: Path) -> dict[str, Any]:
             "f1": figure(0.65),
         },
         "confusion": _confusion(len(CLASSES) + 1),
-        "errors": {name: {"count": 7 * i, "shown": 2 * i, "dap": figure(0.03 * i)} for i, name in enumerate(effects)},
+        "errors": {
+            name: {"count": 7 * i, "shown": 2 * i, "dap": figure(0.03 * i)} for i, name in enumerate(effects)
+        },
         "false_positives": figure(0.1),
         "false_negatives": figure(0.2),
         "samples": [_shown(0, "worst", **picture, annotations=annotations, detections=detections)],

@@ -221,7 +221,7 @@ def test_a_language_may_have_a_territory_a_script_and_a_variant(language, tmp_pa
 
 
 def test_buckets_of_lengths_divide_the_pairs_and_keep_their_ids_and_splits(tmp_path):
-    words = "one two three four five six seven eight".split()
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
     entries = {f"{w} {' '.join(words[:n])}": f"{' '.join(words[:n])} {w}" for w in words for n in range(8)}
     install(tmp_path, "some", catalogue(entries))
     whole = {sample.id: sample.input for sample in opened(tmp_path)}

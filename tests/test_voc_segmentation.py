@@ -110,9 +110,7 @@ def test_a_bad_mask_fails_its_shard_with_the_files_name(devkit: Path, tmp_path: 
 
 
 def test_a_model_of_other_classes_is_refused_before_anything_is_written(devkit: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        UsageError, match=r"has not learnt .* unknown class 'aeroplane'"
-    ):
+    with pytest.raises(UsageError, match=r"has not learnt .* unknown class 'aeroplane'"):
         run_suite(tmp_path, suite_of(devkit, "fcn-8s-scenes"))
     assert not list(tmp_path.rglob("run.json"))
 
