@@ -103,6 +103,7 @@ def beam_search(
     rows, state = _retire(limits > 0, torch.arange(len(limits), device=device), state)
     prefixes = torch.full((len(rows), 1, 1), BEGIN, device=device)
     scores = torch.zeros(len(rows), 1, device=device)
+    shortest, some_complete = int(limits[rows].min()) if len(rows) else 0, False
     for length in range(1, found.shape[1] + 1):
         log_probabilities, state = step(prefixes[..., -1], state)
         totals, parents, tokens = best_extensions(scores, log_probabilities, 2 * beam)
@@ -118,21 +119,22 @@ def beam_search(
             best[rows[better]] = score[better]
             found[rows[better], : length - 1] = prefixes[better, parents[better, which[better]], 1:]
             complete[rows] += ended.sum(dim=-1)
+            some_complete = True
 
         going_on = torch.where(tokens == END, -torch.inf, totals)
         scores, kept = going_on.topk(min(beam, going_on.shape[1]), dim=-1)
         parents, tokens = parents.gather(1, kept), tokens.gather(1, kept)
         prefixes = torch.cat([_of_parents(prefixes, parents), tokens.unsqueeze(-1)], dim=-1)
 
+        if not some_complete and length < shortest:  # no sentence can end yet
+            state = state.select(torch.arange(len(rows), device=device), parents)
+            continue
         # Scores only fall, the length penalty only grows and coverage adds nothing above 0: no translation
         # can end better than what is attainable.
         best_yet, attainable = best[rows], scores[:, 0] / penalties[limits[rows]]
         promising = (complete[rows] < beam) | (scores[:, 0] / penalties[length] > best_yet)
         at_limit = length >= limits[rows]
         running = ~at_limit & promising & (attainable > best_yet)
-        if running.all():
-            state = state.select(torch.arange(len(rows), device=device), parents)
-            continue
         stranded = at_limit & best_yet.isinf()
         best[rows[stranded]] = (attainable + uncovered.gather(1, parents)[:, 0])[stranded]
         found[rows[stranded], :length] = prefixes[stranded, 0, 1:]
@@ -140,6 +142,7 @@ def beam_search(
         prefixes, scores = prefixes[running], scores[running]
         if not len(rows):
             break
+        some_complete = bool((best[rows] > -torch.inf).any())
     return Hypotheses(found, best.where(limits > 0, 0.0))
 
 
