@@ -96,7 +96,7 @@ def _print(recipes: list[Trainings], decimals: int) -> None:
     for (base, head), found, p in zip(pairs, differences, adjusted, strict=True):
         verdict = "significant" if p < 0.05 else "not significant"
         interval = f"{found.value:+{form}} [{found.low:+{form}}, {found.high:+{form}}]"
-        print(f"| {head.name} − {base.name} | {interval} | {p:.3f} | {verdict} |")
+        print(f"| {head.name} − {base.name} | {interval} | {max(p, 0.001):.3f} | {verdict} |")
 
 
 if __name__ == "__main__":

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice, repeat
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.metrics.speed import in_units, least_queries, median_by_length, throughput
+from harness.stages.measure import peak_resident
 from harness.stages.timing import (
     LEAST_WINDOWS,
     PROFILES,
@@ -174,3 +178,11 @@ class TestTokens:
         assert median_by_length([[0.1] * 10], [[0] * 10], [200]) == []
         [(shortest, longest, _)] = median_by_length([[0.1] * 11], [[0] * 11], [200])
         assert (shortest, longest) == (101, None)
+
+
+def test_memory_is_this_processs_not_that_of_the_one_that_started_it():
+    ballast = np.ones(100_000_000)  # 800 MB
+    own = peak_resident()
+    told = "from harness.stages.measure import peak_resident; print(peak_resident())"
+    found = int(subprocess.run([sys.executable, "-c", told], capture_output=True, check=True).stdout)
+    assert own is not None and own > ballast.nbytes > found > 10_000_000

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from harness import environment
@@ -198,11 +198,22 @@ def _cost(adapter: Adapter, sample: Sequence[Sample], device: str) -> dict[str, 
     import torch
 
     if device == "cuda":
-        memory = int(torch.cuda.max_memory_allocated())
+        memory: int | None = int(torch.cuda.max_memory_allocated())
     else:
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        memory = peak_resident()
     return {
         "parameters": adapter.parameters(),
         "flops": adapter.flops(sample),
         "peak_memory_bytes": memory,
     }
+
+
+def peak_resident() -> int | None:
+    """The most memory that this process has held, bytes; None where the system does not say.
+
+    Not `ru_maxrss`, which a process inherits from the one that started it: of a small model it would tell
+    what the driver held.
+    """
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
