@@ -218,13 +218,13 @@ def log(end: float, four: float, five: float) -> Tensor:
     return torch.tensor([0.0, 0.0, 0.0, end, four, five]).log()
 
 
-@pytest.mark.parametrize("size", [1, 4, 255, 256, 257, 1000])
+@pytest.mark.parametrize("size", [1, 2, 4, 23, 24, 25, 1000])
 def test_the_best_extensions_are_those_of_a_full_sort(size: int) -> None:
     generator = torch.Generator().manual_seed(size)
     scores = torch.randn(3, 5, generator=generator)
     log_probabilities = (3 * torch.randn(3, 5, size, generator=generator)).log_softmax(-1)
-    totals, parents, tokens = best_extensions(scores, log_probabilities, 10)
     whole = (scores.unsqueeze(-1) + log_probabilities).flatten(1)
+    totals, parents, tokens = best_extensions(scores, log_probabilities, 10)
     expected, places = whole.sort(dim=-1, descending=True)
     count = min(10, whole.shape[1])
     torch.testing.assert_close(totals, expected[:, :count])
