@@ -21,7 +21,7 @@ class FullResolutionOptions(SegmenterOptions):
     """Shapes the weights."""
 
     width: int = Field(9, ge=1)
-    """Channels of every layer. At 9 the FLOPs are about those of `fcn-8s` on `scenes`; at 138 the
+    """Channels of every layer. At 9 the FLOPs are about those of `fcn-8s` on `scenes`; at 141 the
     parameters are (docs/models.md has the counts)."""
 
 
