@@ -172,7 +172,7 @@ def one_at_a_time(run_dir: Path) -> Iterator[None]:
 
 def public(text: str) -> str:
     """Text without the user name and password of a URI."""
-    return re.sub(r"://[^/@\s]+@", "://", text)
+    return re.sub(r"://[^/\s]+@", "://", text)  # greedy: a password may hold an @
 
 
 def _sqlite_file(uri: str) -> Path | None:
