@@ -99,9 +99,38 @@ def test_loss_is_the_weighted_mean_over_pixels_that_count():
             weight = 1.0 if label == 0 else 2.0
             total -= weight * logs[n, label, y, x].item()
             weights += weight
-    assert pixel_loss(scores, masks).item() == pytest.approx(total / weights, rel=1e-5)
+    given = torch.tensor([1.0, 2.0, 2.0])
+    assert pixel_loss(scores, masks, given).item() == pytest.approx(total / weights, rel=1e-5)
     scores[0, :, :2] += 100 * torch.rand(3, 2, 4)
-    assert pixel_loss(scores, masks).item() == pytest.approx(total / weights, rel=1e-5)
+    assert pixel_loss(scores, masks, given).item() == pytest.approx(total / weights, rel=1e-5)
+
+
+def test_nothing_is_learnt_where_every_pixel_is_ignored():
+    scores = torch.randn(1, 3, 4, 4, requires_grad=True)
+    loss = pixel_loss(scores, torch.full((1, 4, 4), 255), torch.ones(3))
+    loss.backward()
+    assert loss.item() == 0 and not scores.grad.any()
+
+
+def test_class_weights_go_by_name_and_an_unknown_name_is_refused():
+    adapter = make()
+    second = adapter.classes[1]
+    assert adapter.loss_weights().tolist() == [1, 2, 2]
+    adapter.options = FcnOptions(width=8, class_weights={second: 5.0})
+    assert adapter.loss_weights().tolist() == [1, 5, 1]
+    adapter.options = FcnOptions(width=8, class_weights={second + "x": 5.0})
+    with pytest.raises(UsageError, match=f"class_weights: .*'{second}x'; did you mean '{second}'"):
+        adapter.loss_weights()
+
+
+def test_images_of_several_sizes_are_learnt_from_together_without_their_padding():
+    small, large = Bars()[0], Bars()[1]
+    small = Sample("small", small.input[:40, :33], small.target[:40, :33])
+    adapter = make()
+    batch = adapter.training_batch([small, large], np.random.default_rng(0))
+    assert batch.pixels.shape[2:] == batch.masks.shape[1:] == large.target.shape
+    assert (batch.masks[0, 40:] == 255).all() and (batch.masks[0, :, 33:] == 255).all()
+    assert torch.isfinite(adapter.loss(batch)["pixels"])
 
 
 def test_shift_moves_the_mask_with_its_pixels_and_ignores_what_comes_in():

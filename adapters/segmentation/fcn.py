@@ -1,8 +1,9 @@
 """FCN: a classifier made convolutional, whose coarse scores are upsampled and joined with finer ones.
 
 Long, Shelhamer & Darrell 2015, "Fully Convolutional Networks for Semantic Segmentation". Score layers,
-skips and learnt upsampling are the paper's (§3.3, §4.2); the backbone is the paper's VGG-16 for photographs,
-or a small one for pictures of 128 px.
+skips and upsampling that starts as bilinear interpolation are the paper's (§3.3, §4.2), but the last
+upsampling, which the paper keeps bilinear, is learnt with the others; the backbone is the paper's VGG-16 for
+photographs, or a small one for pictures of 128 px.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from adapters import images
 from adapters.backbone import Backbone, ConvNorm
 from adapters.segmentation import photographs
-from adapters.segmentation.segmenter import Segmenter, SegmenterOptions, TrainingBatch, pixel_loss
+from adapters.segmentation.segmenter import Segmenter, SegmenterOptions, TrainingBatch
 from adapters.vision.pretrained import start_from
 from adapters.vision.vgg import FULLY_CONNECTED, ConvolutionalClassifier, Vgg16, convolutional
 from harness.checkpoint import load
@@ -143,10 +144,10 @@ class Fcn(Segmenter):
             return photographs.training_batch(samples, generator, self.runtime.device)
         return super().training_batch(samples, generator)
 
-    def loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        if self._photographs:  # without class weights, Long et al. 2015 §4.3
-            return {"pixels": pixel_loss(self.module(batch.pixels), batch.masks, object_weight=1.0)}
-        return super().loss(batch)
+    def own_weights(self) -> list[float]:
+        if self._photographs:  # no class weights, Long et al. 2015 §4.3
+            return [1.0] * len(self.classes)
+        return super().own_weights()
 
     @property
     def _photographs(self) -> bool:

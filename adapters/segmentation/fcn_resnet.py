@@ -125,6 +125,9 @@ class FcnResNet50(Segmenter):
     def loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         weights = {"out": 1.0, "aux": AUXILIARY_WEIGHT}
         return {
-            name: weights[name] * pixel_loss(scores, batch.masks, object_weight=1.0)
+            name: weights[name] * pixel_loss(scores, batch.masks, self.loss_weights())
             for name, scores in self.module(batch.pixels).items()
         }
+
+    def own_weights(self) -> list[float]:
+        return [1.0] * len(self.classes)  # torchvision's reference training has none

@@ -17,14 +17,16 @@ from adapters import augmentation, images
 from adapters.segmentation.windows import Grid, class_map, lay
 from adapters.torch_adapter import TorchAdapter
 from harness.adapter import AdapterOptions
+from harness.errors import UsageError
+from harness.registry import unknown
 from harness.task import Image, Mask, Prediction, Sample
 
 IGNORED = 255  # value of pixels that are not learnt from
-OBJECT_WEIGHT = 2.0  # of every class but the background; most pixels are background
+OBJECT_WEIGHT = 2.0  # of classes but the background, which most pixels are; the recipes' prototype
 
 
 class SegmenterOptions(AdapterOptions):
-    """How an image is looked at; none of it shapes the weights."""
+    """How an image is looked at and learnt from; none of it shapes the weights."""
 
     window: int | None = Field(None, ge=32)
     """Side of sliding windows, px of the image, for images too large to be looked at as a whole."""
@@ -32,6 +34,8 @@ class SegmenterOptions(AdapterOptions):
     """The least fraction of a side that neighbouring windows share; their scores are averaged there."""
     scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field((1.0,), min_length=1)
     """Sizes at which each window is looked at, 1 being its own; their scores are averaged."""
+    class_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
+    """Of the pixel loss, by class name, 1 for a class that is not named; without it, the network's own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,41 +152,67 @@ class Segmenter(TorchAdapter):
         return total
 
     def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingBatch:
+        """Images and masks shifted alike, objects uncut (class 0 is taken for background), and recoloured.
+
+        Images of several sizes are padded to the largest; what is padded is not learnt from.
+        """
         pictures, masks = [], []
         for sample in samples:
             image, mask = images.of(sample), sample.target
             assert isinstance(mask, np.ndarray)
-            height, width = mask.shape
             objects = (mask != 0) & (mask != IGNORED)
-            rows, columns = np.flatnonzero(objects.any(axis=1)), np.flatnonzero(objects.any(axis=0))
-            down = augmentation.draw_shift(
-                generator, rows.min(initial=height), rows.max(initial=-1) + 1, height
+            down, right = (
+                augmentation.draw_shift(
+                    generator, places.min(initial=length), places.max(initial=-1) + 1, length
+                )
+                for places, length in zip(np.nonzero(objects), mask.shape, strict=True)
             )
-            right = augmentation.draw_shift(
-                generator, columns.min(initial=width), columns.max(initial=-1) + 1, width
-            )
-            moved = augmentation.recoloured(generator, augmentation.shifted(image, down, right))
-            pictures.append(images.pad(moved, self._padded(height), self._padded(width)))
-            masks.append(self._pad_mask(augmentation.shifted(mask, down, right, fill=IGNORED)))
+            pictures.append(augmentation.recoloured(generator, augmentation.shifted(image, down, right)))
+            masks.append(augmentation.shifted(mask, down, right, fill=IGNORED))
+        height, width = (self._padded(max(mask.shape[axis] for mask in masks)) for axis in (0, 1))
+        padded = np.full((len(masks), height, width), IGNORED, dtype=np.int64)
+        for place, mask in zip(padded, masks, strict=True):
+            place[: mask.shape[0], : mask.shape[1]] = mask
+        pixels = [images.pad(picture, height, width) for picture in pictures]
         device = self.runtime.device
-        classes = torch.from_numpy(np.stack(masks)).to(device).long()
-        return TrainingBatch(images.to_tensor(pictures, device), classes)
+        return TrainingBatch(images.to_tensor(pixels, device), torch.from_numpy(padded).to(device))
 
     def loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        return {"pixels": pixel_loss(self.module(batch.pixels), batch.masks)}
+        return {"pixels": pixel_loss(self.module(batch.pixels), batch.masks, self.loss_weights())}
+
+    def loss_weights(self) -> Tensor:
+        """Of each class in the pixel loss, [C].
+
+        Raises:
+            UsageError: `class_weights` names a class that the data set does not have.
+        """
+        named: dict[str, float] | None = self.options.class_weights
+        if named is None:
+            weights = self.own_weights()
+        else:
+            for name in named:
+                if name not in self.classes:
+                    raise UsageError(f"class_weights: {unknown('class', name, self.classes)}")
+            weights = [named.get(name, 1.0) for name in self.classes]
+        return torch.tensor(weights, device=self.runtime.device)
+
+    def own_weights(self) -> list[float]:
+        """Of each class in the pixel loss where `class_weights` says nothing."""
+        return [1.0] + [OBJECT_WEIGHT] * (len(self.classes) - 1)
 
     def _padded(self, length: int) -> int:
         return -(-length // self.multiple) * self.multiple
 
-    def _pad_mask(self, mask: Mask) -> Mask:
-        height, width = mask.shape
-        padded = np.full((self._padded(height), self._padded(width)), IGNORED, dtype=np.uint8)
-        padded[:height, :width] = mask
-        return padded
 
+def pixel_loss(scores: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean cross-entropy of the pixels that are not ignored, 0 where all are.
 
-def pixel_loss(scores: Tensor, masks: Tensor, object_weight: float = OBJECT_WEIGHT) -> Tensor:
-    """Weighted mean cross-entropy of the pixels that are not ignored: [N, C, H, W], [N, H, W] → scalar."""
-    weight = torch.full((scores.shape[1],), object_weight, device=scores.device)
-    weight[0] = 1.0
-    return nn.functional.cross_entropy(scores.float(), masks, weight, ignore_index=IGNORED)
+    Args:
+        scores: [N, C, H, W].
+        masks: [N, H, W], int64; 255 is ignored.
+        weights: [C], of each class.
+    """
+    weighed = weights[masks[masks != IGNORED]].sum()
+    if weighed == 0:  # a mean of nothing
+        return scores.sum() * 0.0
+    return nn.functional.cross_entropy(scores.float(), masks, weights, ignore_index=IGNORED)
