@@ -16,28 +16,38 @@ from adapters.detection.matching import BETWEEN, match
 NEGATIVES = 3  # background boxes learnt from, for each positive one, §2.2
 
 
+Shape = tuple[float, float]
+"""Width and height."""
+
+
 @dataclass(frozen=True)
 class Map:
     """Default boxes of one feature map, in shares of the image's side."""
 
     step: float  # between two cells
-    scale: float  # side of the square box
-    between: float  # side of the second square box: √(scale · the next map's scale), §2.2
-    aspects: tuple[float, ...]  # of further boxes of the scale's area, each upright and lying
+    shapes: tuple[Shape, ...]  # of the boxes around each cell's centre, none larger than the image
 
-    def shapes(self) -> Tensor:
-        """[boxes a cell, 2], widths and heights; none larger than the image."""
-        pairs = [(self.scale, self.scale), (self.between, self.between)]
-        for aspect in self.aspects:
-            long, short = self.scale * math.sqrt(aspect), self.scale / math.sqrt(aspect)
-            pairs += [(long, short), (short, long)]
-        return torch.tensor(pairs).clamp(max=1.0)
+
+def shape(scale: float, aspect: float) -> Shape:
+    """A box of the area scale² that is `aspect` times as wide as high, cut to the image."""
+    return min(1.0, scale * math.sqrt(aspect)), min(1.0, scale / math.sqrt(aspect))
 
 
 def pyramid(steps: Sequence[float], scales: Sequence[float], aspects: Sequence[Sequence[float]]) -> list[Map]:
-    """Maps from their scales; there is one scale more than maps, for the last one's second square."""
+    """Maps as §2.2 has them, from their scales; there is one scale more than maps.
+
+    A cell has a square of its map's scale, one between that and the next map's (their geometric mean), and
+    for each aspect an upright and a lying box of the map's scale.
+    """
     return [
-        Map(step, scale, math.sqrt(scale * following), tuple(own))
+        Map(
+            step,
+            (
+                shape(scale, 1),
+                shape(math.sqrt(scale * following), 1),
+                *(shape(scale, ratio) for aspect in own for ratio in (aspect, 1 / aspect)),
+            ),
+        )
         for step, (scale, following), own in zip(steps, pairwise(scales), aspects, strict=True)
     ]
 
@@ -54,7 +64,7 @@ def boxes(maps: Sequence[Map], cells: Sequence[tuple[int, int]], side: int) -> T
             (torch.arange(rows) + 0.5) * one.step, (torch.arange(columns) + 0.5) * one.step, indexing="ij"
         )
         centres = torch.stack([x, y], dim=-1).reshape(-1, 1, 2)
-        half = one.shapes() / 2
+        half = torch.tensor(one.shapes) / 2
         found.append(torch.cat([centres - half, centres + half], dim=-1).reshape(-1, 4))
     return torch.cat(found) * side
 
