@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from adapters.detection.faster_rcnn import FasterRcnn, FasterRcnnOptions
+from adapters.detection.faster_rcnn import FasterRcnn, FasterRcnnOptions, published_classes
 from adapters.detection.ssd import Ssd, SsdOptions
 from harness.adapter import Runtime
 from harness.checkpoint import Checkpoint
 from harness.errors import UsageError
-from harness.task import Sample
+from harness.stages.labels import class_map, relabelled
+from harness.task import Detections, Sample
 
 SHORTER, LONGER = 160, 266  # px: a fifth of the published size, for the time's sake
 SIZES = [(61, 80), (97, 70), (50, 133)]
@@ -84,6 +85,19 @@ def test_the_older_names_of_published_files_load_too(faster):
     assert adopted.tensors.keys() == own.module.state_dict().keys()
     assert adopted.options["epsilon"] == 0.0
     assert adopted.classes[0] == "person" and len(adopted.classes) == 90
+
+
+def test_a_model_of_90_classes_answers_for_the_80():
+    model = published_classes(90)
+    data = [name for name in model if name != "N/A"]
+    assert len(data) == 80
+    classes = class_map("detection", model, data)
+    assert classes is not None
+    labels = np.arange(90)
+    (kept,) = relabelled(
+        [Detections(np.zeros((90, 4), np.float32), np.ones(90, np.float32), labels)], classes
+    )
+    assert kept.labels.tolist() == list(range(80))
 
 
 @pytest.mark.parametrize("pair", ["faster", "ssd"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,12 +12,22 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.datasets.coco_shapes import box_and_area
 from harness.datasets.files import check_inside, read_json
 from harness.errors import UsageError
 from harness.registry import unknown
 from harness.task import Annotations, Detections
 
 Id: TypeAlias = int | str
+
+
+@dataclass(frozen=True)
+class ImageEntry:
+    """What an annotation file says of an image's own file."""
+
+    file: str  # relative path
+    width: int  # px
+    height: int  # px
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +38,20 @@ class AnnotatedImages:
     targets: Mapping[Id, Annotations]  # in ascending order of image id
     labels: Mapping[Id, int]  # category id → index into classes
     aliases: Mapping[Id, Id]  # image id as written in predictions → key of targets
+    images: Mapping[Id, ImageEntry] = field(default_factory=dict)  # where they were asked for
 
 
-def read_annotations(path: Path) -> AnnotatedImages:
+def read_annotations(path: Path, *, with_images: bool = False) -> AnnotatedImages:
     """Read COCO instance annotations: boxes, areas, `iscrowd` and `ignore` (both 0 where absent).
 
+    An annotation without `bbox` or `area` has those of its `segmentation`.
+
+    Args:
+        with_images: every image is to have its file's name and size.
+
     Raises:
-        UsageError: a key is missing or of a wrong type, an id is duplicate or unknown, a box is reversed,
-            or an image's `file_name` leaves the annotation's root.
+        UsageError: a key is missing or of a wrong type, an id is duplicate or unknown, a box is reversed or
+            wholly outside its image, or an image's `file_name` leaves the annotation's root.
     """
     document = read_json(path)
     if not isinstance(document, dict):
@@ -44,8 +60,9 @@ def read_annotations(path: Path) -> AnnotatedImages:
             f"found a {type(document).__name__}"
         )
     categories = _section(path, document, "categories", ("id", "name"))
-    images = _section(path, document, "images", ("id",))
-    entries = _section(path, document, "annotations", ("image_id", "category_id", "bbox", "area"))
+    of_file = ("file_name", "width", "height") if with_images else ()
+    images = _section(path, document, "images", ("id", *of_file))
+    entries = _section(path, document, "annotations", ("image_id", "category_id"))
     if not categories or not images:
         raise UsageError(f"{path}: expected at least one category and one image")
 
@@ -65,6 +82,8 @@ def read_annotations(path: Path) -> AnnotatedImages:
     own_labels = lookup(place, "category_id", labels, [entry["category_id"] for entry in entries])
     positions = {identity: position for position, identity in enumerate(image_ids)}
     owners = lookup(place, "image_id", positions, [entry["image_id"] for entry in entries])
+    by_id = {image["id"]: image for image in images}
+    entries = [_completed(f"{place}[{index}]", entry, by_id) for index, entry in enumerate(entries)]
     boxes = read_boxes(place, [entry["bbox"] for entry in entries])
     areas = read_numbers(place, "area", [entry["area"] for entry in entries])
     crowd = _flags(place, "iscrowd", entries)
@@ -73,7 +92,12 @@ def read_annotations(path: Path) -> AnnotatedImages:
         identity: Annotations(boxes[own], own_labels[own], areas[own], crowd[own], ignored[own])
         for identity, own in zip(image_ids, groups(owners, len(image_ids)), strict=True)
     }
-    return AnnotatedImages(classes, targets, labels, {identity: identity for identity in image_ids})
+    found = AnnotatedImages(classes, targets, labels, {identity: identity for identity in image_ids})
+    if not with_images:
+        return found
+    known = _image_entries(path, images)
+    _check_places(place, entries, boxes, known)
+    return replace(found, images=known)
 
 
 def read_results(path: Path, annotated: AnnotatedImages) -> dict[Id, Detections]:
@@ -172,6 +196,47 @@ def _finite(place: str, key: str, values: Sequence[Any], per_entry: int) -> NDAr
     raise UsageError(
         f"{place}[{index // per_entry}]: {key}: expected a finite number, found {str(values[index])[:40]!r}"
     )
+
+
+def _completed(where: str, entry: dict[str, Any], images: Mapping[Id, dict[str, Any]]) -> dict[str, Any]:
+    """An annotation with box and area, from its shape where they are not given."""
+    missing = [key for key in ("bbox", "area") if key not in entry]
+    if not missing:
+        return entry
+    if not entry.get("segmentation"):
+        raise UsageError(f"{where}: missing key '{missing[0]}', and no segmentation to take it from")
+    image = images[entry["image_id"]]
+    shape = f"{where}: segmentation", entry["segmentation"]
+    box, area = box_and_area(*shape, image.get("height"), image.get("width"))
+    return {"bbox": box, "area": area, **entry}
+
+
+def _image_entries(path: Path, images: Sequence[dict[str, Any]]) -> dict[Id, ImageEntry]:
+    for index, image in enumerate(images):
+        for key in ("width", "height"):
+            if type(image[key]) is not int or image[key] < 1:
+                raise UsageError(
+                    f"{path}: images[{index}]: {key}: expected a number of px, found {image[key]!r}"
+                )
+    return {image["id"]: ImageEntry(image["file_name"], image["width"], image["height"]) for image in images}
+
+
+def _check_places(
+    place: str,
+    entries: Sequence[dict[str, Any]],
+    boxes: NDArray[np.float64],
+    images: Mapping[Id, ImageEntry],
+) -> None:
+    """Refuse a box that is wholly outside its image; one that reaches over the edge is as COCO has some."""
+    owners = [images[entry["image_id"]] for entry in entries]
+    sizes = np.array([(owner.width, owner.height) for owner in owners]).reshape(-1, 2)
+    outside = np.flatnonzero(((boxes[:, :2] > sizes) | (boxes[:, 2:] < 0)).any(axis=1))
+    if len(outside):
+        index = int(outside[0])
+        raise UsageError(
+            f"{place}[{index}]: bbox: {entries[index]['bbox']} is outside its image of "
+            f"{owners[index].width}×{owners[index].height} px"
+        )
 
 
 def _flags(place: str, key: str, entries: Sequence[dict[str, Any]]) -> NDArray[np.bool_]:

@@ -79,6 +79,7 @@ DATASETS: Registry[type[Dataset]] = Registry(
     "data set",
     "harness.datasets",
     {
+        "coco": "harness.datasets.coco_detection:Coco",
         "copy": "harness.datasets.symbols:Copy",
         "delayed-recall": "harness.datasets.symbols:DelayedRecall",
         "gettext": "harness.datasets.gettext:Gettext",
@@ -86,6 +87,7 @@ DATASETS: Registry[type[Dataset]] = Registry(
         "parallel-text": "harness.datasets.parallel_text:ParallelText",
         "phrases": "harness.datasets.phrases:Phrases",
         "scenes": "harness.datasets.scenes:Scenes",
+        "voc": "harness.datasets.voc_detection:Voc",
         "voc-segmentation": "harness.datasets.voc_segmentation:VocSegmentation",
     },
 )

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import posixpath
 import zlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from harness.errors import UsageError
+
+READERS = 8  # threads that hash files; more do not help a disk
 
 
 def read_json(path: Path) -> Any:
@@ -60,3 +66,27 @@ def check_inside(where: str, name: object, root: str = "annotation root") -> Non
     plain = posixpath.normpath(name.replace("\\", "/"))
     if plain.startswith("/") or plain.split("/")[0] == ".." or PureWindowsPath(name).drive:
         raise UsageError(f"{where}: {name!r} leaves the {root}; expected a path inside it")
+
+
+def content_hashes(paths: Iterable[Path]) -> list[bytes]:
+    """SHA-256 of files; one that this process has hashed is read again only when it has changed.
+
+    Raises:
+        UsageError: a file cannot be read.
+    """
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(_content_hash, paths))
+
+
+def _content_hash(path: Path) -> bytes:
+    try:
+        state = path.stat()
+        return _hashed(path, state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+@lru_cache(maxsize=1 << 18)
+def _hashed(path: Path, size: int, modified: int) -> bytes:  # noqa: ARG001  what tells that it has changed
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,13 +11,12 @@ from harness.datasets.dataset import Dataset, DatasetOptions, digest
 from harness.datasets.files import check_inside
 from harness.datasets.mask_classes import IGNORED, Classes, MaskClasses, declared
 from harness.datasets.mask_files import read_image
-from harness.datasets.paired_files import ID, Pair, Pattern, find_pairs
+from harness.datasets.paired_files import ID, Pair, Pattern, find_pairs, pair_hashes
 from harness.errors import UnavailableError, UsageError
 from harness.task import Sample, TaskName
 
 SPLIT = "{split}"
 SPLITS = ("train", "validation", "test")
-READERS = 8  # threads that hash files; more do not help a disk
 Label = StrictInt | StrictStr
 SplitName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
@@ -129,11 +125,7 @@ class Masks(Dataset):
         known = self._classes
         parts: list[str | bytes] = ["masks", *known.names, str(known.are_colours), str(known.rest_ignored)]
         parts += [known.labels.tobytes(), known.values.tobytes()]
-        with ThreadPoolExecutor(READERS) as pool:
-            firsts = pool.map(_content, [pair.first for pair in self._pairs])
-            seconds = pool.map(_content, [pair.second for pair in self._pairs])
-            for pair, first, second in zip(self._pairs, firsts, seconds, strict=True):
-                parts += [pair.id, first, second]
+        parts += pair_hashes(self._pairs)
         return digest(parts)
 
     @property
@@ -166,18 +158,3 @@ def _labelled(classes: list[str] | Classes, first: int) -> Classes:
     return (
         {name: first + place for place, name in enumerate(classes)} if isinstance(classes, list) else classes
     )
-
-
-def _content(path: Path) -> bytes:
-    """SHA-256 of a file, read again only when it has changed."""
-    try:
-        state = path.stat()
-        return _hashed(path, state.st_size, state.st_mtime_ns)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-@lru_cache(maxsize=1 << 18)
-def _hashed(path: Path, size: int, modified: int) -> bytes:  # noqa: ARG001  what tells that it has changed
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()

@@ -8,11 +8,11 @@ dot, so that hidden files are no samples.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.datasets.files import check_inside, read_lines
+from harness.datasets.files import check_inside, content_hashes, read_lines
 from harness.errors import UsageError
 
 ID = "{id}"
@@ -62,6 +62,12 @@ def find_pairs(root: Path, first: Pattern, second: Pattern, listed: Path | None 
             _check_partners(root, seconds, firsts, first)
         ids = dict.fromkeys(firsts.keys() & seconds.keys(), 0)
     return [Pair(identity, firsts[identity], seconds[identity]) for identity in sorted(ids)]
+
+
+def pair_hashes(pairs: Sequence[Pair]) -> list[str | bytes]:
+    """Of each pair its id and the SHA-256 of both files' content; paths are not in it."""
+    contents = iter(content_hashes(path for pair in pairs for path in (pair.first, pair.second)))
+    return [part for pair in pairs for part in (pair.id, next(contents), next(contents))]
 
 
 def _by_id(root: Path, pattern: Pattern) -> dict[str, Path]:

@@ -8,6 +8,8 @@ xmax − xmin + 1 and every IoU is the devkit's.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -27,6 +29,15 @@ CLASSES = (
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
+@dataclass(frozen=True)
+class VocObject:
+    """An annotated object."""
+
+    name: str  # of its class
+    box: list[float]  # continuous corners
+    difficult: bool
+
+
 def read_annotations(folder: Path) -> AnnotatedImages:
     """Read a folder of VOC XML files; an image's id is its file's stem.
 
@@ -40,15 +51,13 @@ def read_annotations(folder: Path) -> AnnotatedImages:
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".xml")
     if not files:
         raise UsageError(f"{folder}: expected VOC annotations, found no .xml file")
-    objects = {file.stem: _read_objects(file) for file in files}
-    names = {name for found in objects.values() for name, _, _ in found}
+    objects = {file.stem: read_objects(file) for file in files}
+    names = {one.name for found in objects.values() for one in found}
     classes = CLASSES if names <= set(CLASSES) else tuple(sorted(names))
     labels: dict[Id, int] = {name: label for label, name in enumerate(classes)}
-    targets: dict[Id, Annotations] = {}
-    for stem, found in sorted(objects.items()):
-        plain = Annotations.of_boxes([box for _, box, _ in found], [labels[name] for name, _, _ in found])
-        difficult = np.array([flag for _, _, flag in found], dtype=bool)
-        targets[stem] = Annotations(plain.boxes, plain.labels, plain.areas, plain.crowd, difficult)
+    targets: dict[Id, Annotations] = {
+        stem: to_annotations(found, classes) for stem, found in sorted(objects.items())
+    }
     aliases: dict[Id, Id] = {int(stem): stem for stem in objects if stem.isdecimal()}
     aliases |= {stem: stem for stem in objects}
     labels |= {label + 1: label for label in range(len(classes))}
@@ -104,8 +113,18 @@ def read_submission(path: Path, annotated: AnnotatedImages) -> dict[Id, Detectio
     )
 
 
-def _read_objects(file: Path) -> list[tuple[str, list[float], bool]]:
-    """Class, continuous box and `difficult` of each object."""
+def to_annotations(objects: Sequence[VocObject], classes: Sequence[str]) -> Annotations:
+    """The objects of an image, all of which are of the classes."""
+    plain = Annotations.of_boxes([one.box for one in objects], [classes.index(one.name) for one in objects])
+    return replace(plain, difficult=np.array([one.difficult for one in objects], dtype=bool))
+
+
+def read_objects(file: Path) -> list[VocObject]:
+    """The objects of one XML file, in its order.
+
+    Raises:
+        UsageError: malformed, or a box or file name is wrong.
+    """
     try:
         root = ElementTree.parse(file).getroot()
     except OSError as error:
@@ -128,7 +147,7 @@ def _read_objects(file: Path) -> list[tuple[str, list[float], bool]]:
         difficult = item.findtext("difficult", "0").strip()
         if difficult not in ("0", "1"):
             raise UsageError(f"{where}: difficult: expected 0 or 1, found {difficult!r}")
-        found.append((name, _box(where, [text or "" for text in sides]), difficult == "1"))
+        found.append(VocObject(name, _box(where, [text or "" for text in sides]), difficult == "1"))
     return found
 
 

@@ -1,0 +1,176 @@
+"""The `voc` data set: a development kit's folder, what its figures are, and every bad file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from harness.datasets.voc import CLASSES
+from harness.datasets.voc_detection import Voc, VocOptions
+from harness.errors import UnavailableError, UsageError
+from harness.stages.score import score
+from harness.task import Detections
+
+BOX = "<xmin>3</xmin><ymin>2</ymin><xmax>12</xmax><ymax>11</ymax>"
+
+
+def item(name: str = "dog", box: str = BOX, difficult: int = 0) -> str:
+    return (
+        f"<object><name>{name}</name><pose>Left</pose><difficult>{difficult}</difficult>"
+        f"<bndbox>{box}</bndbox><part><name>head</name><bndbox>{BOX}</bndbox></part></object>"
+    )
+
+
+def annotate(root: Path, identity: str, *objects: str) -> None:
+    size = "<size><width>0</width><height>0</height></size>"  # as some tools write it; not looked at
+    text = f"<annotation><filename>{identity}.jpg</filename>{size}{''.join(objects)}</annotation>"
+    (root / f"Annotations/{identity}.xml").write_text(text)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (tmp_path / folder).mkdir(parents=True)
+    for identity in ("000001", "000002", "000005"):
+        Image.new("RGB", (20, 15)).save(tmp_path / f"JPEGImages/{identity}.jpg")
+    annotate(tmp_path, "000001", item(), item("person", difficult=1))
+    annotate(tmp_path, "000002", item("person"))
+    annotate(tmp_path, "000005")
+    for name, ids in {"train": "000001", "val": "000002", "test": "000005\n000001"}.items():
+        (tmp_path / f"ImageSets/Main/{name}.txt").write_text(f"{ids}\n")
+    return tmp_path
+
+
+def opened(root: Path, split: str = "test", **options: Any) -> Voc:
+    return Voc(VocOptions.model_validate({"root": root, **options}), split, "detection")
+
+
+def test_the_lists_are_the_splits(root: Path) -> None:
+    assert [sample.id for sample in opened(root, "train")] == ["000001"]
+    assert [sample.id for sample in opened(root, "validation")] == ["000002"]
+    assert [sample.id for sample in opened(root)] == ["000001", "000005"]
+    (root / "ImageSets/Main/trainval.txt").write_text("000002\n000001\n")
+    assert [sample.id for sample in opened(root, "train", image_sets={"train": "trainval"})] == [
+        "000001",
+        "000002",
+    ]
+
+
+def test_inclusive_pixels_from_1_become_corners(root: Path) -> None:
+    found = opened(root)
+    assert found.classes == CLASSES
+    target: Any = found[0].target
+    assert target.boxes.tolist() == [[2, 1, 12, 11]] * 2
+    assert target.labels.tolist() == [CLASSES.index("dog"), CLASSES.index("person")]
+    assert (target.difficult.tolist(), target.crowd.tolist()) == ([False, True], [False, False])
+    empty: Any = found[1].target
+    assert empty.boxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize("metric", ["voc07", "voc10"])
+def test_difficult_objects_are_neither_found_nor_missed(root: Path, metric: str) -> None:
+    """Of two persons one is difficult: finding both, or the plain one alone, is AP 1; a wrong box costs."""
+    (root / "ImageSets/Main/test.txt").write_text("000001\n000002\n")
+    data, person = opened(root), CLASSES.index("person")
+
+    def ap(*boxes: list[float]) -> float | None:
+        on_first = np.array(boxes, np.float32).reshape(-1, 4)
+        given = [
+            (on_first, np.linspace(0.9, 0.8, len(on_first))),
+            (np.array([[2, 1, 12, 11]], np.float32), np.array([0.5])),
+        ]
+        found = [Detections(b, s.astype(np.float32), np.full(len(b), person)) for b, s in given]
+        scored = score(data, 2, zip(("000001", "000002"), found, strict=True), [metric])[metric].scores
+        return scored.per_class["person"]["ap"]
+
+    assert ap() == ap([2, 1, 12, 11]) == ap([2, 1, 12, 11], [2, 1, 12, 11]) == pytest.approx(1)
+    assert ap([9, 9, 19, 14]) == pytest.approx(0.5)
+
+
+def test_own_classes_in_the_same_layout(root: Path) -> None:
+    annotate(root, "000005", item("crack"))
+    found = opened(root, classes=["person", "crack", "dog"])
+    target: Any = found[1].target
+    assert target.labels.tolist() == [1]
+    assert found.fingerprint != opened(root, classes=["dog", "crack", "person"]).fingerprint
+    with pytest.raises(ValueError, match="'dog' stands twice"):
+        opened(root, classes=["dog", "dog"])
+
+
+def test_fingerprint_is_of_content(root: Path) -> None:
+    before = opened(root).fingerprint
+    assert opened(root).fingerprint == before
+    annotate(root, "000001", item(), item("person", difficult=0))
+    assert opened(root).fingerprint != before
+
+
+@pytest.mark.parametrize(
+    ("objects", "message"),
+    [
+        ([item(), item("dgo")], r"object\[1\]: unknown class 'dgo'; did you mean 'dog'\?"),
+        ([item("")], r"object\[0\]: missing <name>"),
+        (
+            [item(box=BOX.replace("12", "2"))],
+            r"object\[0\]: expected xmin ≤ xmax and ymin ≤ ymax, found 3 2 2 11",
+        ),
+        ([item(box=BOX.replace("12", "x"))], r"object\[0\]: xmax: expected a finite number, found 'x'"),
+        ([item(box="<xmin>1</xmin>")], r"object\[0\]: bndbox: missing <ymin>"),
+        ([item(difficult=2)], r"object\[0\]: difficult: expected 0 or 1, found '2'"),
+        (["<object>"], r"malformed XML: mismatched tag"),
+    ],
+)
+def test_a_bad_annotation_is_refused_before_anything_runs(
+    root: Path, objects: list[str], message: str
+) -> None:
+    annotate(root, "000005", *objects)
+    with pytest.raises(UsageError, match=r"Annotations/000005.xml:(1:)? " + message):
+        opened(root)
+
+
+def test_a_box_of_one_pixel_has_an_area_and_one_over_the_edge_is_kept(root: Path) -> None:
+    one, over = BOX.replace("12", "3").replace("11", "2"), BOX.replace("12", "25")
+    annotate(root, "000005", item(box=one), item(box=over))
+    target: Any = opened(root)[1].target
+    assert target.boxes.tolist() == [[2, 1, 3, 2], [2, 1, 25, 11]]
+    assert target.areas.tolist() == [1, 230]
+
+
+def test_a_box_outside_its_picture_is_told(root: Path) -> None:
+    annotate(root, "000005", item(), item(box=BOX.replace("<xmin>3", "<xmin>30").replace("12", "40")))
+    message = r"000005.xml: object\[1\]: the box is outside its image .*000005.jpg of 20×15 px"
+    with pytest.raises(UsageError, match=message):
+        opened(root)[1]
+
+
+def test_what_is_missing_is_named(root: Path) -> None:
+    with pytest.raises(UsageError, match=r"Main/trainval.txt: cannot be read: No such file"):
+        opened(root, image_sets={"test": "trainval"})
+    (root / "ImageSets/Main/test.txt").write_text("000001\n000009\n")
+    with pytest.raises(
+        UsageError, match=r"test.txt:2: '000009': found no images file .*JPEGImages/000009.jpg"
+    ):
+        opened(root)
+    (root / "ImageSets/Main/test.txt").write_text("000001\n000001\n")
+    with pytest.raises(UsageError, match=r"test.txt:2: id '000001' stands in line 1 already"):
+        opened(root)
+    (root / "ImageSets/Main/test.txt").write_text("../../000001\n")
+    with pytest.raises(UsageError, match=r"test.txt:1: '../../000001' leaves the data set's root"):
+        opened(root)
+    (root / "ImageSets/Main/test.txt").write_text("000001 -1\n")
+    with pytest.raises(UsageError, match=r"test.txt:1: '000001 -1': found no images file"):
+        opened(root)
+    with pytest.raises(UnavailableError, match="VOC2012: no such folder; it is the data set's root"):
+        opened(root / "VOC2012")
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture"])
+def test_a_corrupt_picture_fails_when_read_and_not_before(root: Path, content: bytes) -> None:
+    (root / "JPEGImages/000005.jpg").write_bytes(content)
+    found = opened(root)
+    assert found[0].id == "000001"
+    with pytest.raises(UsageError, match=r"000005.jpg: not a picture file"):
+        found[1]
