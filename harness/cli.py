@@ -331,6 +331,10 @@ def report(
         Path | None,
         typer.Option(metavar="DIR", help="Default: RUN/report. Of several runs: only their trend.html."),
     ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Say whether the frontier changed since; as for `compare`."),
+    ] = None,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
@@ -342,22 +346,29 @@ def report(
     from reports.summary import to_summary
 
     trend = None
-    paths = [Path(run) for run in runs]
-    if logged := [run for run in runs if run.startswith("mlflow:")]:
-        if len(runs) > 1:
-            raise UsageError(f"{logged[0]}: name all runs of one suite in MLflow, or run directories")
+    logged = [run for run in runs if run.startswith("mlflow:")]
+    if logged and len(runs) > 1:
+        raise UsageError(f"{logged[0]}: name all runs of one suite in MLflow, or run directories")
+    paths = [] if logged else [Path(run) for run in runs]
+    with_page = paths if len(runs) == 1 or not out else []
+    if baseline and not with_page:
+        raise UsageError("--baseline: only a trend would be written, which has none")
+    since = {run: _baseline(baseline, run, tracking_uri) if baseline else None for run in with_page}
+    if logged:
         from harness.tracking.history import logged_history
 
-        folder = out or Path("runs") / logged[0].removeprefix("mlflow:") / "report"
-        trend = str(write_trend(logged_history(logged[0].removeprefix("mlflow:"), tracking_uri), folder))
-        paths = []
-    elif len(runs) > 1:
+        suite = logged[0].removeprefix("mlflow:")
+        lines = logged_history(suite, tracking_uri)
+        trend = str(write_trend(lines, out or Path("runs") / suite / "report"))
+    elif len(paths) > 1:
         trend = str(write_trend(read_history(paths), out or paths[-1] / "report"))
-    pages = {run: str(write_reports(run, out)) for run in paths if len(runs) == 1 or not out}
+    pages = {run: str(write_reports(run, out, before)) for run, before in since.items()}
     if as_json:
-        reports = [
-            {"run": str(run), "report": page, **to_summary(read_results(run))} for run, page in pages.items()
-        ]
+        reports = []
+        for run, page in pages.items():
+            before = since[run]
+            summary = to_summary(read_results(run), before and read_results(before))
+            reports.append({"run": str(run), "report": page, **summary})
         show({"reports": reports, "trend": trend})
     else:
         for page in [*pages.values(), *([trend] if trend else [])]:
@@ -407,17 +418,23 @@ def compare_command(
     from harness.terminal import console, show, show_comparison
     from reports import write_comparison
 
-    directory = Path(baseline)
-    if baseline.startswith("mlflow:"):
-        from harness.tracking.baseline import fetch_baseline
-
-        directory = fetch_baseline(baseline, run, tracking_uri)
-        console.print(f"baseline: {directory}", markup=False)
-    comparison = compare(run, directory)
+    comparison = compare(run, _baseline(baseline, run, tracking_uri))
     page = write_comparison(comparison, run)
     show(comparison.document()) if as_json else show_comparison(comparison)
     console.print(f"report: {page}", markup=False)
     raise typer.Exit(comparison.exit_code(strict))
+
+
+def _baseline(reference: str, run: Path, tracking_uri: str | None) -> Path:
+    """The run directory that `--baseline` names."""
+    if not reference.startswith("mlflow:"):
+        return Path(reference)
+    from harness.terminal import console
+    from harness.tracking.baseline import fetch_baseline
+
+    directory = fetch_baseline(reference, run, tracking_uri)
+    console.print(f"baseline: {directory}", markup=False)
+    return directory
 
 
 @app.command()

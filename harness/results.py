@@ -6,6 +6,7 @@ These models are its schema; `harness/schema/results.schema.json` is printed fro
 from __future__ import annotations
 
 import json
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,7 +45,10 @@ class Failure(_Record):
 
     first: int
     last: int
-    samples: list[str] = Field(description="ids of its first and last sample, those that could be read")
+    indices: list[int] = Field(
+        default_factory=list, description="samples that fail alone too; empty where none was singled out"
+    )
+    samples: list[str] = Field(description="ids of these, else of the first and last; those that can be read")
     error: str
     attempts: int
 
@@ -55,6 +59,17 @@ class LatencyByLength(_Record):
     shortest: int
     longest: int | None = Field(description="null: no limit")
     median: Figure = Field(description="s")
+
+
+class TimedOn(_Record):
+    """Where and when one process was timed, and what else ran there meanwhile."""
+
+    node: str
+    reserved: dict[str, float] = Field(description="what no other task of the cluster could have meanwhile")
+    started: str = Field(description="ISO 8601, UTC, with the warm-up")
+    finished: str
+    foreign_cores: float = Field(description="cores that other processes kept busy")
+    others: dict[str, float] = Field(description="the busiest of them: name → cores")
 
 
 class Scenario(_Record):
@@ -69,6 +84,7 @@ class Scenario(_Record):
     seconds: float
     valid: bool
     reasons: list[str] = Field(description="why it is not valid; empty if it is")
+    timed_on: list[TimedOn] = Field(default_factory=list, description="one a process")
     throughput: Figure | None = Field(None, description="samples/s (offline)")
     latency: dict[str, Figure | None] = Field(
         default_factory=dict, description="percentile → s; null below the least n that supports it"
@@ -105,6 +121,9 @@ class TrialRecord(_Record):
     reason: str | None = None
     failures: list[Failure] = Field(default_factory=list)
     environments: list[str] = Field(default_factory=list, description="machines that made the predictions")
+    halved: int = Field(
+        0, description="samples predicted in smaller batches, since memory was short; moves rounding only"
+    )
     metrics: dict[str, Figure] = Field(default_factory=dict, description="headline first")
     per_class: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     speed: dict[str, Scenario] = Field(default_factory=dict)
@@ -165,6 +184,11 @@ class Results(_Record):
         description="complete trials that predict otherwise, where the figure is defined",
     )
     claims: list[dict[str, Any]] = Field(default_factory=list)
+
+
+def is_defined(figure: Figure | None) -> bool:
+    """Whether there is a finite value."""
+    return figure is not None and figure.value is not None and isfinite(figure.value)
 
 
 def read_results(path: Path) -> Results:

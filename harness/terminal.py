@@ -14,10 +14,10 @@ from rich.table import Table
 
 from harness.compare.records import Comparison
 from harness.compare.speed_verdict import DRIFT
+from harness.frontier import standings
 from harness.results import Results, TrialRecord
 from harness.task import Figure
 from reports.figures import printed
-from reports.frontier import standings
 from reports.text import display
 
 _MARK = "◆"
@@ -138,6 +138,9 @@ def show_comparison(comparison: Comparison) -> None:
                 rows.append([trial.name, change.name, base, head, change.difference_text(), flipped, verdict])
     sys.stdout.write(f"{comparison.verdict()}\n")
     show_table(["trial", "figure", "baseline", "run", "difference", "flipped", "verdict"], rows)
+    for each in comparison.frontier:
+        if each.changed:
+            sys.stdout.write(f"frontier of {display(each.benchmark)} {display(each.describe(), 400)}\n")
     if comparison.software:
         sys.stdout.write(f"software differs: {', '.join(comparison.software)}\n")
     if comparison.compares_speed:

@@ -11,28 +11,31 @@ from harness.results import read_results
 from harness.store import write_json, write_text
 from reports.benchmark_json import to_bencher, to_github_action_benchmark
 from reports.comparison import comparison_to_markdown
+from reports.comparison_page import comparison_to_html
 from reports.junit import comparison_to_junit, to_junit
 from reports.markdown import to_markdown
 from reports.table import to_csv
 
 
-def write_reports(run_dir: Path, out: Path | None = None) -> Path:
+def write_reports(run_dir: Path, out: Path | None = None, baseline: Path | None = None) -> Path:
     """Write index.html, summary.md, results.csv and the forms for CI, each whole or not at all.
 
     Args:
         run_dir: a run directory.
         out: where to write; `run_dir`/report by default.
+        baseline: another run directory; index.html then says whether the frontier changed since.
 
     Returns:
         The path of index.html.
 
     Raises:
-        UsageError: `run_dir` holds no valid results.json, or a damaged analysis or measurement.
+        UsageError: a directory holds no valid results.json, or a damaged analysis or measurement.
     """
     from reports.details import read_details
     from reports.html import to_html  # its charts take a second to import, which a comparison has not
 
     results = read_results(run_dir)
+    before = baseline and read_results(baseline)
     details, pictures = read_details(run_dir, results)
     folder = out or run_dir / "report"
     page = folder / "index.html"
@@ -41,7 +44,7 @@ def write_reports(run_dir: Path, out: Path | None = None) -> Path:
     write_text(folder / "junit.xml", to_junit(results))
     write_text(folder / "bencher.json", to_bencher(results))
     write_text(folder / "benchmark.json", to_github_action_benchmark(results))
-    write_text(page, to_html(results, details, pictures))
+    write_text(page, to_html(results, details, pictures, before))
     return page
 
 
@@ -55,10 +58,11 @@ def write_trend(lines: Sequence[Line], folder: Path) -> Path:
 
 
 def write_comparison(comparison: Comparison, run_dir: Path) -> Path:
-    """Write compare.md, compare.json and compare-junit.xml to `run_dir`/report; the path of the first."""
+    """Write compare.html, .md, .json and compare-junit.xml to `run_dir`/report; the path of the first."""
     folder = run_dir / "report"
-    page = folder / "compare.md"
+    page = folder / "compare.html"
     write_text(folder / "compare-junit.xml", comparison_to_junit(comparison))
     write_json(folder / "compare.json", comparison.document())
-    write_text(page, comparison_to_markdown(comparison))
+    write_text(folder / "compare.md", comparison_to_markdown(comparison))
+    write_text(page, comparison_to_html(comparison))
     return page

@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from harness.results import Results
+from harness.results import Results, is_defined
 from harness.task import Figure
-from reports.figures import is_defined, printed
+from reports.figures import printed
 
 
 def to_bencher(results: Results) -> str:

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 import altair as alt
 
+from harness.frontier import Comparison, Point
 from reports.figures import printed
-from reports.frontier import Comparison, Point
 from reports.text import display
 
 WIDTH, HEIGHT = 640, 340  # px of a file; the page's width is its container's

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import compress
 
 from harness.compare.records import URGENCY, Change, Comparison, TrialComparison, Verdict
 from harness.compare.speed_verdict import DRIFT
@@ -13,7 +14,7 @@ from reports.text import markdown
 
 _MARKS = {"pass": "✅", "regression": "❌", "incomplete": "⚠️", "inconclusive": "❔"}
 _QUIET: tuple[Verdict, ...] = ("unchanged", "pass", "not decided")
-_HEAD = "| Trial | Figure | Baseline → run | Difference | n | Verdict |\n|---|---|---|---|---|---|"
+_HEAD = "| Trial | Figure | Baseline → run | Δ% | Difference | n | Verdict |\n|---|---|---|---|---|---|---|"
 Row = tuple[TrialComparison, Change]
 
 
@@ -26,14 +27,12 @@ def comparison_to_markdown(comparison: Comparison, limit: int = LIMIT) -> str:
 
 
 def _document(comparison: Comparison, rows: int) -> str:
-    pairs = [(trial, change) for trial in comparison.trials for change in trial.changes]
-    pairs.sort(key=lambda row: (not row[1].decides, URGENCY.index(row[1].verdict)))
-    changed = [row for row in pairs if _is_changed(row[1])]
-    rest = [row for row in pairs if not _is_changed(row[1])]
+    changed, rest = changed_first(comparison)
     apart = [trial for trial in comparison.trials if trial.state != "compared"]
     verdict = f"**{markdown(comparison.suite)}**: {markdown(comparison.verdict(), 400)}"
     parts = [
         f"{_MARKS[comparison.outcome]} {verdict}",
+        *_frontier(comparison, rows),
         *_table(changed, rows),
         *_lines([_apart(trial) for trial in apart], rows),
         *_folded("Other figures", rest, _table(rest, rows)),
@@ -42,6 +41,14 @@ def _document(comparison: Comparison, rows: int) -> str:
         _origin(comparison),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def changed_first(comparison: Comparison) -> tuple[list[Row], list[Row]]:
+    """The figures that a reader must see, and the rest; what decides first, the worst first."""
+    pairs = [(trial, change) for trial in comparison.trials for change in trial.changes]
+    pairs.sort(key=lambda row: (not row[1].decides, URGENCY.index(row[1].verdict)))
+    seen = [_is_changed(change) for _, change in pairs]
+    return list(compress(pairs, seen)), [row for row, must in zip(pairs, seen, strict=True) if not must]
 
 
 def _is_changed(change: Change) -> bool:
@@ -67,6 +74,7 @@ def _row(trial: TrialComparison, change: Change) -> str:
         markdown(trial.name, 160),
         markdown(change.name),
         f"{_figure(change.base)} → {_figure(change.head)}",
+        change.relative_text(),
         markdown(change.difference_text()),
         str(figure.n) if figure else "",
         f"**{verdict}**: {markdown(change.reason, 300)}",
@@ -89,6 +97,20 @@ def _lines(lines: Sequence[str], rows: int) -> list[str]:
     if len(lines) > rows:
         lines = [*lines[:rows], f"- and {len(lines) - rows} more"]
     return ["\n".join(lines)] if lines else []
+
+
+def _frontier(comparison: Comparison, rows: int) -> list[str]:
+    """Each chart whose frontier is another one, or cannot be compared; of the others only how many."""
+    told = [
+        f"- {markdown(each.benchmark)} ({markdown(each.hardware)}): {markdown(each.describe(), 400)}"
+        for each in comparison.frontier
+        if each.changed or each.untold
+    ]
+    if not comparison.frontier:
+        return []
+    same = len(comparison.frontier) - len(told)
+    title = f"Accuracy-versus-speed frontier: unchanged in {same} of {len(comparison.frontier)} charts"
+    return ["\n".join([title, *([""] if told else []), *_lines(told, rows)])]
 
 
 def _flips(comparison: Comparison, rows: int) -> tuple[Sequence[TrialComparison], list[str]]:

@@ -9,10 +9,10 @@ from typing import Any
 import altair as alt
 
 from harness.analysis.record import DetectionAnalysis, LengthBucket, PrecisionRecall, TranslationAnalysis
-from harness.results import Scenario, TrialRecord
+from harness.results import Scenario, TrialRecord, is_defined
 from reports.charts import PAGE, POINTS, Spec, config
 from reports.details import Detail
-from reports.figures import is_defined, printed
+from reports.figures import printed
 from reports.latencies import Distribution
 from reports.text import display
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.frontier import machine
 from harness.results import Results, TrialRecord
-from reports.frontier import machine
 from reports.text import display
 
 NAMES = {"hardware": "Hardware", "precision": "Precision", "batch": "Batch size"}

@@ -27,11 +27,6 @@ class Printed:
         return f"{quantity} {self.unit}, n={self.n}" if self.unit else f"{quantity}, n={self.n}"
 
 
-def is_defined(figure: Figure | None) -> bool:
-    """Whether there is a finite value."""
-    return figure is not None and figure.value is not None and math.isfinite(figure.value)
-
-
 def printed(figure: Figure) -> Printed:
     """Round a figure to what its interval supports; seconds below one become ms or µs."""
     if figure.value is None or not math.isfinite(figure.value):

@@ -7,12 +7,20 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup, escape
+from jinja2 import Environment
+from markupsafe import Markup
 
+from harness.frontier import (
+    comparisons,
+    frontier_changes,
+    headline,
+    machine,
+    standings,
+    throughput,
+    why_not_charted,
+)
 from harness.results import Results, Scenario, TrialRecord
 from harness.task import TASKS, Figure
 from reports import charts, confusion
@@ -20,13 +28,11 @@ from reports.alignment import heat_map
 from reports.detail_charts import detail_charts
 from reports.details import Detail
 from reports.facets import facet_values, facets
-from reports.figures import count, printed
-from reports.frontier import comparisons, headline, machine, standings, throughput, why_not_charted
+from reports.figures import count
 from reports.pictures import Pictures
-from reports.text import display
+from reports.templating import environment, template
 from reports.verdict import is_clean, verdict
 
-_LONGEST = 4000  # characters shown of an error message or a command
 _COST = {
     "parameters": "parameters",
     "flops": "FLOP a sample",
@@ -36,7 +42,10 @@ _COST = {
 
 
 def to_html(
-    results: Results, details: Mapping[str, Detail] | None = None, pictures: Pictures | None = None
+    results: Results,
+    details: Mapping[str, Detail] | None = None,
+    pictures: Pictures | None = None,
+    baseline: Results | None = None,
 ) -> str:
     """The page; every text of a run is escaped and loses its invisible characters.
 
@@ -44,6 +53,7 @@ def to_html(
         details: by trial id, what `reports.details` reads from the run directory; sections of trials that
             are not in it show what results.json says.
         pictures: what the details refer to.
+        baseline: if given, the page says whether the frontier is another one since.
     """
     details = details or {}
     groups = comparisons(results)
@@ -61,6 +71,8 @@ def to_html(
         verdict=verdict(results),
         clean=is_clean(results),
         comparisons=groups,
+        baseline=baseline,
+        frontier_changes=frontier_changes(baseline, results) if baseline else (),
         standings=standings(results),
         facets=facets(results),
         facet_values={trial.id: facet_values(results, trial) for trial in results.trials},
@@ -76,20 +88,20 @@ def to_html(
     )
 
 
-def render(template: str, drawn: Mapping[str, charts.Spec], **context: Any) -> str:
+def render(page: str, drawn: Mapping[str, charts.Spec], **context: Any) -> str:
     """A page with the charts whose names its elements carry as `data-chart`."""
     scripts = {
         "library": f"(() => {{{_library()}}})();",
-        "script": f"(() => {{{_template('report.js')}}})();",
+        "script": f"(() => {{{template('report.js')}}})();",
     }
     return (
         _environment()
-        .get_template(template)
+        .get_template(page)
         .render(
             charts=Markup(_json_in_html(drawn)),
             drawn=drawn.keys(),
             policy=Markup(_policy(scripts.values())),
-            style=Markup(_template("style.css")),
+            style=Markup(template("style.css")),
             **{name: Markup(text) for name, text in scripts.items()},
             **context,
         )
@@ -98,14 +110,9 @@ def render(template: str, drawn: Mapping[str, charts.Spec], **context: Any) -> s
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        loader=FunctionLoader(_template),
-        finalize=lambda value: value if isinstance(value, Markup) else display(value, 500),
-    )
-    environment.globals.update(confusion_matrix=confusion.matrix, readable_classes=confusion.MATRIX)
-    environment.filters.update(
+    made = environment()
+    made.globals.update(confusion_matrix=confusion.matrix, readable_classes=confusion.MATRIX)
+    made.filters.update(
         class_metrics=_class_metrics,
         heat_map=heat_map,
         class_value=lambda value: "undefined" if value is None else f"{value:.3f}",
@@ -115,23 +122,15 @@ def _environment() -> Environment:
         data=Markup,  # data URIs of `Pictures`, base64 only
         headline=headline,
         largest_confusions=confusion.largest,
-        lines=lambda text, limit=_LONGEST: Markup(escape(display(text, limit, lines=True))),
         machine_fact=_machine_fact,
         milliseconds=lambda seconds: f"{1e3 * seconds:.4g} ms",
         phase_shares=_phase_shares,
-        printed=printed,
         score=lambda value: f"{value:.2f}",
-        short=display,
-        sortable=lambda value: "" if value is None else repr(value),
         speed_figures=_speed_figures,
         throughput=throughput,
         tojson_text=lambda value: json.dumps(value, ensure_ascii=False),
     )
-    return environment
-
-
-def _template(name: str) -> str:
-    return (files("reports") / "templates" / name).read_text(encoding="utf-8")
+    return made
 
 
 @cache

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Literal
+from typing import Literal, TypeVar
 from xml.etree import ElementTree as ET
 
 from harness.compare.records import Change, Comparison, TrialComparison
@@ -18,6 +17,7 @@ from reports.text import display
 
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 §2.2, Char
 Kind = Literal["error", "failure", "skipped"]
+T = TypeVar("T", TrialRecord, TrialComparison)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def to_junit(results: Results) -> str:
         "timestamp": results.run.started[:19],
         "hostname": _text(machine.get("host", results.run.environment)),
     }
-    for benchmark, trials in groupby(results.trials, key=lambda trial: trial.benchmark):
+    for benchmark, trials in _by_benchmark(results.trials):
         _suite(root, benchmark, about, [case for trial in trials for case in _cases(trial)])
     for skipped in results.skipped:
         case = _Case("not run here", problem="skipped", reason=skipped.reason)
@@ -56,9 +56,17 @@ def comparison_to_junit(comparison: Comparison) -> str:
     complete an `error`, and what moves no exit code passes with its figures.
     """
     root = ET.Element("testsuites", name=_text(comparison.suite))
-    for benchmark, trials in groupby(comparison.trials, key=lambda trial: trial.benchmark):
+    for benchmark, trials in _by_benchmark(comparison.trials):
         _suite(root, benchmark, {}, [case for trial in trials for case in _compared(trial)])
     return _document(root)
+
+
+def _by_benchmark(trials: Iterable[T]) -> Iterable[tuple[str, list[T]]]:
+    """In the order of first appearance, wherever the trials of a benchmark stand."""
+    found: dict[str, list[T]] = {}
+    for trial in trials:
+        found.setdefault(trial.benchmark, []).append(trial)
+    return found.items()
 
 
 def _document(root: ET.Element) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from harness.frontier import comparisons, headline, throughput
 from harness.results import Results, TrialRecord
 from harness.task import TASKS, Figure
 from reports.figures import count, printed
-from reports.frontier import comparisons, headline, throughput
 from reports.text import markdown
 from reports.verdict import is_clean, verdict
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from harness.frontier import Comparison, comparisons, frontier_changes, why_not_charted
 from harness.results import Results
-from reports.frontier import Comparison, comparisons, why_not_charted
 from reports.verdict import is_clean, verdict
 
 
-def to_summary(results: Results) -> dict[str, Any]:
-    """The verdict, and the standing of every trial in its comparison, or why it has none."""
+def to_summary(results: Results, baseline: Results | None = None) -> dict[str, Any]:
+    """The verdict, the standing of every trial in its comparison or why it has none, and what changed."""
     return {
         "suite": results.suite,
         "run_id": results.run.id,
@@ -28,6 +28,13 @@ def to_summary(results: Results) -> dict[str, Any]:
             for trial in results.trials
             if (reason := why_not_charted(trial))
         ],
+        "since_baseline": baseline
+        and {
+            "run_id": baseline.run.id,
+            "frontier": [
+                {"changed": each.changed, **asdict(each)} for each in frontier_changes(baseline, results)
+            ],
+        },
     }
 
 

@@ -23,6 +23,7 @@ def to_csv(results: Results) -> str:
 
     A trial without any figure keeps one row with an empty `kind`, so that failures are not lost.
     `environment` is the machine (several joined by spaces) where that is recorded; `valid` is for speed.
+    A text that a spreadsheet would run as a formula starts with an apostrophe; numbers are as they are.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
@@ -38,8 +39,17 @@ def to_csv(results: Results) -> str:
             "trial": trial.id,
             "status": trial.status,
         }
-        writer.writerows({**about, **row} for row in list(_rows(trial)) or [{}])
+        for row in list(_rows(trial)) or [{}]:
+            writer.writerow({column: _inert(value) for column, value in {**about, **row}.items()})
     return text.getvalue()
+
+
+def _inert(cell: Any) -> Any:
+    """OWASP, "CSV Injection": what starts with one of these characters is no plain text to a spreadsheet."""
+    if not isinstance(cell, str):
+        return cell
+    text = cell.replace("\r", "\\r")  # the writer does not quote it, and readers end a line there
+    return f"'{text}" if text.startswith(tuple("=+-@\t\n")) else text
 
 
 def _rows(trial: TrialRecord) -> Iterator[dict[str, Any]]:

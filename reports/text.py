@@ -11,7 +11,11 @@ import unicodedata
 
 _JOINERS = "\u200c\u200d"  # zero-width (non-)joiners: spelling in Persian, emoji sequences
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode general categories: controls, formats, separators
-_MARKDOWN = re.compile(r"([\\`*_\[\]<>|~&!$#@]|:(?=/))")  # what means something within a line of GFM
+# What means something within a line of GFM; `://` and `www.` make links of what stands around them.
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>|~&!$#@]|:(?=/)|(?<=www)\.)", re.IGNORECASE)
+# GitHub looks for e-mail addresses, @names, #1 and xmpp: when escapes are gone (cmark-gfm, autolink.c).
+_REFERENCE = re.compile(r"(@|#(?=\w))")
+_APART = "\\1&#8203;"  # zero-width space
 
 
 def display(value: object, limit: int = 80, lines: bool = False) -> str:
@@ -31,4 +35,4 @@ def _visible(character: str, lines: bool) -> str:
 
 def markdown(value: object, limit: int = 80) -> str:
     """Inline text for CommonMark and GFM table cells."""
-    return _MARKDOWN.sub(r"\\\1", display(value, limit))
+    return _REFERENCE.sub(_APART, _MARKDOWN.sub(r"\\\1", display(value, limit)))

@@ -8,11 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
+from cmarkgfm import github_flavored_markdown_to_html
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
@@ -152,6 +154,15 @@ def test_a_regression_that_decides_is_a_failure_with_its_reason() -> None:
     assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("10", "1", "1")
 
 
+def test_a_benchmark_is_one_suite_wherever_its_trials_stand() -> None:
+    """A comparison lists the baseline's own trials last."""
+    found = compared()
+    alone = TrialComparison("c", "v", "detection", "new", "")
+    mixed = replace(found, trials=(found.trials[0], alone, *found.trials[1:]))
+    root = ET.fromstring(comparison_to_junit(mixed))
+    assert [(suite.get("name"), suite.get("tests")) for suite in root] == [("b", "10"), ("c", "1")]
+
+
 # junit.xml, whatever is in it
 
 
@@ -194,6 +205,23 @@ def is_plain(text: str) -> bool:
     tokens = [each for token in GFM.parse(text) for each in (token, *(token.children or ()))]
     assert sum(token.type == "heading_open" for token in tokens) <= 3
     return not {token.type for token in tokens} & {"html_block", "html_inline", "link_open", "image", "fence"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("www.evil.example", "WwW.evil.example", "http://evil.example", "ftp://evil.example", "@someone"),
+        *("a@evil.example", "a@-evil.example", "mailto:a@evil.example", "xmpp:a@evil.example/x", "see #12"),
+    ],
+)
+def test_githubs_own_parser_makes_no_link_of_a_name(name: str) -> None:
+    assert "<a href" in github_flavored_markdown_to_html(f"see {name}") or name.startswith(("@", "see", "W"))
+    content = document()
+    content["suite"] = content["trials"][0]["variant"] = name
+    shown = github_flavored_markdown_to_html(to_markdown(Results.model_validate(content)))
+    assert "<a " not in shown
+    assert name not in shown or not re.search(r"[@#]\w", name)  # which GitHub links when this is HTML
+    assert name in shown.replace("\u200b", "")
 
 
 def many(trials: int) -> Results:

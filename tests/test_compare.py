@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lxml import html
 from markdown_it import MarkdownIt
 from sacrebleu import corpus_bleu
 from sample_results import ENVIRONMENT, HOSTILE, trial
@@ -31,6 +33,7 @@ from harness.compare.speed import slowdown, speed_changes, welch
 from harness.compare.speed_verdict import DRIFT
 from harness.compare.speed_verdict import decide as decide_speed
 from harness.errors import InfrastructureError
+from harness.frontier import FrontierChange
 from harness.metrics.average_precision import Voc10
 from harness.metrics.bleu import Bleu
 from harness.metrics.iou import Iou
@@ -41,6 +44,8 @@ from harness.store import TrialDirectory, read_json, write_json
 from harness.task import Annotations, Detections, Figure, Translation
 from harness.terminal import show_comparison
 from reports.comparison import comparison_to_markdown
+from reports.comparison_page import comparison_to_html
+from reports.text import display
 
 SUITE = """
 name: tiny
@@ -106,8 +111,12 @@ def head(baseline: Path, tmp_path: Path) -> Path:
 
 
 def edit(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    edit_whole(run, lambda document: change(document["trials"][0]))
+
+
+def edit_whole(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
     document = json.loads((run / "results.json").read_text())
-    change(document["trials"][0])
+    change(document)
     (run / "results.json").write_text(json.dumps(document))
 
 
@@ -735,10 +744,76 @@ def test_hostile_names_stay_in_their_cells() -> None:
     text = comparison_to_markdown(comparison(2))
     rows = cells(text)
     assert len(rows) == 1 + 4
-    assert {len(row) for row in rows} == {6}
+    assert {len(row) for row in rows} == {7}
     tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(text)
     html = {token.content.strip() for token in tokens if token.type == "html_block"}
     assert html == {"<details><summary>Samples with another prediction (2)</summary>", "</details>"}
+
+
+def test_the_page_says_everything_escapes_it_and_needs_nothing_else() -> None:
+    frontier = (
+        FrontierChange("b0", "ap", "cpu", ("x",), joined=(HOSTILE,), left=("old",)),
+        FrontierChange("b1", "ap", "cpu", ("x",)),
+        FrontierChange("b2", "ap", "cpu", untold="the run has no such chart"),
+    )
+    shown = comparison_to_html(replace(comparison(2), frontier=frontier))
+    parsed = html.fromstring(shown)
+    text = " ".join(parsed.text_content().split())
+    assert parsed.xpath("//script | //img | //link | //*[@src] | //*[@onclick]") == []
+    assert parsed.xpath("//meta[@http-equiv]/@content") == ["default-src 'none'; style-src 'unsafe-inline'"]
+    assert "regression; accuracy: 4 regression" in text
+    assert len(parsed.xpath("//section[@id='changed']//tbody/tr")) == 4
+    assert "0.50 [0.40, 0.60] → 0.50 [0.40, 0.60]" in text
+    assert display(HOSTILE).strip() in text
+    assert "2 of 300" in text
+    for said in ("joined, old left", "frontier unchanged (x)", "cannot be told: the run has no such chart"):
+        assert said in text
+
+
+def test_the_page_folds_what_did_not_change() -> None:
+    parsed = html.fromstring(comparison_to_html(comparison(3, "unchanged")))
+    assert parsed.xpath("//section[@id='changed']//tr") == []
+    (folded,) = parsed.xpath("//details[not(@open)][starts-with(summary, 'Other figures')]")
+    assert len(folded.xpath(".//tbody/tr")) == 6
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "difference", "expected"),
+    [
+        ("accuracy", 30.0, -1.5, "−5.0%"),
+        ("accuracy", 0.5, 0.01, "+2.0%"),
+        ("accuracy", 0.0, 0.1, ""),
+        ("accuracy", None, 0.1, ""),
+        ("speed", 120.0, 0.034, "+3.4%"),
+    ],
+)
+def test_the_share_of_a_difference_is_of_the_baseline(
+    kind: Any, base: float | None, difference: float, expected: str
+) -> None:
+    before, found = (Figure(value, None, None, 9, "u", "s") for value in (base, difference))
+    change = Change(kind, "x", before, before, found, "regression", "", True)
+    assert change.relative_text() == expected
+
+
+def test_a_changed_frontier_is_in_the_comment_the_terminal_and_the_data(baseline: Path, head: Path) -> None:
+    def timed_at(*speeds: float) -> Callable[[dict[str, Any]], None]:
+        def change(document: dict[str, Any]) -> None:
+            for each, bleu, speed in zip(document["trials"], (40.0, 30.0), speeds, strict=True):
+                each["metrics"]["bleu"]["value"] = bleu
+                each["speed"] = {"offline": scenarios(speed)["offline"]}
+
+        return change
+
+    base = Path(shutil.copytree(baseline, head.parent / "base"))
+    edit_whole(base, timed_at(50, 100))
+    edit_whole(head, timed_at(50, 10))
+    found = compare(head, base).frontier
+    assert [(each.frontier, each.joined, each.left) for each in found] == [(("fake",), (), ("other",))]
+    text = harness("compare", head, "--baseline", base)[1]
+    said = found[0].describe()
+    assert said in text
+    assert said in (head / "report" / "compare.md").read_text()
+    assert read_json(head / "report" / "compare.json")["frontier"][0]["left"] == list(found[0].left)
 
 
 def test_unchanged_figures_are_folded() -> None:

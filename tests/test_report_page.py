@@ -13,9 +13,9 @@ from sample_run import write_run
 from typer.testing import CliRunner
 
 from harness.cli import app
+from harness.frontier import comparisons, pareto
 from harness.results import Results
 from reports import write_reports
-from reports.frontier import comparisons, pareto
 from reports.text import display
 
 if TYPE_CHECKING:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import html
 import io
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,14 +20,15 @@ from markdown_it import MarkdownIt
 from sample_results import HOSTILE, LONG, document, results, trial
 
 from harness.errors import UsageError
+from harness.frontier import FrontierChange, comparisons, frontier_changes, pareto
 from harness.results import Results, to_json
 from harness.task import Figure
 from reports import write_reports
 from reports.charts import chart, save
 from reports.figures import count, printed
-from reports.frontier import comparisons, pareto
 from reports.html import to_html
 from reports.markdown import to_markdown
+from reports.summary import to_summary
 from reports.table import to_csv
 from reports.text import display
 from reports.verdict import verdict
@@ -145,6 +149,58 @@ def test_what_is_not_comparable_is_not_in_one_chart(difference: str) -> None:
     assert sorted(len(each.points) for each in charts) == [1, 4]
 
 
+def changed(edit: Callable[[dict[str, Any]], None]) -> list[FrontierChange]:
+    """What became of the detectors' frontier, on which are yolo and ssd-b8, in a run that `edit` made."""
+    content = document("run-2")
+    edit({each["variant"]: each for each in content["trials"]})
+    found = frontier_changes(results(), Results.model_validate(content))
+    return [each for each in found if each.benchmark == "scenes-boxes"]
+
+
+def test_a_frontier_is_unchanged_where_the_same_variants_are_on_it() -> None:
+    (same,) = changed(lambda trials: trials["yolo"]["metrics"]["ap50"].update(value=0.42))
+    assert (same.frontier, same.changed, same.describe()) == (("yolo", "ssd-b8"), False, "unchanged")
+
+
+def test_a_variant_that_overtakes_another_changes_the_frontier() -> None:
+    (found,) = changed(lambda trials: trials["faster"]["speed"]["offline"]["throughput"].update(value=400.0))
+    assert (found.joined, found.left) == (("faster",), ())
+    (found,) = changed(lambda trials: trials["faster"]["metrics"]["ap50"].update(value=0.9))
+    assert (found.frontier, found.joined) == (("yolo", "ssd-b8", "faster"), ("faster",))
+    (found,) = changed(lambda trials: trials["yolo"]["speed"]["offline"]["throughput"].update(value=90.0))
+    assert (found.joined, found.left, found.describe()) == ((), ("yolo",), "changed: left yolo")
+
+
+def test_frontiers_of_other_samples_or_metrics_are_not_compared() -> None:
+    def other_samples(trials: dict[str, Any]) -> None:
+        for trial in trials.values():
+            trial["dataset"] = {**trial["dataset"], "fingerprint": "other"}
+
+    after, before = changed(other_samples)
+    assert (after.changed, before.changed) == (False, False)
+    assert after.describe().startswith("cannot be told: the baseline has no such chart")
+    assert before.describe().startswith("cannot be told: the run has no such chart")
+
+
+def test_the_page_and_its_data_say_what_became_of_the_frontier(tmp_path: Path) -> None:
+    content = document("run-2")
+    yolo = next(each for each in content["trials"] if each["variant"] == "yolo")
+    yolo["speed"]["offline"]["throughput"]["value"] = 90.0
+    for name, each in (("base", results()), ("head", Results.model_validate(content))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(to_json(each))
+    page = write_reports(tmp_path / "head", baseline=tmp_path / "base")
+    text = " ".join(" ".join(Page(page.read_text()).text).split())
+    assert "Since baseline run-1 , by point values:" in text
+    assert "scenes-boxes , ap50 against throughput" in text
+    assert "frontier changed : yolo left" in text
+    since = to_summary(Results.model_validate(content), results())["since_baseline"]
+    assert [(each["benchmark"], each["left"]) for each in since["frontier"] if each["changed"]] == [
+        ("scenes-boxes", ("yolo",))
+    ]
+    assert to_summary(results())["since_baseline"] is None
+
+
 def test_the_verdict_counts_every_state() -> None:
     assert verdict(results()) == (
         "7 of 9 trials complete, 1 partial, 1 failed; 1 benchmark skipped; 2 speed measurements not valid"
@@ -174,6 +230,28 @@ def test_csv_read_back_by_pandas_equals_the_results() -> None:
         rows += len(mine)
     assert rows == len(frame)
     assert set(frame.kind.dropna()) == {"accuracy", "speed", "phases", "cost"}
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\n"])
+def test_a_spreadsheet_sees_no_formula_and_every_number(start: str) -> None:
+    content = document()
+    content["trials"] = content["trials"][:1]
+    content["trials"][0] |= {"variant": f"{start}cmd|' /C calc'!A0", "reason": None}
+    content["trials"][0]["metrics"] = {f"{start}1": content["trials"][0]["metrics"]["bleu"] | {"value": -0.5}}
+    rows = list(csv.DictReader(io.StringIO(to_csv(Results.model_validate(content)), newline="")))
+    cells = [cell for row in rows for cell in row.values()]
+    assert rows[0]["variant"] == f"'{start}cmd|' /C calc'!A0"
+    assert rows[0]["name"] == f"'{start}1"
+    assert rows[0]["value"] == "-0.5"
+    assert {cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\n"))} == {"-0.5"}
+
+
+def test_a_carriage_return_in_a_name_ends_no_line_of_the_table() -> None:
+    content = document()
+    content["trials"][0]["variant"] = "a\rb"
+    rows = list(csv.DictReader(io.StringIO(to_csv(Results.model_validate(content)), newline="")))
+    assert rows[0]["variant"] == "a\\rb"
+    assert None not in rows[0]
 
 
 def test_a_trial_without_figures_keeps_a_row() -> None:

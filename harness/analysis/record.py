@@ -177,7 +177,9 @@ class SegmentationAnalysis(_Record):
     n: int
     ranked_by: str
     classes: list[str]
-    colours: list[str] = Field(description="#rrggbb of each class, in the masks that are shown")
+    colours: list[Annotated[str, Field(pattern="^#[0-9a-f]{6}$")]] = Field(
+        description="#rrggbb of each class, in the masks that are shown"
+    )
     per_class: list[ClassIou]
     confusion: list[list[int]] = Field(description="pixels [annotated][predicted], ignored ones left out")
     samples: list[ShownMasks]

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.checkpoint import sha256
 from harness.compare.accuracy import Pair, Side, accuracy_changes, flips
 from harness.compare.holm import corrected, least_resamples
 from harness.compare.records import SHOWN_IDS, Comparison, State, TrialComparison
 from harness.compare.speed import speed_changes
 from harness.errors import UsageError
+from harness.frontier import frontier_changes
 from harness.results import Results, TrialRecord, read_results
 from harness.store import RunDirectory
 
@@ -53,6 +55,8 @@ def compare(run: Path, baseline: Path) -> Comparison:
         base.run.git_revision,
         tuple(found[key] for key in order),
         _software(base, head),
+        frontier_changes(base, head),
+        sha256(run / "results.json"),
     )
 
 

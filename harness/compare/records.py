@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from harness.errors import InfrastructureError
+from harness.frontier import FrontierChange
 from harness.task import Figure, TaskName
 
 Kind = Literal["accuracy", "speed"]
@@ -46,6 +47,14 @@ class Change:
     decides: bool
     p_value: float | None = None
     """Of no difference in accuracy: two-sided, of this comparison alone; None where nothing was tested."""
+
+    def relative_text(self) -> str:
+        """The difference as a share of the baseline's value, such as `+2.6%`; empty if there is none."""
+        found = self.difference
+        if found is None or found.value is None or not (self.base and self.base.value):
+            return ""
+        share = found.value if self.kind == "speed" else found.value / self.base.value
+        return f"{share:+.1%}".replace("-", "−")
 
     def difference_text(self) -> str:
         """`+0.81 [−0.12, +1.7]`, or for speed `+5.1% [+2.0%, +8.3%] time`; empty if there is none."""
@@ -98,6 +107,9 @@ class Comparison:
     trials: tuple[TrialComparison, ...]
     software: tuple[str, ...]
     """What differs between the drivers' machines besides the hardware, such as `torch 2.6.0 → 2.7.0`."""
+    frontier: tuple[FrontierChange, ...] = ()
+    results: str = ""
+    """SHA-256 of the run's results.json: a run that was resumed since has another."""
 
     def decisive(self) -> Iterator[Change]:
         """The changes that decide."""

@@ -45,9 +45,9 @@ def content_digest(folder: Path, files: list[Path]) -> str:
 @contextmanager
 def run_artifacts(run_dir: Path, results: Results) -> Iterator[Path]:
     """A temporary folder with all that the parent run shows."""
+    from harness.frontier import comparisons
     from reports import write_reports
     from reports.charts import save
-    from reports.frontier import comparisons
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.environment import hardware_name
-from harness.results import Results, Scenario, TrialRecord
+from harness.results import Results, Scenario, TrialRecord, is_defined
 from harness.task import Figure, TaskName
-from reports.figures import is_defined
 
 Standing = Literal["frontier", "dominated", "unranked"]
 
@@ -37,6 +36,42 @@ class Comparison:
     unit: str
     hardware: str
     points: tuple[Point, ...]
+    signature: tuple[str, ...]
+    """What is equal for all points: benchmark, samples, metric and hardware."""
+
+    def frontier(self) -> list[str]:
+        """The variants on it, in the order of the trials."""
+        return [point.trial.variant for point in self.points if point.standing == "frontier"]
+
+
+@dataclass(frozen=True)
+class FrontierChange:
+    """What became of a frontier since a baseline: by point values, whatever their intervals."""
+
+    benchmark: str
+    metric: str
+    hardware: str
+    frontier: tuple[str, ...] = ()
+    """The variants on it now."""
+    joined: tuple[str, ...] = ()
+    """Those of them that were not on it before."""
+    left: tuple[str, ...] = ()
+    """Those that were: dominated now, or no longer ranked."""
+    untold: str = ""
+    """Why nothing can be said; empty where it can."""
+
+    @property
+    def changed(self) -> bool:
+        return bool(self.joined or self.left)
+
+    def describe(self) -> str:
+        """`unchanged`, `changed: joined a; left b`, or why that cannot be told."""
+        if self.untold:
+            return f"cannot be told: {self.untold}"
+        if not self.changed:
+            return "unchanged"
+        moves = (("joined", self.joined), ("left", self.left))
+        return "changed: " + "; ".join(f"{verb} {', '.join(names)}" for verb, names in moves if names)
 
 
 def headline(trial: TrialRecord) -> tuple[str, Figure] | None:
@@ -82,7 +117,28 @@ def comparisons(results: Results) -> list[Comparison]:
         data = trial.dataset
         key = (trial.benchmark, data.fingerprint, data.split, name, figure.signature, hardware)
         groups[trial.task, *key].append(trial)
-    return [_comparison(trials, hardware=key[-1]) for key, trials in groups.items()]
+    return [_comparison(trials, key[1:]) for key, trials in groups.items()]
+
+
+def frontier_changes(base: Results, head: Results) -> tuple[FrontierChange, ...]:
+    """One a chart of `head`, then one a chart that only `base` has."""
+    before = {chart.signature: chart for chart in comparisons(base)}
+    after = {chart.signature: chart for chart in comparisons(head)}
+    found = []
+    for signature in dict.fromkeys([*after, *before]):
+        old, new = before.get(signature), after.get(signature)
+        shown = new or before[signature]
+        about = (shown.benchmark, shown.metric, shown.hardware)
+        if old is None or new is None:
+            where = "baseline" if old is None else "run"
+            untold = f"the {where} has no such chart (same samples, metric and hardware)"
+            found.append(FrontierChange(*about, tuple(new.frontier() if new else ()), untold=untold))
+            continue
+        was, now = old.frontier(), new.frontier()
+        joined = tuple(name for name in now if name not in was)
+        left = tuple(name for name in was if name not in now)
+        found.append(FrontierChange(*about, tuple(now), joined, left))
+    return tuple(found)
 
 
 def standings(results: Results) -> dict[str, Standing]:
@@ -105,7 +161,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
     return kept
 
 
-def _comparison(trials: list[TrialRecord], hardware: str) -> Comparison:
+def _comparison(trials: list[TrialRecord], signature: tuple[str, ...]) -> Comparison:
     measured = []
     for trial in trials:
         first, speed = headline(trial), throughput(trial)
@@ -124,7 +180,9 @@ def _comparison(trials: list[TrialRecord], hardware: str) -> Comparison:
     trial = trials[0]
     name, figure = next(iter(trial.metrics.items()))
     dataset = f"{trial.dataset.name} {trial.dataset.split}, {trial.dataset.size} samples"
-    return Comparison(trial.task, trial.benchmark, dataset, name, figure.unit, hardware, points)
+    return Comparison(
+        trial.task, trial.benchmark, dataset, name, figure.unit, signature[-1], points, signature
+    )
 
 
 def _may_be_ranked(trial: TrialRecord) -> bool:
