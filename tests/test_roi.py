@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -79,6 +82,20 @@ def test_gradients_are_those_of_finite_differences(function):
     boxes = torch.tensor([[0.0, 1, 5, 4], [2, 0, 6, 5], [-3, -2, 3, 9]], dtype=torch.float64)
     images = torch.tensor([0, 1, 1])
     assert torch.autograd.gradcheck(lambda x: function(x, boxes, images, 3, 1.0), features)
+
+
+def test_gradients_do_not_depend_on_torchvisions_package_being_imported():
+    """In a fresh process: importing torchvision ties gradients to its operators."""
+    script = """
+import sys, torch
+from adapters.detection import roi
+boxes, images = torch.tensor([[0.0, 1, 5, 4]]), torch.tensor([0])
+for function in (roi.pool, roi.align):
+    x = torch.randn(1, 2, 6, 7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: function(x, boxes.double(), images, 3, 1.0), x)
+assert "torchvision" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
 
 
 def test_the_fallback_is_used_where_torchvision_is_not(monkeypatch, features):

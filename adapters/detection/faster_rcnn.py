@@ -19,8 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adapters import images
-from adapters.backbone import Backbone, ConvNorm
-from adapters.detection import proposals, pyramid, region_head, roi, views
+from adapters.detection import proposals, pyramid, region_head, region_trunk, roi, views
 from adapters.detection.views import Size, TrainingViews, Views
 from adapters.torch_adapter import TorchAdapter
 from adapters.vision.resnet import CHANNELS, FrozenBatchNorm, ResNet50
@@ -30,7 +29,6 @@ from harness.errors import UsageError
 from harness.task import Detections, Prediction, Sample
 
 GRID = 7  # cells a side that a region is pooled to; Girshick 2015 §2.1 for VGG-16, Lin et al. 2017 §4.2
-SIDE = 192  # px, of the small network's input: 1.5 × the pictures of `scenes`, as the prototype
 
 
 class FasterRcnnOptions(AdapterOptions):
@@ -56,6 +54,16 @@ class Answers:
     regions: list[Tensor]  # per image, [Rᵢ, 4] in seen pixels
     logits: Tensor  # [R, 1 + C]
     offsets: Tensor  # [R, 1 + C, 4]
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """Features [N, C, Hₖ, Wₖ], finest first."""
+
+    proposing: list[Tensor]
+    """Proposals are made from these."""
+    pooled: list[Tensor]
+    """Regions are cut out of these."""
 
 
 class RegionFeatures(nn.Sequential):
@@ -93,8 +101,8 @@ class Network(nn.Module):
     """Where the smooth L1 of the regions' offsets turns linear."""
 
     @abstractmethod
-    def maps(self, pixels: Tensor) -> list[Tensor]:
-        """Features that proposals are made from."""
+    def maps(self, pixels: Tensor) -> Maps:
+        """Features of images [N, 3, H, W]."""
 
     @abstractmethod
     def pool(self, maps: Sequence[Tensor], regions: Tensor, owners: Tensor) -> Tensor:
@@ -102,16 +110,16 @@ class Network(nn.Module):
 
     def forward(self, pixels: Tensor, inside: Sequence[Size]) -> Answers:
         maps = self.maps(pixels)
-        found = self.rpn.propose(self.rpn(maps, pixels.shape[2], pixels.shape[3]), inside)
-        return Answers(found, *self._classified(maps, found))
+        found = self.rpn.propose(self.rpn(maps.proposing, pixels.shape[2], pixels.shape[3]), inside)
+        return Answers(found, *self._classified(maps.pooled, found))
 
     def losses(self, batch: TrainingViews) -> dict[str, Tensor]:
         maps = self.maps(batch.pixels)
-        raw = self.rpn(maps, batch.pixels.shape[2], batch.pixels.shape[3])
+        raw = self.rpn(maps.proposing, batch.pixels.shape[2], batch.pixels.shape[3])
         with torch.no_grad():
             found = self.rpn.propose(raw, batch.inside)
             taught = region_head.lesson(found, batch.boxes, batch.labels, self.sampling)
-        answers = self._classified(maps, taught.regions)
+        answers = self._classified(maps.pooled, taught.regions)
         return self.rpn.loss(raw, batch.boxes) | region_head.loss(*answers, taught, self.beta)
 
     def _classified(self, maps: Sequence[Tensor], regions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -123,18 +131,12 @@ class Network(nn.Module):
 
 
 class SmallNetwork(Network):
-    """One map of stride 8, seen widely through dilated convolutions."""
-
-    STRIDE = 8
+    """Proposals from a map of stride 8, their features from one of stride 4."""
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
-        self.backbone = Backbone(width, 3)
-        channels = self.backbone.channels[-1]
-        wide = 2 * channels
-        self.context = nn.Sequential(
-            ConvNorm(channels, wide), ConvNorm(wide, wide, dilation=2), ConvNorm(wide, channels, dilation=4)
-        )
+        self.trunk = region_trunk.SmallTrunk(width)
+        channels = self.trunk.channels
         settings = proposals.Settings(
             sizes=((16, 24, 36, 54, 80, 120),),  # px of the input; digits are 18 to 126 px high there
             aspects=(1.0, 1.6, 2.5),  # digits are taller than wide
@@ -145,14 +147,15 @@ class SmallNetwork(Network):
         )
         self.rpn = proposals.ProposalNetwork(channels, settings)
         self.roi_heads = RegionClassifier(channels, units=12 * width, classes=classes)
-        self.sampling = region_head.Sampling(count=48)
+        self.sampling = region_head.Sampling(count=32)
         self.beta = proposals.BETA
 
-    def maps(self, pixels: Tensor) -> list[Tensor]:
-        return [self.context(self.backbone(pixels)[-1])]
+    def maps(self, pixels: Tensor) -> Maps:
+        fine, coarse = self.trunk(pixels)
+        return Maps([coarse], [fine])
 
     def pool(self, maps: Sequence[Tensor], regions: Tensor, owners: Tensor) -> Tensor:
-        return roi.align(maps[0], regions, owners, GRID, 1 / self.STRIDE)
+        return roi.align(maps[0], regions, owners, GRID, 1 / region_trunk.FINE)
 
 
 class PyramidNetwork(Network):
@@ -177,12 +180,12 @@ class PyramidNetwork(Network):
         self.sampling = region_head.Sampling(count=512)  # Lin et al. 2017 §5.2.1
         self.beta = proposals.BETA
 
-    def maps(self, pixels: Tensor) -> list[Tensor]:
+    def maps(self, pixels: Tensor) -> Maps:
         found: list[Tensor] = self.backbone["fpn"](self.backbone["body"](pixels))
-        return found
+        return Maps(found, found[:-1])
 
     def pool(self, maps: Sequence[Tensor], regions: Tensor, owners: Tensor) -> Tensor:
-        return pyramid.align(maps[:-1], regions, owners, GRID, finest=2)
+        return pyramid.align(maps, regions, owners, GRID, finest=2)
 
 
 class FasterRcnn(TorchAdapter):
@@ -206,7 +209,7 @@ class FasterRcnn(TorchAdapter):
     def preprocess(self, samples: Sequence[Sample]) -> Views:
         options, originals = self.options, [images.of(sample) for sample in samples]
         if options.backbone == "small":
-            return views.square(originals, SIDE, self.runtime.device)
+            return views.square(originals, region_trunk.SIDE, self.runtime.device)
         return views.photographs(originals, options.shorter_side, options.longer_side, self.runtime.device)
 
     def infer(self, batch: Views) -> list[Answers]:
@@ -229,7 +232,7 @@ class FasterRcnn(TorchAdapter):
     def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingViews:
         device, options = self.runtime.device, self.options
         if options.backbone == "small":
-            return views.square_lessons(samples, SIDE, generator, device)
+            return views.square_lessons(samples, region_trunk.SIDE, generator, device)
         shorter, longer = options.shorter_side, options.longer_side
         return views.photograph_lessons(samples, shorter, longer, generator, device)
 
@@ -237,21 +240,28 @@ class FasterRcnn(TorchAdapter):
         return self.module.losses(batch)
 
     def adopt(self, tensors: Mapping[str, Tensor]) -> Checkpoint:
-        """Either generation of torchvision's names. A file without batch counters has frozen normalisation
-        and is taken for COCO_V1, whose epsilon is 0."""
-        logits = "roi_heads.box_predictor.cls_score.bias"
-        if logits not in tensors:
-            raise UsageError(
-                f"adapter '{self.name}': the file has no tensor '{logits}' as torchvision's have"
-            )
-        counters = any(name.endswith("num_batches_tracked") for name in tensors)
-        renamed = {
-            _renamed(name): tensor
-            for name, tensor in tensors.items()
-            if not name.endswith("num_batches_tracked")
-        }
-        options = {"backbone": "resnet50-fpn", "width": 16, "epsilon": 1e-5 if counters else 0.0}
-        return Checkpoint(renamed, self.name, options, published_classes(len(tensors[logits]) - 1))
+        renamed, epsilon, classes = published(self.name, tensors)
+        options = {"backbone": "resnet50-fpn", "width": 16, "epsilon": epsilon}
+        return Checkpoint(renamed, self.name, options, classes)
+
+
+def published(
+    adapter: str, tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], float, tuple[str, ...]]:
+    """Weights in either generation of torchvision's names → under the newer, epsilon, classes.
+
+    A file without batch counters has frozen normalisation and is taken for COCO_V1, whose epsilon is 0.
+
+    Raises:
+        UsageError: they are not this model's.
+    """
+    logits = "roi_heads.box_predictor.cls_score.bias"
+    if logits not in tensors:
+        raise UsageError(f"adapter '{adapter}': the file has no tensor '{logits}' as torchvision's have")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+    renamed = {_renamed(name): tensor for name, tensor in kept.items()}
+    epsilon = 1e-5 if len(kept) < len(tensors) else 0.0
+    return renamed, epsilon, published_classes(len(tensors[logits]) - 1)
 
 
 def published_classes(count: int) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ torchvision's operators where these are installed, else here, with equal results
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -18,10 +20,9 @@ SAMPLES = 2  # a side of each bin, He et al. 2017 ("Mask R-CNN") §3: four point
 def pool(features: Tensor, regions: Tensor, images: Tensor, size: int, scale: float) -> Tensor:
     """RoI pooling (Girshick 2015, "Fast R-CNN", §2.1): the window is cut into size × size bins, each gives
     the maximum of every channel by itself; 0 where a bin is outside the map."""
-    compiled = operator("roi_pool")
-    if compiled is None:
+    if operator("roi_pool") is None:
         return pool_here(features, regions, images, size, scale)
-    pooled: Tensor = compiled(features, _rows(regions, images), scale, size, size)[0]
+    pooled: Tensor = _Pool.apply(features, _rows(regions, images), size, scale)
     return pooled
 
 
@@ -30,11 +31,49 @@ def align(features: Tensor, regions: Tensor, images: Tensor, size: int, scale: f
 
     Without the half-pixel shift of later versions (torchvision's `aligned=False`).
     """
-    compiled = operator("roi_align")
-    if compiled is None:
+    if operator("roi_align") is None:
         return align_here(features, regions, images, size, scale)
-    aligned: Tensor = compiled(features, _rows(regions, images), scale, size, size, SAMPLES, False)
+    aligned: Tensor = _Align.apply(features, _rows(regions, images), size, scale)
     return aligned
+
+
+class _Pool(torch.autograd.Function):
+    """The compiled operator with its gradient, which torchvision (0.29) ties to it only when the
+    package is imported: without it, none reaches the features."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, rows: Tensor, size: int, scale: float) -> Tensor:
+        pooled: Tensor
+        pooled, largest = torch.ops.torchvision.roi_pool(features, rows, scale, size, size)
+        ctx.save_for_backward(rows, largest)
+        ctx.settings = (scale, size, size, *features.shape)
+        return pooled
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        rows, largest = ctx.saved_tensors
+        return (
+            torch.ops.torchvision._roi_pool_backward(gradient, rows, largest, *ctx.settings),
+            None,
+            None,
+            None,
+        )
+
+
+class _Align(torch.autograd.Function):
+    """As `_Pool`."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, rows: Tensor, size: int, scale: float) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.settings = (scale, size, size, *features.shape, SAMPLES, False)
+        aligned: Tensor = torch.ops.torchvision.roi_align(features, rows, scale, size, size, SAMPLES, False)
+        return aligned
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        (rows,) = ctx.saved_tensors
+        return torch.ops.torchvision._roi_align_backward(gradient, rows, *ctx.settings), None, None, None
 
 
 def pool_here(features: Tensor, regions: Tensor, images: Tensor, size: int, scale: float) -> Tensor:

@@ -224,12 +224,8 @@ class Ssd(TorchAdapter):
 
     def adopt(self, tensors: Mapping[str, Tensor]) -> Checkpoint:
         """torchvision's names; the two have the same layers in the same order."""
-        bias = "head.classification_head.module_list.0.bias"
-        if bias not in tensors:
-            raise UsageError(f"adapter '{self.name}': the file has no tensor '{bias}' as torchvision's have")
+        classes = classes_of(self.name, tensors)
         renamed = {_renamed(name): tensor for name, tensor in tensors.items()}
-        boxes_a_cell = 4  # of the first map
-        classes = published_classes(len(tensors[bias]) // boxes_a_cell - 1)
         return Checkpoint(renamed, self.name, {"backbone": "vgg16", "width": 16}, classes)
 
     def _detections(self, batch: Views, place: int, boxes: Tensor, scores: Tensor) -> Detections:
@@ -242,6 +238,15 @@ class Ssd(TorchAdapter):
         kept = suppress_per_class(boxes[places], found, classes, options.nms_iou)[: options.most]
         restored = batch.restored(place, boxes[places[kept]])
         return Detections(restored.cpu().numpy(), found[kept].cpu().numpy(), classes[kept].cpu().numpy())
+
+
+def classes_of(adapter: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """The classes of weights that torchvision publishes; UsageError where these are not this model's."""
+    bias = "head.classification_head.module_list.0.bias"
+    if bias not in tensors:
+        raise UsageError(f"adapter '{adapter}': the file has no tensor '{bias}' as torchvision's have")
+    boxes_a_cell = 4  # of the first map
+    return published_classes(len(tensors[bias]) // boxes_a_cell - 1)
 
 
 # torchvision's names → ours.
