@@ -1,4 +1,4 @@
-"""Own Faster R-CNN and SSD with torchvision's weights give torchvision's detections."""
+"""Own Faster R-CNN and SSD with torchvision's weights give torchvision's detections, as its adapters do."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,12 @@ import torch
 
 from adapters.detection.faster_rcnn import FasterRcnn, FasterRcnnOptions, published_classes
 from adapters.detection.ssd import Ssd, SsdOptions
+from adapters.torchvision import detection as peers
 from harness.adapter import Runtime
 from harness.checkpoint import Checkpoint
 from harness.errors import UsageError
 from harness.stages.labels import class_map, relabelled
-from harness.task import Detections, Sample
+from harness.task import Annotations, Detections, Sample
 
 SHORTER, LONGER = 160, 266  # px: a fifth of the published size, for the time's sake
 SIZES = [(61, 80), (97, 70), (50, 133)]
@@ -26,7 +27,10 @@ def faster():
     ).eval()
     own = FasterRcnn(FasterRcnnOptions(shorter_side=SHORTER, longer_side=LONGER), Runtime())
     own.load(Checkpoint(theirs.state_dict(), "", {}))
-    return theirs, own
+    options = peers.FasterRcnnOptions(shorter_side=SHORTER, longer_side=LONGER)
+    peer = peers.TorchvisionFasterRcnn(options, Runtime())
+    peer.load(Checkpoint(theirs.state_dict(), "", {}))
+    return theirs, own, peer
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +41,9 @@ def ssd():
     theirs = ssd300_vgg16(weights=None, weights_backbone=None).eval()
     own = Ssd(SsdOptions(), Runtime())
     own.load(Checkpoint(theirs.state_dict(), "", {}))
-    return theirs, own
+    peer = peers.TorchvisionSsd(peers.SsdOptions(), Runtime())
+    peer.load(Checkpoint(theirs.state_dict(), "", {}))
+    return theirs, own, peer
 
 
 def pictures(sizes):
@@ -58,23 +64,64 @@ def assert_same(found, expected):
 
 @pytest.mark.parametrize("pair", ["faster", "ssd"])
 def test_detections_equal_torchvisions_alone_and_in_a_batch(pair, request):
-    theirs, own = request.getfixturevalue(pair)
+    theirs, *adapters = request.getfixturevalue(pair)
     samples = pictures(SIZES)
     inputs = [torch.from_numpy(s.input).permute(2, 0, 1).float() / 255 for s in samples]
     with torch.no_grad():
         expected = [theirs([one])[0] for one in inputs]
-    for found, wanted in zip(own.predict(samples), expected, strict=True):
-        assert_same(found, wanted)
-    assert_same(own.predict(samples[:1])[0], expected[0])
+    for adapter in adapters:
+        for found, wanted in zip(adapter.predict(samples), expected, strict=True):
+            assert_same(found, wanted)
+    assert_same(adapters[0].predict(samples[:1])[0], expected[0])
+
+
+@pytest.mark.parametrize("pair", ["faster", "ssd"])
+def test_pictures_of_one_pixel_and_of_one_row_are_seen(pair, request):
+    for adapter in request.getfixturevalue(pair)[1:]:
+        for sample, found in zip(
+            samples := pictures([(1, 1), (1, 40)]), adapter.predict(samples), strict=True
+        ):
+            height, width = sample.input.shape[:2]
+            assert (found.boxes >= 0).all() and (found.boxes <= np.array([width, height] * 2) + 1e-4).all()
+
+
+@pytest.mark.parametrize("pair", ["faster", "ssd"])
+def test_bf16_gives_nearly_the_same_scores(pair, request):
+    theirs, *adapters = request.getfixturevalue(pair)
+    for adapter in adapters:
+        half = type(adapter)(adapter.options, Runtime(precision="bf16"))
+        half.load(Checkpoint(theirs.state_dict(), "", {}))
+        (full,), (found,) = (one.predict(pictures(SIZES[:1])) for one in (adapter, half))
+        assert found.scores.dtype == found.boxes.dtype == np.float32
+        count = min(len(full.scores), len(found.scores), 10)
+        assert count > 0
+        np.testing.assert_allclose(found.scores[:count], full.scores[:count], atol=0.05)
+
+
+@pytest.mark.parametrize("pair", ["faster", "ssd"])
+def test_torchvisions_models_learn_behind_the_interface(pair, request):
+    theirs, _, adapter = request.getfixturevalue(pair)
+    learner = type(adapter)(adapter.options, Runtime())
+    learner.load(Checkpoint(theirs.state_dict(), "", {}))
+    (picture,) = pictures([(64, 80)])
+    sample = Sample("0", picture.input, Annotations.of_boxes([[10, 8, 50, 44], [3, 3, 3, 9]], [2, 4]))
+    learner.module.train()
+    batch = learner.training_batch([sample], np.random.default_rng(0))
+    assert all(labels.tolist() == [3] for labels in (target["labels"] for target in batch.targets))
+    terms = learner.loss(batch)
+    sum(terms.values()).backward()
+    assert all(term.isfinite() and term >= 0 for term in terms.values())
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in learner.module.parameters())
 
 
 def test_parameters_are_as_many_as_published(faster, ssd):
-    assert faster[1].parameters() == 41_755_286  # with frozen normalisation, which has none
-    assert ssd[1].parameters() == 35_641_826
+    for own, published in ((faster[1:], 41_755_286), (ssd[1:], 35_641_826)):
+        # with frozen normalisation, which has none
+        assert [adapter.parameters() for adapter in own] == [published] * 2
 
 
 def test_the_older_names_of_published_files_load_too(faster):
-    theirs, own = faster
+    theirs, own, peer = faster
     tensors = {
         name.replace("rpn.head.conv.0.0.", "rpn.head.conv.").replace("_blocks.0.0.", "_blocks.0."): tensor
         for name, tensor in theirs.state_dict().items()
@@ -85,6 +132,9 @@ def test_the_older_names_of_published_files_load_too(faster):
     assert adopted.tensors.keys() == own.module.state_dict().keys()
     assert adopted.options["epsilon"] == 0.0
     assert adopted.classes[0] == "person" and len(adopted.classes) == 90
+    again = peer.adopt(tensors)
+    assert again.tensors.keys() == peer.module.state_dict().keys()
+    assert (again.options, again.classes) == ({"epsilon": 0.0}, adopted.classes)
 
 
 def test_a_model_of_90_classes_answers_for_the_80():
@@ -102,13 +152,34 @@ def test_a_model_of_90_classes_answers_for_the_80():
 
 @pytest.mark.parametrize("pair", ["faster", "ssd"])
 def test_weights_of_something_else_are_told(pair, request):
-    own = request.getfixturevalue(pair)[1]
-    with pytest.raises(UsageError, match="as torchvision's have"):
-        own.adopt({"conv.weight": torch.zeros(1)})
+    for adapter in request.getfixturevalue(pair)[1:]:
+        with pytest.raises(UsageError, match=f"adapter '{adapter.name}': .* as torchvision's have"):
+            adapter.adopt({"conv.weight": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("pair", ["faster", "ssd"])
+def test_nan_weights_and_left_over_ones_are_told(pair, request):
+    theirs, *adapters = request.getfixturevalue(pair)
+    tensors = theirs.state_dict()
+    name = next(
+        name for name in tensors if name.endswith("conv1.weight") or name.endswith("features.0.weight")
+    )
+    broken = {**tensors, name: torch.full_like(tensors[name], float("nan"))}
+    for adapter in adapters:
+        for content, message in (
+            (broken, "has NaN or infinite values"),
+            ({**tensors, "x": tensors[name]}, "left over"),
+        ):
+            with pytest.raises(UsageError, match=message):
+                type(adapter)(adapter.options, Runtime()).load(Checkpoint(content, "", {}))
+        with pytest.raises(
+            UsageError, match=f"checkpoint of adapter 'yolo' cannot be loaded by '{adapter.name}'"
+        ):
+            type(adapter)(adapter.options, Runtime()).load(Checkpoint(tensors, "yolo", {}))
 
 
 def test_default_boxes_are_torchvisions(ssd):
-    theirs, own = ssd
+    theirs, own, _ = ssd
     (sample,) = pictures([(300, 300)])
     batch = own.preprocess([sample])
     with torch.no_grad():
@@ -122,7 +193,7 @@ def test_default_boxes_are_torchvisions(ssd):
 def test_the_loss_equals_torchvisions(ssd):
     from torchvision.ops import box_iou
 
-    theirs, own = ssd
+    theirs, own, _ = ssd
     from adapters.detection import default_boxes
 
     generator = torch.Generator().manual_seed(0)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from adapters import images
-from adapters.detection.views import TrainingViews, learnt_objects
+from adapters.detection.views import TrainingViews, learnt_objects, mirrored
 from harness.task import Image, Sample
 
 OVERLAPS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0, None)  # least IoU with an object; 0: any part, None: all. §2.2
@@ -52,10 +52,7 @@ def augmented(
         image, boxes = zoomed_out(image, boxes, generator)
     image, boxes, kept = cut_out(image, boxes, generator)
     if generator.random() < MIRRORED:
-        image = np.ascontiguousarray(image[:, ::-1])
-        boxes = np.stack(
-            [image.shape[1] - boxes[:, 2], boxes[:, 1], image.shape[1] - boxes[:, 0], boxes[:, 3]], axis=1
-        )
+        image, boxes = mirrored(image, boxes)
     return image, boxes, kept
 
 

@@ -125,16 +125,7 @@ def photograph_lessons(
         image = images.of(sample)
         corners, classes = learnt_objects(sample)
         if generator.random() < MIRRORED:
-            image = np.ascontiguousarray(image[:, ::-1])
-            corners = np.stack(
-                [
-                    image.shape[1] - corners[:, 2],
-                    corners[:, 1],
-                    image.shape[1] - corners[:, 0],
-                    corners[:, 3],
-                ],
-                axis=1,
-            )
+            image, corners = mirrored(image, corners)
         pixels = _scaled(image, shorter, longer, device)
         x, y = pixels.shape[3] / image.shape[1], pixels.shape[2] / image.shape[0]
         scaled.append(pixels)
@@ -143,6 +134,13 @@ def photograph_lessons(
     largest = (max(_padded(one.shape[2]) for one in scaled), max(_padded(one.shape[3]) for one in scaled))
     pixels = torch.cat([_pad(one, largest) for one in scaled])
     return TrainingViews(pixels, [(one.shape[2], one.shape[3]) for one in scaled], boxes, labels)
+
+
+def mirrored(image: Image, boxes: NDArray[np.float64]) -> tuple[Image, NDArray[np.float64]]:
+    """Left and right exchanged, of a picture and its boxes [m, 4]."""
+    width = image.shape[1]
+    x1, y1, x2, y2 = boxes.T
+    return np.ascontiguousarray(image[:, ::-1]), np.stack([width - x2, y1, width - x1, y2], axis=1)
 
 
 def learnt_objects(sample: Sample) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
