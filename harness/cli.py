@@ -11,6 +11,18 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from harness.cli_jobs import jobs_app
+from harness.cli_options import (
+    AsJson,
+    Limit,
+    Only,
+    Override,
+    Profile,
+    ShardSize,
+    SuiteName,
+    Sync,
+    Workers,
+)
 from harness.errors import HarnessError, UnavailableError, UsageError
 
 
@@ -38,16 +50,10 @@ class _Group(TyperGroup):
 app = typer.Typer(cls=_Group, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 score_app = typer.Typer(no_args_is_help=True, help="Score prediction files; no model is needed.")
 app.add_typer(score_app, name="score")
+app.add_typer(jobs_app)
 new_app = typer.Typer(no_args_is_help=True, help="Write a working start of something of your own.")
 app.add_typer(new_app, name="new")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A path, or the name of a shipped suite.")]
-Override = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite; repeatable.")
-]
-Only = Annotated[str | None, typer.Option(metavar="GLOB", help="Only matching BENCHMARK/VARIANT.")]
-Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most N samples a benchmark.")]
 TrackingUri = Annotated[str | None, typer.Option(metavar="URI", help="Default: $MLFLOW_TRACKING_URI.")]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
@@ -55,13 +61,6 @@ RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")
 class ExecutorName(StrEnum):
     inline = "inline"
     ray = "ray"
-
-
-class ProfileName(StrEnum):
-    smoke = "smoke"
-    ci = "ci"
-    release = "release"
-    mlperf = "mlperf"
 
 
 class Protocol(StrEnum):
@@ -79,7 +78,6 @@ class ListKind(StrEnum):
 
 ExecutorOption = Annotated[ExecutorName, typer.Option(help="Where stages run.")]
 AddressOption = Annotated[str | None, typer.Option(metavar="ADDR", help="A Ray cluster; local if not given.")]
-WorkersOption = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most N workers.")]
 
 
 @app.command("list")
@@ -194,21 +192,24 @@ def train(
 @app.command("run")
 def run_command(
     suite: SuiteName,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: runs/SUITE.")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR|URL", help="Default: runs/SUITE; also s3://… and gs://….")
+    ] = None,
     overrides: Override = [],  # noqa: B006
     only: Only = None,
     limit: Limit = None,
     executor: ExecutorOption = ExecutorName.ray,
     address: AddressOption = None,
-    workers: WorkersOption = None,
-    shard_size: Annotated[int, typer.Option(min=1, metavar="N", help="Samples a shard.")] = 64,
-    profile: Annotated[ProfileName | None, typer.Option(help="How long speed is measured.")] = None,
-    sync_results: Annotated[bool, typer.Option("--sync/--no-sync", help="Log to MLflow at the end.")] = True,
+    workers: Workers = None,
+    shard_size: ShardSize = 64,
+    profile: Profile = None,
+    sync_results: Sync = True,
     as_json: AsJson = False,
 ) -> None:
     """Run a suite, or finish an interrupted run of it: the same command resumes."""
     from harness.environment import command_line
     from harness.progress import RunProgress
+    from harness.remote_out import located
     from harness.results import to_json
     from harness.run import RunSettings, exit_code, run
     from harness.suite import find_suite, load_suite
@@ -218,18 +219,21 @@ def run_command(
     if profile:
         overrides = [*overrides, f"speed.profile={profile}"]
     loaded = load_suite(find_suite(suite), overrides)
-    directory = out or Path("runs") / loaded.suite.name
-    settings = RunSettings(directory, command_line(), only, limit, shard_size, on_cluster=address is not None)
-    with RunProgress(console) as progress:
-        results = run(loaded, settings, _executor(executor, address, workers), progress)
-    page = write_reports(directory)
-    if sync_results:
-        _sync_or_say(directory, executor)
+    place = out or str(Path("runs") / loaded.suite.name)
+    with located(place, lambda line: console.print(line, markup=False)) as directory:
+        settings = RunSettings(
+            directory, command_line(), only, limit, shard_size, on_cluster=address is not None
+        )
+        with RunProgress(console) as progress:
+            results = run(loaded, settings, _executor(executor, address, workers), progress)
+        page = write_reports(directory)
+        if sync_results:
+            _sync_or_say(directory, executor)
     if as_json:
         sys.stdout.write(to_json(results))
     else:
         show_results(results)
-    console.print(f"report: {page}", markup=False)
+    console.print(f"report: {place}/{page.relative_to(directory).as_posix()}", markup=False)
     raise typer.Exit(exit_code(results))
 
 

@@ -20,6 +20,9 @@ import psutil
 PACKAGES = ("numpy", "torch", "torchvision", "ray", "mlflow", "sacrebleu", "scikit-learn", "sentencepiece")
 
 
+SENT_REVISION, SENT_BRANCH = "HARNESS_GIT_REVISION", "HARNESS_GIT_BRANCH"
+
+
 def describe() -> dict[str, Any]:
     """Hardware and software of this machine, without anything that changes from minute to minute."""
     return {
@@ -126,8 +129,11 @@ def _gpus() -> list[dict[str, Any]]:
 def git_state(folder: Path) -> tuple[str | None, bool | None]:
     """Revision and whether tracked files differ from it; (None, None) outside a checkout of this code.
 
-    A package installed into somebody's repository is not tracked there: that revision is not ours.
+    A package installed into somebody's repository is not tracked there: that revision is not ours. Code that
+    was sent to a cluster has left its checkout behind: who sent it says in variables what it was.
     """
+    if sent := os.environ.get(SENT_REVISION):
+        return sent.removesuffix("+dirty"), sent.endswith("+dirty")
     try:
         _git(folder, "ls-files", "--error-unmatch", "environment.py")
         revision = _git(folder, "rev-parse", "HEAD")
@@ -137,6 +143,7 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
 
 
 BRANCH_VARIABLES = (
+    SENT_BRANCH,
     *("GITHUB_HEAD_REF", "GITHUB_REF_NAME"),  # GitHub: the first is set for pull requests only
     *("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME", "CI_COMMIT_REF_NAME"),  # GitLab
 )

@@ -142,7 +142,8 @@ def resolve(reference: str, adapter: str, relative_to: Path | None, seed: int | 
     if seed is not None and seed != recipe.seed:
         recipe, name = recipe.model_copy(update={"seed": seed}), f"{path.stem}-seed-{seed}"
     trained = cache_folder() / f"{path.stem}-{recipe.hash[:12]}" / f"{path.stem}.safetensors"
-    for candidate in (path.with_suffix(".safetensors"), trained):
+    beside = path.parent / trained.parent.name / trained.name  # as a package for a cluster holds it
+    for candidate in (path.with_suffix(".safetensors"), beside, trained):
         if candidate.is_file() and read_metadata(candidate).get("recipe") == recipe.hash:
             return CheckpointRef(name, candidate, recipe, missing=False, options=recipe.options)
     return CheckpointRef(name, trained, recipe, missing=True, options=recipe.options)

@@ -32,6 +32,11 @@ Range = tuple[int, int]
 """Sample indices [start, stop)."""
 
 
+def is_transient(name: str) -> bool:
+    """Whether a file of that name is a lock or half-written, not part of the run."""
+    return name == "run.lock" or _TEMPORARY.match(name) is not None
+
+
 def write_text(path: Path, text: str) -> None:
     """As `write_bytes`, in UTF-8."""
     write_bytes(path, text.encode())

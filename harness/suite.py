@@ -110,6 +110,11 @@ class LoadedSuite:
         self.path = path
         self._sources = sources
 
+    @property
+    def files(self) -> list[Path]:
+        """The file itself and those that it includes."""
+        return [source.path for source in self._sources]
+
     def error(self, keys: Keys, message: str) -> UsageError:
         """An error at a key path, with the file and line that are nearest to it."""
         where = nearest(self._sources, keys).where(keys)

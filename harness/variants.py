@@ -51,7 +51,7 @@ def variants_of(
     cls = ADAPTERS.get(entry.adapter)
     if cls.task != task:
         raise loaded.error(keys, f"adapter '{entry.adapter}' is for {cls.task}, '{benchmark}' is {task}")
-    references = _checkpoints(loaded, entry, keys)
+    references = checkpoints_of(loaded, entry, keys)
     fixed = dict(next(iter(references.values())).options) if references else {}
     axes = _axes(entry, cls.Options)
     for key, axis in axes.items():
@@ -101,7 +101,7 @@ def _accepts(annotation: Any, value: list[Any]) -> bool:
     return True
 
 
-def _checkpoints(loaded: LoadedSuite, entry: AdapterEntry, keys: Keys) -> dict[int | None, CheckpointRef]:
+def checkpoints_of(loaded: LoadedSuite, entry: AdapterEntry, keys: Keys) -> dict[int | None, CheckpointRef]:
     """Seed → checkpoint; the recipe's own seed is None. Empty for an adapter without one."""
     if entry.checkpoint is None:
         if entry.seed is not None:

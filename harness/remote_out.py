@@ -1,0 +1,166 @@
+"""`--out` as a URL: the run directory is written here, and a copy is kept at the other place.
+
+What lies there is fetched first, so that a run resumes wherever it is started. Objects are copied whole and
+one by one: whatever is there is whole, as in the local directory.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from types import FrameType
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from harness.errors import InfrastructureError, UsageError, describe
+from harness.store import is_transient
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+EVERY = 30.0  # s between copies: what a lost head node costs at most, beside the shards under way
+State = tuple[int, int]
+"""Size and time of change (ns) of a file."""
+
+
+def is_url(out: str) -> bool:
+    """Whether it names another place than a folder of this machine."""
+    return "://" in out and not out.startswith("file://")
+
+
+@contextmanager
+def located(out: str, report: Callable[[str], None]) -> Iterator[Path]:
+    """A local directory for the run at `out`, which is a path (`~` is the home folder) or a URL.
+
+    SIGTERM, which ends a Ray job, is answered as Ctrl-C is, so that the last copy is made.
+
+    Raises:
+        UsageError: no file system for such a URL.
+        InfrastructureError: the place cannot be read, or in the end not be written.
+    """
+    if not is_url(out):
+        yield Path(out.removeprefix("file://")).expanduser()
+        return
+    files, root = _file_system(out)
+    local = Path(tempfile.mkdtemp(prefix="harness-run-"))
+    mirror = Mirror(local, files, root)
+    try:
+        mirror.fetch()
+    except OSError as error:
+        shutil.rmtree(local)
+        raise InfrastructureError(f"--out {out}: cannot be read or written: {describe(error)}") from error
+    ended = threading.Event()
+    copier = threading.Thread(target=_keep_up, args=(mirror, ended, report), daemon=True)
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    copier.start()
+    try:
+        yield local
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        ended.set()
+        copier.join()
+        try:
+            mirror.push()
+        except OSError as error:
+            reason = f"cannot be written: {describe(error)}; the run is kept in {local}"
+            raise InfrastructureError(f"--out {out}: {reason}") from error
+        shutil.rmtree(local)
+
+
+class Mirror:
+    """A local directory and its copy below `root` of another file system."""
+
+    def __init__(self, local: Path, files: FileSystem, root: str) -> None:
+        self._local = local
+        self._files = files
+        self._root = PurePosixPath(root)
+        self._same: dict[str, State] = {}
+        """Files that are alike here and there, by their path in the directory, as they were then."""
+
+    def fetch(self) -> None:
+        """Copy everything that is there; a place that nobody may write to is found out now."""
+        from pyarrow.fs import FileSelector, FileType
+
+        self._files.create_dir(str(self._root), recursive=True)
+        found = self._files.get_file_info(FileSelector(str(self._root), recursive=True))
+        for info in found:
+            if info.type is not FileType.File:
+                continue
+            name = str(PurePosixPath(info.path).relative_to(self._root))
+            path = self._local / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._files.open_input_stream(info.path) as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            self._same[name] = _state(path)
+
+    def push(self) -> None:
+        """Copy what has changed since, and remove there what is gone here; run.json first."""
+        present = {}
+        for path in sorted(self._local.rglob("*"), key=lambda path: (path.name != "run.json", path)):
+            name = path.relative_to(self._local).as_posix()
+            if path.is_dir() or is_transient(path.name):
+                continue
+            try:
+                present[name] = state = _state(path)
+                if self._same.get(name) == state:
+                    continue
+                content = path.read_bytes()
+            except FileNotFoundError:  # replaced or removed meanwhile
+                present.pop(name, None)
+                continue
+            place = self._root / name
+            self._files.create_dir(str(place.parent), recursive=True)
+            with self._files.open_output_stream(str(place)) as target:
+                target.write(content)
+            self._same[name] = state
+        for name in self._same.keys() - present.keys():
+            self._files.delete_file(str(self._root / name))
+            del self._same[name]
+
+
+def _keep_up(mirror: Mirror, ended: threading.Event, report: Callable[[str], None]) -> None:
+    failing = False
+    while not ended.wait(EVERY):
+        try:
+            mirror.push()
+            failing = False
+        except OSError as error:
+            if not failing:
+                report(f"--out: no copy could be made ({describe(error)}); tried again every {EVERY:g} s")
+            failing = True
+
+
+def _file_system(url: str) -> tuple[FileSystem, str]:
+    """pyarrow's where it has one (s3, gs, hdfs), else fsspec's."""
+    from pyarrow import ArrowInvalid
+    from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
+
+    if not urlsplit(url).path.strip("/") and not urlsplit(url).netloc:
+        raise UsageError(f"--out {url}: expected a place, such as s3://bucket/runs/nightly")
+    try:
+        files, root = FileSystem.from_uri(url)
+    except ArrowInvalid:
+        import fsspec
+
+        try:
+            found, root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise UsageError(f"--out {url}: {error}") from error
+        files = PyFileSystem(FSSpecHandler(found))
+    except OSError as error:
+        raise InfrastructureError(f"--out {url}: {describe(error)}") from error
+    return files, root
+
+
+def _state(path: Path) -> State:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    raise KeyboardInterrupt

@@ -1,0 +1,175 @@
+"""`harness submit` and its relatives against a real Ray head with a dashboard and token authentication."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from small_suite import document
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+STARTED = 90.0  # s that a head may take
+PORTS = ("--port", "--dashboard-port", "--ray-client-server-port")
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+class Head:
+    """A running head and how to talk to it."""
+
+    def __init__(self, folder: Path) -> None:
+        ports = free_ports(len(PORTS))
+        token = folder / "token"
+        token.write_text(secrets.token_hex(32))
+        token.chmod(0o600)
+        self.address = f"http://127.0.0.1:{ports[1]}"
+        self.folder = folder
+        unwanted = {"RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN"}
+        self.environment = {name: value for name, value in os.environ.items() if name not in unwanted} | {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        }
+        options = [word for pair in zip(PORTS, map(str, ports), strict=True) for word in pair]
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
+        quiet = ["--disable-usage-stats", "--include-dashboard=true", "--dashboard-host=127.0.0.1"]
+        store = [
+            "--object-store-memory=100000000",
+            f"--temp-dir=/tmp/r{ports[0]}",
+        ]  # a socket's path is short
+        self._log = (folder / "head.log").open("w")
+        self._process = subprocess.Popen(
+            [*command, *quiet, *store, *options],
+            env=self.environment,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def wait(self) -> None:
+        until = time.monotonic() + STARTED
+        while self.call("status", "--json").returncode != 0:
+            assert self._process.poll() is None, (self.folder / "head.log").read_text()
+            assert time.monotonic() < until, (self.folder / "head.log").read_text()
+
+    def end(self) -> None:
+        os.killpg(self._process.pid, signal.SIGTERM)
+        self._process.wait(30)
+        self._log.close()
+
+    def call(self, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+        command, *rest = map(str, arguments)
+        return subprocess.run(
+            [sys.executable, "-m", "harness", command, "--address", self.address, *rest],
+            env=self.environment | variables,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def submit(self, suite: dict[str, Any], out: str, *more: object) -> subprocess.CompletedProcess[str]:
+        path = self.folder / f"{suite['name']}.yaml"
+        path.write_text(yaml.safe_dump(suite))
+        options = ["--out", out, "--workers", 1, "--shard-size", 4, "--no-sync", *more]
+        return self.call("submit", path, *options)
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    running = Head(tmp_path_factory.mktemp("head"))
+    try:
+        running.wait()
+        yield running
+    finally:
+        running.end()
+
+
+def named(name: str, **adapters: Any) -> dict[str, Any]:
+    return document(20, **adapters) | {"name": name}
+
+
+def test_a_suite_that_succeeds_leaves_its_run_and_is_not_repeated(head: Head) -> None:
+    out = f"local://{head.folder}/there/good"
+    first = head.submit(named("good", ok={"batch_size": 4}), out, "--follow", "--json")
+    assert first.returncode == 0, first.stderr
+    job = json.loads(first.stdout)
+    assert (job["status"], job["exit_code"], job["new"]) == ("SUCCEEDED", 0, True)
+    assert "words/ok: 20/20 samples" in first.stderr, "what the job prints is passed on"
+    results = json.loads((head.folder / "there" / "good" / "results.json").read_text())
+    assert [trial["status"] for trial in results["trials"]] == ["complete"]
+    assert results["run"]["executor"] == "ray"
+    second = head.submit(named("good", ok={"batch_size": 4}), out, "--follow", "--json")
+    assert (second.returncode, json.loads(second.stdout)["new"]) == (0, False)
+    assert json.loads(second.stdout)["id"] == job["id"]
+
+
+def test_a_suite_that_fails_ends_with_our_exit_code_and_its_next_attempt_is_another_job(head: Head) -> None:
+    bad = named("bad", ok={"batch_size": 4}, bad={"options": {"raise_at": 3}, "batch_size": 4})
+    first = head.submit(bad, str(head.folder / "bad"), "--follow", "--json")
+    assert first.returncode == 3, first.stderr
+    assert "RuntimeError: poison at 3" in first.stderr
+    second = head.submit(bad, str(head.folder / "bad"), "--follow", "--json")
+    ids = [json.loads(each.stdout)["id"] for each in (first, second)]
+    assert ids == [ids[0], f"{ids[0]}-2"]
+    assert "words/ok: 20 of 20 predictions are on disk" in second.stderr, "it resumes"
+
+
+def test_a_job_can_be_looked_at_and_stopped(head: Head) -> None:
+    slow = named("slow", ok={"batch_size": 4, "options": {"delay": 30.0}})
+    job_id = head.submit(slow, str(head.folder / "slow")).stdout.strip()
+    until = time.monotonic() + 120
+    while not (head.folder / "slow" / "run.json").exists():
+        assert time.monotonic() < until, head.call("logs", job_id).stdout
+        time.sleep(0.2)
+    joined = head.submit(slow, str(head.folder / "slow"))
+    assert joined.stdout.strip() == job_id, "the same id while it runs"
+    assert f"runs already as {job_id}" in joined.stderr
+    assert "stopping" in head.call("stop", job_id).stdout
+    followed = head.call("logs", job_id, "--follow")
+    assert followed.returncode == 130
+    status = json.loads(head.call("status", job_id, "--json").stdout)
+    assert (status["status"], status["exit_code"]) == ("STOPPED", 130)
+    listed = json.loads(head.call("status", "--json").stdout)
+    assert job_id in [job["id"] for job in listed]
+    assert head.call("logs", f"{job_id}x").returncode == 2
+
+
+def test_a_wrong_token_is_one_clear_line(head: Head, tmp_path: Path) -> None:
+    done = head.call("status", RAY_AUTH_TOKEN="0" * 64)
+    assert (done.returncode, done.stdout) == (3, "")
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("the cluster refuses the token from RAY_AUTH_TOKEN")
+    none = head.call("status", RAY_AUTH_TOKEN_PATH="", HOME=str(tmp_path))
+    assert none.returncode == 3
+    assert "the cluster asks for a token and there is none" in none.stderr
+
+
+def test_a_package_too_large_is_told_before_it_is_sent(head: Head) -> None:
+    before = json.loads(head.call("status", "--json").stdout)
+    weights = head.folder / "large.pth"
+    with weights.open("wb") as stream:
+        stream.truncate(101 * 2**20)
+    done = head.submit(named("large", ok={"checkpoint": "large.pth"}), "/nowhere")
+    assert done.returncode == 2
+    assert "Ray takes at most 100.0 MiB (largest: suite/large.pth 101.0 MiB" in done.stderr
+    assert json.loads(head.call("status", "--json").stdout) == before

@@ -1,0 +1,380 @@
+"""Jobs on a cluster, without one: what travels, ids, exit codes, messages, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import Result
+from http_server import serving
+from small_suite import document, write
+from typer.testing import CliRunner
+
+from harness import environment
+from harness.cli import app
+from harness.errors import InfrastructureError, UsageError
+from harness.jobs import cluster, package
+from harness.jobs.cluster import Cluster, connect
+from harness.jobs.job import JobRecord, JobSpec, attempts, exit_code
+from harness.jobs.package import pack
+from harness.jobs.submission import RunOptions, prepare
+from harness.suite import load_suite
+
+OPTIONS = RunOptions("/shared/run", (), None, None, None, 64, None, True)
+
+
+class FakeClient:
+    """A cluster's jobs; each one ends as it is told."""
+
+    def __init__(self, *ends: tuple[str, int | None]) -> None:
+        self.ends = list(ends)
+        self.jobs: list[Any] = []
+        self.submitted: list[dict[str, Any]] = []
+        self.tails: list[list[str] | Exception] = []
+
+    def list_jobs(self) -> list[Any]:
+        return self.jobs
+
+    def submit_job(self, **asked: Any) -> str:
+        self.submitted.append(asked)
+        status, code = self.ends.pop(0)
+        self.jobs.append(info(asked["submission_id"], status, code, asked["metadata"]))
+        return asked["submission_id"]
+
+    async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
+        for text in self.tails.pop(0):
+            if isinstance(text, Exception):
+                raise text
+            yield text
+
+
+def info(job_id: str, status: str, code: int | None = None, metadata: Any = None) -> Any:
+    return SimpleNamespace(
+        submission_id=job_id, status=status, driver_exit_code=code, metadata=metadata, message="m",
+        start_time=1_700_000_000_000, end_time=None, entrypoint="python -m harness run …",
+    )  # fmt: skip
+
+
+def spec(**changes: Any) -> JobSpec:
+    return JobSpec(**{"suite": "nightly", "arguments": ["s"], "package": "p", "environment": {}} | changes)
+
+
+def submit(client: FakeClient, again: bool = False) -> tuple[str, bool]:
+    done = Cluster(client, "http://head:8265").submit(spec(), Path("p.zip"), {"A": "1"}, again)
+    return done.job.id, done.new
+
+
+class TestIdentity:
+    def test_equal_submissions_have_one_id_and_every_part_counts(self) -> None:
+        same = {spec().id, spec(arguments=["s"], environment={}).id}
+        others = {spec(package="q").id, spec(arguments=["t"]).id, spec(environment={"A": "1"}).id}
+        assert len(same) == 1
+        assert len(same | others) == 4
+        assert re.fullmatch(r"nightly-[0-9a-f]{12}", same.pop())
+
+    def test_attempts_are_those_of_the_same_id_only(self) -> None:
+        ids = ["a-1", "a-1-2", "a-1-10", "a-12", "b-a-1", "a-1-x"]
+        jobs = [JobRecord(each, "a", "FAILED", 3, "", None, None, "") for each in ids]
+        assert {number: job.id for number, job in attempts("a-1", jobs).items()} == {
+            1: "a-1",
+            2: "a-1-2",
+            10: "a-1-10",
+        }
+
+    def test_the_command_is_quoted_for_a_shell(self) -> None:
+        made = spec(arguments=["a suite.yaml", "--set", "x=[1, 2]"]).entrypoint
+        assert made == "python -m harness run 'a suite.yaml' --set 'x=[1, 2]'"
+
+
+@pytest.mark.parametrize(
+    ("status", "of_driver", "ours"),
+    [
+        ("PENDING", None, None),
+        ("RUNNING", None, None),
+        ("SUCCEEDED", 0, 0),
+        ("FAILED", 1, 1),
+        ("FAILED", 2, 2),
+        ("FAILED", 3, 3),
+        ("FAILED", 4, 4),
+        ("FAILED", 130, 130),
+        ("FAILED", 137, 3),  # killed, out of memory say
+        ("FAILED", 0, 3),  # Ray failed it, whatever the driver said
+        ("FAILED", None, 3),  # it never started
+        ("STOPPED", None, 130),
+    ],
+)
+def test_the_end_of_a_job_is_one_of_our_exit_codes(
+    status: str, of_driver: int | None, ours: int | None
+) -> None:
+    assert exit_code(status, of_driver) == ours
+
+
+class TestResubmission:
+    @pytest.mark.parametrize("status", ["PENDING", "RUNNING", "SUCCEEDED"])
+    def test_a_job_that_runs_or_has_succeeded_is_joined(self, status: str) -> None:
+        client = FakeClient((status, None))
+        first = submit(client)
+        assert submit(client) == (first[0], False)
+        assert len(client.submitted) == 1
+
+    @pytest.mark.parametrize("status", ["FAILED", "STOPPED"])
+    def test_a_job_that_ended_otherwise_gets_its_next_attempt(self, status: str) -> None:
+        client = FakeClient((status, 3), (status, 3), ("RUNNING", None))
+        ids = [submit(client)[0] for _ in range(4)]
+        assert ids == [spec().id, f"{spec().id}-2", f"{spec().id}-3", f"{spec().id}-3"]
+
+    def test_again_repeats_what_has_succeeded(self) -> None:
+        client = FakeClient(("SUCCEEDED", 0), ("RUNNING", None))
+        submit(client)
+        assert submit(client, again=True) == (f"{spec().id}-2", True)
+
+    def test_who_comes_second_joins_the_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        client = FakeClient()
+
+        def taken(**asked: Any) -> str:
+            client.jobs.append(info(asked["submission_id"], "PENDING"))
+            raise RuntimeError("Request failed with status code 500: job already exists")
+
+        monkeypatch.setattr(client, "submit_job", taken)
+        assert submit(client) == (spec().id, False)
+
+
+class TestFollow:
+    def test_a_connection_that_breaks_is_made_again_and_nothing_is_shown_twice(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cluster, "RETRY", 0.0)
+        client = FakeClient()
+        client.jobs = [info("j", "SUCCEEDED", 0)]
+        client.tails = [["one\n", "tw", RuntimeError("closed")], ["one\ntwo\n", "three\n"]]  # type: ignore[list-item]
+        shown: list[str] = []
+        job = Cluster(client, "http://head:8265").follow("j", shown.append)
+        assert "".join(shown) == "one\ntwo\nthree\n"
+        assert job.exit_code == 0
+
+    def test_a_dashboard_that_stays_silent_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cluster, "RETRY", 0.0)
+        monkeypatch.setattr(cluster, "PATIENCE", -1.0)
+        client = FakeClient()
+        client.jobs = [info("j", "RUNNING")]
+        client.tails = [[RuntimeError("gone")]]  # type: ignore[list-item]
+        with pytest.raises(InfrastructureError, match="following j: gone; `harness logs j --follow`"):
+            Cluster(client, "http://head:8265").follow("j", print)
+
+    def test_an_unknown_job_names_the_nearest(self) -> None:
+        client = FakeClient()
+        client.jobs = [info("nightly-12ab", "RUNNING")]
+        with pytest.raises(UsageError, match="unknown job 'nightly-12a'; did you mean 'nightly-12ab'"):
+            Cluster(client, "http://head:8265").follow("nightly-12a", print)
+
+
+class TestPackage:
+    def test_code_suite_and_the_weights_that_it_names_travel_and_nothing_else(self, tmp_path: Path) -> None:
+        (tmp_path / "suites").mkdir()
+        (tmp_path / "weights").mkdir()
+        (tmp_path / "weights" / "w.pth").write_bytes(b"weights")
+        (tmp_path / "weights" / "other.pth").write_bytes(b"weights")
+        (tmp_path / ".env").write_text("SECRET=1")
+        entries = {"mine": {"checkpoint": "../weights/w.pth"}, "there": {"checkpoint": "/nfs/x.pth"}}
+        write(tmp_path / "suites", document(**entries) | {"include": ["more.yaml"]})
+        (tmp_path / "suites" / "more.yaml").write_text("name: more\n")
+        packed = pack(load_suite(tmp_path / "suites" / "suite.yaml"))
+        mine = {name for name in packed.files if name.startswith("suite/")}
+        assert packed.suite == "suite/suites/suite.yaml"
+        assert mine == {"suite/suites/suite.yaml", "suite/suites/more.yaml", "suite/weights/w.pth"}
+        assert {"harness/cli.py", "adapters/checkpoints/yolo-scenes.yaml", "fake_adapters.py"} <= set(
+            packed.files
+        )
+        assert not [
+            name for name in packed.files if name.endswith((".safetensors", ".pth")) and name not in mine
+        ]
+        assert not [name for name in packed.files if "secret" in name.lower() or "__pycache__" in name]
+
+    def test_the_same_plan_comes_out_of_the_package(self, tmp_path: Path) -> None:
+        """A shipped and a third party's adapter, shipped weights, and the harness's own code."""
+        shipped = {"adapter": "attention", "checkpoint": "attention-phrases-en-de"}
+        path = write(tmp_path, document(shipped=shipped, theirs={}))
+        packed = pack(load_suite(path))
+        assert "adapters/checkpoints/attention-phrases-en-de.safetensors" in packed.files
+        packed.write(tmp_path / "p.zip")
+        with zipfile.ZipFile(tmp_path / "p.zip") as archive:
+            archive.extractall(tmp_path / "there")
+        code = "import harness; from harness.cli import main; assert 'there' in harness.__file__; main()"
+        command = [sys.executable, "-c", code, "plan", packed.suite, "--json"]
+        without = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        ran = subprocess.run(
+            command, cwd=tmp_path / "there", env=without, capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 0, ran.stderr
+        there, here = json.loads(ran.stdout), json.loads(call("plan", path, "--json").stdout)
+        ids = [(trial["trial"], trial["id"], trial["train"]) for trial in here["trials"]]
+        assert [(trial["trial"], trial["id"], trial["train"]) for trial in there["trials"]] == ids
+
+    def test_equal_packages_are_equal_to_the_byte_and_their_content_counts(self, tmp_path: Path) -> None:
+        path = write(tmp_path, document())
+        first, second = pack(load_suite(path)), pack(load_suite(path))
+        first.write(tmp_path / "a.zip")
+        second.write(tmp_path / "b.zip")
+        assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+        assert first.digest == second.digest
+        write(tmp_path, document(21))
+        assert pack(load_suite(path)).digest != first.digest
+
+    def test_one_too_large_is_refused_before_it_is_sent(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(package, "LARGEST", 1000)
+        with pytest.raises(UsageError, match=r"is 0\.\d MiB, and Ray takes at most 0\.0 MiB \(largest: "):
+            pack(load_suite(write(tmp_path, document()))).write(tmp_path / "p.zip")
+
+
+class TestPreparation:
+    def test_options_reach_the_command(self, tmp_path: Path) -> None:
+        options = RunOptions("s3://b/run", ("adapters.ok.batch_size=4",), "words/*", 8, 2, 16, "ci", False)
+        made = prepare(load_suite(write(tmp_path, document())), options, ["A=1"])
+        assert made.spec.entrypoint == (
+            "python -m harness run suite/suite.yaml --out s3://b/run --address auto --shard-size 16 "
+            "--set adapters.ok.batch_size=4 --only 'words/*' --limit 8 --workers 2 --profile ci --no-sync"
+        )
+        assert made.variables["A"] == "1"
+
+    def test_the_tracking_server_goes_along_unless_it_holds_a_password(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        loaded = load_suite(write(tmp_path, document()))
+        sent = {}
+        for uri in ("http://mlflow:5000", "https://me:secret@mlflow", "sqlite:///mlflow.db"):
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+            sent[uri] = prepare(loaded, OPTIONS, []).variables.get("MLFLOW_TRACKING_URI")
+        assert list(sent.values()) == ["http://mlflow:5000", None, None]
+
+    def test_the_revision_of_the_code_goes_along(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(environment, "git_state", lambda folder: ("abc", True))
+        made = prepare(load_suite(write(tmp_path, document())), OPTIONS, [])
+        monkeypatch.undo()
+        for name, value in made.variables.items():
+            monkeypatch.setenv(name, value)
+        assert environment.git_state(tmp_path) == ("abc", True)
+
+    @pytest.mark.parametrize(
+        ("out", "variables", "says"),
+        [
+            ("runs/x", [], "--out runs/x: expected an absolute path on the cluster, or a URL"),
+            (None, ["1A=2"], "--env 1A=2: expected NAME or NAME=VALUE"),
+            (None, ["NOT_SET_HERE"], "--env NOT_SET_HERE: not set here"),
+        ],
+    )
+    def test_wrong_options_are_told(
+        self, tmp_path: Path, out: str | None, variables: list[str], says: str
+    ) -> None:
+        options = RunOptions(out, (), None, None, None, 64, None, True)
+        with pytest.raises(UsageError, match=re.escape(says)):
+            prepare(load_suite(write(tmp_path, document())), options, variables)
+
+
+def call(*arguments: object, **settings: Any) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], **settings)
+
+
+class TestConnection:
+    @pytest.mark.parametrize("address", ["head:6379", "ray://head:10001", "http://"])
+    def test_an_address_that_is_no_dashboard_is_told(self, address: str) -> None:
+        with pytest.raises(UsageError, match="expected the cluster's dashboard, such as http://head:8265"):
+            connect(address)
+
+    @pytest.mark.parametrize(
+        ("code", "token", "says"),
+        [
+            (401, None, "asks for a token and there is none: set RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH"),
+            (403, "wrong", "the cluster refuses the token from RAY_AUTH_TOKEN"),
+            (404, None, "no Ray dashboard: HTTP 404"),
+        ],
+    )
+    def test_a_refusal_is_one_line_and_exits_with_3(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, token: str | None, says: str
+    ) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+        if token:
+            monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+        with serving(code) as (address, seen):
+            done = call("status", "--address", address)
+        assert (done.exit_code, done.stdout) == (3, "")
+        assert says in done.stderr
+        assert [request.get("Authorization") for request in seen] == [token and f"Bearer {token}"]
+
+    def test_nothing_there_is_told_at_once(self) -> None:
+        done = call("status", "--address", "http://127.0.0.1:1")
+        assert done.exit_code == 3
+        assert "no Ray dashboard answers there (" in done.stderr
+
+
+class TestCommands:
+    @pytest.fixture
+    def client(self, monkeypatch: pytest.MonkeyPatch) -> FakeClient:
+        client = FakeClient(("FAILED", 3))
+        monkeypatch.setattr(cluster, "connect", lambda address: Cluster(client, address))
+        return client
+
+    def test_submit_prints_the_job_and_follow_ends_with_its_exit_code(
+        self, client: FakeClient, tmp_path: Path
+    ) -> None:
+        client.tails = [["words/ok: 20/20 samples\n"]]
+        path = write(tmp_path, document())
+        done = call("submit", path, "--address", "http://head:8265", "--out", "/s", "--follow", "--json")
+        assert done.exit_code == 3
+        assert "words/ok: 20/20 samples\n" in done.stderr
+        printed = json.loads(done.stdout)
+        assert (printed["status"], printed["exit_code"], printed["new"]) == ("FAILED", 3, True)
+        assert client.submitted[0]["metadata"] == {"harness-suite": "small"}
+
+    def test_without_follow_the_id_is_all_and_success(self, client: FakeClient, tmp_path: Path) -> None:
+        done = call("submit", write(tmp_path, document()), "--address", "http://head:8265")
+        assert (done.exit_code, done.stdout) == (0, f"{client.jobs[0].submission_id}\n")
+        assert "results go to ~/runs/small" in done.stderr
+
+    def test_ctrl_c_leaves_the_job_running_where_nobody_can_be_asked(
+        self, client: FakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Cluster, "follow", interrupted)
+        client.jobs = [info("j", "RUNNING", metadata={"harness-suite": "small"})]
+        done = call("logs", "j", "--address", "http://head:8265", "--follow")
+        assert done.exit_code == 130
+        assert "j goes on; `harness logs j --follow` shows it again" in done.stderr
+
+    @pytest.mark.parametrize(("answer", "stopped"), [("s\n", True), ("l\n", False), ("\n", False)])
+    def test_ctrl_c_on_a_terminal_offers_to_stop_it(
+        self, client: FakeClient, monkeypatch: pytest.MonkeyPatch, answer: str, stopped: bool
+    ) -> None:
+        asked: list[str] = []
+        monkeypatch.setattr(Cluster, "follow", interrupted)
+        monkeypatch.setattr(Cluster, "stop", lambda self, job_id: asked.append(job_id))
+        monkeypatch.setattr("harness.cli_jobs._on_terminal", lambda: True)
+        done = call("logs", "j", "--address", "http://head:8265", "--follow", input=answer)
+        assert done.exit_code == 130
+        assert asked == (["j"] if stopped else [])
+
+    def test_status_lists_the_harness_jobs_only(self, client: FakeClient) -> None:
+        client.jobs = [
+            info("a", "SUCCEEDED", 0, {"harness-suite": "small"}),
+            info("somebody-elses", "RUNNING"),
+        ]
+        (job,) = json.loads(call("status", "--address", "http://head:8265", "--json").stdout)
+        assert (job["id"], job["exit_code"], job["started"]) == ("a", 0, "2023-11-14T22:13:20+00:00")
+        table = call("status", "a", "--address", "http://head:8265").stdout.splitlines()
+        assert table[1].split("\t")[:3] == ["a", "SUCCEEDED", "0"]
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
