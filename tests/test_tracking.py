@@ -17,7 +17,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -27,8 +27,10 @@ import numpy as np
 import pytest
 import requests
 from sample_results import HOSTILE, document, results
+from sample_results import trial as trial_document
 
 from harness.errors import InfrastructureError, UsageError
+from harness.frontier import FrontierChange
 from harness.history import Line, read_history
 from harness.recipe import cache_folder
 from harness.results import Results, read_results, to_json
@@ -36,8 +38,9 @@ from harness.store import TrialDirectory, write_json
 from harness.task import Translation
 from harness.tracking import SyncOutcome, default_tracking_uri, sync, ui_command
 from harness.tracking.baseline import fetch_baseline
-from harness.tracking.entries import key, metrics_of, params_of
+from harness.tracking.entries import TREND, key, metrics_of, params_of
 from harness.tracking.history import logged_history
+from harness.tracking.models import alias
 from harness.tracking.series import MOST, series
 from harness.tracking.tracking_store import mlflow_environment
 
@@ -196,17 +199,83 @@ def test_the_verdict_of_a_comparison_becomes_a_tag(store: Path) -> None:
     uri = default_tracking_uri(store / "quickstart")
     assert child(store, sync(run, uri))[1].data.tags["verdict"] == "not compared"
     found = {
-        "run": "run-compared",
+        "results": sha256((run / "results.json").read_bytes()).hexdigest(),
         "outcome": "regression",
         "trials": [{"benchmark": "gettext-de", "variant": "attention", "verdict": "regression"}],
+        "frontier": [asdict(FrontierChange("gettext-de", "bleu", "cpu", ("lstm",), left=("attention",)))],
     }
     write_json(run / "report" / "compare.json", found)
     outcome = sync(run, uri)
     client, trial = child(store, outcome)
     assert trial.data.tags["verdict"] == "regression"
-    assert client.get_run(outcome.run_id).data.tags["verdict"] == "regression"
-    write_json(run / "report" / "compare.json", {**found, "run": "an earlier one"})
-    assert child(store, sync(run, uri))[1].data.tags["verdict"] == "not compared"
+    tags = client.get_run(outcome.run_id).data.tags
+    assert (tags["verdict"], tags["frontier"]) == ("regression", "gettext-de changed: left attention")
+
+
+def test_a_run_that_was_resumed_loses_its_verdict_and_its_state(store: Path) -> None:
+    uri, content = default_tracking_uri(store / "quickstart"), document("run-resumed")
+    content["trials"] = content["trials"][:2]
+    run = write_run(store / "quickstart-5", content)
+    passed = sha256((run / "results.json").read_bytes()).hexdigest()
+    write_json(
+        run / "report" / "compare.json", {"results": passed, "outcome": "pass", "trials": [], "frontier": []}
+    )
+    client, trial = child(store, first := sync(run, uri))
+    assert client.get_run(first.run_id).data.tags["verdict"] == "pass"
+    content["run"]["finished"] = None
+    sync(write_run(run, content), uri)
+    parent = client.get_run(first.run_id)
+    assert (parent.info.status, parent.data.tags["verdict"]) == ("RUNNING", "not compared")
+    with pytest.raises(UsageError, match="no complete run"):
+        fetch_baseline("mlflow:latest@none", store / "quickstart", uri)
+    assert sync(run, uri).unchanged == 3
+    content["run"]["finished"] = "2025-03-01T11:00:00+00:00"
+    assert sync(write_run(run, content), uri).updated == 3
+    assert client.get_run(first.run_id).info.status == "FINISHED"
+    assert child(store, first)[1].info.end_time > trial.info.end_time
+
+
+def test_a_shorter_history_leaves_nothing_of_a_longer_one(store: Path) -> None:
+    uri, content = default_tracking_uri(store / "quickstart"), document("run-shrinking")
+    content["suite"] = "shrinking"
+    many = [
+        trial_document("translation", f"m{n}", metrics=content["trials"][0]["metrics"]) for n in range(40)
+    ]
+    run = write_run(store / "shrinking", {**content, "trials": many})
+    outcome = sync(run, uri)
+    client = child(store, outcome, "m1")[0]
+
+    def pieces() -> list[str]:
+        return [name for name in client.get_run(outcome.run_id).data.tags if name.startswith(TREND)]
+
+    assert len(pieces()) > 1
+    sync(write_run(run, {**content, "trials": many[:2]}), uri)
+    assert len(pieces()) == 1
+    assert {line.variant for line in logged_history("shrinking", uri)} == {"m0", "m1"}
+
+
+def test_a_run_that_is_being_rewritten_is_no_baseline_until_all_is_there(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    uri, content = default_tracking_uri(store / "quickstart"), document("run-rewritten")
+    content["suite"], content["trials"] = "rewritten", content["trials"][:2]
+    run = write_run(store / "rewritten", content)
+    other = write_run(store / "rewritten-head", {**content, "run": {**content["run"], "id": "head"}})
+    sync(run, uri)
+    assert read_results(fetch_baseline("mlflow:latest@none", other, uri)).run.id == "run-rewritten"
+    content["trials"] = content["trials"][:1]
+    write_run(run, content)
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "log_batch", lambda *_, **__: (_ for _ in ()).throw(ConnectionError))
+        with pytest.raises(InfrastructureError):
+            sync(run, uri)
+    assert logged_history("rewritten", uri) == []
+    with pytest.raises(UsageError, match="no complete run"):
+        fetch_baseline("mlflow:latest@none", other, uri)
+    sync(run, uri)
+    assert len(read_results(fetch_baseline("mlflow:latest@none", other, uri)).trials) == 1
 
 
 # Models
@@ -247,6 +316,55 @@ def test_checkpoints_are_registered_once_each_content(store: Path, tmp_path: Pat
     ]
 
 
+@pytest.mark.parametrize(
+    "suite", ["quickstart", "voc.2012", "latest", "Latest", "v1", "V12", "a b/ä", "x" * 300]
+)
+def test_an_alias_is_one_that_mlflow_takes_and_no_two_suites_share_one(suite: str) -> None:
+    from mlflow.utils.validation import _validate_model_alias_name, _validate_model_alias_name_reserved
+
+    _validate_model_alias_name(alias(suite))
+    _validate_model_alias_name_reserved(alias(suite))
+    assert (alias(suite) == suite) == (suite == "quickstart")
+    assert alias(suite) != alias(suite.replace(".", "-") + "x")
+
+
+def test_every_suite_has_its_alias_on_weights_that_are_registered_already(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    uri = default_tracking_uri(store / "quickstart")
+    client = MlflowClient(uri)
+    folder = cache_folder() / "shared"
+    folder.mkdir(parents=True)
+    weights = folder / "shared-weights.safetensors"
+    content = document("run-alias")
+    content["trials"] = content["trials"][:1]
+
+    def registered(suite: str, text: bytes) -> None:
+        weights.write_bytes(text)
+        named = {"name": "shared-weights", "sha256": sha256(text).hexdigest(), "recipe": None}
+        content["suite"], content["run"]["id"] = suite, f"{suite}-{text!r}"
+        content["trials"][0] |= {"adapter": "attention", "checkpoint": named}
+        sync(write_run(tmp_path / "run", content), uri, register_models=True)
+
+    def aliases() -> dict[str, str]:
+        found = client.get_registered_model("shared-weights").aliases
+        return {name: str(version) for name, version in found.items()}
+
+    with monkeypatch.context() as patched:  # interrupted between the version and its alias
+        patched.setattr(MlflowClient, "set_registered_model_alias", lambda *_: (_ for _ in ()).throw(OSError))
+        with pytest.raises(InfrastructureError):
+            registered("one", b"old")
+    registered("one", b"old")
+    registered("two.0", b"new")
+    assert aliases() == {"one": "1", alias("two.0"): "2"}
+    registered("one", b"new")
+    assert aliases()["one"] == "2"
+    registered("one", b"old")
+    assert aliases()["one"] == "1"
+
+
 # Baselines
 
 
@@ -270,7 +388,12 @@ def history(store: Path) -> dict[str, SyncOutcome]:
         if name == "regressed":
             write_json(
                 run / "report" / "compare.json",
-                {"run": f"history-{name}", "outcome": "regression", "trials": []},
+                {
+                    "results": sha256((run / "results.json").read_bytes()).hexdigest(),
+                    "outcome": "regression",
+                    "trials": [],
+                    "frontier": [],
+                },
             )
         found[name] = sync(run, uri)
     return found
@@ -405,6 +528,41 @@ def test_an_interrupted_sync_is_completed_without_doubles(
     completed = sync(run, uri)
     assert (completed.created, completed.updated, completed.unchanged) == (6, 1, 3)
     assert sync(run, uri).unchanged == 10
+
+
+def test_a_rewritten_curve_is_there_once_however_often_its_sync_was_cut_off(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    content = document("run-curve")
+    content["trials"] = content["trials"][:1]
+    run = write_run(store / "quickstart-6", content)
+    uri = default_tracking_uri(store / "quickstart")
+    outcome = sync(run, uri)
+    latencies = [1e6 * (n + 1) for n in range(MOST)]
+    timings = run / "trials" / results().trials[0].id / "speed" / "single-stream.json"
+    write_json(timings, {"processes": [{"latencies_ns": latencies}]})
+    write = MlflowClient.log_batch
+    for _ in range(3):
+        calls = iter(range(100))
+
+        def first_batch_only(*arguments: object, calls: Iterator[int] = calls, **named: object) -> object:
+            if len(arguments) > 2 and arguments[2] and next(calls):  # the metrics
+                raise ConnectionError("server gone")
+            return write(*arguments, **named)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(MlflowClient, "log_batch", first_batch_only)
+            with pytest.raises(InfrastructureError, match="server gone"):
+                sync(run, uri)
+    sync(run, uri)
+    client, trial = child(store, outcome)
+    points = client.get_metric_history(trial.info.run_id, "series/latency_ms")
+    newest = max(point.timestamp for point in points)
+    after = [(point.step, point.value) for point in points if point.timestamp == newest]
+    assert sorted(after) == [(n, value / 1e6) for n, value in enumerate(latencies)]
+    assert len(points) == 3 + MOST
 
 
 def free_port() -> int:

@@ -6,11 +6,12 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.environment import hardware_name
+from harness.frontier import FrontierChange
 from harness.history import observations, to_text
 from harness.results import Results, TrialRecord
 from harness.task import Figure
@@ -52,16 +53,20 @@ class Input:
     context: str
 
 
-def run_entry(results: Results, verdict_on: Mapping[Trial, str]) -> Entry:
+def run_entry(
+    results: Results, verdict_on: Mapping[Trial, str], frontier: Sequence[Mapping[str, Any]] = ()
+) -> Entry:
     """The parent run.
 
     Args:
         verdict_on: what `harness compare` found last, under `WHOLE_RUN`; empty if nothing was compared.
+        frontier: its changes of the frontier, fields of `FrontierChange`.
     """
     from reports.markdown import to_markdown
     from reports.verdict import verdict
 
     run = results.run
+    changes = [FrontierChange(**each) for each in frontier]
     complete = sum(trial.status == "complete" for trial in results.trials)
     status = "FINISHED" if complete == len(results.trials) else "FAILED"
     tags = _shared_tags(results, run.environment) | {
@@ -69,6 +74,7 @@ def run_entry(results: Results, verdict_on: Mapping[Trial, str]) -> Entry:
         "executor": f"{run.executor}, {run.workers} workers",
         "command": run.command,
         "verdict": verdict_on.get(WHOLE_RUN, NOT_COMPARED),
+        "frontier": "; ".join(f"{each.benchmark} {each.describe()}" for each in changes) or NOT_COMPARED,
         **_trend(results),
         "mlflow.note.content": to_markdown(results, limit=TAG - 500),
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from harness.tracking.tracking_store import quoted
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
+_ALIAS = 200  # characters; MLflow takes 255
 FOLDER = "model"  # among the artifacts of the first trial that used the weights
 
 
@@ -41,7 +44,7 @@ class Registration:
 def register(client: MlflowClient, results: Results, children: Mapping[str, str]) -> tuple[Registration, ...]:
     """Register the checkpoints of complete trials, each content once.
 
-    The version's alias is the suite's name, so that `models:/NAME@SUITE` is what the suite evaluated last.
+    `models:/NAME@ALIAS` is the version that the run of the suite synced last used (`alias`).
 
     Args:
         children: MLflow run id by trial id.
@@ -53,6 +56,16 @@ def register(client: MlflowClient, results: Results, children: Mapping[str, str]
     return tuple(_register(client, results.suite, trial, children[trial.id]) for trial in used.values())
 
 
+def alias(suite: str) -> str:
+    """The suite's name where MLflow takes it as an alias, else one like it that ends in a checksum.
+
+    An alias has letters, digits, `_` and `-`; `latest` and `v1` mean something else there.
+    """
+    plain = re.sub(r"[^A-Za-z0-9_-]", "-", suite)[:_ALIAS]
+    reserved = re.fullmatch(r"latest|v\d+", plain, re.IGNORECASE)
+    return plain if plain == suite and not reserved else f"{plain}-{zlib.crc32(suite.encode()):08x}"
+
+
 def _register(client: MlflowClient, suite: str, trial: TrialRecord, run_id: str) -> Registration:
     checkpoint = trial.checkpoint
     assert checkpoint is not None
@@ -60,6 +73,7 @@ def _register(client: MlflowClient, suite: str, trial: TrialRecord, run_id: str)
     known = client.search_model_versions(f"name = {quoted(name)}")
     for version in known:
         if version.tags.get("sha256") == checkpoint.sha256:
+            _point(client, name, suite, str(version.version))
             return Registration(name, checkpoint.sha256, str(version.version), created=False)
     weights = next(_weights(trial.adapter, checkpoint), None)
     if weights is None:
@@ -75,8 +89,14 @@ def _register(client: MlflowClient, suite: str, trial: TrialRecord, run_id: str)
     tags |= {"adapter": trial.adapter, "task": trial.task, "suite": cut(suite, 500)}
     source = f"{client.get_run(run_id).info.artifact_uri}/{FOLDER}"
     version = client.create_model_version(name, source, run_id, tags=tags)
-    client.set_registered_model_alias(name, key(suite), version.version)
+    _point(client, name, suite, str(version.version))
     return Registration(name, checkpoint.sha256, str(version.version), created=True)
+
+
+def _point(client: MlflowClient, name: str, suite: str, version: str) -> None:
+    """Let the suite's alias stand for a version."""
+    if str(client.get_registered_model(name).aliases.get(alias(suite))) != version:
+        client.set_registered_model_alias(name, alias(suite), version)
 
 
 def _weights(adapter: str, checkpoint: CheckpointRecord) -> Iterator[Path]:

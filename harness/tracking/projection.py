@@ -10,16 +10,17 @@ from datetime import datetime
 from math import ceil
 from os import environ
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from harness.checkpoint import sha256
 from harness.errors import UsageError
 from harness.identity import content_id
 from harness.results import Results, read_results
 from harness.store import RunDirectory, read_json
 from harness.tracking import artifacts
-from harness.tracking.entries import WHOLE_RUN, Entry, Input, Trial, columns, run_entry, trial_entry
+from harness.tracking.entries import TREND, WHOLE_RUN, Entry, Input, Trial, columns, run_entry, trial_entry
 from harness.tracking.models import Registration, register
-from harness.tracking.series import series
+from harness.tracking.series import Curve, series
 from harness.tracking.tracking_store import (
     default_tracking_uri,
     mlflow_errors,
@@ -70,7 +71,8 @@ def sync(run_dir: Path, tracking_uri: str | None = None, register_models: bool =
     point is written only if its value is new. One that changed (a resumed run, a corrected metric) gets a
     later timestamp, so that MLflow shows it as the latest and keeps the older in the history. MLflow
     cannot take a metric back: one that became undefined keeps its last point there. Parameters stay as
-    first written: what they say is hashed by the trial's id.
+    first written: what they say is hashed by the trial's id. Until all is written the parent lacks the tag
+    `artifacts.DIGEST_TAG`, and is neither a baseline nor part of the history.
 
     Args:
         run_dir: holds results.json.
@@ -120,18 +122,24 @@ def _runs(
                 client.log_artifacts(run.info.run_id, str(folder))
             client.set_tag(run.info.run_id, artifacts.DIGEST_TAG, content)
 
-    verdicts = _verdicts(run_dir, results.run.id)
-    parent = write(run_entry(results, verdicts))
+    # The parent's artifacts come last: a run that has them was written whole, and may be a baseline.
+    files = [*artifacts.run_files(run_dir), *artifacts.comparison_files(run_dir)]
+    content = artifacts.content_digest(run_dir, files)
+    compared = _compared(run_dir)
+    verdicts = _verdicts(compared)
+    entry = run_entry(results, verdicts, compared.get("frontier", []))
+    before = _find(known, entry)
+    if before and before.data.tags.get(artifacts.DIGEST_TAG, content) != content:
+        client.delete_tag(before.info.run_id, artifacts.DIGEST_TAG)
+    parent = write(entry)
     children = {}
     for trial in results.trials:
         place = RunDirectory(run_dir).trial(trial.id).path
         child = write(trial_entry(results, trial, parent.info.run_id, verdicts, series(place)))
         children[trial.id] = str(child.info.run_id)
-        files = artifacts.trial_files(place)
-        attach(child, artifacts.content_digest(place, files), artifacts.trial_artifacts(place))
-    # The parent's come last: a run that has them was written whole, and may be a baseline.
-    files = [*artifacts.run_files(run_dir), *artifacts.comparison_files(run_dir)]
-    attach(parent, artifacts.content_digest(run_dir, files), artifacts.run_artifacts(run_dir, results))
+        digest = artifacts.content_digest(place, artifacts.trial_files(place))
+        attach(child, digest, artifacts.trial_artifacts(place))
+    attach(parent, content, artifacts.run_artifacts(run_dir, results))
     _choose_columns(client, experiment, results)
     outcome = SyncOutcome(
         uri,
@@ -145,10 +153,14 @@ def _runs(
     return outcome, children
 
 
-def _verdicts(run_dir: Path, run_id: str) -> dict[Trial, str]:
-    """What `harness compare` last found of this run."""
-    found = read_json(run_dir / "report" / "compare.json")
-    if found is None or found["run"] != run_id:
+def _compared(run_dir: Path) -> dict[str, Any]:
+    """What `harness compare` last found of these very results; empty if it was of others."""
+    found: dict[str, Any] = read_json(run_dir / "report" / "compare.json") or {}
+    return found if found.get("results") == sha256(run_dir / "results.json") else {}
+
+
+def _verdicts(found: dict[str, Any]) -> dict[Trial, str]:
+    if not found:
         return {}
     by_trial = {(trial["benchmark"], trial["variant"]): trial["verdict"] for trial in found["trials"]}
     return {WHOLE_RUN: found["outcome"], **by_trial}
@@ -165,20 +177,21 @@ def _fill(client: MlflowClient, run: Run, entry: Entry, end: int) -> bool:
 
     run_id, data = run.info.run_id, run.data
     metrics = [
-        Metric(name, value, _timestamp(client, run, name, end), 0)
+        Metric(name, value, _timestamp(client, run, name, [(0, value)], end), 0)
         for name, value in entry.metrics.items()
         if data.metrics.get(name) != value
     ]
     params = [Param(name, value) for name, value in entry.params.items() if name not in data.params]
     tags = [RunTag(name, value) for name, value in entry.tags.items() if data.tags.get(name) != value]
     curves = content_id(entry.series) if entry.series else ""
-    written = data.tags.get(_SERIES_TAG, "")
-    if written != curves:
-        # MLflow keeps equal points once, so that after an interruption all are simply written again.
+    if data.tags.get(_SERIES_TAG, "") != curves:
         for name, curve in entry.series.items():
-            when = _timestamp(client, run, name, end) if written else end
+            when = _timestamp(client, run, name, curve, end)
             metrics += [Metric(name, value, when, step) for step, value in curve]
         tags.append(RunTag(_SERIES_TAG, curves))
+    stale = [name for name in data.tags if name.startswith(TREND) and name not in entry.tags]
+    for name in stale:  # the pieces of a longer text than there is now
+        client.delete_tag(run_id, name)
     for n in range(max(ceil(len(metrics) / _METRICS), ceil(len(params) / _BATCH))):
         client.log_batch(
             run_id,
@@ -189,18 +202,26 @@ def _fill(client: MlflowClient, run: Run, entry: Entry, end: int) -> bool:
         client.log_batch(run_id, tags=tags[first : first + _BATCH])
     lacks_data = _log_dataset(client, run, entry.dataset)
     # The status comes last: a run that is not yet in its final state was not written whole.
-    wrong = run.info.status != entry.status or run.info.end_time != end
-    if wrong and entry.status != "RUNNING":
+    running = entry.status == "RUNNING"
+    wrong = run.info.status != entry.status or (run.info.end_time != end and not running)
+    if wrong and running:
+        client.update_run(run_id, entry.status)
+    elif wrong:
         client.set_terminated(run_id, entry.status, end)
-    return bool(metrics or params or tags or lacks_data or (wrong and entry.status != "RUNNING"))
+    return bool(metrics or params or tags or stale or lacks_data or wrong)
 
 
-def _timestamp(client: MlflowClient, run: Run, name: str, end: int) -> int:
-    """The run's end, or just after the last point where that is no earlier."""
+def _timestamp(client: MlflowClient, run: Run, name: str, points: Curve, end: int) -> int:
+    """The run's end, or just after the last points that MLflow has; theirs if these are among `points`.
+
+    The latter were written before an interruption: MLflow keeps equal points once.
+    """
     if name not in run.data.metrics:
         return end
-    last = max(point.timestamp for point in client.get_metric_history(run.info.run_id, name))
-    return max(end, last + 1)
+    history = client.get_metric_history(run.info.run_id, name)
+    last = max(point.timestamp for point in history)
+    latest = {(point.step, point.value) for point in history if point.timestamp == last}
+    return last if latest <= set(points) else max(end, last + 1)
 
 
 def _log_dataset(client: MlflowClient, run: Run, used: Input | None) -> bool:
