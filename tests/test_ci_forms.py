@@ -299,6 +299,15 @@ def workflow(heading: str) -> dict:
     return yaml.safe_load(found[1])
 
 
+def write_harness(folder: Path, line: str) -> Path:
+    """A command `harness` of one line of shell; the folder that it is in."""
+    program = folder / "bin" / "harness"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{line}\n")
+    program.chmod(0o755)
+    return program.parent
+
+
 def scripts(heading: str) -> list[str]:
     """The shell scripts of a workflow that call harness, in order."""
     found = workflow(heading)
@@ -311,6 +320,40 @@ def scripts(heading: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
+    ("run", "compared", "ends_with"), [(0, 0, 0), (3, 0, 3), (3, 1, 1), (0, 1, 1), (2, None, 2)]
+)
+def test_gitlab_compares_incomplete_runs_as_well_and_keeps_the_exit_code(
+    run: int, compared: int | None, ends_with: int, tmp_path: Path
+) -> None:
+    """With a `harness` that only exits; no run is written where the suite is wrong."""
+    written = "" if compared is None else "mkdir -p runs/head; touch runs/head/results.json;"
+    answers = f'case "$1" in run) {written} exit {run};; compare) touch compared; exit {compared};; esac'
+    environment = os.environ | {"PATH": f"{write_harness(tmp_path, answers)}:{os.environ['PATH']}"}
+    environment["CI_API_V4_URL"] = "http://127.0.0.1:9"  # nobody answers: as if the baseline was there
+    (tmp_path / "previous" / "runs" / "head").mkdir(parents=True)
+    (tmp_path / "previous" / "runs" / "head" / "results.json").touch()
+    script = "\n".join(workflow("GitLab")["evaluate"]["script"])
+    found = subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", script], cwd=tmp_path, env=environment, check=False
+    )
+    assert found.returncode == ends_with
+    assert (tmp_path / "compared").exists() == (compared is not None)
+
+
+def test_github_shows_the_comparison_the_figures_and_the_test_report() -> None:
+    found = workflow("GitHub Actions")
+    (job,) = found["jobs"].values()
+    steps = {step["name"]: step for step in job["steps"] if "name" in step}
+    assert steps["Test report"]["with"]["report_paths"] == "runs/head/report/*junit.xml"
+    assert "compare.md" in steps["Comment"]["with"]["path"]
+    assert {found["permissions"][name] for name in ("checks", "pull-requests")} == {"write"}
+    for name in ("Restore the baseline", "Compare"):  # after an incomplete run, too
+        assert steps[name]["if"] == "success() || failure()"
+    for name in ("Summary", "Test report", "Comment", "Keep the run"):
+        assert steps[name]["if"].startswith("always()")
+
+
+@pytest.mark.parametrize(
     ("heading", "baseline"),
     [
         ("GitHub Actions", "runs/baseline"),
@@ -319,10 +362,8 @@ def scripts(heading: str) -> list[str]:
 )
 def test_the_commands_of_the_workflow_run(heading: str, baseline: str, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(SUITE)
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "harness").write_text(f'#!/bin/sh\nexec {sys.executable} -m harness "$@"\n')
-    (tmp_path / "bin" / "harness").chmod(0o755)
-    environment = os.environ | {"SUITE": "tiny.yaml", "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    bin_folder = write_harness(tmp_path, f'exec {sys.executable} -m harness "$@"')
+    environment = os.environ | {"SUITE": "tiny.yaml", "PATH": f"{bin_folder}:{os.environ['PATH']}"}
 
     def shell(script: str) -> subprocess.CompletedProcess[str]:
         command = ["bash", "-e", "-o", "pipefail", "-c", script]
@@ -339,7 +380,14 @@ def test_the_commands_of_the_workflow_run(heading: str, baseline: str, tmp_path:
     assert found.stdout.startswith("pass; accuracy: 1 unchanged")
     report = tmp_path / "runs" / "head" / "report"
     written = {path.name for path in report.iterdir()}
-    assert written >= {"compare.md", "compare.json", "compare-junit.xml", "summary.md", "junit.xml"}
+    assert written >= {
+        "compare.html",
+        "compare.md",
+        "compare.json",
+        "compare-junit.xml",
+        "summary.md",
+        "junit.xml",
+    }
     assert json.loads((report / "compare.json").read_text())["outcome"] == "pass"
 
 
@@ -360,5 +408,5 @@ def test_the_summary_step_shows_what_there_is_and_never_fails(tmp_path: Path) ->
 
 def test_every_file_that_the_workflows_use_is_written() -> None:
     text = (DOCS / "ci.md").read_text()
-    used = set(re.findall(r"runs/head/report/([\w.*]+)", text))
+    used = {name for name in re.findall(r"runs/head/report/([\w.*]*)", text) if name}
     assert used == {"compare.md", "summary.md", "*junit.xml", "index.html"}
