@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,14 @@ import pytest
 from browser import Seen, chromium, open_page, settled
 from sample_results import ENVIRONMENT, HOSTILE, LONG, document, trial
 from sample_run import write_run
+from test_ci_forms import compared
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.frontier import comparisons, pareto
+from harness.frontier import FrontierChange, comparisons, pareto
 from harness.results import Results
 from reports import write_reports
+from reports.comparison_page import comparison_to_html
 from reports.text import display
 
 if TYPE_CHECKING:
@@ -177,6 +180,25 @@ def test_nothing_overflows(browser: Browser, report: str, viewport: Any, scheme:
         )
         assert beyond == []
         assert seen.messages == []
+
+
+@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["1280", "390"])
+def test_a_comparison_is_whole_at_any_width_and_runs_nothing(
+    browser: Browser, tmp_path: Path, viewport: Any
+) -> None:
+    found = compared()
+    moved = FrontierChange("b", "ap50", LONG, (HOSTILE,), joined=(HOSTILE,), left=(LONG,))
+    trials = (replace(found.trials[0], flipped_ids=(HOSTILE, LONG)), *found.trials[1:])
+    page = tmp_path / "compare.html"
+    page.write_text(comparison_to_html(replace(found, frontier=(moved,), trials=trials)))
+    with open_page(browser, page.as_uri(), viewport=viewport) as seen:
+        seen.page.locator("details summary").first.click()
+        assert seen.page.locator("#rest details[open] tbody tr").count() == 1
+        assert "frontier changed: " in seen.page.locator(".verdict").inner_text()
+        assert display(HOSTILE).strip() in seen.page.locator("body").inner_text()
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+        assert seen.messages == []
+        assert seen.requests == [page.as_uri()]
 
 
 def brightness(seen: Seen, selector: str, name: str) -> float:
