@@ -60,9 +60,9 @@ class Head:
         self._process = subprocess.Popen(
             [*command, *quiet, *store, *options],
             env=self.environment,
+            start_new_session=True,
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
 
     def wait(self) -> None:
@@ -72,8 +72,8 @@ class Head:
             assert time.monotonic() < until, (self.folder / "head.log").read_text()
 
     def end(self) -> None:
-        os.killpg(self._process.pid, signal.SIGTERM)
-        self._process.wait(30)
+        self._process.send_signal(signal.SIGTERM)  # with --block it ends what it has started
+        self._process.wait(90)
         self._log.close()
 
     def call(self, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:

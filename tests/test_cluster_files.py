@@ -1,0 +1,194 @@
+"""cluster.yaml and docs/cluster: Ray's own check, what it does not look at, and the local one started."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.scripts.scripts import start
+from typer.main import get_command
+
+from harness.cli import app
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "docs" / "cluster"
+LAUNCHER = [
+    ROOT / "cluster.yaml",
+    *(FOLDER / f"{name}.yaml" for name in ("aws", "gcp", "on-premises", "local")),
+]
+POOLS = {"head", "accuracy", "timing"}
+# What the launcher fills in for the providers that it knows; `external` is not one.
+UNSET: dict[str, Any] = {
+    "auth": {}, "file_mounts": {}, "cluster_synced_files": [], "file_mounts_sync_continuously": False,
+    "rsync_exclude": [], "rsync_filter": [], "initialization_commands": [], "setup_commands": [],
+    "head_setup_commands": [], "worker_setup_commands": [], "head_start_ray_commands": [],
+    "worker_start_ray_commands": [], "docker": {},
+}  # fmt: skip
+
+
+def read(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(path.read_text())
+    return document
+
+
+def prepared(path: Path) -> dict[str, Any]:
+    document = read(path)
+    if document["provider"]["type"] == "external":
+        document = UNSET | document
+    config: dict[str, Any] = prepare_config(document)
+    return config
+
+
+@pytest.mark.parametrize("path", LAUNCHER, ids=lambda path: path.stem)
+def test_the_cluster_launcher_takes_it(path: Path) -> None:
+    validate_config(prepared(path))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_worker": 3}, {"head_node_type": "heads"}, {"upscaling_speed": "fast"}],
+)
+def test_the_check_finds_mistakes(wrong: dict[str, Any]) -> None:
+    with pytest.raises(Exception, match=r"max_worker|head_node_type|fast"):
+        validate_config(prepare_config(read(LAUNCHER[0]) | wrong))
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in LAUNCHER if path.stem != "on-premises"], ids=lambda p: p.stem
+)
+def test_each_pool_has_its_label_and_room_to_grow(path: Path) -> None:
+    config = read(path)
+    types = config["available_node_types"]
+    assert {node["labels"]["pool"] for node in types.values()} == POOLS
+    assert types[config["head_node_type"]]["labels"]["pool"] == "head"
+    assert types[config["head_node_type"]]["resources"] == {"CPU": 0}, "the head computes nothing"
+    workers = [node for node in types.values() if node["labels"]["pool"] != "head"]
+    assert sum(node["max_workers"] for node in workers) == config["max_workers"]
+    assert all(node["min_workers"] == 0 for node in workers)
+
+
+# vCPUs and GPUs of machine types, from the makers' pages (EC2 G6, P4; Compute Engine G2).
+MACHINES = {"g6.2xlarge": (8, 1), "p4d.24xlarge": (96, 8), "g2-standard-8": (8, 1)}
+
+
+@pytest.mark.parametrize("path", LAUNCHER[:3], ids=lambda path: path.stem)
+def test_resources_are_those_of_the_machine_types_and_timing_is_never_preempted(path: Path) -> None:
+    for name, node in read(path)["available_node_types"].items():
+        config = node["node_config"]
+        if name == "head":
+            continue
+        kind = config.get("InstanceType") or config["machineType"]
+        assert (node["resources"]["CPU"], node["resources"]["GPU"]) == MACHINES[kind]
+        preempted = "spot" in str(config).lower()
+        assert preempted == (name == "accuracy")
+
+
+@pytest.mark.parametrize("path", LAUNCHER[:4], ids=lambda path: path.stem)
+def test_nodes_authenticate_and_have_this_project(path: Path) -> None:
+    config = read(path)
+    assert "~/.ray/auth_token" in config["file_mounts"].values()
+    assert any("pip install" in command and "~/harness" in command for command in config["setup_commands"])
+    assert "chmod 600 ~/.ray/auth_token" in config["setup_commands"]
+    for kind in ("head", "worker"):
+        stop, started = config[f"{kind}_start_ray_commands"]
+        assert stop.endswith("ray stop")
+        assert started.index("RAY_AUTH_MODE=token") < started.index("ray start")
+    assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in config["head_start_ray_commands"][1]
+    assert "0.0.0.0" not in config["head_start_ray_commands"][1], "the dashboard is reached through ssh"
+
+
+@pytest.mark.parametrize("path", LAUNCHER[:4], ids=lambda path: path.stem)
+@pytest.mark.parametrize("kind", ["head", "worker"])
+def test_ray_knows_the_options_of_the_start_commands(path: Path, kind: str) -> None:
+    command = read(path)[f"{kind}_start_ray_commands"][1]
+    words = shlex.split(command[command.index("ray start") :].replace("$(cat", "'$(cat").replace(")", ")'"))
+    with start.make_context("start", words[2:], resilient_parsing=False) as context:
+        assert context.params
+
+
+class TestRayJob:
+    job = read(FOLDER / "rayjob.yaml")
+
+    def test_it_is_one_with_groups_of_both_pools(self) -> None:
+        assert (self.job["apiVersion"], self.job["kind"]) == ("ray.io/v1", "RayJob")
+        cluster = self.job["spec"]["rayClusterSpec"]
+        groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
+        assert groups.keys() == POOLS - {"head"}
+        assert cluster["authOptions"] == {"mode": "token"}
+        assert cluster["rayVersion"] == ray.__version__
+        for name, group in (*groups.items(), ("head", cluster["headGroupSpec"])):
+            assert group["rayStartParams"]["labels"] == f"pool={name}"
+            (container,) = group["template"]["spec"]["containers"]
+            assert container["resources"]["limits"] == container["resources"]["requests"], "guaranteed pods"
+        for group in groups.values():
+            assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+            assert "nvidia.com/gpu" in group["template"]["spec"]["containers"][0]["resources"]["limits"]
+
+    def test_ray_start_takes_its_parameters(self) -> None:
+        cluster = self.job["spec"]["rayClusterSpec"]
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+            assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+            start.make_context("start", [f"--{k}={v}" for k, v in group["rayStartParams"].items()])
+
+    def test_its_command_is_one_of_ours(self) -> None:
+        program, command, *arguments = shlex.split(self.job["spec"]["entrypoint"])
+        assert program == "harness"
+        get_command(app).commands[command].make_context(command, arguments)  # type: ignore[attr-defined]
+
+
+def test_the_docs_name_every_file_and_only_files_that_are_there() -> None:
+    text = (ROOT / "docs" / "cluster.md").read_text()
+    named = set(re.findall(r"cluster/([\w-]+\.yaml)", text))
+    assert named == {path.name for path in FOLDER.glob("*.yaml")}
+
+
+SCALE_UP = """
+import os, ray, sys, time
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="error")
+@ray.remote(num_cpus=1)
+def pool():
+    return ray.get_runtime_context().get_node_labels()["pool"]
+asked = [pool.options(label_selector={"pool": name}).remote() for name in ("accuracy", "timing")]
+print(*ray.get(asked, timeout=150))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_local_cluster_starts_and_grows_by_pool(tmp_path: Path) -> None:
+    port = "6399"
+    command = [
+        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--port={port}", "--num-cpus=0",
+        "--labels=pool=head", "--block", f"--autoscaling-config={FOLDER / 'local.yaml'}",
+        f"--temp-dir=/tmp/r{os.getpid()}", "--include-dashboard=false", "--disable-usage-stats",
+        "--object-store-memory=100000000",
+    ]  # fmt: skip
+    assert " ".join(command[4:7]).startswith("--head --port=6399 --num-cpus=0")
+    without = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with (tmp_path / "log").open("w") as log:
+        head = subprocess.Popen(
+            command, env=without | {"RAY_FAKE_CLUSTER": "1"}, stdout=log, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            client = [sys.executable, "-c", SCALE_UP, f"127.0.0.1:{port}"]
+            done = None
+            for _ in range(30):  # until the head listens
+                done = subprocess.run(client, env=without, capture_output=True, text=True, check=False)
+                if done.returncode == 0 or head.poll() is not None:
+                    break
+            assert done is not None
+            assert done.stdout.split() == ["accuracy", "timing"], done.stderr + (tmp_path / "log").read_text()
+        finally:
+            head.send_signal(signal.SIGTERM)
+            head.wait(90)
