@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from adapters import images
-from adapters.detection import grid
+from adapters.detection import grid, yolov1
 from adapters.detection.yolo import TrainingBatch, Yolo, YoloOptions
 from harness import checkpoint as checkpoints
 from harness.adapter import Runtime
@@ -69,8 +69,8 @@ def test_assignment_equals_a_loop_over_objects(seed):
     assert len(found.cells) == len(expected)
 
 
-def loss_by_hand(raw, targets, weights=(2.0, 50.0, 2.0, 0.5)):
-    """Equation 3 with the differences that grid.loss names, number by number."""
+def loss_by_hand(raw, targets, weights, linear):
+    """Equation 3, number by number; not linear: with the differences that grid.Form names."""
     centre_weight, sides_weight, object_weight, empty_weight = weights
     terms = dict.fromkeys(("centre", "sides", "confidence", "class"), 0.0)
     objects = {
@@ -79,7 +79,7 @@ def loss_by_hand(raw, targets, weights=(2.0, 50.0, 2.0, 0.5)):
             targets.cells.tolist(), targets.boxes.tolist(), targets.labels.tolist(), strict=True
         )
     }
-    sigmoid = lambda v: 1 / (1 + math.exp(-v))  # noqa: E731
+    sigmoid = lambda v: v if linear else 1 / (1 + math.exp(-v))  # noqa: E731
     for n in range(raw.shape[0]):
         for row in range(S):
             for column in range(S):
@@ -106,27 +106,38 @@ def loss_by_hand(raw, targets, weights=(2.0, 50.0, 2.0, 0.5)):
                     terms["centre"] += centre_weight * ((sigmoid(x) - tx) ** 2 + (sigmoid(y) - ty) ** 2)
                     tw, th = math.sqrt(box[2] - box[0]), math.sqrt(box[3] - box[1])
                     terms["sides"] += sides_weight * ((root_w - tw) ** 2 + (root_h - th) ** 2)
-                    terms["class"] += math.log(sum(map(math.exp, logits))) - logits[label]
+                    if linear:
+                        terms["class"] += sum((v - (c == label)) ** 2 for c, v in enumerate(logits))
+                    else:
+                        terms["class"] += math.log(sum(map(math.exp, logits))) - logits[label]
                 for b in range(B):
                     p = sigmoid(confidences[b])
-                    entropy = -wanted[b] * math.log(p) - (1 - wanted[b]) * math.log(1 - p)
-                    terms["confidence"] += (object_weight if b == responsible else empty_weight) * entropy
+                    if linear:
+                        error = (p - wanted[b]) ** 2
+                    else:
+                        error = -wanted[b] * math.log(p) - (1 - wanted[b]) * math.log(1 - p)
+                    terms["confidence"] += (object_weight if b == responsible else empty_weight) * error
     return {name: term / raw.shape[0] for name, term in terms.items()}
 
 
+@pytest.mark.parametrize(
+    ("form", "weights"),
+    [(grid.LOGISTIC, (2.0, 50.0, 2.0, 0.5)), (grid.PAPER, (5.0, 5.0, 1.0, 0.5))],  # the paper's λ: 5 and .5
+)
 @pytest.mark.parametrize("seed", range(4))
-def test_loss_equals_equation_3_computed_number_by_number(seed):
+def test_loss_equals_equation_3_computed_number_by_number(seed, form, weights):
     raw = torch.randn(3, S, S, C + 5 * B, generator=torch.Generator().manual_seed(seed))
     targets = grid.assign(*random_objects(seed + 100), S, 3)
-    found = grid.loss(raw, targets, B)
-    expected = loss_by_hand(raw, targets)
+    found = grid.loss(raw, targets, B, form)
+    expected = loss_by_hand(raw, targets, weights, form.linear)
     assert {name: term.item() for name, term in found.items()} == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_batch_without_objects_has_a_finite_loss_and_gradient():
+@pytest.mark.parametrize("form", [grid.LOGISTIC, grid.PAPER])
+def test_a_batch_without_objects_has_a_finite_loss_and_gradient(form):
     raw = torch.randn(2, S, S, C + 5 * B, requires_grad=True)
     nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
-    terms = grid.loss(raw, grid.assign(*nothing, S, 2), B)
+    terms = grid.loss(raw, grid.assign(*nothing, S, 2), B, form)
     sum(terms.values()).backward()
     assert terms["centre"] == terms["sides"] == terms["class"] == 0 < terms["confidence"]
     assert raw.grad.isfinite().all()
@@ -139,7 +150,7 @@ def test_a_box_written_into_the_raw_output_is_decoded_again():
     raw[0, *cell, label] = 20
     raw[0, *cell, C + 1] = 20
     raw[0, *cell, C + B + 4 :] = torch.cat([target[:2].logit(), target[2:]])
-    boxes, scores = grid.decode_all(raw, B)
+    boxes, scores = grid.decode_all(raw, B, grid.LOGISTIC)
     best = scores[0].flatten().argmax().item()
     assert (best // C, best % C) == ((cell[0] * S + cell[1]) * B + 1, label)
     assert boxes[0, best // C].tolist() == pytest.approx(box.tolist(), abs=1e-6)
@@ -192,7 +203,7 @@ def trained() -> Yolo:
     corners = np.concatenate([sample.target.boxes for sample in samples]) / 64
     labels = torch.tensor([sample.target.labels[0] for sample in samples])
     targets = grid.assign(torch.from_numpy(corners).float(), labels, torch.arange(6), S, 6)
-    batch = TrainingBatch(adapter.preprocess(samples).pixels, targets)
+    batch = TrainingBatch(adapter.preprocess(samples).groups[0].pixels, targets)
     optimiser = torch.optim.AdamW(adapter.module.parameters(), lr=5e-3)
     adapter.module.train()
     for _ in range(60):
@@ -241,8 +252,9 @@ def test_bf16_predicts_nearly_the_same(trained, tmp_path):
         ({}, {"adapter": "fcn-8s"}, "checkpoint of adapter 'fcn-8s' cannot be loaded by 'yolo'"),
         ({}, {"classes": ("a", "b")}, r"tensor 'output\.\w+' has shape"),
         ({}, {"tensors": {}}, "tensor .* is missing from the file"),
-        ({}, {"options": {"grid": 4}}, "option 'boxes' is missing from it"),
-        ({}, {"options": {"grid": "x", "boxes": 2, "width": 8}}, "bad options"),
+        ({"backbone": "yolov1"}, {}, "option 'backbone' is 'yolov1', but the checkpoint was .* 'small'"),
+        ({}, {"options": {"grid": 4}}, "option 'backbone' is missing from it"),
+        ({}, {"options": {"backbone": "small", "grid": "x", "boxes": 2, "width": 8}}, "bad options"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_told(options, damage, message):
@@ -255,3 +267,96 @@ def test_a_checkpoint_that_does_not_fit_is_told(options, damage, message):
 def test_no_checkpoint_is_told():
     with pytest.raises(UsageError, match="adapter 'yolo' needs a checkpoint"):
         Yolo(YoloOptions(), Runtime()).load(None)
+
+
+def test_nan_weights_are_told():
+    made = make().checkpoint()
+    broken = {
+        name: torch.full_like(t, float("nan")) if name.endswith("output.bias") else t
+        for name, t in made.tensors.items()
+    }
+    with pytest.raises(UsageError, match=r"tensor 'output.bias' has NaN or infinite values"):
+        Yolo(YoloOptions(), Runtime()).load(checkpoints.Checkpoint(broken, "yolo", made.options, CLASSES))
+
+
+class TestPaperScale:
+    @pytest.fixture(scope="class")
+    def small(self):
+        """The paper's layers with 2 × 2 cells: a picture of 128 px, and a third of the parameters."""
+        options = YoloOptions(backbone="yolov1", grid=2)
+        torch.manual_seed(0)
+        adapter = Yolo(options, Runtime())
+        adapter.build(Shapes())
+        adapter.module.eval()
+        return adapter
+
+    def test_parameters_and_output_are_figure_3s(self):
+        """By hand: 60,155,968 of 24 convolutions, 50,176 · 4,096 + 4,096 and 4,096 · 1,470 + 1,470."""
+        options = YoloOptions(backbone="yolov1")
+        with torch.device("meta"):
+            network = yolov1.Network(20, options.boxes, options.grid)
+            raw = network(torch.zeros(2, 3, 448, 448))
+        assert raw.shape == (2, 7, 7, 30)
+        convolutions = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+        assert len(convolutions) == 24
+        assert sum(p.numel() for m in convolutions for p in m.parameters()) == 60_155_968
+        assert sum(p.numel() for p in network.parameters()) == 60_155_968 + 205_524_992 + 6_022_590
+
+    def test_linear_outputs_are_decoded_as_the_paper_reads_them(self):
+        raw = torch.zeros(1, 7, 7, 20 + 10)
+        raw[0, 4, 3, 14] = 0.75  # Pr(class 14 | object)
+        raw[0, 4, 3, 20 + 1] = 0.5  # confidence of the second predictor
+        raw[0, 4, 3, 22 + 4 :] = torch.tensor([0.25, 0.5, 0.6, 0.3])
+        raw[0, 0, 0, :22] = -1.0  # two negative outputs are no positive score
+        boxes, scores = grid.decode_all(raw, 2, grid.PAPER)
+        place = (4 * 7 + 3) * 2 + 1
+        centre, sides = (3.25 / 7, 4.5 / 7), (0.36, 0.09)
+        low = [c - side / 2 for c, side in zip(centre, sides, strict=True)]
+        assert boxes[0, place].tolist() == pytest.approx([*low, low[0] + sides[0], low[1] + sides[1]])
+        assert scores[0, place, 14].item() == 0.375
+        assert scores.sum().item() == 0.375
+
+    def test_pictures_of_any_shape_are_stretched_and_boxes_come_back(self, small):
+        generator = np.random.default_rng(0)
+        sizes = [(1, 1), (60, 200), (480, 64)]
+        samples = [Sample(str(k), generator.integers(0, 256, (*k, 3), np.uint8)) for k in sizes]
+        batch = small.preprocess(samples)
+        assert batch.groups[0].pixels.shape == (3, 3, 128, 128)
+        raw = torch.zeros(3, 2, 2, C + 10)
+        raw[..., C], raw[..., 0] = 1, 1
+        raw[..., C + 2 : C + 6] = torch.tensor([0.5, 0.5, 0.5**0.5, 0.5**0.5])
+        for (height, width), found in zip(sizes, small.postprocess(raw, batch), strict=True):
+            quarter = [0, 0, width / 2, height / 2]
+            assert np.abs(found.boxes - quarter).max(axis=1).min() < 1e-4
+            assert len(found.boxes) == 4
+
+    def test_a_training_step_reaches_every_layer(self, small):
+        batch = small.training_batch([Shapes()[i] for i in range(2)], np.random.default_rng(0))
+        terms = small.loss(batch)
+        sum(terms.values()).backward()
+        assert all(
+            parameter.grad is not None and parameter.grad.any() for parameter in small.module.parameters()
+        )
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_windows_move_boxes_with_their_pixels(self, seed):
+        image = np.zeros((60, 100, 3), np.uint8)
+        image[20:40, 30:70] = 255
+        generator = np.random.default_rng(seed)
+        window, boxes, kept = yolov1.moved(image, np.array([[30.0, 20, 70, 40]]), generator)
+        assert kept.tolist() == [0]
+        x1, y1, x2, y2 = boxes[0].astype(int)
+        assert (window[y1:y2, x1:x2] == 255).all()
+        assert (window == 255).all(axis=2).sum() == (y2 - y1) * (x2 - x1) == 800
+        assert 0.6 * 60 <= window.shape[0] <= 1.4 * 60 and 0.6 * 100 <= window.shape[1] <= 1.4 * 100
+        exposed = yolov1.exposed(window, generator)
+        assert exposed.shape == window.shape and exposed.dtype == np.uint8
+
+    def test_what_a_window_cuts_off_is_not_learnt(self):
+        image = np.zeros((100, 100, 3), np.uint8)
+        corner, middle = [0.0, 0, 4, 4], [40.0, 40, 60, 60]
+        left = [
+            yolov1.moved(image, np.array([corner, middle]), np.random.default_rng(i))[2] for i in range(30)
+        ]
+        assert all(1 in kept for kept in left)
+        assert {len(kept) for kept in left} == {1, 2}

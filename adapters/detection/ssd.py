@@ -199,7 +199,7 @@ class Ssd(TorchAdapter):
         originals = [images.of(sample) for sample in samples]
         if self.options.backbone == "small":
             return views.square(originals, SMALL_SIDE, self.runtime.device)
-        return views.stretched(originals, SIDE, self.runtime.device)
+        return views.stretched(originals, SIDE, images.of_vgg, self.runtime.device)
 
     def infer(self, batch: Views) -> tuple[Tensor, Tensor, Tensor]:
         found: tuple[Tensor, Tensor, Tensor] = self.module(batch.groups[0].pixels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,9 +84,15 @@ def photographs(originals: Sequence[Image], shorter: int, longer: int, device: s
     return Views(groups, factors, [(image.shape[0], image.shape[1]) for image in originals])
 
 
-def stretched(originals: Sequence[Image], side: int, device: str) -> Views:
-    """Scaled to a square whatever their proportions, as SSD does; VGG's colours."""
-    pixels = [images.of_vgg(images.to_bytes([image], device)) for image in originals]
+def stretched(
+    originals: Sequence[Image], side: int, colours: Callable[[Tensor], Tensor], device: str
+) -> Views:
+    """Scaled to a square whatever their proportions, as SSD and YOLO do.
+
+    Args:
+        colours: [N, H, W, 3], uint8 → [N, 3, H, W].
+    """
+    pixels = [colours(images.to_bytes([image], device)) for image in originals]
     scaled = [
         nn.functional.interpolate(one, (side, side), mode="bilinear", align_corners=False) for one in pixels
     ]

@@ -1,60 +1,59 @@
 """YOLO: one look at the picture, a grid of cells that each predict boxes and a class (Redmon et al. 2016).
 
-The layers are small ones for pictures of 128 px; grid, predictors and loss are the paper's (see grid.py).
+At two scales: a small convolutional network for pictures of 128 px, and the paper's for photographs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from adapters import augmentation, images
+from adapters import images
 from adapters.backbone import Backbone, ConvNorm
-from adapters.detection import grid
+from adapters.detection import grid, views, yolov1
 from adapters.detection.nms import suppress_per_class
+from adapters.detection.views import Views
 from adapters.torch_adapter import TorchAdapter
 from harness.adapter import AdapterOptions
-from harness.task import Annotations, Detections, Prediction, Sample
+from harness.task import Detections, Prediction, Sample
 
-STRIDE = 16  # px of the input per cell
-STAGES = 4  # of the backbone, down to that stride
+STRIDE = 16  # px of the small network's input per cell
+STAGES = 4  # of its backbone, down to that stride
 MOST_DETECTIONS = 100  # per image, what COCO's AP looks at
 MOST_CANDIDATES = 400  # before suppression; SSD's, Liu et al. 2016 §3.1
 
 
 class YoloOptions(AdapterOptions):
-    """The first three shape the weights."""
+    """The first four shape the weights."""
 
+    backbone: Literal["small", "yolov1"] = "small"
     grid: int = Field(8, ge=2, le=64)
-    """S, cells a side; the input is 16 · S pixels a side."""
+    """S, cells a side; the input is 16 · S pixels a side, with `yolov1` 64 · S, and S is 7 where not set."""
     boxes: int = Field(2, ge=1, le=8)
     """B, predictors a cell."""
     width: int = Field(16, ge=4, le=64)
-    """Channels of the backbone's first stage."""
+    """Channels of the small backbone's first stage."""
     score_threshold: float = Field(0.005, ge=0, le=1)
     """Low, since average precision wants the whole curve."""
     nms_iou: float = Field(0.5, ge=0, le=1)
 
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Images fitted into the model's square, and what maps boxes back."""
-
-    pixels: Tensor  # [N, 3, 16·S, 16·S]
-    factors: list[tuple[float, float]]  # original → input pixels, (x, y)
-    sizes: list[tuple[int, int]]  # original (width, height)
+    @model_validator(mode="before")
+    @classmethod
+    def _paper(cls, given: Any) -> Any:
+        return {"grid": 7, **given} if given.get("backbone") == "yolov1" else given
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingBatch:
     """Images and the objects in them."""
 
-    pixels: Tensor  # [N, 3, 16·S, 16·S]
+    pixels: Tensor  # [N, 3, side, side]
     targets: grid.Targets
 
 
@@ -88,70 +87,58 @@ class Yolo(TorchAdapter):
     name = "yolo"
     task = "detection"
     Options = YoloOptions
-    shaping = ("grid", "boxes", "width")
+    shaping = ("backbone", "grid", "boxes", "width")
 
     def make_module(self) -> nn.Module:
-        return Network(len(self.classes), self.options.boxes, self.options.width)
+        options = self.options
+        if options.backbone == "yolov1":
+            return yolov1.Network(len(self.classes), options.boxes, options.grid)
+        return Network(len(self.classes), options.boxes, options.width)
 
-    def preprocess(self, samples: Sequence[Sample]) -> Batch:
+    def preprocess(self, samples: Sequence[Sample]) -> Views:
         originals = [images.of(sample) for sample in samples]
-        fitted = [images.fit(image, self._side) for image in originals]
-        pixels = images.to_tensor([image for image, _ in fitted], self.runtime.device)
-        sizes = [(image.shape[1], image.shape[0]) for image in originals]
-        return Batch(pixels, [factors for _, factors in fitted], sizes)
+        if self.options.backbone == "yolov1":
+            return views.stretched(originals, self._side, images.centred, self.runtime.device)
+        return views.square(originals, self._side, self.runtime.device)
 
-    def infer(self, batch: Batch) -> Tensor:
-        raw: Tensor = self.module(batch.pixels)
+    def infer(self, batch: Views) -> Tensor:
+        raw: Tensor = self.module(batch.groups[0].pixels)
         return raw
 
-    def postprocess(self, raw: Tensor, batch: Batch) -> list[Prediction]:
-        boxes, scores = grid.decode_all(raw, self.options.boxes)
+    def postprocess(self, raw: Tensor, batch: Views) -> list[Prediction]:
+        boxes, scores = grid.decode_all(raw, self.options.boxes, self._form)
         return [
-            self._detections(boxes[i] * self._side, scores[i], factors, size)
-            for i, (factors, size) in enumerate(zip(batch.factors, batch.sizes, strict=True))
+            self._detections(batch.restored(i, boxes[i] * self._side), scores[i]) for i in range(len(raw))
         ]
 
     def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingBatch:
-        side = self._side
-        pictures, boxes, labels = [], [], []
-        for sample in samples:
-            target = sample.target
-            assert isinstance(target, Annotations)
-            picture, factors = images.fit(images.of(sample), side)
-            corners = target.boxes[~target.crowd] * (*factors, *factors)
-            low = corners[:, :2].min(axis=0, initial=side)
-            high = corners[:, 2:].max(axis=0, initial=0)
-            right = augmentation.draw_shift(generator, low[0], high[0], side)
-            down = augmentation.draw_shift(generator, low[1], high[1], side)
-            moved = augmentation.shifted(picture, down, right)
-            pictures.append(augmentation.recoloured(generator, moved))
-            boxes.append(torch.from_numpy((corners + np.array([right, down, right, down])) / side).float())
-            labels.append(torch.from_numpy(target.labels[~target.crowd]))
-        owners = torch.arange(len(samples)).repeat_interleave(torch.tensor([len(own) for own in boxes]))
-        device = self.runtime.device
+        lessons = yolov1.lessons if self.options.backbone == "yolov1" else views.square_lessons
+        seen = lessons(samples, self._side, generator, self.runtime.device)
+        owners = torch.arange(len(samples)).repeat_interleave(torch.tensor([len(own) for own in seen.boxes]))
         targets = grid.assign(
-            torch.cat(boxes).to(device),
-            torch.cat(labels).to(device),
-            owners.to(device),
+            torch.cat(seen.boxes) / self._side,
+            torch.cat(seen.labels),
+            owners.to(self.runtime.device),
             self.options.grid,
             len(samples),
         )
-        return TrainingBatch(images.to_tensor(pictures, device), targets)
+        return TrainingBatch(seen.pixels, targets)
 
     def loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        return grid.loss(self.module(batch.pixels), batch.targets, self.options.boxes)
+        return grid.loss(self.module(batch.pixels), batch.targets, self.options.boxes, self._form)
 
     @property
     def _side(self) -> int:
-        side: int = STRIDE * self.options.grid
+        stride = yolov1.STRIDE if self.options.backbone == "yolov1" else STRIDE
+        side: int = stride * self.options.grid
         return side
 
-    def _detections(
-        self, boxes: Tensor, scores: Tensor, factors: tuple[float, float], size: tuple[int, int]
-    ) -> Detections:
-        """One image's candidates, boxes [P, 4] in input pixels and scores [P, C] → what is reported."""
-        boxes = boxes / boxes.new_tensor([*factors, *factors])
-        boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([*size, *size]))
+    @property
+    def _form(self) -> grid.Form:
+        return grid.PAPER if self.options.backbone == "yolov1" else grid.LOGISTIC
+
+    def _detections(self, boxes: Tensor, scores: Tensor) -> Detections:
+        """One image's candidates, boxes [P, 4] in its pixels and scores [P, C] → what is reported."""
         flat = scores.flatten()
         best, chosen = flat.topk(min(MOST_CANDIDATES, len(flat)))
         chosen = chosen[best > self.options.score_threshold]

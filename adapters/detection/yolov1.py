@@ -1,0 +1,119 @@
+"""YOLO at the paper's scale (Redmon et al. 2016): its 24 convolutions, and how it varies photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+from torch import Tensor, nn
+
+from adapters import images
+from adapters.detection.views import MIRRORED, TrainingViews, learnt_objects, mirrored
+from harness.task import Image, Sample
+
+STRIDE = 64  # px of the input per cell: 448 for 7 cells, figure 3
+# Figure 3: (kernel, channels, stride) of a convolution, None for a 2×2 pooling.
+LAYERS: tuple[tuple[int, int, int] | None, ...] = (
+    *((7, 64, 2), None),
+    *((3, 192, 1), None),
+    *((1, 128, 1), (3, 256, 1), (1, 256, 1), (3, 512, 1), None),
+    *(((1, 256, 1), (3, 512, 1)) * 4),
+    *((1, 512, 1), (3, 1024, 1), None),
+    *(((1, 512, 1), (3, 1024, 1)) * 2),
+    *((3, 1024, 1), (3, 1024, 2), (3, 1024, 1), (3, 1024, 1)),
+)
+UNITS = 4096  # of the first fully connected layer, figure 3
+LEAK = 0.1  # of the rectifiers, equation 2
+DROPPED = 0.5  # of these units while training, §2.2
+
+# §2.2: pictures are scaled and moved by up to 20% of their size, exposure and saturation by up to 1.5.
+MOVED, FACTOR = 0.2, 1.5
+SMALLEST = 1e-3  # of the picture's side; what is cut off to less is not learnt (the published code)
+
+
+class Network(nn.Module):
+    """[N, 3, 64·S, 64·S] → [N, S, S, C + 5B]."""
+
+    def __init__(self, classes: int, boxes: int, grid: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = 3
+        for layer in LAYERS:
+            if layer is None:
+                layers.append(nn.MaxPool2d(2))
+                continue
+            kernel, outputs, stride = layer
+            layers += [
+                nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2),
+                nn.LeakyReLU(LEAK, inplace=True),
+            ]
+            inputs = outputs
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(inputs * grid * grid, UNITS),
+            nn.LeakyReLU(LEAK, inplace=True),
+            nn.Dropout(DROPPED),
+            nn.Linear(UNITS, grid * grid * (classes + 5 * boxes)),
+        )
+        self.grid = grid
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                nn.init.kaiming_normal_(module.weight, LEAK, mode="fan_out")
+                nn.init.zeros_(module.bias)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        raw: Tensor = self.head(self.features(pixels))
+        return raw.unflatten(1, (self.grid, self.grid, -1))
+
+
+def lessons(
+    samples: Sequence[Sample], side: int, generator: np.random.Generator, device: str
+) -> TrainingViews:
+    """Photographs varied as in §2.2, half of them mirrored, and stretched to a square of `side` px."""
+    pictures, boxes, labels = [], [], []
+    for sample in samples:
+        corners, classes = learnt_objects(sample)
+        image, corners, kept = moved(images.of(sample), corners, generator)
+        if generator.random() < MIRRORED:
+            image, corners = mirrored(image, corners)
+        x, y = side / image.shape[1], side / image.shape[0]
+        pictures.append(exposed(images.resize(image, side, side), generator))
+        boxes.append(torch.from_numpy(corners * (x, y, x, y)).float().to(device))
+        labels.append(torch.from_numpy(classes[kept]).to(device))
+    pixels = images.to_tensor(pictures, device)
+    return TrainingViews(pixels, [(side, side)] * len(samples), boxes, labels)
+
+
+def moved(
+    image: Image, boxes: NDArray[np.float64], generator: np.random.Generator
+) -> tuple[Image, NDArray[np.float64], NDArray[np.int64]]:
+    """A window whose edges are each up to 20% inside or outside the picture's, grey where there is none.
+
+    Returns the window, what it shows of the boxes [m, 4], and which ones these are.
+    """
+    height, width = image.shape[:2]
+    spread = np.array([width, height, width, height]) * MOVED
+    edges = np.array([0, 0, width, height]) + generator.uniform(-spread, spread)
+    left, top, right, bottom = (int(edge) for edge in edges.round())
+    right, bottom = max(right, left + 1), max(bottom, top + 1)
+    window = np.full((bottom - top, right - left, 3), images.GREY, dtype=np.uint8)
+    seen = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+    down, across = max(-top, 0), max(-left, 0)
+    window[down : down + seen.shape[0], across : across + seen.shape[1]] = seen
+    limits = np.array([right - left, bottom - top] * 2)
+    corners = (boxes - (left, top, left, top)).clip(0, limits)
+    kept = (corners[:, 2:] - corners[:, :2] > SMALLEST * limits[:2]).all(axis=1).nonzero()[0]
+    return window, corners[kept], kept
+
+
+def exposed(image: Image, generator: np.random.Generator) -> Image:
+    """Saturation and exposure (HSV) multiplied or divided by up to 1.5."""
+    factors = generator.uniform(1, FACTOR, 2) ** generator.choice([-1, 1], 2)
+    colours = np.asarray(PILImage.fromarray(image).convert("HSV")).astype(np.float64)
+    colours[..., 1:] *= factors
+    changed = colours.round().clip(0, 255).astype(np.uint8)
+    return np.asarray(PILImage.fromarray(changed, "HSV").convert("RGB"))
