@@ -48,14 +48,14 @@ def devkit(tmp_path: Path) -> Path:
     return root
 
 
-def opened(root: Path, split: str = "validation", image_set: str | None = None) -> VocSegmentation:
-    return VocSegmentation(VocSegmentationOptions(root=root, image_set=image_set), split, "segmentation")
+def opened(root: Path, split: str = "validation", **image_sets: str) -> VocSegmentation:
+    return VocSegmentation(VocSegmentationOptions(root=root, image_sets=image_sets), split, "segmentation")
 
 
 def test_the_lists_are_the_splits(devkit: Path) -> None:
     assert [sample.id for sample in opened(devkit, "train")] == ["2007_000001"]
     assert [sample.id for sample in opened(devkit)] == ["2007_000002"]
-    both = opened(devkit, image_set="trainval")
+    both = opened(devkit, validation="trainval")
     assert [sample.id for sample in both] == ["2007_000001", "2007_000002"]
 
 
@@ -71,7 +71,7 @@ def test_what_is_missing_is_named(devkit: Path) -> None:
     with pytest.raises(UsageError, match=r"Segmentation/test.txt: cannot be read: No such file"):
         opened(devkit, "test")
     with pytest.raises(UsageError, match=r"Segmentation/seg11valid.txt: cannot be read"):
-        opened(devkit, image_set="seg11valid")
+        opened(devkit, validation="seg11valid")
     (devkit / "ImageSets/Segmentation/val.txt").write_text("2007_000003\n")
     with pytest.raises(
         UsageError, match=r"val.txt:1: '2007_000003': found no labels file .*Class/2007_000003.png"
@@ -142,7 +142,7 @@ class TestShippedSuite:
             "voc2012/torchvision-fcn-resnet50",
         ]
         reasons = {skipped.benchmark: skipped.reason for skipped in planned.skipped}
-        assert reasons["voc2011-strides"].endswith("fcn-32s-fixed-vgg16-voc.safetensors: no such file")
+        assert reasons["voc2011-strides"].endswith("fcn-32s-bilinear-vgg16-voc.safetensors: no such file")
         assert reasons["coco-in-voc-classes"].endswith("coco: no such folder; it is the data set's root")
 
     def test_cocos_masks_have_vocs_classes(self) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
 from harness.datasets import voc
 from harness.datasets.dataset import DatasetOptions
-from harness.datasets.masks import Masks, MasksOptions
+from harness.datasets.masks import Masks, MasksOptions, SplitName
 from harness.task import TaskName
 
 VOID = 255  # object borders and what is too small or unclear, devkit documentation §3.2
@@ -19,8 +20,8 @@ class VocSegmentationOptions(DatasetOptions):
 
     root: Path
     """The folder with JPEGImages, SegmentationClass and ImageSets, such as VOCdevkit/VOC2012."""
-    image_set: str | None = Field(default=None, pattern=r"^\w[\w.-]*$")
-    """Name of a list in ImageSets/Segmentation in place of the split's own: trainval, seg11valid."""
+    image_sets: dict[Literal["train", "validation", "test"], SplitName] = Field(default_factory=dict)
+    """Names of lists in ImageSets/Segmentation in place of a split's own, such as validation: seg11valid."""
 
 
 class VocSegmentation(Masks):
@@ -34,14 +35,14 @@ class VocSegmentation(Masks):
 
     def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
         assert isinstance(options, VocSegmentationOptions)
-        names = ("train", "val", "test") if options.image_set is None else (options.image_set,) * 3
+        lists = {"train": "train", "validation": "val", "test": "test"} | options.image_sets
         layout = MasksOptions.model_validate(
             {
                 "root": options.root,
                 "images": "JPEGImages/{id}.jpg",
                 "labels": "SegmentationClass/{id}.png",
                 "ids": "ImageSets/Segmentation/{split}.txt",
-                "split_names": names,
+                "split_names": list(lists.values()),
                 "classes": ["background", *voc.CLASSES],
                 "ignore": [VOID],
             }
