@@ -84,6 +84,28 @@ def test_several_runs_have_their_pages_and_one_trend(tmp_path: Path) -> None:
     assert (standings["yolo"], standings["throttled"]) == ("frontier", "unranked")
 
 
+def test_a_report_says_what_became_of_the_frontier_since_a_baseline(tmp_path: Path) -> None:
+    before, after = write_runs(tmp_path, [0.4, 0.1])
+    slow = json.loads((after / "results.json").read_text())
+    yolo = next(trial for trial in slow["trials"] if trial["variant"] == "yolo")
+    yolo["speed"]["offline"]["throughput"]["value"] = 90.0
+    (after / "results.json").write_text(json.dumps(slow))
+    done = CliRunner().invoke(app, ["report", str(after), "--baseline", str(before), "--json"])
+    (told,) = json.loads(done.stdout)["reports"]
+    assert told["since_baseline"]["run_id"] == "run-0"
+    left = {each["benchmark"]: each["left"] for each in told["since_baseline"]["frontier"]}
+    assert left == {"gettext-de": [], "scenes-boxes": ["yolo"]}
+    assert "<bdi>yolo</bdi> left" in (after / "report" / "index.html").read_text()
+
+
+def test_a_baseline_that_cannot_be_used_writes_nothing(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, [0.4, 0.1])
+    several = [*map(str, runs), "--out", str(tmp_path / "trend")]
+    for arguments in ([*several, "--baseline", str(runs[0])], [str(runs[1]), "--baseline", str(tmp_path)]):
+        assert CliRunner().invoke(app, ["report", *arguments]).exit_code == 2
+    assert list(tmp_path.glob("**/report")) == list(tmp_path.glob("trend")) == []
+
+
 def test_with_out_only_the_trend_of_several_runs_is_written(tmp_path: Path) -> None:
     runs = write_runs(tmp_path / "runs", [0.4, 0.5])
     done = CliRunner().invoke(app, ["report", *map(str, runs), "--out", str(tmp_path / "trend")])
