@@ -75,8 +75,8 @@ def test_the_list_shows_the_run_with_headlines_and_speed(browser: Browser, site:
     with open_page(browser, url, viewport=FULL) as seen:
         seen.page.get_by_text("10 matching runs").wait_for(timeout=PATIENCE)
         for column in ("acc/ap50", "speed/ips"):
-            assert seen.page.get_by_text(column).first.is_visible()
-        assert seen.page.get_by_role("link", name="run-1").count() > 0
+            seen.page.get_by_text(column).locator("visible=true").first.wait_for(timeout=PATIENCE)
+        seen.page.get_by_role("link", name="run-1").first.wait_for(timeout=PATIENCE)
         assert problems(seen) == []
 
 

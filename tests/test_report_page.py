@@ -279,6 +279,7 @@ def test_pictures_are_drawn_from_the_page_itself(seen: Seen) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_page_of_the_quickstart_is_at_most_5_mb(browser: Browser, tmp_path: Path) -> None:
     run = tmp_path / "quickstart"
     options = ["--executor", "inline", "--no-sync", "--limit", "40", "--out", str(run)]
