@@ -44,6 +44,14 @@ class Runtime:
     precision: Precision = "fp32"
 
 
+@dataclass(frozen=True)
+class Resources:
+    """What a worker that predicts takes from a cluster; fractions share a CPU or a GPU."""
+
+    cpu: float = 1.0
+    gpu: float = 1.0  # where it runs on one
+
+
 class Adapter(ABC):
     """A model behind its task's interface.
 
@@ -120,6 +128,9 @@ class TrainableAdapter(Adapter):
     """
 
     module: torch.nn.Module
+    loss_unit: ClassVar[str | None] = None
+    """What the loss is a mean over, by its name in `training_units`; None: samples, or as good as samples.
+    Several workers that train together weight their parts of a batch by it."""
 
     @abstractmethod
     def build(self, train: Dataset) -> None:

@@ -75,6 +75,7 @@ class Provenance(_Strict):
     steps: int
     hardware: str
     threads: int
+    workers: int = Field(1, description="how many shared each batch")
     precision: str
     wall_seconds: float
     cpu_seconds: float

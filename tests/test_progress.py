@@ -1,4 +1,4 @@
-"""What a run says on a pipe: plain lines with rates that leave out the wait for the first result."""
+"""What a run says: plain lines on a pipe, a table on a terminal; rates count from the first result on."""
 
 from __future__ import annotations
 
@@ -9,18 +9,25 @@ from rich.console import Console
 from harness.progress import RunProgress
 
 
-def test_plain_lines_have_rate_and_time_to_go_from_the_first_result_on() -> None:
+class Clock:
     now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_plain_lines_have_rate_and_time_to_go_from_the_first_result_on() -> None:
+    clock = Clock()
     output = io.StringIO()
-    progress = RunProgress(Console(file=output, width=200), clock=lambda: now)
+    progress = RunProgress(Console(file=output, width=200), clock)
     progress.begin("digits/yolo", total=100, done=20)
-    now = 50.0  # waiting and loading
+    clock.now = 50.0  # waiting and loading
     progress.advance("digits/yolo", 10)
-    now = 55.0
+    clock.now = 55.0
     progress.advance("digits/yolo", 10)  # too soon after the last line
-    now = 60.0
+    clock.now = 60.0
     progress.advance("digits/yolo", 10)  # 20 samples in 10 s
-    now = 61.0
+    clock.now = 61.0
     progress.advance("digits/yolo", 50)
     assert output.getvalue().splitlines() == [
         "digits/yolo: 20 of 100 predictions are on disk",
@@ -28,3 +35,74 @@ def test_plain_lines_have_rate_and_time_to_go_from_the_first_result_on() -> None
         "digits/yolo: 50/100 samples, 2.0/s, 25 s to go",
         "digits/yolo: 100/100 samples, 6.4/s",
     ]
+
+
+def test_plain_lines_name_what_was_tried_again_and_how_many_nodes_work() -> None:
+    clock = Clock()
+    output = io.StringIO()
+    progress = RunProgress(Console(file=output, width=200), clock)
+    progress.begin("digits/yolo", total=30, done=0)
+    for second, node in enumerate(("a", "b", "a")):
+        clock.now = float(second)
+        progress.advance("digits/yolo", 10, node, retries=2)
+    assert output.getvalue() == "digits/yolo: 30/30 samples, 10.0/s, 2 shards tried again, 2 nodes\n"
+
+
+def shown(progress: RunProgress) -> list[list[str]]:
+    """The table's cells, without bars."""
+    page = Console(file=io.StringIO(), width=200)
+    page.print(progress.table())
+    lines = page.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    return [[cell.strip() for cell in line.split("  ") if cell.strip(" ━╸╺")] for line in lines]
+
+
+def terminal(height: int = 40) -> tuple[RunProgress, Clock]:
+    clock = Clock()
+    console = Console(file=io.StringIO(), width=200, height=height, force_terminal=True)
+    return RunProgress(console, clock), clock
+
+
+def test_the_table_shows_trials_under_way_then_those_that_wait_then_all() -> None:
+    progress, clock = terminal()
+    progress.begin("a/waits", total=50, done=0)
+    progress.begin("b/works", total=100, done=20)
+    progress.begin("c/made", total=10, done=10)
+    clock.now = 100.0
+    progress.advance("b/works", 10, "n1")
+    clock.now = 110.0
+    progress.advance("b/works", 20, "n2", retries=1)
+    assert shown(progress) == [
+        ["trial", "samples", "shards", "samples/s", "to go", "tried again", "nodes"],
+        ["b/works", "50/100", "2", "2.0", "0:25", "1", "2"],
+        ["a/waits", "0/50", "0", "waits"],
+        ["all, 1 of 3 trials made", "60/160", "2", "2.0", "0:50", "1", "2"],
+    ]
+
+
+def test_the_table_is_no_higher_than_the_terminal() -> None:
+    progress, _ = terminal(height=12)
+    for number in range(30):
+        progress.begin(f"b/{number}", total=10, done=0)
+    rows = shown(progress)
+    assert len(rows) == 1 + 4 + 1 + 1
+    assert rows[-2] == ["… and 26 more"]
+
+
+def test_nothing_is_left_of_the_table_when_all_is_made() -> None:
+    progress, _ = terminal()
+    for name in ("a", "b"):
+        progress.begin(name, total=10, done=0)
+        progress.advance(name, 10)
+    assert len(shown(progress)) == 1
+
+
+def test_on_a_terminal_the_table_is_live_and_lines_stay_above_it() -> None:
+    output = io.StringIO()
+    console = Console(file=output, width=120, height=30, force_terminal=True)
+    with RunProgress(console) as progress:
+        progress.begin("digits/yolo", total=10, done=4)
+        progress.note("a line")
+    text = output.getvalue()
+    assert "a line" in text
+    assert "4/10" in text
+    assert "10.0/s" not in text

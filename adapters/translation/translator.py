@@ -94,6 +94,7 @@ class Translator(TorchAdapter):
     """
 
     task = "translation"
+    loss_unit = "target_tokens"
     shaping: ClassVar[tuple[str, ...]] = (
         "vocabulary",
         "vocabulary_size",

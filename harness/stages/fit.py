@@ -25,6 +25,7 @@ from harness.datasets.dataset import Dataset
 from harness.errors import HarnessError
 from harness.metrics.metric import Metric
 from harness.recipe import Recipe
+from harness.stages.data_parallel import ALONE, Loss, Part, shared_loss
 from harness.stages.training_state import TrainingState, read_state, write_state
 from harness.task import Sample, Scores
 
@@ -77,6 +78,9 @@ class Fit:
     held_out: list[Sample]
     metric: Metric
     report: Report
+    part: Part = ALONE
+    kept: Callable[[Path], None] | None = None
+    """Called with the state file whenever it has been written."""
     cache: dict[int, Sample] = field(default_factory=dict)
     units: Counter[str] = field(default_factory=Counter)
     """What was trained on since the last validation: see `TrainableAdapter.training_units`."""
@@ -95,11 +99,12 @@ class Fit:
             module.load_state_dict(state.module)
             optimiser.load_state_dict(state.optimiser)
             self.report(f"continuing at step {state.step}")
+        loss_of = shared_loss(self.adapter, self.part)
         clock = _Clock(state.wall_seconds, state.cpu_seconds)
         told, first, total = time.perf_counter(), state.step, 0.0
         started = told
         while state.step < recipe.steps and not self._out_of_patience(state):
-            loss = self._step(optimiser, state.step)
+            loss = self._step(optimiser, loss_of, state.step)
             total += loss
             state.step += 1
             now = time.perf_counter()
@@ -108,29 +113,33 @@ class Fit:
                 self.report(_progress(state.step, recipe.steps, loss, (state.step - first) / (now - started)))
             if state.step % recipe.validate_every == 0 or state.step == recipe.steps:
                 since = (state.step - 1) % recipe.validate_every + 1
-                self._validate(state, total / since, clock)
+                if self.part.leads:
+                    self._validate(state, total / since, clock)
+                    state.module, state.optimiser = module.state_dict(), optimiser.state_dict()
+                    write_state(state, state_file)
+                    if self.kept:
+                        self.kept(state_file)
+                state.validations_since_best = self.part.told(state.validations_since_best)
                 total = 0.0
-                state.module, state.optimiser = module.state_dict(), optimiser.state_dict()
-                write_state(state, state_file)
         return state
 
-    def _step(self, optimiser: torch.optim.Optimizer, step: int) -> float:
-        """One optimiser step; returns the loss.
+    def _step(self, optimiser: torch.optim.Optimizer, loss_of: Loss, step: int) -> float:
+        """One optimiser step; returns the loss over the whole batch.
 
         Raises:
             HarnessError: the loss is NaN or infinite.
         """
         started = time.perf_counter()
-        generator = np.random.default_rng([self.recipe.seed, STEP, step])
+        generator = np.random.default_rng(self.part.stream(self.recipe.seed, STEP, step))
         torch.manual_seed(int(generator.integers(2**63)))  # dropout
         batch = self.adapter.training_batch(self._samples(step), generator)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(self.recipe, step)
         module = self.adapter.module.train()
         with autocast(self.adapter.runtime):
-            terms = self.adapter.loss(batch)
+            terms = loss_of(batch)
         total = torch.stack(list(terms.values())).sum()
-        loss = total.item()
+        loss = self.part.total(total.item()) / self.part.of
         if not math.isfinite(loss):
             parts = ", ".join(f"{name} {term.item():g}" for name, term in terms.items())
             raise HarnessError(f"training {self.recipe.adapter}: the loss is {loss} at step {step} ({parts})")
@@ -144,7 +153,7 @@ class Fit:
 
     def _samples(self, step: int) -> list[Sample]:
         samples: list[Sample] = []
-        for index in batch_indices(self.recipe, step, len(self.data)):
+        for index in self.part.share(batch_indices(self.recipe, step, len(self.data))):
             sample = self.cache.get(index) or self.data[index]
             if len(self.cache) < CACHED:
                 self.cache[index] = sample

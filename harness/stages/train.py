@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,20 +17,34 @@ from harness import environment
 from harness.adapter import ADAPTERS, Runtime, TrainableAdapter
 from harness.datasets.dataset import DATASETS, Dataset
 from harness.errors import UsageError
-from harness.metrics.metric import METRICS, RESAMPLES, Metric
+from harness.metrics.metric import METRICS, RESAMPLES
 from harness.recipe import Provenance, Recipe, read_recipe
 from harness.registry import unknown
+from harness.stages.data_parallel import ALONE, Part
 from harness.stages.fit import Fit, Report, evaluate
-from harness.stages.training_state import training_lock
+from harness.stages.training_state import TrainingState, training_lock
 
 
-def train(recipe: Recipe, weights: Path, runtime: Runtime, *, threads: int = 1, report: Report) -> Provenance:
+def train(
+    recipe: Recipe,
+    weights: Path,
+    runtime: Runtime,
+    *,
+    threads: int = 1,
+    report: Report,
+    part: Part = ALONE,
+    kept: Callable[[Path], None] | None = None,
+) -> Provenance | None:
     """Fit what the recipe says, write `weights` and, beside them, the recipe with its provenance.
 
     A state file beside the weights (NAME.state.pt) lets a killed training continue; it is deleted at the
     end. Where another process trains the same weights, this one waits and takes what that one made: weights
     of one recipe are not made twice. The provenance's figures are those of the weights as stored, that is
     rounded to fp16.
+
+    Args:
+        part: which of several workers this is; all but the first only help, write nothing and return None.
+        kept: called with the state file whenever it has been written.
 
     Raises:
         UsageError: the recipe asks for something that is not there.
@@ -44,32 +58,31 @@ def train(recipe: Recipe, weights: Path, runtime: Runtime, *, threads: int = 1, 
     if runtime.precision == "fp16":
         raise UsageError("training in fp16 is not supported (its loss would need scaling): use bf16 or fp32")
     adapter = _adapter(recipe, runtime)
+    held_out = [validation[i] for i in range(min(recipe.validation_size, len(validation)))]
+    fit = Fit(recipe, adapter, data, held_out, metric, report, part, kept)
+    if not part.leads:
+        with _threads(threads):
+            _run(fit, weights)
+        return None
     with training_lock(weights, report):
         made = _made_before(recipe, weights)
         if made is not None:
             report(f"{weights} has been made meanwhile")
             return made
-        return _train(recipe, weights, adapter, data, validation, metric, threads, report)
+        return _train(fit, weights, threads)
 
 
-def _train(
-    recipe: Recipe,
-    weights: Path,
-    adapter: TrainableAdapter,
-    data: Dataset,
-    validation: Dataset,
-    metric: Metric,
-    threads: int,
-    report: Report,
-) -> Provenance:
+def _run(fit: Fit, weights: Path) -> TrainingState:
+    torch.manual_seed(fit.recipe.seed)
+    fit.adapter.build(fit.data)
+    return fit.run(weights.with_suffix(".state.pt"))
+
+
+def _train(fit: Fit, weights: Path, threads: int) -> Provenance:
+    recipe, adapter, held_out, metric = fit.recipe, fit.adapter, fit.held_out, fit.metric
     runtime = adapter.runtime
     with _threads(threads):
-        torch.manual_seed(recipe.seed)
-        adapter.build(data)
-        held_out = [validation[i] for i in range(min(recipe.validation_size, len(validation)))]
-        fit = Fit(recipe, adapter, data, held_out, metric, report)
-        state_file = weights.with_suffix(".state.pt")
-        state = fit.run(state_file)
+        state = _run(fit, weights)
         partial = weights.with_suffix(".partial.safetensors")
         adapter.module.load_state_dict(state.best)
         made = replace(adapter.checkpoint(), adapter=recipe.adapter, recipe=recipe.hash)
@@ -80,10 +93,11 @@ def _train(
     described = environment.describe()
     provenance = Provenance(
         sha256=digest,
-        dataset_fingerprint=data.fingerprint,
+        dataset_fingerprint=fit.data.fingerprint,
         steps=state.step,
         hardware=_hardware(described, runtime),
         threads=threads,
+        workers=fit.part.of,
         precision=runtime.precision,
         wall_seconds=round(state.wall_seconds, 1),
         cpu_seconds=round(state.cpu_seconds, 1),
@@ -94,7 +108,7 @@ def _train(
     )
     _write_document(weights.with_suffix(".yaml"), recipe, provenance)
     partial.replace(weights)
-    state_file.unlink(missing_ok=True)
+    weights.with_suffix(".state.pt").unlink(missing_ok=True)
     return provenance
 
 

@@ -1,0 +1,198 @@
+"""Training on a cluster with Ray Train: the training stage in each of several workers.
+
+The newest state goes to the driver, which writes it where the weights will be, as it does with everything
+else: the cluster needs no shared storage, workers that are lost go on from that state, and so does the same
+command after the driver was lost.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths in recipes mean what they meant
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from harness.errors import HarnessError, InfrastructureError, describe
+from harness.executors.inline import training_runtime
+from harness.recipe import CheckpointRef
+from harness.stages.data_parallel import Part
+from harness.stages.train import train
+from harness.stages.training_state import training_lock
+
+LOST = 3  # times that a worker may be lost in one training
+POLL = 0.5  # s between looks at what the workers say
+
+
+@dataclass
+class _News:
+    """What the workers have said since they were last asked."""
+
+    lines: list[str] = field(default_factory=list)
+    state: bytes | None = None
+    """The newest state file."""
+    made: dict[str, bytes] | None = None
+    """Name → content of what came out."""
+    error: HarnessError | None = None
+
+
+class Keeper:
+    """Outlives the workers: hands them the newest state, and the driver whatever they say."""
+
+    def __init__(self, state: bytes | None) -> None:
+        self._state = state
+        self._news = _News()
+
+    def state(self) -> bytes | None:
+        return self._state
+
+    def say(self, line: str) -> None:
+        self._news.lines.append(line)
+
+    def keep(self, state: bytes) -> None:
+        self._state = self._news.state = state
+
+    def finish(self, made: dict[str, bytes]) -> None:
+        self._news.made = made
+
+    def fail(self, error: HarnessError) -> None:
+        self._news.error = error
+
+    def news(self) -> _News:
+        news, self._news = self._news, _News()
+        return news
+
+
+def train_together(
+    reference: CheckpointRef, workers: int, gpu: bool, report: Callable[[str], None]
+) -> dict[str, bytes]:
+    """Make a missing checkpoint with `workers` workers; name → content of its files, the weights last.
+
+    Raises:
+        HarnessError: the recipe's fault, as of the training stage.
+        InfrastructureError: the cluster has not that many places, or workers were lost too often.
+    """
+    _check_room(workers, gpu)
+    with training_lock(reference.weights, report):
+        state_file = reference.weights.with_suffix(".state.pt")
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor: Any = ray.remote(num_cpus=0)(Keeper)
+        keeper = actor.options(name=f"state of {reference.name}", scheduling_strategy=here).remote(
+            state_file.read_bytes() if state_file.exists() else None
+        )
+        # Ray Train's own notes; checkpoints go through the keeper.
+        with tempfile.TemporaryDirectory(prefix="harness-train-") as notes:
+            trainer = ray.train.torch.TorchTrainer(
+                _work,
+                train_loop_config={"reference": reference, "keeper": keeper},
+                scaling_config=ScalingConfig(
+                    num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": 1, "GPU": int(gpu)}
+                ),
+                run_config=RunConfig(
+                    name=f"train-{reference.name}",
+                    storage_path=notes,
+                    failure_config=FailureConfig(max_failures=LOST),
+                ),
+            )
+            with _relayed(keeper, state_file, report) as told:
+                try:
+                    trainer.fit()
+                except ray.train.TrainingFailedError as error:
+                    reason = describe(error)[:500]
+                    raise InfrastructureError(f"training {reference.name}: {reason}") from error
+                finally:
+                    told.ended.set()
+                    told.thread.join()
+        ray.kill(keeper)
+        if told.error is not None:
+            raise told.error
+        if told.made is None:
+            raise InfrastructureError(f"training {reference.name}: the workers ended without a result")
+        state_file.unlink(missing_ok=True)
+        return told.made
+
+
+def _work(config: dict[str, Any]) -> None:
+    """One worker: the training stage with its part of each batch."""
+    context = ray.train.get_context()
+    reference: CheckpointRef = config["reference"]
+    keeper = config["keeper"]
+    part = Part(context.get_world_rank(), context.get_world_size())
+    assert reference.recipe is not None
+    if torch.cuda.is_available():  # workers on one node see all its GPUs
+        torch.cuda.set_device(ray.train.torch.get_device())
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / reference.weights.name
+        state = ray.get(keeper.state.remote())
+        if state is not None:
+            weights.with_suffix(".state.pt").write_bytes(state)
+
+        def say(line: str) -> None:
+            if part.leads:
+                keeper.say.remote(line)
+
+        def keep(state_file: Path) -> None:
+            ray.get(keeper.keep.remote(state_file.read_bytes()))
+
+        try:
+            train(reference.recipe, weights, training_runtime(), report=say, part=part, kept=keep)
+        except HarnessError as error:  # the recipe's fault in every worker alike: trying again is no use
+            ray.get(keeper.fail.remote(error))
+            return
+        if part.leads:
+            # The weights come last: where they are, everything is.
+            made = {path.name: path.read_bytes() for path in (weights.with_suffix(".yaml"), weights)}
+            ray.get(keeper.finish.remote(made))
+
+
+@dataclass
+class _Told:
+    """What has come through from the workers."""
+
+    thread: threading.Thread
+    ended: threading.Event
+    made: dict[str, bytes] | None = None
+    error: HarnessError | None = None
+
+
+@contextmanager
+def _relayed(keeper: Any, state_file: Path, report: Callable[[str], None]) -> Iterator[_Told]:
+    """Lines to `report` and states to the file, while the main thread waits for the trainer."""
+
+    def relay() -> None:
+        last = False
+        while not last:
+            last = told.ended.wait(POLL)
+            news: _News = ray.get(keeper.news.remote())
+            for line in news.lines:
+                report(line)
+            if news.state is not None:
+                temporary = state_file.with_name(f".{state_file.name}.new")
+                temporary.write_bytes(news.state)
+                temporary.replace(state_file)
+            told.made = news.made or told.made
+            told.error = news.error or told.error
+
+    told = _Told(threading.Thread(target=relay, daemon=True), threading.Event())
+    told.thread.start()
+    yield told
+
+
+def _check_room(workers: int, gpu: bool) -> None:
+    """Ray would wait for ever."""
+    kind = "GPU" if gpu else "CPU"
+    there = int(ray.cluster_resources().get(kind, 0))
+    if there < workers:
+        raise InfrastructureError(f"{workers} workers need a {kind} each; the Ray cluster has {there}")

@@ -1,0 +1,130 @@
+"""Ray Train on a real local Ray: the plain loop's weights, a worker killed, what is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+
+from harness.adapter import Runtime
+from harness.checkpoint import load, sha256
+from harness.errors import InfrastructureError, UsageError
+from harness.executors.ray import RayExecutor
+from harness.recipe import CheckpointRef, Recipe
+from harness.stages.train import train
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+def recipe(**changes: Any) -> Recipe:
+    sizes = {"embedding_size": 16, "encoder_size": 16, "decoder_size": 16, "attention_size": 16}
+    content = {
+        "adapter": "attention", "task": "translation",
+        "options": {"vocabulary": "word", "vocabulary_size": 300, "dropout": 0.0, **sizes},
+        "dataset": {"name": "phrases", "options": {"size": 64, "max_tokens": 10}},
+        "steps": 12, "batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 3, "metric": "bleu",
+        "validate_every": 3, "validation_size": 8,
+    }  # fmt: skip
+    return Recipe.model_validate(content | changes)
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[RayExecutor]:
+    with RayExecutor(workers=2) as running:
+        yield running
+
+
+def reference(folder: Path, plan: Recipe) -> CheckpointRef:
+    return CheckpointRef("w", folder / "w.safetensors", plan, missing=True)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the training stage makes in this process."""
+    folder = tmp_path_factory.mktemp("plain")
+    train(recipe(), folder / "w.safetensors", Runtime(), report=[].append)
+    return folder
+
+
+def trained(executor: RayExecutor, folder: Path, workers: int, report: Any = print, **changes: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    executor.train(reference(folder, recipe(**changes)), report, workers)
+    return folder
+
+
+def gap(one: Path, other: Path) -> float:
+    first, second = (load(folder / "w.safetensors").tensors for folder in (one, other))
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+def test_one_worker_is_the_plain_loop_to_the_byte(executor: RayExecutor, plain: Path, tmp_path: Path) -> None:
+    made = trained(executor, tmp_path, 1)
+    assert sha256(made / "w.safetensors") == sha256(plain / "w.safetensors")
+    assert sorted(path.name for path in made.iterdir()) == ["w.safetensors", "w.yaml"]
+
+
+def test_two_workers_one_of_which_is_killed_give_the_weights_of_one(
+    executor: RayExecutor, plain: Path, tmp_path: Path
+) -> None:
+    undisturbed = trained(executor, tmp_path / "a", 2)
+    assert gap(undisturbed, plain) < 1e-4  # of weights around 0.1; sums in another order
+    killed: list[int] = []
+    lines: list[str] = []
+
+    def kill_one(line: str) -> None:
+        lines.append(line)
+        if line.startswith("step 3/") and not killed:
+            workers = [
+                each for each in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in str(each.info)
+            ]
+            killed.append(len(workers))
+            workers[0].kill()
+
+    wounded = trained(executor, tmp_path / "b", 2, kill_one)
+    assert killed == [2]
+    assert any(line.startswith("continuing at step") for line in lines)
+    assert sha256(wounded / "w.safetensors") == sha256(undisturbed / "w.safetensors")
+
+
+def test_the_state_that_a_killed_driver_left_is_gone_on_from(
+    executor: RayExecutor, plain: Path, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    (tmp_path / "w.state.pt").write_bytes(halfway(tmp_path / "half", recipe()))
+    made = trained(executor, tmp_path, 1, lines.append)
+    assert "continuing at step 6" in lines
+    assert sha256(made / "w.safetensors") == sha256(plain / "w.safetensors")
+    assert not (tmp_path / "w.state.pt").exists()
+
+
+def halfway(folder: Path, plan: Recipe) -> bytes:
+    class EnoughError(Exception):
+        pass
+
+    states: list[bytes] = []
+
+    def keep(path: Path) -> None:
+        states.append(path.read_bytes())
+        if len(states) == 2:
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        train(plan, folder / "w.safetensors", Runtime(), report=[].append, kept=keep)
+    return states[-1]
+
+
+def test_a_recipe_that_is_wrong_is_told_at_once(executor: RayExecutor, tmp_path: Path) -> None:
+    lines: list[str] = []
+    with pytest.raises(UsageError, match="metric 'coco' is for detection, not translation"):
+        trained(executor, tmp_path, 2, lines.append, metric="coco")
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_many_workers_are_told_before_anything_starts(executor: RayExecutor, tmp_path: Path) -> None:
+    cpus = int(ray.cluster_resources()["CPU"])
+    with pytest.raises(InfrastructureError, match=f"{cpus + 1} workers need a CPU each; the Ray"):
+        trained(executor, tmp_path, cpus + 1)
