@@ -9,42 +9,16 @@ Ratios are torchvision's time by ours, above 1 ours is faster: medians over pair
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import binom
+from interleaved import pairs_of, ratio
 from torch import Tensor, nn
 from torchvision.models.segmentation import fcn_resnet50
 
 from adapters.segmentation.fcn_resnet import FcnResNet50, FcnResNetOptions
 from harness.adapter import Runtime
 from harness.checkpoint import Checkpoint
-
-
-@dataclass(frozen=True)
-class Seconds:
-    wall: float
-    cpu: float
-
-
-def timed(run: Callable[[], object]) -> Seconds:
-    wall, cpu = time.perf_counter(), time.process_time()
-    run()
-    return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
-
-
-def median_interval(values: list[float]) -> tuple[float, float, float]:
-    """Median, and the order statistics that enclose it with probability ≥ .95 (binomial, p = ½)."""
-    ordered = sorted(values)
-    low = int(binom.ppf(0.025, len(ordered), 0.5))
-    return (
-        float(np.median(ordered)),
-        ordered[max(0, low - 1)],
-        ordered[min(len(ordered) - 1, len(ordered) - low)],
-    )
 
 
 def small_scores(model: nn.Module) -> nn.Module:
@@ -103,18 +77,13 @@ def compare(title: str, own: FcnResNet50, other: nn.Module, theirs: Tensor, ours
     runs = {"own": lambda: own.scores(ours), "other": lambda: other(theirs)["out"]}
     difference = (runs["own"]() - runs["other"]()).abs().max().item()
     assert difference < 1e-4, f"scores differ by {difference}"
-    taken: dict[str, list[Seconds]] = {name: [] for name in runs}
-    for pair in range(pairs):
-        for name in ("own", "other") if pair % 2 else ("other", "own"):
-            taken[name].append(timed(runs[name]))
-    line = [f"{title}: scores within {difference:.1e}"]
-    for clock in ("cpu", "wall"):
-        ratios = [
-            getattr(b, clock) / getattr(a, clock) for a, b in zip(taken["own"], taken["other"], strict=True)
-        ]
-        line.append("{} ratio {:.3f} [{:.3f}, {:.3f}]".format(clock, *median_interval(ratios)))
-    line.append(f"own {1 / float(np.median([s.cpu for s in taken['own']])):.2f} images per CPU second")
-    print(" · ".join(line), flush=True)
+    taken = pairs_of(runs["own"], runs["other"], pairs)
+    seconds = float(np.median([own.cpu for own, _ in taken]))
+    figures = " · ".join(ratio(taken, clock) for clock in ("cpu", "wall"))
+    print(
+        f"{title}: scores within {difference:.1e} · {figures} · own {1 / seconds:.2f} images per CPU second",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

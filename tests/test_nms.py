@@ -1,3 +1,5 @@
+from unittest import mock
+
 import pytest
 import torch
 import torchvision
@@ -38,18 +40,22 @@ def test_own_suppression_equals_the_greedy_loop_and_torchvision(boxes_scores_lab
     assert ours == torchvision.ops.nms(boxes, scores, threshold).tolist()
 
 
+@pytest.mark.parametrize("together", [0, 1000])
 @settings(max_examples=40, deadline=None)
-@given(candidates(), st.sampled_from([0.25, 0.5]))
-def test_per_class_suppression_treats_each_class_alone(boxes_scores_labels, threshold):
+@given(candidates(), st.sampled_from([0.25, 0.5]), st.sampled_from([0.0, -1e3, 1e4]))
+def test_per_class_suppression_treats_each_class_alone(together, boxes_scores_labels, threshold, place):
+    """In one call for all classes, or in one call a class."""
     boxes, scores, labels = boxes_scores_labels
+    boxes = boxes + place
     expected = set()
     for label in labels.unique():
         places = (labels == label).nonzero().flatten()
         kept = greedy(boxes[places], scores[places], threshold)
         expected |= set(places[kept].tolist())
-    found = nms.suppress_per_class(boxes, scores, labels, threshold).tolist()
+    with mock.patch.dict(nms.TOGETHER, {"cpu": together}):
+        found = nms.suppress_per_class(boxes, scores, labels, threshold).tolist()
     assert set(found) == expected
-    assert scores[found].tolist() == sorted(scores[found].tolist(), reverse=True)
+    assert found == sorted(found, key=lambda i: (-scores[i].item(), i))
 
 
 def test_the_compiled_operator_is_found_and_used():

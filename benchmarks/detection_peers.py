@@ -1,0 +1,164 @@
+"""The own faster-rcnn and ssd against torchvision's: same weights, same photographs, interleaved pairs.
+
+    python benchmarks/detection_peers.py [--models faster-rcnn ssd] [--device cpu] [--threads 2]
+        [--batch-sizes 1] [--shorter-side 800] [--candidates 300] [--pairs 11]
+
+From pictures in memory to detections in host memory. Rivals: torchvision's model as its users call it
+(contiguous tensors, a list of pictures), and in its quickest layout (channels last), which is how ours runs.
+Ratios are torchvision's time by ours, above 1 ours is faster: medians over pairs with the distribution-free
+95% interval of a median.
+
+How long suppression takes depends on what is found, and weights here are random: the background's bias is set
+so that about `--candidates` boxes a picture pass the score threshold.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from interleaved import pairs_of, ratio
+from sklearn.datasets import load_sample_images
+from torch import Tensor, nn
+from torchvision.models.detection import fasterrcnn_resnet50_fpn, ssd300_vgg16
+
+from adapters.detection.faster_rcnn import FasterRcnn, FasterRcnnOptions
+from adapters.detection.ssd import Ssd, SsdOptions
+from adapters.torch_adapter import TorchAdapter
+from adapters.torchvision import detection as peers
+from harness.adapter import Runtime
+from harness.checkpoint import Checkpoint
+from harness.task import Detections, Sample
+
+CLASSES = 91  # with the background
+PEAKED = 4.0  # what the random class weights are multiplied by: trained scores differ more than random ones
+
+
+def photographs(count: int) -> list[Sample]:
+    """Windows of 384 × 512 px of scikit-learn's two photographs."""
+    generator = np.random.default_rng(0)
+    found = []
+    for index in range(count):
+        picture = load_sample_images().images[index % 2]
+        top, left = (int(generator.integers(0, limit)) for limit in (427 - 384 + 1, 640 - 512 + 1))
+        found.append(Sample(str(index), np.ascontiguousarray(picture[top : top + 384, left : left + 512])))
+    return found
+
+
+def background(name: str, tensors: dict[str, Tensor]) -> list[Tensor]:
+    """The biases of the background's logits; the class weights are made to differ more."""
+    if name == "faster-rcnn":
+        tensors["roi_heads.box_predictor.cls_score.weight"].mul_(PEAKED)
+        return [tensors["roi_heads.box_predictor.cls_score.bias"][:1]]
+    heads = [key for key in tensors if key.startswith("head.classification_head")]
+    for key in heads:
+        tensors[key].mul_(PEAKED)
+    return [tensors[key][::CLASSES] for key in heads if key.endswith("bias")]
+
+
+def adapters(name: str, tensors: dict[str, Tensor], device: str, shorter: int) -> list[TorchAdapter]:
+    """Own, then torchvision's behind the interface; both with the same weights."""
+    runtime = Runtime(device=device)
+    longer = shorter * 1333 // 800
+    if name == "faster-rcnn":
+        own: TorchAdapter = FasterRcnn(FasterRcnnOptions(shorter_side=shorter, longer_side=longer), runtime)
+        options = peers.FasterRcnnOptions(shorter_side=shorter, longer_side=longer)
+        peer: TorchAdapter = peers.TorchvisionFasterRcnn(options, runtime)
+    else:
+        own, peer = Ssd(SsdOptions(), runtime), peers.TorchvisionSsd(peers.SsdOptions(), runtime)
+    for adapter in (own, peer):
+        adapter.load(Checkpoint(tensors, "", {}))
+    return [own, peer]
+
+
+def calibrated(name: str, device: str, shorter: int, candidates: int) -> list[TorchAdapter]:
+    """Random weights with which about so many boxes of a photograph pass the threshold."""
+    torch.manual_seed(0)
+    build = fasterrcnn_resnet50_fpn if name == "faster-rcnn" else ssd300_vgg16
+    tensors = build(weights=None, weights_backbone=None).state_dict()
+    biases = background(name, tensors)
+    (own, _), sample = adapters(name, tensors, device, shorter), photographs(1)
+    raw = own.forward(own.preprocess(sample))
+    logits = (raw[0].logits if name == "faster-rcnn" else raw[0][0]).float().cpu()
+    low, high = -20.0, 40.0
+    for _ in range(40):
+        shift = (low + high) / 2
+        moved = logits + shift * nn.functional.one_hot(torch.tensor(0), CLASSES)
+        passing = int((moved.softmax(dim=-1)[:, 1:] > own.options.score_threshold).sum())
+        low, high = (shift, high) if passing > candidates else (low, shift)
+    for bias in biases:
+        bias.add_(high)
+    return adapters(name, tensors, device, shorter)
+
+
+def as_published(
+    peer: TorchAdapter, samples: Sequence[Sample], device: str
+) -> Callable[[], list[Detections]]:
+    """torchvision's model as its users call it."""
+    model = peer.module.to(memory_format=torch.contiguous_format)
+
+    @torch.inference_mode()
+    def run() -> list[Detections]:
+        pictures = [torch.from_numpy(s.input).to(device).permute(2, 0, 1).float() / 255 for s in samples]
+        found = model(pictures)
+        return [
+            Detections(*(one[key].cpu().numpy() for key in ("boxes", "scores", "labels"))) for one in found
+        ]
+
+    return run
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument(
+        "--models", nargs="+", default=["faster-rcnn", "ssd"], choices=["faster-rcnn", "ssd"]
+    )
+    arguments.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument("--batch-sizes", type=int, nargs="+", default=[1])
+    arguments.add_argument("--shorter-side", type=int, default=800, help="px, of faster-rcnn's input")
+    arguments.add_argument("--candidates", type=int, default=300, help="boxes that pass the threshold")
+    arguments.add_argument("--pairs", type=int, default=11)
+    chosen = arguments.parse_args()
+    torch.set_num_threads(chosen.threads)
+    print(
+        f"{chosen.device}, {chosen.threads} thread(s), {chosen.pairs} pairs, {chosen.candidates} candidates"
+    )
+    for name in chosen.models:
+        own, peer = calibrated(name, chosen.device, chosen.shorter_side, chosen.candidates)
+        size = f" {chosen.shorter_side} px" if name == "faster-rcnn" else " 300 px"
+        for batch_size in chosen.batch_sizes:
+            samples = photographs(batch_size)
+            rivals = {
+                "channels last": lambda: peer.predict(samples),  # noqa: B023  called within the round
+                "as published": as_published(peer, samples, chosen.device),
+            }
+            for form, other in rivals.items():
+                layout = torch.channels_last if form == "channels last" else torch.contiguous_format
+                peer.module.to(memory_format=layout)
+                compare(
+                    f"{name}{size}, batch {batch_size}, torchvision {form}", own, other, samples, chosen.pairs
+                )
+
+
+def compare(
+    title: str, own: TorchAdapter, other: Callable[[], list], samples: Sequence[Sample], pairs: int
+) -> None:
+    ours, theirs = own.predict(samples), other()
+    for one, another in zip(ours, theirs, strict=True):
+        assert len(one.scores) == len(another.scores) > 0, "other detections"
+        assert np.abs(np.sort(one.scores) - np.sort(another.scores)).max() < 1e-3, "other scores"
+    taken = pairs_of(lambda: own.predict(samples), other, pairs)
+    seconds = float(np.median([one.wall for one, _ in taken])) / len(samples)
+    clocks = ("wall",) if own.runtime.device == "cuda" else ("cpu", "wall")
+    figures = " · ".join(ratio(taken, clock) for clock in clocks)
+    found = sum(len(one.scores) for one in ours) / len(ours)
+    print(
+        f"{title}: {found:.0f} detections a picture · {figures} · own {seconds:.4f} s a picture", flush=True
+    )
+
+
+if __name__ == "__main__":
+    main()
