@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +40,7 @@ class Head:
 
     def __init__(self, folder: Path) -> None:
         ports = free_ports(len(PORTS))
+        self._short = tempfile.mkdtemp(prefix="r")  # the path of a socket may not be long
         token = folder / "token"
         token.write_text(secrets.token_hex(32))
         token.chmod(0o600)
@@ -75,6 +78,7 @@ class Head:
         self._process.send_signal(signal.SIGTERM)  # with --block it ends what it has started
         self._process.wait(90)
         self._log.close()
+        shutil.rmtree(self._short, ignore_errors=True)
 
     def call(self, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
         command, *rest = map(str, arguments)
