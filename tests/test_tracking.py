@@ -210,6 +210,8 @@ def test_the_verdict_of_a_comparison_becomes_a_tag(store: Path) -> None:
     assert trial.data.tags["verdict"] == "regression"
     tags = client.get_run(outcome.run_id).data.tags
     assert (tags["verdict"], tags["frontier"]) == ("regression", "gettext-de changed: left attention")
+    told = "Against the baseline: **regression**; frontier: gettext-de changed: left attention"
+    assert told in tags["mlflow.note.content"]
 
 
 def test_a_run_that_was_resumed_loses_its_verdict_and_its_state(store: Path) -> None:

@@ -63,20 +63,27 @@ def run_entry(
         frontier: its changes of the frontier, fields of `FrontierChange`.
     """
     from reports.markdown import to_markdown
+    from reports.text import markdown
     from reports.verdict import verdict
 
     run = results.run
-    changes = [FrontierChange(**each) for each in frontier]
+    moved = "; ".join(
+        f"{each.benchmark} {each.describe()}" for each in (FrontierChange(**fields) for fields in frontier)
+    )
+    outcome = verdict_on.get(WHOLE_RUN, NOT_COMPARED)
+    note = to_markdown(results, limit=TAG - 1000)
+    if verdict_on:
+        note += f"\nAgainst the baseline: **{outcome}**; frontier: {markdown(moved or 'no chart', 400)}\n"
     complete = sum(trial.status == "complete" for trial in results.trials)
     status = "FINISHED" if complete == len(results.trials) else "FAILED"
     tags = _shared_tags(results, run.environment) | {
         "status": verdict(results),
         "executor": f"{run.executor}, {run.workers} workers",
         "command": run.command,
-        "verdict": verdict_on.get(WHOLE_RUN, NOT_COMPARED),
-        "frontier": "; ".join(f"{each.benchmark} {each.describe()}" for each in changes) or NOT_COMPARED,
+        "verdict": outcome,
+        "frontier": moved or NOT_COMPARED,
         **_trend(results),
-        "mlflow.note.content": to_markdown(results, limit=TAG - 500),
+        "mlflow.note.content": note,
     }
     return Entry(
         identity={"harness.run_id": run.id, "harness.kind": "run"},
