@@ -103,6 +103,8 @@ def _trial(entry: dict[str, Any], directory: TrialDirectory) -> TrialRecord:
     if status != "complete":
         scores = {}
     checkpoint = entry["checkpoint"]
+    made = directory.made()
+    batch_size = spec.get("batch_size", 0)
     return TrialRecord(
         id=entry["id"],
         benchmark=entry["benchmark"],
@@ -117,7 +119,12 @@ def _trial(entry: dict[str, Any], directory: TrialDirectory) -> TrialRecord:
         status=status,
         reason=reason,
         failures=failures,
-        environments=directory.environments(),
+        environments=sorted({how.get("environment", "unknown") for how in made.values()}),
+        halved=sum(
+            stop - start
+            for (start, stop), how in made.items()
+            if int(how.get("batch_size", batch_size)) < batch_size
+        ),
         metrics={name: figure for each in scores.values() for name, figure in each.metrics.items()},
         per_class=_per_class(scores),
         speed={name: found for name in entry["scenarios"] if (found := scenario(directory, name))},
@@ -175,6 +182,7 @@ def scenario(directory: TrialDirectory, name: str) -> Scenario | None:
         "processes": len(processes),
         "valid": not reasons,
         "reasons": reasons,
+        "timed_on": [process["timed_on"] for process in processes if "timed_on" in process],
     }
     if not processes:
         return Scenario(**common, queries=0, seconds=0.0)

@@ -38,7 +38,7 @@ def measure(
     """
     if directory.trial(trial.id).todo(trial.spec.size):
         return
-    settings = SpeedSettings(speed.profile, speed.threads, speed.samples)
+    settings = SpeedSettings(speed.profile, speed.threads, speed.samples, speed.exclusive)
     timing = _Timing(directory, trial, settings, machine)
     if not timing.todo():
         return

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.adapter import ADAPTERS, Precision, Runtime
+from harness.adapter import ADAPTERS, Precision, Resources, Runtime
 from harness.checkpoint import Checkpoint, load, sha256
 from harness.datasets.dataset import DATASETS, Dataset
 from harness.errors import InfrastructureError, UnavailableError, UsageError
@@ -72,8 +73,9 @@ class Trial:
     checkpoint: CheckpointRef | None
     metrics: tuple[str, ...]
     scenarios: tuple[str, ...]
+    resources: Resources = field(default_factory=Resources)
 
-    @property
+    @cached_property
     def id(self) -> str:
         return self.spec.id
 
@@ -185,7 +187,11 @@ def plan(loaded: LoadedSuite, only: str | None = None, limit: int | None = None)
         for variant in variants:
             spec = _spec(variant, use, fingerprint, size)
             metrics, scenarios = tuple(entry.metrics), tuple(entry.speed)
-            trials.append(Trial(name, variant.name, spec, use, variant.checkpoint, metrics, scenarios))
+            trials.append(
+                Trial(
+                    name, variant.name, spec, use, variant.checkpoint, metrics, scenarios, variant.resources
+                )
+            )
     if only is not None:
         names = [trial.name for trial in trials]
         pattern = only.replace("[", "[[]")  # brackets stand in names: yolo[batch_size=1]

@@ -48,7 +48,7 @@ class Failure(_Record):
     indices: list[int] = Field(
         default_factory=list, description="samples that fail alone too; empty where none was singled out"
     )
-    samples: list[str] = Field(description="ids of these, else of the first and last; those that can be read")
+    samples: list[str] = Field(description="their ids, else first and last; #INDEX where unreadable")
     error: str
     attempts: int
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -21,6 +21,7 @@ import yaml
 from harness import environment
 from harness.adapter import ADAPTERS, Runtime, TrainableAdapter
 from harness.collect import collect
+from harness.datasets.dataset import Dataset
 from harness.errors import InfrastructureError, UsageError, describe
 from harness.executors.executor import Executor
 from harness.measurements import measure
@@ -30,7 +31,7 @@ from harness.recipe import CheckpointRef
 from harness.results import Results, to_json
 from harness.scoring import score_pairs, score_trial
 from harness.stages.labels import class_map
-from harness.stages.predict import Shard, ShardError, ShardResult, shards
+from harness.stages.shards import ShardError, ShardResult, Work
 from harness.stages.timing import PROFILES
 from harness.store import RunDirectory, read_json, write_json, write_text
 from harness.suite import LoadedSuite
@@ -70,7 +71,7 @@ def run(
             progress.note(f"skipped {skipped.benchmark}: {skipped.reason}")
         with ExitStack() as stack:
             # Started when first needed: a run with everything on disk starts no Ray.
-            executor = cache(lambda: stack.enter_context(make_executor()))
+            executor = cache(lambda: _ready(stack.enter_context(make_executor()), planned.trials))
             if planned.missing:
                 train_missing(planned.missing, executor(), progress)
                 planned = plan(loaded, settings.only, settings.limit)
@@ -85,6 +86,11 @@ def run(
             for trial in planned.trials:
                 measure(directory, trial, loaded.suite.speed, executor, progress.note, machine)
         return _finish(directory)
+
+
+def _ready(executor: Executor, trials: Sequence[Trial]) -> Executor:
+    executor.check(trials)
+    return executor
 
 
 def preflight(trials: Sequence[Trial]) -> None:
@@ -108,11 +114,13 @@ def preflight(trials: Sequence[Trial]) -> None:
             raise UsageError(f"{trial.name}{weights}: {message}") from error
 
 
-def train_missing(missing: Sequence[CheckpointRef], executor: Executor, progress: RunProgress) -> None:
-    """Train one checkpoint after the other."""
+def train_missing(
+    missing: Sequence[CheckpointRef], executor: Executor, progress: RunProgress, workers: int | None = None
+) -> None:
+    """Train one checkpoint after the other; `workers` share each batch."""
     for reference in missing:
         progress.note(f"training {reference.name} → {reference.weights}")
-        executor.train(reference, progress.note)
+        executor.train(reference, progress.note, workers)
 
 
 def _write_record(
@@ -213,45 +221,66 @@ def _predict(
     executor: Callable[[], Executor],
     progress: RunProgress,
 ) -> None:
-    work: list[Shard] = []
+    work: list[Work] = []
     for trial in {trial.id: trial for trial in planned.trials}.values():
         gaps = directory.trial(trial.id).todo(trial.spec.size)
         todo = sum(stop - start for start, stop in gaps)
         progress.begin(trial.name, trial.spec.size, trial.spec.size - todo)
-        work += shards(trial, gaps, shard_size)
+        if todo:
+            work.append(Work(trial, tuple(gaps), shard_size))
     if not work:
         return
-    failures: dict[str, list[dict[str, Any]]] = {}
+    failures: dict[str, list[ShardError]] = {}
     for outcome in executor().predict(work):
         trial = outcome.shard.trial
         place = directory.trial(trial.id)
         if isinstance(outcome, ShardResult):
             machine = environment.key(outcome.environment)
             write_json(directory.path / "environments" / f"{machine}.json", outcome.environment)
-            place.write_shard(trial.spec.task, outcome.shard.start, outcome.ids, outcome.predictions, machine)
-            progress.advance(trial.name, len(outcome.ids))
+            place.write_shard(
+                trial.spec.task,
+                outcome.shard.start,
+                outcome.ids,
+                outcome.predictions,
+                machine,
+                asdict(outcome.made),
+            )
+            retries = executor().retries.get(trial.id, 0)
+            progress.advance(trial.name, len(outcome.ids), outcome.made.node, retries)
         else:
-            failures.setdefault(trial.id, []).append(_failure(outcome))
+            failures.setdefault(trial.id, []).append(outcome)
             progress.note(
                 f"{trial.name}: samples {outcome.shard.start}–{outcome.shard.stop - 1} failed: "
                 f"{outcome.error}"
             )
-    for trial_id in {shard.trial.id for shard in work}:
-        path = directory.trial(trial_id).path / "error.json"
-        if trial_id in failures:
-            write_json(path, sorted(failures[trial_id], key=lambda failure: failure["first"]))
+    for each in work:
+        path = directory.trial(each.trial.id).path / "error.json"
+        if errors := failures.get(each.trial.id):
+            dataset = each.trial.dataset.open()
+            in_order = sorted(errors, key=lambda error: error.shard.start)
+            write_json(path, [_failure(error, dataset) for error in in_order])
         else:
             path.unlink(missing_ok=True)
 
 
-def _failure(error: ShardError) -> dict[str, Any]:
+def _failure(error: ShardError, dataset: Dataset) -> dict[str, Any]:
+    """What error.json keeps."""
+    first, last = error.shard.start, error.shard.stop - 1
     return {
-        "first": error.shard.start,
-        "last": error.shard.stop - 1,
-        "samples": list(error.samples),
+        "first": first,
+        "last": last,
+        "indices": list(error.culprits),
+        "samples": [_sample_id(dataset, index) for index in error.culprits or (first, last)],
         "error": error.error,
         "attempts": error.attempts,
     }
+
+
+def _sample_id(dataset: Dataset, index: int) -> str:
+    try:
+        return dataset[index].id
+    except Exception:  # that it cannot be read may be what failed
+        return f"#{index}"
 
 
 def _finish(directory: RunDirectory) -> Results:

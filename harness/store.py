@@ -90,12 +90,20 @@ class TrialDirectory:
         ids: Sequence[str],
         predictions: Sequence[Prediction],
         environment: str,
+        made: Mapping[str, object] | None = None,
     ) -> None:
-        """Keep the predictions of samples [start, start + len(ids)) and where they were made."""
+        """Keep the predictions of samples [start, start + len(ids)) and how they were made.
+
+        Args:
+            environment: key of the machine that made them.
+            made: more about it, such as node, times and the number of samples at once.
+        """
         import pyarrow.parquet as pq
 
         self.predictions.mkdir(parents=True, exist_ok=True)
-        table = to_table(task, ids, predictions).replace_schema_metadata({"environment": environment})
+        table = to_table(task, ids, predictions).replace_schema_metadata(
+            {"environment": environment, **{key: str(value) for key, value in (made or {}).items()}}
+        )
         path = self.predictions / f"{start:08d}-{start + len(ids):08d}.parquet"
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         pq.write_table(table, temporary)
@@ -218,15 +226,15 @@ class TrialDirectory:
         names = [f"{start:08d}-{stop:08d}.parquet" for start, stop in self.done()]
         return digest(part for name in names for part in (name, (self.predictions / name).read_bytes()))
 
-    def environments(self) -> list[str]:
-        """The machines that made the predictions."""
+    def made(self) -> dict[Range, dict[str, str]]:
+        """How each shard was made: environment, node, times, samples at once."""
         import pyarrow.parquet as pq
 
-        found = set()
+        found = {}
         for start, stop in self.done():
-            path = self.predictions / f"{start:08d}-{stop:08d}.parquet"
-            found.add((pq.read_schema(path).metadata or {}).get(b"environment", b"unknown").decode())
-        return sorted(found)
+            metadata = pq.read_schema(self.predictions / f"{start:08d}-{stop:08d}.parquet").metadata or {}
+            found[start, stop] = {key.decode(): value.decode() for key, value in metadata.items()}
+        return found
 
 
 class RunDirectory:

@@ -22,6 +22,7 @@ from harness.yaml_source import Keys, Source, fields, nearest, read_source, vali
 ScenarioName = Literal["offline", "single-stream"]
 ProfileName = Literal["smoke", "ci", "release", "mlperf"]
 Device = Literal["auto", "cpu", "cuda"]
+Exclusive = Literal["node", "gpu"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # names become folder names and MLflow keys
 
 
@@ -37,6 +38,20 @@ class DatasetEntry(_Strict):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+class ResourcesEntry(_Strict):
+    """What one worker that predicts takes from the cluster; no part of a trial's identity."""
+
+    cpu: float = Field(1.0, gt=0, description="CPUs; fractions share one")
+    gpu: float = Field(1.0, gt=0, description="GPUs, where it runs on one; 0.25: four workers share one")
+
+    @field_validator("gpu")
+    @classmethod
+    def _whole(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("more than one GPU must be a whole number")
+        return value
+
+
 class AdapterEntry(_Strict):
     """A named adapter; a list where one value is expected makes a variant of each (a matrix)."""
 
@@ -49,6 +64,7 @@ class AdapterEntry(_Strict):
     precision: Precision | list[Precision] = "fp32"
     batch_size: int | list[int] = 16
     device: Device | list[Device] = "auto"
+    resources: ResourcesEntry = ResourcesEntry()
 
     @field_validator("batch_size")
     @classmethod
@@ -79,6 +95,9 @@ class SpeedEntry(_Strict):
     profile: ProfileName = "smoke"
     threads: int | None = Field(None, gt=0, description="CPU threads while timing; all cores if not set")
     samples: int = Field(64, gt=0, description="distinct samples cycled through while timing")
+    exclusive: Exclusive = Field(
+        "node", description="what a timed trial has to itself: a whole node, or one GPU and its share of CPUs"
+    )
 
 
 class Suite(_Strict):

@@ -9,7 +9,7 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from harness.adapter import ADAPTERS, Precision
+from harness.adapter import ADAPTERS, Precision, Resources
 from harness.errors import UnavailableError, UsageError
 from harness.recipe import CheckpointRef, resolve
 from harness.registry import unknown
@@ -29,6 +29,7 @@ class Variant:
     batch_size: int
     device: str
     checkpoint: CheckpointRef | None
+    resources: Resources
 
 
 def variants_of(
@@ -75,6 +76,7 @@ def variants_of(
             values["batch_size"],
             values["device"],
             references.get(values.get("seed")),
+            Resources(entry.resources.cpu, entry.resources.gpu),
         )
 
 

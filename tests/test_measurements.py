@@ -27,7 +27,10 @@ def measured(names: list[str], reasons: dict[str, list[str]], machine: dict[str,
     }
     return {
         "environment": machine,
-        "settings": {"profile": "ci", "threads": 1, "samples": 4, "effective_threads": 1, "device": "cpu"},
+        "settings": {
+            **{"profile": "ci", "threads": 1, "samples": 4, "exclusive": "node"},
+            **{"effective_threads": 1, "device": "cpu"},
+        },
         "samples": ["a", "b", "c", "d"],
         "units": {"source_tokens": [3, 30, 5, 21]},
         "flags": {},

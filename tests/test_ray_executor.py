@@ -14,12 +14,13 @@ import ray
 from small_suite import document, figures, planned, run_suite
 
 from harness.errors import InfrastructureError, UsageError
-from harness.executors.ray import ATTEMPTS, RayExecutor
+from harness.executors.ray import RayExecutor
 from harness.recipe import CheckpointRef, Recipe, RecipeData
 from harness.results import Results, TrialRecord
 from harness.run import exit_code
 from harness.stages.measure import SpeedSettings
-from harness.stages.predict import Predictor, Shard, ShardError, ShardResult, shards
+from harness.stages.predict import Predictor
+from harness.stages.shards import Shard, ShardError, ShardResult, Work
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -32,7 +33,7 @@ def ray_of_two() -> Iterator[RayExecutor]:
 
 @pytest.fixture
 def one_worker(ray_of_two: RayExecutor, monkeypatch: pytest.MonkeyPatch) -> RayExecutor:
-    monkeypatch.setattr(ray_of_two, "workers", 1)
+    monkeypatch.setattr(ray_of_two, "_wanted", 1)
     return ray_of_two
 
 
@@ -73,14 +74,16 @@ class TestTwoWorkers:
         assert (trials[0]["dying"].status, trials[0]["dying"].failures) == ("complete", [])
         assert trials[0]["dying"].metrics == trials[0]["ok[batch_size=4]"].metrics
 
-    def test_a_shard_that_always_kills_its_worker_is_recorded(
+    def test_a_sample_that_always_kills_its_worker_is_named(
         self, trials: tuple[dict[str, TrialRecord], Results, Path]
     ) -> None:
         deadly = trials[0]["deadly"]
         (failure,) = deadly.failures
         assert (deadly.status, failure.first, failure.last) == ("partial", 8, 11)
-        assert failure.attempts == ATTEMPTS
-        assert failure.error.startswith("worker lost 3 times: ActorDiedError: The actor died unexpectedly")
+        assert (failure.attempts, failure.indices, failure.samples) == (2, [9], ["test-0000009"])
+        assert failure.error.startswith(
+            "worker lost 2 times with this sample alone: ActorDiedError: The actor died unexpectedly"
+        )
         assert len(failure.error) < 200, "Ray's lines of advice are left out"
 
     def test_an_adapters_own_error_is_recorded_at_once_with_its_message(
@@ -89,6 +92,7 @@ class TestTwoWorkers:
         poison = trials[0]["poison"]
         (failure,) = poison.failures
         assert (poison.status, failure.first, failure.last) == ("partial", 12, 15)
+        assert failure.samples == ["test-0000013"]
         assert (failure.attempts, failure.error) == (1, "RuntimeError: poison at 13")
 
     def test_the_run_is_one_of_the_executor_and_incomplete(
@@ -101,16 +105,16 @@ class TestTwoWorkers:
 def test_one_worker_gives_one_outcome_a_shard_and_a_hanging_one_is_killed_at_the_deadline(
     one_worker: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(one_worker, "_deadline", 10.0)  # starting a worker takes most of it
-    monkeypatch.setattr("harness.executors.ray.ATTEMPTS", 1)
-    stuck = {"options": {"hang_at": 9}, "batch_size": 4}
+    monkeypatch.setattr(one_worker, "_deadline", 6.0)
+    stuck = {"options": {"hang_at": 9}, "batch_size": 1}
     ok, hanging = planned(tmp_path, document(12, ok={"batch_size": 4}, stuck=stuck)).trials
-    work = [*shards(ok, [(0, 12)], 4), *shards(hanging, [(0, 12)], 4)]
+    work = [Work(ok, ((0, 12),), 4), Work(hanging, ((8, 10),), 1)]
     outcomes = list(one_worker.predict(work))
-    assert Counter(where(outcome.shard) for outcome in outcomes) == Counter(map(where, work))
+    expected = [shard for each in work for shard in each.shards()]
+    assert Counter(where(outcome.shard) for outcome in outcomes) == Counter(map(where, expected))
     (error,) = [outcome for outcome in outcomes if isinstance(outcome, ShardError)]
-    assert (error.shard.trial, error.shard.start, error.attempts) == (hanging, 8, 1)
-    assert error.error == "worker lost 1 times: no answer within 10 s"
+    assert (error.shard.trial, error.culprits, error.attempts) == (hanging, (9,), 2)
+    assert error.error == "worker lost 2 times with this sample alone: no answer within 6 s"
     by_start = {o.shard.start: o for o in outcomes if isinstance(o, ShardResult) and o.shard.trial == ok}
     predictor = Predictor(ok, None)
     for start, outcome in by_start.items():
@@ -125,9 +129,8 @@ def test_waiting_for_a_place_on_a_busy_cluster_is_no_hang(
     one_worker: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(one_worker, "_deadline", 5.0)
-    monkeypatch.setattr("harness.executors.ray.ATTEMPTS", 1)
     (trial,) = planned(tmp_path, document(4)).trials
-    work = list(shards(trial, [(0, 4)], 4))
+    work = [Work(trial, ((0, 4),), 4)]
     busy = ray.remote(num_cpus=ray.cluster_resources()["CPU"])(lambda: time.sleep(9)).remote()
     with monkeypatch.context() as impatient:
         impatient.setattr("harness.executors.ray_pool.START_DEADLINE", 2.0)
@@ -156,41 +159,6 @@ def test_a_recipe_that_is_wrong_is_the_users_error_on_ray_too(
     with pytest.raises(UsageError, match="adapter 'fake-translation' cannot be trained"):
         ray_of_two.train(reference, print)
     assert not list(tmp_path.iterdir())
-
-
-def node(name: str, alive: bool = True, **resources: float) -> dict[str, Any]:
-    return {"NodeID": name, "NodeManagerHostname": name, "Alive": alive, "Resources": resources}
-
-
-@pytest.mark.parametrize(
-    ("device", "gpus", "chosen"),
-    [("cpu", 1, "large"), ("cuda", 1, "b"), ("auto", 1, "b"), ("auto", 0, "large")],
-)
-def test_timing_stays_on_one_living_node_that_has_what_the_device_needs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, gpus: int, chosen: str
-) -> None:
-    nodes = [
-        node("dead", alive=False, CPU=99, GPU=9),
-        node("c", CPU=8, GPU=1),
-        node("b", CPU=8, GPU=1),
-        node("large", CPU=32),
-    ]
-    monkeypatch.setattr(ray, "nodes", lambda: nodes)
-    executor = RayExecutor()
-    monkeypatch.setattr(executor, "_gpus", gpus, raising=False)
-    (trial,) = planned(tmp_path, document(4, ok={"device": device})).trials
-    assert executor._node_to_time_on(trial)["NodeID"] == chosen
-    nodes.append(node("larger", CPU=64, GPU=4))
-    assert executor._node_to_time_on(trial)["NodeID"] == chosen, "chosen once"
-
-
-def test_timing_on_a_gpu_needs_a_node_with_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray, "nodes", lambda: [node("a", CPU=8)])
-    executor = RayExecutor()
-    monkeypatch.setattr(executor, "_gpus", 0, raising=False)
-    (trial,) = planned(tmp_path, document(4, ok={"device": "cuda"})).trials
-    with pytest.raises(InfrastructureError, match="timing words/ok: no node of the Ray cluster has a GPU"):
-        executor.measure(trial, ["offline"], SpeedSettings("smoke", 1, 2))
 
 
 def test_a_timing_that_does_not_answer_is_given_up(

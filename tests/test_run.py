@@ -134,9 +134,9 @@ class TestSameFigures:
 
 
 class TestFailures:
-    def test_a_poison_sample_fails_its_shard_and_nothing_else(self, tmp_path: Path) -> None:
+    def test_a_poison_sample_is_named_and_fails_its_batch_and_nothing_else(self, tmp_path: Path) -> None:
         suite = document(20, bad={"options": {"raise_at": 13}, "batch_size": 4}, ok={})
-        results = run_suite(tmp_path, suite, shard_size=4)
+        results = run_suite(tmp_path, suite, shard_size=20)
         trials = by_variant(results)
         assert (trials["ok"].status, trials["bad"].status) == ("complete", "partial")
         assert trials["bad"].metrics == {}, "failure is a state, not a score"
@@ -145,12 +145,12 @@ class TestFailures:
             trials["bad"].reason == "4 of 20 predictions are missing; first error: RuntimeError: poison at 13"
         )
         (failure,) = read_json(tmp_path / "run" / "trials" / trials["bad"].id / "error.json")
-        assert failure["samples"] == ["test-0000012", "test-0000015"]
+        assert (failure["samples"], failure["indices"]) == (["test-0000013"], [13])
         assert (failure["first"], failure["last"], failure["attempts"]) == (12, 15, 1)
         assert exit_code(results) == 3
 
     def test_a_trial_without_any_prediction_has_failed(self, tmp_path: Path) -> None:
-        (trial,) = run_suite(tmp_path, document(bad={"options": {"raise_at": 0}})).trials
+        (trial,) = run_suite(tmp_path, document(10, bad={"options": {"raise_at": 0}})).trials
         assert trial.status == "failed"
 
     def test_the_same_command_tries_failed_shards_again(

@@ -16,7 +16,7 @@ from small_suite import document, planned
 
 from harness.errors import InfrastructureError, UsageError
 from harness.plan import Trial
-from harness.stages.predict import shards
+from harness.stages.shards import Work
 from harness.store import Range, RunDirectory, TrialDirectory, read_json, write_json, write_text
 from harness.task import Translation
 
@@ -49,7 +49,7 @@ class TestShardsOnDisk:
         keep(place, 0, 2, "b")
         keep(place, 2, 4, "a")
         keep(place, 4, 6, "b")
-        assert place.environments() == ["a", "b"]
+        assert [how["environment"] for how in place.made().values()] == ["b", "a", "b"]
 
     def test_what_a_killed_writer_left_is_ignored(self, tmp_path: Path) -> None:
         place = TrialDirectory(tmp_path)
@@ -58,7 +58,7 @@ class TestShardsOnDisk:
         (place.predictions / ".00000002-00000004.parquet.4711").write_bytes(whole[: len(whole) // 2])
         assert place.todo(4) == [(2, 4)]
         assert len(list(place.read("translation"))) == 2
-        assert place.environments() == ["here"]
+        assert [how["environment"] for how in place.made().values()] == ["here"]
 
     def test_a_damaged_shard_is_named(self, tmp_path: Path) -> None:
         place = TrialDirectory(tmp_path)
@@ -196,7 +196,7 @@ def test_shards_cover_the_gaps_and_batches_do_not_depend_on_history(
         return [(a, next(i for i in range(a, size + 1) if i not in missing)) for a in starts]
 
     def cut(shard_size: int) -> list[Range]:
-        return [(shard.start, shard.stop) for shard in shards(trial, gaps(), shard_size)]
+        return [(shard.start, shard.stop) for shard in Work(trial, tuple(gaps()), shard_size).shards()]
 
     for shard_size, survived in history:
         made = cut(shard_size)

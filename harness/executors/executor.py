@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from harness.plan import Trial
 from harness.recipe import CheckpointRef
 from harness.stages.measure import SpeedSettings
-from harness.stages.predict import Shard, ShardError, ShardResult
+from harness.stages.shards import Outcome, Work
+from harness.store import write_bytes
 
 
 class Executor(ABC):
@@ -18,6 +19,8 @@ class Executor(ABC):
 
     name: str
     workers: int
+    retries: Mapping[str, int] = MappingProxyType({})
+    """Shards whose worker was lost and that are tried again, by trial id."""
 
     def __enter__(self) -> Self:
         return self
@@ -28,8 +31,21 @@ class Executor(ABC):
         return None
 
     @abstractmethod
-    def train(self, reference: CheckpointRef, report: Callable[[str], None]) -> None:
+    def check(self, trials: Sequence[Trial]) -> None:
+        """See whether all trials can run here, before anything starts.
+
+        Raises:
+            InfrastructureError: one cannot; names the resource that is missing.
+        """
+
+    @abstractmethod
+    def train(
+        self, reference: CheckpointRef, report: Callable[[str], None], workers: int | None = None
+    ) -> None:
         """Make a missing checkpoint at `reference.weights`.
+
+        Args:
+            workers: how many share each batch, on Ray; None is one without Ray Train, with the same weights.
 
         Raises:
             UsageError: the recipe asks for something that is not there.
@@ -37,8 +53,8 @@ class Executor(ABC):
         """
 
     @abstractmethod
-    def predict(self, work: Sequence[Shard]) -> Iterator[ShardResult | ShardError]:
-        """Outcomes in any order; every shard appears once."""
+    def predict(self, work: Sequence[Work]) -> Iterator[Outcome]:
+        """Outcomes in any order; every sample appears once, whole batches together."""
 
     @abstractmethod
     def measure(self, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> dict[str, Any]:
@@ -47,3 +63,9 @@ class Executor(ABC):
         Raises:
             InfrastructureError: the process died or hung, or the adapter raised an error in it.
         """
+
+
+def write_made(reference: CheckpointRef, made: Mapping[str, bytes]) -> None:
+    """Put the files of a checkpoint (name → content, weights last) where it belongs."""
+    for name, content in made.items():
+        write_bytes(reference.weights.with_name(name), content)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 from multiprocessing.connection import Connection
 from typing import Any
 
 from harness.adapter import Runtime
-from harness.errors import InfrastructureError, describe
+from harness.errors import InfrastructureError, UsageError, describe
 from harness.executors.executor import Executor
 from harness.plan import Trial
 from harness.recipe import CheckpointRef
 from harness.stages.measure import SpeedSettings, measure
-from harness.stages.predict import Predictor, Shard, ShardError, ShardResult, pick_device
+from harness.stages.predict import Predictor, pick_device
+from harness.stages.shards import Outcome, ShardError, Work
 from harness.stages.train import train
 
 
@@ -24,20 +24,34 @@ class InlineExecutor(Executor):
     name = "inline"
     workers = 1
 
-    def train(self, reference: CheckpointRef, report: Callable[[str], None]) -> None:
+    def check(self, trials: Sequence[Trial]) -> None:
+        for trial in trials:
+            try:
+                pick_device(trial.spec.device)
+            except UsageError as error:
+                raise InfrastructureError(f"{trial.name}: {error}") from error
+
+    def train(
+        self,
+        reference: CheckpointRef,
+        report: Callable[[str], None],
+        workers: int | None = None,  # noqa: ARG002
+    ) -> None:
         assert reference.recipe is not None
         train(reference.recipe, reference.weights, training_runtime(), report=report)
 
-    def predict(self, work: Sequence[Shard]) -> Iterator[ShardResult | ShardError]:
-        for _, group in groupby(work, key=lambda shard: shard.trial.id):
-            shards = list(group)
-            trial = shards[0].trial
+    def predict(self, work: Sequence[Work]) -> Iterator[Outcome]:
+        for each in work:
             try:
-                predictor = Predictor(trial, trial.load_checkpoint())
+                predictor = Predictor(each.trial, each.trial.load_checkpoint())
             except Exception as error:
-                yield from (ShardError(shard, describe(error), 1) for shard in shards)
+                yield from (ShardError(shard, describe(error), 1) for shard in each.shards())
                 continue
-            yield from map(predictor.attempt, shards)
+            for shard in each.shards():
+                try:
+                    yield from predictor.attempt(shard)
+                except Exception as error:  # the GPU is of no use to this process any more
+                    yield ShardError(shard, describe(error), 1)
 
     def measure(self, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> dict[str, Any]:
         context = multiprocessing.get_context("spawn")

@@ -1,4 +1,4 @@
-"""A pool of Ray actors for predictions, one whole node at a time for timing.
+"""Predictions on a pool of Ray actors, timing on a node of its own; the scheduler decides, this obeys.
 
 The pool is our own rather than `ray.util.ActorPool`, which loses the shard that a dying actor held, or
 Ray Data, which restarts for ever on a poison batch (docs/decisions/0002-own-actor-pool.md).
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,31 +17,28 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else every worker
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming default; silences its warning
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ObjectStoreFullError, OutOfDiskError, OutOfMemoryError, RayError, RayTaskError
 from ray.util.queue import Empty, Queue
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from harness.checkpoint import Checkpoint
-from harness.errors import HarnessError, InfrastructureError, UsageError, describe
-from harness.executors.executor import Executor
+from harness.adapter import Resources
+from harness.errors import InfrastructureError, UsageError, describe
+from harness.executors.executor import Executor, write_made
 from harness.executors.inline import training_runtime
-from harness.executors.ray_pool import Pool, ShardQueue
+from harness.executors.ray_claims import ClusterClaims
+from harness.executors.ray_pool import Member, NotLoaded, Pool
+from harness.executors.ray_timing import summon, time_on
+from harness.executors.ray_view import View
+from harness.executors.scheduler import Assignment, Scheduler
 from harness.plan import Trial
 from harness.recipe import CheckpointRef, Recipe
-from harness.stages.measure import SpeedSettings, measure
-from harness.stages.predict import Shard, ShardError, ShardResult
+from harness.stages.measure import SpeedSettings
+from harness.stages.shards import Outcome, Work
 from harness.stages.train import train
 
-ATTEMPTS = 3  # of a shard whose worker died or hung; an adapter's own exception is not tried again
 SHARD_DEADLINE = 900.0  # s, loading included, queueing not; a worker that takes longer is taken to hang
 POLL = 0.5  # s between looks at deadlines
-
-
-@ray.remote(max_retries=0, max_calls=1)
-def _measure(
-    trial: Trial, checkpoint: Checkpoint | None, scenarios: Sequence[str], settings: SpeedSettings
-) -> dict[str, Any]:
-    return measure(trial, checkpoint, scenarios, settings)
+LEAST_ASKED = 8  # workers that are asked for on an autoscaled cluster that has room for none
+STAFFING = 0.2  # s between looks at how many workers there should be
 
 
 @ray.remote(max_retries=0, max_calls=1)
@@ -53,21 +48,12 @@ def _train(recipe: Recipe, weights: Path, lines: Queue) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (weights.with_suffix(".yaml"), weights)}
 
 
-@dataclass
-class _Flight:
-    """A shard on its way."""
-
-    worker: Any
-    shard: Shard
-    deadline: float
-
-
 class RayExecutor(Executor):
     """Joins the cluster at `address`, or starts a local one.
 
     Args:
-        workers: how many at most; as many as the cluster has slots if not given.
-        deadline: seconds after which a shard's worker is taken to hang and killed.
+        workers: how many at most, of each kind; as many as the cluster has room for if not given.
+        deadline: seconds after which a model's first shard is taken to hang, and its worker killed.
     """
 
     name = "ray"
@@ -79,7 +65,7 @@ class RayExecutor(Executor):
         self._wanted = workers
         self._deadline = deadline
         self._checkpoints: dict[str | None, Any] = {}
-        self._timing_nodes: dict[bool, dict[str, Any]] = {}
+        self._timing_nodes: dict[bool, str] = {}
         self.workers = 0
 
     def __enter__(self) -> Self:
@@ -88,23 +74,41 @@ class RayExecutor(Executor):
             ray.init(address=self._address or "local", log_to_driver=False, logging_level="error", **options)
         except (ConnectionError, RayError, ValueError, RuntimeError) as error:
             raise InfrastructureError(f"Ray at {self._address or 'this machine'}: {error}") from error
-        resources = ray.cluster_resources()
-        self._gpus = int(resources.get("GPU", 0))
-        slots = self._gpus or int(resources.get("CPU", 0))
-        if slots < 1:
-            ray.shutdown()
-            raise InfrastructureError(f"the Ray cluster at {self._address} has no CPU and no GPU to offer")
+        self._view = View()
+        # Nobody else can be on a cluster that was started here.
+        self._claims = ClusterClaims() if self._address else None
+        gpus = self._view.cluster.gpus
+        slots = int(gpus or sum(node.resources.get("CPU", 0) for node in self._view.cluster.packed))
         self.workers = min(self._wanted or slots, slots)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._claims is not None:
+            self._claims.release()
         ray.shutdown()
 
-    def train(self, reference: CheckpointRef, report: Callable[[str], None]) -> None:
+    def check(self, trials: Sequence[Trial]) -> None:
+        missing = self._view.cluster.missing(trials)
+        if missing:
+            raise InfrastructureError(missing)
+
+    def train(
+        self, reference: CheckpointRef, report: Callable[[str], None], workers: int | None = None
+    ) -> None:
+        if workers is None:
+            write_made(reference, self._train_alone(reference, report))
+            return
+        from harness.executors.ray_train import train_together  # takes seconds to import
+
+        train_together(reference, workers, self._view.cluster.gpus > 0, report)
+
+    def _train_alone(self, reference: CheckpointRef, report: Callable[[str], None]) -> dict[str, bytes]:
+        """The plain loop in a task; name → content of its files, the weights last."""
         lines = Queue()
-        task = _train.options(num_cpus=1, num_gpus=min(1, self._gpus), name=f"train {reference.name}")
+        gpus = min(1, self._view.cluster.gpus)
+        task = _train.options(num_cpus=1, num_gpus=gpus, name=f"train {reference.name}")
         pending = task.remote(reference.recipe, reference.weights, lines)
         finished = False
         while not finished:
@@ -113,135 +117,138 @@ class RayExecutor(Executor):
                 report(line)
         lines.shutdown()
         try:
-            made = ray.get(pending)
+            made: dict[str, bytes] = ray.get(pending)
         except RayTaskError as error:
             if isinstance(error.cause, UsageError):
                 raise error.cause from None  # the recipe's fault, not the cluster's
             raise InfrastructureError(f"training {reference.name}: {describe(error.cause)}") from error
         except RayError as error:
             raise InfrastructureError(f"training {reference.name}: {describe(error)}") from error
-        reference.weights.parent.mkdir(parents=True, exist_ok=True)
-        for name, content in made.items():
-            path = reference.weights.with_name(name)
-            if not path.exists():
-                temporary = path.with_name(f".{name}.{os.getpid()}")
-                temporary.write_bytes(content)
-                temporary.replace(path)
+        return made
 
-    def predict(self, work: Sequence[Shard]) -> Iterator[ShardResult | ShardError]:
-        queue = ShardQueue(work)
-        pool = Pool(min(self.workers, len(work)), gpu=self._gpus > 0)
-        attempts: Counter[tuple[str, int]] = Counter()
-        flying: dict[Any, _Flight] = {}
+    def predict(self, work: Sequence[Work]) -> Iterator[Outcome]:
+        kinds = {each.trial.id: self._view.cluster.kind(each.trial) for each in work}
+        scheduler: Scheduler[Member] = Scheduler(work, kinds, time.monotonic, self._deadline)
+        self.retries = scheduler.retries
+        pool = Pool()
+        due = 0.0
         try:
-            while queue or flying:
-                pool.admit(idle=not flying)
-                while pool.free and queue:
-                    shard = queue.take(pool.held_by_next(), pool.holds.values())
-                    try:
-                        checkpoint = self._checkpoint(shard.trial)
-                    except HarnessError as error:
-                        yield ShardError(shard, describe(error), 1)
-                        continue
-                    worker = pool.take(shard.trial)
-                    attempts[shard.trial.id, shard.start] += 1
-                    future = worker.predict.remote(shard, checkpoint)
-                    flying[future] = _Flight(worker, shard, time.monotonic() + self._deadline)
-                awaited = [*flying, *pool.starting]
-                for future in ray.wait(awaited, timeout=POLL)[0] if awaited else []:
-                    if future not in flying:
-                        continue  # a worker that has started: admitted above
-                    flight = flying.pop(future)
-                    outcome = self._outcome(future, flight)
-                    if isinstance(outcome, _Lost):
-                        pool.replace(flight.worker)
-                        yield from self._again(flight.shard, outcome.reason, attempts, queue)
-                    else:
-                        pool.free.append(flight.worker)
-                        yield outcome
-                for future in [f for f, flight in flying.items() if flight.deadline < time.monotonic()]:
-                    flight = flying.pop(future)
-                    pool.replace(flight.worker)
-                    reason = f"no answer within {self._deadline:g} s"
-                    yield from self._again(flight.shard, reason, attempts, queue)
+            while scheduler.busy:
+                if time.monotonic() >= due:
+                    self._staff(pool, scheduler, set(kinds.values()))
+                    due = time.monotonic() + STAFFING
+                for assignment in scheduler.assign():
+                    yield from self._send(scheduler, assignment)
+                owing = {member.answers[0]: member for member in pool.running if member.answers}
+                for future in _ready([*owing, *pool.starting]):
+                    if future in pool.starting:
+                        for member, node in pool.admit([future]):
+                            scheduler.joined(member, node, member.kind)
+                    elif owing[future] in pool.running:
+                        yield from self._receive(pool, scheduler, owing[future])
+                for member, seconds in scheduler.expired():
+                    pool.drop(member)
+                    yield from scheduler.lost(member, f"no answer within {seconds:g} s")
         finally:
             pool.close()
 
-    def measure(self, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> dict[str, Any]:
-        node = self._node_to_time_on(trial)
-        # All of a node: nothing that Ray schedules can run beside it (num_gpus alone is not exclusive).
-        task = _measure.options(
-            num_cpus=node["Resources"].get("CPU", 0),
-            num_gpus=node["Resources"].get("GPU", 0),
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-            name=f"time {trial.name}",
-        )
-        deadline = settings.deadline(len(scenarios))
-        what = f"timing {trial.name} on node {node['NodeManagerHostname']}"
-        try:
-            pending = task.remote(trial, self._checkpoint(trial), scenarios, settings)
-            measured: dict[str, Any] = ray.get(pending, timeout=deadline)
-        except RayTaskError as error:
-            raise InfrastructureError(f"{what}: {describe(error.cause)}") from error
-        except GetTimeoutError as error:
-            ray.cancel(pending, force=True)
-            reason = f"no answer within {deadline:g} s, waiting for the whole node included"
-            raise InfrastructureError(f"{what}: {reason}") from error
-        except (RayError, UsageError) as error:
-            raise InfrastructureError(f"{what}: {describe(error)}") from error
-        return measured
+    def _staff(self, pool: Pool, scheduler: Scheduler[Member], kinds: set[Resources]) -> None:
+        """As many workers as there is work and room for, none where others want to time."""
+        self._view.refresh()
+        claimed = self._claims.claimed().keys() if self._claims else frozenset[str]()
+        pool.check(idle=not claimed and not any(member.answers for member in pool.running))
+        if scheduler.avoid(frozenset(claimed)):
+            pool.restart_waiting()
+        for member in scheduler.leaving():
+            scheduler.released(member)
+            pool.drop(member)
+        demand = {kind: scheduler.demand(kind) for kind in kinds}
+        short = {kind for kind in kinds if scheduler.waiting(kind)}
+        for kind in kinds - short if short else ():  # it has nothing left to do, others may use the room
+            for member in scheduler.idle(kind):
+                scheduler.released(member)
+                pool.drop(member)
+        wanted = self._view.cluster.capacity(demand)
+        if self._view.cluster.grows:  # those that find no room make an autoscaler start nodes, ever more
+            wanted = {kind: min(demand[kind], 2 * number + LEAST_ASKED) for kind, number in wanted.items()}
+        wanted = {kind: min(number, self._wanted or number) for kind, number in wanted.items()}
+        pool.resize(self._view.cluster, wanted, claimed)
 
-    def _node_to_time_on(self, trial: Trial) -> dict[str, Any]:
-        """The node of most CPUs that has what the trial's device needs; the same one throughout a run."""
-        needs_gpu = trial.spec.device == "cuda" or (trial.spec.device == "auto" and self._gpus > 0)
-        if needs_gpu not in self._timing_nodes:
-            fitting = [
-                node
-                for node in ray.nodes()
-                if node["Alive"] and node["Resources"].get("GPU" if needs_gpu else "CPU", 0) >= 1
-            ]
-            if not fitting:
-                kind = "GPU" if needs_gpu else "CPU"
-                raise InfrastructureError(f"timing {trial.name}: no node of the Ray cluster has a {kind}")
-            by_size = sorted(fitting, key=lambda node: (-node["Resources"].get("CPU", 0), node["NodeID"]))
-            self._timing_nodes[needs_gpu] = by_size[0]
-        return self._timing_nodes[needs_gpu]
+    def _send(self, scheduler: Scheduler[Member], assignment: Assignment[Member]) -> list[Outcome]:
+        member, shard = assignment.worker, assignment.shard
+        try:
+            checkpoint = self._checkpoint(shard.trial)
+        except UsageError as error:
+            return scheduler.refused(member, describe(error), frozenset())
+        method = member.actor.predict.options(name=f"{shard.trial.name} {shard.start}–{shard.stop}")
+        member.answers.append(method.remote(shard, checkpoint, assignment.most))
+        return []
+
+    def _receive(self, pool: Pool, scheduler: Scheduler[Member], member: Member) -> list[Outcome]:
+        """A worker's next answer, or its end."""
+        try:
+            answer: list[Outcome] | NotLoaded = ray.get(member.answers.popleft())
+        except RayError as error:  # of a task: its GPU cannot be used any more, or its answer not be stored
+            pool.drop(member)
+            told = error.cause if isinstance(error, RayTaskError) else error
+            what, _, _ = str(told).partition("\n")  # lines of advice and process numbers follow
+            memory = isinstance(error, OutOfMemoryError)
+            return scheduler.lost(member, f"{type(told).__name__}: {what}", memory)
+        if isinstance(answer, NotLoaded):
+            nodes = {node.id for node in self._view.cluster.packed} if answer.here else frozenset[str]()
+            return scheduler.refused(member, answer.error, nodes)
+        return scheduler.finished(member, answer)
+
+    def measure(self, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> dict[str, Any]:
+        self._view.refresh()
+        cluster = self._view.cluster
+        on_gpu = cluster.on_gpu(trial)
+        living = {node.id for node in cluster.nodes}
+        if self._timing_nodes.get(on_gpu) not in living:  # the same one throughout a run
+            claims = self._claims.look() if self._claims else {}
+            found = cluster.timing_node(trial, claims)
+            self._timing_nodes[on_gpu] = found.id if found else summon(trial, on_gpu, self._view)
+        node = next(n for n in self._view.cluster.nodes if n.id == self._timing_nodes[on_gpu])
+        if self._claims is not None:
+            self._claims.hold(node.id)
+        try:
+            checkpoint = self._checkpoint(trial)
+        except UsageError as error:
+            raise InfrastructureError(f"timing {trial.name}: {error}") from error
+        exclusive = settings.exclusive if on_gpu else "node"
+        return time_on(node, exclusive, trial, checkpoint, scenarios, settings, self._view)
 
     def _checkpoint(self, trial: Trial) -> Any:
-        """The weights in the object store: read once, fetched once a node."""
+        """The weights in the object store: read once, fetched once a node.
+
+        Raises:
+            UsageError: the file cannot be read, or is no longer the one that was planned.
+            InfrastructureError: the object store has no room for it.
+        """
         if trial.checkpoint is None:
             return None
         digest = trial.spec.checkpoint
         if digest not in self._checkpoints:
-            self._checkpoints[digest] = ray.put(trial.load_checkpoint())
+            loaded = trial.load_checkpoint()
+            try:
+                self._checkpoints[digest] = ray.put(loaded)
+            except (ObjectStoreFullError, OutOfDiskError) as error:
+                raise InfrastructureError(
+                    f"{trial.name}: Ray's object store has no room for {trial.checkpoint.weights.name}: "
+                    "start Ray with a larger --object-store-memory, or free disk space for what it spills"
+                ) from error
         return self._checkpoints[digest]
 
-    def _outcome(self, future: Any, flight: _Flight) -> ShardResult | ShardError | _Lost:
-        try:
-            result: ShardResult | ShardError = ray.get(future, timeout=self._deadline)
-        except RayTaskError as error:
-            return ShardError(flight.shard, describe(error.cause), 1)
-        except (RayActorError, GetTimeoutError, RayError) as error:
-            what, _, _ = str(error).partition("\n")  # lines of advice and process numbers follow
-            return _Lost(f"{type(error).__name__}: {what}")
-        return result
 
-    @staticmethod
-    def _again(
-        shard: Shard, reason: str, attempts: Counter[tuple[str, int]], queue: ShardQueue
-    ) -> Iterator[ShardError]:
-        tried = attempts[shard.trial.id, shard.start]
-        if tried < ATTEMPTS:
-            queue.put_back(shard)
-        else:
-            yield ShardError(shard, f"worker lost {tried} times: {reason}", tried)
-
-
-@dataclass(frozen=True)
-class _Lost:
-    """The worker is gone; the shard is not to blame, or not yet."""
-
-    reason: str
+def _ready(futures: list[Any]) -> list[Any]:
+    """Those that are there, waiting a moment for the first."""
+    if not futures:
+        time.sleep(POLL)
+        return []
+    if not ray.wait(futures, timeout=POLL)[0]:
+        return []
+    ready: list[Any] = ray.wait(futures, num_returns=len(futures), timeout=0)[0]
+    return ready
 
 
 def _drain(lines: Queue) -> Iterator[str]:

@@ -1,22 +1,34 @@
-"""The Ray executor's actors and the order in which they get shards."""
+"""The Ray executor's actors that predict: started where there is room, replaced, released."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 import ray
 from ray.exceptions import RayError
 
+from harness.adapter import Resources
 from harness.checkpoint import Checkpoint
 from harness.errors import InfrastructureError, describe
-from harness.plan import Trial
-from harness.stages.predict import Predictor, Shard, ShardError, ShardResult
+from harness.executors.cluster import KEPT_FREE, POOL, SLOT, WORKER_SLOT, Cluster
+from harness.stages.predict import Predictor
+from harness.stages.shards import Outcome, Shard
 
 START_ATTEMPTS = 3  # workers in a row that die before they start
 START_DEADLINE = 1800.0  # s without a worker before a busy cluster is given up
+
+
+@dataclass(frozen=True)
+class NotLoaded:
+    """A worker's answer where it could not load a model."""
+
+    error: str
+    here: bool  # the fault is this node's: it has other code or data than planned
 
 
 class Worker:
@@ -25,60 +37,95 @@ class Worker:
     def __init__(self) -> None:
         self._predictor: Predictor | None = None
 
-    def ready(self) -> None:
-        """Answers as soon as the cluster has given it a place and torch is imported, which takes seconds."""
+    def ready(self, names: Mapping[str, str]) -> str:
+        """The node's id, once the cluster has given a place and torch is imported, which takes seconds."""
         import torch  # noqa: F401
 
-    def predict(self, shard: Shard, checkpoint: Checkpoint | None) -> ShardResult | ShardError:
+        node = str(ray.get_runtime_context().get_node_id())
+        self._node = names.get(node, node)
+        return node
+
+    def predict(self, shard: Shard, checkpoint: Checkpoint | None, most: int) -> list[Outcome] | NotLoaded:
         if self._predictor is None or self._predictor.trial.id != shard.trial.id:
             self._predictor = None  # release the last model before the next is loaded
-            self._predictor = Predictor(shard.trial, checkpoint)
-        return self._predictor.attempt(shard)
+            try:
+                self._predictor = Predictor(shard.trial, checkpoint, self._node)
+            except Exception as error:
+                return NotLoaded(describe(error), isinstance(error, InfrastructureError))
+        return self._predictor.attempt(shard, most)
 
 
 _Worker: Any = ray.remote(max_restarts=0)(Worker)
 
 
-class Pool:
-    """Workers: those that wait for a place on the cluster, and those that are free to take a shard.
+@dataclass(eq=False)
+class Member:
+    """An actor, and the answers that it owes, in the order in which they will come."""
 
-    A shard is given only to a worker that runs, so that the time a worker waits for its place on a busy
-    cluster is not taken for a hang.
+    actor: Any
+    kind: Resources
+    answers: deque[Any] = field(default_factory=deque)
+
+
+class Pool:
+    """Actors that wait for a place on the cluster, and those that run.
+
+    A shard is given only to one that runs, so that waiting for a place on a busy cluster is not taken for a
+    hang. Those that find no room wait in Ray's queue: when nodes join or others leave, they start.
     """
 
-    def __init__(self, size: int, gpu: bool) -> None:
-        self._options = {"num_cpus": 0, "num_gpus": 1} if gpu else {"num_cpus": 1, "num_gpus": 0}
+    def __init__(self) -> None:
+        self.starting: dict[Any, Member] = {}
+        self.running: set[Member] = set()
         self._lost_at_start = 0
         self._waiting_since = time.monotonic()
-        self._all: set[Any] = set()
-        self.starting: dict[Any, Any] = {}
-        self.free: list[Any] = []
-        self.holds: dict[Any, str] = {}
-        """Worker → id of the trial whose model it holds."""
-        for _ in range(size):
-            self._start()
 
-    def admit(self, idle: bool) -> None:
-        """Take in the workers that have started.
+    def resize(self, cluster: Cluster, wanted: Mapping[Resources, int], avoided: Set[str]) -> None:
+        """Start what is missing of so many workers of each kind, away from nodes to avoid."""
+        names = {node.id: node.name for node in cluster.nodes}
+        for kind, number in wanted.items():
+            present = sum(member.kind == kind for member in [*self.running, *self.starting.values()])
+            for _ in range(number - present):
+                options = _options(kind, cluster.slotted, avoided)
+                member = Member(_Worker.options(**options).remote(), kind)
+                self.starting[member.actor.ready.remote(names)] = member
+
+    def restart_waiting(self) -> None:
+        """Withdraw those without a place: the nodes to avoid are others now."""
+        for member in self.starting.values():
+            ray.kill(member.actor)
+        self.starting.clear()
+
+    def admit(self, ready: Iterable[Any]) -> list[tuple[Member, str]]:
+        """Those of the actors in `starting` that run by now, with their nodes' ids.
 
         Raises:
-            InfrastructureError: workers die before they start, or, while no shard is under way (`idle`), the
-                cluster gives no place for long.
+            InfrastructureError: workers die before they start.
         """
-        for future in [future for future in self.starting if ray.wait([future], timeout=0)[0]]:
-            worker = self.starting.pop(future)
+        admitted = []
+        for future in ready:
+            member = self.starting.pop(future)
             try:
-                ray.get(future)
+                node = ray.get(future)
             except RayError as error:
                 self._lost_at_start += 1
                 if self._lost_at_start >= START_ATTEMPTS:
                     reason = f"{self._lost_at_start} workers died before they started"
                     raise InfrastructureError(f"Ray: {reason}: {describe(error)}") from error
-                self.replace(worker)
+                ray.kill(member.actor)
             else:
                 self._lost_at_start = 0
-                self.free.append(worker)
-        if not idle or self.free:
+                self.running.add(member)
+                admitted.append((member, node))
+        return admitted
+
+    def check(self, idle: bool) -> None:
+        """Give up a cluster on which nothing of ours has run for long.
+
+        Raises:
+            InfrastructureError: while no shard was under way (`idle`).
+        """
+        if not idle:
             self._waiting_since = time.monotonic()
         elif time.monotonic() - self._waiting_since > START_DEADLINE:
             free = {kind: ray.available_resources().get(kind, 0) for kind in ("CPU", "GPU")}
@@ -87,49 +134,25 @@ class Pool:
                 f"{free['CPU']:g} CPUs, {free['GPU']:g} GPUs); the same command goes on from here"
             )
 
-    def held_by_next(self) -> str | None:
-        """Id of the trial whose model the next free worker holds."""
-        return self.holds.get(self.free[-1])
-
-    def take(self, trial: Trial) -> Any:
-        worker = self.free.pop()
-        self.holds[worker] = trial.id
-        return worker
-
-    def replace(self, worker: Any) -> None:
-        """A worker that died or hangs leaves its place to a new one."""
-        self.holds.pop(worker, None)
-        self._all.discard(worker)
-        ray.kill(worker)
-        self._start()
+    def drop(self, member: Member) -> None:
+        """End a worker that died, hangs or is not needed."""
+        self.running.discard(member)
+        ray.kill(member.actor)
 
     def close(self) -> None:
-        for worker in self._all:
-            ray.kill(worker)
-
-    def _start(self) -> None:
-        worker = _Worker.options(**self._options).remote()
-        self._all.add(worker)
-        self.starting[worker.ready.remote()] = worker
+        for member in [*self.running, *self.starting.values()]:
+            ray.kill(member.actor)
 
 
-class ShardQueue:
-    """Shards by trial; the longest trial first, and a worker stays with the model that it holds."""
-
-    def __init__(self, work: Sequence[Shard]) -> None:
-        self._by_trial: dict[str, deque[Shard]] = {}
-        for shard in work:
-            self._by_trial.setdefault(shard.trial.id, deque()).append(shard)
-
-    def __bool__(self) -> bool:
-        return any(self._by_trial.values())
-
-    def take(self, held: str | None, all_held: Iterable[str]) -> Shard:
-        waiting = {trial: shards for trial, shards in self._by_trial.items() if shards}
-        if held not in waiting:
-            busy = Counter(all_held)
-            held = max(waiting, key=lambda trial: len(waiting[trial]) / (1 + busy[trial]))
-        return waiting[held].popleft()
-
-    def put_back(self, shard: Shard) -> None:
-        self._by_trial[shard.trial.id].append(shard)
+def _options(kind: Resources, slotted: bool, avoided: Set[str]) -> dict[str, Any]:
+    """How Ray is to place a worker."""
+    labels = {POOL: f"!in({','.join(KEPT_FREE)})"}
+    if avoided:
+        labels["ray.io/node-id"] = f"!in({','.join(sorted(avoided))})"
+    return {
+        "num_cpus": kind.cpu,
+        "num_gpus": kind.gpu,
+        "resources": {SLOT: WORKER_SLOT} if slotted else None,
+        "label_selector": labels,
+        "name": f"predict {uuid4().hex[:8]}",  # as the dashboard lists it
+    }

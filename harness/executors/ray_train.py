@@ -25,7 +25,9 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from harness.checkpoint import read_metadata
 from harness.errors import HarnessError, InfrastructureError, describe
+from harness.executors.executor import write_made
 from harness.executors.inline import training_runtime
 from harness.recipe import CheckpointRef
 from harness.stages.data_parallel import Part
@@ -51,9 +53,14 @@ class _News:
 class Keeper:
     """Outlives the workers: hands them the newest state, and the driver whatever they say."""
 
-    def __init__(self, state: bytes | None) -> None:
+    def __init__(self, training: str, state: bytes | None) -> None:
+        self._training = training
         self._state = state
         self._news = _News()
+
+    def __repr__(self) -> str:
+        """As Ray's dashboard names it."""
+        return f"state of {self._training}"
 
     def state(self) -> bytes | None:
         return self._state
@@ -75,53 +82,59 @@ class Keeper:
         return news
 
 
-def train_together(
-    reference: CheckpointRef, workers: int, gpu: bool, report: Callable[[str], None]
-) -> dict[str, bytes]:
-    """Make a missing checkpoint with `workers` workers; name → content of its files, the weights last.
+def train_together(reference: CheckpointRef, workers: int, gpu: bool, report: Callable[[str], None]) -> None:
+    """Make a missing checkpoint with `workers` workers that share each batch.
 
     Raises:
         HarnessError: the recipe's fault, as of the training stage.
         InfrastructureError: the cluster has not that many places, or workers were lost too often.
     """
+    assert reference.recipe is not None
     _check_room(workers, gpu)
     with training_lock(reference.weights, report):
+        made = reference.weights.exists() and read_metadata(reference.weights)
+        if made and made.get("recipe") == reference.recipe.hash:
+            report(f"{reference.weights} has been made meanwhile")
+            return
         state_file = reference.weights.with_suffix(".state.pt")
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor: Any = ray.remote(num_cpus=0)(Keeper)
-        keeper = actor.options(name=f"state of {reference.name}", scheduling_strategy=here).remote(
-            state_file.read_bytes() if state_file.exists() else None
-        )
-        # Ray Train's own notes; checkpoints go through the keeper.
-        with tempfile.TemporaryDirectory(prefix="harness-train-") as notes:
-            trainer = ray.train.torch.TorchTrainer(
-                _work,
-                train_loop_config={"reference": reference, "keeper": keeper},
-                scaling_config=ScalingConfig(
-                    num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": 1, "GPU": int(gpu)}
-                ),
-                run_config=RunConfig(
-                    name=f"train-{reference.name}",
-                    storage_path=notes,
-                    failure_config=FailureConfig(max_failures=LOST),
-                ),
-            )
-            with _relayed(keeper, state_file, report) as told:
-                try:
-                    trainer.fit()
-                except ray.train.TrainingFailedError as error:
-                    reason = describe(error)[:500]
-                    raise InfrastructureError(f"training {reference.name}: {reason}") from error
-                finally:
-                    told.ended.set()
-                    told.thread.join()
+        state = state_file.read_bytes() if state_file.exists() else None
+        keeper = actor.options(scheduling_strategy=here).remote(reference.name, state)
+        with (
+            tempfile.TemporaryDirectory(prefix="harness-train-") as notes,
+            _relayed(keeper, state_file, report) as told,
+        ):
+            try:
+                _trainer(reference, workers, gpu, keeper, notes).fit()
+            except ray.train.TrainingFailedError as error:
+                reason = describe(error)[:500]
+                raise InfrastructureError(f"training {reference.name}: {reason}") from error
         ray.kill(keeper)
         if told.error is not None:
             raise told.error
         if told.made is None:
             raise InfrastructureError(f"training {reference.name}: the workers ended without a result")
+        write_made(reference, told.made)
         state_file.unlink(missing_ok=True)
-        return told.made
+
+
+def _trainer(
+    reference: CheckpointRef, workers: int, gpu: bool, keeper: Any, notes: str
+) -> ray.train.torch.TorchTrainer:
+    """Ray Train writes notes of its own to a folder; checkpoints go through the keeper."""
+    return ray.train.torch.TorchTrainer(
+        _work,
+        train_loop_config={"reference": reference, "keeper": keeper},
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": 1, "GPU": int(gpu)}
+        ),
+        run_config=RunConfig(
+            name=f"train-{reference.name}",
+            storage_path=notes,
+            failure_config=FailureConfig(max_failures=LOST),
+        ),
+    )
 
 
 def _work(config: dict[str, Any]) -> None:
@@ -187,7 +200,11 @@ def _relayed(keeper: Any, state_file: Path, report: Callable[[str], None]) -> It
 
     told = _Told(threading.Thread(target=relay, daemon=True), threading.Event())
     told.thread.start()
-    yield told
+    try:
+        yield told
+    finally:
+        told.ended.set()
+        told.thread.join()
 
 
 def _check_room(workers: int, gpu: bool) -> None:

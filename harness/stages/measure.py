@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -16,9 +19,11 @@ from harness.datasets.dataset import Dataset
 from harness.plan import Trial
 from harness.stages import timing
 from harness.stages.predict import pick_device
+from harness.suite import Exclusive
 from harness.task import Prediction, Sample
 
 FOREIGN_CORES = 0.25  # more than the idle daemons of a local Ray (0.07–0.1 of a core as measured)
+LISTED = 5  # of the processes that were busy meanwhile
 PHASE_REPEATS = 8
 
 
@@ -29,6 +34,7 @@ class SpeedSettings:
     profile: str
     threads: int | None
     samples: int
+    exclusive: Exclusive = "node"
 
     def deadline(self, scenarios: int) -> float:
         """Seconds after which a process that times so many scenarios is taken to hang.
@@ -115,9 +121,9 @@ def _scenario(
         synchronise()
         return len(groups)
 
+    started = datetime.now(UTC)
     warm = timing.warm_up(one_pass, clock, profile)
     busy = _CpuLoad()
-    started = datetime.now(UTC)
     result: dict[str, Any] = {}
     if name == "offline":
         result["windows"] = timing.offline(run, synchronise, clock, profile, count, size, orders)
@@ -126,16 +132,21 @@ def _scenario(
         noted = _noting(orders, timed)
         result["latencies_ns"] = timing.single_stream(run, synchronise, clock, profile, noted)
         result["indices"] = [index for order in timed for index in order]
-    foreign = busy.foreign_cores()
+    foreign, others = busy.foreign_cores(), busy.others()
     reasons = [] if warm.stable else [f"warm-up: no steady state after {warm.seconds:.1f} s"]
     if foreign > FOREIGN_CORES:
         reasons.append(f"disturbed: other processes used {foreign:.2f} cores")
     return result | {
         "batch_size": size,
         "warm_up": asdict(warm),
-        "foreign_cores": foreign,
-        "started": started.isoformat(),
-        "finished": datetime.now(UTC).isoformat(),
+        "timed_on": {
+            "node": platform.node(),
+            "reserved": {},
+            "started": started.isoformat(),
+            "finished": datetime.now(UTC).isoformat(),
+            "foreign_cores": foreign,
+            "others": others,
+        },
         "reasons": reasons,
     }
 
@@ -151,11 +162,33 @@ class _CpuLoad:
     """How many cores processes other than this one keep busy, over a stretch of time."""
 
     def __init__(self) -> None:
+        self._processes = self._by_process()
         self._start = self._read()
 
     def foreign_cores(self) -> float:
         (wall, busy, own), (wall0, busy0, own0) = self._read(), self._start
         return max(0.0, ((busy - busy0) - (own - own0)) / max(wall - wall0, 1e-9))
+
+    def others(self) -> dict[str, float]:
+        """The busiest of these processes, by name: cores; those of other containers are not seen."""
+        wall = max(time.monotonic() - self._start[0], 1e-9)
+        cores: defaultdict[str, float] = defaultdict(float)
+        for (process, name), seconds in self._by_process().items():
+            cores[name] += (seconds - self._processes.get((process, name), 0.0)) / wall
+        busiest = sorted(cores.items(), key=lambda item: -item[1])[:LISTED]
+        return {name: round(used, 3) for name, used in busiest if used >= 0.001}
+
+    @staticmethod
+    def _by_process() -> dict[tuple[int, str], float]:
+        """CPU seconds of each process so far, this one aside."""
+        import psutil
+
+        return {
+            (process.pid, process.info["name"]): process.info["cpu_times"].user
+            + process.info["cpu_times"].system
+            for process in psutil.process_iter(["name", "cpu_times"])
+            if process.info["cpu_times"] is not None and process.pid != os.getpid()
+        }
 
     @staticmethod
     def _read() -> tuple[float, float, float]:

@@ -1,0 +1,182 @@
+"""What a cluster offers, who wants to time where, and what the driver sees: nodes and clocks are given."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_suite import document, planned
+
+from harness.adapter import Resources
+from harness.errors import UsageError
+from harness.executors.cluster import WORKER_SLOT, Cluster, cluster, reservation
+from harness.executors.ray_claims import LEASE, Claims
+from harness.executors.ray_view import answers
+from harness.plan import Trial
+
+GPU, QUARTER, CPU = Resources(1, 1), Resources(0.5, 0.25), Resources(1, 0)
+
+
+def node(name: str, alive: bool = True, pool: str = "", **resources: float) -> dict[str, Any]:
+    """As `ray.nodes()` says it."""
+    return {
+        "NodeID": name,
+        "NodeManagerHostname": f"host-{name}",
+        "Alive": alive,
+        "Resources": resources,
+        "Labels": {"pool": pool} if pool else {},
+    }
+
+
+def trial(folder: Path, device: str = "auto", **entry: Any) -> Trial:
+    suite = document(4, ok={"device": device, **entry})
+    suite["benchmarks"]["words"]["speed"] = ["offline"]
+    return planned(folder, suite).trials[0]
+
+
+class TestFeasibility:
+    def missing(self, found: Cluster, wanted: Trial) -> str:
+        reason = found.missing([wanted])
+        assert reason is not None
+        return reason
+
+    def test_what_fits_is_not_refused(self, tmp_path: Path) -> None:
+        found = cluster([node("a", CPU=2, GPU=1)])
+        assert found.missing([trial(tmp_path), trial(tmp_path, "cpu"), trial(tmp_path, "cuda")]) is None
+
+    def test_a_missing_gpu_is_named_with_what_there_is(self, tmp_path: Path) -> None:
+        said = self.missing(
+            cluster([node("a", CPU=8), node("b", alive=False, GPU=4)]), trial(tmp_path, "cuda")
+        )
+        assert said == (
+            "words/ok: a worker needs 1 CPU and 1 GPU on one node; the most GPUs that a node for predictions "
+            "has is 0 (nodes: host-a/a: 8 CPU, 0 GPU)"
+        )
+
+    def test_so_are_cpus_and_a_node_that_would_need_both(self, tmp_path: Path) -> None:
+        many = trial(tmp_path, resources={"cpu": 16})
+        assert "a worker needs 16 CPU on one node; the most CPUs that a node for predictions has is 8" in (
+            self.missing(cluster([node("a", CPU=8), node("b", CPU=8)]), many)
+        )
+        apart = cluster([node("a", CPU=16), node("b", CPU=1, GPU=1)])
+        assert "no node for predictions has both" in self.missing(apart, many)
+
+    def test_nodes_kept_for_timing_do_not_predict(self, tmp_path: Path) -> None:
+        kept = cluster([node("a", pool="timing", CPU=8), node("b", pool="head", CPU=8)])
+        assert "every node is labelled pool=timing or head" in self.missing(kept, trial(tmp_path))
+
+    def test_a_timing_pool_without_a_gpu_does_not_time_what_runs_on_one(self, tmp_path: Path) -> None:
+        found = cluster([node("a", CPU=8, GPU=1), node("t", pool="timing", CPU=8)])
+        said = self.missing(found, trial(tmp_path))
+        assert said.startswith("words/ok: timing needs a node labelled pool=timing with a GPU; there is none")
+        assert found.missing([trial(tmp_path, "cpu")]) is None
+
+    def test_an_autoscaler_may_add_what_is_not_there_yet(self, tmp_path: Path) -> None:
+        suite = document(4, ok={"device": "cuda"})  # nothing to time
+        (wanted,) = planned(tmp_path, suite).trials
+        head = node("head", pool="head", CPU=4)
+        assert cluster([head]).missing([wanted]) is not None
+        head["Labels"]["autoscaled"] = "accuracy"
+        assert cluster([head]).missing([wanted]) is None
+
+
+class TestRoom:
+    def test_gpus_may_be_shared_and_those_that_need_them_come_first(self) -> None:
+        found = cluster([node("a", CPU=8, GPU=2), node("b", CPU=8), node("t", pool="timing", CPU=64)])
+        assert found.capacity({QUARTER: 100}) == {QUARTER: 8}
+        assert found.capacity({CPU: 100, QUARTER: 100}) == {QUARTER: 8, CPU: 4 + 8}
+        assert found.capacity({CPU: 100, QUARTER: 3}) == {QUARTER: 3, CPU: 6 + 8}
+
+    def test_thirds_of_a_gpu_are_three(self) -> None:
+        third = Resources(1, 1 / 3)
+        assert cluster([node("a", CPU=8, GPU=1)]).capacity({third: 9}) == {third: 3}
+
+    def test_a_trial_on_a_cpu_takes_no_gpu(self, tmp_path: Path) -> None:
+        share = {"resources": {"gpu": 0.25, "cpu": 0.5}}
+        assert cluster([node("a", CPU=8, GPU=2)]).kind(trial(tmp_path, "auto", **share)) == QUARTER
+        assert cluster([node("a", CPU=8, GPU=2)]).kind(trial(tmp_path, "cpu", **share)) == Resources(0.5, 0)
+        assert cluster([node("a", CPU=8)]).kind(trial(tmp_path, "auto", **share)) == Resources(0.5, 0)
+
+    def test_resources_are_no_part_of_a_trials_identity(self, tmp_path: Path) -> None:
+        assert trial(tmp_path).id == trial(tmp_path, resources={"gpu": 0.5}).id
+
+    @pytest.mark.parametrize("wrong", [{"gpu": 0}, {"gpu": 1.5}, {"cpu": -1}, {"tpu": 1}])
+    def test_impossible_ones_are_refused(self, tmp_path: Path, wrong: dict[str, float]) -> None:
+        with pytest.raises(UsageError, match=r"suite\.yaml:\d+: adapters\.ok\.resources"):
+            trial(tmp_path, resources=wrong)
+
+
+class TestTimingNode:
+    @pytest.mark.parametrize(
+        ("device", "gpus", "chosen"),
+        [("cpu", 1, "large"), ("cuda", 1, "b"), ("auto", 1, "b"), ("auto", 0, "large")],
+    )
+    def test_is_the_largest_living_one_with_what_the_device_needs(
+        self, tmp_path: Path, device: str, gpus: int, chosen: str
+    ) -> None:
+        nodes = [
+            node("dead", alive=False, CPU=99, GPU=9),
+            node("c", CPU=8, GPU=gpus),
+            node("b", CPU=8, GPU=gpus),
+            node("large", CPU=32),
+        ]
+        found = cluster(nodes).timing_node(trial(tmp_path, device), {})
+        assert found is not None and found.id == chosen
+
+    def test_is_in_the_timing_pool_where_there_is_one(self, tmp_path: Path) -> None:
+        found = cluster([node("large", CPU=32), node("t", pool="timing", CPU=4)])
+        chosen = found.timing_node(trial(tmp_path), {"t": 5})
+        assert chosen is not None and chosen.id == "t"
+
+    def test_waits_for_the_timing_pool_that_an_autoscaler_starts(self, tmp_path: Path) -> None:
+        head, worker = node("head", pool="head"), node("w", CPU=8)
+        head["Labels"]["autoscaled"] = "gpu.timing"
+        wanted = trial(tmp_path)
+        assert cluster([head, worker]).kind(wanted) == GPU, "there are none yet"
+        assert cluster([head, worker]).timing_node(wanted, {}) is None
+        assert cluster([head, worker]).missing([wanted]) is None
+        chosen = cluster([head, worker, node("t", pool="timing", CPU=2, GPU=1)]).timing_node(wanted, {})
+        assert chosen is not None and chosen.id == "t"
+
+    def test_of_equal_ones_is_the_one_that_fewest_others_want(self, tmp_path: Path) -> None:
+        found = cluster([node(name, pool="timing", CPU=4) for name in "tuv"])
+        chosen = found.timing_node(trial(tmp_path), {"t": 2, "u": 1, "v": 2})
+        assert chosen is not None and chosen.id == "u"
+
+    def test_all_of_it_is_reserved_or_one_gpu_with_its_share(self) -> None:
+        (large,) = cluster([node("a", CPU=32, GPU=4, slot=1)]).nodes
+        assert reservation(large, "node") == {"CPU": 32, "GPU": 4, "slot": 1}
+        assert reservation(large, "gpu") == {"CPU": 8, "GPU": 1, "slot": WORKER_SLOT}
+        (plain,) = cluster([node("a", CPU=2)]).nodes
+        assert reservation(plain, "node") == {"CPU": 2}
+
+    def test_predictions_take_the_slot_only_where_every_node_has_one(self) -> None:
+        assert cluster([node("a", CPU=1, slot=1), node("t", pool="timing", CPU=1)]).slotted
+        assert not cluster([node("a", CPU=1, slot=1), node("b", CPU=1)]).slotted
+
+
+class TestClaims:
+    def test_count_until_withdrawn_or_not_renewed(self) -> None:
+        now = [0.0]
+        claims = Claims(lambda: now[0])
+        claims.claim("first", "a")
+        claims.claim("second", "a")
+        claims.claim("third", "b")
+        assert claims.claimed() == {"a": 2, "b": 1}
+        claims.withdraw("first")
+        now[0] = LEASE - 1
+        claims.claim("second", "a")
+        now[0] = LEASE
+        assert claims.claimed() == {"a": 1}, "of a driver that died"
+        claims.claim("second", "b")
+        assert claims.claimed() == {"b": 1}
+        claims.withdraw("nobody")
+
+
+def test_a_head_answers_while_something_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert answers(address)
+    assert not answers(address, seconds=0.2)

@@ -1,0 +1,214 @@
+"""Several real Ray nodes on this machine: figures, pools, nodes that come and go, suites side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.cluster_utils import Cluster
+from small_suite import document, figures, planned, run_suite, write
+
+from harness.errors import InfrastructureError
+from harness.executors.inline import InlineExecutor
+from harness.executors.ray import RayExecutor
+from harness.plan import plan
+from harness.results import Results, read_results
+from harness.stages.shards import ShardResult, Work
+from harness.store import RunDirectory
+from harness.suite import load_suite, shipped_suites
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SMALL = {"object_store_memory": 100 << 20}
+
+
+def start_cluster(*nodes: dict[str, Any]) -> Cluster:
+    """A head that computes nothing, and these nodes."""
+    head = {"num_cpus": 0, "include_dashboard": False, **SMALL}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    for node in nodes:
+        cluster.add_node(**node, **SMALL)
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def pools() -> Iterator[Cluster]:
+    """Two nodes to predict, one to time."""
+    slot = {"resources": {"slot": 1}}
+    timing = {"num_cpus": 1, "labels": {"pool": "timing"}, **slot}
+    cluster = start_cluster({"num_cpus": 1, **slot}, {"num_cpus": 1, **slot}, timing)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def joined(pools: Cluster) -> Iterator[RayExecutor]:
+    with RayExecutor(pools.address) as executor:
+        yield executor
+
+
+class Borrowed:
+    """The executor of the module, which a run does not end."""
+
+    def __init__(self, executor: RayExecutor) -> None:
+        self._executor = executor
+
+    def __enter__(self) -> RayExecutor:
+        return self._executor
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+@pytest.mark.parametrize(
+    "name", ["quickstart", "models", "translation", "strides", "detection", "segmentation"]
+)
+def test_shipped_suites_have_the_figures_of_one_process_to_the_last_digit(
+    joined: RayExecutor, tmp_path: Path, name: str
+) -> None:
+    if name not in shipped_suites():
+        pytest.skip("not shipped")
+    loaded = load_suite(shipped_suites()[name])
+    suite = loaded.suite.model_dump(mode="json", exclude_unset=True)
+    for benchmark in suite["benchmarks"].values():
+        benchmark["speed"] = []
+    missing = {trial.name.partition("/")[0] for trial in plan(loaded, limit=4).trials if trial.missing}
+    suite["benchmarks"] = {key: value for key, value in suite["benchmarks"].items() if key not in missing}
+    if not suite["benchmarks"]:
+        pytest.skip("its checkpoints are to be trained first")
+    inline = run_suite(tmp_path, suite, InlineExecutor, out="inline", limit=24)
+    ray = run_suite(tmp_path, suite, Borrowed(joined), out="ray", shard_size=8, limit=24)  # type: ignore[arg-type]
+    assert figures(ray) == figures(inline)
+    assert figures(inline) and all(trial.status == "complete" for trial in ray.trials)
+
+
+def nodes_of(folder: Path, results: Results) -> set[str]:
+    trials = [RunDirectory(folder).trial(trial.id) for trial in results.trials]
+    return {how["node"] for trial in trials for how in trial.made().values()}
+
+
+def test_predictions_and_timing_keep_to_their_pools_and_say_so(joined: RayExecutor, tmp_path: Path) -> None:
+    suite = document(48, ok={"batch_size": 4, "options": {"delay": 0.02}})
+    suite["benchmarks"]["words"]["speed"] = ["offline"]
+    suite["speed"] = {"samples": 4, "threads": 1}
+    results = run_suite(tmp_path, suite, Borrowed(joined), shard_size=4)  # type: ignore[arg-type]
+    names = {node.labels.get("pool", ""): node.name for node in joined._view.cluster.nodes}
+    predicting = nodes_of(tmp_path / "run", results)
+    assert len(predicting) == 2 and names["timing"] not in predicting
+    (timed,) = results.trials[0].speed["offline"].timed_on
+    assert (timed.node, timed.reserved) == (names["timing"], {"CPU": 1, "slot": 1})
+    assert timed.started < timed.finished
+
+
+def test_what_no_node_offers_is_named_before_anything_starts(joined: RayExecutor, tmp_path: Path) -> None:
+    suite = document(4, ok={"device": "cuda"})
+    with pytest.raises(
+        InfrastructureError, match=r"words/ok: a worker needs 1 CPU and 1 GPU on one node; the"
+    ):
+        run_suite(tmp_path, suite, Borrowed(joined))  # type: ignore[arg-type]
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_node_is_lost_another_joins_and_every_sample_comes_once(
+    pools: Cluster, joined: RayExecutor, tmp_path: Path
+) -> None:
+    (trial,) = planned(tmp_path, document(240, ok={"batch_size": 4, "options": {"delay": 0.05}})).trials
+    outcomes = joined.predict([Work(trial, ((0, 240),), 4)])
+    seen: list[ShardResult] = []
+    lost = joining = None
+    for outcome in outcomes:
+        assert isinstance(outcome, ShardResult)
+        seen.append(outcome)
+        if lost is None and len({each.made.node for each in seen}) == 2:
+            lost = next(node for node in pools.worker_nodes if node.node_id[:8] in outcome.made.node)
+            pools.remove_node(lost, allow_graceful=False)
+            joining = pools.add_node(num_cpus=1, resources={"slot": 1}, **SMALL)
+    assert lost is not None and joining is not None
+    starts = sorted(outcome.shard.start for outcome in seen)
+    assert starts == list(range(0, 240, 4))
+    last = {outcome.made.node for outcome in seen[-20:]}
+    assert any(joining.node_id[:8] in node for node in last), "workers start where there is room again"
+
+
+def stamps(folder: Path) -> list[tuple[str, float, float, str]]:
+    """(node, start, end, what) of every timing process and every shard of a run."""
+    found = []
+    for trial in read_results(folder).trials:
+        for name, scenario in trial.speed.items():
+            assert scenario.queries > 0, scenario.reasons
+            for timed in scenario.timed_on:
+                found.append((timed.node, timed.started, timed.finished, f"time {trial.variant} {name}"))
+        for at, how in RunDirectory(folder).trial(trial.id).made().items():
+            found.append((how["node"], how["started"], how["finished"], f"predict {trial.variant} {at}"))
+    return [(node, seconds(start), seconds(end), what) for node, start, end, what in found]
+
+
+def seconds(stamp: str) -> float:
+    return datetime.fromisoformat(stamp).timestamp()
+
+
+def test_two_suites_on_one_pool_time_without_ever_disturbing_each_other(tmp_path: Path) -> None:
+    """One node for everything: predictions of one suite make room for the timing of the other."""
+    cluster = start_cluster({"num_cpus": 2})
+    try:
+        running = []
+        for name, size in (("first", 40), ("second", 400)):  # the first times while the second predicts
+            suite = document(size, ok={"batch_size": list(range(1, 11)), "options": {"delay": 0.01}})
+            suite["name"] = name
+            suite["benchmarks"]["words"]["speed"] = ["single-stream"]
+            suite["speed"] = {"samples": 4, "threads": 1}
+            path = write(tmp_path, suite, f"{name}.yaml")
+            command = [sys.executable, "-m", "harness", "run", str(path), "--address", cluster.address]
+            command += ["--out", str(tmp_path / name), "--no-sync", "--shard-size", "8"]
+            running.append(subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL))
+        assert [process.wait(timeout=580) for process in running] == [0, 0]
+    finally:
+        cluster.shutdown()
+    runs = {name: stamps(tmp_path / name) for name in ("first", "second")}
+    timings = [(name, *each) for name, found in runs.items() for each in found if each[3].startswith("time")]
+    everything = [(name, *each) for name, found in runs.items() for each in found]
+    assert len(timings) == 20
+    overlaps = [
+        (timing, other)
+        for timing in timings
+        for other in everything
+        if other != timing and other[1] == timing[1] and other[2] < timing[3] and timing[2] < other[3]
+    ]
+    assert overlaps == []
+    first_timed = [start for _, start, _, what in runs["first"] if what.startswith("time")]
+    second_predicted = [end for _, _, end, what in runs["second"] if what.startswith("predict")]
+    assert min(first_timed) < max(second_predicted), "the first did not have to wait for all of the second"
+
+
+def test_a_head_that_is_gone_is_said_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    suite = document(600, ok={"batch_size": 4, "options": {"delay": 0.1}})
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
+    command = [sys.executable, "-m", "harness", "run", str(tmp_path / "suite.yaml")]
+    command += ["--out", str(tmp_path / "run"), "--no-sync", "--shard-size", "4"]
+    cluster = start_cluster({"num_cpus": 1})
+    try:
+        driver = subprocess.Popen([*command, "--address", cluster.address], stderr=subprocess.PIPE, text=True)
+        while not list(tmp_path.glob("run/trials/*/predictions/0*.parquet")):
+            assert driver.poll() is None
+            try:
+                driver.wait(timeout=0.1)
+            except subprocess.TimeoutExpired:
+                continue
+        cluster.head_node.kill_gcs_server()
+        _, said = driver.communicate(timeout=120)
+    finally:
+        cluster.shutdown()
+    assert driver.returncode == 3
+    assert "has not answered for 30 s; what is done is on disk, the same command goes on from here" in said
+    done = len(list(tmp_path.glob("run/trials/*/predictions/0*.parquet")))
+    assert 0 < done < 150
+    subprocess.run([*command, "--executor", "inline"], check=True)
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["trials"][0]["status"] == "complete"

@@ -1,0 +1,205 @@
+"""One worker's shard: short memory halves batches, bad samples are named, the rest keeps its predictions."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import fake_adapters
+import pytest
+import torch
+from small_suite import document, planned, run_suite
+
+from harness.stages.predict import CULPRITS, Predictor, one_ahead, out_of_memory
+from harness.stages.shards import Outcome, Shard, ShardError, ShardResult
+from harness.store import RunDirectory
+from harness.task import Sample
+
+Forward = Callable[[list[Sample]], Any]
+
+
+def predictor(folder: Path, batch_size: int = 4, size: int = 20) -> Predictor:
+    (trial,) = planned(folder, document(size, ok={"batch_size": batch_size})).trials
+    return Predictor(trial, None, "here")
+
+
+def replace_forward(monkeypatch: pytest.MonkeyPatch, wrap: Callable[[Forward, list[Sample]], Any]) -> None:
+    real = fake_adapters.FakeTranslation.forward
+    monkeypatch.setattr(
+        fake_adapters.FakeTranslation, "forward", lambda self, batch: wrap(lambda b: real(self, b), batch)
+    )
+
+
+def attempt(worker: Predictor, start: int = 0, stop: int = 20, most: int | None = None) -> list[Outcome]:
+    return worker.attempt(Shard(worker.trial, start, stop), most)
+
+
+def ranges(outcomes: Sequence[Outcome]) -> list[tuple[int, int, bool]]:
+    return [(o.shard.start, o.shard.stop, isinstance(o, ShardResult)) for o in outcomes]
+
+
+def index(sample: Sample) -> int:
+    return int(sample.id.rsplit("-", 1)[1])
+
+
+class TestShortMemory:
+    @pytest.fixture
+    def sizes(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """Batches that were tried; more than two samples do not fit."""
+        tried: list[int] = []
+
+        def forward(real: Forward, batch: list[Sample]) -> Any:
+            tried.append(len(batch))
+            if len(batch) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return real(batch)
+
+        replace_forward(monkeypatch, forward)
+        return tried
+
+    def test_halves_the_batches_once_and_keeps_that(self, tmp_path: Path, sizes: list[int]) -> None:
+        (result,) = attempt(predictor(tmp_path, batch_size=7), 0, 14)
+        assert sizes == [7, 4, 2, 2, 2, 1, 2, 2, 2, 1], "7 in parts of 4, then of 2"
+        assert isinstance(result, ShardResult)
+        assert (result.made.batch_size, len(result.predictions)) == (2, 14)
+
+    def test_leaves_the_figures_as_they_are_and_is_recorded(self, tmp_path: Path, sizes: list[int]) -> None:
+        halved = run_suite(tmp_path, document(20, ok={"batch_size": 7}), out="halved").trials[0]
+        fitting = run_suite(tmp_path, document(20, ok={"batch_size": 2}), out="fitting").trials[0]
+        assert halved.metrics == fitting.metrics
+        assert (halved.halved, fitting.halved, halved.status) == (20, 0, "complete")
+        made = RunDirectory(tmp_path / "halved").trial(halved.id).made()
+        assert {how["batch_size"] for how in made.values()} == {"2"}
+
+    def test_of_one_sample_is_that_samples_fault(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def forward(real: Forward, batch: list[Sample]) -> Any:
+            if 6 in map(index, batch):
+                raise MemoryError
+            return real(batch)
+
+        replace_forward(monkeypatch, forward)
+        outcomes = attempt(predictor(tmp_path))
+        assert ranges(outcomes) == [(0, 4, True), (4, 8, False), (8, 20, True)]
+        assert isinstance(outcomes[1], ShardError) and outcomes[1].culprits == (6,)
+
+    def test_that_an_earlier_worker_ran_into_is_not_tried_again(
+        self, tmp_path: Path, sizes: list[int]
+    ) -> None:
+        attempt(predictor(tmp_path), 0, 8, most=2)
+        assert sizes == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried …"), True),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: device-side assert triggered"), False),
+        (ValueError("out of memory of the author"), False),
+    ],
+)
+def test_errors_of_memory_are_told_from_others(error: Exception, expected: bool) -> None:
+    assert out_of_memory(error) is expected
+
+
+class TestBadSamples:
+    def test_two_in_one_batch_are_both_named_and_the_others_predictions_do_not_count(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def forward(real: Forward, batch: list[Sample]) -> Any:
+            bad = sorted({5, 7} & set(map(index, batch)))
+            if bad:
+                raise RuntimeError(f"poison at {bad[0]}")
+            return real(batch)
+
+        replace_forward(monkeypatch, forward)
+        outcomes = attempt(predictor(tmp_path))
+        assert ranges(outcomes) == [(0, 4, True), (4, 8, False), (8, 20, True)]
+        error = outcomes[1]
+        assert isinstance(error, ShardError)
+        assert (error.culprits, error.error) == ((5, 7), "RuntimeError: poison at 5")
+
+    def test_a_batch_that_fails_although_each_sample_does_not_names_none(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def forward(real: Forward, batch: list[Sample]) -> Any:
+            if len(batch) == 4:
+                raise ValueError("stack expects each tensor to be equal size")
+            return real(batch)
+
+        replace_forward(monkeypatch, forward)
+        (error,) = attempt(predictor(tmp_path), 0, 4)
+        assert isinstance(error, ShardError) and error.culprits == ()
+
+    def test_an_adapter_that_always_fails_is_not_asked_for_every_sample(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls = []
+
+        def forward(real: Forward, batch: list[Sample]) -> Any:
+            calls.append(batch)
+            raise RuntimeError("broken")
+
+        replace_forward(monkeypatch, forward)
+        outcomes = attempt(predictor(tmp_path, size=100), 0, 100)
+        assert ranges(outcomes) == [(0, 4, False), (4, 8, False), (8, 100, False)]
+        assert len(calls) == 2 + CULPRITS
+        last = outcomes[-1]
+        assert isinstance(last, ShardError)
+        assert last.error == f"not tried after {CULPRITS} bad samples: RuntimeError: broken"
+
+    def test_a_broken_gpu_is_no_samples_fault(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def forward(real: Forward, batch: list[Sample]) -> Any:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+        replace_forward(monkeypatch, forward)
+        with pytest.raises(RuntimeError, match="device-side assert"):
+            attempt(predictor(tmp_path))
+
+
+class TestReadingAhead:
+    def test_gives_the_same_results_as_reading_in_turn(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        in_turn, ahead = predictor(tmp_path), predictor(tmp_path)
+        monkeypatch.setattr(ahead, "_prefetch", True)  # as on a GPU
+        threads = set()
+        real = fake_adapters.FakeTranslation.preprocess
+
+        def preprocess(self: Any, samples: Sequence[Sample]) -> Any:
+            threads.add(threading.current_thread())
+            return real(self, samples)
+
+        monkeypatch.setattr(fake_adapters.FakeTranslation, "preprocess", preprocess)
+        (expected,), (found,) = attempt(in_turn), attempt(ahead)
+        assert isinstance(found, ShardResult) and isinstance(expected, ShardResult)
+        assert (found.ids, found.predictions) == (expected.ids, expected.predictions)
+        assert len(threads) == 2, "this one, and the one ahead"
+
+    def test_an_error_while_reading_belongs_to_its_own_batch(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        worker = predictor(tmp_path)
+        monkeypatch.setattr(worker, "_prefetch", True)
+        real = worker._input
+
+        def read(at: int) -> Sample:
+            if at == 9:
+                raise OSError("image 9 is truncated")
+            return real(at)
+
+        monkeypatch.setattr(worker, "_input", read)
+        assert ranges(attempt(worker)) == [(0, 8, True), (8, 12, False), (12, 20, True)]
+
+    def test_is_one_ahead(self) -> None:
+        started = [threading.Event() for _ in range(3)]
+        for position, result in enumerate(one_ahead([event.set for event in started])):
+            if position < 2:
+                assert started[position + 1].wait(timeout=5), "while this one is used"
+            result()
+        assert list(one_ahead([])) == []

@@ -1,0 +1,323 @@
+"""Decisions of the Ray executor on a simulated cluster with a virtual clock; nothing sleeps, no Ray."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.adapter import Resources
+from harness.executors.scheduler import AHEAD, Assignment, Scheduler
+from harness.executors.trial_queue import LOSSES
+from harness.stages.shards import Outcome, Shard, ShardError, ShardResult, Work
+
+
+def _benchmark(name: str) -> ModuleType:
+    path = Path(__file__).parent.parent / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+scale = _benchmark("scale")
+GPU, CPU = Resources(1, 1), Resources(1, 0)
+
+
+def work(size: int, name: str = "a", shard_size: int = 8, batch_size: int = 4) -> Work:
+    return Work(scale.trial(name, size, batch_size), ((0, size),), shard_size)
+
+
+class Desk:
+    """A scheduler under the test's hands: workers are letters, time is set."""
+
+    def __init__(
+        self, *works: Work, kinds: dict[str, Resources] | None = None, deadline: float = 900
+    ) -> None:
+        self.now = 0.0
+        of_trial = {each.trial.id: (kinds or {}).get(each.trial.spec.adapter, GPU) for each in works}
+        self.scheduler: Scheduler[str] = Scheduler(works, of_trial, lambda: self.now, 900.0)
+
+    def join(self, workers: str, node: str = "n", kind: Resources = GPU) -> None:
+        for worker in workers:
+            self.scheduler.joined(worker, node, kind)
+
+    def sent(self) -> list[tuple[str, int, int]]:
+        return [(a.worker, a.shard.start, a.shard.stop) for a in self.assigned()]
+
+    def assigned(self) -> list[Assignment[str]]:
+        return list(self.scheduler.assign())
+
+    def finish(self, worker: str, shard: Shard, seconds: float = 1.0) -> list[Outcome]:
+        self.now += seconds
+        return self.scheduler.finished(worker, [result(shard)])
+
+
+def result(shard: Shard, most: int = 4) -> ShardResult:
+    made = scale.Made("n", "", "", most)
+    return ShardResult(shard, [str(i) for i in range(shard.start, shard.stop)], [], {}, made)
+
+
+def covered(outcomes: list[Outcome], name: str) -> list[int]:
+    """How often each sample of a trial came back."""
+    mine = [outcome.shard for outcome in outcomes if outcome.shard.trial.spec.adapter == name]
+    counts = np.zeros(max(shard.stop for shard in mine), int)
+    for shard in mine:
+        counts[shard.start : shard.stop] += 1
+    return counts.tolist()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_fails_every_sample_comes_back_once_and_workers_are_kept_busy(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    sizes = {f"trial-{i}": int(n) for i, n in enumerate(random.integers(1, 20_000, random.integers(1, 8)))}
+    works = [
+        work(n, name, shard_size=64, batch_size=int(random.choice([1, 16, 24]))) for name, n in sizes.items()
+    ]
+    workers = int(random.integers(1, 40))
+    conditions = scale.Conditions(
+        workers=workers,
+        on_a_node=int(random.integers(1, 9)),
+        loading=float(random.uniform(0, 30)),
+        worker_dies=float(random.choice([500, 5_000])),
+        node_dies=float(random.choice([2_000, 50_000])),
+        hangs=float(random.choice([0, 0.003])),
+    )
+    simulation = scale.Simulation(works, conditions, seed)
+    outcomes = list(simulation.run())
+    for name, size in sizes.items():
+        assert covered(outcomes, name) == [1] * size
+    wrongly_blamed = [outcome for outcome in outcomes if isinstance(outcome, ShardError)]
+    assert not wrongly_blamed, "workers that die at random are no sample's fault"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_without_failures_the_makespan_is_near_its_lower_bound(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    works = [work(int(n), f"trial-{i}", 64, 16) for i, n in enumerate(random.integers(1, 60_000, 6))]
+    quiet = scale.Conditions(
+        workers=int(random.integers(1, 12)), loading=5, worker_dies=1e12, node_dies=1e12, hangs=0
+    )
+    simulation = scale.Simulation(works, quiet, seed)
+    assert all(isinstance(outcome, ShardResult) for outcome in simulation.run())
+    # Beyond the ideal: a model loaded a few times, and at the end the longest shards (four deviations).
+    longest = 10 * np.exp(4 * quiet.spread)
+    assert simulation.now <= simulation.useful / quiet.workers + 6 * quiet.loading + 2 * longest
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("at", [0, 5, 18])
+def test_a_sample_that_kills_its_worker_is_named_and_costs_its_batch_only(at: int, batch_size: int) -> None:
+    given = work(19, shard_size=8, batch_size=batch_size)
+    calm = scale.Conditions(workers=3, worker_dies=1e12, node_dies=1e12, hangs=0)
+    poisoned = scale.Conditions(**{**calm.__dict__, "poison": frozenset({(given.trial.id, at)})})
+    simulation = scale.Simulation([given], poisoned)
+    outcomes = list(simulation.run())
+    assert covered(outcomes, "a") == [1] * 19
+    (error,) = [outcome for outcome in outcomes if isinstance(outcome, ShardError)]
+    first = at // batch_size * batch_size
+    assert (error.culprits, error.shard.start, error.shard.stop) == (
+        (at,),
+        first,
+        min(first + batch_size, 19),
+    )
+    assert error.error == "worker lost 2 times with this sample alone: dies"
+    assert simulation.happened["dies"] <= LOSSES + 4 + LOSSES, "halved, not tried one by one"
+
+
+def test_a_worker_has_a_shard_ahead_while_more_wait_than_there_are_workers() -> None:
+    desk = Desk(work(40))  # five shards of 8
+    desk.join("xy")
+    assert desk.sent() == [("x", 0, 8), ("y", 8, 16), ("x", 16, 24)]
+    assert AHEAD == 2
+
+
+def test_what_waited_behind_a_lost_shard_is_not_to_blame() -> None:
+    desk = Desk(work(32))
+    desk.join("x")
+    assert desk.sent() == [("x", 0, 8), ("x", 8, 16)]
+    desk.scheduler.lost("x", "died")
+    desk.join("xy")
+    assert desk.sent()[:2] == [("x", 8, 16), ("y", 0, 8)]
+    desk.scheduler.lost("y", "died")
+    desk.scheduler.lost("x", "died")
+    desk.join("uvwxyz")
+    pieces = sorted((start, stop) for _, start, stop in desk.sent())
+    assert pieces == [(0, 4), (4, 8), (8, 16), (16, 24), (24, 32)], "twice the first, once the other"
+
+
+def test_a_worker_without_a_shard_that_dies_blames_nobody() -> None:
+    desk = Desk(work(8))
+    desk.join("xy")
+    desk.assigned()
+    assert desk.scheduler.lost("y", "died") == []
+    assert not desk.scheduler.retries
+
+
+def test_parts_of_a_batch_come_back_as_the_batch_with_the_number_at_once() -> None:
+    desk = Desk(work(4, shard_size=4))
+    for _ in range(LOSSES):
+        desk.join("x")
+        desk.assigned()
+        desk.scheduler.lost("x", "died")
+    desk.join("xy")
+    (first, second) = desk.assigned()
+    assert desk.finish(first.worker, first.shard) == []
+    (whole,) = desk.finish(second.worker, second.shard)
+    assert isinstance(whole, ShardResult)
+    assert (whole.shard.start, whole.shard.stop, whole.ids) == (0, 4, ["0", "1", "2", "3"])
+    assert whole.made.batch_size == 2
+
+
+def test_short_memory_halves_what_is_predicted_at_once_and_blames_nobody() -> None:
+    desk = Desk(work(64, batch_size=4))
+    most = []
+    for _ in range(4):
+        desk.join("x")
+        most.append(desk.assigned()[0].most)
+        desk.scheduler.lost("x", "out of memory", memory=True)
+    assert most == [4, 2, 1, 1]
+
+
+def test_two_workers_that_ran_out_of_memory_at_once_halve_it_once() -> None:
+    desk = Desk(work(64))
+    desk.join("xy")
+    desk.assigned()
+    desk.scheduler.lost("x", "out of memory", memory=True)
+    desk.scheduler.lost("y", "out of memory", memory=True)
+    desk.join("z")
+    assert desk.assigned()[0].most == 2
+
+
+def test_a_hanging_worker_is_found_at_its_deadline_which_follows_from_what_was_timed() -> None:
+    desk = Desk(work(800))
+    desk.join("x")
+    loading, second = desk.assigned()
+    assert desk.finish("x", loading.shard, seconds=100) == [result(loading.shard)]
+    assert desk.scheduler.expired() == []
+    desk.now += 899
+    assert desk.scheduler.expired() == []
+    desk.finish("x", second.shard, seconds=0.5)  # 899.5 s for 8 samples: the slowest so far
+    (third, *_) = desk.assigned()
+    desk.now += 900
+    assert desk.scheduler.expired() == [("x", 900)], "never beyond the deadline"
+    desk.scheduler.lost("x", "hangs")
+    desk.join("y")
+    again = desk.assigned()[0]
+    assert again.shard != third.shard, "a lost one goes to the end"
+
+
+def test_quick_shards_are_given_less_time_to_hang() -> None:
+    desk = Desk(work(800))
+    desk.join("x")
+    first, second = desk.assigned()
+    desk.finish("x", first.shard, seconds=100)
+    desk.finish("x", second.shard, seconds=10)
+    desk.assigned()
+    desk.now += 199
+    assert desk.scheduler.expired() == []
+    desk.now += 1
+    assert desk.scheduler.expired() == [("x", 200)], "20 times the slowest, loading aside"
+
+
+class TestLoading:
+    def test_a_trial_that_a_node_cannot_load_goes_to_another(self) -> None:
+        desk = Desk(work(8))
+        desk.join("x", "bad")
+        assert desk.sent() == [("x", 0, 8)]
+        assert desk.scheduler.refused("x", "other data here", {"bad", "good"}) == []
+        assert desk.sent() == []
+        desk.join("y", "good")
+        assert desk.sent() == [("y", 0, 8)]
+
+    def test_one_that_no_node_can_load_is_given_up_as_a_whole(self) -> None:
+        desk = Desk(work(24), work(8, "b"))
+        desk.join("x", "bad")
+        desk.assigned()
+        errors = desk.scheduler.refused("x", "other data here", {"bad"})
+        assert covered(errors, "a")[-8:] == [1] * 8
+        assert {(type(error), getattr(error, "error", "")) for error in errors} == {
+            (ShardError, "other data here")
+        }
+
+    def test_an_idle_worker_does_not_load_a_model_for_what_its_holders_do_sooner(self) -> None:
+        desk = Desk(work(40))
+        desk.join("x")
+        first, second = desk.assigned()
+        desk.finish("x", first.shard, seconds=60)
+        desk.finish("x", second.shard, seconds=1)
+        desk.scheduler.released("x")
+        desk.join("x")
+        third, fourth = desk.assigned()
+        desk.finish("x", third.shard, seconds=60)  # a shard takes 1 s, so that loading took 59
+        desk.join("y")
+        assert desk.sent() == []
+        desk.finish("x", fourth.shard)
+        assert desk.sent() == [("x", 32, 40)]
+
+
+def test_the_longest_trial_starts_first_and_a_worker_keeps_its_model() -> None:
+    desk = Desk(work(16, "short"), work(80, "long"))
+    desk.join("xyz")
+    names = [a.shard.trial.spec.adapter for a in desk.assigned()[:3]]
+    assert names == ["long", "long", "long"], "80 samples shared by three are still more than 16"
+    desk.join("uvw")
+    names = [a.shard.trial.spec.adapter for a in desk.assigned()]
+    assert names[:3].count("short") == 1
+
+
+def test_a_kind_of_worker_gets_only_its_trials() -> None:
+    desk = Desk(work(80, "on-cpu"), work(8, "on-gpu"), kinds={"on-cpu": CPU})
+    desk.join("g", kind=GPU)
+    desk.join("c", kind=CPU)
+    sent = {a.worker: a.shard.trial.spec.adapter for a in desk.assigned()}
+    assert sent == {"g": "on-gpu", "c": "on-cpu"}
+    assert (desk.scheduler.waiting(GPU), desk.scheduler.waiting(CPU)) == (0, 8)
+
+
+def test_a_node_to_avoid_finishes_what_runs_and_gives_back_the_rest() -> None:
+    desk = Desk(work(80))
+    desk.join("x", "wanted")
+    desk.join("y", "other")
+    first, *_ = desk.assigned()
+    assert first.worker == "x"
+    desk.scheduler.avoid({"wanted"})
+    assert desk.scheduler.leaving() == [], "it has begun"
+    desk.finish("x", first.shard)
+    assert desk.scheduler.leaving() == ["x"]
+    desk.scheduler.released("x")
+    desk.join("z", "wanted")
+    assert desk.sent() == []
+    assert desk.scheduler.leaving() == ["z"]
+    desk.scheduler.avoid(frozenset())
+    assert next(worker for worker, _, _ in desk.sent()) == "z"
+
+
+def test_work_left_by_an_earlier_run_is_cut_at_the_same_batches() -> None:
+    left = Work(scale.trial("a", 70, 4), ((8, 16), (36, 70)), 10)
+    found = [(shard.start, shard.stop) for shard in left.shards()]
+    assert found == [(8, 16), (36, 48), (48, 60), (60, 70)]
+    assert (left.count, left.samples, left.length) == (4, 42, 12)
+
+
+def test_deciding_takes_less_than_a_tenth_of_a_millisecond_a_shard(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["scale.py", "--workers", "200", "--shards", "20000"])
+    scale.main()
+    said = capsys.readouterr().out
+    figures: dict[str, Any] = {
+        "ratio": float(said.split("ratio ")[1].split()[0]),
+        "µs": float(said.split("deciding: ")[1].split()[0]),
+    }
+    assert (
+        figures["ratio"] < 1.05 + 0.1
+    )  # 100 shards a worker only: loading and the tail weigh ten times more
+    assert figures["µs"] < 100
