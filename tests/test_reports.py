@@ -173,8 +173,8 @@ def test_a_variant_that_overtakes_another_changes_the_frontier() -> None:
 
 def test_frontiers_of_other_samples_or_metrics_are_not_compared() -> None:
     def other_samples(trials: dict[str, Any]) -> None:
-        for trial in trials.values():
-            trial["dataset"] = {**trial["dataset"], "fingerprint": "other"}
+        for each in trials.values():
+            each["dataset"] = {**each["dataset"], "fingerprint": "other"}
 
     after, before = changed(other_samples)
     assert (after.changed, before.changed) == (False, False)
