@@ -1,0 +1,76 @@
+"""The shipped suites `coco` and `voc`: valid anywhere, and what there are data and weights for is planned."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from harness import checkpoint as checkpoints
+from harness.plan import plan
+from harness.suite import find_suite, load_suite
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One picture, laid out as COCO 2017 and as VOC2007's test set."""
+    for folder in (
+        "coco/annotations",
+        "coco/val2017",
+        *(f"VOCdevkit/VOC2007/{f}" for f in ("JPEGImages", "Annotations", "ImageSets/Main")),
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+    voc = tmp_path / "VOCdevkit/VOC2007"
+    for path in (tmp_path / "coco/val2017/000000000139.jpg", voc / "JPEGImages/000001.jpg"):
+        Image.new("RGB", (20, 15)).save(path)
+    document = {
+        "images": [{"id": 139, "file_name": "000000000139.jpg", "width": 20, "height": 15}],
+        "categories": [{"id": 1, "name": "person"}],
+        "annotations": [],
+    }
+    (tmp_path / "coco/annotations/instances_val2017.json").write_text(json.dumps(document))
+    (voc / "Annotations/000001.xml").write_text("<annotation></annotation>")
+    (voc / "ImageSets/Main/test.txt").write_text("000001\n")
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
+    monkeypatch.setenv("HARNESS_WEIGHTS", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("suite", "benchmarks"),
+    [("coco", ["faster-rcnn", "ssd300"]), ("voc", ["rcnn", "fast-rcnn", "faster-rcnn", "yolo", "ssd300"])],
+)
+def test_without_data_and_weights_a_suite_is_valid_and_all_is_skipped(
+    suite: str, benchmarks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HARNESS_DATA", "HARNESS_WEIGHTS"):
+        monkeypatch.delenv(name, raising=False)
+    planned = plan(load_suite(find_suite(suite)))
+    assert planned.trials == ()
+    assert [skipped.benchmark for skipped in planned.skipped] == benchmarks
+    assert all("HARNESS_WEIGHTS is not set" in skipped.reason for skipped in planned.skipped)
+
+
+def test_coco_runs_own_and_torchvisions_models_on_the_same_weights(data: Path) -> None:
+    torch.save({"weight": torch.zeros(1)}, data / "ssd300_vgg16_coco-b556d3b4.pth")
+    planned = plan(load_suite(find_suite("coco")))
+    assert [trial.name for trial in planned.trials] == ["ssd300/ssd300", "ssd300/torchvision-ssd300"]
+    one, other = (trial.spec for trial in planned.trials)
+    assert (one.checkpoint, one.dataset, one.size) == (other.checkpoint, other.dataset, 1)
+    (skipped,) = planned.skipped
+    assert skipped.reason.endswith("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth: no such file")
+
+
+def test_voc_runs_the_models_whose_weights_are_there(data: Path) -> None:
+    options = {"backbone": "yolov1", "grid": 7, "boxes": 2, "width": 16}
+    weights = checkpoints.Checkpoint({"weight": torch.zeros(1)}, "yolo", options)
+    checkpoints.save(weights, data / "yolo-yolov1-voc.safetensors")
+    planned = plan(load_suite(find_suite("voc")))
+    assert [(trial.name, trial.metrics) for trial in planned.trials] == [("yolo/yolo", ("voc07",))]
+    assert len(planned.skipped) == 4
+    (data / "VOCdevkit").rename(data / "elsewhere")
+    reasons = {one.benchmark: one.reason for one in plan(load_suite(find_suite("voc"))).skipped}
+    assert reasons["yolo"].endswith("VOC2007: no such folder; it is the data set's root")
