@@ -5,7 +5,8 @@
     forward(batch) → raw                        the model
     postprocess(raw, batch) → predictions       suppression, search results to text, back to the host
 
-The three phases are apart so that they can be timed apart and end to end.
+The three phases are apart so that they can be timed apart and end to end. On a GPU the next batch is
+preprocessed in another thread during this one's forward pass: keep what belongs to a batch in the batch.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ def _trial(trial: Trial, place: TrialDirectory, profile: Profile) -> dict[str, A
     todo = sum(stop - start for start, stop in place.todo(trial.spec.size))
     timed = [name for name in trial.scenarios if (read_json(_speed(place, name)) or {}).get("processes")]
     a_scenario = (profile.warmup_seconds + profile.seconds) * profile.processes
-    gpu = {"cpu": "1 CPU", "cuda": "1 GPU", "auto": "1 GPU if there is one, else 1 CPU"}[trial.spec.device]
+    cpu, gpu = f"{trial.resources.cpu:g} CPU", f"{trial.resources.gpu:g} GPU"
+    worker = {"cpu": cpu, "cuda": f"{cpu}, {gpu}", "auto": f"{cpu}, {gpu} if there is one"}[trial.spec.device]
     return {
         "id": trial.id,
         "id_is_final": not trial.missing,
@@ -47,7 +48,7 @@ def _trial(trial: Trial, place: TrialDirectory, profile: Profile) -> dict[str, A
         "train": trial.missing,
         "scenarios": list(trial.scenarios),
         "timed": timed,
-        "resources": {"predict": gpu},
+        "resources": {"predict": worker},
         "seconds": {
             "predict": _seconds_of_predicting(todo, place),
             "time": a_scenario * (len(trial.scenarios) - len(timed)),
