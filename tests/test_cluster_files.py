@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -22,6 +23,7 @@ from ray.scripts.scripts import start
 from typer.main import get_command
 
 from harness.cli import app
+from harness.executors.cluster import GROWS, KEPT_FREE, POOL, SLOT
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs" / "cluster"
@@ -29,7 +31,7 @@ LAUNCHER = [
     ROOT / "cluster.yaml",
     *(FOLDER / f"{name}.yaml" for name in ("aws", "gcp", "on-premises", "local")),
 ]
-POOLS = {"head", "accuracy", "timing"}
+POOLS = {*KEPT_FREE, "accuracy"}
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -57,12 +59,15 @@ def test_the_check_finds_mistakes(wrong: dict[str, Any]) -> None:
 def test_each_pool_has_its_label_and_room_to_grow(path: Path) -> None:
     config = read(path)
     types = config["available_node_types"]
-    assert {node["labels"]["pool"] for node in types.values()} == POOLS
-    assert types[config["head_node_type"]]["labels"]["pool"] == "head"
+    assert {node["labels"][POOL] for node in types.values()} == POOLS
+    assert types[config["head_node_type"]]["labels"][POOL] == "head"
     assert types[config["head_node_type"]]["resources"] == {"CPU": 0}, "the head computes nothing"
-    workers = [node for node in types.values() if node["labels"]["pool"] != "head"]
+    workers = [node for node in types.values() if node["labels"][POOL] != "head"]
     assert sum(node["max_workers"] for node in workers) == config["max_workers"]
     assert all(node["min_workers"] == 0 for node in workers)
+    assert all(node["resources"][SLOT] == 1 for node in workers)
+    grows = set(types[config["head_node_type"]]["labels"][GROWS].split("."))
+    assert grows == {"timing"} | ({"gpu"} if any("GPU" in node["resources"] for node in workers) else set())
 
 
 # vCPUs and GPUs of machine types, from the makers' pages (EC2 G6, P4; Compute Engine G2).
@@ -115,10 +120,14 @@ class TestRayJob:
         assert cluster["authOptions"] == {"mode": "token"}
         assert cluster["rayVersion"] == ray.__version__
         for name, group in (*groups.items(), ("head", cluster["headGroupSpec"])):
-            assert group["rayStartParams"]["labels"] == f"pool={name}"
+            labels = dict(label.split("=") for label in group["rayStartParams"]["labels"].split(","))
+            assert labels.pop(POOL) == name
+            assert labels == ({GROWS: "gpu.timing"} if name == "head" else {})
             (container,) = group["template"]["spec"]["containers"]
             assert container["resources"]["limits"] == container["resources"]["requests"], "guaranteed pods"
         for group in groups.values():
+            # KubeRay puts the value into a shell command as it stands.
+            assert json.loads(shlex.split(group["rayStartParams"]["resources"])[0]) == {SLOT: 1}
             assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
             assert "nvidia.com/gpu" in group["template"]["spec"]["containers"][0]["resources"]["limits"]
 
@@ -162,7 +171,7 @@ def test_the_local_cluster_starts_and_grows_by_pool(tmp_path: Path) -> None:
     config.write_text((FOLDER / "local.yaml").read_text().replace("6399", port))
     command = [
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--port={port}", "--num-cpus=0",
-        "--labels=pool=head", "--block", f"--autoscaling-config={config}",
+        f"--labels={POOL}=head,{GROWS}=timing", "--block", f"--autoscaling-config={config}",
         f"--temp-dir={short}", "--include-dashboard=false", "--disable-usage-stats",
         "--object-store-memory=100000000",
     ]  # fmt: skip
