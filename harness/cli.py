@@ -169,6 +169,9 @@ def train(
     only: Only = None,
     executor: ExecutorOption = ExecutorName.ray,
     address: AddressOption = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="N workers of the cluster share each batch.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train the checkpoints that a suite needs and that are missing."""
@@ -181,8 +184,8 @@ def train(
     planned = plan(load_suite(find_suite(suite), overrides), only)
     with RunProgress(console) as progress:
         if planned.missing:
-            with _executor(executor, address, None)() as running:
-                train_missing(planned.missing, running, progress)
+            with _executor(executor, address, workers)() as running:
+                train_missing(planned.missing, running, progress, workers)
         else:
             progress.note("every checkpoint is there; nothing to train")
     if as_json:
