@@ -108,7 +108,7 @@ def main() -> None:
             print(f"driver start to the first shard, local Ray started: {first:.1f} s")
 
             workers = [ray.remote(num_cpus=1)(Worker).remote() for _ in range(2)]
-            ray.get([worker.ready.remote({}) for worker in workers])
+            ray.get([worker.ready.remote() for worker in workers])
             list(by_hand(empty, workers))  # loads the model
             hand = []
             for _ in range(rounds):

@@ -29,8 +29,7 @@ class Node:
 
     @property
     def name(self) -> str:
-        """Host, and the beginning of Ray's id: several nodes may be on one host."""
-        return f"{self.host}/{self.id[:8]}"
+        return node_name(self.host, self.id)
 
     def room(self, kind: Resources) -> int:
         """How many workers of a kind the empty node holds."""
@@ -126,6 +125,11 @@ class Cluster:
             for node in self.nodes
         ]
         return f" (nodes: {'; '.join(offers[:8])}{' …' if len(offers) > 8 else ''})"
+
+
+def node_name(host: str, node_id: str) -> str:
+    """Host, and the beginning of Ray's id: several nodes may be on one host."""
+    return f"{host}/{node_id[:8]}"
 
 
 def cluster(raw: Iterable[Mapping[str, Any]]) -> Cluster:

@@ -138,7 +138,7 @@ class RayExecutor(Executor):
                     self._staff(pool, scheduler, set(kinds.values()))
                     due = time.monotonic() + STAFFING
                 for assignment in scheduler.assign():
-                    yield from self._send(scheduler, assignment)
+                    self._send(assignment)
                 owing = {member.answers[0]: member for member in pool.running if member.answers}
                 for future in _ready([*owing, *pool.starting]):
                     if future in pool.starting:
@@ -174,15 +174,15 @@ class RayExecutor(Executor):
         wanted = {kind: min(number, self._wanted or number) for kind, number in wanted.items()}
         pool.resize(self._view.cluster, wanted, claimed)
 
-    def _send(self, scheduler: Scheduler[Member], assignment: Assignment[Member]) -> list[Outcome]:
+    def _send(self, assignment: Assignment[Member]) -> None:
         member, shard = assignment.worker, assignment.shard
         try:
             checkpoint = self._checkpoint(shard.trial)
-        except UsageError as error:
-            return scheduler.refused(member, describe(error), frozenset())
+        except UsageError as error:  # an answer like the worker's own, when its turn comes
+            member.answers.append(ray.put(NotLoaded(describe(error), here=False)))
+            return
         method = member.actor.predict.options(name=f"{shard.trial.name} {shard.start}–{shard.stop}")
         member.answers.append(method.remote(shard, checkpoint, assignment.most))
-        return []
 
     def _receive(self, pool: Pool, scheduler: Scheduler[Member], member: Member) -> list[Outcome]:
         """A worker's next answer, or its end."""
@@ -200,7 +200,7 @@ class RayExecutor(Executor):
         return scheduler.finished(member, answer)
 
     def measure(self, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> dict[str, Any]:
-        self._view.refresh()
+        self._view.refresh(at_once=True)
         cluster = self._view.cluster
         on_gpu = cluster.on_gpu(trial)
         living = {node.id for node in cluster.nodes}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Set
@@ -15,7 +16,7 @@ from ray.exceptions import RayError
 from harness.adapter import Resources
 from harness.checkpoint import Checkpoint
 from harness.errors import InfrastructureError, describe
-from harness.executors.cluster import KEPT_FREE, POOL, SLOT, WORKER_SLOT, Cluster
+from harness.executors.cluster import KEPT_FREE, POOL, SLOT, WORKER_SLOT, Cluster, node_name
 from harness.stages.predict import Predictor
 from harness.stages.shards import Outcome, Shard
 
@@ -37,12 +38,12 @@ class Worker:
     def __init__(self) -> None:
         self._predictor: Predictor | None = None
 
-    def ready(self, names: Mapping[str, str]) -> str:
+    def ready(self) -> str:
         """The node's id, once the cluster has given a place and torch is imported, which takes seconds."""
         import torch  # noqa: F401
 
         node = str(ray.get_runtime_context().get_node_id())
-        self._node = names.get(node, node)
+        self._node = node_name(platform.node(), node)
         return node
 
     def predict(self, shard: Shard, checkpoint: Checkpoint | None, most: int) -> list[Outcome] | NotLoaded:
@@ -82,13 +83,12 @@ class Pool:
 
     def resize(self, cluster: Cluster, wanted: Mapping[Resources, int], avoided: Set[str]) -> None:
         """Start what is missing of so many workers of each kind, away from nodes to avoid."""
-        names = {node.id: node.name for node in cluster.nodes}
         for kind, number in wanted.items():
             present = sum(member.kind == kind for member in [*self.running, *self.starting.values()])
             for _ in range(number - present):
                 options = _options(kind, cluster.slotted, avoided)
                 member = Member(_Worker.options(**options).remote(), kind)
-                self.starting[member.actor.ready.remote(names)] = member
+                self.starting[member.actor.ready.remote()] = member
 
     def restart_waiting(self) -> None:
         """Withdraw those without a place: the nodes to avoid are others now."""
@@ -100,7 +100,7 @@ class Pool:
         """Those of the actors in `starting` that run by now, with their nodes' ids.
 
         Raises:
-            InfrastructureError: workers die before they start.
+            InfrastructureError: workers die before they start, and none runs.
         """
         admitted = []
         for future in ready:
@@ -109,7 +109,7 @@ class Pool:
                 node = ray.get(future)
             except RayError as error:
                 self._lost_at_start += 1
-                if self._lost_at_start >= START_ATTEMPTS:
+                if self._lost_at_start >= START_ATTEMPTS and not self.running:
                     reason = f"{self._lost_at_start} workers died before they started"
                     raise InfrastructureError(f"Ray: {reason}: {describe(error)}") from error
                 ray.kill(member.actor)
