@@ -119,6 +119,6 @@ class TorchAdapter(TrainableAdapter):
             if stated[option] != theirs:
                 raise UsageError(
                     f"adapter '{self.name}': option '{option}' is {stated[option]!r}, but the checkpoint "
-                    f"was trained with {theirs!r}; leave the option out or train another"
+                    f"was trained with {theirs!r}; set it so or train another"
                 )
         return merged

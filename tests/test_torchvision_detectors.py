@@ -11,6 +11,7 @@ from harness.adapter import Runtime
 from harness.checkpoint import Checkpoint
 from harness.errors import UsageError
 from harness.stages.labels import class_map, relabelled
+from harness.suite import find_suite, load_suite
 from harness.task import Annotations, Detections, Sample
 
 SHORTER, LONGER = 160, 266  # px: a fifth of the published size, for the time's sake
@@ -135,6 +136,20 @@ def test_the_older_names_of_published_files_load_too(faster):
     again = peer.adopt(tensors)
     assert again.tensors.keys() == peer.module.state_dict().keys()
     assert (again.options, again.classes) == ({"epsilon": 0.0}, adopted.classes)
+
+
+@pytest.mark.parametrize(("pair", "labels"), [("faster", "faster-rcnn"), ("ssd", "ssd300")])
+def test_the_suite_names_the_options_of_the_published_weights(pair, labels, request):
+    """A run fills in every option's default; one that the weights contradict would be refused."""
+    theirs, *adapters = request.getfixturevalue(pair)
+    frozen = {n: t for n, t in theirs.state_dict().items() if not n.endswith("num_batches_tracked")}
+    entries = load_suite(find_suite("coco")).suite.adapters
+    for label, adapter in zip((labels, f"torchvision-{labels}"), adapters, strict=True):
+        assert entries[label].adapter == adapter.name
+        complete = adapter.Options(**entries[label].options).model_dump()
+        loaded = type(adapter)(adapter.Options(**complete), Runtime())
+        loaded.load(Checkpoint(frozen, "", {}))
+        assert loaded.classes[0] == "person"
 
 
 def test_a_model_of_90_classes_answers_for_the_80():
