@@ -68,28 +68,6 @@ class Borrowed:
         return None
 
 
-@pytest.mark.parametrize(
-    "name", ["quickstart", "models", "translation", "strides", "detection", "segmentation"]
-)
-def test_shipped_suites_have_the_figures_of_one_process_to_the_last_digit(
-    joined: RayExecutor, tmp_path: Path, name: str
-) -> None:
-    if name not in shipped_suites():
-        pytest.skip("not shipped")
-    loaded = load_suite(shipped_suites()[name])
-    suite = loaded.suite.model_dump(mode="json", exclude_unset=True)
-    for benchmark in suite["benchmarks"].values():
-        benchmark["speed"] = []
-    missing = {trial.name.partition("/")[0] for trial in plan(loaded, limit=4).trials if trial.missing}
-    suite["benchmarks"] = {key: value for key, value in suite["benchmarks"].items() if key not in missing}
-    if not suite["benchmarks"]:
-        pytest.skip("its checkpoints are to be trained first")
-    inline = run_suite(tmp_path, suite, InlineExecutor, out="inline", limit=24)
-    ray = run_suite(tmp_path, suite, Borrowed(joined), out="ray", shard_size=8, limit=24)  # type: ignore[arg-type]
-    assert figures(ray) == figures(inline)
-    assert figures(inline) and all(trial.status == "complete" for trial in ray.trials)
-
-
 def nodes_of(folder: Path, results: Results) -> set[str]:
     trials = [RunDirectory(folder).trial(trial.id) for trial in results.trials]
     return {how["node"] for trial in trials for how in trial.made().values()}
@@ -136,6 +114,28 @@ def test_a_node_is_lost_another_joins_and_every_sample_comes_once(
     assert starts == list(range(0, 240, 4))
     last = {outcome.made.node for outcome in seen[-20:]}
     assert any(joining.node_id[:8] in node for node in last), "workers start where there is room again"
+
+
+@pytest.mark.parametrize(
+    "name", ["quickstart", "models", "translation", "strides", "detection", "segmentation"]
+)
+def test_shipped_suites_have_the_figures_of_one_process_to_the_last_digit(
+    joined: RayExecutor, tmp_path: Path, name: str
+) -> None:
+    if name not in shipped_suites():
+        pytest.skip("not shipped")
+    loaded = load_suite(shipped_suites()[name])
+    suite = loaded.suite.model_dump(mode="json", exclude_unset=True)
+    for benchmark in suite["benchmarks"].values():
+        benchmark["speed"] = []
+    missing = {trial.name.partition("/")[0] for trial in plan(loaded, limit=4).trials if trial.missing}
+    suite["benchmarks"] = {key: value for key, value in suite["benchmarks"].items() if key not in missing}
+    if not suite["benchmarks"]:
+        pytest.skip("its checkpoints are to be trained first")
+    inline = run_suite(tmp_path, suite, InlineExecutor, out="inline", limit=24)
+    ray = run_suite(tmp_path, suite, Borrowed(joined), out="ray", shard_size=8, limit=24)  # type: ignore[arg-type]
+    assert figures(ray) == figures(inline)
+    assert figures(inline) and all(trial.status == "complete" for trial in ray.trials)
 
 
 def stamps(folder: Path) -> list[tuple[str, float, float, str]]:

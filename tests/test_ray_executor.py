@@ -51,10 +51,10 @@ class TestTwoWorkers:
         folder = tmp_path_factory.mktemp("ray")
         dying = {"exit_once_at": 9, "marker": str(folder / "died")}
         suite = document(
-            20,
+            17,
             ok={"batch_size": [1, 4]},
             dying={"options": dying, "batch_size": 4},
-            deadly={"options": {"exit_at": 9}, "batch_size": 4},
+            deadly={"options": {"exit_at": 16}, "batch_size": 4},  # the last shard: nothing to halve
             poison={"options": {"raise_at": 13}, "batch_size": 4},
         )
         results = run_on(ray_of_two, folder, suite, shard_size=4)
@@ -63,7 +63,7 @@ class TestTwoWorkers:
     def test_give_the_figures_of_one_process_to_the_last_digit(
         self, trials: tuple[dict[str, TrialRecord], Results, Path], tmp_path: Path
     ) -> None:
-        inline = run_suite(tmp_path, document(20, ok={"batch_size": [1, 4]}), shard_size=64)
+        inline = run_suite(tmp_path, document(17, ok={"batch_size": [1, 4]}), shard_size=64)
         on_ray = figures(trials[1])
         assert {name: on_ray[name] for name in figures(inline)} == figures(inline)
 
@@ -79,8 +79,8 @@ class TestTwoWorkers:
     ) -> None:
         deadly = trials[0]["deadly"]
         (failure,) = deadly.failures
-        assert (deadly.status, failure.first, failure.last) == ("partial", 8, 11)
-        assert (failure.attempts, failure.indices, failure.samples) == (2, [9], ["test-0000009"])
+        assert (deadly.status, failure.first, failure.last) == ("partial", 16, 16)
+        assert (failure.attempts, failure.indices, failure.samples) == (2, [16], ["test-0000016"])
         assert failure.error.startswith(
             "worker lost 2 times with this sample alone: ActorDiedError: The actor died unexpectedly"
         )
@@ -168,6 +168,17 @@ def test_a_timing_that_does_not_answer_is_given_up(
     (trial,) = planned(tmp_path, document(4, ok={"options": {"hang_at": 0}})).trials
     with pytest.raises(InfrastructureError, match=r"timing words/ok on node .*: no answer within 8 s"):
         ray_of_two.measure(trial, ["offline"], SpeedSettings("smoke", 1, 2))
+
+
+@pytest.mark.slow
+def test_a_sample_that_kills_its_worker_is_found_by_halving_its_shard(
+    ray_of_two: RayExecutor, tmp_path: Path
+) -> None:
+    suite = document(24, deadly={"options": {"exit_at": 13}, "batch_size": 4})
+    (trial,) = run_on(ray_of_two, tmp_path, suite, shard_size=16).trials
+    (failure,) = trial.failures
+    assert (failure.first, failure.last, failure.samples) == (12, 15, ["test-0000013"])
+    assert trial.reason is not None and trial.reason.startswith("4 of 24 predictions are missing")
 
 
 @pytest.mark.slow
