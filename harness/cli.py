@@ -374,7 +374,7 @@ def report(
         reports = []
         for run, page in pages.items():
             before = since[run]
-            summary = to_summary(read_results(run), before and read_results(before))
+            summary = to_summary(read_results(run), read_results(before) if before else None)
             reports.append({"run": str(run), "report": page, **summary})
         show({"reports": reports, "trend": trend})
     else:

@@ -35,7 +35,7 @@ def write_reports(run_dir: Path, out: Path | None = None, baseline: Path | None 
     from reports.html import to_html  # its charts take a second to import, which a comparison has not
 
     results = read_results(run_dir)
-    before = baseline and read_results(baseline)
+    before = read_results(baseline) if baseline else None
     details, pictures = read_details(run_dir, results)
     folder = out or run_dir / "report"
     page = folder / "index.html"
