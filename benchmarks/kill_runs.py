@@ -1,6 +1,6 @@
 """Randomised kill runs on a cluster of three nodes: workers, nodes and drivers die at seeded random times.
 
-    python benchmarks/kill_runs.py [--runs 100] [--seed 0]
+    python benchmarks/kill_runs.py [--runs 10] [--seed 0]
 
 Every run goes on with the same command until it is complete. Then no shard is lost, none doubled, none that
 was on disk made again, and the figures are those of an undisturbed run in one process.
@@ -119,7 +119,7 @@ def one_run(cluster: Cluster, folder: Path, number: int, seed: int, happened: Co
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [THIRD_PARTY, os.environ.get("PYTHONPATH")]))

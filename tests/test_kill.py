@@ -90,3 +90,12 @@ def test_ray_worker_killed_loses_no_shard(tmp_path: Path) -> None:
         assert process.wait() == 0
     subprocess.run(command(tmp_path, "undisturbed", "--executor", "inline"), check=True)
     assert figures(tmp_path / "wounded") == figures(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_workers_nodes_and_drivers_killed_at_random_times_lose_and_repeat_nothing() -> None:
+    script = Path(__file__).parent.parent / "benchmarks" / "kill_runs.py"
+    done = subprocess.run([sys.executable, str(script), "--runs", "3"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "3 runs complete, 120 shards each, same figures" in done.stdout

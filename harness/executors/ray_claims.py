@@ -15,6 +15,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from harness.executors.cluster import POOL, TIMING
+
 LEASE = 30.0  # s that a claim lasts without being renewed
 RENEWED = 5.0  # s between renewals
 NAMESPACE = "harness"
@@ -48,7 +50,8 @@ class ClusterClaims:
     """
 
     def __init__(self) -> None:
-        actor = ray.remote(num_cpus=0, max_restarts=-1)(Claims)
+        away = {POOL: f"!in({TIMING})"}
+        actor = ray.remote(num_cpus=0, max_restarts=-1, label_selector=away)(Claims)
         options = {"name": "timing claims", "namespace": NAMESPACE, "lifetime": "detached"}
         self._actor: Any = actor.options(**options, get_if_exists=True).remote()
         self._claimant = ray.get_runtime_context().get_job_id() + ray.get_runtime_context().get_worker_id()
