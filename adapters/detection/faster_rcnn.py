@@ -20,15 +20,14 @@ from torch import Tensor, nn
 
 from adapters import images
 from adapters.detection import proposals, pyramid, region_head, region_trunk, roi, views
+from adapters.detection.region_head import GRID, Answers
 from adapters.detection.views import Size, TrainingViews, Views
 from adapters.torch_adapter import TorchAdapter
 from adapters.vision.resnet import CHANNELS, FrozenBatchNorm, ResNet50
 from harness.adapter import AdapterOptions
 from harness.checkpoint import Checkpoint
 from harness.errors import UsageError
-from harness.task import Detections, Prediction, Sample
-
-GRID = 7  # cells a side that a region is pooled to; Girshick 2015 §2.1 for VGG-16, Lin et al. 2017 §4.2
+from harness.task import Prediction, Sample
 
 
 class FasterRcnnOptions(AdapterOptions):
@@ -48,15 +47,6 @@ class FasterRcnnOptions(AdapterOptions):
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """What the network says of a group's regions."""
-
-    regions: list[Tensor]  # per image, [Rᵢ, 4] in seen pixels
-    logits: Tensor  # [R, 1 + C]
-    offsets: Tensor  # [R, 1 + C, 4]
-
-
-@dataclass(frozen=True, eq=False)
 class Maps:
     """Features [N, C, Hₖ, Wₖ], finest first."""
 
@@ -66,36 +56,11 @@ class Maps:
     """Regions are cut out of these."""
 
 
-class RegionFeatures(nn.Sequential):
-    """Pooled regions [R, C, GRID, GRID] → [R, units]."""
-
-    def __init__(self, inputs: int, units: int) -> None:
-        super().__init__()
-        self.add_module("flatten", nn.Flatten())
-        self.add_module("fc6", nn.Linear(inputs, units))
-        self.add_module("relu6", nn.ReLU(inplace=True))
-        self.add_module("fc7", nn.Linear(units, units))
-        self.add_module("relu7", nn.ReLU(inplace=True))
-
-
-class RegionClassifier(nn.Module):
-    """Features of pooled regions, then classes and offsets."""
-
-    def __init__(self, channels: int, units: int, classes: int) -> None:
-        super().__init__()
-        self.box_head = RegionFeatures(channels * GRID * GRID, units)
-        self.box_predictor = region_head.Predictor(units, classes)
-
-    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        found: tuple[Tensor, Tensor] = self.box_predictor(self.box_head(pooled))
-        return found
-
-
 class Network(nn.Module):
     """Images [N, 3, H, W] → maps → proposals → answers."""
 
     rpn: proposals.ProposalNetwork
-    roi_heads: RegionClassifier
+    roi_heads: region_head.RegionClassifier
     sampling: region_head.Sampling
     beta: float
     """Where the smooth L1 of the regions' offsets turns linear."""
@@ -123,9 +88,7 @@ class Network(nn.Module):
         return self.rpn.loss(raw, batch.boxes) | region_head.loss(*answers, taught, self.beta)
 
     def _classified(self, maps: Sequence[Tensor], regions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        owners = torch.arange(len(regions)).repeat_interleave(torch.tensor([len(own) for own in regions]))
-        together = torch.cat(list(regions))
-        pooled = self.pool(maps, together, owners.to(together.device))
+        pooled = self.pool(maps, torch.cat(list(regions)), region_head.owners(regions))
         found: tuple[Tensor, Tensor] = self.roi_heads(pooled)
         return found
 
@@ -146,7 +109,7 @@ class SmallNetwork(Network):
             learnt_from=128,
         )
         self.rpn = proposals.ProposalNetwork(channels, settings)
-        self.roi_heads = RegionClassifier(channels, units=12 * width, classes=classes)
+        self.roi_heads = region_head.RegionClassifier(channels, GRID, units=12 * width, classes=classes)
         self.sampling = region_head.Sampling(count=32)
         self.beta = proposals.BETA
 
@@ -176,7 +139,9 @@ class PyramidNetwork(Network):
             after=1000,  # Lin et al. 2017 §5.2.1
         )
         self.rpn = proposals.ProposalNetwork(pyramid.WIDTH, settings)
-        self.roi_heads = RegionClassifier(pyramid.WIDTH, units=1024, classes=classes)  # Lin et al. 2017 §4.2
+        self.roi_heads = region_head.RegionClassifier(
+            pyramid.WIDTH, units=1024, classes=classes
+        )  # Lin et al. 2017 §4.2
         self.sampling = region_head.Sampling(count=512)  # Lin et al. 2017 §5.2.1
         self.beta = proposals.BETA
 
@@ -195,8 +160,6 @@ class FasterRcnn(TorchAdapter):
     task = "detection"
     Options = FasterRcnnOptions
     shaping = ("backbone", "width", "epsilon")
-    most = 100
-    """Detections an image; what COCO's AP looks at."""
 
     module: Network
 
@@ -216,18 +179,8 @@ class FasterRcnn(TorchAdapter):
         return [self.module(group.pixels, group.inside) for group in batch.groups]
 
     def postprocess(self, raw: list[Answers], batch: Views) -> list[Prediction]:
-        found: dict[int, Detections] = {}
-        reporting = region_head.Reporting(self.options.score_threshold, self.options.nms_iou, self.most)
-        for answers, group in zip(raw, batch.groups, strict=True):
-            counts = [len(own) for own in answers.regions]
-            parts = zip(answers.logits.split(counts), answers.offsets.split(counts), strict=True)
-            for place, inside, regions, (logits, offsets) in zip(
-                group.members, group.inside, answers.regions, parts, strict=True
-            ):
-                boxes, scores, labels = region_head.detections(logits, offsets, regions, inside, reporting)
-                restored = batch.restored(place, boxes)
-                found[place] = Detections(restored.cpu().numpy(), scores.cpu().numpy(), labels.cpu().numpy())
-        return [found[place] for place in range(len(batch.sizes))]
+        reporting = region_head.Reporting(self.options.score_threshold, self.options.nms_iou)
+        return region_head.report(raw, batch, reporting)
 
     def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingViews:
         device, options = self.runtime.device, self.options

@@ -15,7 +15,10 @@ from adapters.detection import coder
 from adapters.detection.boxes import clip, large_enough
 from adapters.detection.matching import match, sample
 from adapters.detection.nms import suppress_per_class
+from adapters.detection.views import Views
+from harness.task import Detections, Prediction
 
+GRID = 7  # cells a side that a region is pooled to; Girshick 2015 §2.1 for VGG-16, Lin et al. 2017 §4.2
 SMALLEST = 1e-2  # px, of a detection's sides; as in torchvision
 
 
@@ -37,13 +40,37 @@ class Lesson:
     boxes: Tensor  # [R, 4], the object of each; without meaning for background
 
 
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a network says of the regions of a group of images."""
+
+    regions: list[Tensor]  # per image, [Rᵢ, 4] in seen pixels
+    logits: Tensor  # [R, 1 + C]
+    offsets: Tensor  # [R, 1 + C, 4]
+
+
 @dataclass(frozen=True)
 class Reporting:
     """Which answers become detections."""
 
     score_threshold: float
     nms_iou: float
-    most: int  # an image
+    most: int = 100
+    """An image; what COCO's AP looks at."""
+
+
+class RegionFeatures(nn.Sequential):
+    """Pooled regions [R, …] of `inputs` numbers each → [R, units]."""
+
+    def __init__(self, inputs: int, units: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.add_module("flatten", nn.Flatten())
+        self.add_module("fc6", nn.Linear(inputs, units))
+        self.add_module("relu6", nn.ReLU(inplace=True))
+        self.add_module("drop6", nn.Dropout(dropout))
+        self.add_module("fc7", nn.Linear(units, units))
+        self.add_module("relu7", nn.ReLU(inplace=True))
+        self.add_module("drop7", nn.Dropout(dropout))
 
 
 class Predictor(nn.Module):
@@ -60,6 +87,19 @@ class Predictor(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         return self.cls_score(features), self.bbox_pred(features).unflatten(1, (-1, 4))
+
+
+class RegionClassifier(nn.Module):
+    """Features of regions pooled to cells × cells, then classes and offsets."""
+
+    def __init__(self, channels: int, cells: int, units: int, classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.box_head = RegionFeatures(channels * cells * cells, units, dropout)
+        self.box_predictor = Predictor(units, classes)
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = self.box_predictor(self.box_head(pooled))
+        return found
 
 
 def lesson(
@@ -94,6 +134,27 @@ def loss(logits: Tensor, offsets: Tensor, taught: Lesson, beta: float) -> dict[s
         "class": nn.functional.cross_entropy(logits.float(), taught.labels),
         "box": error / max(1, len(regions)),
     }
+
+
+def owners(regions: Sequence[Tensor]) -> Tensor:
+    """The image that each of all images' regions is in: [R]."""
+    counts = torch.tensor([len(own) for own in regions])
+    return torch.arange(len(regions)).repeat_interleave(counts).to(regions[0].device)
+
+
+def report(answers: Sequence[Answers], batch: Views, reporting: Reporting) -> list[Prediction]:
+    """The detections of a batch's images, from the answers to its groups."""
+    found: dict[int, Detections] = {}
+    for said, group in zip(answers, batch.groups, strict=True):
+        counts = [len(own) for own in said.regions]
+        parts = zip(said.logits.split(counts), said.offsets.split(counts), strict=True)
+        for place, inside, regions, (logits, offsets) in zip(
+            group.members, group.inside, said.regions, parts, strict=True
+        ):
+            boxes, scores, labels = detections(logits, offsets, regions, inside, reporting)
+            restored = batch.restored(place, boxes)
+            found[place] = Detections(restored.cpu().numpy(), scores.cpu().numpy(), labels.cpu().numpy())
+    return [found[place] for place in range(len(batch.sizes))]
 
 
 def detections(

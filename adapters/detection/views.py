@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -44,6 +44,20 @@ class Views:
         return clip(boxes / boxes.new_tensor([x, y, x, y]), self.sizes[place])
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where an image lies in its view: x ↦ factor · x + shift along each axis; below 0 if mirrored."""
+
+    factors: tuple[float, float]
+    shift: tuple[float, float] = (0.0, 0.0)
+
+    def seen(self, boxes: NDArray[np.generic]) -> NDArray[np.float64]:
+        """Boxes [n, 4] in px of the image → in px of the view."""
+        corners = boxes * np.array([*self.factors, *self.factors]) + np.array([*self.shift, *self.shift])
+        low, high = corners[:, :2], corners[:, 2:]
+        return np.concatenate([np.minimum(low, high), np.maximum(low, high)], axis=1)
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingViews:
     """Images of one size and the objects in them."""
@@ -52,6 +66,7 @@ class TrainingViews:
     inside: list[Size]
     boxes: list[Tensor]  # per image, [Mᵢ, 4] in seen pixels
     labels: list[Tensor]  # per image, [Mᵢ]
+    placements: list[Placement] = field(default_factory=list)  # for models that search the images for regions
 
 
 def square(originals: Sequence[Image], side: int, device: str) -> Views:
@@ -105,41 +120,45 @@ def square_lessons(
     samples: Sequence[Sample], side: int, generator: np.random.Generator, device: str
 ) -> TrainingViews:
     """Digits: moved without being cut, recoloured, never mirrored. Crowds are not learnt from."""
-    pictures, boxes, labels = [], [], []
+    pictures, boxes, labels, placements = [], [], [], []
     for sample in samples:
-        corners, classes = learnt_objects(sample)
+        original, classes = learnt_objects(sample)
         picture, factors = images.fit(images.of(sample), side)
-        corners = corners * (*factors, *factors)
+        corners = Placement(factors).seen(original)
         low = corners[:, :2].min(axis=0, initial=side)
         high = corners[:, 2:].max(axis=0, initial=0)
         right = augmentation.draw_shift(generator, low[0], high[0], side)
         down = augmentation.draw_shift(generator, low[1], high[1], side)
         moved = augmentation.shifted(picture, down, right)
         pictures.append(augmentation.recoloured(generator, moved))
-        boxes.append(torch.from_numpy(corners + np.array([right, down, right, down])).float().to(device))
+        placements.append(Placement(factors, (right, down)))
+        boxes.append(torch.from_numpy(placements[-1].seen(original)).float().to(device))
         labels.append(torch.from_numpy(classes).to(device))
     pixels = images.to_tensor(pictures, device)
-    return TrainingViews(pixels, [(side, side)] * len(samples), boxes, labels)
+    return TrainingViews(pixels, [(side, side)] * len(samples), boxes, labels, placements)
 
 
 def photograph_lessons(
     samples: Sequence[Sample], shorter: int, longer: int, generator: np.random.Generator, device: str
 ) -> TrainingViews:
     """Photographs: half of them mirrored, padded to the largest. Crowds are not learnt from."""
-    scaled, boxes, labels = [], [], []
+    scaled, boxes, labels, placements = [], [], [], []
     for sample in samples:
         image = images.of(sample)
         corners, classes = learnt_objects(sample)
-        if generator.random() < MIRRORED:
-            image, corners = mirrored(image, corners)
         pixels = _scaled(image, shorter, longer, device)
         x, y = pixels.shape[3] / image.shape[1], pixels.shape[2] / image.shape[0]
+        placement = Placement((x, y))
+        if generator.random() < MIRRORED:
+            pixels, placement = pixels.flip(3), Placement((-x, y), (pixels.shape[3], 0))
         scaled.append(pixels)
-        boxes.append(torch.from_numpy(corners * (x, y, x, y)).float().to(device))
+        placements.append(placement)
+        boxes.append(torch.from_numpy(placement.seen(corners)).float().to(device))
         labels.append(torch.from_numpy(classes).to(device))
     largest = (max(_padded(one.shape[2]) for one in scaled), max(_padded(one.shape[3]) for one in scaled))
     pixels = torch.cat([_pad(one, largest) for one in scaled])
-    return TrainingViews(pixels, [(one.shape[2], one.shape[3]) for one in scaled], boxes, labels)
+    inside = [(one.shape[2], one.shape[3]) for one in scaled]
+    return TrainingViews(pixels, inside, boxes, labels, placements)
 
 
 def mirrored(image: Image, boxes: NDArray[np.float64]) -> tuple[Image, NDArray[np.float64]]:

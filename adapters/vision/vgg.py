@@ -73,6 +73,17 @@ def initialise(module: nn.Module) -> None:
             nn.init.zeros_(part.bias)
 
 
+def fully_connected(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The fully connected layers of a published VGG-16 by their names in the paper, fc6 and fc7."""
+    places = {"classifier.0": "fc6", "classifier.3": "fc7"}
+    return {
+        f"{places[name]}.{kind}": tensor
+        for name, _, kind in (key.rpartition(".") for key in tensors)
+        if name in places
+        for tensor in [tensors[f"{name}.{kind}"]]
+    }
+
+
 def convolutional(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The fully connected layers of a published VGG-16 as weights of a `ConvolutionalClassifier`.
 

@@ -1,0 +1,37 @@
+"""Regions that selective search has found in an image, kept on disk: training sees each image many times."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.detection.selective_search import VERSION, Strategy, propose
+from harness.recipe import cache_folder
+from harness.task import Image
+
+
+def searched(image: Image, strategy: Strategy) -> NDArray[np.int32]:
+    """What `propose` gives, from disk if it is there. Any number of processes may do this at once."""
+    path = _path(image, strategy)
+    if path.exists():
+        kept: NDArray[np.int32] = np.load(path)
+        return kept
+    found = propose(image, strategy)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as stream:
+        np.save(stream, found)
+    temporary.replace(path)  # whole or not at all
+    return found
+
+
+def _path(image: Image, strategy: Strategy) -> Path:
+    """By content: of the image, the options and the version of the search."""
+    digest = hashlib.sha256(f"{VERSION} {image.shape} {strategy}".encode())
+    digest.update(np.ascontiguousarray(image))
+    name = digest.hexdigest()
+    return cache_folder().with_name("proposals") / name[:2] / f"{name[2:]}.npy"
