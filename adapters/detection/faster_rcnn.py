@@ -139,9 +139,8 @@ class PyramidNetwork(Network):
             after=1000,  # Lin et al. 2017 §5.2.1
         )
         self.rpn = proposals.ProposalNetwork(pyramid.WIDTH, settings)
-        self.roi_heads = region_head.RegionClassifier(
-            pyramid.WIDTH, units=1024, classes=classes
-        )  # Lin et al. 2017 §4.2
+        units = 1024  # Lin et al. 2017 §4.2
+        self.roi_heads = region_head.RegionClassifier(pyramid.WIDTH, GRID, units, classes)
         self.sampling = region_head.Sampling(count=512)  # Lin et al. 2017 §5.2.1
         self.beta = proposals.BETA
 
