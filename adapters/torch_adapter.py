@@ -17,6 +17,13 @@ from harness.errors import UsageError
 AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+class TorchOptions(AdapterOptions):
+    """For models whose module is one graph of tensor operations."""
+
+    compiled: bool = False
+    """Predict through torch.compile, which takes a while at the first batch and gives other last digits."""
+
+
 class TorchAdapter(TrainableAdapter):
     """Subclasses say what the module is (`make_module`) and how it predicts (`infer`)."""
 
@@ -70,6 +77,8 @@ class TorchAdapter(TrainableAdapter):
         module = self.make_module()
         load_into(module, checkpoint, self.name)
         self._place(module.eval())
+        if isinstance(self.options, TorchOptions) and self.options.compiled:
+            self.module.compile()
 
     def forward(self, batch: Any) -> Any:
         with torch.inference_mode(), self.autocast():

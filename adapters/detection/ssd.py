@@ -23,9 +23,8 @@ from adapters.detection.boxes import clip
 from adapters.detection.faster_rcnn import published_classes
 from adapters.detection.nms import suppress_per_class
 from adapters.detection.views import TrainingViews, Views
-from adapters.torch_adapter import TorchAdapter
+from adapters.torch_adapter import TorchAdapter, TorchOptions
 from adapters.vision.vgg import Vgg16
-from harness.adapter import AdapterOptions
 from harness.checkpoint import Checkpoint
 from harness.errors import UsageError
 from harness.task import Detections, Prediction, Sample
@@ -37,7 +36,7 @@ UPRIGHT = (
 )  # width / height of the small network's boxes; the digits' quartiles: 1.3 and 1.8
 
 
-class SsdOptions(AdapterOptions):
+class SsdOptions(TorchOptions):
     """The first two shape the weights."""
 
     backbone: Literal["small", "vgg16"] = "small"

@@ -19,8 +19,7 @@ from adapters.backbone import Backbone, ConvNorm
 from adapters.detection import grid, views, yolov1
 from adapters.detection.nms import suppress_per_class
 from adapters.detection.views import Views
-from adapters.torch_adapter import TorchAdapter
-from harness.adapter import AdapterOptions
+from adapters.torch_adapter import TorchAdapter, TorchOptions
 from harness.task import Detections, Prediction, Sample
 
 STRIDE = 16  # px of the small network's input per cell
@@ -29,7 +28,7 @@ MOST_DETECTIONS = 100  # per image, what COCO's AP looks at
 MOST_CANDIDATES = 400  # before suppression; SSD's, Liu et al. 2016 §3.1
 
 
-class YoloOptions(AdapterOptions):
+class YoloOptions(TorchOptions):
     """The first four shape the weights."""
 
     backbone: Literal["small", "yolov1"] = "small"
