@@ -70,8 +70,6 @@ def test_one_worker_is_the_plain_loop_to_the_byte(executor: RayExecutor, plain: 
 def test_two_workers_one_of_which_is_killed_give_the_weights_of_one(
     executor: RayExecutor, plain: Path, tmp_path: Path
 ) -> None:
-    undisturbed = trained(executor, tmp_path / "a", 2)
-    assert gap(undisturbed, plain) < 1e-4  # of weights around 0.1; sums in another order
     killed: list[int] = []
     lines: list[str] = []
 
@@ -84,10 +82,10 @@ def test_two_workers_one_of_which_is_killed_give_the_weights_of_one(
             killed.append(len(workers))
             workers[0].kill()
 
-    wounded = trained(executor, tmp_path / "b", 2, kill_one)
+    made = trained(executor, tmp_path, 2, kill_one)
     assert killed == [2]
     assert any(line.startswith("continuing at step") for line in lines)
-    assert sha256(wounded / "w.safetensors") == sha256(undisturbed / "w.safetensors")
+    assert gap(made, plain) < 1e-4  # of weights around 0.1: sums in another order, stored in fp16
 
 
 def test_the_state_that_a_killed_driver_left_is_gone_on_from(
@@ -126,5 +124,5 @@ def test_a_recipe_that_is_wrong_is_told_at_once(executor: RayExecutor, tmp_path:
 
 def test_too_many_workers_are_told_before_anything_starts(executor: RayExecutor, tmp_path: Path) -> None:
     cpus = int(ray.cluster_resources()["CPU"])
-    with pytest.raises(InfrastructureError, match=f"{cpus + 1} workers need a CPU each; the Ray"):
+    with pytest.raises(InfrastructureError, match=f"{cpus + 1} workers need a CPU each; .* room for {cpus}$"):
         trained(executor, tmp_path, cpus + 1)

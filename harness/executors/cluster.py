@@ -12,7 +12,8 @@ from harness.suite import Exclusive
 
 POOL = "pool"  # the node label that assigns nodes to a purpose
 TIMING = "timing"  # … and its value on nodes that time and do nothing else
-KEPT_FREE = (TIMING, "head")  # predictions stay away from these
+KEPT_FREE = (TIMING, "head")  # predictions and training stay away from these
+ELSEWHERE = {POOL: f"!in({','.join(KEPT_FREE)})"}  # … by this label selector
 SLOT = "slot"  # a resource that nodes may offer, 1 each: timing takes all of it, a worker hardly any
 GROWS = "autoscaled"  # a label, on the head say: nodes may be added; `gpu.timing`: with GPUs, and to time
 WORKER_SLOT = 0.001  # so that a thousand workers fit on a node (Ray counts in steps of 0.0001)

@@ -22,6 +22,7 @@ from ray.util.queue import Empty, Queue
 
 from harness.adapter import Resources
 from harness.errors import InfrastructureError, UsageError, describe
+from harness.executors.cluster import ELSEWHERE
 from harness.executors.executor import Executor, write_made
 from harness.executors.inline import training_runtime
 from harness.executors.ray_claims import ClusterClaims
@@ -102,13 +103,15 @@ class RayExecutor(Executor):
             return
         from harness.executors.ray_train import train_together  # takes seconds to import
 
-        train_together(reference, workers, self._view.cluster.gpus > 0, report)
+        train_together(reference, workers, self._view.cluster, report)
 
     def _train_alone(self, reference: CheckpointRef, report: Callable[[str], None]) -> dict[str, bytes]:
         """The plain loop in a task; name → content of its files, the weights last."""
         lines = Queue()
         gpus = min(1, self._view.cluster.gpus)
-        task = _train.options(num_cpus=1, num_gpus=gpus, name=f"train {reference.name}")
+        task = _train.options(
+            num_cpus=1, num_gpus=gpus, label_selector=ELSEWHERE, name=f"train {reference.name}"
+        )
         pending = task.remote(reference.recipe, reference.weights, lines)
         finished = False
         while not finished:

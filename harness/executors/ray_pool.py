@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 from harness.adapter import Resources
 from harness.checkpoint import Checkpoint
 from harness.errors import InfrastructureError, describe
-from harness.executors.cluster import KEPT_FREE, POOL, SLOT, WORKER_SLOT, Cluster, node_name
+from harness.executors.cluster import ELSEWHERE, SLOT, WORKER_SLOT, Cluster, node_name
 from harness.stages.predict import Predictor
 from harness.stages.shards import Outcome, Shard
 
@@ -146,7 +146,7 @@ class Pool:
 
 def _options(kind: Resources, slotted: bool, avoided: Set[str]) -> dict[str, Any]:
     """How Ray is to place a worker."""
-    labels = {POOL: f"!in({','.join(KEPT_FREE)})"}
+    labels = dict(ELSEWHERE)
     if avoided:
         labels["ray.io/node-id"] = f"!in({','.join(sorted(avoided))})"
     return {

@@ -25,8 +25,10 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from harness.adapter import Resources
 from harness.checkpoint import read_metadata
 from harness.errors import HarnessError, InfrastructureError, describe
+from harness.executors.cluster import ELSEWHERE, Cluster
 from harness.executors.executor import write_made
 from harness.executors.inline import training_runtime
 from harness.recipe import CheckpointRef
@@ -82,7 +84,9 @@ class Keeper:
         return news
 
 
-def train_together(reference: CheckpointRef, workers: int, gpu: bool, report: Callable[[str], None]) -> None:
+def train_together(
+    reference: CheckpointRef, workers: int, cluster: Cluster, report: Callable[[str], None]
+) -> None:
     """Make a missing checkpoint with `workers` workers that share each batch.
 
     Raises:
@@ -90,7 +94,8 @@ def train_together(reference: CheckpointRef, workers: int, gpu: bool, report: Ca
         InfrastructureError: the cluster has not that many places, or workers were lost too often.
     """
     assert reference.recipe is not None
-    _check_room(workers, gpu)
+    gpu = cluster.gpus > 0 or "gpu" in cluster.grows
+    _check_room(workers, gpu, cluster)
     with training_lock(reference.weights, report):
         made = reference.weights.exists() and read_metadata(reference.weights)
         if made and made.get("recipe") == reference.recipe.hash:
@@ -127,7 +132,10 @@ def _trainer(
         _work,
         train_loop_config={"reference": reference, "keeper": keeper},
         scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=gpu, resources_per_worker={"CPU": 1, "GPU": int(gpu)}
+            num_workers=workers,
+            use_gpu=gpu,
+            resources_per_worker={"CPU": 1, "GPU": int(gpu)},
+            label_selector=ELSEWHERE,
         ),
         run_config=RunConfig(
             name=f"train-{reference.name}",
@@ -207,9 +215,12 @@ def _relayed(keeper: Any, state_file: Path, report: Callable[[str], None]) -> It
         told.thread.join()
 
 
-def _check_room(workers: int, gpu: bool) -> None:
+def _check_room(workers: int, gpu: bool, cluster: Cluster) -> None:
     """Ray would wait for ever."""
-    kind = "GPU" if gpu else "CPU"
-    there = int(ray.cluster_resources().get(kind, 0))
-    if there < workers:
-        raise InfrastructureError(f"{workers} workers need a {kind} each; the Ray cluster has {there}")
+    one = Resources(1.0, float(gpu))
+    room = cluster.capacity({one: workers})[one]
+    if room < workers and not cluster.grows:
+        kind = "CPU and a GPU" if gpu else "CPU"
+        raise InfrastructureError(
+            f"{workers} workers need a {kind} each; the Ray cluster has room for {room}"
+        )
