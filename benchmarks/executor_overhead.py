@@ -63,7 +63,7 @@ def by_hand(trial: Trial, workers: list[Any]) -> Iterator[Any]:
     def send(worker: Any) -> None:
         shard: Shard | None = next(waiting, None)
         if shard is not None:
-            flying[worker.predict.remote(shard, None, SIZE)] = worker
+            flying[worker.predict.remote(shard, [], SIZE)] = worker
 
     for worker in [*workers, *workers]:
         send(worker)

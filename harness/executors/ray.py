@@ -150,6 +150,8 @@ class RayExecutor(Executor):
                     elif owing[future] in pool.running:
                         yield from self._receive(pool, scheduler, owing[future])
                 for member, seconds in scheduler.expired():
+                    if ray.wait([member.answers[0]], timeout=0)[0]:
+                        continue  # it came while this process was busy
                     pool.drop(member)
                     yield from scheduler.lost(member, f"no answer within {seconds:g} s")
         finally:
@@ -180,12 +182,12 @@ class RayExecutor(Executor):
     def _send(self, assignment: Assignment[Member]) -> None:
         member, shard = assignment.worker, assignment.shard
         try:
-            checkpoint = self._checkpoint(shard.trial)
+            weights = [] if shard.trial.checkpoint is None else [self._checkpoint(shard.trial)]
         except UsageError as error:  # an answer like the worker's own, when its turn comes
             member.answers.append(ray.put(NotLoaded(describe(error), here=False)))
             return
         method = member.actor.predict.options(name=f"{shard.trial.name} {shard.start}–{shard.stop}")
-        member.answers.append(method.remote(shard, checkpoint, assignment.most))
+        member.answers.append(method.remote(shard, weights, assignment.most))
 
     def _receive(self, pool: Pool, scheduler: Scheduler[Member], member: Member) -> list[Outcome]:
         """A worker's next answer, or its end."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -14,7 +14,6 @@ import ray
 from ray.exceptions import RayError
 
 from harness.adapter import Resources
-from harness.checkpoint import Checkpoint
 from harness.errors import InfrastructureError, describe
 from harness.executors.cluster import ELSEWHERE, SLOT, WORKER_SLOT, Cluster, node_name
 from harness.stages.predict import Predictor
@@ -46,9 +45,16 @@ class Worker:
         self._node = node_name(platform.node(), node)
         return node
 
-    def predict(self, shard: Shard, checkpoint: Checkpoint | None, most: int) -> list[Outcome] | NotLoaded:
+    def predict(self, shard: Shard, weights: Sequence[Any], most: int) -> list[Outcome] | NotLoaded:
+        """A shard's outcomes.
+
+        Args:
+            weights: a reference to the checkpoint in a list, so that Ray does not unpack it for every shard;
+                empty for an adapter without one.
+        """
         if self._predictor is None or self._predictor.trial.id != shard.trial.id:
             self._predictor = None  # release the last model before the next is loaded
+            checkpoint = ray.get(weights[0]) if weights else None
             try:
                 self._predictor = Predictor(shard.trial, checkpoint, self._node)
             except Exception as error:
