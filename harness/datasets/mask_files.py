@@ -90,7 +90,7 @@ def read_image(path: Path) -> Pixels:
     with _opened(path) as image:
         depth = _depth(path) if image.format == "PNG" else 8  # Pillow cuts 16 bits of colour to 8 unasked
         if image.mode not in PICTURES or depth > 8:
-            found = f"mode {image.mode}" + (f" of {depth} bits" if depth > 8 else "")
+            found = f"mode {image.mode}" + (f" of {depth} bits" if image.mode in PICTURES else "")
             raise UsageError(f"{path}: expected a picture of 8 bits a channel, found {found}")
         return np.array(image.convert("RGB"), dtype=np.uint8)
 
