@@ -65,9 +65,13 @@ class Cluster:
         """Whether every node for predictions offers the slot."""
         return bool(self.packed) and all(SLOT in node.resources for node in self.packed)
 
+    @property
+    def offers_gpus(self) -> bool:
+        """Whether it has some, or nodes with some may be added."""
+        return self.gpus > 0 or "gpu" in self.grows
+
     def on_gpu(self, trial: Trial) -> bool:
-        gpus = self.gpus > 0 or "gpu" in self.grows
-        return trial.spec.device == "cuda" or (trial.spec.device == "auto" and gpus)
+        return trial.spec.device == "cuda" or (trial.spec.device == "auto" and self.offers_gpus)
 
     def kind(self, trial: Trial) -> Resources:
         """What a worker of this trial takes here."""

@@ -108,7 +108,7 @@ class RayExecutor(Executor):
     def _train_alone(self, reference: CheckpointRef, report: Callable[[str], None]) -> dict[str, bytes]:
         """The plain loop in a task; name → content of its files, the weights last."""
         lines = Queue()
-        gpus = min(1, self._view.cluster.gpus)
+        gpus = int(self._view.cluster.offers_gpus)
         task = _train.options(
             num_cpus=1, num_gpus=gpus, label_selector=ELSEWHERE, name=f"train {reference.name}"
         )

@@ -94,7 +94,7 @@ def train_together(
         InfrastructureError: the cluster has not that many places, or workers were lost too often.
     """
     assert reference.recipe is not None
-    gpu = cluster.gpus > 0 or "gpu" in cluster.grows
+    gpu = cluster.offers_gpus
     _check_room(workers, gpu, cluster)
     with training_lock(reference.weights, report):
         made = reference.weights.exists() and read_metadata(reference.weights)
