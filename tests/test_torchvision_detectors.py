@@ -86,6 +86,7 @@ def test_pictures_of_one_pixel_and_of_one_row_are_seen(pair, request):
             assert (found.boxes >= 0).all() and (found.boxes <= np.array([width, height] * 2) + 1e-4).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", ["faster", "ssd"])
 def test_bf16_gives_nearly_the_same_scores(pair, request):
     theirs, *adapters = request.getfixturevalue(pair)
@@ -99,6 +100,7 @@ def test_bf16_gives_nearly_the_same_scores(pair, request):
         np.testing.assert_allclose(found.scores[:count], full.scores[:count], atol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", ["faster", "ssd"])
 def test_torchvisions_models_learn_behind_the_interface(pair, request):
     theirs, _, adapter = request.getfixturevalue(pair)
