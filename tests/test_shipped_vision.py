@@ -12,6 +12,8 @@ from harness.stages.fit import evaluate
 
 SHIPPED = [
     ("yolo", "yolo-scenes", "ap50", 0.38),
+    ("ssd", "ssd-scenes", "ap50", 0.68),
+    ("faster-rcnn", "faster-rcnn-scenes", "ap50", 0.68),
     ("fcn-32s", "fcn-32s-scenes", "miou", 0.20),
     ("fcn-16s", "fcn-16s-scenes", "miou", 0.30),
     ("fcn-8s", "fcn-8s-scenes", "miou", 0.40),

@@ -31,6 +31,7 @@ COLOUR_BINS = 25  # a channel, §3.2
 TEXTURE_BINS = 10  # a channel and orientation, §3.2
 ORIENTATIONS = 8  # of Gaussian derivatives, §3.2
 TEXTURE_SIGMA = 1.0  # px, §3.2
+FLAT = 1e-6  # of the colours' 0–1 a px: derivatives below are rounding errors
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _texture_bins(channels: Channels) -> NDArray[np.int64]:
     )
     angles = np.arange(ORIENTATIONS) * (2 * np.pi / ORIENTATIONS)
     derivatives = across[..., None] * np.cos(angles) + down[..., None] * np.sin(angles)
-    largest = max(float(derivatives.max()), np.finfo(float).tiny)
+    largest = max(float(derivatives.max()), FLAT)
     bins = (derivatives * (TEXTURE_BINS / largest)).astype(np.int64).clip(0, TEXTURE_BINS - 1)
     return bins.reshape(*channels.shape[:2], -1)
 

@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+import torch
+
+from adapters.detection import fast_rcnn, rcnn, region_head
+from adapters.detection.fast_rcnn import FastRcnn
+from adapters.detection.rcnn import Rcnn
+from adapters.detection.searched_regions import SearchedRegionsOptions
+from adapters.detection.views import Placement, photograph_lessons, square_lessons
+from harness import checkpoint as checkpoints
+from harness.adapter import Runtime
+from harness.datasets.scenes import Scenes, ScenesOptions
+from harness.errors import UsageError
+from harness.task import Annotations, Sample
+
+BOTH = pytest.mark.parametrize("cls", [Rcnn, FastRcnn], ids=lambda cls: cls.name)
+
+
+def test_warping_a_ramp_gives_the_places_that_it_shows():
+    """Value = x − y: bilinear samples of it are exact. The region takes all of the window but the context."""
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(80.0), indexing="ij")
+    ramps = torch.stack([x, y, x - y])[None]
+    box, size = torch.tensor([[20.0, 16.0, 50.0, 36.0]]), 40
+    warped = rcnn.warp(ramps, box, torch.tensor([0]), size)
+    assert warped.shape == (1, 3, size, size)
+    context = 16 / 227 * size
+    for k, (low, high) in enumerate([(20, 50), (16, 36)]):
+        step = (high - low) / (size - 2 * context)
+        expected = low + (torch.arange(size) + 0.5 - context) * step
+        found = warped[0, k, 0] if k == 0 else warped[0, k, :, 0]
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(warped[0, 2], warped[0, 0] - warped[0, 1], atol=1e-3, rtol=0)
+
+
+def test_what_is_outside_the_image_is_the_mean():
+    pixels = torch.ones(1, 3, 64, 64)
+    warped = rcnn.warp(pixels, torch.tensor([[0.0, 8, 40, 48]]), torch.tensor([0]), 40)
+    assert (warped[..., 0] == 0).all() and (warped[..., 6:-6] == 1).all()
+
+
+def test_regions_are_scored_alike_however_many_at_once(monkeypatch):
+    torch.manual_seed(0)
+    adapter = Rcnn(Rcnn.Options(width=8), Runtime())
+    adapter.build(Scenes(ScenesOptions(), "train", "detection"))
+    network = adapter.module.eval()
+    pixels = torch.rand(2, 3, 64, 64)
+    corners = torch.rand(30, 2) * 30
+    regions = list(torch.cat([corners, corners + 5 + torch.rand(30, 2) * 25], dim=1).split([11, 19]))
+    with torch.no_grad():
+        expected = network(pixels, regions)
+        monkeypatch.setattr(rcnn, "AT_ONCE", 7)
+        found = network(pixels, regions)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lessons", ["square", "photographs"])
+@pytest.mark.parametrize("seed", range(4))
+def test_placements_move_regions_as_the_objects(seed, lessons):
+    image = np.random.default_rng(0).integers(0, 256, (50, 80, 3), dtype=np.uint8)
+    boxes = np.array([[20.0, 15, 45, 40], [50, 30, 66, 41]])
+    samples = [Sample("0", image, Annotations.of_boxes(boxes, [0, 1]))]
+    generator = np.random.default_rng(seed)
+    if lessons == "square":
+        views = square_lessons(samples, 96, generator, "cpu")
+    else:
+        views = photograph_lessons(samples, 64, 200, generator, "cpu")
+    moved = views.placements[0].seen(boxes)
+    np.testing.assert_allclose(moved, views.boxes[0].numpy(), atol=1e-4)
+    assert (moved[:, 2:] > moved[:, :2]).all()
+
+
+def test_a_mirrored_placement_by_hand():
+    placement = Placement((-2.0, 2.0), (160.0, 0.0))  # 80 px wide, twice as large, mirrored
+    assert placement.seen(np.array([[10, 5, 30, 25]])).tolist() == [[100, 10, 140, 50]]
+
+
+@BOTH
+def test_regions_kept_on_disk_give_the_same_predictions(cls, monkeypatch, tmp_path):
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+    scenes = Scenes(ScenesOptions(), "train", "detection")
+    torch.manual_seed(0)
+    adapter = cls(cls.Options(width=8), Runtime())
+    adapter.build(scenes)
+    checkpoints.save(adapter.checkpoint(), tmp_path / "w.safetensors")
+    searching, keeping = (cls(cls.Options(kept_regions=kept), Runtime()) for kept in (False, True))
+    for each in (searching, keeping):
+        each.load(checkpoints.load(tmp_path / "w.safetensors"))
+    sample = [Sample("0", scenes[0].input)]
+    (expected,), _ = searching.predict(sample), keeping.predict(sample)
+    assert len(list((tmp_path / "proposals").rglob("*.npy"))) == 1
+    (found,) = keeping.predict(sample)
+    assert (found.boxes == expected.boxes).all() and (found.scores == expected.scores).all()
+
+
+class TestPaperScale:
+    """VGG-16 with few units in its fully connected layers; 4,096 of them have 120 million parameters."""
+
+    @pytest.fixture(params=[Rcnn, FastRcnn], ids=lambda cls: cls.name)
+    def adapter(self, request, monkeypatch):
+        for module in (rcnn, fast_rcnn):
+            monkeypatch.setattr(module, "FULLY_CONNECTED", 16)
+        torch.manual_seed(0)
+        options = {"backbone": "vgg16", "search": "small", "shorter_side": 64, "longer_side": 96}
+        adapter = request.param(SearchedRegionsOptions(most_regions=3, **options), Runtime())
+        adapter.build(Scenes(ScenesOptions(), "train", "detection"))
+        return adapter
+
+    def test_predicts_and_learns(self, adapter, monkeypatch, tmp_path):
+        monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+        scene = Scenes(ScenesOptions(), "train", "detection")[0]
+        adapter.module.eval()
+        (found,) = adapter.predict([Sample("0", scene.input[:100, :70])])
+        assert (found.boxes <= (70, 100, 70, 100)).all() and found.boxes.min(initial=0) >= 0
+        adapter.module.sampling = region_head.Sampling(count=4)
+        batch = adapter.training_batch([scene], np.random.default_rng(0))
+        sum(adapter.loss(batch).values()).backward()
+        assert adapter.module.trunk.features[0].weight.grad.any()
+
+    def test_starts_from_a_published_classifier(self, adapter, tmp_path):
+        published = {f"features.{k}": t for k, t in adapter.module.trunk.features.state_dict().items()}
+        published = {name: torch.full_like(t, 0.5) for name, t in published.items()}
+        head = adapter.module.roi_heads.box_head
+        for place, name in (("0", "fc6"), ("3", "fc7")):
+            for kind in ("weight", "bias"):
+                tensor = getattr(getattr(head, name), kind)
+                published[f"classifier.{place}.{kind}"] = torch.full_like(tensor, 0.25)
+        torch.save(published, tmp_path / "vgg16.pth")
+        options = {"backbone": "vgg16", "pretrained": tmp_path / "vgg16.pth"}
+        started = type(adapter)(SearchedRegionsOptions(**options), Runtime())
+        started.build(Scenes(ScenesOptions(), "train", "detection"))
+        assert (started.module.trunk.features[0].weight == 0.5).all()
+        assert (started.module.roi_heads.box_head.fc7.bias == 0.25).all()
+
+
+def test_the_small_backbone_has_no_published_weights():
+    with pytest.raises(ValueError, match="pretrained: nobody publishes weights of the small backbone"):
+        SearchedRegionsOptions(pretrained="vgg16.pth")
+
+
+@BOTH
+def test_weights_from_elsewhere_are_refused(cls, tmp_path):
+    torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
+    with pytest.raises(UsageError, match=f"adapter '{cls.name}' loads weights that this harness has made"):
+        cls(cls.Options(), Runtime()).load(checkpoints.load(tmp_path / "x.pth"))
