@@ -1,0 +1,98 @@
+"""What each step from R-CNN to single shot saves: the shipped models on the same scenes; prints Markdown.
+
+    python benchmarks/detection_line.py [--scenes 60] [--threads 1]
+
+One picture at a time, all models in turn on each, so that what else the machine does falls on all. Times are
+of the process's CPU where there is one thread, else of the wall clock. Medians over pictures; the speed-up is
+the median over pictures of the row before's time by this one's, with its distribution-free 95% interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+
+import numpy as np
+import torch
+from interleaved import median_interval
+
+from harness.adapter import ADAPTERS, Adapter, Runtime
+from harness.checkpoint import load
+from harness.datasets.scenes import Scenes, ScenesOptions
+from harness.recipe import resolve
+from harness.task import Sample
+
+LINE = (
+    ("rcnn", {}),
+    ("fast-rcnn", {}),
+    ("faster-rcnn", {}),
+    ("ssd", {}),
+    ("yolo", {}),
+    ("rcnn", {"kept_regions": True}),
+    ("fast-rcnn", {"kept_regions": True}),
+)
+BEFORE = {1: 0, 2: 1, 3: 2, 4: 3, 6: 5}  # row → the one that it is compared with
+Phases = tuple[float, float, float]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scenes", type=int, default=60)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    clock = time.process_time if options.threads == 1 else time.perf_counter
+    scenes = Scenes(ScenesOptions(size=options.scenes), "test", "detection")
+    adapters = [shipped(name, chosen) for name, chosen in LINE]
+    taken: dict[int, list[Phases]] = defaultdict(list)
+    for place in range(len(scenes)):
+        sample = [Sample(scenes[place].id, scenes[place].input)]
+        for adapter in adapters:
+            adapter.predict(sample)  # its regions are on disk then, its code in the cache
+        for row in np.random.default_rng(place).permutation(len(adapters)):
+            taken[row].append(phases(adapters[row], sample, clock))
+    print("| model | preprocess, ms | network | postprocess | all | times faster than | |")
+    print("|---|---|---|---|---|---|---|")
+    for row, (name, chosen) in enumerate(LINE):
+        spent = np.array(taken[row]) * 1e3
+        columns = [f"{value:.1f}" for value in [*np.median(spent, axis=0), np.median(spent.sum(axis=1))]]
+        print(f"| {label(name, chosen)} | {' | '.join(columns)} | {against(row, taken)} |")
+
+
+def shipped(name: str, options: dict[str, bool]) -> Adapter:
+    cls = ADAPTERS.get(name)
+    adapter = cls(cls.Options(**options), Runtime())
+    adapter.load(load(resolve(f"{name}-scenes", name, None).weights))
+    return adapter
+
+
+def phases(adapter: Adapter, sample: list[Sample], clock) -> Phases:
+    """Seconds of preprocessing (with the search for regions), network, postprocessing."""
+    times = [clock()]
+    batch = adapter.preprocess(sample)
+    times.append(clock())
+    raw = adapter.forward(batch)
+    times.append(clock())
+    adapter.postprocess(raw, batch)
+    times.append(clock())
+    first, second, third = np.diff(times).tolist()
+    return first, second, third
+
+
+def label(name: str, options: dict[str, bool]) -> str:
+    return f"`{name}`, regions known" if options else f"`{name}`"
+
+
+def against(row: int, taken: dict[int, list[Phases]]) -> str:
+    if row not in BEFORE:
+        return " | "
+    before, own = (np.array(taken[k]).sum(axis=1) for k in (BEFORE[row], row))
+    found = median_interval((before / own).tolist())
+    return "{} | {:.2f} [{:.2f}, {:.2f}]".format(label(*LINE[BEFORE[row]]), *found)
+
+
+if __name__ == "__main__":
+    main()
