@@ -12,6 +12,7 @@ from harness.stages.fit import evaluate
 
 SHIPPED = [
     ("yolo", "yolo-scenes", "ap50", 0.38),
+    pytest.param("rcnn", "rcnn-scenes", "ap50", 0.78, marks=pytest.mark.slow),  # 15 s, most of it the search
     ("ssd", "ssd-scenes", "ap50", 0.68),
     ("faster-rcnn", "faster-rcnn-scenes", "ap50", 0.68),
     ("fcn-32s", "fcn-32s-scenes", "miou", 0.20),
