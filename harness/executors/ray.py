@@ -73,7 +73,7 @@ class RayExecutor(Executor):
         options: dict[str, Any] = {} if self._address else {"include_dashboard": False}
         try:
             ray.init(address=self._address or "local", log_to_driver=False, logging_level="error", **options)
-        except (ConnectionError, RayError, ValueError, RuntimeError) as error:
+        except Exception as error:  # a node that does not start in time is a bare Exception of Ray's
             raise InfrastructureError(f"Ray at {self._address or 'this machine'}: {error}") from error
         self._view = View()
         # Nobody else can be on a cluster that was started here.
