@@ -96,7 +96,7 @@ def cut_out(
             break
         for _ in range(TRIALS):
             part = _part(height, width, generator)
-            if part is None or _ious(boxes, part).min() < least:
+            if part is None or _ious(boxes, part).max() < least:  # of any object, in Liu's published code
                 continue
             centres = (boxes[:, :2] + boxes[:, 2:]) / 2
             kept = everything[((centres > part[:2]) & (centres < part[2:])).all(axis=1)]
