@@ -76,6 +76,7 @@ class TorchvisionDetector(TorchAdapter):
     """Subclasses say which model it is, where its forward phase ends, and how its pictures are augmented."""
 
     task = "detection"
+    module: Any  # torchvision has no types
 
     @abstractmethod
     def answers(self, seen: Any) -> Any:
@@ -108,7 +109,8 @@ class TorchvisionDetector(TorchAdapter):
             )
             for members in alike.values()
         ]
-        return Batch(groups, [images.of(sample).shape[:2] for sample in samples])
+        originals = [images.of(sample) for sample in samples]
+        return Batch(groups, [(image.shape[0], image.shape[1]) for image in originals])
 
     def infer(self, batch: Batch) -> list[Any]:
         return [self.answers(group.seen) for group in batch.groups]

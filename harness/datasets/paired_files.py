@@ -67,7 +67,10 @@ def find_pairs(root: Path, first: Pattern, second: Pattern, listed: Path | None 
 def pair_hashes(pairs: Sequence[Pair]) -> list[str | bytes]:
     """Of each pair its id and the SHA-256 of both files' content; paths are not in it."""
     contents = iter(content_hashes(path for pair in pairs for path in (pair.first, pair.second)))
-    return [part for pair in pairs for part in (pair.id, next(contents), next(contents))]
+    parts: list[str | bytes] = []
+    for pair in pairs:
+        parts += [pair.id, next(contents), next(contents)]
+    return parts
 
 
 def _by_id(root: Path, pattern: Pattern) -> dict[str, Path]:
