@@ -17,7 +17,7 @@ from harness.executors.ray import RayExecutor
 from harness.recipe import CheckpointRef, Recipe
 from harness.stages.train import train
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def recipe(**changes: Any) -> Recipe:
