@@ -357,7 +357,9 @@ def report(
     if logged and len(runs) > 1:
         raise UsageError(f"{logged[0]}: name all runs of one suite in MLflow, or run directories")
     paths = [] if logged else [Path(run) for run in runs]
-    with_page = paths if len(runs) == 1 or not out else []
+    if len(paths) > 1:  # runs/* names MLflow's store as well
+        paths = [p for p in paths if p.name != "mlartifacts" and not p.name.startswith("mlflow.db")] or paths
+    with_page = paths if len(paths) == 1 or not out else []
     if baseline and not with_page:
         raise UsageError("--baseline: only a trend would be written, which has none")
     since = {run: _baseline(baseline, run, tracking_uri) if baseline else None for run in with_page}

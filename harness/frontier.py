@@ -135,6 +135,11 @@ def frontier_changes(base: Results, head: Results) -> tuple[FrontierChange, ...]
             found.append(FrontierChange(*about, tuple(new.frontier() if new else ()), untold=untold))
             continue
         was, now = old.frontier(), new.frontier()
+        if not (was and now):
+            where = "run" if was else "baseline" if now else "run and in the baseline"
+            untold = f"nothing is ranked in the {where}, for lack of a complete trial with a valid timing"
+            found.append(FrontierChange(*about, tuple(now), untold=untold))
+            continue
         joined = tuple(name for name in now if name not in was)
         left = tuple(name for name in was if name not in now)
         found.append(FrontierChange(*about, tuple(now), joined, left))

@@ -32,7 +32,7 @@ def _document(results: Results, rows: int) -> str:
         *_tables(results, rows),
         *_problems(results, rows),
         f"Run {markdown(run.id)}, started {markdown(run.started)}, profile {markdown(run.profile)}{revision}"
-        f"{dirty}. ◆ marks the Pareto frontier of accuracy and throughput. "
+        f"{dirty}. ◆ marks the Pareto frontier of accuracy and throughput, by point values. "
         "Brackets are 95% intervals.",
     ]
     return "\n\n".join(parts) + "\n"

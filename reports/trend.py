@@ -28,6 +28,7 @@ class Trend:
 
     line: Line
     chart: str  # name of its chart
+    current: bool = True  # the latest run of its suite is on it
 
     @cached_property
     def first(self) -> Moment:
@@ -44,8 +45,8 @@ class Trend:
 
     @cached_property
     def moved(self) -> bool:
-        """Whether the intervals of the last two runs have nothing in common."""
-        if len(self.line.moments) < 2:
+        """Whether the latest run's interval and that of the one before have nothing in common."""
+        if not self.current or len(self.line.moments) < 2:
             return False
         before, after = (_interval(moment) for moment in self.line.moments[-2:])
         return before[1] < after[0] or after[1] < before[0]
@@ -53,8 +54,13 @@ class Trend:
 
 def to_trend(lines: Sequence[Line]) -> str:
     """The page; a line that cannot be compared with another (other samples, other machine) stands apart."""
-    trends = [Trend(line, f"trend/{number}") for number, line in enumerate(lines)]
     runs = {moment.run.id: moment.run for line in lines for moment in line.moments}
+    newest = {run.suite: run.id for run in sorted(runs.values(), key=lambda run: run.started)}
+    ends = [line.moments[-1].run for line in lines]
+    trends = [
+        Trend(line, f"trend/{number}", end.id == newest[end.suite])
+        for number, (line, end) in enumerate(zip(lines, ends, strict=True))
+    ]
     return render(
         "trend.html.j2",
         {trend.chart: chart(trend.line) for trend in trends},

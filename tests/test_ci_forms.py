@@ -347,6 +347,7 @@ def test_github_shows_the_comparison_the_figures_and_the_test_report() -> None:
     assert steps["Test report"]["with"]["report_paths"] == "runs/head/report/*junit.xml"
     assert "compare.md" in steps["Comment"]["with"]["path"]
     assert {found["permissions"][name] for name in ("checks", "pull-requests")} == {"write"}
+    assert "--branch main --event push " in steps["Restore the baseline"]["run"]  # a fork has a main, too
     for name in ("Restore the baseline", "Compare"):  # after an incomplete run, too
         assert steps[name]["if"] == "success() || failure()"
     for name in ("Summary", "Test report", "Comment", "Keep the run"):

@@ -440,6 +440,13 @@ def test_a_metric_whose_code_changed_under_the_same_signature_is_noticed(baselin
     assert (change.verdict, change.difference) == ("incomparable", None)
 
 
+def test_a_headline_that_the_run_no_longer_scores_is_not_passed_over(baseline: Path, head: Path) -> None:
+    edit(head, lambda found: found["metrics"].pop("bleu"))
+    found = {change.name: change for change in compare(head, baseline).trials[0].changes}
+    assert (found["bleu"].verdict, found["bleu"].decides) == ("incomparable", True)
+    assert harness("compare", head, "--baseline", baseline, "--strict")[0] == 4
+
+
 def test_a_comparison_needs_no_data_set(
     baseline: Path, head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -784,7 +791,7 @@ def test_the_page_folds_what_did_not_change() -> None:
         ("accuracy", 0.5, 0.01, "+2.0%"),
         ("accuracy", 0.0, 0.1, ""),
         ("accuracy", None, 0.1, ""),
-        ("speed", 120.0, 0.034, "+3.4%"),
+        ("speed", 120.0, 0.034, "+3.4% time"),
     ],
 )
 def test_the_share_of_a_difference_is_of_the_baseline(

@@ -182,6 +182,21 @@ def test_frontiers_of_other_samples_or_metrics_are_not_compared() -> None:
     assert before.describe().startswith("cannot be told: the run has no such chart")
 
 
+def test_of_a_frontier_without_a_valid_timing_nothing_is_told() -> None:
+    def disturbed(trials: dict[str, Any]) -> None:
+        for each in trials.values():
+            for scenario in each.get("speed", {}).values():
+                scenario.update(valid=False, reasons=["disturbed"])
+
+    (found,) = changed(disturbed)
+    assert (found.changed, found.left) == (False, ())
+    assert found.describe().startswith("cannot be told: nothing is ranked in the run, ")
+    content = document("run-2")
+    disturbed({str(number): each for number, each in enumerate(content["trials"])})
+    invalid = Results.model_validate(content)
+    assert all("in the run and in the baseline" in each.untold for each in frontier_changes(invalid, invalid))
+
+
 def test_the_page_and_its_data_say_what_became_of_the_frontier(tmp_path: Path) -> None:
     content = document("run-2")
     yolo = next(each for each in content["trials"] if each["variant"] == "yolo")
@@ -199,6 +214,11 @@ def test_the_page_and_its_data_say_what_became_of_the_frontier(tmp_path: Path) -
         ("scenes-boxes", ("yolo",))
     ]
     assert to_summary(results())["since_baseline"] is None
+
+
+def test_a_frontier_is_said_to_be_of_point_values(page: str) -> None:
+    assert "Frontiers are of point values" in page.partition("<main>")[0]
+    assert "accuracy and throughput, by point values." in to_markdown(results())
 
 
 def test_the_verdict_counts_every_state() -> None:

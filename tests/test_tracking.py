@@ -42,7 +42,7 @@ from harness.tracking.entries import TREND, key, metrics_of, params_of
 from harness.tracking.history import logged_history
 from harness.tracking.models import alias
 from harness.tracking.series import MOST, series
-from harness.tracking.tracking_store import mlflow_environment
+from harness.tracking.tracking_store import mlflow_environment, mlflow_errors, public
 
 
 def write_run(folder: Path, content: dict | None = None) -> Path:
@@ -706,6 +706,16 @@ def test_a_server_that_is_down_fails_fast_with_one_line(tmp_path: Path) -> None:
     assert f"MLflow at http://127.0.0.1:{port}" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_password_in_the_query_of_a_uri_is_not_printed() -> None:
+    shown = public("postgresql://h/db?user=me&password=secret&sslmode=require: refused")
+    assert shown == "postgresql://h/db?user=…&password=…&sslmode=require: refused"
+
+
+def test_a_driver_that_is_not_installed_is_one_line() -> None:
+    with pytest.raises(InfrastructureError, match="No module named 'psycopg2'"), mlflow_errors("postgresql:"):
+        raise ModuleNotFoundError("No module named 'psycopg2'")
 
 
 @pytest.mark.slow

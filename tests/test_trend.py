@@ -67,6 +67,27 @@ def test_a_figure_moved_where_the_last_two_intervals_have_nothing_in_common(
     assert Trend(line(write_runs(tmp_path, values)), "trend/0").moved is moved  # each interval is ±0.02
 
 
+def test_what_the_latest_run_does_not_have_did_not_move_in_it(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, [0.40, 0.45, 0.45])
+    last = json.loads((runs[-1] / "results.json").read_text())
+    last["trials"] = [trial for trial in last["trials"] if trial["variant"] != "yolo"]
+    (runs[-1] / "results.json").write_text(json.dumps(last))
+    for named, moved in ((runs, 0), (runs[:2], 1)):
+        text = write_trend(read_history(named), tmp_path).read_text()
+        assert f"<p>{moved} figure{'' if moved == 1 else 's'} of " in text
+
+
+def test_the_store_beside_the_runs_is_no_run(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path / "runs", [0.4, 0.5])
+    (tmp_path / "runs" / "mlartifacts").mkdir()
+    (tmp_path / "runs" / "mlflow.db").write_bytes(b"SQLite\xff")
+    named = map(str, sorted((tmp_path / "runs").iterdir()))
+    done = CliRunner().invoke(app, ["report", *named, "--out", str(tmp_path / "trend"), "--json"])
+    assert done.exit_code == 0, done.output
+    assert [path.name for path in (tmp_path / "trend").iterdir()] == ["trend.html"]
+    assert runs[-1].is_dir()
+
+
 def test_latencies_are_drawn_in_milliseconds(tmp_path: Path) -> None:
     rows = chart(line(write_runs(tmp_path, [0.4]), "single-stream latency p50"))["datasets"]["band"]
     assert rows[0]["v"] == pytest.approx(1000 / 320, rel=1e-5)

@@ -97,7 +97,7 @@ def accuracy_changes(each: Flips, resamples: int = RESAMPLES) -> Iterator[Change
     """The changes of a pair, one a figure; of equal predictions nothing is computed again."""
     before, after = each.pair.base.record.metrics, each.pair.head.record.metrics
     computed = _recomputed(each.pair, resamples) if each.ids else {}
-    headline = next(iter(after), None)
+    headlines = {name for scored in (before, after) for name in list(scored)[:1]}
     for name in dict.fromkeys([*after, *before]):
         base, head = before.get(name), after.get(name)
         difference: Figure | None = None
@@ -118,7 +118,7 @@ def accuracy_changes(each: Flips, resamples: int = RESAMPLES) -> Iterator[Change
                 verdict, reason = decide(difference)
             else:
                 reason = f"this version of the harness computes another {name} from the same statistics"
-        yield Change("accuracy", name, base, head, difference, verdict, reason, name == headline, p_value)
+        yield Change("accuracy", name, base, head, difference, verdict, reason, name in headlines, p_value)
 
 
 def _recomputed(pair: Pair, resamples: int) -> dict[str, Paired]:

@@ -49,12 +49,15 @@ class Change:
     """Of no difference in accuracy: two-sided, of this comparison alone; None where nothing was tested."""
 
     def relative_text(self) -> str:
-        """The difference as a share of the baseline's value, such as `+2.6%`; empty if there is none."""
+        """The difference as a share of the baseline's value, such as `+2.6%`; empty if there is none.
+
+        That of a speed says `time`: beside a throughput that fell, `+25%` alone would read as a gain.
+        """
         found = self.difference
         if found is None or found.value is None or not (self.base and self.base.value):
             return ""
         share = found.value if self.kind == "speed" else found.value / self.base.value
-        return f"{share:+.1%}".replace("-", "−")
+        return f"{share:+.1%}{' time' if self.kind == 'speed' else ''}".replace("-", "−")
 
     def difference_text(self) -> str:
         """`+0.81 [−0.12, +1.7]`, or for speed `+5.1% [+2.0%, +8.3%] time`; empty if there is none."""

@@ -120,7 +120,7 @@ def mlflow_errors(uri: str, timeout: int = IMPATIENT) -> Iterator[None]:
 
         try:
             yield
-        except (MlflowException, SQLAlchemyError, OSError) as error:
+        except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:  # a database's driver
             reason = " ".join(str(error).split())
             raise InfrastructureError(f"MLflow at {public(uri)}: {public(reason)[:300]}") from error
 
@@ -172,7 +172,8 @@ def one_at_a_time(run_dir: Path) -> Iterator[None]:
 
 def public(text: str) -> str:
     """Text without the user name and password of a URI."""
-    return re.sub(r"://[^/\s]+@", "://", text)  # greedy: a password may hold an @
+    text = re.sub(r"://[^/\s]+@", "://", text)  # greedy: a password may hold an @
+    return re.sub(r"([?&](?:user|password|passwd)=)[^&\s]*", r"\1…", text)
 
 
 def _sqlite_file(uri: str) -> Path | None:
