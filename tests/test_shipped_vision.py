@@ -13,6 +13,7 @@ from harness.stages.fit import evaluate
 SHIPPED = [
     ("yolo", "yolo-scenes", "ap50", 0.38),
     pytest.param("rcnn", "rcnn-scenes", "ap50", 0.78, marks=pytest.mark.slow),  # 15 s, most of it the search
+    pytest.param("fast-rcnn", "fast-rcnn-scenes", "ap50", 0.60, marks=pytest.mark.slow),
     ("ssd", "ssd-scenes", "ap50", 0.68),
     ("faster-rcnn", "faster-rcnn-scenes", "ap50", 0.68),
     ("fcn-32s", "fcn-32s-scenes", "miou", 0.20),
