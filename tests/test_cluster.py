@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 from small_suite import document, planned
 
 from harness.adapter import Resources
-from harness.errors import UsageError
+from harness.errors import InfrastructureError, UsageError
 from harness.executors.cluster import WORKER_SLOT, Cluster, cluster, reservation
 from harness.executors.ray_claims import LEASE, Claims
-from harness.executors.ray_view import answers
+from harness.executors.ray_view import HEAD_DEADLINE, LOOK, View, answers
 from harness.plan import Trial
 
 GPU, QUARTER, CPU = Resources(1, 1), Resources(0.5, 0.25), Resources(1, 0)
@@ -180,3 +182,36 @@ def test_a_head_answers_while_something_listens() -> None:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         assert answers(address)
     assert not answers(address, seconds=0.2)
+
+
+def test_a_head_that_is_silent_for_long_is_an_error_and_a_short_silence_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, nodes, up = [0.0], [node("a", CPU=1)], [True]
+    monkeypatch.setattr(ray, "nodes", lambda: list(nodes))
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="head:1"))
+    monkeypatch.setattr("harness.executors.ray_view.answers", lambda address: up[0])
+    view = View(lambda: now[0])
+    nodes.append(node("b", CPU=1))
+    now[0] = LOOK - 1
+    view.refresh()
+    assert len(view.cluster.nodes) == 1, "not yet due"
+    now[0] = 1000
+    view.refresh()
+    assert len(view.cluster.nodes) == 2
+    up[0] = False
+    for now[0] in (5000, 5000 + HEAD_DEADLINE - 1):  # the first knock after long work is no long silence
+        view.refresh()
+        assert not view.answering
+    up[0] = True
+    now[0] += LOOK
+    view.refresh()
+    assert view.answering
+    up[0] = False
+    now[0] = 6000
+    view.refresh()
+    now[0] += HEAD_DEADLINE
+    with pytest.raises(
+        InfrastructureError, match=r"head:1.* has not answered for 30 s; what is done is on disk"
+    ):
+        view.refresh()

@@ -177,7 +177,8 @@ class RayExecutor(Executor):
         if self._view.cluster.grows:  # those that find no room make an autoscaler start nodes, ever more
             wanted = {kind: min(demand[kind], 2 * number + LEAST_ASKED) for kind, number in wanted.items()}
         wanted = {kind: min(number, self._wanted or number) for kind, number in wanted.items()}
-        pool.resize(self._view.cluster, wanted, claimed)
+        if self._view.answering:
+            pool.resize(self._view.cluster, wanted, claimed)
 
     def _send(self, assignment: Assignment[Member]) -> None:
         member, shard = assignment.worker, assignment.shard
@@ -205,7 +206,7 @@ class RayExecutor(Executor):
         return scheduler.finished(member, answer)
 
     def measure(self, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> dict[str, Any]:
-        self._view.refresh(at_once=True)
+        self._view.wait_for_head()
         cluster = self._view.cluster
         on_gpu = cluster.on_gpu(trial)
         living = {node.id for node in cluster.nodes}

@@ -24,8 +24,14 @@ class View:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._head = ray.get_runtime_context().gcs_address
-        self._answered = self._looked = clock()
+        self._looked = clock()
+        self._silent: float | None = None  # since when the head does not answer
         self.cluster = cluster(ray.nodes())
+
+    @property
+    def answering(self) -> bool:
+        """Whether the head did when it was last knocked at; while not, starting an actor would block."""
+        return self._silent is None
 
     def refresh(self, at_once: bool = False) -> None:
         """Look again if that is due, or is to be done at once.
@@ -37,15 +43,27 @@ class View:
         if now - self._looked < LOOK and not at_once:
             return
         self._looked = now
-        if not answers(self._head):
-            if now - self._answered > HEAD_DEADLINE:
-                raise InfrastructureError(
-                    f"the head of the Ray cluster ({self._head}) has not answered for {HEAD_DEADLINE:g} s; "
-                    "what is done is on disk, the same command goes on from here"
-                )
+        if answers(self._head):
+            self._silent = None
+            self.cluster = cluster(ray.nodes())
             return
-        self._answered = now
-        self.cluster = cluster(ray.nodes())
+        self._silent = now if self._silent is None else self._silent
+        if now - self._silent >= HEAD_DEADLINE:
+            raise InfrastructureError(
+                f"the head of the Ray cluster ({self._head}) has not answered for {HEAD_DEADLINE:g} s; "
+                "what is done is on disk, the same command goes on from here"
+            )
+
+    def wait_for_head(self) -> None:
+        """Look at once, and return when the head answers.
+
+        Raises:
+            InfrastructureError: as `refresh`.
+        """
+        self.refresh(at_once=True)
+        while not self.answering:
+            time.sleep(1)
+            self.refresh()
 
 
 def answers(address: str, seconds: float = 2.0) -> bool:
