@@ -59,6 +59,7 @@ class SmallNetwork(Network):
 class Vgg16Network(Network):
     """VGG-16 to conv5_3, and its fully connected layers as the head."""
 
+    trunk: Vgg16
     stride = VGG_STRIDE
 
     def __init__(self, classes: int) -> None:

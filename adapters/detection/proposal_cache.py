@@ -32,6 +32,6 @@ def searched(image: Image, strategy: Strategy) -> NDArray[np.int32]:
 def _path(image: Image, strategy: Strategy) -> Path:
     """By content: of the image, the options and the version of the search."""
     digest = hashlib.sha256(f"{VERSION} {image.shape} {strategy}".encode())
-    digest.update(np.ascontiguousarray(image))
+    digest.update(image.tobytes())
     name = digest.hexdigest()
     return cache_folder().with_name("proposals") / name[:2] / f"{name[2:]}.npy"

@@ -50,7 +50,7 @@ class _Pool(torch.autograd.Function):
         return pooled
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         rows, largest = ctx.saved_tensors
         return (
             torch.ops.torchvision._roi_pool_backward(gradient, rows, largest, *ctx.settings),
@@ -71,7 +71,7 @@ class _Align(torch.autograd.Function):
         return aligned
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (rows,) = ctx.saved_tensors
         return torch.ops.torchvision._roi_align_backward(gradient, rows, *ctx.settings), None, None, None
 

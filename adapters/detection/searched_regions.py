@@ -143,7 +143,8 @@ class SearchedRegions(TorchAdapter):
     def loss(self, batch: tuple[TrainingViews, list[Tensor]]) -> dict[str, Tensor]:
         seen, regions = batch
         taught = region_head.lesson(regions, seen.boxes, seen.labels, self.module.sampling)
-        return region_head.loss(*self.module(seen.pixels, taught.regions), taught, BETA)
+        logits, offsets = self.module(seen.pixels, taught.regions)
+        return region_head.loss(logits, offsets, taught, BETA)
 
     @property
     def _small(self) -> bool:
