@@ -156,7 +156,7 @@ def beam() -> None:
     for corpus in CORPORA:
         given = samples(corpus)
         sides = [shipped(corpus, beam=width) for width in (1, 5)]
-        for size in (32, 64):
+        for size in (1, 8, 32, 64):
             work = batches(sides[0], given, size)
             if not work:
                 continue

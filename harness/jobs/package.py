@@ -15,6 +15,7 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from harness.adapter import ADAPTERS
 from harness.checkpoint import WEIGHTS
@@ -22,7 +23,7 @@ from harness.datasets.dataset import DATASETS
 from harness.errors import UsageError
 from harness.metrics.metric import METRICS
 from harness.recipe import CheckpointRef, shipped_recipes
-from harness.registry import Entry
+from harness.registry import Entry, Registry
 from harness.suite import LoadedSuite
 from harness.variants import checkpoints_of
 
@@ -107,9 +108,12 @@ def pack(loaded: LoadedSuite) -> Package:
 def _plugins(loaded: LoadedSuite) -> Iterator[Entry]:
     """The registered adapters, data sets and metrics that the suite names."""
     suite = loaded.suite
-    named = {
+    named: dict[Registry[Any], list[str]] = {
         ADAPTERS: [entry.adapter for entry in suite.adapters.values()],
-        DATASETS: [entry.dataset for entry in (*suite.datasets.values(), *suite.benchmarks.values())],
+        DATASETS: [
+            *(entry.dataset for entry in suite.datasets.values()),
+            *(entry.dataset for entry in suite.benchmarks.values()),
+        ],
         METRICS: [metric for entry in suite.benchmarks.values() for metric in entry.metrics],
     }
     for registry, names in named.items():
