@@ -23,7 +23,7 @@ from harness.cli_options import (
     Sync,
     Workers,
 )
-from harness.errors import HarnessError, UnavailableError, UsageError
+from harness.errors import HarnessError, UnavailableError, UsageError, describe
 
 
 class _Group(TyperGroup):
@@ -249,13 +249,17 @@ def _sync_or_say(directory: Path, executor: ExecutorName) -> None:
     if executor is ExecutorName.inline and find_spec("mlflow") is None:
         console.print("MLflow is not installed: not logged; `harness sync` completes it elsewhere")
         return
-    from harness.errors import InfrastructureError
-    from harness.tracking import sync
-
     try:
+        from harness.tracking import sync
+
         outcome = sync(directory)
-    except InfrastructureError as error:
-        console.print(f"not logged to MLflow: {error}; `harness sync {directory}` completes it", markup=False)
+    except Exception as error:  # a defect, too, must not take the run's exit code
+        if os.environ.get("HARNESS_DEBUG"):
+            raise
+        reason = str(error) if isinstance(error, HarnessError) else f"internal error: {describe(error)}"
+        console.print(
+            f"not logged to MLflow: {reason}; `harness sync {directory}` completes it", markup=False
+        )
     else:
         console.print(f"MLflow: {outcome.describe()} (open it with `harness ui`)", markup=False)
 
@@ -359,7 +363,10 @@ def report(
     paths = [] if logged else [Path(run) for run in runs]
     if len(paths) > 1:  # runs/* names MLflow's store as well
         paths = [p for p in paths if p.name != "mlartifacts" and not p.name.startswith("mlflow.db")] or paths
-    with_page = paths if len(paths) == 1 or not out else []
+    several = len(paths) > 1
+    if several:
+        paths = _finished(paths)
+    with_page = [] if several and out else paths
     if baseline and not with_page:
         raise UsageError("--baseline: only a trend would be written, which has none")
     since = {run: _baseline(baseline, run, tracking_uri) if baseline else None for run in with_page}
@@ -369,7 +376,7 @@ def report(
         suite = logged[0].removeprefix("mlflow:")
         lines = logged_history(suite, tracking_uri)
         trend = str(write_trend(lines, out or Path("runs") / suite / "report"))
-    elif len(paths) > 1:
+    elif several:
         trend = str(write_trend(read_history(paths), out or paths[-1] / "report"))
     pages = {run: str(write_reports(run, out, before)) for run, before in since.items()}
     if as_json:
@@ -382,6 +389,18 @@ def report(
     else:
         for page in [*pages.values(), *([trend] if trend else [])]:
             console.print(f"report: {page}", markup=False)
+
+
+def _finished(runs: list[Path]) -> list[Path]:
+    """The runs without those that are not finished, of which it tells; what is no run stays, an error."""
+    from harness.terminal import console
+
+    unfinished = [run for run in runs if (run / "run.json").is_file() and not (run / "results.json").exists()]
+    for run in unfinished:
+        console.print(f"left out: {run} has no results yet; `harness run` finishes it", markup=False)
+    if len(unfinished) == len(runs):
+        raise UsageError("none of these runs has results yet")
+    return [run for run in runs if run not in unfinished]
 
 
 @app.command("export")

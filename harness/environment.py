@@ -142,16 +142,21 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
         return None, None
 
 
-BRANCH_VARIABLES = (
-    SENT_BRANCH,
-    *("GITHUB_HEAD_REF", "GITHUB_REF_NAME"),  # GitHub: the first is set for pull requests only
-    *("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME", "CI_COMMIT_REF_NAME"),  # GitLab
-)
-
-
 def git_branch(folder: Path, variables: Mapping[str, str] = os.environ) -> str | None:
-    """What is being evaluated: the branch that the CI names, else the one checked out in `folder`."""
-    for name in BRANCH_VARIABLES:
+    """What is being evaluated: the branch that the CI names, else the one checked out in `folder`.
+
+    Of a pull request `pull/7/merge`, of a merge request `merge-requests/7/head`: it may come from a fork,
+    whose branch is called `main` as well, and must never be taken for a baseline.
+    """
+    if branch := variables.get(SENT_BRANCH):
+        return branch
+    if head := variables.get("GITHUB_HEAD_REF"):  # set for pull requests only
+        reference = variables.get("GITHUB_REF", "").removeprefix("refs/")
+        # Under `pull_request_target` that is the branch which the request is to be merged into.
+        return reference if reference.startswith("pull/") else f"pull/{head}"
+    if request := variables.get("CI_MERGE_REQUEST_REF_PATH"):  # GitLab, likewise
+        return request.removeprefix("refs/")
+    for name in ("GITHUB_REF_NAME", "CI_COMMIT_REF_NAME"):
         if variables.get(name):
             return variables[name]
     try:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from harness.compare.records import Comparison
 from harness.compare.speed_verdict import DRIFT
-from harness.frontier import standings
+from harness.frontier import CAVEAT, standings
 from harness.results import Results, TrialRecord
 from harness.task import Figure
 from reports.figures import printed
@@ -58,27 +58,27 @@ def show_results(results: Results) -> None:
 
     On a terminal a benchmark has one heading, and what is not complete says why below the table.
     """
-    frontier = {trial for trial, standing in standings(results).items() if standing == "frontier"}
+    standing = standings(results)
+    marks = [_MARK if standing.get(i) == "frontier" else "" for i in range(len(results.trials))]
+    marked = list(zip(marks, results.trials, strict=True))
     if not sys.stdout.isatty():
         columns = ["frontier", "trial", "status", "accuracy", "n", "throughput", "median latency"]
-        marks = [_MARK if trial.id in frontier else "" for trial in results.trials]
-        rows = [[mark, *_cells(trial, _full)] for mark, trial in zip(marks, results.trials, strict=True)]
-        show_table(columns, rows)
+        show_table(columns, [[mark, *_cells(trial, _full)] for mark, trial in marked])
         return
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(min_width=1)
     for name in ("trial", "accuracy", "n", "samples/s", "median latency"):
         table.add_column(name, justify="right" if name == "n" else "left", overflow="fold")
-    for benchmark, trials in groupby(results.trials, key=lambda trial: trial.benchmark):
+    for benchmark, rows in groupby(marked, key=lambda row: row[1].benchmark):
         table.add_row("", f"[cyan]{escape(display(benchmark))}[/cyan]")
-        for trial in trials:
-            mark = _MARK if trial.id in frontier else ""
+        for mark, trial in rows:
             name = display(trial.variant) + ("" if trial.status == "complete" else f" ({trial.status})")
             cells = _cells(trial, _short)[2:]
             table.add_row(mark, *map(escape, [name, *cells]), style="bold" if mark else None)
     out = Console(highlight=False)
     out.print(table)
-    out.print(f"{_MARK} Pareto frontier of accuracy and throughput; brackets are 95% intervals", style="dim")
+    out.print(f"{_MARK} Pareto frontier of accuracy and throughput {CAVEAT}", style="dim")
+    out.print("Brackets are 95% intervals.", style="dim")
     for trial in results.trials:
         if trial.reason:
             about = f"{trial.status} {trial.benchmark}/{trial.variant}: {trial.reason}"
@@ -139,8 +139,8 @@ def show_comparison(comparison: Comparison) -> None:
     sys.stdout.write(f"{comparison.verdict()}\n")
     show_table(["trial", "figure", "baseline", "run", "difference", "flipped", "verdict"], rows)
     for each in comparison.frontier:
-        if each.changed:
-            sys.stdout.write(f"frontier of {display(each.benchmark)} {display(each.describe(), 400)}\n")
+        if not each.untold and (said := each.describe()) != "unchanged":
+            sys.stdout.write(f"frontier of {display(each.benchmark)} {display(said, 400)}\n")
     if comparison.software:
         sys.stdout.write(f"software differs: {', '.join(comparison.software)}\n")
     if comparison.compares_speed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.compare.records import Comparison
+from harness.compare.records import Comparison, last_comparison
 from harness.history import Line
 from harness.results import read_results
 from harness.store import write_json, write_text
@@ -16,9 +16,13 @@ from reports.junit import comparison_to_junit, to_junit
 from reports.markdown import to_markdown
 from reports.table import to_csv
 
+COMPARISON = ("compare.html", "compare.md", "compare.json", "compare-junit.xml")
+
 
 def write_reports(run_dir: Path, out: Path | None = None, baseline: Path | None = None) -> Path:
     """Write index.html, summary.md, results.csv and the forms for CI, each whole or not at all.
+
+    What `harness compare` wrote beside them of other results, those before a run was resumed, is removed.
 
     Args:
         run_dir: a run directory.
@@ -38,6 +42,9 @@ def write_reports(run_dir: Path, out: Path | None = None, baseline: Path | None 
     before = read_results(baseline) if baseline else None
     details, pictures = read_details(run_dir, results)
     folder = out or run_dir / "report"
+    if out is None and not last_comparison(run_dir):
+        for name in COMPARISON:
+            (folder / name).unlink(missing_ok=True)
     page = folder / "index.html"
     write_text(folder / "results.csv", to_csv(results))
     write_text(folder / "summary.md", to_markdown(results))

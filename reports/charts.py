@@ -128,7 +128,7 @@ def _row(point: Point) -> dict[str, Any]:
     assert accuracy.value is not None and speed.value is not None
     name = display(trial.variant)
     row = {
-        "trial": trial.id,
+        "trial": str(point.index),  # as the page's `data-trial`
         "name": name if len(name) <= LABEL else name[: LABEL - 1] + "…",
         "x": speed.value,
         "x_low": _positive(speed.low, speed.value),

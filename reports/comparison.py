@@ -102,13 +102,13 @@ def _lines(lines: Sequence[str], rows: int) -> list[str]:
 def _frontier(comparison: Comparison, rows: int) -> list[str]:
     """Each chart whose frontier is another one, or cannot be compared; of the others only how many."""
     told = [
-        f"- {markdown(each.benchmark)} ({markdown(each.hardware)}): {markdown(each.describe(), 400)}"
+        f"- {markdown(each.benchmark)} ({markdown(each.hardware)}): {markdown(said, 400)}"
         for each in comparison.frontier
-        if each.changed or each.untold
+        if (said := each.describe()) != "unchanged"
     ]
     if not comparison.frontier:
         return []
-    same = len(comparison.frontier) - len(told)
+    same = sum(not (each.changed or each.untold) for each in comparison.frontier)
     title = f"Accuracy-versus-speed frontier: unchanged in {same} of {len(comparison.frontier)} charts"
     return ["\n".join([title, *([""] if told else []), *_lines(told, rows)])]
 

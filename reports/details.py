@@ -21,20 +21,20 @@ class Detail:
     pictures: Mapping[str, str]  # path as in the analysis → key of `Pictures`; without those not there
 
 
-def read_details(run_dir: Path, results: Results) -> tuple[dict[str, Detail], Pictures]:
-    """By trial id.
+def read_details(run_dir: Path, results: Results) -> tuple[list[Detail], Pictures]:
+    """One a trial: two benchmarks may show the same predictions, and not the same scenarios.
 
     Raises:
         UsageError: an analysis.json or a raw measurement is damaged.
     """
     pictures = Pictures()
-    details = {}
+    details = []
     for trial in results.trials:
         folder = run_dir / "trials" / trial.id
         analysis = read_analysis(folder)
         keys = {name: pictures.add(folder, name) for name in _names(analysis)}
         found = {name: key for name, key in keys.items() if key}
-        details[trial.id] = Detail(read_latencies(run_dir, trial), analysis, found)
+        details.append(Detail(read_latencies(run_dir, trial), analysis, found))
     return details, pictures
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -13,6 +13,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from harness.frontier import (
+    CAVEAT,
     comparisons,
     frontier_changes,
     headline,
@@ -43,27 +44,25 @@ _COST = {
 
 def to_html(
     results: Results,
-    details: Mapping[str, Detail] | None = None,
+    details: Sequence[Detail] = (),
     pictures: Pictures | None = None,
     baseline: Results | None = None,
 ) -> str:
     """The page; every text of a run is escaped and loses its invisible characters.
 
     Args:
-        details: by trial id, what `reports.details` reads from the run directory; sections of trials that
-            are not in it show what results.json says.
+        details: what `reports.details` reads from the run directory, one a trial; without them the sections
+            show what results.json says.
         pictures: what the details refer to.
         baseline: if given, the page says whether the frontier is another one since.
     """
-    details = details or {}
     groups = comparisons(results)
     drawn = {
         f"comparison/{i}": charts.chart(group, charts.PAGE, "container") for i, group in enumerate(groups)
     }
-    for trial in results.trials:
-        if trial.id in details:
-            found = detail_charts(trial, details[trial.id])
-            drawn |= {f"{trial.id}/{name}": chart for name, chart in found.items()}
+    for index, detail in enumerate(details):
+        found = detail_charts(results.trials[index], detail)
+        drawn |= {f"{index}/{name}": chart for name, chart in found.items()}
     return render(
         "index.html.j2",
         drawn,
@@ -75,13 +74,17 @@ def to_html(
         frontier_changes=frontier_changes(baseline, results) if baseline else (),
         standings=standings(results),
         facets=facets(results),
-        facet_values={trial.id: facet_values(results, trial) for trial in results.trials},
-        left_out={trial.id: why for trial in results.trials if (why := why_not_charted(trial))},
+        facet_values=[facet_values(results, trial) for trial in results.trials],
+        left_out={
+            task: [(t, why) for t in results.trials if t.task == task and (why := why_not_charted(t))]
+            for task in TASKS
+        },
         tasks={
             task: trials
             for task in TASKS
-            if (trials := [trial for trial in results.trials if trial.task == task])
+            if (trials := [(i, trial) for i, trial in enumerate(results.trials) if trial.task == task])
         },
+        caveat=CAVEAT,
         details=details,
         pictures=pictures.uris if pictures else {},
         hardware=lambda key: machine(results, key),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness.frontier import comparisons, headline, throughput
+from harness.frontier import CAVEAT, headline, standings, throughput
 from harness.results import Results, TrialRecord
 from harness.task import TASKS, Figure
 from reports.figures import count, printed
@@ -32,21 +32,16 @@ def _document(results: Results, rows: int) -> str:
         *_tables(results, rows),
         *_problems(results, rows),
         f"Run {markdown(run.id)}, started {markdown(run.started)}, profile {markdown(run.profile)}{revision}"
-        f"{dirty}. ◆ marks the Pareto frontier of accuracy and throughput, by point values. "
+        f"{dirty}. ◆ marks the Pareto frontier of accuracy and throughput {CAVEAT}. "
         "Brackets are 95% intervals.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _tables(results: Results, rows: int) -> Iterable[str]:
-    frontier = {
-        point.trial.id
-        for comparison in comparisons(results)
-        for point in comparison.points
-        if point.standing == "frontier"
-    }
+    standing = standings(results)
     for task in TASKS:
-        trials = [trial for trial in results.trials if trial.task == task]
+        trials = [(index, trial) for index, trial in enumerate(results.trials) if trial.task == task]
         if not trials:
             continue
         lines = [
@@ -54,7 +49,7 @@ def _tables(results: Results, rows: int) -> Iterable[str]:
             "",
             "| | Benchmark | Variant | Metric | Accuracy | Throughput | Latency p50 | Parameters | Status |",
             "|---|---|---|---|---|---|---|---|---|",
-            *(_row(trial, trial.id in frontier) for trial in trials[:rows]),
+            *(_row(trial, standing.get(index) == "frontier") for index, trial in trials[:rows]),
         ]
         if len(trials) > rows:
             lines += ["", f"{len(trials) - rows} more trials are in `results.csv`."]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from harness.frontier import Comparison, comparisons, frontier_changes, why_not_charted
+from harness.frontier import CAVEAT, Comparison, comparisons, frontier_changes, why_not_charted
 from harness.results import Results
 from reports.verdict import is_clean, verdict
 
@@ -17,6 +17,7 @@ def to_summary(results: Results, baseline: Results | None = None) -> dict[str, A
         "run_id": results.run.id,
         "verdict": verdict(results),
         "clean": is_clean(results),
+        "standings": CAVEAT,
         "comparisons": [_comparison(comparison) for comparison in comparisons(results)],
         "not_compared": [
             {
@@ -44,6 +45,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
             "variant": point.trial.variant,
             "id": point.trial.id,
             "standing": point.standing,
+            "dominated_by": point.dominated_by or None,
             "accuracy": asdict(point.accuracy),
             "throughput": asdict(point.throughput),
         }

@@ -21,9 +21,12 @@ from lxml import etree
 from markdown_it import MarkdownIt
 from sample_results import HOSTILE, LONG, document, results, trial
 
+from harness.checkpoint import sha256
 from harness.compare.records import Change, Comparison, State, TrialComparison, Verdict
-from harness.results import Results
+from harness.results import Results, to_json
 from harness.task import Figure
+from harness.tracking.artifacts import comparison_files
+from reports import COMPARISON, write_comparison, write_reports
 from reports.benchmark_json import to_bencher, to_github_action_benchmark
 from reports.junit import comparison_to_junit, to_junit
 from reports.markdown import LIMIT, to_markdown, trial_to_markdown
@@ -407,7 +410,32 @@ def test_the_summary_step_shows_what_there_is_and_never_fails(tmp_path: Path) ->
         assert summary.read_text() == expected
 
 
-def test_every_file_that_the_workflows_use_is_written() -> None:
+def test_every_file_that_the_workflows_use_is_written(tmp_path: Path) -> None:
     text = (DOCS / "ci.md").read_text()
-    used = {name for name in re.findall(r"runs/head/report/([\w.*]*)", text) if name}
-    assert used == {"compare.md", "summary.md", "*junit.xml", "index.html"}
+    (tmp_path / "results.json").write_text(to_json(results()))
+    report = write_reports(tmp_path).parent
+    write_comparison(compared(), tmp_path)
+    used = {name for name in re.findall(r"runs/head/report/([\w.*-]*)", text) if name}
+    used |= {
+        name for name in re.findall(r"`([\w-]+\.(?:md|html|xml|json|csv))`", text) if name != "results.json"
+    }
+    used |= set(re.findall(r"'([\w-]+\.md)'", text))
+    assert {"compare.md", "summary.md", "*junit.xml", "bencher.json"} <= used
+    assert {name: len(list(report.glob(name))) for name in used} == dict.fromkeys(used, 1) | {"*junit.xml": 2}
+
+
+def test_a_comparison_of_earlier_results_does_not_outlive_them(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text(to_json(results()))
+    compared_with = replace(compared(), results=sha256(tmp_path / "results.json"))
+    report = write_comparison(compared_with, tmp_path).parent
+    written = {path.name for path in report.iterdir()}
+    (report / "compared-by-me.txt").touch()
+    write_reports(tmp_path)
+    assert written == set(COMPARISON) <= {path.name for path in report.iterdir()}
+    assert {path.name for path in comparison_files(tmp_path)} >= written
+    (tmp_path / "results.json").write_text(to_json(results("resumed")))
+    assert comparison_files(tmp_path) == []
+    write_reports(tmp_path)
+    assert not written & {path.name for path in report.iterdir()}
+    assert {path.name for path in report.glob("*junit.xml")} == {"junit.xml"}
+    assert (report / "compared-by-me.txt").exists()

@@ -16,6 +16,7 @@ from small_suite import document, write
 from typer.testing import CliRunner
 
 from harness.cli import app
+from harness.errors import InfrastructureError
 from harness.results import json_schema
 
 
@@ -181,6 +182,27 @@ class TestLight:
         path = write(tmp_path, document())
         out = python(CALL, "run", path, "--executor", "inline", "--no-sync", "--out", tmp_path / "run")
         assert out.splitlines()[-1] == "['torch']"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError("no space left"), "internal error: OSError: no space left"),
+        (InfrastructureError("down"), "down"),
+    ],
+)
+def test_a_sync_that_fails_says_so_and_leaves_the_exit_code(
+    error: Exception, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("harness.tracking.sync", broken)
+    path = write(tmp_path, document())
+    done = call("run", path, "--executor", "inline", "--out", tmp_path / "run", "--limit", 4)
+    assert done.exit_code == 0
+    assert f"not logged to MLflow: {said}; `harness sync" in " ".join(done.stderr.split())
+    assert done.stdout.startswith("frontier\t")
 
 
 def test_a_defect_of_ours_never_looks_like_a_regression(

@@ -27,3 +27,30 @@ def test_the_command_can_be_pasted_into_a_shell(monkeypatch: pytest.MonkeyPatch)
         sys, "argv", ["/some/where/harness", "run", "s", "--only", "a/*", "--set", "x=[1, 8]"]
     )
     assert environment.command_line() == "harness run s --only 'a/*' --set 'x=[1, 8]'"
+
+
+PULL = {"GITHUB_HEAD_REF": "main", "GITHUB_REF_NAME": "7/merge", "GITHUB_REF": "refs/pull/7/merge"}
+TARGET = {"GITHUB_HEAD_REF": "main", "GITHUB_REF_NAME": "main", "GITHUB_REF": "refs/heads/main"}
+MERGE = {
+    "CI_MERGE_REQUEST_SOURCE_BRANCH_NAME": "main",
+    "CI_MERGE_REQUEST_REF_PATH": "refs/merge-requests/7/head",
+    "CI_COMMIT_REF_NAME": "main",
+}
+
+
+@pytest.mark.parametrize(
+    ("variables", "branch"),
+    [
+        (PULL, "pull/7/merge"),
+        (TARGET, "pull/main"),
+        (MERGE, "merge-requests/7/head"),
+        ({"GITHUB_REF_NAME": "main", "GITHUB_REF": "refs/heads/main", "GITHUB_HEAD_REF": ""}, "main"),
+        ({"CI_COMMIT_REF_NAME": "main"}, "main"),
+        ({environment.SENT_BRANCH: "pull/7/merge", "GITHUB_REF_NAME": "main"}, "pull/7/merge"),
+        ({}, None),
+    ],
+)
+def test_the_main_of_a_fork_is_not_main(
+    variables: dict[str, str], branch: str | None, tmp_path: Path
+) -> None:
+    assert environment.git_branch(tmp_path, variables) == branch

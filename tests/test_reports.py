@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -20,13 +21,15 @@ from markdown_it import MarkdownIt
 from sample_results import HOSTILE, LONG, document, results, trial
 
 from harness.errors import UsageError
-from harness.frontier import FrontierChange, comparisons, frontier_changes, pareto
+from harness.frontier import FrontierChange, comparisons, frontier_changes, pareto, standings
 from harness.results import Results, to_json
 from harness.task import Figure
 from reports import write_reports
 from reports.charts import chart, save
+from reports.details import Detail
 from reports.figures import count, printed
 from reports.html import to_html
+from reports.latencies import distribution
 from reports.markdown import to_markdown
 from reports.summary import to_summary
 from reports.table import to_csv
@@ -171,6 +174,31 @@ def test_a_variant_that_overtakes_another_changes_the_frontier() -> None:
     assert (found.joined, found.left, found.describe()) == ((), ("yolo",), "changed: left yolo")
 
 
+@pytest.mark.parametrize("why", ["invalid", "not timed", "failed", "not run"])
+def test_what_is_ranked_in_one_run_only_neither_joins_nor_leaves_nor_moves_others(why: str) -> None:
+    def run(with_ssd: bool) -> Results:
+        content = document()
+        trials = {each["variant"]: each for each in content["trials"]}
+        trials["faster"]["metrics"]["ap50"]["value"] = 0.45  # dominated by ssd-b8 alone
+        ssd = trials["ssd-b8"]
+        if not with_ssd and why == "invalid":
+            ssd["speed"]["offline"].update(valid=False, reasons=["disturbed"])
+        elif not with_ssd and why == "not timed":
+            ssd["speed"] = {}
+        elif not with_ssd and why == "failed":
+            ssd.update(status="failed", metrics={})
+        elif not with_ssd:
+            content["trials"].remove(ssd)
+        return Results.model_validate(content)
+
+    _, gone = frontier_changes(run(True), run(False))
+    assert (gone.frontier, gone.joined, gone.left) == (("yolo", "faster"), (), ())
+    assert (gone.changed, gone.describe()) == (False, "unchanged; not ranked in the run: ssd-b8")
+    _, back = frontier_changes(run(False), run(True))
+    assert (back.frontier, back.joined, back.left) == (("yolo", "ssd-b8"), (), ())
+    assert (back.changed, back.describe()) == (False, "unchanged; not ranked in the baseline: ssd-b8")
+
+
 def test_frontiers_of_other_samples_or_metrics_are_not_compared() -> None:
     def other_samples(trials: dict[str, Any]) -> None:
         for each in trials.values():
@@ -217,8 +245,80 @@ def test_the_page_and_its_data_say_what_became_of_the_frontier(tmp_path: Path) -
 
 
 def test_a_frontier_is_said_to_be_of_point_values(page: str) -> None:
-    assert "Frontiers are of point values" in page.partition("<main>")[0]
-    assert "accuracy and throughput, by point values." in to_markdown(results())
+    said = "by point values: where intervals overlap, another run may rank otherwise"
+    assert said in page.partition("<main>")[0]
+    assert f"accuracy and throughput {said}" in to_markdown(results())
+    assert to_summary(results())["standings"] == said
+
+
+def test_a_dominated_trial_is_named_with_what_dominates_it(page: str) -> None:
+    first = " ".join(" ".join(Page(page.partition("<main>")[0] + "</header></body></html>").text).split())
+    assert "on the frontier; dominated: faster by ssd-b8 ; Example CPU" in first
+    (detection,) = (each for each in to_summary(results())["comparisons"] if each["task"] == "detection")
+    by = {point["variant"]: point["dominated_by"] for point in detection["points"]}
+    assert by == {"yolo": None, "ssd-b8": None, "faster": "ssd-b8", "throttled": None, HOSTILE: None}
+
+
+# One adapter on one split in two benchmarks: one trial id
+
+
+@pytest.fixture
+def shared() -> Results:
+    """faster is dominated in scenes-boxes; in scenes-voc, by another metric, it is on the frontier."""
+    content = document()
+    for each in [each for each in content["trials"] if each["variant"] in ("ssd-b8", "faster")]:
+        value = 0.9 if each["variant"] == "faster" else 0.1
+        voc = {"benchmark": "scenes-voc", "metrics": {"map": {**each["metrics"]["ap50"], "value": value}}}
+        content["trials"].append({**each, **voc})
+    return Results.model_validate(content)
+
+
+def marks(found: Results) -> dict[tuple[str, str], str]:
+    return {
+        (row[1], row[2]): row[0]
+        for table in tables(to_markdown(found))
+        for row in table[1:]
+        if row[2] in ("ssd-b8", "faster")
+    }
+
+
+def test_each_benchmark_marks_its_own_frontier(shared: Results) -> None:
+    assert len({each.id for each in shared.trials}) == len(shared.trials) - 2
+    expected = {
+        ("scenes-boxes", "ssd-b8"): "◆",
+        ("scenes-boxes", "faster"): "",
+        ("scenes-voc", "ssd-b8"): "◆",
+        ("scenes-voc", "faster"): "◆",
+    }
+    assert marks(shared) == expected
+    standing = {
+        (shared.trials[i].benchmark, shared.trials[i].variant): s for i, s in standings(shared).items()
+    }
+    assert {key: "◆" if standing[key] == "frontier" else "" for key in expected} == expected
+
+
+def test_each_benchmark_has_its_own_rows_sections_and_charts(shared: Results) -> None:
+    with_latencies = [Detail({"single-stream": distribution(np.array([0.01, 0.02]))}, None, {})] * 9
+    page = to_html(shared, [*with_latencies, *[Detail({}, None, {})] * 2])
+    parsed = Page(page)
+    ids = [each["id"] for _, each in parsed.elements if "id" in each]
+    assert len(ids) == len(set(ids))
+    charts = [each["data-chart"] for _, each in parsed.elements if "data-chart" in each]
+    assert len(charts) == len(set(charts))
+    rows = [each for tag, each in parsed.elements if tag == "tr" and "data-trial" in each]
+    assert len({each["data-trial"] for each in rows}) == len(rows) == len(shared.trials)
+    on = {each["data-trial"] for each in rows if each["class"] == "frontier"}
+    assert on == {str(index) for index, standing in standings(shared).items() if standing == "frontier"}
+    drawn = json.loads(next(text for text in parsed.scripts if text.startswith("{")))
+    points = [
+        row for name in drawn if name.startswith("comparison/") for row in drawn[name]["datasets"]["points"]
+    ]
+    assert {row["trial"] for row in points if row["standing"] == "on the frontier"} == on
+    assert len({row["trial"] for row in points}) == len(points)
+    targets = [
+        each["href"] for tag, each in parsed.elements if tag == "a" and "#trial-" in (each.get("href") or "")
+    ]
+    assert {target[1:] for target in targets} <= set(ids)
 
 
 def test_the_verdict_counts_every_state() -> None:

@@ -7,8 +7,9 @@ import re
 import sys
 
 import pytest
-from sample_results import HOSTILE, LONG, results
+from sample_results import HOSTILE, LONG, document, figure, results
 
+from harness.results import Results
 from harness.terminal import show_results
 
 
@@ -34,9 +35,20 @@ def test_the_frontier_is_marked_and_every_figure_has_its_interval(monkeypatch: p
     lines = shown(monkeypatch).splitlines()
     marked = [line.split()[1] for line in lines if line.strip().startswith("◆")]
     assert marked == ["attention", "yolo", "ssd-b8", "Pareto"]
+    assert any("by point values: where intervals overlap, another run may rank otherwise" in s for s in lines)
     (yolo,) = (" ".join(line.split()) for line in lines if "yolo" in line)
     assert yolo == "◆ yolo ap50 0.412 [0.392, 0.432] 300 320 [304, 336] 3.12 [2.97, 3.28] ms"
     assert max(map(len, lines)) <= 120
+
+
+def test_two_benchmarks_of_one_trial_mark_their_own_frontier(capsys: pytest.CaptureFixture[str]) -> None:
+    content = document()
+    for each in [each for each in content["trials"] if each["variant"] in ("ssd-b8", "faster")]:
+        value = 0.9 if each["variant"] == "faster" else 0.1
+        content["trials"].append({**each, "benchmark": "voc", "metrics": {"map": figure(value)}})
+    show_results(Results.model_validate(content))
+    rows = {row[1]: row[0] for row in (line.split("\t") for line in capsys.readouterr().out.splitlines())}
+    assert (rows["scenes-boxes/faster"], rows["voc/faster"]) == ("", "◆")
 
 
 def test_hostile_names_are_text_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,23 @@ def test_the_store_beside_the_runs_is_no_run(tmp_path: Path) -> None:
     assert runs[-1].is_dir()
 
 
+def test_a_run_that_is_not_finished_is_left_out_and_named(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, [0.4, 0.5])
+    running = tmp_path / "running"
+    running.mkdir()
+    (running / "run.json").write_text("{}")
+    trend = tmp_path / "trend"
+    done = CliRunner().invoke(app, ["report", *map(str, [*runs, running]), "--out", str(trend)])
+    assert done.exit_code == 0, done.output
+    assert " ".join(done.stderr.split()).startswith(f"left out: {running} has no results yet")
+    assert (trend / "trend.html").exists()
+    (running / "run.json").unlink()  # not a run at all: a mistake, as is naming only what is not finished
+    for named in ([*runs, running], [running]):
+        done = CliRunner().invoke(app, ["report", *map(str, named), "--out", str(tmp_path / "no")])
+        assert (done.exit_code, f"{running}/results.json: cannot be read" in done.stderr) == (2, True)
+    assert not (tmp_path / "no").exists()
+
+
 def test_latencies_are_drawn_in_milliseconds(tmp_path: Path) -> None:
     rows = chart(line(write_runs(tmp_path, [0.4]), "single-stream latency p50"))["datasets"]["band"]
     assert rows[0]["v"] == pytest.approx(1000 / 320, rel=1e-5)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from harness.checkpoint import sha256
 from harness.errors import InfrastructureError
 from harness.frontier import FrontierChange
+from harness.store import read_json
 from harness.task import Figure, TaskName
 
 Kind = Literal["accuracy", "speed"]
@@ -166,3 +169,13 @@ class Comparison:
         """For `--json`."""
         trials = [{**asdict(trial), "verdict": trial.verdict} for trial in self.trials]
         return {"outcome": self.outcome, "verdict": self.verdict(), **asdict(self), "trials": trials}
+
+
+def last_comparison(run_dir: Path) -> dict[str, Any]:
+    """What `harness compare` last found of these very results; empty if that was of others, or nothing.
+
+    Raises:
+        UsageError: its file is damaged.
+    """
+    found: dict[str, Any] = read_json(run_dir / "report" / "compare.json") or {}
+    return found if found.get("results") == sha256(run_dir / "results.json") else {}

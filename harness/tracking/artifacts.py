@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
+from harness.compare.records import last_comparison
 from harness.datasets.dataset import digest
 from harness.results import Results
 
@@ -32,7 +33,9 @@ def trial_files(trial_dir: Path) -> list[Path]:
 
 
 def comparison_files(run_dir: Path) -> list[Path]:
-    """What `harness compare` wrote last; of the report all that cannot be made again from the run."""
+    """What `harness compare` wrote of these results: all of the report that the run does not give again."""
+    if not last_comparison(run_dir):
+        return []
     return sorted(path.relative_to(run_dir) for path in (run_dir / "report").glob("compare*"))
 
 

@@ -41,19 +41,24 @@ class Registration:
         return f"model '{self.name}' version {self.version}: {'registered' if self.created else 'unchanged'}"
 
 
-def register(client: MlflowClient, results: Results, children: Mapping[str, str]) -> tuple[Registration, ...]:
+def register(
+    client: MlflowClient, results: Results, children: Mapping[tuple[str, str], str]
+) -> tuple[Registration, ...]:
     """Register the checkpoints of complete trials, each content once.
 
     `models:/NAME@ALIAS` is the version that the run of the suite synced last used (`alias`).
 
     Args:
-        children: MLflow run id by trial id.
+        children: MLflow run id by benchmark and trial id.
     """
     used: dict[tuple[str, str], TrialRecord] = {}
     for trial in results.trials:
         if trial.checkpoint and trial.status == "complete":
             used.setdefault((trial.checkpoint.name, trial.checkpoint.sha256), trial)
-    return tuple(_register(client, results.suite, trial, children[trial.id]) for trial in used.values())
+    return tuple(
+        _register(client, results.suite, trial, children[trial.benchmark, trial.id])
+        for trial in used.values()
+    )
 
 
 def alias(suite: str) -> str:

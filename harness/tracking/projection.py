@@ -12,11 +12,11 @@ from os import environ
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.checkpoint import sha256
+from harness.compare.records import last_comparison
 from harness.errors import UsageError
 from harness.identity import content_id
 from harness.results import Results, read_results
-from harness.store import RunDirectory, read_json
+from harness.store import RunDirectory
 from harness.tracking import artifacts
 from harness.tracking.entries import TREND, WHOLE_RUN, Entry, Input, Trial, columns, run_entry, trial_entry
 from harness.tracking.models import Registration, register
@@ -98,8 +98,8 @@ def sync(run_dir: Path, tracking_uri: str | None = None, register_models: bool =
 
 def _runs(
     client: MlflowClient, experiment: str, run_dir: Path, results: Results, uri: str
-) -> tuple[SyncOutcome, dict[str, str]]:
-    """Parent and children; the ids of the children by trial id."""
+) -> tuple[SyncOutcome, dict[tuple[str, str], str]]:
+    """Parent and children; the ids of the children by benchmark and trial id."""
     query = f"tags.`harness.run_id` = {quoted(results.run.id)}"
     known = [run for page in pages(client, experiment, query) for run in page]
     start = _milliseconds(results.run.started)
@@ -125,7 +125,7 @@ def _runs(
     # The parent's artifacts come last: a run that has them was written whole, and may be a baseline.
     files = [*artifacts.run_files(run_dir), *artifacts.comparison_files(run_dir)]
     content = artifacts.content_digest(run_dir, files)
-    compared = _compared(run_dir)
+    compared = last_comparison(run_dir)
     verdicts = _verdicts(compared)
     entry = run_entry(results, verdicts, compared.get("frontier", []))
     before = _find(known, entry)
@@ -136,7 +136,7 @@ def _runs(
     for trial in results.trials:
         place = RunDirectory(run_dir).trial(trial.id).path
         child = write(trial_entry(results, trial, parent.info.run_id, verdicts, series(place)))
-        children[trial.id] = str(child.info.run_id)
+        children[trial.benchmark, trial.id] = str(child.info.run_id)
         digest = artifacts.content_digest(place, artifacts.trial_files(place))
         attach(child, digest, artifacts.trial_artifacts(place))
     attach(parent, content, artifacts.run_artifacts(run_dir, results))
@@ -151,12 +151,6 @@ def _runs(
         unchanged=changes.count("unchanged"),
     )
     return outcome, children
-
-
-def _compared(run_dir: Path) -> dict[str, Any]:
-    """What `harness compare` last found of these very results; empty if it was of others."""
-    found: dict[str, Any] = read_json(run_dir / "report" / "compare.json") or {}
-    return found if found.get("results") == sha256(run_dir / "results.json") else {}
 
 
 def _verdicts(found: dict[str, Any]) -> dict[Trial, str]:
