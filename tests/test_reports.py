@@ -252,7 +252,7 @@ def test_a_frontier_is_said_to_be_of_point_values(page: str) -> None:
 
 
 def test_a_dominated_trial_is_named_with_what_dominates_it(page: str) -> None:
-    first = " ".join(" ".join(Page(page.partition("<main>")[0] + "</header></body></html>").text).split())
+    first = " ".join(" ".join(Page(page.partition("<main>")[0] + "</body></html>").text).split())
     assert "on the frontier; dominated: faster by ssd-b8 ; Example CPU" in first
     (detection,) = (each for each in to_summary(results())["comparisons"] if each["task"] == "detection")
     by = {point["variant"]: point["dominated_by"] for point in detection["points"]}
