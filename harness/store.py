@@ -222,9 +222,9 @@ class TrialDirectory:
                 path.unlink()
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the names and the content of all shards."""
+        """SHA-256 (hex) of the names and the predictions of all shards, wherever and whenever these were made."""
         names = [f"{start:08d}-{stop:08d}.parquet" for start, stop in self.done()]
-        return digest(part for name in names for part in (name, (self.predictions / name).read_bytes()))
+        return digest(part for name in names for part in (name, _content(self.predictions / name)))
 
     def made(self) -> dict[Range, dict[str, str]]:
         """How each shard was made: environment, node, times, samples at once."""
@@ -235,6 +235,19 @@ class TrialDirectory:
             metadata = pq.read_schema(self.predictions / f"{start:08d}-{stop:08d}.parquet").metadata or {}
             found[start, stop] = {key.decode(): value.decode() for key, value in metadata.items()}
         return found
+
+
+def _content(shard: Path) -> bytes:
+    """A shard's rows; its metadata, which say where and when it was made, left out."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(shard).replace_schema_metadata(None).combine_chunks()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
 class RunDirectory:

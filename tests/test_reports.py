@@ -298,8 +298,9 @@ def test_each_benchmark_marks_its_own_frontier(shared: Results) -> None:
 
 
 def test_each_benchmark_has_its_own_rows_sections_and_charts(shared: Results) -> None:
-    with_latencies = [Detail({"single-stream": distribution(np.array([0.01, 0.02]))}, None, {})] * 9
-    page = to_html(shared, [*with_latencies, *[Detail({}, None, {})] * 2])
+    drawn_latency = {"single-stream": distribution(np.array([0.01, 0.02]))}
+    details = [Detail(drawn_latency if each.speed else {}, None, {}) for each in shared.trials]
+    page = to_html(shared, details)
     parsed = Page(page)
     ids = [each["id"] for _, each in parsed.elements if "id" in each]
     assert len(ids) == len(set(ids))
