@@ -430,9 +430,10 @@ def test_unknown_words_are_read_and_never_written() -> None:
     assert "⁇" not in texts(adapter, [Sample("0", "the 漢字 car 🚗", None)])[0]
 
 
-def test_bf16_stays_near_fp32() -> None:
+@pytest.mark.parametrize("beam", [1, 5])
+def test_bf16_stays_near_fp32(beam: int) -> None:
     adapter = trained()
-    low = Attention(AttentionOptions(), Runtime(precision="bf16"))
+    low = Attention(AttentionOptions(beam=beam), Runtime(precision="bf16"))
     low.load(adapter.checkpoint())
     samples = untargeted(Toy())
     same = [a == b for a, b in zip(texts(adapter, samples), texts(low, samples), strict=True)]

@@ -286,8 +286,9 @@ def test_the_reference_cell_is_an_option_that_changes_no_translation(cls: type[S
     assert texts(trained(cls, cell="reference"), samples) == texts(trained(cls, cell="fused"), samples)
 
 
-def test_bf16_stays_near_fp32() -> None:
-    adapter, low = trained(), Lstm(Seq2SeqOptions(), Runtime(precision="bf16"))
+@pytest.mark.parametrize("beam", [1, 5])
+def test_bf16_stays_near_fp32(beam: int) -> None:
+    adapter, low = trained(), Lstm(Seq2SeqOptions(beam=beam), Runtime(precision="bf16"))
     low.load(adapter.checkpoint())
     samples = untargeted(Toy())
     same = [a == b for a, b in zip(texts(adapter, samples), texts(low, samples), strict=True)]

@@ -49,6 +49,29 @@ def test_upsampling_starts_as_bilinear_interpolation_of_each_channel(factor):
     torch.testing.assert_close(found[inner], expected[inner])
 
 
+@pytest.mark.parametrize(("upsampling", "stays"), [("bilinear", True), ("learnt", False)])
+def test_bilinear_upsampling_stays_what_it_is_and_learnt_does_not(upsampling, stays):
+    torch.manual_seed(0)
+    adapter = Fcn8s(FcnOptions(width=8, upsampling=upsampling), Runtime())
+    adapter.build(Bars())
+    weights = adapter.module.state_dict()
+    kernels = {name: kernel for name, kernel in weights.items() if name.startswith(("up", "last"))}
+    before = {name: kernel.clone() for name, kernel in kernels.items()}
+    optimiser = torch.optim.AdamW(adapter.module.parameters(), lr=1e-2)
+    adapter.loss(adapter.training_batch([Bars()[0], Bars()[1]], np.random.default_rng(0)))[
+        "pixels"
+    ].backward()
+    optimiser.step()
+    assert len(before) == 3
+    assert [torch.equal(before[name], kernel) for name, kernel in kernels.items()] == [stays] * 3
+
+
+def test_without_a_background_no_class_weighs_more():
+    adapter = make()
+    adapter.classes = ("road", "wall", "sky")
+    assert adapter.loss_weights().tolist() == [1, 1, 1]
+
+
 def test_skips_add_nothing_at_first():
     network = make().module
     image = torch.randn(1, 3, 64, 64)

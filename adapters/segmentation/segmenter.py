@@ -21,6 +21,7 @@ from harness.errors import UsageError
 from harness.registry import unknown
 from harness.task import Image, Mask, Prediction, Sample
 
+BACKGROUND = "background"  # what data sets call the class that is no object
 IGNORED = 255  # value of pixels that are not learnt from
 OBJECT_WEIGHT = 2.0  # of classes but the background, which most pixels are; the recipes' prototype
 
@@ -152,7 +153,7 @@ class Segmenter(TorchAdapter):
         return total
 
     def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingBatch:
-        """Images and masks shifted alike, objects uncut (class 0 is taken for background), and recoloured.
+        """Images and masks shifted alike, objects uncut (class 0 is no object here), and recoloured.
 
         Images of several sizes are padded to the largest; what is padded is not learnt from.
         """
@@ -197,8 +198,9 @@ class Segmenter(TorchAdapter):
         return torch.tensor(weights, device=self.runtime.device)
 
     def own_weights(self) -> list[float]:
-        """Of each class in the pixel loss where `class_weights` says nothing."""
-        return [1.0] + [OBJECT_WEIGHT] * (len(self.classes) - 1)
+        """Of each class in the pixel loss where `class_weights` says nothing: all 1 without a background."""
+        object_weight = OBJECT_WEIGHT if BACKGROUND in self.classes else 1.0
+        return [1.0 if name == BACKGROUND else object_weight for name in self.classes]
 
     def _padded(self, length: int) -> int:
         return -(-length // self.multiple) * self.multiple

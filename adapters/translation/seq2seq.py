@@ -109,7 +109,7 @@ def competence(batches: int, curriculum: int) -> float:
 
 
 class Rnn(Seq2Seq):
-    """The vanilla tanh network: what it reads fades within a few words."""
+    """The vanilla tanh network."""
 
     name = "rnn"
     recurrence = VanillaRecurrence

@@ -19,4 +19,5 @@ def token_embedding(count: int, size: int) -> nn.Embedding:
 def log_probabilities(logits: Tensor) -> Tensor:
     """Of the next token, […, n]; −∞ for PAD, UNKNOWN and BEGIN, which no translation contains."""
     never = torch.tensor([PAD, UNKNOWN, BEGIN], device=logits.device)
-    return logits.log_softmax(dim=-1).index_fill_(-1, never, -torch.inf)
+    # Sums of bf16, as autocast leaves them, would rank hypotheses by rounding.
+    return logits.float().log_softmax(dim=-1).index_fill_(-1, never, -torch.inf)
