@@ -222,7 +222,7 @@ class TrialDirectory:
                 path.unlink()
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the names and the predictions of all shards, wherever and whenever these were made."""
+        """SHA-256 (hex) of the names and predictions of all shards, wherever and whenever these were made."""
         names = [f"{start:08d}-{stop:08d}.parquet" for start, stop in self.done()]
         return digest(part for name in names for part in (name, _content(self.predictions / name)))
 
