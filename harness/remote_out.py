@@ -17,6 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from harness.datasets.files import check_inside
 from harness.errors import InfrastructureError, UsageError, describe
 from harness.store import is_transient
 
@@ -92,6 +93,7 @@ class Mirror:
             if info.type is not FileType.File:
                 continue
             name = str(PurePosixPath(info.path).relative_to(self._root))
+            check_inside("--out", name, "run directory")
             path = self._local / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._files.open_input_stream(info.path) as source, path.open("wb") as target:
@@ -129,7 +131,7 @@ def _keep_up(mirror: Mirror, ended: threading.Event, report: Callable[[str], Non
         try:
             mirror.push()
             failing = False
-        except OSError as error:
+        except Exception as error:  # of whatever library speaks to the place; the copier must live
             if not failing:
                 report(f"--out: no copy could be made ({describe(error)}); tried again every {EVERY:g} s")
             failing = True

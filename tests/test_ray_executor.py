@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,6 +40,22 @@ def one_worker(ray_of_two: RayExecutor, monkeypatch: pytest.MonkeyPatch) -> RayE
 
 def run_on(executor: RayExecutor, folder: Path, suite: dict[str, Any], **settings: Any) -> Results:
     return run_suite(folder, suite, executor=nullcontext(executor), **settings)
+
+
+def test_an_answer_to_what_was_taken_back_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another suite wants a worker's node: its first shard counts, the one sent ahead is done elsewhere."""
+    monkeypatch.setattr("harness.executors.ray.ray.get", lambda answer: answer)
+
+    class Finished:
+        def finished(self, worker: Any, answer: list[Any]) -> list[Any]:
+            return answer
+
+        def owed(self, worker: Any) -> int:
+            return 0
+
+    member = SimpleNamespace(answers=deque([["first"], ["ahead"]]))
+    received = RayExecutor()._receive(SimpleNamespace(), Finished(), member)  # type: ignore[arg-type]
+    assert (received, list(member.answers)) == (["first"], [])
 
 
 class TestTwoWorkers:

@@ -290,7 +290,9 @@ def test_a_node_to_avoid_finishes_what_runs_and_gives_back_the_rest() -> None:
     assert first.worker == "x"
     desk.scheduler.avoid({"wanted"})
     assert desk.scheduler.leaving() == [], "it has begun"
+    assert desk.scheduler.owed("x") == 2
     desk.finish("x", first.shard)
+    assert desk.scheduler.owed("x") == 0, "what it was sent ahead is done elsewhere"
     assert desk.scheduler.leaving() == ["x"]
     desk.scheduler.released("x")
     desk.join("z", "wanted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -161,6 +162,23 @@ class TestFollow:
         assert "".join(shown) == "one\ntwo\nthree\n"
         assert job.exit_code == 0
 
+    def test_a_connection_that_breaks_after_hours_is_made_again(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hours = itertools.count(0, 3600)
+        monkeypatch.setattr(cluster, "RETRY", 0.0)
+        monkeypatch.setattr(cluster.time, "monotonic", lambda: next(hours))
+        client = FakeClient()
+        client.jobs = [info("j", "SUCCEEDED", 0)]
+        client.tails = [
+            ["one\n", RuntimeError("closed")],  # type: ignore[list-item]
+            ["one\n", "two\n", RuntimeError("closed")],  # type: ignore[list-item]
+            ["one\n", "two\n"],
+        ]
+        shown: list[str] = []
+        assert Cluster(client, "http://head:8265").follow("j", shown.append).exit_code == 0
+        assert "".join(shown) == "one\ntwo\n"
+
     def test_a_dashboard_that_stays_silent_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cluster, "RETRY", 0.0)
         monkeypatch.setattr(cluster, "PATIENCE", -1.0)
@@ -198,6 +216,18 @@ class TestPackage:
             name for name in packed.files if name.endswith((".safetensors", ".pth")) and name not in mine
         ]
         assert not [name for name in packed.files if "secret" in name.lower() or "__pycache__" in name]
+
+    def test_hidden_files_and_links_that_leave_a_package_stay(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tmp_path / "planted"
+        (folder / ".secrets").mkdir(parents=True)
+        for name in ("__init__.py", ".env", ".secrets/key.txt"):
+            (folder / name).write_text("x")
+        (tmp_path / "elsewhere.txt").write_text("x")
+        (folder / "link.txt").symlink_to(tmp_path / "elsewhere.txt")
+        monkeypatch.syspath_prepend(tmp_path)
+        assert [name for name, _ in package._code("planted")] == ["planted/__init__.py"]
 
     def test_the_same_plan_comes_out_of_the_package(self, tmp_path: Path) -> None:
         """A shipped and a third party's adapter, shipped weights, and the harness's own code."""

@@ -119,5 +119,6 @@ def hardest(surprise: Tensor, positive: Tensor, ignored: Tensor) -> Tensor:
     All [N, D]; positives must not be among those that are ranked, or they take the negatives' places.
     """
     ranked = surprise.masked_fill(positive | ignored, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    rank = torch.empty_like(ranked).scatter_(1, ranked, torch.arange(ranked.shape[1]).expand_as(ranked))
+    places = torch.arange(ranked.shape[1], device=ranked.device).expand_as(ranked)
+    rank = torch.empty_like(ranked).scatter_(1, ranked, places)
     return (rank < NEGATIVES * positive.sum(dim=1, keepdim=True)) & ~positive & ~ignored

@@ -202,8 +202,12 @@ class RayExecutor(Executor):
             return scheduler.lost(member, f"{type(told).__name__}: {what}", memory)
         if isinstance(answer, NotLoaded):
             nodes = {node.id for node in self._view.cluster.packed} if answer.here else frozenset[str]()
-            return scheduler.refused(member, answer.error, nodes)
-        return scheduler.finished(member, answer)
+            final = scheduler.refused(member, answer.error, nodes)
+        else:
+            final = scheduler.finished(member, answer)
+        if not scheduler.owed(member):
+            member.answers.clear()  # what it was sent ahead has been taken back; others will do it
+        return final
 
     def measure(self, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> dict[str, Any]:
         self._view.wait_for_head()

@@ -168,6 +168,10 @@ class Scheduler(Generic[W]):
         self._hold(state, None)
         self._take_back(state)
 
+    def owed(self, worker: W) -> int:
+        """Of the shards that a worker was sent those whose answers count: not what was taken back."""
+        return len(self._workers[worker].flights)
+
     def expired(self) -> list[tuple[W, float]]:
         """Workers whose first shard takes too long, and the seconds that it was given."""
         now, found = self._clock(), []

@@ -113,17 +113,21 @@ class Cluster:
         """
         tail = _Tail(write)
         self.job(job_id)
-        heard = time.monotonic()
+        silent: float | None = None  # since when connections only break
         while True:
+            before = tail.shown
             try:
                 asyncio.run(tail.follow(self._client, job_id))
                 job = self.job(job_id)
             except Exception as error:  # of aiohttp, or one of ours
-                if isinstance(error, UsageError) or time.monotonic() - heard > PATIENCE:
+                now = time.monotonic()
+                if silent is None or tail.shown > before:
+                    silent = now
+                if isinstance(error, UsageError) or now - silent > PATIENCE:
                     reason = f"{error}; `harness logs {job_id} --follow` goes on from here"
                     raise InfrastructureError(f"following {job_id}: {reason}") from error
             else:
-                heard = time.monotonic()
+                silent = None
                 if job.status in ENDED:
                     return job
             time.sleep(RETRY)
@@ -145,16 +149,16 @@ class _Tail:
 
     def __init__(self, write: Callable[[str], object]) -> None:
         self._write = write
-        self._shown = 0
+        self.shown = 0
 
     async def follow(self, client: Any, job_id: str) -> None:
         told = 0
         async for text in client.tail_job_logs(job_id):
-            fresh = text[max(0, self._shown - told) :]
+            fresh = text[max(0, self.shown - told) :]
             told += len(text)
             if fresh:
                 self._write(fresh)
-                self._shown = told
+                self.shown = told
 
 
 def connect(address: str) -> Cluster:

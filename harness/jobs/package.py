@@ -127,8 +127,12 @@ def _code(top: str) -> Iterator[tuple[str, Path]]:
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         base = Path(folder).resolve()
         for path in sorted(base.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts and path.suffix not in WEIGHTS:
-                yield f"{top}/{path.relative_to(base).as_posix()}", path
+            inside = path.relative_to(base)
+            hidden = any(part.startswith(".") or part == "__pycache__" for part in inside.parts)
+            if hidden or path.suffix in WEIGHTS or not path.resolve().is_relative_to(base):
+                continue
+            if path.is_file():
+                yield f"{top}/{inside.as_posix()}", path
     if spec and not spec.submodule_search_locations and spec.origin:
         yield Path(spec.origin).name, Path(spec.origin).resolve()
 
