@@ -20,4 +20,5 @@ def log_probabilities(logits: Tensor) -> Tensor:
     """Of the next token, […, n]; −∞ for PAD, UNKNOWN and BEGIN, which no translation contains."""
     never = torch.tensor([PAD, UNKNOWN, BEGIN], device=logits.device)
     # Sums of bf16, as autocast leaves them, would rank hypotheses by rounding.
-    return logits.float().log_softmax(dim=-1).index_fill_(-1, never, -torch.inf)
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return exact.log_softmax(dim=-1).index_fill_(-1, never, -torch.inf)
