@@ -38,7 +38,8 @@ def is_url(out: str) -> bool:
 def located(out: str, report: Callable[[str], None]) -> Iterator[Path]:
     """A local directory for the run at `out`, which is a path (`~` is the home folder) or a URL.
 
-    SIGTERM, which ends a Ray job, is answered as Ctrl-C is, so that the last copy is made.
+    SIGTERM, which ends a Ray job, is answered as Ctrl-C is, so that a last copy is begun; Ray kills
+    the process a few seconds later.
 
     Raises:
         UsageError: no file system for such a URL.
