@@ -1,7 +1,8 @@
 """What travels to a cluster with a suite: the code as installed here, the suite, and the weights it names.
 
 Chosen file by file rather than by excluding from a folder: neither `.git` nor runs, nor hidden files such as
-`.env`, go along; whatever else lies inside a package does. What a suite names by an absolute path or a variable is taken to be on the cluster already.
+`.env`, go along; whatever else lies inside a package does. What a suite names by an absolute path or a
+variable is taken to be on the cluster already.
 """
 
 from __future__ import annotations
