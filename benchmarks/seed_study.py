@@ -4,7 +4,8 @@
     python benchmarks/seed_study.py runs/strides --figure miou --figure boundary_iou
 
 Trials that differ only in `seed` are one recipe. Each is compared with every other one: the samples are
-paired, the trainings are not, and the p-values are Holm's over all pairs of a figure.
+paired, the trainings are not, and the p-values are Holm's over all pairs of a figure. A recipe that was
+trained once has an interval of samples alone and no p-value: nothing is known of its other seeds.
 """
 
 from __future__ import annotations
@@ -86,17 +87,23 @@ def _print(recipes: list[Trainings], decimals: int) -> None:
         sd = "–" if found.seed_sd is None else format(found.seed_sd, form)
         each = " · ".join(format(value, form) for value in trainings.values)
         interval = f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
-        print(f"| {trainings.name} | {len(trainings.values)} | {interval} | {sd} | {each} |")
+        of = " of this training" if found.seed_sd is None else ""
+        print(f"| {trainings.name} | {len(trainings.values)} | {interval}{of} | {sd} | {each} |")
     pairs = list(itertools.combinations(recipes, 2))
     if not pairs:
         return
     differences = [difference(base, head) for base, head in pairs]
-    adjusted = holm([found.p for found in differences if found.p is not None])
+    between = [base.seed_variance is not None and head.seed_variance is not None for base, head in pairs]
+    tested = [found.p for found, known in zip(differences, between, strict=True) if known]
+    adjusted = iter(holm([p for p in tested if p is not None]))
     print("\n| difference | [95% interval] | p (Holm) | |\n|---|---|---|---|")
-    for (base, head), found, p in zip(pairs, differences, adjusted, strict=True):
-        verdict = "significant" if p < 0.05 else "not significant"
+    for (base, head), found, known in zip(pairs, differences, between, strict=True):
         interval = f"{found.value:+{form}} [{found.low:+{form}}, {found.high:+{form}}]"
-        print(f"| {head.name} − {base.name} | {interval} | {max(p, 0.001):.3f} | {verdict} |")
+        p, verdict = "–", "of these trainings; nothing can be said of other seeds"
+        if known:
+            value = next(adjusted)
+            p, verdict = f"{max(value, 0.001):.3f}", "significant" if value < 0.05 else "not significant"
+        print(f"| {head.name} − {base.name} | {interval} | {p} | {verdict} |")
 
 
 if __name__ == "__main__":

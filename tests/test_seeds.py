@@ -35,7 +35,7 @@ def test_one_training_each_leaves_the_doubt_of_the_samples_with_pairs():
     found = difference(base, head)
     error = np.sqrt(2) * 0.01
     assert (found.low, found.high) == pytest.approx((0.1 - 1.96 * error, 0.1 + 1.96 * error), rel=0.02)
-    assert mean(base).seed_sd is None
+    assert mean(base).seed_sd is None and base.seed_variance is None
 
 
 def test_intervals_hold_the_true_difference_as_often_as_they_say():

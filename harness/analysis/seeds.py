@@ -25,15 +25,19 @@ class Trainings:
     resampled: NDArray[np.float64]  # [K, R], of every resample; the same R resamples for all recipes
 
     @property
-    def seed_variance(self) -> float:
-        """Of the mean over trainings, from their spread; 0 for one training: its spread is not known."""
+    def seed_variance(self) -> float | None:
+        """Of the mean over trainings, from their spread; None for one training: its spread is not known."""
         k = len(self.values)
-        return float(np.var(self.values, ddof=1) / k) if k > 1 else 0.0
+        return float(np.var(self.values, ddof=1) / k) if k > 1 else None
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over trainings, or a difference of two, with its 95% interval."""
+    """A mean over trainings, or a difference of two, with its 95% interval.
+
+    Where a recipe was trained once, interval and p-value hold the doubt of the samples alone: they are of
+    that training, and nothing is known of another seed.
+    """
 
     value: float
     low: float
@@ -75,7 +79,7 @@ def _interval(
 ) -> tuple[float, float, float]:
     """Low, high and the p-value of 0."""
     of_samples = float(np.var(resampled, ddof=1))
-    of_seeds = [side.seed_variance for side in sides]
+    of_seeds = [side.seed_variance or 0.0 for side in sides]
     error = float(np.sqrt(of_samples + sum(of_seeds)))
     if error == 0:
         return float(value), float(value), float(value == 0)
