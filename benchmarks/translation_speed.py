@@ -90,7 +90,7 @@ def plain_loop(model: AttentionModel, cell: nn.LSTMCell, source: Tensor, lengths
     state = model.encode(source, lengths)
     h, attention = state.memory.values, model.attention
     keys, bias = attention.V(h), state.memory.bias
-    s, memory = state.hidden[:, 0], state.cell[:, 0]
+    s, memory = (part[:, 0] for part in state.layer)
     y = torch.full((len(source),), BEGIN)
     limits = torch.where(lengths > 1, 2 * lengths + 10, 0)
     ended, written = limits == 0, []
@@ -111,14 +111,9 @@ def plain_loop(model: AttentionModel, cell: nn.LSTMCell, source: Tensor, lengths
 
 def cell_of(model: AttentionModel) -> nn.LSTMCell:
     """The decoder's weights in torch's cell, whose input is [y; c]."""
-    of_token, of_state = model.gates_of_token, model.gates_of_state
-    size = of_token.out_features // 4
-    cell = nn.LSTMCell(of_token.in_features + of_state.in_features - size, size)
-    with torch.no_grad():
-        cell.weight_ih.copy_(torch.cat([of_token.weight, of_state.weight[:, :-size]], dim=1))
-        cell.weight_hh.copy_(of_state.weight[:, -size:])
-        cell.bias_ih.copy_(of_token.bias)
-        cell.bias_hh.zero_()
+    weights = model.decoder.weights
+    cell = nn.LSTMCell(weights.input_size, weights.hidden_size)
+    cell.load_state_dict({name.removesuffix("_l0"): part for name, part in weights.state_dict().items()})
     return cell
 
 

@@ -133,6 +133,16 @@ class TrainableAdapter(Adapter):
     """What the loss is a mean over, by its name in `training_units`; None: samples, or as good as samples.
     Several workers that train together weight their parts of a batch by it."""
 
+    @property
+    def pooled_batches(self) -> int:
+        """Training batches are cut from the samples of so many of them, sorted by size: what a batch holds is
+        then of one size, so that little is padded, and no large sample hides the small ones."""
+        return 1
+
+    def training_size(self, sample: Sample) -> int:  # noqa: ARG002
+        """What samples are sorted by where batches are pooled."""
+        return 0
+
     @abstractmethod
     def build(self, train: Dataset) -> None:
         """Make a freshly initialised module on `self.runtime.device`, from torch's seeded generator.

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,12 +136,18 @@ def test_gradients_of_attention_are_right() -> None:
     assert torch.autograd.gradcheck(run, [tensor.double().requires_grad_() for tensor in inputs])
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_teacher_forcing_equals_a_loop_written_from_the_equations(tied: bool) -> None:
+SOURCE = torch.tensor([[4, 5, 6, 7, END], [8, 9, END, PAD, PAD]])
+LENGTHS = torch.tensor([5, 3])
+TARGET = torch.tensor([[BEGIN, 5, 6, 7], [BEGIN, 10, 9, PAD]])
+
+
+@pytest.mark.parametrize("path", ["fused", "reference"])
+@pytest.mark.parametrize(("tied", "layers"), [(True, 1), (False, 2)])
+def test_teacher_forcing_equals_a_loop_written_from_the_equations(tied: bool, layers: int, path: Any) -> None:
     torch.manual_seed(1)
-    model = AttentionModel(11, 6, 5, 7, 4, dropout=0.3, tied_embeddings=tied).double().eval()
-    source, lengths = torch.tensor([[4, 5, 6, 7, END], [8, 9, END, PAD, PAD]]), torch.tensor([5, 3])
-    target = torch.tensor([[BEGIN, 5, 6, 7], [BEGIN, 10, 9, PAD]])
+    model = AttentionModel(11, 6, 5, 7, 4, layers, dropout=0.3, tied_embeddings=tied, path=path)
+    model = model.double().eval()
+    source, lengths, target = SOURCE, LENGTHS, TARGET
     wanted = target != PAD
     logits, weights = model(source, lengths, target, wanted)
     expected = [plain(model, source[b, : lengths[b]], target[b, : wanted[b].sum()]) for b in range(2)]
@@ -156,34 +163,27 @@ def plain(model: AttentionModel, source: Tensor, target: Tensor) -> tuple[Tensor
     U = E if model.output_embedding is None else model.output_embedding.weight
     size = model.initial.out_features
 
-    def read(positions: list[int], suffix: str) -> tuple[dict[int, Tensor], Tensor]:
-        width = model.encoder.hidden_size
-        cell = nn.LSTMCell(E.shape[1], width).double()
-        cell.load_state_dict(
-            {f"{name}_{of}": getattr(model.encoder, f"{name}_{of}_l0{suffix}")
-             for name in ("weight", "bias") for of in ("ih", "hh")}
-        )  # fmt: skip
-        h = c = torch.zeros(width).double()
-        found = {}
-        for j in positions:
-            h, c = cell(E[source[j]], (h, c))
-            found[j] = h
-        return found, h
+    def cell_of(weights: nn.RNNBase) -> nn.LSTMCell:
+        made = nn.LSTMCell(weights.input_size, weights.hidden_size).double()
+        made.load_state_dict(
+            {name.removesuffix("_l0"): tensor for name, tensor in weights.state_dict().items()}
+        )
+        return made
 
-    forward, last = read(list(range(len(source))), "")
-    backward, first = read(list(range(len(source)))[::-1], "_reverse")
-    h = [torch.cat([forward[j], backward[j]]) for j in range(len(source))]
+    def read(weights: nn.RNNBase, inputs: list[Tensor]) -> list[Tensor]:
+        found, state, cell = [], None, cell_of(weights)
+        for x in inputs:
+            state = cell(x, state)
+            found.append(state[0])
+        return found
 
-    cell = nn.LSTMCell(D.shape[1] + len(h[0]), size).double()
-    of_context, of_hidden = model.gates_of_state.weight.split([len(h[0]), size], dim=1)
-    cell.load_state_dict(
-        {
-            "weight_ih": torch.cat([model.gates_of_token.weight, of_context], dim=1),
-            "weight_hh": of_hidden,
-            "bias_ih": model.gates_of_token.bias,
-            "bias_hh": torch.zeros(4 * size).double(),
-        }
-    )
+    h = [E[token] for token in source]
+    for there, back in zip(model.encoder.forwards, model.encoder.backwards, strict=True):
+        forward, backward = read(there.weights, h), read(back.weights, h[::-1])
+        h = [torch.cat(pair) for pair in zip(forward, backward[::-1], strict=True)]
+    last, first = forward[-1], backward[-1]
+
+    cell = cell_of(model.decoder.weights)
     W, V, v = model.attention.W, model.attention.V, model.attention.v
     s, memory = torch.tanh(model.initial(torch.cat([last, first]))), torch.zeros(size).double()
     logits, alphas = [], []
@@ -197,9 +197,38 @@ def plain(model: AttentionModel, source: Tensor, target: Tensor) -> tuple[Tensor
     return torch.stack(logits), torch.stack(alphas)
 
 
-def test_step_by_step_equals_teacher_forcing() -> None:
+def test_fused_and_reference_agree_in_loss_and_gradients() -> None:
+    torch.manual_seed(3)
+    gradients, state = [], None
+    for path in ("fused", "reference"):
+        model = AttentionModel(11, 6, 5, 7, 4, 2, path=path)  # type: ignore[arg-type]
+        state = state or model.state_dict()
+        model.load_state_dict(state)
+        logits, _ = model(SOURCE, LENGTHS, TARGET, TARGET != PAD)
+        logits.log_softmax(-1)[:, 5].sum().backward()
+        gradients.append([logits, *(parameter.grad for parameter in model.parameters())])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_of_the_whole_model_are_right() -> None:
+    torch.manual_seed(4)
+    model = AttentionModel(7, 2, 2, 3, 2).double().eval()
+    source, target = SOURCE.clamp(max=6), TARGET.clamp(max=6)
+    names, values = zip(*model.named_parameters(), strict=True)
+
+    def run(*weights: Tensor) -> Tensor:
+        given = dict(zip(names, weights, strict=True))
+        found: Tensor = torch.func.functional_call(model, given, (source, LENGTHS, target, target != PAD))[0]
+        return found.log_softmax(-1)
+
+    assert torch.autograd.gradcheck(run, [value.detach().requires_grad_() for value in values])
+
+
+@pytest.mark.parametrize("path", ["fused", "reference"])
+def test_step_by_step_equals_teacher_forcing(path: Any) -> None:
     torch.manual_seed(2)
-    model = AttentionModel(11, 6, 5, 7, 4).double().eval()
+    model = AttentionModel(11, 6, 5, 7, 4, path=path).double().eval()
     source, lengths = torch.tensor([[4, 5, 6, END], [8, 9, END, PAD]]), torch.tensor([4, 3])
     target = torch.tensor([[BEGIN, 5, 6], [BEGIN, 10, 9]])
     logits, weights = model(source, lengths, target, torch.ones_like(target, dtype=torch.bool))
@@ -440,6 +469,18 @@ def test_bf16_stays_near_fp32(beam: int) -> None:
     assert sum(same) >= 18
 
 
+@pytest.mark.parametrize("beam", [1, 5])
+def test_the_reference_cell_is_an_option_that_changes_no_translation(beam: int) -> None:
+    adapter = trained()
+    reference = Attention(AttentionOptions(cell="reference", beam=beam), Runtime())
+    reference.load(adapter.checkpoint())
+    fused = Attention(AttentionOptions(beam=beam), Runtime())
+    fused.load(adapter.checkpoint())
+    samples = untargeted(Toy())
+    assert reference.module.decoder.path == "reference"
+    assert texts(fused, samples) == texts(reference, samples)
+
+
 def test_flops_are_those_of_the_equations() -> None:
     adapter = trained()
     sample = untargeted(Toy())[0]  # three words and END read, three words and END written
@@ -454,8 +495,8 @@ def test_flops_are_those_of_the_equations() -> None:
 def test_select_keeps_sentences_and_hypotheses() -> None:
     values = torch.arange(3.0).view(3, 1, 1)
     hidden = torch.arange(6.0).view(3, 2, 1)
-    state = State(Memory(values, values, values[..., 0]), hidden, hidden + 10)
+    state = State(Memory(values, values, values[..., 0]), (hidden, hidden + 10))
     kept = state.select(torch.tensor([0, 2]), torch.tensor([[1, 1], [0, 1]]))
     assert kept.memory.values.flatten().tolist() == [0, 2]
-    assert kept.hidden.flatten().tolist() == [1, 1, 4, 5]
-    assert kept.cell.flatten().tolist() == [11, 11, 14, 15]
+    assert kept.layer[0].flatten().tolist() == [1, 1, 4, 5]
+    assert kept.layer[1].flatten().tolist() == [11, 11, 14, 15]

@@ -311,6 +311,20 @@ def test_every_sample_is_seen_once_an_epoch(batch_size):
     assert whole[0] != whole[1]
 
 
+def test_pooled_batches_hold_samples_of_one_size_and_every_sample_once_an_epoch():
+    plan, size, pooled = recipe(batch_size=4), 120, 5
+    sizes = np.random.default_rng(0).integers(0, 1000, size)
+    batches = [batch_indices(plan, step, size, pooled, sizes.__getitem__) for step in range(2 * size // 4)]
+    alone = [batch_indices(plan, step, size) for step in range(2 * size // 4)]
+    for first in range(0, len(batches), pooled):
+        pool, unsorted = np.array(batches[first : first + pooled]), np.array(alone[first : first + pooled])
+        assert sorted(pool.flatten()) == sorted(unsorted.flatten())
+        in_order = np.sort(sizes[pool.flatten()]).reshape(pooled, 4)
+        assert sorted(np.sort(sizes[pool]).tolist()) == in_order.tolist()
+    means = np.array([sizes[batch].mean() for batch in batches]).reshape(-1, pooled)
+    assert len({tuple(np.argsort(turn)) for turn in means}) > 1, "the same order in every pool"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

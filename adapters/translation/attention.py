@@ -22,6 +22,7 @@ class AttentionOptions(TranslatorOptions):
 
     encoder_size: int = Field(128, ge=1)
     """Width of one direction."""
+    encoder_layers: int = Field(1, ge=1)
     decoder_size: int = Field(192, ge=1)
     attention_size: int = Field(96, ge=1)
     coverage_penalty: float = Field(0.0, ge=0)
@@ -33,7 +34,7 @@ class Attention(Translator):
 
     name = "attention"
     Options = AttentionOptions
-    shaping = (*Translator.shaping, "encoder_size", "decoder_size", "attention_size")
+    shaping = (*Translator.shaping, "encoder_size", "encoder_layers", "decoder_size", "attention_size")
 
     module: AttentionModel
 
@@ -45,8 +46,10 @@ class Attention(Translator):
             encoder_size=options.encoder_size,
             decoder_size=options.decoder_size,
             attention_size=options.attention_size,
+            encoder_layers=options.encoder_layers,
             dropout=options.dropout,
             tied_embeddings=options.tied_embeddings,
+            path=options.cell,
         )
 
     def start(self, sources: Sources) -> State:

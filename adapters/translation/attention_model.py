@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from adapters.translation.additive_attention import AdditiveAttention
+from adapters.translation.cells import CellPath, CellState, LstmRecurrence, StackedEncoder
 from adapters.translation.tokens import log_probabilities, token_embedding
 from adapters.translation.vocabulary import PAD
 
@@ -38,8 +38,7 @@ class State:
     """The decoder between two steps, K hypotheses a sentence."""
 
     memory: Memory
-    hidden: Tensor  # [B, K, decoder_size], s_i
-    cell: Tensor  # [B, K, decoder_size]
+    layer: CellState  # of [B, K, decoder_size], s_i and the LSTM's memory
 
     def select(self, rows: Tensor, parents: Tensor) -> State:
         """Keep the sentences `rows` [B'], and of sentence b the hypotheses `parents[b]` [B', K']."""
@@ -47,7 +46,7 @@ class State:
         if len(rows) < len(memory.bias):  # else `rows` is all of them: nothing to copy
             memory = Memory(memory.values[rows], memory.keys[rows], memory.bias[rows])
         index = rows.unsqueeze(1), parents
-        return State(memory, self.hidden[index], self.cell[index])
+        return State(memory, tuple(part[index] for part in self.layer))
 
 
 class AttentionModel(nn.Module):
@@ -60,45 +59,42 @@ class AttentionModel(nn.Module):
         encoder_size: int,
         decoder_size: int,
         attention_size: int,
+        encoder_layers: int = 1,
         dropout: float = 0.0,
         tied_embeddings: bool = True,
+        path: CellPath = "fused",
     ) -> None:
         """`encoder_size` is the width of one direction. Tied: one matrix embeds source and target and is E
         too (Press and Wolf 2017)."""
         super().__init__()
         self.embedding = token_embedding(vocabulary_size, embedding_size)
-        self.encoder = nn.LSTM(embedding_size, encoder_size, batch_first=True, bidirectional=True)
-        self.initial = nn.Linear(2 * encoder_size, decoder_size)
+        self.encoder = StackedEncoder(
+            LstmRecurrence, embedding_size, encoder_size, encoder_layers, True, dropout, path
+        )
+        kept = self.encoder.output_size
+        self.initial = nn.Linear(kept, decoder_size)
         self.target_embedding = None if tied_embeddings else token_embedding(vocabulary_size, embedding_size)
-        self.attention = AdditiveAttention(decoder_size, 2 * encoder_size, attention_size)
-        # The decoder's gates, input, forget, candidate, output: what comes from y_{i−1}, and the rest.
-        self.gates_of_token = nn.Linear(embedding_size, 4 * decoder_size)
-        self.gates_of_state = nn.Linear(2 * encoder_size + decoder_size, 4 * decoder_size, bias=False)
-        self.readout = nn.Linear(decoder_size + 2 * encoder_size + embedding_size, embedding_size)
+        self.attention = AdditiveAttention(decoder_size, kept, attention_size)
+        self.decoder = LstmRecurrence(embedding_size + kept, decoder_size, path)
+        self.readout = nn.Linear(decoder_size + kept + embedding_size, embedding_size)
         self.output_embedding = None if tied_embeddings else token_embedding(vocabulary_size, embedding_size)
         self.output_bias = nn.Parameter(torch.zeros(vocabulary_size))
         self.dropout = nn.Dropout(dropout)
-        with torch.no_grad():
-            # Remember at first: forget gates start open, Jozefowicz, Zaremba and Sutskever 2015 §4.
-            self.gates_of_token.bias[decoder_size : 2 * decoder_size].fill_(1.0)
 
     def encode(self, source: Tensor, lengths: Tensor) -> State:
         """Read the sources and set s_0, of one hypothesis each.
 
         Args:
             source: [B, S], token ids, PAD behind each sentence.
-            lengths: [B], on the host, all ≥ 1.
+            lengths: [B], all ≥ 1.
         """
-        embedded = self.dropout(self.embedding(source))
-        packed = pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
-        annotations, (final, _) = self.encoder(packed)
-        values, _ = pad_packed_sequence(annotations, batch_first=True, total_length=source.shape[1])
-        values = self.dropout(values)
+        annotations, finals = self.encoder(self.dropout(self.embedding(source)), lengths.to(source.device))
+        values = self.dropout(annotations)
         bias = torch.zeros_like(values[..., 0]).masked_fill(source == PAD, -torch.inf)
         # Both directions' last states; Bahdanau §A.2.2 takes the backward one's only.
-        hidden = torch.tanh(self.initial(torch.cat([final[0], final[1]], dim=-1))).unsqueeze(1)
+        hidden = torch.tanh(self.initial(finals[-1])).unsqueeze(1)
         memory = Memory(values, self.attention.keys(values), bias)
-        return State(memory, hidden, torch.zeros_like(hidden))
+        return State(memory, (hidden, torch.zeros_like(hidden)))
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State, Tensor]:
         """One target position: y_{i−1} [B, K] → log p(y_i) [B, K, n], s_i, α_i [B, K, S].
@@ -106,8 +102,8 @@ class AttentionModel(nn.Module):
         PAD, UNKNOWN and BEGIN, which no translation contains, have log-probability −∞.
         """
         embedded = (self.target_embedding or self.embedding)(tokens)
-        state, context, weights = self._advance(self.gates_of_token(embedded), state)
-        return log_probabilities(self._logits(state.hidden, context, embedded)), state, weights
+        state, context, weights = self._advance(self.decoder.first(embedded), state)
+        return log_probabilities(self._logits(state.layer[0], context, embedded)), state, weights
 
     def forward(
         self, source: Tensor, lengths: Tensor, target: Tensor, wanted: Tensor
@@ -124,24 +120,21 @@ class AttentionModel(nn.Module):
         """
         state = self.encode(source, lengths)
         embedded = self.dropout((self.target_embedding or self.embedding)(target))
-        of_tokens = self.gates_of_token(embedded)
+        first = self.decoder.first(embedded)
         hidden, contexts, weights = [], [], []
         for position in range(target.shape[1]):
-            state, context, weight = self._advance(of_tokens[:, position : position + 1], state)
-            hidden.append(state.hidden)
+            state, context, weight = self._advance(first[:, position : position + 1], state)
+            hidden.append(state.layer[0])
             contexts.append(context)
             weights.append(weight)
         states, seen = torch.cat(hidden, dim=1), torch.cat(contexts, dim=1)
         return self._logits(states[wanted], seen[wanted], embedded[wanted]), torch.cat(weights, dim=1)
 
-    def _advance(self, of_token: Tensor, state: State) -> tuple[State, Tensor, Tensor]:
-        """The recurrence: gates' part of y_{i−1} [B, K, 4·decoder_size], s_{i−1} → s_i, c_i, α_i."""
+    def _advance(self, first: Tensor, state: State) -> tuple[State, Tensor, Tensor]:
+        """The recurrence: y_{i−1} [B, K, ·] as `Recurrence.first` prepares it, s_{i−1} → s_i, c_i, α_i."""
         memory = state.memory
-        context, weights = self.attention(state.hidden, memory.keys, memory.values, memory.bias)
-        gates = of_token + self.gates_of_state(torch.cat([context, state.hidden], dim=-1))
-        i, f, g, o = gates.chunk(4, dim=-1)
-        cell = f.sigmoid() * state.cell + i.sigmoid() * g.tanh()
-        return State(memory, o.sigmoid() * cell.tanh(), cell), context, weights
+        context, weights = self.attention(state.layer[0], memory.keys, memory.values, memory.bias)
+        return State(memory, self.decoder.step_after(first, context, state.layer)), context, weights
 
     def _logits(self, hidden: Tensor, context: Tensor, embedded: Tensor) -> Tensor:
         """U, tanh and E: [..., ·] → [..., n]."""

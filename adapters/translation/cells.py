@@ -102,6 +102,22 @@ class Recurrence(nn.Module, ABC):
         gates = nn.functional.linear(x, of_x, bias_x) + nn.functional.linear(state[0], of_h, bias_h)
         return self.fused_cell(gates, state)
 
+    def first(self, x: Tensor) -> Tensor:
+        """Prepare the first inputs […, F] of many steps at once, for `step_after`: what they and the biases
+        add up to in all gates. On the reference path, without such a shortcut, they stay what they are."""
+        if self.path == "reference":
+            return x
+        of_x, _, bias_x, bias_h = self.weights.all_weights[0]
+        return nn.functional.linear(x, of_x[:, : x.shape[-1]], bias_x + bias_h)
+
+    def step_after(self, first: Tensor, x: Tensor, state: CellState) -> CellState:
+        """One step, of the prepared first inputs and of x […, I − F], those that follow them."""
+        if self.path == "reference":
+            return self.step(torch.cat([first, x], dim=-1), state)
+        of_x, of_h, _, _ = self.weights.all_weights[0]
+        seen = nn.functional.linear(x, of_x[:, -x.shape[-1] :]) + nn.functional.linear(state[0], of_h)
+        return self.fused_cell(first + seen, state)
+
     def _joined(self) -> tuple[Tensor, Tensor]:
         """w of [h_{t−1}, x_t] and b; torch keeps them in two parts, and two biases whose sum is b."""
         of_x, of_h, bias_x, bias_h = self.weights.all_weights[0]

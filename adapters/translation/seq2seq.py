@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from adapters.translation.cells import CellPath, LstmRecurrence, VanillaRecurrence
+from adapters.translation.cells import LstmRecurrence, VanillaRecurrence
 from adapters.translation.seq2seq_model import ContextUse, Seq2SeqModel, State
 from adapters.translation.translator import Pairs, Sources, Translator, TranslatorOptions, source_of
 from harness.task import Sample
@@ -32,8 +32,6 @@ class Seq2SeqOptions(TranslatorOptions):
     """Where the decoder sees what the encoder kept: at every step, or in its initial state only."""
     curriculum: int = Field(0, ge=0)
     """Training batches until all of a batch is used; before that, its shortest sentences (`competence`)."""
-    cell: CellPath = "fused"
-    """How the layers compute; the figures are the same."""
 
 
 class Seq2Seq(Translator):
@@ -89,9 +87,6 @@ class Seq2Seq(Translator):
         self.module.batches += 1
         by_length = sorted(samples, key=lambda sample: len(source_of(sample).split()))
         return super().training_batch(by_length[:kept], generator)
-
-    def countable_options(self) -> Any:
-        return self.options.model_copy(update={"cell": "reference"})
 
     def reading_order(self, tokens: list[int]) -> list[int]:
         return tokens[::-1] if self.options.reversed_source else tokens

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from adapters.torch_adapter import TorchAdapter
+from adapters.translation.cells import CellPath
 from adapters.translation.length_batches import length_batches
 from adapters.translation.search import Hypotheses, beam_search, greedy_search
 from adapters.translation.vocabulary import (
@@ -48,6 +49,8 @@ class TranslatorOptions(AdapterOptions):
     embedding_size: int = Field(128, ge=1)
     tied_embeddings: bool = True
     """One matrix embeds source and target and gives the output's logits."""
+    cell: CellPath = "fused"
+    """How the recurrent layers compute; the figures are the same."""
     dropout: float = Field(0.25, ge=0, lt=1)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     maximum_tokens: int = Field(256, ge=2)
@@ -55,6 +58,8 @@ class TranslatorOptions(AdapterOptions):
     maximum_batch_tokens: int = Field(2048, ge=1)
     """Sources of a batch are sorted by length and computed in parts of at most so many tokens, with padding.
     It changes no translation."""
+    pooled_batches: int = Field(1, ge=1)
+    """Training batches are cut from the sentences of so many of them, sorted by length."""
     beam: int = Field(1, ge=1)
     """Hypotheses kept by the search; 1 is greedy search."""
     length_penalty: float = Field(0.6, ge=0)
@@ -177,7 +182,7 @@ class Translator(TorchAdapter):
 
     def flops(self, samples: Sequence[Sample]) -> float:
         """Counted on the CPU by a twin whose layers torch takes apart; fused kernels count as nothing."""
-        twin = type(self)(self.countable_options(), Runtime())
+        twin = type(self)(self.options.model_copy(update={"cell": "reference"}), Runtime())
         twin.vocabulary = self.vocabulary
         twin.module = twin.make_module().eval()
         twin.module.load_state_dict(self.module.state_dict())
@@ -186,9 +191,14 @@ class Translator(TorchAdapter):
             twin.forward(batch)
         return float(counter.get_total_flops())
 
-    def countable_options(self) -> Any:
-        """Our options, without what hides operations from torch's counter."""
-        return self.options
+    @property
+    def pooled_batches(self) -> int:
+        pooled: int = self.options.pooled_batches
+        return pooled
+
+    def training_size(self, sample: Sample) -> int:
+        """Words of the source."""
+        return len(source_of(sample).split())
 
     def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> list[Pairs]:
         """Sorted by length into parts, so that little is padded; of several references one is drawn."""

@@ -33,7 +33,7 @@ Report = Callable[[str], None]
 
 REPORT_SECONDS = 15.0
 CACHED = 8192  # training samples kept in memory; scenes: 64 KB and 7 ms to make each
-SHUFFLE, STEP = 0, 1  # what a random stream is for
+SHUFFLE, STEP, POOL = 0, 1, 2  # what a random stream is for
 
 
 def evaluate(
@@ -57,10 +57,21 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * (floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2)
 
 
-def batch_indices(recipe: Recipe, step: int, size: int) -> list[int]:
-    """Which of `size` samples step number `step` sees: consecutive items of one permutation per epoch."""
-    places = range(step * recipe.batch_size, (step + 1) * recipe.batch_size)
-    return [int(_order(recipe.seed, place // size, size)[place % size]) for place in places]
+def batch_indices(
+    recipe: Recipe, step: int, size: int, pooled: int = 1, size_of: Callable[[int], int] | None = None
+) -> list[int]:
+    """Which of `size` samples step number `step` sees: consecutive items of one permutation per epoch.
+
+    The samples of `pooled` batches are sorted by size before they are cut into batches, and these take turns
+    at random (see `TrainableAdapter.pooled_batches`).
+    """
+    turn = step % pooled
+    places = range((step - turn) * recipe.batch_size, (step - turn + pooled) * recipe.batch_size)
+    pool = [int(_order(recipe.seed, place // size, size)[place % size]) for place in places]
+    if pooled > 1:
+        pool.sort(key=size_of)
+        turn = int(np.random.default_rng([recipe.seed, POOL, step - turn]).permutation(pooled)[turn])
+    return pool[turn * recipe.batch_size : (turn + 1) * recipe.batch_size]
 
 
 @lru_cache(maxsize=2)
@@ -82,6 +93,8 @@ class Fit:
     kept: Callable[[Path], None] | None = None
     """Called with the state file whenever it has been written."""
     cache: dict[int, Sample] = field(default_factory=dict)
+    sizes: dict[int, int] = field(default_factory=dict)
+    """Of samples, see `TrainableAdapter.training_size`."""
     units: Counter[str] = field(default_factory=Counter)
     """What was trained on since the last validation: see `TrainableAdapter.training_units`."""
     step_seconds: float = 0.0
@@ -152,13 +165,20 @@ class Fit:
         return loss
 
     def _samples(self, step: int) -> list[Sample]:
-        samples: list[Sample] = []
-        for index in self.part.share(batch_indices(self.recipe, step, len(self.data))):
-            sample = self.cache.get(index) or self.data[index]
-            if len(self.cache) < CACHED:
-                self.cache[index] = sample
-            samples.append(sample)
-        return samples
+        pooled = self.adapter.pooled_batches
+        batch = batch_indices(self.recipe, step, len(self.data), pooled, self._size)
+        return [self._sample(index) for index in self.part.share(batch)]
+
+    def _sample(self, index: int) -> Sample:
+        sample = self.cache.get(index) or self.data[index]
+        if len(self.cache) < CACHED:
+            self.cache[index] = sample
+        return sample
+
+    def _size(self, index: int) -> int:
+        if index not in self.sizes:
+            self.sizes[index] = self.adapter.training_size(self._sample(index))
+        return self.sizes[index]
 
     def _validate(self, state: TrainingState, loss: float, clock: _Clock) -> None:
         """Score the current weights, keep them if they are the best so far, and note it in the history."""
