@@ -99,7 +99,7 @@ def test_predictions_do_not_depend_on_the_rest_of_the_batch():
             place: row
             for group in batch.groups
             for place, row in zip(
-                group.members, adapter.scores(adapter.to_input(group.views[0][0].pixels)), strict=True
+                group.members, adapter.scores(adapter.to_input(group.first[0].pixels)), strict=True
             )
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from adapters.segmentation import segmenter
 from adapters.segmentation.fcn import Fcn8s, FcnOptions
 from adapters.segmentation.full_resolution import FullResolution, FullResolutionOptions
+from adapters.segmentation.segmenter import Segmenter
 from adapters.segmentation.windows import class_map, lay
 from harness.adapter import Runtime
 from harness.task import Sample
@@ -75,7 +78,7 @@ def test_a_pixels_class_is_the_highest_of_its_mean_scores(
     for (rows, columns), part in zip(grid, parts, strict=True):
         total[:, :, rows, columns] += part
         count[rows, columns] += 1
-    found = class_map(grid, lambda window: parts[window])
+    found = class_map(grid, iter(parts))
     assert found.dtype == torch.uint8
     assert torch.equal(found.long(), (total / count).argmax(dim=1))
 
@@ -115,31 +118,61 @@ def test_scales_are_averaged_at_the_size_of_the_image() -> None:
     assert not np.array_equal(found, full.argmax(1)[0].numpy())
 
 
-class LargestFloats(TorchDispatchMode):
-    """How many numbers the largest floating-point tensor holds that any operator gives."""
+class LiveBytes(TorchDispatchMode):
+    """The most bytes that tensors held at one time, of all that any operator took or gave."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.most = 0
+        self.now = self.most = 0
+        self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
-                self.most = max(self.most, leaf.untyped_storage().nbytes() // leaf.element_size())
+        for leaf in tree_leaves((args, result)):
+            if isinstance(leaf, torch.Tensor):
+                self._count(leaf.untyped_storage())
         return result
 
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if id(storage) in self._known:
+            return
+        self._known.add(id(storage))
+        self.now += storage.nbytes()
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self._gone, id(storage), storage.nbytes())
 
-def test_memory_does_not_grow_with_the_height_of_the_image_but_for_the_class_map() -> None:
-    adapter = pixelwise(window=32)
-    largest = []
-    for height in (64, 512):
-        batch = adapter.preprocess([image(height, 64)])
-        with torch.no_grad(), LargestFloats() as watched:
-            adapter.infer(batch)
-        largest.append(watched.most)
-    assert largest[0] == largest[1]
-    whole = pixelwise()
-    with torch.no_grad(), LargestFloats() as watched:
-        whole.infer(whole.preprocess([image(512, 64)]))
-    assert watched.most >= 512 * 64 * 4 > 4 * largest[1]
+    def _gone(self, known: int, size: int) -> None:
+        self._known.remove(known)
+        self.now -= size
+
+
+def peak(adapter: Segmenter, sample: Sample) -> int:
+    with torch.no_grad(), LiveBytes() as watched:
+        adapter.infer(adapter.preprocess([sample]))
+    return watched.most
+
+
+@pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.5)])
+def test_memory_does_not_grow_with_the_height_of_the_image_but_for_the_class_map(
+    scales: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmenter, "PIXELS", 2 * 48 * 48)  # two windows together
+    windowed = pixelwise(window=32, scales=scales)
+    low, high = (peak(windowed, image(height, 64)) for height in (128, 1024))
+    assert high - low == (1024 - 128) * 64  # a byte a pixel: the map
+    whole = pixelwise(scales=scales)
+    assert peak(whole, image(1024, 64)) > 8 * (high - 1024 * 64)
+
+
+def test_as_many_windows_are_looked_at_together_as_have_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = [image(100, 200), image(100, 200)]
+    expected = pixelwise(window=32).predict(samples)
+    seen: list[int] = []
+    for together in (1, 3, 100):
+        monkeypatch.setattr(segmenter, "PIXELS", together * 2 * 32 * 32)
+        adapter = pixelwise(window=32)
+        adapter.module.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0]) // 2))
+        found = adapter.predict(samples)
+        assert all(np.mean(a == b) > 0.999 for a, b in zip(expected, found, strict=True))  # rounding
+    windows = len(lay(100, 200, 32, 1 / 3))
+    assert windows == 45 and seen == [1] * 45 + [3] * 15 + [45]

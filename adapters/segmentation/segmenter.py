@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -23,6 +23,7 @@ from harness.task import Image, Mask, Prediction, Sample
 
 BACKGROUND = "background"  # what data sets call the class that is no object
 IGNORED = 255  # value of pixels that are not learnt from
+PIXELS = 2**20  # looked at together where an image has many windows: four of 512 px
 OBJECT_WEIGHT = 2.0  # of classes but the background, which most pixels are; the recipes' prototype
 
 
@@ -41,20 +42,26 @@ class SegmenterOptions(AdapterOptions):
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One window of the images of a group at one scale."""
+    """Some windows of a group's images at one scale."""
 
-    pixels: Tensor  # [n, H, W, 3], uint8
+    pixels: Tensor  # [windows · n, H, W, 3], uint8, window by window
     height: int  # without the padding to the right and below
     width: int
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Images that are looked at together."""
+    """Images that are looked at together, a stretch of windows at a time.
+
+    The first stretch, which for most images is all, is made ready in advance; a later one when it is its
+    turn, so that no more than one lies on the device.
+    """
 
     members: list[int]  # places in the batch
     grid: Grid
-    views: list[list[View]]  # per window of the grid, one a scale
+    pictures: list[Image]  # as large as the grid
+    stretches: list[range]  # of windows
+    first: list[View]  # of the first stretch, one a scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +112,7 @@ class Segmenter(TorchAdapter):
 
     def infer(self, batch: Batch) -> list[Tensor]:
         """Per group the classes of highest score, [n, H, W], uint8: far less to copy than scores."""
-        return [class_map(group.grid, partial(self._window_scores, group)) for group in batch.groups]
+        return [class_map(group.grid, self._scores(group)) for group in batch.groups]
 
     def postprocess(self, raw: list[Tensor], batch: Batch) -> list[Prediction]:
         masks: dict[int, Mask] = {}
@@ -128,23 +135,41 @@ class Segmenter(TorchAdapter):
 
     def _group(self, members: list[int], originals: Sequence[Image], grid: Grid) -> Group:
         pictures = [images.pad(originals[place], *grid.covered) for place in members]
+        height, width = self._seen_at(max(self.options.scales), grid)
+        pixels = len(members) * self._padded(height) * self._padded(width)
+        step = max(1, PIXELS // pixels)
+        stretches = [range(k, min(k + step, len(grid))) for k in range(0, len(grid), step)]
+        return Group(members, grid, pictures, stretches, self._views(pictures, grid, stretches[0]))
+
+    def _views(self, pictures: Sequence[Image], grid: Grid, windows: range) -> list[View]:
+        """The windows at every scale, on the device."""
+        places = islice(grid, windows.start, windows.stop)
+        parts = [picture[rows, columns] for rows, columns in places for picture in pictures]
         views = []
-        for rows, columns in grid:
-            parts = [picture[rows, columns] for picture in pictures]
-            views.append([self._view(parts, scale) for scale in self.options.scales])
-        return Group(members, grid, views)
+        for scale in self.options.scales:
+            height, width = self._seen_at(scale, grid)
+            padded = self._padded(height), self._padded(width)
+            seen = [images.pad(images.resize(part, height, width), *padded) for part in parts]
+            views.append(View(images.to_bytes(seen, self.runtime.device), height, width))
+        return views
 
-    def _view(self, parts: Sequence[Image], scale: float) -> View:
-        height, width = (max(1, round(scale * n)) for n in self.view_size(*parts[0].shape[:2]))
-        padded = self._padded(height), self._padded(width)
-        seen = [images.pad(images.resize(part, height, width), *padded) for part in parts]
-        return View(images.to_bytes(seen, self.runtime.device), height, width)
+    def _seen_at(self, scale: float, grid: Grid) -> tuple[int, int]:
+        """Height and width at which a scale looks at a window, px."""
+        height, width = self.view_size(grid.height, grid.width)
+        return max(1, round(scale * height)), max(1, round(scale * width))
 
-    def _window_scores(self, group: Group, window: int) -> Tensor:
-        """Sum of a window's scores over its scales, [n, C, h, w]."""
-        size = group.grid.height, group.grid.width
+    def _scores(self, group: Group) -> Iterator[Tensor]:
+        """Of one window after another the sum of its scores over its scales, [n, C, h, w]."""
+        yield from self._summed(group.first, group.grid).split(len(group.members))
+        for windows in group.stretches[1:]:
+            views = self._views(group.pictures, group.grid, windows)
+            yield from self._summed(views, group.grid).split(len(group.members))
+
+    def _summed(self, views: Sequence[View], grid: Grid) -> Tensor:
+        """Sum over the scales of scores at the windows' size, [windows · n, C, h, w]."""
+        size = grid.height, grid.width
         total: Tensor | None = None
-        for view in group.views[window]:
+        for view in views:
             scores = self.scores(self.to_input(view.pixels))[..., : view.height, : view.width]
             if (view.height, view.width) != size:
                 scores = nn.functional.interpolate(scores, size, mode="bilinear")

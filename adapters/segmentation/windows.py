@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -48,28 +49,26 @@ def _starts(length: int, side: int, overlap: float) -> tuple[int, ...]:
     return (0, *((length - side) * k // count for k in range(1, count + 1)))
 
 
-def class_map(grid: Grid, scores: Callable[[int], Tensor]) -> Tensor:
+def class_map(grid: Grid, scores: Iterator[Tensor]) -> Tensor:
     """Classes of the highest mean score: [N, H, W], uint8.
 
     Args:
-        scores: number of the window in the grid's order → its scores [N, C, h, w].
+        scores: of one window after another in the grid's order, [N, C, h, w].
 
     Only sums of one row of windows are kept: pixels that no later row covers are decided at once. Sums
     stand for means, since a pixel's highest class is the same in both.
     """
-    across = len(grid.lefts)
     if len(grid) == 1:
-        return scores(0).argmax(dim=1).byte()
+        return next(scores).argmax(dim=1).byte()
     height, width = grid.covered
-    decided: list[Tensor] = []
-    sums: Tensor | None = None  # of the row, [N, C, h, W]
-    for row, (top, end) in enumerate(zip(grid.tops, [*grid.tops[1:], height], strict=True)):
-        for column, left in enumerate(grid.lefts):
-            part = scores(row * across + column).float()
-            if sums is None:
-                sums = part.new_zeros(*part.shape[:2], grid.height, width)
-            sums[..., left : left + grid.width] += part
-        assert sums is not None
-        decided.append(sums[:, :, : end - top].argmax(dim=1).byte())
+    first = next(scores)
+    classes = torch.empty(len(first), height, width, dtype=torch.uint8, device=first.device)
+    sums = torch.zeros(*first.shape[:2], grid.height, width, device=first.device)  # of the row
+    scores = chain([first], scores)
+    del first
+    for top, end in zip(grid.tops, [*grid.tops[1:], height], strict=True):
+        for left in grid.lefts:
+            sums[..., left : left + grid.width] += next(scores)
+        classes[:, top:end] = sums[:, :, : end - top].argmax(dim=1)
         sums = nn.functional.pad(sums[:, :, end - top :], (0, 0, 0, end - top))
-    return torch.cat(decided, dim=1)
+    return classes
