@@ -28,7 +28,7 @@ test: install lint  ## Lint, then the tests that CI runs
 	$(BIN)/pytest -m "not slow" -n 2
 
 test-all: install lint  ## Every test, the slow ones too
-	$(BIN)/pytest -n 2
+	KILL_RUNS=100 $(BIN)/pytest -n 2
 
 lint: install  ## ruff, mypy and the import layers
 	$(BIN)/ruff check .

@@ -1,9 +1,11 @@
-"""Randomised kill runs on a cluster of three nodes: workers, nodes and drivers die at seeded random times.
+"""Randomised kill runs: workers, nodes, drivers and the tracking server die at seeded random moments.
 
     python benchmarks/kill_runs.py [--runs 10] [--seed 0]
 
-Every run goes on with the same command until it is complete. Then no shard is lost, none doubled, none that
-was on disk made again, and the figures are those of an undisturbed run in one process.
+Every run of a small suite on a cluster of three nodes is disturbed one to three times and goes on with the
+same command until it is complete. Then no shard is lost, none doubled, none that was on disk made again, and
+the figures are those of an undisturbed run in one process. Runs with the tracking server among their victims
+log to it, and in the end it holds each trial once, with these figures.
 """
 
 from __future__ import annotations
@@ -12,16 +14,23 @@ import argparse
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import psutil
 from ray.cluster_utils import Cluster
+
+from harness.tracking import sync
 
 THIRD_PARTY = str(Path(__file__).parent.parent / "tests" / "thirdparty")
 SAMPLES, BATCH = 240, 4
@@ -30,12 +39,130 @@ name: kill
 datasets:
   short: {{dataset: phrases, options: {{max_tokens: 8, size: {SAMPLES}}}}}
 adapters:
-  a: {{adapter: fake-translation, batch_size: {BATCH}, options: {{delay: 0.03}}}}
-  b: {{adapter: fake-translation, batch_size: {BATCH}, options: {{delay: 0.03, drop: 2}}}}
+  a: {{adapter: fake-translation, batch_size: {BATCH}, options: {{delay: 0.02}}}}
+  b: {{adapter: fake-translation, batch_size: {BATCH}, options: {{delay: 0.02, drop: 2}}}}
 benchmarks:
   phrases: {{dataset: short, adapters: [a, b], metrics: [bleu]}}
 """
 SMALL = {"object_store_memory": 100 << 20}
+VICTIMS = {"worker": 0.3, "node": 0.2, "driver": 0.3, "server": 0.2}  # and how likely each is
+AWAY = 5.0  # s that a killed server stays away at most
+ATTEMPTS = 20  # commands until a run must be complete
+LEAST_DISTURBED = 0.8  # of the runs; fewer would show little
+ALL_VICTIMS_FROM = 20  # runs: from then on every kind of victim must be among the killed
+
+
+class Server:
+    """`mlflow server` on SQLite, in a process group of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{port}"
+        self._command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+        self._command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+        self._command += ["--artifacts-destination", str(folder / "artifacts")]
+        self.start()
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command,
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def kill(self) -> bool:
+        """Whether it was alive until now."""
+        alive = self._process.poll() is None
+        if alive:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        return alive
+
+    def wait(self) -> None:
+        """Until it answers."""
+        end = time.monotonic() + 180
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
+            except OSError:
+                assert time.monotonic() < end and self._process.poll() is None, "no MLflow server"
+                time.sleep(0.2)
+            else:
+                return
+
+
+@dataclass(frozen=True, order=True)
+class Moment:
+    """So many seconds after so many of the run's shards are on disk, this dies."""
+
+    shards: int
+    delay: float
+    victim: str
+
+
+def draw(random: np.random.Generator, whole: int) -> list[Moment]:
+    """One to three, in order: while a run of `whole` shards starts, predicts, scores or logs."""
+    moments = []
+    for _ in range(int(random.integers(1, 4))):
+        victim = str(random.choice(list(VICTIMS), p=list(VICTIMS.values())))
+        shards, delay = int(random.integers(whole)), random.uniform(0, 0.5)
+        if victim in ("driver", "server") and random.random() < 0.5:
+            shards, delay = int(random.choice([0, whole])), random.uniform(0, 4)
+        moments.append(Moment(shards, delay, victim))
+    return sorted(moments)
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where runs happen, and what can be killed there."""
+
+    folder: Path
+    cluster: Cluster
+    server: Server
+
+    def strike(self, victim: str, driver: subprocess.Popen[bytes], random: np.random.Generator) -> bool:
+        """Kill one of these; whether it really died, while the driver was alive (as which it may die)."""
+        if victim == "driver":
+            os.killpg(driver.pid, signal.SIGKILL)
+            return driver.wait() == -signal.SIGKILL
+        if victim == "worker":
+            return self._kill_worker(driver, random)
+        alive = driver.poll() is None
+        if victim == "server":
+            killed = self.server.kill()
+            time.sleep(random.uniform(0, AWAY))
+            self.server.start()
+            return killed and alive
+        nodes = sorted(self.cluster.worker_nodes, key=lambda node: node.node_id)
+        self.cluster.remove_node(nodes[int(random.integers(len(nodes)))], allow_graceful=False)
+        self.cluster.add_node(num_cpus=1, **SMALL)
+        return alive
+
+    def _kill_worker(self, driver: subprocess.Popen[bytes], random: np.random.Generator) -> bool:
+        """As soon as there is one: they take seconds to start."""
+        while driver.poll() is None:
+            found = self._workers()
+            if found:
+                chosen = found[int(random.integers(len(found)))]
+                chosen.kill()
+                gone, _ = psutil.wait_procs([chosen], timeout=10)
+                return bool(gone) and driver.poll() is None
+            time.sleep(0.05)
+        return False
+
+    def _workers(self) -> list[psutil.Process]:
+        """Processes that predict, on any node, in the order of their ids."""
+        raylets = [node.all_processes["raylet"][0].process.pid for node in self.cluster.worker_nodes]
+        children = [child for raylet in raylets for child in psutil.Process(raylet).children(recursive=True)]
+        found = []
+        for child in sorted(children, key=lambda each: each.pid):
+            with suppress(psutil.Error, IndexError):  # it ended meanwhile
+                if child.cmdline()[0].startswith("ray::Worker"):
+                    found.append(child)
+        return found
 
 
 def start_cluster() -> Cluster:
@@ -47,8 +174,8 @@ def start_cluster() -> Cluster:
 
 
 def command(folder: Path, out: str, *more: str) -> list[str]:
-    arguments = ["run", str(folder / "kill.yaml"), "--out", str(folder / out), "--no-sync"]
-    return [sys.executable, "-m", "harness", *arguments, "--shard-size", str(BATCH), *more]
+    arguments = ["run", str(folder / "kill.yaml"), "--out", str(folder / out), "--shard-size", str(BATCH)]
+    return [sys.executable, "-m", "harness", *arguments, *more]
 
 
 def shards(run: Path) -> dict[str, int]:
@@ -61,60 +188,78 @@ def figures(run: Path) -> list[tuple[str, str, str]]:
     return [(trial["id"], trial["status"], json.dumps(trial["metrics"])) for trial in trials]
 
 
-def kill_worker(cluster: Cluster, random: np.random.Generator) -> str:
-    raylets = [node.all_processes["raylet"][0].process.pid for node in cluster.worker_nodes]
-    workers = [
-        child
-        for raylet in raylets
-        for child in psutil.Process(raylet).children(recursive=True)
-        if child.name().startswith("ray::") and "IDLE" not in child.name()
-    ]
-    if not workers:
-        return "nothing"
-    workers[int(random.integers(len(workers)))].kill()
-    return "worker"
+def reached(moment: Moment, driver: subprocess.Popen[bytes], run: Path) -> bool:
+    """Wait for it; False where the driver ends before."""
+    due: float | None = None
+    while driver.poll() is None:
+        if due is None and len(shards(run)) >= moment.shards:
+            due = time.monotonic() + moment.delay
+        if due is not None and time.monotonic() >= due:
+            return True
+        time.sleep(0.05)
+    return False
 
 
-def kill_node(cluster: Cluster, random: np.random.Generator) -> str:
-    nodes = sorted(cluster.worker_nodes, key=lambda node: node.node_id)
-    cluster.remove_node(nodes[int(random.integers(len(nodes)))], allow_graceful=False)
-    cluster.add_node(num_cpus=1, **SMALL)
-    return "node"
-
-
-def one_run(cluster: Cluster, folder: Path, number: int, seed: int, happened: Counter[str]) -> Path:
-    """Kill something one to three times, at random moments; restart the driver until it is done."""
+def one_run(site: Site, number: int, seed: int, whole: Sequence[str]) -> list[str]:
+    """Disturb a run and repeat its command until it is done; who died."""
     random = np.random.default_rng([seed, number])
-    out = folder / f"run{number}"
-    kills = int(random.integers(1, 4))
+    moments = draw(random, len(whole))
+    logged = any(moment.victim == "server" for moment in moments)
+    run = site.folder / f"run{number}"
+    variables = {**os.environ, "MLFLOW_TRACKING_URI": site.server.uri}
+    asked = command(site.folder, run.name, "--address", site.cluster.address)
+    died: list[str] = []
     kept: dict[str, int] = {}
-    for _ in range(20):
+    for _ in range(ATTEMPTS):
         driver = subprocess.Popen(
-            command(folder, out.name, "--address", cluster.address),
+            asked if logged else [*asked, "--no-sync"],
+            env=variables,
             start_new_session=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        while kills and driver.poll() is None:
-            due = time.monotonic() + random.uniform(0, 12)
-            while time.monotonic() < due and driver.poll() is None:
-                time.sleep(0.05)
-            if driver.poll() is not None:
-                break
-            kills -= 1
-            what = str(random.choice(["worker", "worker", "node", "driver"]))
-            if what == "driver":
-                os.killpg(driver.pid, signal.SIGKILL)
-                happened[what] += 1
-                break
-            happened[kill_worker(cluster, random) if what == "worker" else kill_node(cluster, random)] += 1
+        while moments and reached(moments[0], driver, run):
+            moment = moments.pop(0)
+            if site.strike(moment.victim, driver, random):
+                died.append(moment.victim)
         code = driver.wait(timeout=300)
-        now = shards(out)
+        now = shards(run)
         assert kept.items() <= now.items(), "a shard that was on disk is gone or was made again"
         kept = now
         if code == 0:
-            return out
-    raise AssertionError(f"run {number} did not end within 20 attempts")
+            break
+    else:
+        raise AssertionError(f"not complete within {ATTEMPTS} attempts")
+    assert sorted(kept) == sorted(whole), "shards lost or doubled"
+    if logged:
+        site.server.wait()
+        check_logged(run, site.server.uri)
+    return died
+
+
+def check_logged(run: Path, uri: str) -> None:
+    """`harness sync` completes what the tracking server missed: every trial once, with its figures."""
+    from mlflow.tracking import MlflowClient
+
+    sync(run, uri)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("kill")
+    document = json.loads((run / "results.json").read_text())
+    query = f"tags.`harness.run_id` = '{document['run']['id']}'"
+    found = [each.data for each in client.search_runs([experiment.experiment_id], query)]
+    trials = [data for data in found if "harness.trial_id" in data.tags]
+    known = {data.tags["harness.trial_id"]: data.metrics["acc/bleu"] for data in trials}
+    expected = {trial["id"]: trial["metrics"]["bleu"]["value"] for trial in document["trials"]}
+    assert (len(found), len(trials)) == (len(expected) + 1, len(expected)), "runs lost or doubled in MLflow"
+    assert known == expected, "other figures in MLflow"
+
+
+def check_disturbed(died: Sequence[Sequence[str]]) -> None:
+    """Given who died in each run: runs that ended before anything was killed show nothing."""
+    disturbed = sum(bool(names) for names in died)
+    assert disturbed >= LEAST_DISTURBED * len(died), f"only {disturbed} of {len(died)} runs were disturbed"
+    spared = VICTIMS.keys() - {name for names in died for name in names}
+    assert len(died) < ALL_VICTIMS_FROM or not spared, f"never killed: {', '.join(sorted(spared))}"
 
 
 def main() -> None:
@@ -122,26 +267,31 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "60"  # a server on a busy machine is no dead one
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [THIRD_PARTY, os.environ.get("PYTHONPATH")]))
-    happened: Counter[str] = Counter()
+    died: list[list[str]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "kill.yaml").write_text(SUITE)
-        subprocess.run(
-            command(folder, "alone", "--executor", "inline"), check=True, stdout=subprocess.DEVNULL
-        )
+        alone = command(folder, "alone", "--executor", "inline", "--no-sync")
+        subprocess.run(alone, check=True, stdout=subprocess.DEVNULL)
         expected, whole = figures(folder / "alone"), sorted(shards(folder / "alone"))
-        cluster = start_cluster()
+        server, cluster = Server(folder), start_cluster()
         try:
+            server.wait()
             for number in range(arguments.runs):
-                run = one_run(cluster, folder, number, arguments.seed, happened)
-                assert figures(run) == expected, f"run {number}: other figures"
-                assert sorted(shards(run)) == whole, f"run {number}: shards lost or doubled"
-                print(f"run {number}: complete", flush=True)
+                started = time.monotonic()
+                died.append(one_run(Site(folder, cluster, server), number, arguments.seed, whole))
+                assert figures(folder / f"run{number}") == expected, f"run {number}: other figures"
+                what = f"killed: {', '.join(died[-1])}" if died[-1] else "undisturbed"
+                print(f"run {number}: complete after {time.monotonic() - started:.0f} s; {what}", flush=True)
         finally:
             cluster.shutdown()
-    killed = ", ".join(f"{count} × {what}" for what, count in sorted(happened.items()))
-    print(f"{arguments.runs} runs complete, {len(whole)} shards each, same figures; killed: {killed}")
+            server.kill()
+    check_disturbed(died)
+    counts = Counter(name for names in died for name in names)
+    killed = ", ".join(f"{count} × {what}" for what, count in sorted(counts.items()))
+    print(f"{len(died)} runs complete, {len(whole)} shards each, same figures; killed: {killed}")
 
 
 if __name__ == "__main__":

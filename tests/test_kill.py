@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "kill_runs.py"
+KILL_RUNS = int(os.environ.get("KILL_RUNS", "5"))  # `make test-all` asks for 100
 SUITE = """
 name: kill
 datasets:
@@ -93,10 +96,23 @@ def test_ray_worker_killed_loses_no_shard(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_workers_nodes_and_drivers_killed_at_random_times_lose_and_repeat_nothing() -> None:
-    script = Path(__file__).parent.parent / "benchmarks" / "kill_runs.py"
-    command = [sys.executable, str(script), "--runs", "3"]
+@pytest.mark.timeout(300 + 120 * KILL_RUNS)
+def test_workers_nodes_drivers_and_servers_killed_at_random_times_lose_and_repeat_nothing() -> None:
+    command = [sys.executable, str(BENCHMARK), "--runs", str(KILL_RUNS)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "3 runs complete, 120 shards each, same figures" in done.stdout
+    assert f"{KILL_RUNS} runs complete, 120 shards each, same figures" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("died", "message"),
+    [
+        ([["worker"]] * 7 + [[]] * 3, "only 7 of 10 runs were disturbed"),
+        ([["worker", "driver"], ["node"]] * 10, "never killed: server"),
+    ],
+)
+def test_kill_runs_in_which_too_little_was_killed_do_not_pass(died: list[list[str]], message: str) -> None:
+    check = runpy.run_path(str(BENCHMARK))["check_disturbed"]
+    with pytest.raises(AssertionError, match=message):
+        check(died)
+    check([["worker", "driver"], ["node", "server"]] * 8 + [[]] * 4)
