@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from adapters.segmentation.fcn import Fcn8s, FcnOptions, Upsample
+from adapters.segmentation.fcn import Fcn8s, Fcn16s, Fcn32s, FcnOptions, Upsample
 from adapters.segmentation.segmenter import pixel_loss
 from harness import checkpoint as checkpoints
 from harness.adapter import Runtime
@@ -26,9 +26,9 @@ class Bars:
         return Sample(f"{index:03d}", image, mask)
 
 
-def make() -> Fcn8s:
+def make(net=Fcn8s):
     torch.manual_seed(0)
-    adapter = Fcn8s(FcnOptions(width=8), Runtime())
+    adapter = net(FcnOptions(width=8), Runtime())
     adapter.build(Bars())
     adapter.module.eval()
     return adapter
@@ -39,7 +39,7 @@ def noise(*sizes) -> list[Sample]:
     return [Sample(str(s), generator.integers(0, 256, (*s, 3), dtype=np.uint8)) for s in sizes]
 
 
-@pytest.mark.parametrize("factor", [2, 8])
+@pytest.mark.parametrize("factor", [2, 8, 16, 32])
 def test_upsampling_starts_as_bilinear_interpolation_of_each_channel(factor):
     scores = torch.randn(2, 3, 6, 5)
     found = Upsample(3, factor, learnt=True)(scores)
@@ -70,6 +70,52 @@ def test_without_a_background_no_class_weighs_more():
     adapter = make()
     adapter.classes = ("road", "wall", "sky")
     assert adapter.loss_weights().tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("net", "skips", "upsampled"),
+    [
+        (Fcn32s, {}, [32]),  # Long et al. 2015, figure 3: prediction at stride 32, upsampled 32 times
+        (Fcn16s, {16: 64}, [2, 16]),  # … added to that of pool4
+        (Fcn8s, {16: 64, 8: 32}, [2, 2, 8]),  # … and of pool3
+    ],
+)
+def test_each_net_scores_the_strides_of_the_paper(net, skips, upsampled):
+    """`skips`: stride → channels of the map that is scored there, with a first stage of 8 channels."""
+    network = make(net).module
+    pixels = torch.randn(2, 3, 96, 128)
+    passed = {}
+
+    def note(layer, inputs, output):
+        passed[layer] = inputs[0], output
+
+    for layer in [network.score, *network.finer, *network.upsample, network.last]:
+        layer.register_forward_hook(note)
+    found = network(pixels)
+    assert found.shape == (2, 3, 96, 128)
+    assert passed[network.score][1].shape == (2, 3, 96 // 32, 128 // 32)
+    maps = {map_.shape[-1]: map_ for map_ in network.backbone(pixels)}
+    assert len(network.finer) == len(skips)
+    for layer, (stride, channels) in zip(network.finer, skips.items(), strict=True):
+        scored, scores = passed[layer]
+        torch.testing.assert_close(scored, maps[128 // stride])
+        assert scored.shape == (2, channels, 96 // stride, 128 // stride)
+        assert scores.shape == (2, 3, 96 // stride, 128 // stride) and not scores.any()
+    kernels = [*network.upsample, network.last]
+    for layer, factor in zip(kernels, upsampled, strict=True):
+        small, large = (tensor.shape[-1] for tensor in passed[layer])
+        assert large == factor * small
+    weights = sum(kernel.weight.numel() for kernel in kernels)
+    assert weights == 3 * sum((2 * factor) ** 2 for factor in upsampled)  # one kernel a class
+
+
+def test_fcn_32s_starts_as_the_coarse_scores_interpolated():
+    network = make(Fcn32s).module
+    image = torch.randn(1, 3, 128, 160)
+    coarse = network.score(network.context(network.backbone(image)[-1]))
+    expected = torch.nn.functional.interpolate(coarse, scale_factor=32, mode="bilinear")
+    inner = (..., slice(32, -32), slice(32, -32))
+    torch.testing.assert_close(network(image)[inner], expected[inner])
 
 
 def test_skips_add_nothing_at_first():
