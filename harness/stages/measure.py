@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -18,12 +17,11 @@ from harness.checkpoint import Checkpoint
 from harness.datasets.dataset import Dataset
 from harness.plan import Trial
 from harness.stages import timing
+from harness.stages.disturbance import CpuLoad, disturbances, others_on_gpu
 from harness.stages.predict import pick_device
 from harness.suite import Exclusive
 from harness.task import Prediction, Sample
 
-FOREIGN_CORES = 0.25  # more than the idle daemons of a local Ray (0.07–0.1 of a core as measured)
-LISTED = 5  # of the processes that were busy meanwhile
 PHASE_REPEATS = 8
 
 
@@ -54,10 +52,13 @@ def measure(
     """
     import torch
 
-    threads = settings.threads or environment.usable_cores()
-    torch.set_num_threads(threads)
     dataset = trial.check_here()
     device = pick_device(trial.spec.device)
+    described = environment.describe()
+    exclusive = settings.exclusive if device == "cuda" else "node"
+    share = max(1, len(described["gpus"])) if exclusive == "gpu" else 1
+    threads = settings.threads or max(1, environment.usable_cores() // share)
+    torch.set_num_threads(threads)
     cls = ADAPTERS.get(trial.spec.adapter)
     adapter = cls(cls.Options(**trial.spec.options), trial.runtime(device))
     adapter.load(checkpoint)
@@ -70,11 +71,17 @@ def measure(
         return adapter.predict([samples[index] for index in indices])
 
     synchronise: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
+    gpu = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid) if device == "cuda" else ""
+
+    def disturbed(foreign: float) -> list[str]:
+        spare = (os.cpu_count() or 1) - threads
+        return disturbances(exclusive, foreign, spare, others_on_gpu(gpu) if gpu else 0)
+
+    size = trial.spec.batch_size
     measured = {
-        name: _scenario(name, run, synchronise, profile, len(samples), trial.spec.batch_size, predictions)
+        name: _scenario(name, run, synchronise, profile, len(samples), size, predictions, disturbed)
         for name in scenarios
     }
-    described = environment.describe()
     return {
         "environment": described,
         "settings": asdict(settings) | {"effective_threads": threads, "device": device},
@@ -108,8 +115,13 @@ def _scenario(
     count: int,
     batch_size: int,
     predictions: dict[int, Prediction],
+    disturbed: Callable[[float], list[str]],
 ) -> dict[str, Any]:
-    """Warm up, which fills `predictions`, and time."""
+    """Warm up, which fills `predictions`, and time.
+
+    Args:
+        disturbed: says why so many cores that others kept busy, and whatever else, spoil a timing.
+    """
     clock = time.perf_counter_ns
     size = batch_size if name == "offline" else 1
     orders = timing.permutations(count, seed=0)
@@ -123,7 +135,7 @@ def _scenario(
 
     started = datetime.now(UTC)
     warm = timing.warm_up(one_pass, clock, profile)
-    busy = _CpuLoad()
+    busy = CpuLoad()
     result: dict[str, Any] = {}
     if name == "offline":
         result["windows"] = timing.offline(run, synchronise, clock, profile, count, size, orders)
@@ -134,8 +146,7 @@ def _scenario(
         result["indices"] = [index for order in timed for index in order]
     foreign, others = busy.foreign_cores(), busy.others()
     reasons = [] if warm.stable else [f"warm-up: no steady state after {warm.seconds:.1f} s"]
-    if foreign > FOREIGN_CORES:
-        reasons.append(f"disturbed: other processes used {foreign:.2f} cores")
+    reasons += disturbed(foreign)
     return result | {
         "batch_size": size,
         "warm_up": asdict(warm),
@@ -156,47 +167,6 @@ def _noting(orders: Iterator[list[int]], taken: list[list[int]]) -> Iterator[lis
     for order in orders:
         taken.append(order)
         yield order
-
-
-class _CpuLoad:
-    """How many cores processes other than this one keep busy, over a stretch of time."""
-
-    def __init__(self) -> None:
-        self._processes = self._by_process()
-        self._start = self._read()
-
-    def foreign_cores(self) -> float:
-        (wall, busy, own), (wall0, busy0, own0) = self._read(), self._start
-        return max(0.0, ((busy - busy0) - (own - own0)) / max(wall - wall0, 1e-9))
-
-    def others(self) -> dict[str, float]:
-        """The busiest of these processes, by name: cores; those of other containers are not seen."""
-        wall = max(time.monotonic() - self._start[0], 1e-9)
-        cores: defaultdict[str, float] = defaultdict(float)
-        for (process, name), seconds in self._by_process().items():
-            cores[name] += (seconds - self._processes.get((process, name), 0.0)) / wall
-        busiest = sorted(cores.items(), key=lambda item: -item[1])[:LISTED]
-        return {name: round(used, 3) for name, used in busiest if used >= 0.001}
-
-    @staticmethod
-    def _by_process() -> dict[tuple[int, str], float]:
-        """CPU seconds of each process so far, this one aside."""
-        import psutil
-
-        return {
-            (process.pid, process.info["name"]): process.info["cpu_times"].user
-            + process.info["cpu_times"].system
-            for process in psutil.process_iter(["name", "cpu_times"])
-            if process.info["cpu_times"] is not None and process.pid != os.getpid()
-        }
-
-    @staticmethod
-    def _read() -> tuple[float, float, float]:
-        import psutil
-
-        times = psutil.cpu_times()
-        waiting = times.idle + getattr(times, "iowait", 0.0)
-        return time.monotonic(), sum(times) - waiting - getattr(times, "guest", 0.0), time.process_time()
 
 
 def _phases(
