@@ -7,14 +7,14 @@ keeps a minimal overlap with an object (§2.2), mirrored.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import PIL.Image
-import torch
 from numpy.typing import NDArray
 
 from adapters import images
-from adapters.detection.views import TrainingViews, learnt_objects, mirrored
+from adapters.detection.views import TrainingViews, Varied, mirrored, stretched_lessons
 from harness.task import Image, Sample
 
 OVERLAPS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0, None)  # least IoU with an object; 0: any part, None: all. §2.2
@@ -31,22 +31,18 @@ def lessons(
     samples: Sequence[Sample], side: int, generator: np.random.Generator, device: str
 ) -> TrainingViews:
     """Pictures stretched to a square of `side` px; crowds are not learnt from."""
-    pictures, boxes, labels = [], [], []
-    for sample in samples:
-        corners, classes = learnt_objects(sample)
-        image, corners, kept = augmented(images.of(sample), corners, generator)
-        factors = side / image.shape[1], side / image.shape[0]
-        pictures.append(images.resize(image, side, side))
-        boxes.append(torch.from_numpy(corners * (*factors, *factors)).float().to(device))
-        labels.append(torch.from_numpy(classes[kept]).to(device))
-    pixels = images.of_vgg(images.to_bytes(pictures, device))
-    return TrainingViews(pixels, [(side, side)] * len(samples), boxes, labels)
+    return stretched_lessons(
+        samples,
+        side,
+        partial(augmented, generator=generator),
+        lambda picture: images.of_vgg(images.to_bytes([picture], device)),
+        device,
+        difficult=True,
+    )
 
 
-def augmented(
-    image: Image, boxes: Boxes, generator: np.random.Generator
-) -> tuple[Image, Boxes, NDArray[np.int64]]:
-    """One picture, the boxes that are left of [m, 4], and which ones they are."""
+def augmented(image: Image, boxes: Boxes, generator: np.random.Generator) -> Varied:
+    """One picture and its boxes [m, 4], all of this in turn."""
     image = distorted(image, generator)
     if generator.random() < ZOOMED:
         image, boxes = zoomed_out(image, boxes, generator)
@@ -84,9 +80,7 @@ def zoomed_out(image: Image, boxes: Boxes, generator: np.random.Generator) -> tu
     return canvas, boxes + np.array([left, top, left, top])
 
 
-def cut_out(
-    image: Image, boxes: Boxes, generator: np.random.Generator
-) -> tuple[Image, Boxes, NDArray[np.int64]]:
+def cut_out(image: Image, boxes: Boxes, generator: np.random.Generator) -> Varied:
     """A part of the picture; an object stays if its centre is in it, cut to what is seen."""
     height, width = image.shape[:2]
     everything = np.arange(len(boxes))

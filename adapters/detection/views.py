@@ -19,6 +19,8 @@ MULTIPLE = 32  # px, that heights and widths are padded to: the coarsest stride 
 MIRRORED = 0.5  # of the training images; Girshick 2015 §2.3
 Size = tuple[int, int]
 """(height, width), px."""
+Varied = tuple[Image, NDArray[np.float64], NDArray[np.int64]]
+"""A training picture, the boxes that are left in it [m, 4], and which of the given ones they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +163,33 @@ def photograph_lessons(
     return TrainingViews(pixels, inside, boxes, labels, placements)
 
 
+def stretched_lessons(
+    samples: Sequence[Sample],
+    side: int,
+    varied: Callable[[Image, NDArray[np.float64]], Varied],
+    colours: Callable[[Image], Tensor],
+    device: str,
+    *,
+    difficult: bool = False,
+) -> TrainingViews:
+    """Pictures that are varied and stretched to a square, as SSD and YOLO learn from them.
+
+    Args:
+        varied: a picture and its boxes.
+        colours: a stretched picture → [1, 3, side, side].
+        difficult: see `learnt_objects`.
+    """
+    pixels, boxes, labels = [], [], []
+    for sample in samples:
+        corners, classes = learnt_objects(sample, difficult=difficult)
+        image, corners, kept = varied(images.of(sample), corners)
+        x, y = side / image.shape[1], side / image.shape[0]
+        pixels.append(colours(images.resize(image, side, side)))
+        boxes.append(torch.from_numpy(corners * (x, y, x, y)).float().to(device))
+        labels.append(torch.from_numpy(classes[kept]).to(device))
+    return TrainingViews(torch.cat(pixels), [(side, side)] * len(samples), boxes, labels)
+
+
 def mirrored(image: Image, boxes: NDArray[np.float64]) -> tuple[Image, NDArray[np.float64]]:
     """Left and right exchanged, of a picture and its boxes [m, 4]."""
     width = image.shape[1]
@@ -168,12 +197,22 @@ def mirrored(image: Image, boxes: NDArray[np.float64]) -> tuple[Image, NDArray[n
     return np.ascontiguousarray(image[:, ::-1]), np.stack([width - x2, y1, width - x1, y2], axis=1)
 
 
-def learnt_objects(sample: Sample) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Boxes and labels of what is learnt: no crowds, nothing without area."""
+def learnt_objects(
+    sample: Sample, *, difficult: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Boxes and labels of what is learnt: no crowds, nothing without area.
+
+    Args:
+        difficult: whether VOC's difficult objects are learnt. The published code of Fast and Faster R-CNN
+            (`use_diff`) and of YOLO leaves them out, Liu's of SSD (`train_on_diff_gt`) does not. Where they
+            are left out, what shows them is background.
+    """
     target = sample.target
     assert isinstance(target, Annotations)
     sides = target.boxes[:, 2:] - target.boxes[:, :2]
     keep = ~target.crowd & (sides > 0).all(axis=1)
+    if not difficult:
+        keep &= ~target.difficult
     return target.boxes[keep], target.labels[keep]
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 from torch import Tensor, nn
 
 from adapters import images
-from adapters.detection.views import MIRRORED, TrainingViews, learnt_objects, mirrored
+from adapters.detection.views import MIRRORED, TrainingViews, Varied, mirrored, stretched_lessons
 from harness.task import Image, Sample
 
 STRIDE = 64  # px of the input per cell: 448 for 7 cells, figure 3
@@ -74,23 +73,20 @@ def lessons(
     samples: Sequence[Sample], side: int, generator: np.random.Generator, device: str
 ) -> TrainingViews:
     """Photographs varied as in §2.2, half of them mirrored, and stretched to a square of `side` px."""
-    pictures, boxes, labels = [], [], []
-    for sample in samples:
-        corners, classes = learnt_objects(sample)
-        image, corners, kept = moved(images.of(sample), corners, generator)
+
+    def varied(image: Image, boxes: NDArray[np.float64]) -> Varied:
+        window, seen, kept = moved(image, boxes, generator)
         if generator.random() < MIRRORED:
-            image, corners = mirrored(image, corners)
-        x, y = side / image.shape[1], side / image.shape[0]
-        pictures.append(exposed(images.resize(image, side, side), generator))
-        boxes.append(torch.from_numpy(corners * (x, y, x, y)).float().to(device))
-        labels.append(torch.from_numpy(classes[kept]).to(device))
-    pixels = images.to_tensor(pictures, device)
-    return TrainingViews(pixels, [(side, side)] * len(samples), boxes, labels)
+            window, seen = mirrored(window, seen)
+        return window, seen, kept
+
+    def colours(picture: Image) -> Tensor:
+        return images.to_tensor([exposed(picture, generator)], device)
+
+    return stretched_lessons(samples, side, varied, colours, device)
 
 
-def moved(
-    image: Image, boxes: NDArray[np.float64], generator: np.random.Generator
-) -> tuple[Image, NDArray[np.float64], NDArray[np.int64]]:
+def moved(image: Image, boxes: NDArray[np.float64], generator: np.random.Generator) -> Varied:
     """A window whose edges are each up to 20% inside or outside the picture's, grey where there is none.
 
     Returns the window, what it shows of the boxes [m, 4], and which ones these are.

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -77,6 +77,8 @@ class TorchvisionDetector(TorchAdapter):
 
     task = "detection"
     module: Any  # torchvision has no types
+    learns_difficult: ClassVar[bool] = False
+    """VOC's difficult objects, as the own adapter does."""
 
     @abstractmethod
     def answers(self, seen: Any) -> Any:
@@ -89,8 +91,8 @@ class TorchvisionDetector(TorchAdapter):
     @abstractmethod
     def augmented(
         self, image: Image, boxes: NDArray[np.float64], generator: np.random.Generator
-    ) -> tuple[Image, NDArray[np.float64], NDArray[np.int64]]:
-        """A training picture, its boxes, and which of the given ones they are."""
+    ) -> views.Varied:
+        """A training picture."""
 
     def preprocess(self, samples: Sequence[Sample]) -> Batch:
         from torchvision.models.detection.image_list import ImageList
@@ -130,7 +132,7 @@ class TorchvisionDetector(TorchAdapter):
         device = self.runtime.device
         pictures, targets = [], []
         for sample in samples:
-            boxes, labels = views.learnt_objects(sample)
+            boxes, labels = views.learnt_objects(sample, difficult=self.learns_difficult)
             image, boxes, kept = self.augmented(images.of(sample), boxes, generator)
             pictures.append(_pixels(image, device))
             targets.append(
@@ -196,7 +198,7 @@ class TorchvisionFasterRcnn(TorchvisionDetector):
 
     def augmented(
         self, image: Image, boxes: NDArray[np.float64], generator: np.random.Generator
-    ) -> tuple[Image, NDArray[np.float64], NDArray[np.int64]]:
+    ) -> views.Varied:
         if generator.random() < views.MIRRORED:
             image, boxes = views.mirrored(image, boxes)
         return image, boxes, np.arange(len(boxes))
@@ -207,6 +209,7 @@ class TorchvisionSsd(TorchvisionDetector):
 
     name = "torchvision/ssd300_vgg16"
     Options = SsdOptions
+    learns_difficult = True
 
     def make_module(self) -> nn.Module:
         from torchvision.models.detection import ssd300_vgg16  # 6–9 s to import
@@ -237,7 +240,7 @@ class TorchvisionSsd(TorchvisionDetector):
 
     def augmented(
         self, image: Image, boxes: NDArray[np.float64], generator: np.random.Generator
-    ) -> tuple[Image, NDArray[np.float64], NDArray[np.int64]]:
+    ) -> views.Varied:
         return ssd_augmentation.augmented(image, boxes, generator)
 
 

@@ -1,0 +1,63 @@
+"""What detectors learn from: difficult objects as the papers' own code; crowds and empty boxes never."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adapters.detection.faster_rcnn import FasterRcnn
+from adapters.detection.rcnn import Rcnn
+from adapters.detection.ssd import Ssd
+from adapters.detection.yolo import Yolo
+from adapters.torchvision.detection import TorchvisionFasterRcnn, TorchvisionSsd
+from harness.adapter import Runtime
+from harness.task import Annotations, Sample
+
+EASY, DIFFICULT, CROWD, EMPTY = range(4)
+
+
+def sample() -> Sample:
+    boxes = np.array([[5.0, 5, 45, 45], [50, 10, 90, 60], [20, 30, 80, 90], [10, 10, 10, 30]])
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    own = np.arange(4)
+    target = Annotations(boxes, own.astype(np.int64), areas, own == CROWD, own == DIFFICULT)
+    return Sample("0", np.random.default_rng(0).integers(0, 256, (100, 100, 3), np.uint8), target)
+
+
+def learnt(adapter: Any) -> set[int]:
+    """Labels in any of several batches: augmentation may cut an object away."""
+    found: set[int] = set()
+    for seed in range(8):
+        batch = adapter.training_batch([sample()], np.random.default_rng(seed))
+        if isinstance(adapter, Yolo):
+            labels = [batch.targets.labels]
+        elif isinstance(adapter, Rcnn):
+            labels = batch[0].labels
+        elif isinstance(adapter, TorchvisionFasterRcnn | TorchvisionSsd):
+            labels = [target["labels"] - 1 for target in batch.targets]
+        else:
+            labels = batch.labels
+        found |= {int(label) for one in labels for label in one}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("adapter", "options", "expected"),
+    [
+        (Rcnn, {}, {EASY}),
+        (FasterRcnn, {}, {EASY}),
+        (FasterRcnn, {"backbone": "resnet50-fpn", "shorter_side": 64, "longer_side": 64}, {EASY}),
+        (Yolo, {}, {EASY}),
+        (Yolo, {"backbone": "yolov1"}, {EASY}),
+        (Ssd, {}, {EASY}),
+        (Ssd, {"backbone": "vgg16"}, {EASY, DIFFICULT}),  # as Liu et al. trained it
+        (TorchvisionFasterRcnn, {}, {EASY}),
+        (TorchvisionSsd, {}, {EASY, DIFFICULT}),
+    ],
+)
+def test_difficult_objects_are_learnt_where_the_published_code_does(
+    adapter: Any, options: dict[str, Any], expected: set[int]
+) -> None:
+    assert learnt(adapter(adapter.Options(**options), Runtime())) == expected
