@@ -139,6 +139,10 @@ class TrainableAdapter(Adapter):
         then of one size, so that little is padded, and no large sample hides the small ones."""
         return 1
 
+    def competence(self, step: int) -> float:  # noqa: ARG002
+        """Share of pooled batches, smallest first, that a training step draws from: a curriculum."""
+        return 1.0
+
     def training_size(self, sample: Sample) -> int:  # noqa: ARG002
         """What samples are sorted by where batches are pooled."""
         return 0

@@ -18,16 +18,17 @@ from torch import Tensor, nn
 from adapters.translation.attention import Attention, AttentionOptions
 from adapters.translation.cells import LstmRecurrence, VanillaRecurrence
 from adapters.translation.search import greedy_search
-from adapters.translation.seq2seq import Lstm, Rnn, Seq2Seq, Seq2SeqOptions, competence
+from adapters.translation.seq2seq import Lstm, Rnn, Seq2Seq, Seq2SeqOptions
 from adapters.translation.seq2seq_model import Seq2SeqModel, State
+from adapters.translation.translator import competence
 from adapters.translation.vocabulary import BEGIN, END, PAD, UNKNOWN
 from harness import checkpoint as checkpoints
 from harness.adapter import ADAPTERS, Runtime
 from harness.datasets.dataset import DATASETS
 from harness.errors import UsageError
 from harness.metrics.metric import METRICS
-from harness.recipe import resolve
-from harness.stages.fit import evaluate
+from harness.recipe import Recipe, RecipeData, resolve
+from harness.stages.fit import batch_indices, evaluate
 from harness.task import Sample
 
 TINY = {"embedding_size": 24, "encoder_size": 20, "decoder_size": 32, "vocabulary_size": 120}
@@ -207,23 +208,27 @@ def test_a_reversed_source_is_translated_as_it_was_learnt() -> None:
 def test_a_curriculum_begins_with_the_shortest_sentences_and_ends_with_all() -> None:
     assert [competence(t, 100) for t in (0, 50, 100, 1000)] == pytest.approx([0.01, 0.505, 1, 1])
     assert competence(0, 0) == 1
-    samples, generator = [Toy()[index] for index in range(20)], np.random.default_rng(0)
-    adapter = built(Rnn, curriculum=10)
+    adapter = built(Rnn, pooled_batches=4, curriculum=12)
+    assert (adapter.pooled_batches, adapter.competence(6)) == (4, pytest.approx(0.505))
+    assert adapter.training_size(Sample("0", "the old man", ("",))) == 3
+    recipe = Recipe(
+        adapter="rnn", task="translation", dataset=RecipeData(name="toy"), steps=40, batch_size=5,
+        learning_rate=0.1, metric="bleu",
+    )  # fmt: skip
+    words = [len(source.split()) for source, _ in SENTENCES]
+    quarters = np.sort(words).reshape(4, 5).tolist()
+    seen = [
+        sorted(words[i] for i in batch_indices(recipe, t, 20, 4, words.__getitem__, adapter.competence(t)))
+        for t in range(40)
+    ]
+    assert seen[:3] == [quarters[0]] * 3  # a third of the way: the second quarter may come
+    assert all(batch in quarters[:3] for batch in seen[:9])
+    assert all(sorted(seen[first : first + 4]) == quarters for first in range(12, 40, 4))
 
-    def sizes() -> list[int]:
-        [pairs] = adapter.training_batch(samples, generator)
-        return pairs.sources.lengths.tolist()
 
-    seen = [sizes() for _ in range(12)]
-    assert [len(lengths) for lengths in seen] == [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 20, 20]
-    every = sorted(len(source.split()) for source, _ in SENTENCES)
-    assert max(seen[3]) - 1 <= every[6] + 2  # END; punctuation counts as tokens, not as words
-    continued = built(Rnn, curriculum=10)
-    adapter = built(Rnn, curriculum=10)
-    sizes(), sizes()
-    continued.module.load_state_dict(adapter.module.state_dict())  # as a training that goes on after a kill
-    [pairs] = continued.training_batch(samples, generator)
-    assert len(pairs.targets) == 5
+def test_a_curriculum_without_pooled_batches_is_refused() -> None:
+    with pytest.raises(ValidationError, match="none without pooled_batches > 1"):
+        Seq2SeqOptions(curriculum=10)
 
 
 @pytest.mark.parametrize("cls", [Rnn, Lstm])

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
 from pydantic import Field
 from torch import Tensor
 
 from adapters.translation.cells import LstmRecurrence, VanillaRecurrence
 from adapters.translation.seq2seq_model import ContextUse, Seq2SeqModel, State
-from adapters.translation.translator import Pairs, Sources, Translator, TranslatorOptions, source_of
-from harness.task import Sample
+from adapters.translation.translator import Sources, Translator, TranslatorOptions
 
 
 class Seq2SeqOptions(TranslatorOptions):
@@ -30,8 +26,6 @@ class Seq2SeqOptions(TranslatorOptions):
     """The source's last word is read first (Sutskever, Vinyals and Le 2014 §3.3)."""
     context: ContextUse = "every-step"
     """Where the decoder sees what the encoder kept: at every step, or in its initial state only."""
-    curriculum: int = Field(0, ge=0)
-    """Training batches until all of a batch is used; before that, its shortest sentences (`competence`)."""
 
 
 class Seq2Seq(Translator):
@@ -77,30 +71,8 @@ class Seq2Seq(Translator):
         logits: Tensor = self.module(sources.tokens, sources.lengths, given, wanted)
         return logits
 
-    def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> list[Pairs]:
-        """The shortest of the samples while the curriculum lasts, then all of them.
-
-        A model that keeps a sentence in one vector learns from short sentences what words mean; from long
-        ones it learns little before that.
-        """
-        kept = math.ceil(competence(int(self.module.batches), self.options.curriculum) * len(samples))
-        self.module.batches += 1
-        by_length = sorted(samples, key=lambda sample: len(source_of(sample).split()))
-        return super().training_batch(by_length[:kept], generator)
-
     def reading_order(self, tokens: list[int]) -> list[int]:
         return tokens[::-1] if self.options.reversed_source else tokens
-
-
-def competence(batches: int, curriculum: int) -> float:
-    """Share of the data, shortest first, that a model is ready for (Platanios et al. 2019 §3.2, linear).
-
-    c(t) = min(1, t (1 − c_0) / T + c_0), c_0 = 0.01, after t of T batches; 1 where T is 0.
-    """
-    if batches >= curriculum:
-        return 1.0
-    first = 0.01  # c_0, Platanios et al. 2019 §4.1
-    return batches * (1 - first) / curriculum + first
 
 
 class Rnn(Seq2Seq):

@@ -47,8 +47,6 @@ class State:
 class Seq2SeqModel(nn.Module):
     """Encoder, decoder and their embeddings. The modules stand in the order in which they compute."""
 
-    batches: Tensor
-
     def __init__(
         self,
         cell: type[VanillaRecurrence | LstmRecurrence],
@@ -85,7 +83,6 @@ class Seq2SeqModel(nn.Module):
         self.output_embedding = None if tied_embeddings else token_embedding(vocabulary_size, embedding_size)
         self.output_bias = nn.Parameter(torch.zeros(vocabulary_size))
         self.dropout = nn.Dropout(dropout)
-        self.register_buffer("batches", torch.zeros((), dtype=torch.long))  # trained on so far
 
     def encode(self, source: Tensor, lengths: Tensor) -> State:
         """Read the sources and set s_0, of one hypothesis each.

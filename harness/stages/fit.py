@@ -8,6 +8,7 @@ with the same weights to the bit.
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -32,7 +33,7 @@ from harness.task import Sample, Scores
 Report = Callable[[str], None]
 
 REPORT_SECONDS = 15.0
-CACHED = 8192  # training samples kept in memory; scenes: 64 KB and 7 ms to make each
+CACHED = 512 << 20  # bytes of training samples kept in memory; scenes: 64 KB and 7 ms to make each
 SHUFFLE, STEP, POOL = 0, 1, 2  # what a random stream is for
 
 
@@ -58,19 +59,25 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 def batch_indices(
-    recipe: Recipe, step: int, size: int, pooled: int = 1, size_of: Callable[[int], int] | None = None
+    recipe: Recipe,
+    step: int,
+    size: int,
+    pooled: int = 1,
+    size_of: Callable[[int], int] | None = None,
+    competence: float = 1.0,
 ) -> list[int]:
     """Which of `size` samples step number `step` sees: consecutive items of one permutation per epoch.
 
     The samples of `pooled` batches are sorted by size before they are cut into batches, and these take turns
-    at random (see `TrainableAdapter.pooled_batches`).
+    at random (see `TrainableAdapter.pooled_batches`). Below a competence of 1 only the first of them do.
     """
     turn = step % pooled
     places = range((step - turn) * recipe.batch_size, (step - turn + pooled) * recipe.batch_size)
     pool = [int(_order(recipe.seed, place // size, size)[place % size]) for place in places]
     if pooled > 1:
         pool.sort(key=size_of)
-        turn = int(np.random.default_rng([recipe.seed, POOL, step - turn]).permutation(pooled)[turn])
+        turns = np.random.default_rng([recipe.seed, POOL, step - turn]).permutation(pooled)
+        turn = int(turns[turn] * competence)
     return pool[turn * recipe.batch_size : (turn + 1) * recipe.batch_size]
 
 
@@ -93,6 +100,8 @@ class Fit:
     kept: Callable[[Path], None] | None = None
     """Called with the state file whenever it has been written."""
     cache: dict[int, Sample] = field(default_factory=dict)
+    cached: int = 0
+    """Bytes of the inputs in the cache."""
     sizes: dict[int, int] = field(default_factory=dict)
     """Of samples, see `TrainableAdapter.training_size`."""
     units: Counter[str] = field(default_factory=Counter)
@@ -165,14 +174,18 @@ class Fit:
         return loss
 
     def _samples(self, step: int) -> list[Sample]:
-        pooled = self.adapter.pooled_batches
-        batch = batch_indices(self.recipe, step, len(self.data), pooled, self._size)
+        pooled, competence = self.adapter.pooled_batches, self.adapter.competence(step)
+        batch = batch_indices(self.recipe, step, len(self.data), pooled, self._size, competence)
         return [self._sample(index) for index in self.part.share(batch)]
 
     def _sample(self, index: int) -> Sample:
-        sample = self.cache.get(index) or self.data[index]
-        if len(self.cache) < CACHED:
+        if index in self.cache:
+            return self.cache[index]
+        sample = self.data[index]
+        size = getattr(sample.input, "nbytes", None) or sys.getsizeof(sample.input)
+        if self.cached + size <= CACHED:
             self.cache[index] = sample
+            self.cached += size
         return sample
 
     def _size(self, index: int) -> int:
