@@ -160,8 +160,8 @@ def test_waiting_for_a_place_on_a_busy_cluster_is_no_hang(
     ray.get(busy)
 
 
-def test_a_recipe_that_is_wrong_is_the_users_error_on_ray_too(
-    ray_of_two: RayExecutor, tmp_path: Path
+def test_training_keeps_off_nodes_to_time_on_and_a_wrong_recipe_is_the_users_error(
+    ray_of_two: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = Recipe(
         adapter="fake-translation",
@@ -173,9 +173,14 @@ def test_a_recipe_that_is_wrong_is_the_users_error_on_ray_too(
         metric="bleu",
     )
     reference = CheckpointRef("w", tmp_path / "w.safetensors", recipe, missing=True)
+    (here,) = (node.id for node in ray_of_two._view.cluster.nodes)
+    wanted = deque([{here: 1}] * 4)  # by another suite that times on the only node, for a while
+    claims = SimpleNamespace(look=lambda: wanted.popleft() if wanted else {})
+    monkeypatch.setattr(ray_of_two, "_claims", claims)
     with pytest.raises(UsageError, match="adapter 'fake-translation' cannot be trained"):
         ray_of_two.train(reference, print)
     assert not list(tmp_path.iterdir())
+    assert not wanted, "it began only when the node was free"
 
 
 def test_a_timing_that_does_not_answer_is_given_up(

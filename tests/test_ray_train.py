@@ -13,7 +13,9 @@ import ray
 from harness.adapter import Runtime
 from harness.checkpoint import load, sha256
 from harness.errors import InfrastructureError, UsageError
+from harness.executors.cluster import Cluster, Node
 from harness.executors.ray import RayExecutor
+from harness.executors.ray_train import _left_to_timing
 from harness.recipe import CheckpointRef, Recipe
 from harness.stages.train import train
 
@@ -126,3 +128,19 @@ def test_too_many_workers_are_told_before_anything_starts(executor: RayExecutor,
     cpus = int(ray.cluster_resources()["CPU"])
     with pytest.raises(InfrastructureError, match=f"{cpus + 1} workers need a CPU each; .* room for {cpus}$"):
         trained(executor, tmp_path, cpus + 1)
+
+
+def test_workers_share_what_nobody_wants_to_time_on_and_wait_where_that_is_too_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def nodes(*names: str) -> Cluster:
+        return Cluster(tuple(Node(name, "host", {"CPU": 1}, {}) for name in names))
+
+    waited: list[float] = []
+    monkeypatch.setattr("harness.executors.ray_train.time.sleep", waited.append)
+    claims = [{"a": 1}, {"a": 2}, {"b": 1}]
+    assert _left_to_timing(2, False, nodes("a", "b", "c"), lambda: claims[0]) == {"a"}
+    assert not waited
+    changing = iter([*claims, {}])
+    assert not _left_to_timing(2, False, nodes("a", "b"), lambda: next(changing))
+    assert len(waited) == 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from harness.suite import Exclusive
 POOL = "pool"  # the node label that assigns nodes to a purpose
 TIMING = "timing"  # … and its value on nodes that time and do nothing else
 KEPT_FREE = (TIMING, "head")  # predictions and training stay away from these
-ELSEWHERE = {POOL: f"!in({','.join(KEPT_FREE)})"}  # … by this label selector
 SLOT = "slot"  # a resource that nodes may offer, 1 each: timing takes all of it, a worker hardly any
 GROWS = "autoscaled"  # a label, on the head say: nodes may be added; `gpu.timing`: with GPUs, and to time
 WORKER_SLOT = 0.001  # so that a thousand workers fit on a node (Ray counts in steps of 0.0001)
@@ -146,6 +145,12 @@ def cluster(raw: Iterable[Mapping[str, Any]]) -> Cluster:
             if node["Alive"]
         )
     )
+
+
+def away_from(nodes: Set[str]) -> dict[str, str]:
+    """The label selector of predictions and training: not in the pools kept free, nor on these nodes."""
+    selector = {POOL: f"!in({','.join(KEPT_FREE)})"}
+    return selector | ({"ray.io/node-id": f"!in({','.join(sorted(nodes))})"} if nodes else {})
 
 
 def reservation(node: Node, exclusive: Exclusive) -> dict[str, float]:

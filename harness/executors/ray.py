@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,35 +17,25 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the coming d
 
 import ray
 from ray.exceptions import ObjectStoreFullError, OutOfDiskError, OutOfMemoryError, RayError, RayTaskError
-from ray.util.queue import Empty, Queue
 
 from harness.adapter import Resources
 from harness.errors import InfrastructureError, UsageError, describe
-from harness.executors.cluster import ELSEWHERE
 from harness.executors.executor import Executor, write_made
-from harness.executors.inline import training_runtime
 from harness.executors.ray_claims import ClusterClaims
 from harness.executors.ray_pool import Member, NotLoaded, Pool
 from harness.executors.ray_timing import summon, time_on
+from harness.executors.ray_train_alone import train_alone
 from harness.executors.ray_view import View
 from harness.executors.scheduler import Assignment, Scheduler
 from harness.plan import Trial
-from harness.recipe import CheckpointRef, Recipe
+from harness.recipe import CheckpointRef
 from harness.stages.measure import SpeedSettings
 from harness.stages.shards import Outcome, Work
-from harness.stages.train import train
 
 SHARD_DEADLINE = 900.0  # s, loading included, queueing not; a worker that takes longer is taken to hang
 POLL = 0.5  # s between looks at deadlines
 LEAST_ASKED = 8  # workers that are asked for on an autoscaled cluster that has room for none
 STAFFING = 0.2  # s between looks at how many workers there should be
-
-
-@ray.remote(max_retries=0, max_calls=1)
-def _train(recipe: Recipe, weights: Path, lines: Queue) -> dict[str, bytes]:
-    train(recipe, weights, training_runtime(), report=lines.put)
-    # The weights come last: where they are, everything is.
-    return {path.name: path.read_bytes() for path in (weights.with_suffix(".yaml"), weights)}
 
 
 class RayExecutor(Executor):
@@ -98,36 +87,14 @@ class RayExecutor(Executor):
     def train(
         self, reference: CheckpointRef, report: Callable[[str], None], workers: int | None = None
     ) -> None:
+        claimed = self._claims.look if self._claims else dict[str, int]
         if workers is None:
-            write_made(reference, self._train_alone(reference, report))
+            gpus = int(self._view.cluster.offers_gpus)
+            write_made(reference, train_alone(reference, gpus, claimed, report))
             return
         from harness.executors.ray_train import train_together  # takes seconds to import
 
-        train_together(reference, workers, self._view.cluster, report)
-
-    def _train_alone(self, reference: CheckpointRef, report: Callable[[str], None]) -> dict[str, bytes]:
-        """The plain loop in a task; name → content of its files, the weights last."""
-        lines = Queue()
-        gpus = int(self._view.cluster.offers_gpus)
-        task = _train.options(
-            num_cpus=1, num_gpus=gpus, label_selector=ELSEWHERE, name=f"train {reference.name}"
-        )
-        pending = task.remote(reference.recipe, reference.weights, lines)
-        finished = False
-        while not finished:
-            finished = bool(ray.wait([pending], timeout=POLL)[0])
-            for line in _drain(lines):
-                report(line)
-        lines.shutdown()
-        try:
-            made: dict[str, bytes] = ray.get(pending)
-        except RayTaskError as error:
-            if isinstance(error.cause, UsageError):
-                raise error.cause from None  # the recipe's fault, not the cluster's
-            raise InfrastructureError(f"training {reference.name}: {describe(error.cause)}") from error
-        except RayError as error:
-            raise InfrastructureError(f"training {reference.name}: {describe(error)}") from error
-        return made
+        train_together(reference, workers, self._view.cluster, claimed, report)
 
     def predict(self, work: Sequence[Work]) -> Iterator[Outcome]:
         kinds = {each.trial.id: self._view.cluster.kind(each.trial) for each in work}
@@ -259,11 +226,3 @@ def _ready(futures: list[Any]) -> list[Any]:
         return []
     ready: list[Any] = ray.wait(futures, num_returns=len(futures), timeout=0)[0]
     return ready
-
-
-def _drain(lines: Queue) -> Iterator[str]:
-    while True:
-        try:
-            yield lines.get_nowait()
-        except Empty:
-            return

@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 
 from harness.adapter import Resources
 from harness.errors import InfrastructureError, describe
-from harness.executors.cluster import ELSEWHERE, SLOT, WORKER_SLOT, Cluster, node_name
+from harness.executors.cluster import SLOT, WORKER_SLOT, Cluster, away_from, node_name
 from harness.stages.predict import Predictor
 from harness.stages.shards import Outcome, Shard
 
@@ -152,13 +152,10 @@ class Pool:
 
 def _options(kind: Resources, slotted: bool, avoided: Set[str]) -> dict[str, Any]:
     """How Ray is to place a worker."""
-    labels = dict(ELSEWHERE)
-    if avoided:
-        labels["ray.io/node-id"] = f"!in({','.join(sorted(avoided))})"
     return {
         "num_cpus": kind.cpu,
         "num_gpus": kind.gpu,
         "resources": {SLOT: WORKER_SLOT} if slotted else None,
-        "label_selector": labels,
+        "label_selector": away_from(avoided),
         "name": f"predict {uuid4().hex[:8]}",  # as the dashboard lists it
     }

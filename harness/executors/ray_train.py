@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from harness.adapter import Resources
 from harness.checkpoint import read_metadata
 from harness.errors import HarnessError, InfrastructureError, describe
-from harness.executors.cluster import ELSEWHERE, Cluster
+from harness.executors.cluster import Cluster, away_from
 from harness.executors.executor import write_made
 from harness.executors.inline import training_runtime
 from harness.recipe import CheckpointRef
@@ -85,9 +86,16 @@ class Keeper:
 
 
 def train_together(
-    reference: CheckpointRef, workers: int, cluster: Cluster, report: Callable[[str], None]
+    reference: CheckpointRef,
+    workers: int,
+    cluster: Cluster,
+    claimed: Callable[[], Mapping[str, int]],
+    report: Callable[[str], None],
 ) -> None:
     """Make a missing checkpoint with `workers` workers that share each batch.
+
+    Args:
+        claimed: the nodes on which others want to time, now; none of these is trained on.
 
     Raises:
         HarnessError: the recipe's fault, as of the training stage.
@@ -96,6 +104,7 @@ def train_together(
     assert reference.recipe is not None
     gpu = cluster.offers_gpus
     _check_room(workers, gpu, cluster)
+    avoided = _left_to_timing(workers, gpu, cluster, claimed)
     with training_lock(reference.weights, report):
         made = reference.weights.exists() and read_metadata(reference.weights)
         if made and made.get("recipe") == reference.recipe.hash:
@@ -111,7 +120,7 @@ def train_together(
             _relayed(keeper, state_file, report) as told,
         ):
             try:
-                _trainer(reference, workers, gpu, keeper, notes).fit()
+                _trainer(reference, workers, gpu, away_from(avoided), keeper, notes).fit()
             except ray.train.TrainingFailedError as error:
                 reason = describe(error)[:500]
                 raise InfrastructureError(f"training {reference.name}: {reason}") from error
@@ -125,7 +134,7 @@ def train_together(
 
 
 def _trainer(
-    reference: CheckpointRef, workers: int, gpu: bool, keeper: Any, notes: str
+    reference: CheckpointRef, workers: int, gpu: bool, place: dict[str, str], keeper: Any, notes: str
 ) -> ray.train.torch.TorchTrainer:
     """Ray Train writes notes of its own to a folder; checkpoints go through the keeper."""
     return ray.train.torch.TorchTrainer(
@@ -135,7 +144,7 @@ def _trainer(
             num_workers=workers,
             use_gpu=gpu,
             resources_per_worker={"CPU": 1, "GPU": int(gpu)},
-            label_selector=ELSEWHERE,
+            label_selector=place,
         ),
         run_config=RunConfig(
             name=f"train-{reference.name}",
@@ -217,10 +226,27 @@ def _relayed(keeper: Any, state_file: Path, report: Callable[[str], None]) -> It
 
 def _check_room(workers: int, gpu: bool, cluster: Cluster) -> None:
     """Ray would wait for ever."""
-    one = Resources(1.0, float(gpu))
-    room = cluster.capacity({one: workers})[one]
+    room = _room(workers, gpu, cluster)
     if room < workers and not cluster.grows:
         kind = "CPU and a GPU" if gpu else "CPU"
         raise InfrastructureError(
             f"{workers} workers need a {kind} each; the Ray cluster has room for {room}"
         )
+
+
+def _room(workers: int, gpu: bool, cluster: Cluster) -> int:
+    """How many of the workers an empty cluster holds."""
+    one = Resources(1.0, float(gpu))
+    return cluster.capacity({one: workers})[one]
+
+
+def _left_to_timing(
+    workers: int, gpu: bool, cluster: Cluster, claimed: Callable[[], Mapping[str, int]]
+) -> Set[str]:
+    """The nodes on which others want to time, as soon as the rest has room."""
+    while True:
+        avoided = claimed().keys()
+        rest = Cluster(tuple(node for node in cluster.nodes if node.id not in avoided))
+        if not avoided or cluster.grows or _room(workers, gpu, rest) >= workers:
+            return avoided
+        time.sleep(POLL)
