@@ -21,6 +21,7 @@ PACKAGES = ("numpy", "torch", "torchvision", "ray", "mlflow", "sacrebleu", "scik
 
 
 SENT_REVISION, SENT_BRANCH = "HARNESS_GIT_REVISION", "HARNESS_GIT_BRANCH"
+JOB = "HARNESS_JOB"  # the id of the cluster job that a process is
 
 
 def describe() -> dict[str, Any]:

@@ -6,17 +6,25 @@ one by one: whatever is there is whole, as in the local directory.
 
 from __future__ import annotations
 
+import json
+import os
+import platform
 import shutil
 import signal
 import tempfile
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import psutil
+
+from harness import environment
 from harness.datasets.files import check_inside
 from harness.errors import InfrastructureError, UsageError, describe
 from harness.store import is_transient
@@ -25,6 +33,8 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 EVERY = 30.0  # s between copies: what a lost head node costs at most, beside the shards under way
+LEASE = "lease.json"  # the object that says who writes a place
+LASTS = 4 * EVERY  # s that it counts without being renewed, so that clocks may differ by a minute or so
 State = tuple[int, int]
 """Size and time of change (ns) of a file."""
 
@@ -38,11 +48,10 @@ def is_url(out: str) -> bool:
 def located(out: str, report: Callable[[str], None]) -> Iterator[Path]:
     """A local directory for the run at `out`, which is a path (`~` is the home folder) or a URL.
 
-    SIGTERM, which ends a Ray job, is answered as Ctrl-C is, so that a last copy is begun; Ray kills
-    the process a few seconds later.
+    SIGTERM, which ends a Ray job, is answered as Ctrl-C is, so that a last copy is made.
 
     Raises:
-        UsageError: no file system for such a URL.
+        UsageError: no file system for such a URL, or another run writes there.
         InfrastructureError: the place cannot be read, or in the end not be written.
     """
     if not is_url(out):
@@ -50,9 +59,14 @@ def located(out: str, report: Callable[[str], None]) -> Iterator[Path]:
         return
     files, root = _file_system(out)
     local = Path(tempfile.mkdtemp(prefix="harness-run-"))
-    mirror = Mirror(local, files, root)
+    lease = Lease(files, root)
+    mirror = Mirror(local, files, root, lease)
     try:
+        lease.renew()
         mirror.fetch()
+    except TakenError as error:
+        shutil.rmtree(local)
+        raise UsageError(f"--out {out}: {error}; wait for it, or choose another place") from error
     except OSError as error:
         shutil.rmtree(local)
         raise InfrastructureError(f"--out {out}: cannot be read or written: {describe(error)}") from error
@@ -68,17 +82,87 @@ def located(out: str, report: Callable[[str], None]) -> Iterator[Path]:
         copier.join()
         try:
             mirror.push()
+            lease.release()
         except OSError as error:
             reason = f"cannot be written: {describe(error)}; the run is kept in {local}"
             raise InfrastructureError(f"--out {out}: {reason}") from error
         shutil.rmtree(local)
 
 
-class Mirror:
-    """A local directory and its copy below `root` of another file system."""
+class TakenError(OSError):
+    """Another run has taken the place meanwhile."""
 
-    def __init__(self, local: Path, files: FileSystem, root: str) -> None:
+
+class Lease:
+    """Who writes a place: an object there that is renewed while it is copied to.
+
+    Object stores have no lock in common. So of two runs that begin within the same second both may see the
+    place free; the object then names the later one, and the other copies nothing more.
+    """
+
+    def __init__(self, files: FileSystem, root: str, clock: Callable[[], float] = time.time) -> None:
+        self._files = files
+        self._path = str(PurePosixPath(root) / LEASE)
+        self._clock = clock
+        self._renewed = 0.0
+        self._own = {"id": uuid.uuid4().hex, "host": platform.node(), "process": os.getpid()}
+        if job := os.environ.get(environment.JOB):
+            self._own["job"] = job
+
+    def renew(self) -> None:
+        """Say that this process writes there.
+
+        Raises:
+            TakenError: another one does.
+            OSError: the place cannot be reached.
+        """
+        if holder := self._holder():
+            raise TakenError(holder)
+        self._renewed = self._clock()
+        self._files.create_dir(str(PurePosixPath(self._path).parent), recursive=True)
+        with self._files.open_output_stream(self._path) as target:
+            target.write(json.dumps(self._own | {"renewed": self._renewed}).encode())
+
+    def keep(self) -> None:
+        """Renew it if that is due; raises as `renew`."""
+        if self._clock() - self._renewed >= EVERY:
+            self.renew()
+
+    def release(self) -> None:
+        with suppress(OSError):  # it ends by itself
+            self._files.delete_file(self._path)
+
+    def _holder(self) -> str | None:
+        """Who else writes there, in words; None where nobody does, or has died."""
+        found = self._read()
+        if found is None or found["id"] == self._own["id"]:
+            return None
+        age = self._clock() - found["renewed"]
+        here = found["host"] == self._own["host"]
+        if age > LASTS or (here and not psutil.pid_exists(found["process"])):
+            return None
+        who = f"job {found['job']}" if "job" in found else f"process {found['process']}"
+        return f"{who} on {found['host']} writes there, as of {max(age, 0):.0f} s ago"
+
+    def _read(self) -> dict[str, Any] | None:
+        from pyarrow.fs import FileType
+
+        if self._files.get_file_info(self._path).type is not FileType.File:
+            return None
+        try:
+            with self._files.open_input_stream(self._path) as source:
+                document: dict[str, Any] = json.loads(source.read())
+        except (FileNotFoundError, ValueError):  # released meanwhile; half-written by one that was killed
+            return None
+        return document
+
+
+class Mirror:
+    """A local directory and its copy below `root` of another file system, as long as the lease is ours."""
+
+    def __init__(self, local: Path, files: FileSystem, root: str, lease: Lease) -> None:
         self._local = local
+        self._lease = lease
         self._files = files
         self._root = PurePosixPath(root)
         self._same: dict[str, State] = {}
@@ -94,6 +178,9 @@ class Mirror:
             if info.type is not FileType.File:
                 continue
             name = str(PurePosixPath(info.path).relative_to(self._root))
+            if name == LEASE:
+                continue
+            self._lease.keep()
             check_inside("--out", name, "run directory")
             path = self._local / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +189,12 @@ class Mirror:
             self._same[name] = _state(path)
 
     def push(self) -> None:
-        """Copy what has changed since, and remove there what is gone here; run.json first."""
+        """Copy what has changed since, and remove there what is gone here; run.json first.
+
+        Raises:
+            OSError: the place cannot be written, or another run has taken it.
+        """
+        self._lease.renew()
         present = {}
         for path in sorted(self._local.rglob("*"), key=lambda path: (path.name != "run.json", path)):
             name = path.relative_to(self._local).as_posix()
@@ -116,6 +208,7 @@ class Mirror:
             except FileNotFoundError:  # replaced or removed meanwhile
                 present.pop(name, None)
                 continue
+            self._lease.keep()
             place = self._root / name
             self._files.create_dir(str(place.parent), recursive=True)
             with self._files.open_output_stream(str(place)) as target:

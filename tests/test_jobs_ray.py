@@ -139,18 +139,23 @@ def test_a_suite_that_fails_ends_with_our_exit_code_and_its_next_attempt_is_anot
 
 
 def test_a_job_can_be_looked_at_and_stopped(head: Head) -> None:
+    out, place = f"local://{head.folder}/slow", head.folder / "slow"
     slow = named("slow", ok={"batch_size": 4, "options": {"delay": 30.0}})
-    job_id = head.submit(slow, str(head.folder / "slow")).stdout.strip()
-    until = time.monotonic() + 120
-    while not (head.folder / "slow" / "run.json").exists():
+    job_id = head.submit(slow, out).stdout.strip()
+    until = time.monotonic() + 240
+    while not (place / "run.json").exists():
         assert time.monotonic() < until, head.call("logs", job_id).stdout
         time.sleep(0.2)
-    joined = head.submit(slow, str(head.folder / "slow"))
+    joined = head.submit(slow, out)
     assert joined.stdout.strip() == job_id, "the same id while it runs"
     assert f"runs already as {job_id}" in joined.stderr
+    other = head.submit(named("other", ok={"batch_size": 4}), out, "--follow")
+    assert other.returncode == 2
+    assert f"--out {out}: job {job_id} on " in other.stderr, "another job is refused the place"
     assert "stopping" in head.call("stop", job_id).stdout
     followed = head.call("logs", job_id, "--follow")
     assert followed.returncode == 130
+    assert not (place / "lease.json").exists(), "it had the time for a last copy, and gave the place back"
     status = json.loads(head.call("status", job_id, "--json").stdout)
     assert (status["status"], status["exit_code"]) == ("STOPPED", 130)
     listed = json.loads(head.call("status", "--json").stdout)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from harness import remote_out
 from harness.cli import app
 from harness.errors import InfrastructureError, UsageError
-from harness.remote_out import Mirror, located
+from harness.remote_out import LASTS, LEASE, Lease, Mirror, TakenError, located
 
 
 def run(folder: Path, out: str, *more: object) -> Any:
@@ -64,7 +64,7 @@ def test_another_machine_resumes_what_lies_there(place: str, tmp_path: Path) -> 
 
 def test_what_is_removed_here_is_removed_there_and_only_changes_are_copied(tmp_path: Path) -> None:
     files, root = FileSystem.from_uri("mock:///run")
-    mirror = Mirror(tmp_path, files, root)
+    mirror = Mirror(tmp_path, files, root, Lease(files, root))
     mirror.fetch()
     for name in ("error.json", "trials/a/x.parquet"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,8 @@ def test_a_copy_is_made_while_the_run_goes_on(place: str, monkeypatch: pytest.Mo
         (local / "run.json").write_text("{}")
         copied.clear()
         assert copied.wait(20)
-        assert listed(place) == {"run.json": b"{}"}
+        assert listed(place).keys() == {"run.json", LEASE}
+    assert listed(place) == {"run.json": b"{}"}
 
 
 def test_sigterm_is_an_interruption_after_which_everything_is_there(place: str) -> None:
@@ -111,6 +112,69 @@ def test_a_place_that_fails_at_the_end_leaves_the_run_here(
         monkeypatch.setattr(Mirror, "push", full)
     assert (local / "run.json").exists()
     assert str(local) in str(told.value)
+
+
+def test_a_second_run_is_refused_while_the_first_writes_there(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_JOB", "nightly-1f")
+    taken = pytest.raises(UsageError, match=r"job nightly-1f on .* writes there, as of 0 s ago; wait for it")
+    with located(place, print) as local:
+        (local / "run.json").write_text("{}")
+        with taken, located(place, print):
+            pytest.fail("nothing may run")
+    assert listed(place) == {"run.json": b"{}"}, "the first was not disturbed, and gave the place back"
+    with located(place, print) as local:
+        assert [path.name for path in local.iterdir()] == ["run.json"]
+
+
+class TestLease:
+    @pytest.fixture
+    def clock(self) -> list[float]:
+        return [1000.0]
+
+    @pytest.fixture
+    def leases(self, clock: list[float]) -> tuple[Lease, Lease]:
+        files, root = FileSystem.from_uri("mock:///run")
+        return Lease(files, root, lambda: clock[0]), Lease(files, root, lambda: clock[0])
+
+    def test_ends_when_it_is_not_renewed_and_then_the_first_copies_nothing_more(
+        self, leases: tuple[Lease, Lease], clock: list[float]
+    ) -> None:
+        first, second = leases
+        first.renew()
+        clock[0] += LASTS
+        with pytest.raises(TakenError, match=f"as of {LASTS:.0f} s ago"):
+            second.renew()
+        clock[0] += 1
+        second.renew()
+        with pytest.raises(TakenError, match="writes there, as of 0 s ago"):
+            first.renew()
+
+    def test_ends_at_once_with_a_process_of_this_machine(
+        self, leases: tuple[Lease, Lease], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = leases
+        first.renew()
+        monkeypatch.setattr("harness.remote_out.psutil.pid_exists", lambda process: False)
+        second.renew()
+
+    def test_of_another_machine_does_not(
+        self, leases: tuple[Lease, Lease], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("harness.remote_out.platform.node", lambda: "elsewhere")
+        files, root = leases[0]._files, "/run"
+        Lease(files, root, lambda: 1000.0).renew()
+        monkeypatch.setattr("harness.remote_out.psutil.pid_exists", lambda process: False)
+        with pytest.raises(TakenError, match="on elsewhere writes there"):
+            leases[1].renew()
+
+    def test_half_written_is_none(self, place: str) -> None:
+        files, root = fsspec.core.url_to_fs(place)
+        files.makedirs(root)
+        files.pipe_file(f"{root}/{LEASE}", b'{"id": ')
+        with located(place, print) as local:
+            assert list(local.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,10 @@ class TestResubmission:
         client = FakeClient((status, 3), (status, 3), ("RUNNING", None))
         ids = [submit(client)[0] for _ in range(4)]
         assert ids == [spec().id, f"{spec().id}-2", f"{spec().id}-3", f"{spec().id}-3"]
+        variables = [asked["runtime_env"]["env_vars"] for asked in client.submitted]
+        assert [each["HARNESS_JOB"] for each in variables] == ids[:3], "each knows which one it is"
+        # Ray's supervisor takes it from there (measured): time for a last copy of the run
+        assert {(each["A"], each["RAY_JOB_STOP_WAIT_TIME_S"]) for each in variables} == {("1", "60")}
 
     def test_again_repeats_what_has_succeeded(self) -> None:
         client = FakeClient(("SUCCEEDED", 0), ("RUNNING", None))

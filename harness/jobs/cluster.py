@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from harness.environment import JOB
 from harness.errors import HarnessError, InfrastructureError, UsageError
 from harness.jobs.job import ENDED, OURS, JobRecord, JobSpec, attempt_id, attempts, record
 from harness.registry import unknown
@@ -22,6 +23,7 @@ from harness.registry import unknown
 ANSWER = 10.0  # s that a dashboard may take to say its version
 PATIENCE = 120.0  # s without an answer before following is given up; a head restarts in less
 RETRY = 2.0  # s between tries meanwhile
+STOPPING = 60  # s that a stopped job has for a last copy of its run, not the 3 that Ray gives it
 TOKEN_SOURCES = "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
 
 
@@ -61,11 +63,12 @@ class Cluster:
             if last and (last.status not in ENDED or (last.status == "SUCCEEDED" and not again)):
                 return Submitted(last, new=False)
             job_id = attempt_id(spec.id, max(known, default=0) + 1)
+            ours = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOPPING), JOB: job_id}
             try:
                 self._client.submit_job(
                     entrypoint=spec.entrypoint,
                     submission_id=job_id,
-                    runtime_env={"working_dir": str(package), "env_vars": variables},
+                    runtime_env={"working_dir": str(package), "env_vars": variables | ours},
                     metadata={OURS: spec.suite},
                 )
             except RuntimeError:
