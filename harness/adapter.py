@@ -109,6 +109,11 @@ class Adapter(ABC):
         """One a sample, of the prediction as given, not of a new search; None for a model without any."""
         return None
 
+    def unread(self, samples: Sequence[Sample]) -> dict[str, list[bool]]:  # noqa: ARG002
+        """Name → of each sample, whether something of it does not reach the model: `unknown_source` (a token
+        that the vocabulary lacks), `cut_source` (what is beyond the longest input)."""
+        return {}
+
     def units(
         self,
         samples: Sequence[Sample],  # noqa: ARG002

@@ -124,6 +124,23 @@ class TestAlignments:
             assert each.source == [*shown[each.index].source.split(), "</s>"]
             assert each.weights == [[0.333] * 2] * 2
 
+    def test_what_the_adapter_cannot_read_is_a_rate_over_all_samples(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def unread(self: Any, samples: Any) -> dict[str, list[bool]]:
+            assert self.loaded
+            return {"unknown_source": [number < 5 for number in range(len(samples))]}
+
+        monkeypatch.setattr(FakeTranslation, "unread", unread)
+        found = read_analysis(place(tmp_path, run_suite(tmp_path, document())))
+        assert isinstance(found, TranslationAnalysis)
+        rate = found.rates["unknown_source"]
+        assert (rate.value, rate.n, rate.unit) == (5 / 20, 20, "fraction")
+        assert rate.low is not None
+        assert rate.high is not None
+        assert rate.low < 0.25 < rate.high
+        assert "exact_match" in found.rates
+
     def test_an_adapter_that_fails_to_give_them_costs_nothing_else(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

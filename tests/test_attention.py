@@ -450,6 +450,23 @@ def test_a_source_at_the_limit_is_whole(caplog: pytest.LogCaptureFixture) -> Non
         assert len(caplog.records) == 1
 
 
+def test_sources_with_unknown_words_and_cut_ones_are_named() -> None:
+    adapter = Attention(AttentionOptions(maximum_tokens=6), Runtime())
+    adapter.load(trained().checkpoint())
+    samples = [Sample(str(n), text) for n, text in enumerate(["the red car", "the 漢字 car", "old " * 9, ""])]
+    assert adapter.unread(samples) == {
+        "unknown_source": [False, True, False, False],
+        "cut_source": [False, False, True, False],
+    }
+
+
+def test_long_training_texts_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        built(maximum_tokens=9)
+    # the house is old , the car is red: nine tokens in either language, and no room for the end
+    assert "attention: of 40 training texts 2 are cut to 9 tokens" in caplog.text
+
+
 def test_unknown_words_are_read_and_never_written() -> None:
     adapter = trained()
     batch = adapter.preprocess([Sample("0", "the 漢字 car 🚗", None)])

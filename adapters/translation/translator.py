@@ -54,7 +54,7 @@ class TranslatorOptions(AdapterOptions):
     dropout: float = Field(0.25, ge=0, lt=1)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     maximum_tokens: int = Field(256, ge=2)
-    """Longer sentences are cut to so many tokens, with a warning that counts them."""
+    """Longer sentences are cut to so many tokens; warnings and the analysis count them."""
     maximum_batch_tokens: int = Field(2048, ge=1)
     """Sources of a batch are sorted by length and computed in parts of at most so many tokens, with padding.
     It changes no translation."""
@@ -135,6 +135,10 @@ class Translator(TorchAdapter):
         samples = [train[index] for index in range(min(len(train), _VOCABULARY_SAMPLES))]
         texts = [text for sample in samples for text in (source_of(sample), _references(sample)[0])]
         self.vocabulary = learn_vocabulary(self.options.vocabulary, self.options.vocabulary_size, texts)
+        limit = self.options.maximum_tokens
+        cut = sum(len(self.vocabulary.encode(text)) >= limit for text in texts)
+        if cut:
+            log.warning("%s: of %d training texts %d are cut to %d tokens", self.name, len(texts), cut, limit)
 
     def assets(self) -> dict[str, bytes]:
         return {_ASSET: self.vocabulary.to_bytes()}
@@ -181,6 +185,14 @@ class Translator(TorchAdapter):
         rows = [row for part in raw for row in part.tokens.tolist()]
         texts = {place: _before_end(row) for place, row in zip(batch.places, rows, strict=True)}
         return [Translation(self.vocabulary.decode(texts[place])) for place in range(len(rows))]
+
+    def unread(self, samples: Sequence[Sample]) -> dict[str, list[bool]]:
+        """Sources with a token that the vocabulary lacks; sources longer than `maximum_tokens`."""
+        sentences = [self.vocabulary.encode(source_of(sample)) for sample in samples]
+        return {
+            "unknown_source": [UNKNOWN in tokens for tokens in sentences],
+            "cut_source": [len(tokens) >= self.options.maximum_tokens for tokens in sentences],
+        }
 
     def units(self, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> dict[str, list[int]]:
         """Tokens, END included."""

@@ -9,6 +9,7 @@ import numpy as np
 from harness.adapter import ADAPTERS, Adapter, Runtime
 from harness.analysis.analyser import Analyser, Pictures
 from harness.analysis.detection import DetectionAnalyser
+from harness.analysis.ratios import ratios
 from harness.analysis.record import (
     Analysis,
     ShownAlignment,
@@ -17,7 +18,7 @@ from harness.analysis.record import (
     TranslationAnalysis,
 )
 from harness.analysis.segmentation import SegmentationAnalyser
-from harness.analysis.translation import TranslationAnalyser
+from harness.analysis.translation import VERSION, TranslationAnalyser
 from harness.datasets.dataset import Dataset
 from harness.errors import describe
 from harness.plan import Trial
@@ -57,29 +58,43 @@ def analyse(
     analysis = analyser.conclude(shown)
     if isinstance(analysis, TranslationAnalysis):
         try:
-            alignments = _alignments(trial, dataset, analysis.samples, predictions)
+            analysis = _with_the_model(trial, dataset, analysis, predictions)
         except Exception as error:  # an adapter's own
-            note(f"{trial.name}: no alignments: {describe(error)}")
-        else:
-            analysis = analysis.model_copy(update={"alignments": alignments})
+            note(f"{trial.name}: no alignments and no rates of what is not read: {describe(error)}")
     return analysis, pictures
 
 
-def _alignments(
-    trial: Trial, dataset: Dataset, shown: Sequence[ShownTranslation], predictions: Mapping[int, Prediction]
-) -> list[ShownAlignment]:
-    """Of the longest readable sample of each role, by the model on the CPU; none where the model has none."""
+def _with_the_model(
+    trial: Trial, dataset: Dataset, analysis: TranslationAnalysis, predictions: Mapping[int, Prediction]
+) -> TranslationAnalysis:
+    """Add what only the model knows, on the CPU: its alignments, and what of the sources it cannot read."""
     cls = ADAPTERS.get(trial.spec.adapter)
-    if cls.alignments is Adapter.alignments:
-        return []
+    if cls.alignments is Adapter.alignments and cls.unread is Adapter.unread:
+        return analysis
+    adapter = cls(cls.Options(**trial.spec.options), Runtime())
+    adapter.load(trial.load_checkpoint())
+    unread = adapter.unread([dataset[index] for index in range(analysis.n)])
+    rates = {
+        name: ratios(np.array(flags).reshape(-1, 1), np.ones((analysis.n, 1)), f"{name}|v:{VERSION}")[0]
+        for name, flags in unread.items()
+    }
+    alignments = _alignments(adapter, dataset, analysis.samples, predictions)
+    return analysis.model_copy(update={"alignments": alignments, "rates": analysis.rates | rates})
+
+
+def _alignments(
+    adapter: Adapter,
+    dataset: Dataset,
+    shown: Sequence[ShownTranslation],
+    predictions: Mapping[int, Prediction],
+) -> list[ShownAlignment]:
+    """Of the longest readable sample of each role; none where the model has none."""
     short = [each for each in shown if 0 < len(each.hypothesis.split()) <= ALIGNED_WORDS]
     short = [each for each in short if 0 < len(each.source.split()) <= ALIGNED_WORDS]
     short.sort(key=lambda each: len(each.source.split()))
     wanted = [each.index for each in {each.role: each for each in short}.values()]
     if not wanted:
         return []
-    adapter = cls(cls.Options(**trial.spec.options), Runtime())
-    adapter.load(trial.load_checkpoint())
     samples = [dataset[index] for index in wanted]
     found = adapter.alignments(samples, [predictions[index] for index in wanted])
     return [
