@@ -1,6 +1,6 @@
 """Randomised kill runs: workers, nodes, drivers and the tracking server die at seeded random moments.
 
-    python benchmarks/kill_runs.py [--runs 10] [--seed 0]
+    python benchmarks/kill_runs.py [--runs 10] [--seed 0] [--first 0]
 
 Every run of a small suite on a cluster of three nodes is disturbed one to three times and goes on with the
 same command until it is complete. Then no shard is lost, none doubled, none that was on disk made again, and
@@ -266,6 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first run, to repeat one")
     arguments = parser.parse_args()
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "60"  # a server on a busy machine is no dead one
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [THIRD_PARTY, os.environ.get("PYTHONPATH")]))
@@ -279,7 +280,7 @@ def main() -> None:
         server, cluster = Server(folder), start_cluster()
         try:
             server.wait()
-            for number in range(arguments.runs):
+            for number in range(arguments.first, arguments.first + arguments.runs):
                 started = time.monotonic()
                 died.append(one_run(Site(folder, cluster, server), number, arguments.seed, whole))
                 assert figures(folder / f"run{number}") == expected, f"run {number}: other figures"

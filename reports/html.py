@@ -6,12 +6,15 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 from jinja2 import Environment
 from markupsafe import Markup
 
+from harness.errors import UsageError
 from harness.frontier import (
     CAVEAT,
     comparisons,
@@ -22,7 +25,9 @@ from harness.frontier import (
     throughput,
     why_not_charted,
 )
+from harness.recipe import cache_folder
 from harness.results import Results, Scenario, TrialRecord
+from harness.store import write_text
 from harness.task import TASKS, Figure
 from reports import charts, confusion
 from reports.alignment import heat_map
@@ -138,7 +143,14 @@ def _environment() -> Environment:
 
 @cache
 def _library() -> str:
-    return charts.library()
+    """Bundled once on a machine, which takes 1.3 s of CPU, and kept beside its checkpoints."""
+    kept = cache_folder().with_name(f"vega-{version('vl-convert-python')}.js")
+    if kept.is_file():
+        return kept.read_text(encoding="utf-8")
+    bundled = charts.library()
+    with suppress(UsageError):  # nowhere to keep it
+        write_text(kept, bundled)
+    return bundled
 
 
 def _json_in_html(document: Any) -> str:

@@ -15,7 +15,6 @@ from harness.recipe import CheckpointRef
 from harness.stages.measure import SpeedSettings, measure
 from harness.stages.predict import Predictor, pick_device
 from harness.stages.shards import Outcome, ShardError, Work
-from harness.stages.train import train
 
 
 class InlineExecutor(Executor):
@@ -37,6 +36,8 @@ class InlineExecutor(Executor):
         report: Callable[[str], None],
         workers: int | None = None,  # noqa: ARG002
     ) -> None:
+        from harness.stages.train import train  # imports torch, which takes seconds
+
         assert reference.recipe is not None
         train(reference.recipe, reference.weights, training_runtime(), report=report)
 

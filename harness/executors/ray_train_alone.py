@@ -14,7 +14,6 @@ from harness.errors import InfrastructureError, UsageError, describe
 from harness.executors.cluster import away_from
 from harness.executors.inline import training_runtime
 from harness.recipe import CheckpointRef, Recipe
-from harness.stages.train import train
 
 POLL = 0.5  # s between looks at what is said, and at who wants to time
 
@@ -26,6 +25,8 @@ class Trainer:
         """There is room for it."""
 
     def train(self, recipe: Recipe, weights: Path, lines: Queue) -> dict[str, bytes]:
+        from harness.stages.train import train  # imports torch, which takes seconds
+
         train(recipe, weights, training_runtime(), report=lines.put)
         # The weights come last: where they are, everything is.
         return {path.name: path.read_bytes() for path in (weights.with_suffix(".yaml"), weights)}
