@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,16 +12,20 @@ from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import ObjectStoreFullError, OutOfDiskError, OutOfMemoryError
 from small_suite import document, figures, planned, run_suite
 
+from harness.adapter import Resources
 from harness.errors import InfrastructureError, UsageError
 from harness.executors.ray import RayExecutor
+from harness.executors.ray_pool import Member
+from harness.executors.scheduler import Scheduler
 from harness.recipe import CheckpointRef, Recipe, RecipeData
 from harness.results import Results, TrialRecord
 from harness.run import exit_code
 from harness.stages.measure import SpeedSettings
 from harness.stages.predict import Predictor
-from harness.stages.shards import Shard, ShardError, ShardResult, Work
+from harness.stages.shards import Outcome, Shard, ShardError, ShardResult, Work
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -56,6 +60,76 @@ def test_an_answer_to_what_was_taken_back_is_not_waited_for(monkeypatch: pytest.
     member = SimpleNamespace(answers=deque([["first"], ["ahead"]]))
     received = RayExecutor()._receive(SimpleNamespace(), Finished(), member)  # type: ignore[arg-type]
     assert (received, list(member.answers)) == (["first"], [])
+
+
+class Doomed:
+    """A pool whose workers end with whatever they are sent."""
+
+    def __init__(self, executor: RayExecutor, work: Work) -> None:
+        kind = Resources(1, 0)
+        self._executor = executor
+        self.scheduler: Scheduler[Any] = Scheduler([work], {work.trial.id: kind}, lambda: 0.0, 900.0)
+        self.dropped: list[Any] = []
+        self._kind = kind
+
+    def drop(self, member: Any) -> None:
+        self.dropped.append(member)
+
+    def step(self) -> tuple[tuple[int, int, int], list[Outcome]]:
+        """What one more worker is sent (first, end, at once), and what is final after its end."""
+        member: Any = Member(None, self._kind, deque(["an answer"]))
+        self.scheduler.joined(member, "node", self._kind)
+        sent = next(iter(self.scheduler.assign()))
+        final = self._executor._receive(self, self.scheduler, member)  # type: ignore[arg-type]
+        assert self.dropped[-1] is member, "its process is of no use any more"
+        return (sent.shard.start, sent.shard.stop, sent.most), final
+
+
+class TestErrorsOfRaysMemory:
+    """Answers that Ray could not give, as the driver receives them."""
+
+    @pytest.fixture
+    def pool(self, tmp_path: Path) -> Doomed:
+        (trial,) = planned(tmp_path, document(8, ok={"batch_size": 4})).trials
+        return Doomed(RayExecutor(), Work(trial, ((0, 8),), 8))
+
+    @pytest.fixture
+    def failing(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
+        def get(error: Exception) -> Any:
+            raise error
+
+        return lambda error: monkeypatch.setattr(ray, "get", lambda answer: get(error))
+
+    def test_a_machine_out_of_memory_has_batches_halved_until_one_sample_is_tried_alone(
+        self, pool: Doomed, failing: Callable[[Exception], None]
+    ) -> None:
+        failing(OutOfMemoryError("Task was killed due to the node running low on memory.\nRefer to …"))
+        steps = [pool.step() for _ in range(3)]
+        assert [sent for sent, _ in steps] == [(0, 8, 4), (0, 8, 2), (0, 8, 1)]
+        assert [final for _, final in steps] == [[], [], []], "nobody is blamed as long as it can be halved"
+        assert set(pool.scheduler.retries.values()) == {3}
+        self.ends_without_predictions(pool, "OutOfMemoryError: Task was killed due to the node running low")
+
+    @pytest.mark.parametrize("kind", [ObjectStoreFullError, OutOfDiskError])
+    def test_a_full_object_store_has_shards_tried_again_in_parts(
+        self, pool: Doomed, failing: Callable[[Exception], None], kind: type[Exception]
+    ) -> None:
+        failing(kind("no room for 3 GB"))
+        steps = [pool.step() for _ in range(4)]
+        assert [sent for sent, _ in steps] == [(0, 8, 4), (0, 8, 4), (0, 4, 4), (4, 8, 4)]
+        assert [final for _, final in steps] == [[], [], [], []]
+        self.ends_without_predictions(pool, f"{kind.__name__}: no room for 3 GB")
+
+    def ends_without_predictions(self, pool: Doomed, reason: str) -> None:
+        """Every batch comes once, as an error that names its samples: none is ever an empty prediction."""
+        outcomes: list[Outcome] = []
+        while pool.scheduler.busy:
+            outcomes += pool.step()[1]
+        assert sorted((each.shard.start, each.shard.stop) for each in outcomes) == [(0, 4), (4, 8)]
+        for outcome in outcomes:
+            assert isinstance(outcome, ShardError)
+            assert outcome.culprits == tuple(range(outcome.shard.start, outcome.shard.stop))
+            assert outcome.error.startswith(f"worker lost 2 times with this sample alone: {reason}")
 
 
 class TestTwoWorkers:
