@@ -156,9 +156,12 @@ def seconds(stamp: str) -> float:
     return datetime.fromisoformat(stamp).timestamp()
 
 
+LONGEST_WAIT = 180.0  # s; what it is for: a shard of 0.1 s, a timing of the other suite, starting a process
+
+
 def test_two_suites_on_one_pool_time_without_ever_disturbing_each_other(tmp_path: Path) -> None:
-    """One node for everything: predictions of one suite make room for the timing of the other."""
-    cluster = start_cluster({"num_cpus": 2})
+    """Two nodes for everything, two workers a suite: one's predictions make room for the other's timing."""
+    cluster = start_cluster({"num_cpus": 2}, {"num_cpus": 2})
     try:
         running = []
         for name, size in (("first", 40), ("second", 400)):  # the first times while the second predicts
@@ -169,7 +172,7 @@ def test_two_suites_on_one_pool_time_without_ever_disturbing_each_other(tmp_path
             path = write(tmp_path, suite, f"{name}.yaml")
             command = [sys.executable, "-m", "harness", "run", str(path), "--address", cluster.address]
             command += ["--out", str(tmp_path / name), "--no-sync", "--shard-size", "8"]
-            command += ["--workers", "1"]
+            command += ["--workers", "2"]
             running.append(subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL))
         assert [process.wait(timeout=880) for process in running] == [0, 0]
     finally:
@@ -188,6 +191,24 @@ def test_two_suites_on_one_pool_time_without_ever_disturbing_each_other(tmp_path
     first_timed = [start for _, start, _, what in runs["first"] if what.startswith("time")]
     second_predicted = [end for _, _, end, what in runs["second"] if what.startswith("predict")]
     assert min(first_timed) < max(second_predicted), "the first did not have to wait for all of the second"
+    workers = {name: most_at_once(found) for name, found in runs.items()}
+    assert min(workers.values()) >= 2, workers
+    longest = {name: max(waits(found)) for name, found in runs.items()}
+    sys.stdout.write(f"longest wait of a timing, process start included: {longest}\n")
+    assert max(longest.values()) < LONGEST_WAIT
+
+
+def most_at_once(found: list[tuple[str, float, float, str]]) -> int:
+    """Shards that were under way at the same time."""
+    shards = [(start, end) for _, start, end, what in found if what.startswith("predict")]
+    return max(sum(start <= at < end for start, end in shards) for at, _ in shards)
+
+
+def waits(found: list[tuple[str, float, float, str]]) -> list[float]:
+    """Seconds from the end of a run's last prediction, or timing, to the start of its next timing."""
+    timed = sorted((start, end) for _, start, end, what in found if what.startswith("time"))
+    ends = [max(end for _, _, end, what in found if what.startswith("predict")), *(end for _, end in timed)]
+    return [start - before for before, (start, _) in zip(ends, timed, strict=False)]
 
 
 def test_a_head_that_is_gone_is_said_and_the_same_command_goes_on(tmp_path: Path) -> None:
