@@ -1,0 +1,139 @@
+"""What segmentation networks cost, whatever their weights: parameters, arithmetic, memory, throughput.
+
+    python benchmarks/segmentation_cost.py [--rounds 11] [--batch 16] [--threads 1] [--only fcn-8s ...]
+
+FCNs whose upsampling is learnt (a kernel a class), learnt by the paper's dense kernels (one for each pair of
+classes) or bilinear for good, and networks without strides; random weights, `scenes`, fp32. The networks
+take turns, so that what else the machine does falls on all of them; times by that of `fcn-8s` are medians
+over rounds with the distribution-free 95% interval, in CPU seconds of this process. Memory is the most that
+tensors held at a time (weights, pixels and maps; not the scratch space inside an operator).
+"""
+
+from __future__ import annotations
+
+import argparse
+import weakref
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from interleaved import Seconds, median_interval, timed
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from adapters.segmentation.fcn import Fcn, Fcn8s, Fcn16s, Fcn32s, FcnOptions, Upsample
+from adapters.segmentation.full_resolution import FullResolution, FullResolutionOptions
+from adapters.segmentation.segmenter import Segmenter
+from harness.adapter import Runtime
+from harness.datasets.scenes import Scenes, ScenesOptions
+
+BASE = "fcn-8s"
+WIDE = 141  # channels with which full-resolution has the parameters of fcn-8s
+
+
+class LiveBytes(TorchDispatchMode):
+    """The most bytes that tensors held at one time, of all that any operator took or gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves((args, result)):
+            if isinstance(leaf, torch.Tensor):
+                self._count(leaf.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if id(storage) in self._known:
+            return
+        self._known.add(id(storage))
+        self.now += storage.nbytes()
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self._gone, id(storage), storage.nbytes())
+
+    def _gone(self, known: int, size: int) -> None:
+        self._known.remove(known)
+        self.now -= size
+
+
+def dense(network: nn.Module) -> None:
+    """Give every upsampling a kernel for each pair of classes, as in the paper, in place of one a class."""
+    for parent in list(network.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, Upsample):
+                size, stride, padding = layer.kernel_size, layer.stride, layer.padding
+                classes = layer.in_channels
+                setattr(parent, name, nn.ConvTranspose2d(classes, classes, size, stride, padding, bias=False))
+
+
+def networks(data: Scenes) -> dict[str, Segmenter]:
+    """Name → adapter with random weights, ready to predict."""
+    made: dict[str, Segmenter] = {}
+    nets: Sequence[type[Fcn]] = (Fcn32s, Fcn16s, Fcn8s)
+    for net in nets:
+        made[net.name] = net(FcnOptions(), Runtime())
+        made[f"{net.name}, dense kernels"] = net(FcnOptions(), Runtime())
+        made[f"{net.name}, bilinear"] = net(FcnOptions(upsampling="bilinear"), Runtime())
+    narrow = FullResolutionOptions()
+    for options in (narrow, FullResolutionOptions(width=WIDE)):
+        made[f"full-resolution, {options.width} channels"] = FullResolution(options, Runtime())
+    for name, adapter in made.items():
+        torch.manual_seed(0)
+        adapter.build(data)
+        if "dense" in name:
+            dense(adapter.module)
+        adapter.module.eval()
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--batch", type=int, default=16, help="images")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", nargs="+", default=[], help="names that start so, beside fcn-8s")
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    data = Scenes(ScenesOptions(size=chosen.batch), "test", "segmentation")
+    samples = [data[index] for index in range(chosen.batch)]
+    made = {
+        name: adapter
+        for name, adapter in networks(data).items()
+        if not chosen.only or name == BASE or name.startswith(tuple(chosen.only))
+    }
+    memory = {}
+    for name, adapter in made.items():  # which warms them up, too
+        with LiveBytes() as watched:
+            adapter.predict(samples)
+        memory[name] = watched.most
+    taken: dict[str, list[Seconds]] = {name: [] for name in made}
+    for round_ in range(chosen.rounds):
+        order = list(made) if round_ % 2 else list(reversed(made))
+        for name in order:
+            taken[name].append(timed(partial(made[name].predict, samples)))
+    print(f"{chosen.threads} thread(s), {chosen.rounds} rounds, batches of {chosen.batch}\n")
+    print("| network | parameters | MFLOPs an image | tensors, MiB | images a CPU second | time by fcn-8s |")
+    print("|---|---|---|---|---|---|")
+    for name, adapter in made.items():
+        flops = adapter.flops(samples)
+        assert flops is not None
+        ratios = [own.cpu / base.cpu for own, base in zip(taken[name], taken[BASE], strict=True)]
+        rate = chosen.batch / float(np.median([each.cpu for each in taken[name]]))
+        print(
+            f"| {name} | {adapter.parameters():,} | {flops / chosen.batch / 1e6:,.1f} "
+            f"| {memory[name] / 2**20:.1f} | {rate:,.1f} "
+            "| {:.2f} [{:.2f}, {:.2f}] |".format(*median_interval(ratios)),
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
