@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from adapters.translation.attention import Attention, AttentionOptions
 from adapters.translation.cells import LstmRecurrence, VanillaRecurrence
+from adapters.translation.options import competence
 from adapters.translation.search import greedy_search
 from adapters.translation.seq2seq import Lstm, Rnn, Seq2Seq, Seq2SeqOptions
 from adapters.translation.seq2seq_model import Seq2SeqModel, State
-from adapters.translation.translator import competence
 from adapters.translation.vocabulary import BEGIN, END, PAD, UNKNOWN
 from harness import checkpoint as checkpoints
 from harness.adapter import ADAPTERS, Runtime

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from adapters.translation.attention_model import AttentionModel, State
 from adapters.translation.coverage import Covered, coverage_penalty
+from adapters.translation.options import TranslatorOptions
 from adapters.translation.search import Hypotheses, beam_search
-from adapters.translation.translator import Sources, Translator, TranslatorOptions, source_of, text_of
+from adapters.translation.translator import Sources, Translator, source_of, text_of
 from adapters.translation.vocabulary import PAD
 from harness.task import Alignment, Prediction, Sample
 

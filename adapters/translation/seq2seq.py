@@ -8,8 +8,9 @@ from pydantic import Field
 from torch import Tensor
 
 from adapters.translation.cells import LstmRecurrence, VanillaRecurrence
+from adapters.translation.options import TranslatorOptions
 from adapters.translation.seq2seq_model import ContextUse, Seq2SeqModel, State
-from adapters.translation.translator import Sources, Translator, TranslatorOptions
+from adapters.translation.translator import Sources, Translator
 
 
 class Seq2SeqOptions(TranslatorOptions):

@@ -6,17 +6,16 @@ import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from adapters.torch_adapter import TorchAdapter
-from adapters.translation.cells import CellPath
 from adapters.translation.length_batches import length_batches
+from adapters.translation.options import competence
 from adapters.translation.search import Hypotheses, beam_search, greedy_search
 from adapters.translation.vocabulary import (
     BEGIN,
@@ -24,11 +23,10 @@ from adapters.translation.vocabulary import (
     PAD,
     UNKNOWN,
     Vocabulary,
-    VocabularyKind,
     learn_vocabulary,
     read_vocabulary,
 )
-from harness.adapter import AdapterOptions, Runtime
+from harness.adapter import Runtime
 from harness.checkpoint import Checkpoint
 from harness.datasets.dataset import Dataset
 from harness.errors import UsageError
@@ -38,42 +36,6 @@ log = logging.getLogger(__name__)
 
 _ASSET = "vocabulary"
 _VOCABULARY_SAMPLES = 40_000  # pairs the vocabulary is learnt from; all of `gettext`, and quick to generate
-
-
-class TranslatorOptions(AdapterOptions):
-    """What every translation model has."""
-
-    vocabulary: VocabularyKind = "unigram"
-    vocabulary_size: int = Field(4000, ge=8)
-    """Tokens at most; source and target share the vocabulary."""
-    embedding_size: int = Field(128, ge=1)
-    tied_embeddings: bool = True
-    """One matrix embeds source and target and gives the output's logits."""
-    cell: CellPath = "fused"
-    """How the recurrent layers compute; the figures are the same."""
-    dropout: float = Field(0.25, ge=0, lt=1)
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    maximum_tokens: int = Field(256, ge=2)
-    """Longer sentences are cut to so many tokens; warnings and the analysis count them."""
-    maximum_batch_tokens: int = Field(2048, ge=1)
-    """Sources of a batch are sorted by length and computed in parts of at most so many tokens, with padding.
-    It changes no translation."""
-    pooled_batches: int = Field(1, ge=1)
-    """Training batches are cut from the sentences of so many of them, sorted by length."""
-    curriculum: int = Field(0, ge=0)
-    """Training steps until all of the pooled batches are used; before, the shorter ones (`competence`)."""
-    beam: int = Field(1, ge=1)
-    """Hypotheses kept by the search; 1 is greedy search."""
-    length_penalty: float = Field(0.6, ge=0)
-    """Exponent α of beam search: Wu et al. 2016 §7 found 0.6 to 0.7 best."""
-
-    @model_validator(mode="after")
-    def _curriculum_has_lengths(self) -> Self:
-        if self.curriculum and self.pooled_batches == 1:
-            raise ValueError(
-                "curriculum: there is none without pooled_batches > 1, whose shortest come first"
-            )
-        return self
 
 
 @dataclass(frozen=True)
@@ -287,17 +249,6 @@ _PART = 32
 # A translation has at most 2 tokens per source token, and 10. Measured: 2 of 22,470 pairs of `gettext`
 # (EN→DE, 4,000 subwords) are longer, and none of `phrases`.
 _LONGER, _LONGER_BY = 2, 10
-
-
-def competence(step: int, curriculum: int) -> float:
-    """Share of the data, shortest first, that a model is ready for (Platanios et al. 2019 §3.2, linear).
-
-    c(t) = min(1, t (1 − c_0) / T + c_0), c_0 = 0.01, after t of T steps; 1 where T is 0.
-    """
-    if step >= curriculum:
-        return 1.0
-    first = 0.01  # c_0, Platanios et al. 2019 §4.1
-    return step * (1 - first) / curriculum + first
 
 
 def source_of(sample: Sample) -> str:
