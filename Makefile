@@ -36,8 +36,9 @@ lint: install  ## ruff, mypy and the import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+ASKING := benchmarks/seed_study.py benchmarks/learning_rates.py  # need a run or a recipe
 bench: install  ## The benchmarks whose figures stand in docs/benchmarks.md
-	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out $(ASKING),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 constraints: install  ## Pin what is installed now, without host names
 	$(UV) pip freeze --python $(BIN)/python --exclude-editable | sed -E 's/\+[a-z0-9]+$$//' > constraints.txt
