@@ -44,6 +44,8 @@ adapters:
 benchmarks:
   phrases: {{dataset: short, adapters: [a, b], metrics: [bleu]}}
 """
+WORKERS = ("ray::Worker", "ray::phrases/")  # titles of their processes: idle or starting, and with a shard
+SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 SMALL = {"object_store_memory": 100 << 20}
 VICTIMS = {"worker": 0.3, "node": 0.2, "driver": 0.3, "server": 0.2}  # and how likely each is
 AWAY = 5.0  # s that a killed server stays away at most
@@ -65,13 +67,8 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        self._process = subprocess.Popen(
-            self._command,
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        light = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self._process = subprocess.Popen(self._command, env=light, start_new_session=True, **SILENT)
 
     def kill(self) -> bool:
         """Whether it was alive until now."""
@@ -138,18 +135,16 @@ class Site:
             return killed and alive
         nodes = sorted(self.cluster.worker_nodes, key=lambda node: node.node_id)
         self.cluster.remove_node(nodes[int(random.integers(len(nodes)))], allow_graceful=False)
-        self.cluster.add_node(num_cpus=1, **SMALL)
+        add_node(self.cluster)
         return alive
 
     def _kill_worker(self, driver: subprocess.Popen[bytes], random: np.random.Generator) -> bool:
-        """As soon as there is one: they take seconds to start."""
         while driver.poll() is None:
             found = self._workers()
-            if found:
+            if found:  # they take seconds to start
                 chosen = found[int(random.integers(len(found)))]
                 chosen.kill()
-                gone, _ = psutil.wait_procs([chosen], timeout=10)
-                return bool(gone) and driver.poll() is None
+                return bool(psutil.wait_procs([chosen], timeout=10)[0]) and driver.poll() is None
             time.sleep(0.05)
         return False
 
@@ -160,7 +155,7 @@ class Site:
         found = []
         for child in sorted(children, key=lambda each: each.pid):
             with suppress(psutil.Error, IndexError):  # it ended meanwhile
-                if child.cmdline()[0].startswith("ray::Worker"):
+                if child.cmdline()[0].startswith(WORKERS):
                     found.append(child)
         return found
 
@@ -169,13 +164,24 @@ def start_cluster() -> Cluster:
     head = {"num_cpus": 0, "include_dashboard": False, **SMALL}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(2):
-        cluster.add_node(num_cpus=1, **SMALL)
+        add_node(cluster)
     return cluster
 
 
+def add_node(cluster: Cluster) -> None:
+    """Ray gives a node 30 s to start, which a busy machine may not keep."""
+    for last in (False, False, False, True):
+        try:
+            cluster.add_node(num_cpus=1, **SMALL)
+            return
+        except Exception as error:  # a bare one of Ray's
+            if last or "timed out during startup" not in str(error):
+                raise
+
+
 def command(folder: Path, out: str, *more: str) -> list[str]:
-    arguments = ["run", str(folder / "kill.yaml"), "--out", str(folder / out), "--shard-size", str(BATCH)]
-    return [sys.executable, "-m", "harness", *arguments, *more]
+    asked = ["run", str(folder / "kill.yaml"), "--out", str(folder / out), "--shard-size", str(BATCH)]
+    return [sys.executable, "-m", "harness", *asked, *more]
 
 
 def shards(run: Path) -> dict[str, int]:
@@ -207,17 +213,12 @@ def one_run(site: Site, number: int, seed: int, whole: Sequence[str]) -> list[st
     logged = any(moment.victim == "server" for moment in moments)
     run = site.folder / f"run{number}"
     variables = {**os.environ, "MLFLOW_TRACKING_URI": site.server.uri}
-    asked = command(site.folder, run.name, "--address", site.cluster.address)
+    sync_or_not = [] if logged else ["--no-sync"]
+    asked = command(site.folder, run.name, "--address", site.cluster.address, *sync_or_not)
     died: list[str] = []
     kept: dict[str, int] = {}
     for _ in range(ATTEMPTS):
-        driver = subprocess.Popen(
-            asked if logged else [*asked, "--no-sync"],
-            env=variables,
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        driver = subprocess.Popen(asked, env=variables, start_new_session=True, **SILENT)
         while moments and reached(moments[0], driver, run):
             moment = moments.pop(0)
             if site.strike(moment.victim, driver, random):
@@ -265,8 +266,8 @@ def check_disturbed(died: Sequence[Sequence[str]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--runs", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=0, help="number of the first run, to repeat one")
+    for name, help_ in (("seed", "of all runs"), ("first", "number of the first run, to repeat one")):
+        parser.add_argument(f"--{name}", type=int, default=0, help=help_)
     arguments = parser.parse_args()
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "60"  # a server on a busy machine is no dead one
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [THIRD_PARTY, os.environ.get("PYTHONPATH")]))
