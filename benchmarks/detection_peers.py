@@ -123,9 +123,7 @@ def main() -> None:
     arguments.add_argument("--pairs", type=int, default=11)
     chosen = arguments.parse_args()
     torch.set_num_threads(chosen.threads)
-    print(
-        f"{chosen.device}, {chosen.threads} thread(s), {chosen.pairs} pairs, {chosen.candidates} candidates"
-    )
+    print(f"{chosen.device}, {chosen.threads} thread(s), {chosen.candidates} candidates")
     for name in chosen.models:
         own, peer = calibrated(name, chosen.device, chosen.shorter_side, chosen.candidates)
         size = f" {chosen.shorter_side} px" if name == "faster-rcnn" else " 300 px"
@@ -156,7 +154,9 @@ def compare(
     figures = " · ".join(ratio(taken, clock) for clock in clocks)
     found = sum(len(one.scores) for one in ours) / len(ours)
     print(
-        f"{title}: {found:.0f} detections a picture · {figures} · own {seconds:.4f} s a picture", flush=True
+        f"{title}: {found:.0f} detections a picture · {figures}, {len(taken)} pairs · "
+        f"own {seconds:.4f} s a picture",
+        flush=True,
     )
 
 

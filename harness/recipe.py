@@ -118,7 +118,8 @@ def resolve(reference: str, adapter: str, relative_to: Path | None, seed: int | 
     the adapter. A seed takes the place of the recipe's own.
 
     Raises:
-        UsageError: no recipe of that name, with the nearest one; or a seed for weights without a recipe.
+        UsageError: no recipe of that name, with the nearest one; a recipe or weights of another adapter; a
+            seed for weights without a recipe.
         UnavailableError: no such file of weights.
     """
     if reference.endswith(WEIGHTS):
@@ -127,7 +128,10 @@ def resolve(reference: str, adapter: str, relative_to: Path | None, seed: int | 
         weights = (relative_to or Path()) / reference
         if not weights.is_file():
             raise UnavailableError(f"checkpoint {weights}: no such file")
-        made_with: dict[str, Any] = parsed(weights, read_metadata(weights), "options", {})
+        metadata = read_metadata(weights)
+        if metadata.get("adapter", adapter) != adapter:
+            raise UsageError(f"checkpoint {weights}: of adapter '{metadata['adapter']}', not '{adapter}'")
+        made_with: dict[str, Any] = parsed(weights, metadata, "options", {})
         return CheckpointRef(weights.stem, weights, None, missing=False, options=made_with)
     if reference.endswith((".yaml", ".yml")):
         path = (relative_to or Path()) / reference

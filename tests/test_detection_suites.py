@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from harness import checkpoint as checkpoints
+from harness.errors import UsageError
 from harness.plan import plan
 from harness.suite import find_suite, load_suite
 
@@ -74,3 +75,15 @@ def test_voc_runs_the_models_whose_weights_are_there(data: Path) -> None:
     (data / "VOCdevkit").rename(data / "elsewhere")
     reasons = {one.benchmark: one.reason for one in plan(load_suite(find_suite("voc"))).skipped}
     assert reasons["yolo"].endswith("VOC2007: no such folder; it is the data set's root")
+
+
+def test_weights_of_another_adapter_are_told_before_their_options_are_taken(tmp_path: Path) -> None:
+    weights = checkpoints.Checkpoint({"weight": torch.zeros(1)}, "yolo", {"grid": 7})
+    checkpoints.save(weights, tmp_path / "yolo.safetensors")
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(
+        "name: s\nadapters: {m: {adapter: ssd, checkpoint: yolo.safetensors}}\n"
+        "benchmarks: {b: {dataset: scenes, task: detection, adapters: [m], metrics: [coco]}}\n"
+    )
+    with pytest.raises(UsageError, match=r"yaml:2: adapters.m.checkpoint: .* of adapter 'yolo', not 'ssd'"):
+        plan(load_suite(suite))

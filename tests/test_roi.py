@@ -84,6 +84,17 @@ def test_gradients_are_those_of_finite_differences(function):
     assert torch.autograd.gradcheck(lambda x: function(x, boxes, images, 3, 1.0), features)
 
 
+@pytest.mark.parametrize("function", [roi.pool, roi.align])
+def test_features_in_half_precision_are_cut_at_full_precision(function, features):
+    """As autocast leaves them; a convolution's output is rounded, corners of regions are not."""
+    boxes, owners = regions()
+    half = features.bfloat16().requires_grad_()
+    found = function(half, boxes, owners, 7, SCALE)
+    assert torch.equal(found, function(half.float(), boxes, owners, 7, SCALE))
+    found.sum().backward()
+    assert half.grad is not None and half.grad.abs().sum() > 0
+
+
 def test_gradients_do_not_depend_on_torchvisions_package_being_imported():
     """In a fresh process: importing torchvision ties gradients to its operators."""
     script = """

@@ -18,6 +18,7 @@ from harness.task import Annotations, Sample
 DETECTORS = [Ssd, Rcnn, FastRcnn, FasterRcnn]
 SCENES = Scenes(ScenesOptions(), "train", "detection")
 STEPS = 120
+STORED = ("tensors", "adapter", "options", "classes")
 LEARNT = [SCENES[i] for i in (1, 3)]
 
 
@@ -113,6 +114,32 @@ def test_stored_weights_predict_alike(trained, tmp_path):
     sample = [Sample("0", LEARNT[0].input)]
     before, after = trained.predict(sample)[0], reloaded.predict(sample)[0]
     assert after.scores[:3] == pytest.approx(before.scores[:3], abs=0.02)  # fp16
+
+
+def test_convolutions_are_channels_last_and_compute_in_the_precision_asked_for(trained):
+    half = type(trained)(type(trained).Options(), Runtime(precision="bf16"))
+    half.load(checkpoints.Checkpoint(**{key: getattr(trained.checkpoint(), key) for key in STORED}))
+    convolutions = [m for m in half.module.modules() if isinstance(m, torch.nn.Conv2d)]
+    seen = []
+    for one in convolutions:
+        one.register_forward_hook(lambda module, given, out: seen.append((given[0], out)))
+    sample = [Sample("0", LEARNT[0].input)]
+    (found,), (full,) = half.predict(sample), trained.predict(sample)
+    assert len(seen) >= len(convolutions)
+    assert all(out.dtype == torch.bfloat16 for _, out in seen)
+    assert all(given.is_contiguous(memory_format=torch.channels_last) for given, _ in seen)
+    assert found.scores.dtype == found.boxes.dtype == np.float32
+    np.testing.assert_allclose(found.scores[:3], full.scores[:3], atol=0.05)
+
+
+def test_numbers_that_grow_beyond_the_precision_are_told_and_not_taken_for_an_empty_picture(trained):
+    made = trained.checkpoint()
+    content = {key: getattr(made, key) for key in STORED}
+    content["tensors"] = {name: t * 1e30 if t.ndim == 4 else t for name, t in made.tensors.items()}
+    adapter = type(trained)(type(trained).Options(), Runtime())
+    adapter.load(checkpoints.Checkpoint(**content))  # every weight is finite
+    with pytest.raises(UsageError, match="the model's scores are NaN"):
+        adapter.predict([Sample("0", LEARNT[0].input)])
 
 
 def test_scenes_without_objects_have_a_finite_loss(trained):

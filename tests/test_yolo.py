@@ -305,6 +305,13 @@ def test_nan_weights_are_told():
         Yolo(YoloOptions(), Runtime()).load(checkpoints.Checkpoint(broken, "yolo", made.options, CLASSES))
 
 
+def test_outputs_that_are_nan_are_told_and_not_taken_for_an_empty_picture():
+    adapter = make()
+    batch = adapter.preprocess([Sample("0", Shapes()[0].input)])
+    with pytest.raises(UsageError, match="the model's scores are NaN"):
+        adapter.postprocess(adapter.forward(batch) * float("nan"), batch)
+
+
 class TestPaperScale:
     @pytest.fixture(scope="class")
     def small(self):

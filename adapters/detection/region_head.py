@@ -15,6 +15,7 @@ from adapters.detection import coder
 from adapters.detection.boxes import clip, large_enough
 from adapters.detection.matching import match, sample
 from adapters.detection.nms import suppress_per_class
+from adapters.detection.scores import known
 from adapters.detection.views import Views
 from harness.task import Detections, Prediction
 
@@ -162,7 +163,7 @@ def detections(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One image's regions [R, 4] and answers → boxes [n, 4] within (height, width), scores, labels [n]."""
     boxes = coder.decode(offsets.float(), regions[:, None], coder.SCALED)[:, 1:]
-    scores = logits.float().softmax(dim=-1)[:, 1:]
+    scores = known(logits.float().softmax(dim=-1))[:, 1:]
     boxes = clip(boxes, size)
     places, labels = ((scores > reporting.score_threshold) & large_enough(boxes, SMALLEST)).nonzero(
         as_tuple=True

@@ -2,7 +2,8 @@
 
 Both take features [N, C, H, W], regions [R, 4] (corners in px of the image) and, for each region, the
 image that it is in, [R]; `scale` is features a pixel. Both give [R, C, size, size]. They are computed by
-torchvision's operators where these are installed, else here, with equal results.
+torchvision's operators where these are installed, else here, with equal results, and in the type of the
+regions: bfloat16 cannot tell places that are a pixel apart from 256 px on.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ SAMPLES = 2  # a side of each bin, He et al. 2017 ("Mask R-CNN") §3: four point
 def pool(features: Tensor, regions: Tensor, images: Tensor, size: int, scale: float) -> Tensor:
     """RoI pooling (Girshick 2015, "Fast R-CNN", §2.1): the window is cut into size × size bins, each gives
     the maximum of every channel by itself; 0 where a bin is outside the map."""
+    features = features.to(regions.dtype)
     if operator("roi_pool") is None:
         return pool_here(features, regions, images, size, scale)
     pooled: Tensor = _Pool.apply(features, _rows(regions, images), size, scale)
@@ -31,6 +33,7 @@ def align(features: Tensor, regions: Tensor, images: Tensor, size: int, scale: f
 
     Without the half-pixel shift of later versions (torchvision's `aligned=False`).
     """
+    features = features.to(regions.dtype)
     if operator("roi_align") is None:
         return align_here(features, regions, images, size, scale)
     aligned: Tensor = _Align.apply(features, _rows(regions, images), size, scale)

@@ -18,6 +18,7 @@ from adapters import images
 from adapters.backbone import Backbone, ConvNorm
 from adapters.detection import grid, views, yolov1
 from adapters.detection.nms import suppress_per_class
+from adapters.detection.scores import known
 from adapters.detection.views import Views
 from adapters.torch_adapter import TorchAdapter, TorchOptions
 from harness.task import Detections, Prediction, Sample
@@ -106,6 +107,7 @@ class Yolo(TorchAdapter):
 
     def postprocess(self, raw: Tensor, batch: Views) -> list[Prediction]:
         boxes, scores = grid.decode_all(raw, self.options.boxes, self._form)
+        scores = known(scores)
         return [
             self._detections(batch.restored(i, boxes[i] * self._side), scores[i]) for i in range(len(raw))
         ]
