@@ -1,6 +1,6 @@
 """The own fcn-resnet50 against torchvision's: same weights, same images, interleaved pairs.
 
-    python benchmarks/segmentation_peers.py [--sizes 128 256] [--pairs 21] [--threads 1]
+    python benchmarks/segmentation_peers.py [--sizes 128 256 520] [--pairs 21] [--threads 1]
 
 Ratios are torchvision's time by ours, above 1 ours is faster: medians over pairs with the distribution-free
 95% interval of a median. CPU seconds are of this process alone, so that they hold on a busy machine too.
@@ -50,7 +50,7 @@ def rivals() -> tuple[FcnResNet50, dict[str, nn.Module]]:
 
 def main() -> None:
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--sizes", type=int, nargs="+", default=[128, 256], help="px a side")
+    arguments.add_argument("--sizes", type=int, nargs="+", default=[128, 256, 520], help="px a side")
     arguments.add_argument("--pairs", type=int, default=21)
     arguments.add_argument("--threads", type=int, default=1)
     chosen = arguments.parse_args()
