@@ -62,6 +62,21 @@ def test_an_answer_to_what_was_taken_back_is_not_waited_for(monkeypatch: pytest.
     assert (received, list(member.answers)) == (["first"], [])
 
 
+def test_a_cluster_that_cannot_be_joined_may_want_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**options: Any) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at head:1")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with pytest.raises(
+        InfrastructureError, match=r"head:1 \(set RAY_AUTH_MODE=token if it asks for tokens\)$"
+    ):
+        RayExecutor("head:1").__enter__()
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with pytest.raises(InfrastructureError, match=r"Ray cluster at head:1$"):
+        RayExecutor("head:1").__enter__()
+
+
 class Doomed:
     """A pool whose workers end with whatever they are sent."""
 

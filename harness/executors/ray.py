@@ -63,7 +63,10 @@ class RayExecutor(Executor):
         try:
             ray.init(address=self._address or "local", log_to_driver=False, logging_level="error", **options)
         except Exception as error:  # a node that does not start in time is a bare Exception of Ray's
-            raise InfrastructureError(f"Ray at {self._address or 'this machine'}: {error}") from error
+            # A head asks for tokens wherever it finds one when it starts; a client is told that it fails.
+            asks = self._address and "RAY_AUTH_MODE" not in os.environ
+            hint = " (set RAY_AUTH_MODE=token if it asks for tokens)" if asks else ""
+            raise InfrastructureError(f"Ray at {self._address or 'this machine'}: {error}{hint}") from error
         self._view = View()
         # Nobody else can be on a cluster that was started here.
         self._claims = ClusterClaims() if self._address else None
