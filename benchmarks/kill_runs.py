@@ -21,11 +21,13 @@ import tempfile
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+# Ray gives the parts of a node 15 to 30 s to start, which a busy machine may not keep.
+os.environ |= {"RAY_raylet_start_wait_time_s": "180", "RAY_agent_register_timeout_ms": "180000"}
 
 import numpy as np
 import psutil
@@ -134,7 +136,7 @@ class Site:
             return killed and alive
         nodes = sorted(self.cluster.worker_nodes, key=lambda node: node.node_id)
         self.cluster.remove_node(nodes[int(random.integers(len(nodes)))], allow_graceful=False)
-        patiently(lambda: self.cluster.add_node(num_cpus=1, **SMALL))
+        self.cluster.add_node(num_cpus=1, **SMALL)
         return alive
 
     def _kill_worker(self, driver: subprocess.Popen[bytes], random: np.random.Generator) -> bool:
@@ -159,22 +161,11 @@ class Site:
         return found
 
 
-def patiently(start: Callable[[], Any]) -> Any:
-    """Ray gives a node 30 s to start, which a busy machine may not keep."""
-    for _ in range(4):
-        try:
-            return start()
-        except Exception as error:  # a bare one of Ray's
-            if "timed out during startup" not in str(error):
-                raise
-    return start()
-
-
 def start_cluster() -> Cluster:
     head = {"num_cpus": 0, "include_dashboard": False, **SMALL}
-    cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(2):
-        patiently(lambda: cluster.add_node(num_cpus=1, **SMALL))
+        cluster.add_node(num_cpus=1, **SMALL)
     return cluster
 
 

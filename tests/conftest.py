@@ -12,6 +12,8 @@ THIRD_PARTY = str(Path(__file__).parent / "thirdparty")
 sys.path.insert(0, THIRD_PARTY)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [THIRD_PARTY, os.environ.get("PYTHONPATH")]))
 os.environ["OMP_NUM_THREADS"] = "1"
+# Ray gives the parts of a node 15 to 30 s to start, which a busy machine may not keep.
+os.environ |= {"RAY_raylet_start_wait_time_s": "180", "RAY_agent_register_timeout_ms": "180000"}
 
 
 @pytest.fixture(autouse=True)
