@@ -26,7 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-# Ray gives the parts of a node 15 to 30 s to start, which a busy machine may not keep.
+# Ray gives the parts of a node 30 s to start, which a busy machine may not keep.
 os.environ |= {"RAY_raylet_start_wait_time_s": "180", "RAY_agent_register_timeout_ms": "180000"}
 
 import numpy as np
@@ -49,10 +49,8 @@ benchmarks:
 """
 WORKERS = ("ray::Worker", "ray::phrases/")  # titles of their processes: idle or starting, and with a shard
 SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-SMALL = {"object_store_memory": 100 << 20}
 VICTIMS = {"worker": 0.3, "node": 0.2, "driver": 0.3, "server": 0.2}  # and how likely each is
 AWAY = 5.0  # s that a killed server stays away at most
-ATTEMPTS = 20  # commands until a run must be complete
 LEAST_DISTURBED = 0.8  # of the runs; fewer would show little
 ALL_VICTIMS_FROM = 20  # runs: from then on every kind of victim must be among the killed
 
@@ -61,8 +59,7 @@ class Server:
     """`mlflow server` on SQLite, in a process group of its own."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         self.uri = f"http://127.0.0.1:{port}"
         self._command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
         self._command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
@@ -136,7 +133,7 @@ class Site:
             return killed and alive
         nodes = sorted(self.cluster.worker_nodes, key=lambda node: node.node_id)
         self.cluster.remove_node(nodes[int(random.integers(len(nodes)))], allow_graceful=False)
-        self.cluster.add_node(num_cpus=1, **SMALL)
+        self.cluster.add_node(**small(cpus=1))
         return alive
 
     def _kill_worker(self, driver: subprocess.Popen[bytes], random: np.random.Generator) -> bool:
@@ -162,11 +159,22 @@ class Site:
 
 
 def start_cluster() -> Cluster:
-    head = {"num_cpus": 0, "include_dashboard": False, **SMALL}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **small(cpus=0)})
     for _ in range(2):
-        cluster.add_node(num_cpus=1, **SMALL)
+        cluster.add_node(**small(cpus=1))
     return cluster
+
+
+def small(cpus: int) -> dict[str, int]:
+    """A node. Its agents' ports are given: else it ends if these do not tell them within 15 s."""
+    agents = ("metrics_agent", "metrics_export", "runtime_env_agent", "dashboard_agent_listen")
+    ports = {f"{agent}_port": free_port() for agent in agents}
+    return {"num_cpus": cpus, "object_store_memory": 100 << 20, **ports}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def command(folder: Path, out: str, *more: str) -> list[str]:
@@ -207,7 +215,7 @@ def one_run(site: Site, number: int, seed: int, whole: Sequence[str]) -> list[st
     asked = command(site.folder, run.name, "--address", site.cluster.address, *sync_or_not)
     died: list[str] = []
     kept: dict[str, int] = {}
-    for _ in range(ATTEMPTS):
+    for _ in range(20):
         driver = subprocess.Popen(asked, env=variables, start_new_session=True, **SILENT)
         while moments and reached(moments[0], driver, run):
             moment = moments.pop(0)
@@ -220,7 +228,7 @@ def one_run(site: Site, number: int, seed: int, whole: Sequence[str]) -> list[st
         if code == 0:
             break
     else:
-        raise AssertionError(f"not complete within {ATTEMPTS} attempts")
+        raise AssertionError("not complete within 20 attempts")
     assert sorted(kept) == sorted(whole), "shards lost or doubled"
     if logged:
         site.server.wait()
