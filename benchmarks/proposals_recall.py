@@ -1,9 +1,11 @@
-"""Recall of selective search against the number of proposals, on the test scenes; prints Markdown.
+"""Recall of selective search against the number of proposals; prints Markdown.
 
-    python benchmarks/proposals_recall.py
+    python benchmarks/proposals_recall.py [--pictures scenes|photographs] [--count 100] [--search NAME]...
 
-Beside ours, OpenCV's `ximgproc` on the same pictures, where opencv-contrib-python is installed; it is no
-dependency. Times are of one thread, all pictures of one search after the other.
+Pictures: the test scenes of 128 px, or objects pasted onto photographs at VOC's size (500 × 375 px). Beside
+ours, OpenCV's `ximgproc` on the same pictures, where opencv-contrib-python is installed; it is no dependency.
+Times are CPU of one thread, all pictures of one search after the other. Brackets are 95% bootstrap intervals
+over pictures; where ours and OpenCV's search of the same kind were both run, their difference has one too.
 """
 
 from __future__ import annotations
@@ -14,14 +16,18 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
 import numpy as np
+from composed_photographs import composed
 from numpy.typing import NDArray
 
 from adapters.detection.selective_search import MODES, propose
 from harness.datasets.scenes import Scenes, ScenesOptions
+from harness.metrics.interval import LEVELS, resample_sums
 from harness.task import Annotations, Image, Sample
 
 COUNTS = (50, 100, 200, 500, 1000, 2000)
 IOU = 0.5
+RESAMPLES = 2000
+THEIRS = {"single": "SingleStrategy", "fast": "SelectiveSearchFast", "quality": "SelectiveSearchQuality"}
 Search = Callable[[Image], NDArray[np.generic]]
 
 
@@ -29,16 +35,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scenes", type=int, default=100)
+    parser.add_argument("--pictures", choices=["scenes", "photographs"], default="scenes")
+    parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--search", action="append", help="of those in the table; repeatable")
     options = parser.parse_args()
-    scenes = Scenes(ScenesOptions(size=options.scenes), "test", "detection")
-    samples = [scenes[i] for i in range(len(scenes))]
+    if options.pictures == "scenes":
+        scenes = Scenes(ScenesOptions(size=options.count), "test", "detection")
+        samples = [scenes[i] for i in range(len(scenes))]
+    else:
+        samples = composed(options.count)
+    objects = np.array([len(_boxes(sample)) for sample in samples])
+    print(f"{len(samples)} pictures, {objects.sum()} objects\n")
     print("| search | proposals | ms | " + " | ".join(f"recall at {count}" for count in COUNTS) + " |")
     print("|---|" + "---|" * (2 + len(COUNTS)))
+    found: dict[str, NDArray[np.int64]] = {}
     for name, search in searches():
         if options.search is None or name in options.search:
-            print(f"| {name} | {row(search, samples)} |", flush=True)
+            found[name], described = searched(search, samples)
+            shares = (figure(found[name][:, k], objects) for k in range(len(COUNTS)))
+            print(f"| {name} | {described} | {' | '.join(shares)} |", flush=True)
+    for mode in MODES:
+        ours, theirs = found.get(f"ours, {mode}"), found.get(f"OpenCV, {mode}")
+        if ours is not None and theirs is not None:
+            shares = (figure(ours[:, k] - theirs[:, k], objects, "+") for k in range(len(COUNTS)))
+            print(f"| {mode}, ours − OpenCV | | | {' | '.join(shares)} |")
 
 
 def searches() -> Iterator[tuple[str, Search]]:
@@ -49,8 +69,8 @@ def searches() -> Iterator[tuple[str, Search]]:
     import cv2
 
     cv2.setNumThreads(1)
-    for mode in ("SingleStrategy", "SelectiveSearchFast", "SelectiveSearchQuality"):
-        yield f"OpenCV {cv2.__version__}, {mode}", lambda image, mode=mode: _opencv(cv2, image, mode)
+    for mode, name in THEIRS.items():
+        yield f"OpenCV, {mode}", lambda image, name=name: _opencv(cv2, image, name)
 
 
 def _opencv(cv2, image: Image, mode: str) -> NDArray[np.generic]:
@@ -62,23 +82,35 @@ def _opencv(cv2, image: Image, mode: str) -> NDArray[np.generic]:
     return found
 
 
-def row(search: Search, samples: list[Sample]) -> str:
-    """Mean number of proposals, ms a picture, and the share of objects that the first n of them find."""
+def searched(search: Search, samples: list[Sample]) -> tuple[NDArray[np.int64], str]:
+    """How many objects of each picture the first n proposals find, [pictures, COUNTS]; mean number of
+    proposals and ms a picture."""
     started = time.process_time()
-    found = [search(sample.input) for sample in samples]
+    proposals = [search(sample.input) for sample in samples]
     milliseconds = (time.process_time() - started) * 1e3 / len(samples)
-    first = np.concatenate([_first(sample, boxes) for sample, boxes in zip(samples, found, strict=True)])
-    recalls = " | ".join(f"{np.mean(first < count):.3f}" for count in COUNTS)
-    return f"{np.mean([len(boxes) for boxes in found]):.0f} | {milliseconds:.0f} | {recalls}"
+    firsts = [_first(_boxes(sample), boxes) for sample, boxes in zip(samples, proposals, strict=True)]
+    hits = [[int((first < count).sum()) for count in COUNTS] for first in firsts]
+    return np.array(hits), f"{np.mean([len(boxes) for boxes in proposals]):.0f} | {milliseconds:.0f}"
 
 
-def _first(sample: Sample, boxes: NDArray[np.generic]) -> NDArray[np.float64]:
-    """The place of the first proposal that finds each object; infinite if none does."""
+def figure(hits: NDArray[np.int64], objects: NDArray[np.int64], sign: str = "") -> str:
+    """A share of all objects with its interval, from counts by picture."""
+    sums = resample_sums(np.stack([hits, objects], axis=1), RESAMPLES, seed=0)
+    low, high = np.percentile(sums[:, 0] / sums[:, 1], LEVELS)
+    return f"{hits.sum() / objects.sum():{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def _boxes(sample: Sample) -> NDArray[np.float64]:
     assert isinstance(sample.target, Annotations)
-    objects = sample.target.boxes[:, None]
-    sides = np.minimum(objects[..., 2:], boxes[:, 2:]) - np.maximum(objects[..., :2], boxes[:, :2])
+    return sample.target.boxes
+
+
+def _first(objects: NDArray[np.float64], boxes: NDArray[np.generic]) -> NDArray[np.float64]:
+    """The place of the first proposal that finds each object; infinite if none does."""
+    wanted = objects[:, None]
+    sides = np.minimum(wanted[..., 2:], boxes[:, 2:]) - np.maximum(wanted[..., :2], boxes[:, :2])
     common = sides.clip(0).prod(axis=2)
-    areas = [(corners[..., 2:] - corners[..., :2]).prod(axis=-1) for corners in (objects, boxes)]
+    areas = [(corners[..., 2:] - corners[..., :2]).prod(axis=-1) for corners in (wanted, boxes)]
     hits = common / (areas[0] + areas[1] - common) >= IOU
     return np.where(hits.any(axis=1), hits.argmax(axis=1), np.inf)
 
