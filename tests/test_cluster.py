@@ -15,6 +15,7 @@ from harness.adapter import Resources
 from harness.errors import InfrastructureError, UsageError
 from harness.executors.cluster import WORKER_SLOT, Cluster, cluster, reservation
 from harness.executors.ray_claims import LEASE, Claims
+from harness.executors.ray_pool import Member, Pool
 from harness.executors.ray_view import HEAD_DEADLINE, LOOK, View, answers
 from harness.plan import Trial
 
@@ -202,11 +203,11 @@ def test_a_head_that_is_silent_for_long_is_an_error_and_a_short_silence_is_not(
     up[0] = False
     for now[0] in (5000, 5000 + HEAD_DEADLINE - 1):  # the first knock after long work is no long silence
         view.refresh()
-        assert not view.answering
+        assert not view.answering()
     up[0] = True
     now[0] += LOOK
     view.refresh()
-    assert view.answering
+    assert view.answering()
     up[0] = False
     now[0] = 6000
     view.refresh()
@@ -215,3 +216,22 @@ def test_a_head_that_is_silent_for_long_is_an_error_and_a_short_silence_is_not(
         InfrastructureError, match=r"head:1.* has not answered for 30 s; what is done is on disk"
     ):
         view.refresh()
+
+
+def test_nothing_is_asked_of_a_head_that_is_gone_for_ray_would_end_this_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    up, killed = [False], []
+    monkeypatch.setattr(ray, "nodes", lambda: [node("a", CPU=4)])
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="head:1"))
+    monkeypatch.setattr("harness.executors.ray_view.answers", lambda address: up[0])
+    monkeypatch.setattr(ray, "kill", killed.append)
+    pool = Pool(View())
+    member = Member("actor", CPU)
+    pool.running.add(member)
+    pool.drop(member)
+    pool.resize({CPU: 2}, frozenset())
+    assert (killed, pool.running, pool.starting) == ([], set(), {})
+    up[0] = True
+    pool.drop(member)
+    assert killed == ["actor"]

@@ -93,7 +93,7 @@ class RayExecutor(Executor):
         claimed = self._claims.look if self._claims else dict[str, int]
         if workers is None:
             gpus = int(self._view.cluster.offers_gpus)
-            write_made(reference, train_alone(reference, gpus, claimed, report))
+            write_made(reference, train_alone(reference, gpus, claimed, self._view, report))
             return
         from harness.executors.ray_train import train_together  # takes seconds to import
 
@@ -103,7 +103,7 @@ class RayExecutor(Executor):
         kinds = {each.trial.id: self._view.cluster.kind(each.trial) for each in work}
         scheduler: Scheduler[Member] = Scheduler(work, kinds, time.monotonic, self._deadline)
         self.retries = scheduler.retries
-        pool = Pool()
+        pool = Pool(self._view)
         due = 0.0
         try:
             while scheduler.busy:
@@ -147,8 +147,7 @@ class RayExecutor(Executor):
         if self._view.cluster.grows:  # those that find no room make an autoscaler start nodes, ever more
             wanted = {kind: min(demand[kind], 2 * number + LEAST_ASKED) for kind, number in wanted.items()}
         wanted = {kind: min(number, self._wanted or number) for kind, number in wanted.items()}
-        if self._view.answering:
-            pool.resize(self._view.cluster, wanted, claimed)
+        pool.resize(wanted, claimed)
 
     def _send(self, assignment: Assignment[Member]) -> None:
         member, shard = assignment.worker, assignment.shard

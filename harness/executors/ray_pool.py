@@ -15,7 +15,8 @@ from ray.exceptions import RayError
 
 from harness.adapter import Resources
 from harness.errors import InfrastructureError, describe
-from harness.executors.cluster import SLOT, WORKER_SLOT, Cluster, away_from, node_name
+from harness.executors.cluster import SLOT, WORKER_SLOT, away_from, node_name
+from harness.executors.ray_view import View
 from harness.stages.predict import Predictor
 from harness.stages.shards import Outcome, Shard
 
@@ -81,25 +82,28 @@ class Pool:
     hang. Those that find no room wait in Ray's queue: when nodes join or others leave, they start.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, view: View) -> None:
+        self._view = view
         self.starting: dict[Any, Member] = {}
         self.running: set[Member] = set()
         self._lost_at_start = 0
         self._waiting_since = time.monotonic()
 
-    def resize(self, cluster: Cluster, wanted: Mapping[Resources, int], avoided: Set[str]) -> None:
+    def resize(self, wanted: Mapping[Resources, int], avoided: Set[str]) -> None:
         """Start what is missing of so many workers of each kind, away from nodes to avoid."""
         for kind, number in wanted.items():
             present = sum(member.kind == kind for member in [*self.running, *self.starting.values()])
+            if present >= number or not self._view.answering():
+                continue
             for _ in range(number - present):
-                options = _options(kind, cluster.slotted, avoided)
+                options = _options(kind, self._view.cluster.slotted, avoided)
                 member = Member(_Worker.options(**options).remote(), kind)
                 self.starting[member.actor.ready.remote()] = member
 
     def restart_waiting(self) -> None:
         """Withdraw those without a place: the nodes to avoid are others now."""
         for member in self.starting.values():
-            ray.kill(member.actor)
+            self._view.end(member.actor)
         self.starting.clear()
 
     def admit(self, ready: Iterable[Any]) -> list[tuple[Member, str]]:
@@ -118,7 +122,7 @@ class Pool:
                 if self._lost_at_start >= START_ATTEMPTS and not self.running:
                     reason = f"{self._lost_at_start} workers died before they started"
                     raise InfrastructureError(f"Ray: {reason}: {describe(error)}") from error
-                ray.kill(member.actor)
+                self._view.end(member.actor)
             else:
                 self._lost_at_start = 0
                 self.running.add(member)
@@ -143,11 +147,11 @@ class Pool:
     def drop(self, member: Member) -> None:
         """End a worker that died, hangs or is not needed."""
         self.running.discard(member)
-        ray.kill(member.actor)
+        self._view.end(member.actor)
 
     def close(self) -> None:
         for member in [*self.running, *self.starting.values()]:
-            ray.kill(member.actor)
+            self._view.end(member.actor)
 
 
 def _options(kind: Resources, slotted: bool, avoided: Set[str]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def time_on(
     except RayError as error:
         raise InfrastructureError(f"{what}: {describe(error)}") from error
     finally:
-        ray.kill(actor)
+        view.end(actor)
     for scenario in measured["scenarios"].values():
         scenario["timed_on"] |= {"node": node.name, "reserved": reserved}
     return measured
@@ -95,7 +95,7 @@ def summon(trial: Trial, on_gpu: bool, view: View) -> str:
     except RayError as error:
         raise InfrastructureError(f"{what}: {describe(error)}") from error
     finally:
-        ray.kill(actor)
+        view.end(actor)
     view.refresh(at_once=True)
     return node
 

@@ -13,6 +13,7 @@ from ray.util.queue import Empty, Queue
 from harness.errors import InfrastructureError, UsageError, describe
 from harness.executors.cluster import away_from
 from harness.executors.inline import training_runtime
+from harness.executors.ray_view import View
 from harness.recipe import CheckpointRef, Recipe
 
 POLL = 0.5  # s between looks at what is said, and at who wants to time
@@ -39,6 +40,7 @@ def train_alone(
     reference: CheckpointRef,
     gpus: int,
     claimed: Callable[[], Mapping[str, int]],
+    view: View,
     report: Callable[[str], None],
 ) -> dict[str, bytes]:
     """Name → content of the files that come out, the weights last.
@@ -48,15 +50,16 @@ def train_alone(
 
     Raises:
         UsageError: the recipe's fault.
-        InfrastructureError: the process died, or the training failed.
+        InfrastructureError: the process died, the training failed, or the cluster's head is gone.
     """
     lines = Queue()
     trainer = None
     try:
-        trainer = _placed(reference.name, gpus, claimed)
+        trainer = _placed(reference.name, gpus, claimed, view)
         pending = trainer.train.remote(reference.recipe, reference.weights, lines)
         finished = False
         while not finished:
+            view.refresh()
             finished = bool(ray.wait([pending], timeout=POLL)[0])
             for line in _drain(lines):
                 report(line)
@@ -68,13 +71,13 @@ def train_alone(
     except RayError as error:
         raise InfrastructureError(f"training {reference.name}: {describe(error)}") from error
     finally:
-        lines.shutdown()
+        view.end(lines.actor)
         if trainer is not None:
-            ray.kill(trainer)
+            view.end(trainer)
     return made
 
 
-def _placed(name: str, gpus: int, claimed: Callable[[], Mapping[str, int]]) -> Any:
+def _placed(name: str, gpus: int, claimed: Callable[[], Mapping[str, int]], view: View) -> Any:
     """A process that runs; as long as it only waits for room, it goes by who wants to time."""
     while True:
         avoided = claimed().keys()
@@ -83,10 +86,11 @@ def _placed(name: str, gpus: int, claimed: Callable[[], Mapping[str, int]]) -> A
         ).remote()
         ready = trainer.ready.remote()
         while claimed().keys() == avoided:
+            view.refresh()
             if ray.wait([ready], timeout=POLL)[0]:
                 ray.get(ready)
                 return trainer
-        ray.kill(trainer)
+        view.end(trainer)
 
 
 def _drain(lines: Queue) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from typing import Any
 
 import ray
 
@@ -28,10 +29,14 @@ class View:
         self._silent: float | None = None  # since when the head does not answer
         self.cluster = cluster(ray.nodes())
 
-    @property
     def answering(self) -> bool:
-        """Whether the head did when it was last knocked at; while not, starting an actor would block."""
-        return self._silent is None
+        """Whether the head does at this moment; if not, starting or killing an actor would block."""
+        return answers(self._head)
+
+    def end(self, actor: Any) -> None:
+        """Kill an actor, where the head still answers; with the head its actors end as well."""
+        if self.answering():
+            ray.kill(actor)
 
     def refresh(self, at_once: bool = False) -> None:
         """Look again if that is due, or is to be done at once.
@@ -43,7 +48,7 @@ class View:
         if now - self._looked < LOOK and not at_once:
             return
         self._looked = now
-        if answers(self._head):
+        if self.answering():
             self._silent = None
             self.cluster = cluster(ray.nodes())
             return
@@ -61,7 +66,7 @@ class View:
             InfrastructureError: as `refresh`.
         """
         self.refresh(at_once=True)
-        while not self.answering:
+        while self._silent is not None:
             time.sleep(1)
             self.refresh()
 
