@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from harness.adapter import ADAPTERS, Runtime
+from harness.adapter import ADAPTERS, Runtime, TrainableAdapter
 from harness.datasets.dataset import DATASETS
 from harness.metrics.metric import METRICS
 from harness.recipe import read_recipe
@@ -42,6 +42,8 @@ def main() -> None:
     held_out = [validation[index] for index in range(min(recipe.validation_size, len(validation)))]
     metric = METRICS.get(recipe.metric)(validation.classes, **validation.metric_options)
     model = ADAPTERS.get(recipe.adapter)
+    if not issubclass(model, TrainableAdapter):
+        raise SystemExit(f"{chosen.recipe}: adapter '{recipe.adapter}' cannot be trained")
     made: dict[int, Sample] = {}  # by index, for all rates
     print(f"{chosen.recipe.stem}, {chosen.steps} steps of {recipe.batch_size}, seed {recipe.seed}\n")
     print(f"| learning rate | loss of each {every} steps | {metric.names[0]} after them | CPU s |")

@@ -67,9 +67,9 @@ def dense(network: nn.Module) -> None:
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, Upsample):
-                size, stride, padding = layer.kernel_size, layer.stride, layer.padding
-                classes = layer.in_channels
-                setattr(parent, name, nn.ConvTranspose2d(classes, classes, size, stride, padding, bias=False))
+                classes, factor = layer.in_channels, layer.stride[0]
+                kernels = nn.ConvTranspose2d(classes, classes, 2 * factor, factor, factor // 2, bias=False)
+                setattr(parent, name, kernels)
 
 
 def networks(data: Scenes) -> dict[str, Segmenter]:
