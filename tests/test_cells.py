@@ -165,6 +165,11 @@ def test_forget_gates_start_open() -> None:
     assert bias[4:8].eq(1).all() and bias[:4].abs().le(0.5).all() and bias[8:].abs().le(0.5).all()
 
 
+def test_the_vanilla_network_starts_orthogonal() -> None:
+    carried = VanillaRecurrence(3, 8, "fused").weights.weight_hh_l0
+    torch.testing.assert_close(carried @ carried.T, torch.eye(8))
+
+
 @pytest.mark.parametrize("path", ["reference", "fused"])
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("bidirectional", [False, True])

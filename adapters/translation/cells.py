@@ -132,6 +132,8 @@ class VanillaRecurrence(Recurrence):
     def __init__(self, input_size: int, hidden_size: int, path: CellPath) -> None:
         super().__init__(hidden_size, path)
         self.weights = nn.RNN(input_size, hidden_size, batch_first=True)
+        # Keeps the length of what it carries from step to step, Saxe, McClelland and Ganguli 2014 §3.
+        nn.init.orthogonal_(self.weights.weight_hh_l0)
 
     def equations(self, x: Tensor, state: CellState, weight: Tensor, bias: Tensor) -> CellState:
         return rnn_cell(x, state, weight, bias)
