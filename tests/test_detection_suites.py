@@ -87,3 +87,26 @@ def test_weights_of_another_adapter_are_told_before_their_options_are_taken(tmp_
     )
     with pytest.raises(UsageError, match=r"yaml:2: adapters.m.checkpoint: .* of adapter 'yolo', not 'ssd'"):
         plan(load_suite(suite))
+
+
+@pytest.mark.parametrize(
+    ("adapter", "compiles"),
+    [("yolo", True), ("ssd", True), ("faster-rcnn", False), ("fast-rcnn", False), ("rcnn", False)],
+)
+def test_a_suite_chooses_precision_and_where_the_graph_is_fixed_compilation(
+    adapter: str, compiles: bool, tmp_path: Path
+) -> None:
+    suite = tmp_path / "suite.yaml"
+    text = (
+        f"name: s\nadapters: {{m: {{adapter: {adapter}, checkpoint: {adapter}-scenes, "
+        "precision: [fp32, bf16, fp16], options: {OPTIONS}}}\n"
+        "benchmarks: {b: {dataset: scenes, task: detection, adapters: [m], metrics: [coco]}}\n"
+    )
+    suite.write_text(text.replace("OPTIONS", ""))
+    assert [trial.spec.precision for trial in plan(load_suite(suite)).trials] == ["fp32", "bf16", "fp16"]
+    suite.write_text(text.replace("OPTIONS", "compiled: [false, true]"))
+    if compiles:
+        assert sum(trial.spec.options["compiled"] for trial in plan(load_suite(suite)).trials) == 3
+    else:
+        with pytest.raises(UsageError, match=r"yaml:2: adapters.m.options.compiled: unknown option"):
+            plan(load_suite(suite))
