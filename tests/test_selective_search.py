@@ -1,10 +1,19 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from adapters.detection import proposal_cache
-from adapters.detection.selective_search import MODES, SPACES, Strategy, describe, propose, segment
+from adapters.detection.selective_search import (
+    MODES,
+    SPACES,
+    Strategy,
+    apart_first,
+    describe,
+    propose,
+    segment,
+)
 from adapters.detection.selective_search_grouping import Regions, group, neighbours
 
 PLAIN = Strategy(("rgb",), ("CTSF",), (50,))
@@ -127,6 +136,22 @@ def test_the_first_regions_are_among_the_boxes():
     assert labels.max() > 2
     found = {tuple(box) for box in propose(image, PLAIN).tolist()}
     assert {tuple(box_of(labels == i)) for i in range(labels.max() + 1)} <= found
+
+
+def test_boxes_apart_from_those_before_come_first():
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 5], [50, 0, 60, 10], [0, 0, 10, 8]])
+    # IoU with the first: .9, .5, 0, .8
+    assert apart_first(boxes, 0.55).tolist() == boxes[[0, 2, 3, 1, 4]].tolist()
+    assert apart_first(boxes, 0.85).tolist() == boxes[[0, 2, 3, 4, 1]].tolist()
+    assert apart_first(boxes, 1.0).tolist() == boxes.tolist()
+
+
+def test_the_order_that_keeps_boxes_apart_loses_none():
+    image, fast = noise(30, 40), MODES["fast"]
+    plain = propose(image, replace(fast, apart=None))
+    found = propose(image, fast)
+    assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, plain.tolist()))
+    assert found.tolist() != plain.tolist()
 
 
 def test_colour_spaces_span_zero_to_one():
