@@ -160,9 +160,7 @@ def _follow(cluster: Cluster, job_id: str) -> JobRecord:
     try:
         job = cluster.follow(job_id, lambda text: console.print(text, end="", markup=False, highlight=False))
     except KeyboardInterrupt:
-        stopping = _on_terminal() and typer.prompt(
-            f"\n{job_id} goes on. Leave it (l) or stop it (s)?", default="l", err=True
-        ).lower().startswith("s")
+        stopping = _on_terminal() and _asked_to_stop(job_id)
         if stopping:
             cluster.stop(job_id)
         state = "is stopping" if stopping else f"goes on; `harness logs {job_id} --follow` shows it again"
@@ -171,6 +169,16 @@ def _follow(cluster: Cluster, job_id: str) -> JobRecord:
     ending = f"{job.id}: {job.status.lower()}, exit code {job.exit_code}"
     console.print(ending + (f" ({job.message})" if job.exit_code == 3 else ""), markup=False)
     return job
+
+
+def _asked_to_stop(job_id: str) -> bool:
+    """What the user answers; a second Ctrl-C, or the end of the input, leaves the job."""
+    question = f"\n{job_id} goes on. Leave it (l) or stop it (s)?"
+    try:
+        answer: str = typer.prompt(question, default="l", err=True)
+    except typer.Abort:
+        return False
+    return answer.lower().startswith("s")
 
 
 def _on_terminal() -> bool:

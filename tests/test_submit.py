@@ -387,7 +387,9 @@ class TestCommands:
         assert done.exit_code == 130
         assert "j goes on; `harness logs j --follow` shows it again" in done.stderr
 
-    @pytest.mark.parametrize(("answer", "stopped"), [("s\n", True), ("l\n", False), ("\n", False)])
+    @pytest.mark.parametrize(
+        ("answer", "stopped"), [("s\n", True), ("l\n", False), ("\n", False), ("", False)]
+    )
     def test_ctrl_c_on_a_terminal_offers_to_stop_it(
         self, client: FakeClient, monkeypatch: pytest.MonkeyPatch, answer: str, stopped: bool
     ) -> None:
@@ -396,7 +398,7 @@ class TestCommands:
         monkeypatch.setattr(Cluster, "stop", lambda self, job_id: asked.append(job_id))
         monkeypatch.setattr("harness.cli_jobs._on_terminal", lambda: True)
         done = call("logs", "j", "--address", "http://head:8265", "--follow", input=answer)
-        assert done.exit_code == 130
+        assert done.exit_code == 130, "the end of the input, like a second Ctrl-C, leaves the job"
         assert asked == (["j"] if stopped else [])
 
     def test_status_lists_the_harness_jobs_only(self, client: FakeClient) -> None:
