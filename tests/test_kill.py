@@ -116,3 +116,12 @@ def test_kill_runs_in_which_too_little_was_killed_do_not_pass(died: list[list[st
     with pytest.raises(AssertionError, match=message):
         check(died)
     check([["worker", "driver"], ["node", "server"]] * 8 + [[]] * 4)
+
+
+@pytest.mark.parametrize(("code", "struck"), [(3, False), (-signal.SIGKILL, False), (3, True)])
+def test_a_driver_that_fails_though_only_others_were_killed_does_not_pass(code: int, struck: bool) -> None:
+    check = runpy.run_path(str(BENCHMARK))["check_exit"]
+    with pytest.raises(AssertionError, match=f"ended with exit code {code}"):
+        check(code, struck)
+    check(0, False)
+    check(-signal.SIGKILL, True)
