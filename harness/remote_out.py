@@ -97,7 +97,8 @@ class Lease:
     """Who writes a place: an object there that is renewed while it is copied to.
 
     Object stores have no lock in common. So of two runs that begin within the same second both may see the
-    place free; the object then names the later one, and the other copies nothing more.
+    place free; the object then names the later one, and the other copies nothing more, not even when that
+    one has ended: what it wrote must stay.
     """
 
     def __init__(self, files: FileSystem, root: str, clock: Callable[[], float] = time.time) -> None:
@@ -105,6 +106,7 @@ class Lease:
         self._path = str(PurePosixPath(root) / LEASE)
         self._clock = clock
         self._renewed = 0.0
+        self._lost: str | None = None  # who took the place from this process, in words
         self._own = {"id": uuid.uuid4().hex, "host": platform.node(), "process": os.getpid()}
         if job := os.environ.get(environment.JOB):
             self._own["job"] = job
@@ -113,15 +115,17 @@ class Lease:
         """Say that this process writes there.
 
         Raises:
-            TakenError: another one does.
+            TakenError: another one does, or has done since it was this one's.
             OSError: the place cannot be reached.
         """
-        if holder := self._holder():
+        if holder := self._lost or self._holder():
+            self._lost = holder if self._renewed else None
             raise TakenError(holder)
-        self._renewed = self._clock()
+        now = self._clock()
         self._files.create_dir(str(PurePosixPath(self._path).parent), recursive=True)
         with self._files.open_output_stream(self._path) as target:
-            target.write(json.dumps(self._own | {"renewed": self._renewed}).encode())
+            target.write(json.dumps(self._own | {"renewed": now}).encode())
+        self._renewed = now
 
     def keep(self) -> None:
         """Renew it if that is due; raises as `renew`."""
@@ -135,7 +139,9 @@ class Lease:
     def _holder(self) -> str | None:
         """Who else writes there, in words; None where nobody does, or has died."""
         found = self._read()
-        if found is None or found["id"] == self._own["id"]:
+        if found is None and self._renewed:
+            return f"another run has taken the place meanwhile: {LEASE} is gone"
+        if not found or found["id"] == self._own["id"]:
             return None
         age = self._clock() - found["renewed"]
         here = found["host"] == self._own["host"]
@@ -145,6 +151,7 @@ class Lease:
         return f"{who} on {found['host']} writes there, as of {max(age, 0):.0f} s ago"
 
     def _read(self) -> dict[str, Any] | None:
+        """None where there is none; empty where it was half-written by a process that was killed."""
         from pyarrow.fs import FileType
 
         if self._files.get_file_info(self._path).type is not FileType.File:
@@ -152,8 +159,10 @@ class Lease:
         try:
             with self._files.open_input_stream(self._path) as source:
                 document: dict[str, Any] = json.loads(source.read())
-        except (FileNotFoundError, ValueError):  # released meanwhile; half-written by one that was killed
+        except FileNotFoundError:  # released meanwhile
             return None
+        except ValueError:
+            return {}
         return document
 
 

@@ -151,6 +151,31 @@ class TestLease:
         with pytest.raises(TakenError, match="writes there, as of 0 s ago"):
             first.renew()
 
+    @pytest.mark.parametrize("seen", [True, False], ids=["while the other writes", "after it"])
+    def test_that_was_lost_stays_lost_when_the_other_run_has_ended(
+        self, leases: tuple[Lease, Lease], clock: list[float], seen: bool
+    ) -> None:
+        first, second = leases
+        first.renew()
+        clock[0] += LASTS + 1
+        second.renew()
+        if seen:
+            with pytest.raises(TakenError, match="writes there"):
+                first.renew()
+        second.release()
+        for _ in range(2):
+            with pytest.raises(TakenError, match="writes there" if seen else "has taken the place"):
+                first.renew()
+
+    def test_that_this_process_half_wrote_is_still_its_own(
+        self, leases: tuple[Lease, Lease], clock: list[float]
+    ) -> None:
+        first = leases[0]
+        first.renew()
+        with first._files.open_output_stream(first._path) as target:
+            target.write(b'{"id": ')
+        first.renew()
+
     def test_ends_at_once_with_a_process_of_this_machine(
         self, leases: tuple[Lease, Lease], monkeypatch: pytest.MonkeyPatch
     ) -> None:
