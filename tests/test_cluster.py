@@ -81,8 +81,22 @@ class TestFeasibility:
         (wanted,) = planned(tmp_path, suite).trials
         head = node("head", pool="head", CPU=4)
         assert cluster([head]).missing([wanted]) is not None
-        head["Labels"]["autoscaled"] = "accuracy"
+        head["Labels"]["autoscaled"] = "gpu"
         assert cluster([head]).missing([wanted]) is None
+        head["Labels"]["autoscaled"] = "timing"
+        assert "the most GPUs" in self.missing(cluster([head, node("a", CPU=8)]), wanted)
+        assert cluster([head]).missing([trial(tmp_path, "cpu")]) is None
+
+    def test_a_timing_pool_that_does_not_grow_times_only_what_it_can(self, tmp_path: Path) -> None:
+        head, pool = node("head", pool="head"), node("t", pool="timing", CPU=8)
+        wanted = trial(tmp_path, "cuda")
+        head["Labels"]["autoscaled"] = "gpu"
+        assert cluster([head]).missing([wanted]) is None, "added nodes predict and time"
+        assert "timing needs a node labelled pool=timing with a GPU" in self.missing(
+            cluster([head, pool]), wanted
+        )
+        head["Labels"]["autoscaled"] = "gpu.timing"
+        assert cluster([head, pool]).missing([wanted]) is None
 
 
 class TestRoom:
@@ -132,6 +146,12 @@ class TestTimingNode:
         found = cluster([node("large", CPU=32), node("t", pool="timing", CPU=4)])
         chosen = found.timing_node(trial(tmp_path), {"t": 5})
         assert chosen is not None and chosen.id == "t"
+
+    def test_is_never_the_head_that_computes_nothing(self, tmp_path: Path) -> None:
+        head, wanted = node("head", pool="head", CPU=64), trial(tmp_path)
+        chosen = cluster([head, node("a", CPU=2)]).timing_node(wanted, {})
+        assert chosen is not None and chosen.id == "a"
+        assert cluster([head]).timing_node(wanted, {}) is None
 
     def test_waits_for_the_timing_pool_that_an_autoscaler_starts(self, tmp_path: Path) -> None:
         head, worker = node("head", pool="head"), node("w", CPU=8)

@@ -54,6 +54,10 @@ class Cluster:
             word for node in self.nodes for word in node.labels.get(GROWS, "").split(".") if word
         )
 
+    def adds(self, gpu: bool) -> bool:
+        """Whether an autoscaler may add nodes, with GPUs where these are needed."""
+        return "gpu" in self.grows if gpu else bool(self.grows)
+
     @property
     def packed(self) -> list[Node]:
         """Nodes for predictions."""
@@ -93,10 +97,11 @@ class Cluster:
         """Why one of the trials could never run here; None if all can."""
         for trial in trials:
             kind = self.kind(trial)
-            if not any(node.room(kind) for node in self.packed) and not self.grows:
+            if not any(node.room(kind) for node in self.packed) and not self.adds(kind.gpu > 0):
                 lacking = _lacking(self.packed, kind)
                 return f"{trial.name}: a worker needs {_words(kind)}; {lacking}{self._described()}"
-            if trial.scenarios and self.timing_node(trial, {}) is None and not self.grows:
+            awaited = self.adds(self.on_gpu(trial)) and (TIMING in self.grows or not self._timing_pool())
+            if trial.scenarios and self.timing_node(trial, {}) is None and not awaited:
                 what = "a GPU" if self.on_gpu(trial) else "a CPU"
                 where = f"labelled {POOL}={TIMING} " if self._timing_pool() else ""
                 return (
@@ -105,7 +110,9 @@ class Cluster:
         return None
 
     def timing_node(self, trial: Trial, claims: Mapping[str, int]) -> Node | None:
-        """The node to time a trial on: in the timing pool where there is one; of most CPUs; least claimed.
+        """The node to time a trial on: in the timing pool, or one for predictions where there is none.
+
+        Of these the one of most CPUs, and of those the least claimed.
 
         None where no node fits, or the timing pool is to be started first.
 
@@ -113,7 +120,7 @@ class Cluster:
             claims: how many others want to time, by node id.
         """
         needed = "GPU" if self.on_gpu(trial) else "CPU"
-        pool = self._timing_pool() or (self.nodes if TIMING not in self.grows else ())
+        pool = self._timing_pool() or (self.packed if TIMING not in self.grows else ())
         fitting = [node for node in pool if node.resources.get(needed, 0) >= 1]
         if not fitting:
             return None

@@ -144,8 +144,9 @@ class RayExecutor(Executor):
                 scheduler.released(member)
                 pool.drop(member)
         wanted = self._view.cluster.capacity(demand)
-        if self._view.cluster.grows:  # those that find no room make an autoscaler start nodes, ever more
-            wanted = {kind: min(demand[kind], 2 * number + LEAST_ASKED) for kind, number in wanted.items()}
+        for kind, number in wanted.items():
+            if self._view.cluster.adds(kind.gpu > 0):  # those without room make nodes start, ever more
+                wanted[kind] = min(demand[kind], 2 * number + LEAST_ASKED)
         wanted = {kind: min(number, self._wanted or number) for kind, number in wanted.items()}
         pool.resize(wanted, claimed)
 

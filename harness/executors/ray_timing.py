@@ -12,7 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.checkpoint import Checkpoint
 from harness.errors import InfrastructureError, describe
-from harness.executors.cluster import POOL, TIMING, Node, reservation
+from harness.executors.cluster import POOL, TIMING, Node, away_from, reservation
 from harness.executors.ray_view import View
 from harness.plan import Trial
 from harness.stages.measure import SpeedSettings, measure
@@ -83,13 +83,15 @@ def time_on(
 
 
 def summon(trial: Trial, on_gpu: bool, view: View) -> str:
-    """Have the autoscaler start a node of the timing pool; its id.
+    """Have the autoscaler start a node of the timing pool, or one for predictions if it adds no such; its id.
 
     Raises:
         InfrastructureError: none came.
     """
-    what = f"timing {trial.name}: no node labelled {POOL}={TIMING} with {'a GPU' if on_gpu else 'a CPU'} came"
-    actor = _Timer.options(num_cpus=1, num_gpus=int(on_gpu), label_selector={POOL: TIMING}).remote()
+    place = {POOL: TIMING} if TIMING in view.cluster.grows else away_from(frozenset())
+    needed = "a GPU" if on_gpu else "a CPU"
+    what = f"timing {trial.name}: no node with {needed} and label {POOL} {place[POOL]} came"
+    actor = _Timer.options(num_cpus=1, num_gpus=int(on_gpu), label_selector=place).remote()
     try:
         node = str(_wait(actor.ready.remote(), PLACE_DEADLINE, what, view))
     except RayError as error:

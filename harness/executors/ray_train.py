@@ -227,7 +227,7 @@ def _relayed(keeper: Any, state_file: Path, report: Callable[[str], None]) -> It
 def _check_room(workers: int, gpu: bool, cluster: Cluster) -> None:
     """Ray would wait for ever."""
     room = _room(workers, gpu, cluster)
-    if room < workers and not cluster.grows:
+    if room < workers and not cluster.adds(gpu):
         kind = "CPU and a GPU" if gpu else "CPU"
         raise InfrastructureError(
             f"{workers} workers need a {kind} each; the Ray cluster has room for {room}"
@@ -247,6 +247,6 @@ def _left_to_timing(
     while True:
         avoided = claimed().keys()
         rest = Cluster(tuple(node for node in cluster.nodes if node.id not in avoided))
-        if not avoided or cluster.grows or _room(workers, gpu, rest) >= workers:
+        if not avoided or cluster.adds(gpu) or _room(workers, gpu, rest) >= workers:
             return avoided
         time.sleep(POLL)
