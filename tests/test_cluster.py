@@ -250,8 +250,23 @@ def test_nothing_is_asked_of_a_head_that_is_gone_for_ray_would_end_this_process(
     member = Member("actor", CPU)
     pool.running.add(member)
     pool.drop(member)
-    pool.resize({CPU: 2}, frozenset())
+    pool.resize(CPU, 2, frozenset())
     assert (killed, pool.running, pool.starting) == ([], set(), {})
     up[0] = True
     pool.drop(member)
     assert killed == ["actor"]
+
+
+def test_a_silent_head_is_knocked_at_once_however_many_workers_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    killed: list[Any] = []
+    monkeypatch.setattr(ray, "kill", killed.append)
+    for up in (False, True):
+        knocks: list[bool] = []
+        pool = Pool(SimpleNamespace(answering=lambda up=up, knocks=knocks: knocks.append(up) or up))  # type: ignore[arg-type]
+        pool.running = {Member("runs", CPU)}
+        pool.starting = {number: Member(number, CPU) for number in range(8)}
+        pool.close()
+        assert knocks == [up]
+        assert set(killed) == ({"runs", *range(8)} if up else set())

@@ -17,8 +17,9 @@ from small_suite import document, figures, planned, run_suite
 
 from harness.adapter import Resources
 from harness.errors import InfrastructureError, UsageError
+from harness.executors.cluster import Cluster, Node
 from harness.executors.ray import RayExecutor
-from harness.executors.ray_pool import Member
+from harness.executors.ray_pool import Member, NotLoaded, Pool
 from harness.executors.scheduler import Scheduler
 from harness.recipe import CheckpointRef, Recipe, RecipeData
 from harness.results import Results, TrialRecord
@@ -75,6 +76,59 @@ def test_a_cluster_that_cannot_be_joined_may_want_a_token(monkeypatch: pytest.Mo
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     with pytest.raises(InfrastructureError, match=r"Ray cluster at head:1$"):
         RayExecutor("head:1").__enter__()
+
+
+class Started:
+    """In place of an actor's class: keeps with which options it was started."""
+
+    def __init__(self) -> None:
+        self.options_given: list[dict[str, Any]] = []
+
+    def options(self, **options: Any) -> Any:
+        self.options_given.append(options)
+        number = len(self.options_given)
+        ready = SimpleNamespace(remote=lambda: f"ready {number}")
+        return SimpleNamespace(remote=lambda: SimpleNamespace(ready=ready, number=number))
+
+
+def test_a_worker_whose_node_cannot_load_what_waits_makes_way_for_one_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, ended = Started(), list[Any]()
+    monkeypatch.setattr("harness.executors.ray_pool._Worker", started)
+    (trial,) = planned(tmp_path, document(8, ok={"batch_size": 4})).trials
+    nodes = tuple(Node(name, "host", {"CPU": cpus}, {}) for name, cpus in [("a", 1), ("b", 1), ("tiny", 0.5)])
+    view: Any = SimpleNamespace(
+        cluster=Cluster(nodes), refresh=lambda: None, answering=lambda: True, end=ended.append
+    )
+    executor, pool, kind = RayExecutor(workers=1), Pool(view), Resources(1, 0)
+    executor._view, executor._claims = view, None
+    scheduler: Scheduler[Member] = Scheduler(
+        [Work(trial, ((0, 8),), 4)], {trial.id: kind}, lambda: 0.0, 900.0
+    )
+
+    def refused_on(node: str) -> list[Outcome]:
+        """The only worker comes up on a node and cannot load the model."""
+        executor._staff(pool, scheduler, {kind})
+        (member,) = pool.starting.values()
+        monkeypatch.setattr(ray, "get", lambda answer: node if isinstance(answer, str) else answer)
+        ((member, where),) = pool.admit(list(pool.starting))
+        scheduler.joined(member, where, kind)
+        (assigned, *_) = scheduler.assign()
+        assert assigned.worker is member
+        member.answers.append(NotLoaded(f"no data on {node}"))
+        return executor._receive(pool, scheduler, member)
+
+    assert refused_on("a") == [], "b may have it"
+    while scheduler.owed(next(iter(pool.running))):
+        scheduler.refused(next(iter(pool.running)), "no data on a", {"a", "b"})
+    errors = refused_on("b")
+    assert [each["label_selector"].get("ray.io/node-id") for each in started.options_given] == [
+        None,
+        "!in(a)",
+    ]
+    assert [actor.number for actor in ended] == [1]
+    assert {getattr(each, "error", "") for each in errors} == {"no data on a"}
 
 
 class Doomed:

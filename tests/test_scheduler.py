@@ -237,6 +237,29 @@ class TestLoading:
         desk.join("y", "good")
         assert desk.sent() == [("y", 0, 8)]
 
+    def test_a_worker_where_nothing_that_waits_can_be_loaded_is_to_leave(self) -> None:
+        desk = Desk(work(8), work(4, "b"))
+        desk.join("x", "bad")
+        sent = desk.assigned()
+        assert [each.shard.trial.spec.adapter for each in sent] == ["a"], "one ahead only where more wait"
+        desk.scheduler.refused("x", "no data here", {"bad", "good"})
+        assert (desk.scheduler.useless(GPU), desk.scheduler.leaving(GPU)) == (frozenset(), []), "b may load"
+        (other,) = desk.assigned()
+        desk.scheduler.finished("x", [result(other.shard)])
+        assert (desk.scheduler.useless(GPU), desk.scheduler.leaving(GPU)) == ({"bad"}, ["x"])
+        assert desk.scheduler.useless(CPU) == frozenset()
+
+    def test_the_first_error_is_the_one_that_is_told(self) -> None:
+        desk = Desk(work(8))
+        desk.join("x", "first")
+        desk.join("y", "second")
+        desk.assigned()
+        assert desk.scheduler.refused("x", "out of memory", {"first", "second"}) == []
+        desk.assigned()
+        (error,) = desk.scheduler.refused("y", "no data", {"first", "second"})
+        assert isinstance(error, ShardError) and error.error == "out of memory"
+        assert not desk.scheduler.busy
+
     def test_one_that_no_node_can_load_is_given_up_as_a_whole(self) -> None:
         desk = Desk(work(24), work(8, "b"))
         desk.join("x", "bad")
@@ -289,15 +312,15 @@ def test_a_node_to_avoid_finishes_what_runs_and_gives_back_the_rest() -> None:
     first, *_ = desk.assigned()
     assert first.worker == "x"
     desk.scheduler.avoid({"wanted"})
-    assert desk.scheduler.leaving() == [], "it has begun"
+    assert desk.scheduler.leaving(GPU) == [], "it has begun"
     assert desk.scheduler.owed("x") == 2
     desk.finish("x", first.shard)
     assert desk.scheduler.owed("x") == 0, "what it was sent ahead is done elsewhere"
-    assert desk.scheduler.leaving() == ["x"]
+    assert desk.scheduler.leaving(GPU) == ["x"]
     desk.scheduler.released("x")
     desk.join("z", "wanted")
     assert desk.sent() == []
-    assert desk.scheduler.leaving() == ["z"]
+    assert desk.scheduler.leaving(GPU) == ["z"]
     desk.scheduler.avoid(frozenset())
     assert next(worker for worker, _, _ in desk.sent()) == "z"
 

@@ -128,13 +128,12 @@ class RayExecutor(Executor):
             pool.close()
 
     def _staff(self, pool: Pool, scheduler: Scheduler[Member], kinds: set[Resources]) -> None:
-        """As many workers as there is work and room for, none where others want to time."""
+        """As many workers as there is work and room for, none where others want to time or nothing loads."""
         self._view.refresh()
         claimed = self._claims.claimed().keys() if self._claims else frozenset[str]()
         pool.check(idle=not claimed and not any(member.answers for member in pool.running))
-        if scheduler.avoid(frozenset(claimed)):
-            pool.restart_waiting()
-        for member in scheduler.leaving():
+        scheduler.avoid(frozenset(claimed))
+        for member in [each for kind in kinds for each in scheduler.leaving(kind)]:
             scheduler.released(member)
             pool.drop(member)
         demand = {kind: scheduler.demand(kind) for kind in kinds}
@@ -147,15 +146,15 @@ class RayExecutor(Executor):
         for kind, number in wanted.items():
             if self._view.cluster.adds(kind.gpu > 0):  # those without room make nodes start, ever more
                 wanted[kind] = min(demand[kind], 2 * number + LEAST_ASKED)
-        wanted = {kind: min(number, self._wanted or number) for kind, number in wanted.items()}
-        pool.resize(wanted, claimed)
+        for kind, number in wanted.items():
+            pool.resize(kind, min(number, self._wanted or number), scheduler.useless(kind))
 
     def _send(self, assignment: Assignment[Member]) -> None:
         member, shard = assignment.worker, assignment.shard
         try:
             weights = [] if shard.trial.checkpoint is None else [self._checkpoint(shard.trial)]
         except UsageError as error:  # an answer like the worker's own, when its turn comes
-            member.answers.append(ray.put(NotLoaded(describe(error), here=False)))
+            member.answers.append(ray.put(NotLoaded(describe(error), everywhere=True)))
             return
         method = member.actor.predict.options(name=f"{shard.trial.name} {shard.start}–{shard.stop}")
         member.answers.append(method.remote(shard, weights, assignment.most))
@@ -171,8 +170,8 @@ class RayExecutor(Executor):
             memory = isinstance(error, OutOfMemoryError)
             return scheduler.lost(member, f"{type(told).__name__}: {what}", memory)
         if isinstance(answer, NotLoaded):
-            nodes = {node.id for node in self._view.cluster.packed} if answer.here else frozenset[str]()
-            final = scheduler.refused(member, answer.error, nodes)
+            nodes = {node.id for node in self._view.cluster.packed if node.room(member.kind)}
+            final = scheduler.refused(member, answer.error, frozenset() if answer.everywhere else nodes)
         else:
             final = scheduler.finished(member, answer)
         if not scheduler.owed(member):

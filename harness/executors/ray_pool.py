@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -26,10 +26,10 @@ START_DEADLINE = 1800.0  # s without a worker before a busy cluster is given up
 
 @dataclass(frozen=True)
 class NotLoaded:
-    """A worker's answer where it could not load a model."""
+    """A worker's answer where it could not load a model: other nodes may have the data, or more memory."""
 
     error: str
-    here: bool  # the fault is this node's: it has other code or data than planned
+    everywhere: bool = False  # no node can
 
 
 class Worker:
@@ -59,7 +59,7 @@ class Worker:
             try:
                 self._predictor = Predictor(shard.trial, checkpoint, self._node)
             except Exception as error:
-                return NotLoaded(describe(error), isinstance(error, InfrastructureError))
+                return NotLoaded(describe(error))
         return self._predictor.attempt(shard, most)
 
 
@@ -73,6 +73,7 @@ class Member:
     actor: Any
     kind: Resources
     answers: deque[Any] = field(default_factory=deque)
+    avoided: Set[str] = frozenset()  # nodes away from which it was to be started
 
 
 class Pool:
@@ -89,22 +90,22 @@ class Pool:
         self._lost_at_start = 0
         self._waiting_since = time.monotonic()
 
-    def resize(self, wanted: Mapping[Resources, int], avoided: Set[str]) -> None:
-        """Start what is missing of so many workers of each kind, away from nodes to avoid."""
-        for kind, number in wanted.items():
-            present = sum(member.kind == kind for member in [*self.running, *self.starting.values()])
-            if present >= number or not self._view.answering():
-                continue
-            for _ in range(number - present):
-                options = _options(kind, self._view.cluster.slotted, avoided)
-                member = Member(_Worker.options(**options).remote(), kind)
-                self.starting[member.actor.ready.remote()] = member
+    def resize(self, kind: Resources, number: int, avoided: Set[str]) -> None:
+        """Start what is missing of so many workers of a kind, away from nodes to avoid.
 
-    def restart_waiting(self) -> None:
-        """Withdraw those without a place: the nodes to avoid are others now."""
-        for member in self.starting.values():
-            self._view.end(member.actor)
-        self.starting.clear()
+        Those without a place are withdrawn where the nodes to avoid are others now.
+        """
+        for future, member in list(self.starting.items()):
+            if member.kind == kind and member.avoided != avoided:
+                del self.starting[future]
+                self._view.end(member.actor)
+        present = sum(member.kind == kind for member in [*self.running, *self.starting.values()])
+        if present >= number or not self._view.answering():
+            return
+        for _ in range(number - present):
+            options = _options(kind, self._view.cluster.slotted, avoided)
+            member = Member(_Worker.options(**options).remote(), kind, avoided=avoided)
+            self.starting[member.actor.ready.remote()] = member
 
     def admit(self, ready: Iterable[Any]) -> list[tuple[Member, str]]:
         """Those of the actors in `starting` that run by now, with their nodes' ids.
@@ -150,8 +151,10 @@ class Pool:
         self._view.end(member.actor)
 
     def close(self) -> None:
-        for member in [*self.running, *self.starting.values()]:
-            self._view.end(member.actor)
+        """End all; where the head does not answer they end with it."""
+        if self._view.answering():
+            for member in [*self.running, *self.starting.values()]:
+                ray.kill(member.actor)
 
 
 def _options(kind: Resources, slotted: bool, avoided: Set[str]) -> dict[str, Any]:

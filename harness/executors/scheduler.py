@@ -126,18 +126,19 @@ class Scheduler(Generic[W]):
         """A worker could not load the model of its first shard; returns what is thereby given up.
 
         Args:
-            elsewhere: nodes that may do better; none where it is the adapter's own fault.
+            elsewhere: nodes with room for such a worker, on which it may do better; none where it cannot.
         """
         flight = self._land(worker)
         state, trial = self._workers[worker], flight.shard.trial.id
         queue = self._queues[trial]
         queue.barred.add(state.node)
+        queue.refusal = queue.refusal or error
         self._wait(flight.shard)
         if state.holds == trial:
             self._hold(state, None)
         if not elsewhere <= queue.barred:
             return []
-        errors = [ShardError(self._take(queue), error, 1) for _ in range(queue.waiting)]
+        errors = [ShardError(self._take(queue), queue.refusal, 1) for _ in range(queue.waiting)]
         return [final for each in errors for final in self._parts.settle(each)]
 
     def lost(self, worker: W, reason: str, memory: bool = False) -> list[Outcome]:
@@ -186,17 +187,19 @@ class Scheduler(Generic[W]):
         """Shards for workers of a kind that are not done."""
         return self._waiting[kind] + self._flights[kind]
 
-    def avoid(self, nodes: Set[str]) -> bool:
-        """Send nothing more to workers on these nodes; whether these are others than before."""
-        changed = nodes != self._avoided
+    def avoid(self, nodes: Set[str]) -> None:
+        """Send nothing more to workers on these nodes."""
         self._avoided = nodes
-        return changed
 
-    def leaving(self) -> list[W]:
-        """Workers on nodes to avoid that have finished what they had begun; the rest has been taken back."""
-        if not self._avoided:
-            return []
-        return [worker for worker in self._idle if self._workers[worker].node in self._avoided]
+    def useless(self, kind: Resources) -> Set[str]:
+        """Nodes where a worker of a kind has nothing to do: to avoid, or nothing that waits loads there."""
+        barred = [each.barred for each in self._queues.values() if each.waiting and each.kind == kind]
+        return self._avoided | (frozenset.intersection(*map(frozenset, barred)) if barred else frozenset())
+
+    def leaving(self, kind: Resources) -> list[W]:
+        """Workers of a kind on such nodes that have finished what they had begun."""
+        useless = self.useless(kind)
+        return [worker for worker in self.idle(kind) if self._workers[worker].node in useless]
 
     def idle(self, kind: Resources) -> list[W]:
         """Workers of a kind without a shard."""

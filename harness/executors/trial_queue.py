@@ -27,6 +27,7 @@ class TrialQueue:
         self.slowest: float | None = None  # s a sample of the slowest shard, without loading
         self.loading = 0.0  # s, the last time
         self.barred: set[str] = set()  # nodes on which this trial cannot be loaded
+        self.refusal: str | None = None  # why not, on the first of them
 
     def take(self) -> Shard:
         shard = self.again.popleft() if self.again else next(self.fresh)
