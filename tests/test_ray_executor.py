@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -76,6 +77,23 @@ def test_a_cluster_that_cannot_be_joined_may_want_a_token(monkeypatch: pytest.Mo
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     with pytest.raises(InfrastructureError, match=r"Ray cluster at head:1$"):
         RayExecutor("head:1").__enter__()
+
+
+def test_what_ends_a_job_is_answered_as_before_ray_was_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM: a copy of the run is made then, which Ray's own handler would not wait for."""
+
+    def init(**options: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise ConnectionError("no cluster")
+
+    monkeypatch.setattr(ray, "init", init)
+    before = signal.signal(signal.SIGTERM, ours := lambda number, frame: None)
+    try:
+        with pytest.raises(InfrastructureError, match="no cluster"):
+            RayExecutor("head:1").__enter__()
+        assert signal.getsignal(signal.SIGTERM) is ours
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Started:

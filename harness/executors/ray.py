@@ -7,6 +7,8 @@ Ray Data, which restarts for ever on a poison batch (docs/decisions/0002-own-act
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
@@ -60,6 +62,7 @@ class RayExecutor(Executor):
 
     def __enter__(self) -> Self:
         options: dict[str, Any] = {} if self._address else {"include_dashboard": False}
+        ours = signal.getsignal(signal.SIGTERM)  # Ray puts one in its place that ends the process at once
         try:
             ray.init(address=self._address or "local", log_to_driver=False, logging_level="error", **options)
         except Exception as error:  # a node that does not start in time is a bare Exception of Ray's
@@ -67,6 +70,9 @@ class RayExecutor(Executor):
             asks = self._address and "RAY_AUTH_MODE" not in os.environ
             hint = " (set RAY_AUTH_MODE=token if it asks for tokens)" if asks else ""
             raise InfrastructureError(f"Ray at {self._address or 'this machine'}: {error}{hint}") from error
+        finally:
+            if callable(ours) and threading.current_thread() is threading.main_thread():  # no other may
+                signal.signal(signal.SIGTERM, ours)
         self._view = View()
         # Nobody else can be on a cluster that was started here.
         self._claims = ClusterClaims() if self._address else None
