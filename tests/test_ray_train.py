@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -12,10 +14,10 @@ import ray
 
 from harness.adapter import Runtime
 from harness.checkpoint import load, sha256
-from harness.errors import InfrastructureError, UsageError
+from harness.errors import InfrastructureError, UnavailableError, UsageError
 from harness.executors.cluster import Cluster, Node
 from harness.executors.ray import RayExecutor
-from harness.executors.ray_train import _left_to_timing
+from harness.executors.ray_train import Keeper, _left_to_timing, _relayed, _work
 from harness.recipe import CheckpointRef, Recipe
 from harness.stages.train import train
 
@@ -122,6 +124,55 @@ def test_a_recipe_that_is_wrong_is_told_at_once(executor: RayExecutor, tmp_path:
     with pytest.raises(UsageError, match="metric 'coco' is for detection, not translation"):
         trained(executor, tmp_path, 2, lines.append, metric="coco")
     assert not list(tmp_path.iterdir())
+
+
+class Remote:
+    """A keeper in this process."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=getattr(self._keeper, name))
+
+
+def test_a_fault_of_one_worker_ends_the_others_and_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[object] = []
+
+    def no_data(*given: object, **settings: object) -> None:
+        tried.append(given)
+        raise UnavailableError("no data on this node")
+
+    context = SimpleNamespace(get_world_rank=lambda: 1, get_world_size=lambda: 2)
+    monkeypatch.setattr("harness.executors.ray_train.train", no_data)
+    monkeypatch.setattr(ray.train, "get_context", lambda: context)
+    monkeypatch.setattr(ray, "get", lambda answer: answer)
+    keeper = Keeper("w", None)
+    config = {"reference": reference(tmp_path, recipe()), "keeper": Remote(keeper)}
+    with pytest.raises(UnavailableError, match="no data on this node"):
+        _work(config)
+    _work(config)
+    assert len(tried) == 1, "started again, it ends"
+    assert str(keeper.news().error) == "no data on this node"
+
+
+def test_what_cannot_be_kept_ends_the_training_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(ray, "get", lambda answer: answer)
+    monkeypatch.setattr(ray, "kill", lambda actor: ended.set())
+    keeper = Keeper("w", None)
+    keeper.say("step 3")
+    keeper.keep(b"state")
+    lines: list[str] = []
+    with _relayed(Remote(keeper), tmp_path / "missing" / "w.state.pt", lines.append) as told:
+        assert ended.wait(20), "the workers are told"
+    assert lines == ["step 3"]
+    assert isinstance(told.error, InfrastructureError)
+    assert "w.state.pt: FileNotFoundError" in str(told.error)
 
 
 def test_too_many_workers_are_told_before_anything_starts(executor: RayExecutor, tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ class Keeper:
         self._training = training
         self._state = state
         self._news = _News()
+        self._failed = False
 
     def __repr__(self) -> str:
         """As Ray's dashboard names it."""
@@ -79,6 +80,10 @@ class Keeper:
 
     def fail(self, error: HarnessError) -> None:
         self._news.error = error
+        self._failed = True
+
+    def failed(self) -> bool:
+        return self._failed
 
     def news(self) -> _News:
         news, self._news = self._news, _News()
@@ -119,14 +124,17 @@ def train_together(
             tempfile.TemporaryDirectory(prefix="harness-train-") as notes,
             _relayed(keeper, state_file, report) as told,
         ):
+            failure: ray.train.TrainingFailedError | None = None
             try:
                 _trainer(reference, workers, gpu, away_from(avoided), keeper, notes).fit()
             except ray.train.TrainingFailedError as error:
-                reason = describe(error)[:500]
-                raise InfrastructureError(f"training {reference.name}: {reason}") from error
+                failure = error
         ray.kill(keeper)
         if told.error is not None:
-            raise told.error
+            raise told.error from failure
+        if failure is not None:
+            reason = describe(failure)[:500]
+            raise InfrastructureError(f"training {reference.name}: {reason}") from failure
         if told.made is None:
             raise InfrastructureError(f"training {reference.name}: the workers ended without a result")
         write_made(reference, told.made)
@@ -159,6 +167,8 @@ def _work(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     reference: CheckpointRef = config["reference"]
     keeper = config["keeper"]
+    if ray.get(keeper.failed.remote()):
+        return  # the driver has been told why; started once more, all workers end and nothing is tried again
     part = Part(context.get_world_rank(), context.get_world_size())
     assert reference.recipe is not None
     if torch.cuda.is_available():  # workers on one node see all its GPUs
@@ -178,9 +188,9 @@ def _work(config: dict[str, Any]) -> None:
 
         try:
             train(reference.recipe, weights, training_runtime(), report=say, part=part, kept=keep)
-        except HarnessError as error:  # the recipe's fault in every worker alike: trying again is no use
+        except HarnessError as error:  # the recipe's fault, or the node has no data
             ray.get(keeper.fail.remote(error))
-            return
+            raise  # else the others would wait for this one's gradients
         if part.leads:
             # The weights come last: where they are, everything is.
             made = {path.name: path.read_bytes() for path in (weights.with_suffix(".yaml"), weights)}
@@ -205,15 +215,12 @@ def _relayed(keeper: Any, state_file: Path, report: Callable[[str], None]) -> It
         last = False
         while not last:
             last = told.ended.wait(POLL)
-            news: _News = ray.get(keeper.news.remote())
-            for line in news.lines:
-                report(line)
-            if news.state is not None:
-                temporary = state_file.with_name(f".{state_file.name}.new")
-                temporary.write_bytes(news.state)
-                temporary.replace(state_file)
-            told.made = news.made or told.made
-            told.error = news.error or told.error
+            try:
+                _pass_on(ray.get(keeper.news.remote()), told, state_file, report)
+            except Exception as error:  # a full disk, say, or the keeper is lost
+                told.error = told.error or InfrastructureError(f"{state_file}: {describe(error)}")
+                ray.kill(keeper)  # workers that cannot leave their state there end
+                return
 
     told = _Told(threading.Thread(target=relay, daemon=True), threading.Event())
     told.thread.start()
@@ -222,6 +229,17 @@ def _relayed(keeper: Any, state_file: Path, report: Callable[[str], None]) -> It
     finally:
         told.ended.set()
         told.thread.join()
+
+
+def _pass_on(news: _News, told: _Told, state_file: Path, report: Callable[[str], None]) -> None:
+    told.made = news.made or told.made
+    told.error = news.error or told.error
+    for line in news.lines:
+        report(line)
+    if news.state is not None:
+        temporary = state_file.with_name(f".{state_file.name}.new")
+        temporary.write_bytes(news.state)
+        temporary.replace(state_file)
 
 
 def _check_room(workers: int, gpu: bool, cluster: Cluster) -> None:
