@@ -153,6 +153,9 @@ class TestSegmentation:
             ("x", r"segmentation: expected polygons or run lengths, found 'x'"),
             ([[1, 2, 3, 4]], r"segmentation\[0\]: expected x, y, x, y, … of at least 3 corners"),
             ([[1, 2, 3, 4, 5, "6"]], r"segmentation\[0\]: expected x, y"),
+            ([[1, 2, 3, 4, 5, float("nan")]], r"segmentation\[0\]: expected corners .* found nan"),
+            ([[0, 0, 3, 4, 5, 6], [1, 2, float("-inf"), 4, 5, 6]], r"segmentation\[1\]: .* found -inf"),
+            ([[1, 2, 3, 4, 5, 1e9]], r"segmentation\[0\]: expected corners within ±400 px, found 10{9}"),
             (
                 {"size": [40, 30], "counts": [1200]},
                 r"segmentation: size: expected \[30, 40\], its image's, found \[40, 30\]",
@@ -232,6 +235,8 @@ class TestBadInput:
                 r"annotations\[0\]: bbox: \[41, 5, 3, 4\] is outside .* 40×30",
             ),
             ("annotations", 0, {"bbox": [-9, 5, 3, 4]}, r"annotations\[0\]: bbox: .* is outside its image"),
+            ("annotations", 0, {"bbox": [40, 5, 3, 4]}, r"annotations\[0\]: bbox: .* is outside its image"),
+            ("annotations", 0, {"bbox": [5, -4, 3, 4]}, r"annotations\[0\]: bbox: .* is outside its image"),
             (
                 "annotations",
                 0,

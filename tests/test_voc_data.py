@@ -139,8 +139,9 @@ def test_a_box_of_one_pixel_has_an_area_and_one_over_the_edge_is_kept(root: Path
     assert target.areas.tolist() == [1, 230]
 
 
-def test_a_box_outside_its_picture_is_told(root: Path) -> None:
-    annotate(root, "000005", item(), item(box=BOX.replace("<xmin>3", "<xmin>30").replace("12", "40")))
+@pytest.mark.parametrize("first", [21, 30])  # px from 1, of 20
+def test_a_box_outside_its_picture_is_told(root: Path, first: int) -> None:
+    annotate(root, "000005", item(), item(box=BOX.replace("<xmin>3", f"<xmin>{first}").replace("12", "40")))
     message = r"000005.xml: object\[1\]: the box is outside its image .*000005.jpg of 20×15 px"
     with pytest.raises(UsageError, match=message):
         opened(root)[1]

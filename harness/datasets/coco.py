@@ -227,10 +227,19 @@ def _check_places(
     boxes: NDArray[np.float64],
     images: Mapping[Id, ImageEntry],
 ) -> None:
-    """Refuse a box that is wholly outside its image; one that reaches over the edge is as COCO has some."""
+    """Refuse a box that is wholly outside its image; one that reaches over the edge is as COCO has some.
+
+    A box without area may lie on the edge.
+    """
     owners = [images[entry["image_id"]] for entry in entries]
     sizes = np.array([(owner.width, owner.height) for owner in owners]).reshape(-1, 2)
-    outside = np.flatnonzero(((boxes[:, :2] > sizes) | (boxes[:, 2:] < 0)).any(axis=1))
+    outside = np.flatnonzero(
+        np.where(
+            boxes[:, :2] < boxes[:, 2:],
+            (boxes[:, :2] >= sizes) | (boxes[:, 2:] <= 0),
+            (boxes[:, :2] > sizes) | (boxes[:, 2:] < 0),
+        ).any(axis=1)
+    )
     if len(outside):
         index = int(outside[0])
         raise UsageError(

@@ -9,6 +9,7 @@ from pycocotools import mask as rle
 from harness.errors import UsageError
 
 CORNERS = 3  # the least of a polygon
+REACH = 10  # image sides from the image that a corner may be: pycocotools allocates as far as corners are
 
 
 def box_and_area(where: str, shape: Any, height: Any, width: Any) -> tuple[list[float], float]:
@@ -28,7 +29,7 @@ def box_and_area(where: str, shape: Any, height: Any, width: Any) -> tuple[list[
     if isinstance(shape, dict):
         encoded = _checked_runs(where, shape, height, width)
     else:
-        _check_polygons(where, shape)
+        _check_polygons(where, shape, REACH * max(height, width))
         encoded = rle.merge(rle.frPyObjects(shape, height, width))
     area = float(rle.area(encoded))
     if area > height * width:
@@ -54,10 +55,15 @@ def _checked_runs(where: str, shape: dict[str, Any], height: int, width: int) ->
     return encoded
 
 
-def _check_polygons(where: str, shape: Any) -> None:
+def _check_polygons(where: str, shape: Any, furthest: int) -> None:
     if not isinstance(shape, list) or not shape:
         raise UsageError(f"{where}: expected polygons or run lengths, found {str(shape)[:40]!r}")
     for index, polygon in enumerate(shape):
         numbers = isinstance(polygon, list) and all(type(place) in (int, float) for place in polygon)
         if not numbers or len(polygon) % 2 or len(polygon) < 2 * CORNERS:
             raise UsageError(f"{where}[{index}]: expected x, y, x, y, … of at least {CORNERS} corners")
+        for place in polygon:
+            if not -furthest <= place <= furthest:  # NaN, too
+                raise UsageError(
+                    f"{where}[{index}]: expected corners within ±{furthest} px, found {str(place)[:40]}"
+                )

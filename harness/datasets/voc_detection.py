@@ -86,7 +86,7 @@ class Voc(Dataset):
         pair, target = self._pairs[index], self._targets[index]
         image = read_image(pair.first)
         height, width = image.shape[:2]
-        outside = ((target.boxes[:, :2] > (width, height)) | (target.boxes[:, 2:] < 0)).any(axis=1)
+        outside = ((target.boxes[:, :2] >= (width, height)) | (target.boxes[:, 2:] <= 0)).any(axis=1)
         if outside.any():
             raise UsageError(
                 f"{pair.second}: object[{outside.argmax()}]: the box is outside its image {pair.first} of "
