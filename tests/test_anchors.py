@@ -1,7 +1,11 @@
+import numpy as np
 import pytest
 import torch
 
-from adapters.detection import anchors, coder, matching
+from adapters.detection import anchors, coder, faster_rcnn, matching, region_head, ssd
+from harness.adapter import Runtime
+from harness.errors import UsageError
+from harness.task import Sample
 
 
 def random_boxes(n, seed, least=1.0):
@@ -83,3 +87,26 @@ def test_a_sample_has_at_most_its_share_of_positives_and_fills_up_with_backgroun
     few = matching.sample(matched[:10], 8, 0.5)
     assert (matched[:10][few] >= 0).sum() == 2 and len(few) == 8
     assert len(matching.sample(matched[:2], 8, 0.5)) == 2
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_offsets_that_are_not_finite_are_told_and_not_taken_for_an_empty_picture(bad):
+    offsets = torch.zeros(5, 4, 4)
+    offsets[2, 1, 0] = bad
+    reporting = region_head.Reporting(0.05, 0.5)
+    with pytest.raises(UsageError, match="box offsets are NaN or infinite"):
+        region_head.detections(torch.zeros(5, 4), offsets, random_boxes(5, 0), (300, 300), reporting)
+
+
+@pytest.mark.parametrize(
+    ("cls", "layer"), [(faster_rcnn.FasterRcnn, "rpn.head.bbox_pred"), (ssd.Ssd, "heads.offsets.0")]
+)
+def test_a_network_whose_offsets_alone_are_infinite_is_told(cls, layer):
+    torch.manual_seed(0)
+    adapter = cls(cls.Options(width=8), Runtime())
+    adapter.classes = ("a", "b")
+    adapter.module = adapter.make_module().eval()
+    with torch.no_grad():
+        adapter.module.get_submodule(layer).bias[2] = torch.inf
+    with pytest.raises(UsageError, match="box offsets are NaN or infinite"):
+        adapter.predict([Sample("0", np.full((128, 128, 3), 90, np.uint8))])

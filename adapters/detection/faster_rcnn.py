@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from adapters import images
 from adapters.detection import proposals, pyramid, region_head, region_trunk, roi, views
 from adapters.detection.region_head import GRID, Answers
-from adapters.detection.scores import known
+from adapters.detection.scores import finite, known
 from adapters.detection.views import Size, TrainingViews, Views
 from adapters.torch_adapter import TorchAdapter
 from adapters.vision.resnet import CHANNELS, FrozenBatchNorm, ResNet50
@@ -78,6 +78,7 @@ class Network(nn.Module):
         maps = self.maps(pixels)
         raw = self.rpn(maps.proposing, pixels.shape[2], pixels.shape[3])
         known(raw.logits)
+        finite(raw.offsets)
         found = self.rpn.propose(raw, inside)
         return Answers(found, *self._classified(maps.pooled, found))
 

@@ -15,7 +15,7 @@ from adapters.detection import coder
 from adapters.detection.boxes import clip, large_enough
 from adapters.detection.matching import match, sample
 from adapters.detection.nms import suppress_per_class
-from adapters.detection.scores import known
+from adapters.detection.scores import finite, known
 from adapters.detection.views import Views
 from harness.task import Detections, Prediction
 
@@ -29,7 +29,8 @@ class Sampling:
 
     count: int  # an image
     share: float = 0.25  # at most so many of them objects
-    positive: float = 0.5  # IoU with an object from which a region is one; below, it is background
+    # IoU with an object from which a region is one; below, it is background: [0, .5), not §2.3's [.1, .5)
+    positive: float = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +163,8 @@ def detections(
     logits: Tensor, offsets: Tensor, regions: Tensor, size: tuple[int, int], reporting: Reporting
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One image's regions [R, 4] and answers → boxes [n, 4] within (height, width), scores, labels [n]."""
-    boxes = coder.decode(offsets.float(), regions[:, None], coder.SCALED)[:, 1:]
     scores = known(logits.float().softmax(dim=-1))[:, 1:]
+    boxes = coder.decode(finite(offsets).float(), regions[:, None], coder.SCALED)[:, 1:]
     boxes = clip(boxes, size)
     places, labels = ((scores > reporting.score_threshold) & large_enough(boxes, SMALLEST)).nonzero(
         as_tuple=True

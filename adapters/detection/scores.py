@@ -1,4 +1,4 @@
-"""Scores that can be compared."""
+"""Scores that can be compared, and offsets that give boxes."""
 
 from __future__ import annotations
 
@@ -17,3 +17,16 @@ def known(scores: Tensor) -> Tensor:
     if bool(scores.isnan().any()):
         raise UsageError("the model's scores are NaN: its weights are bad, or too large for the precision")
     return scores
+
+
+def finite(offsets: Tensor) -> Tensor:
+    """The same box offsets.
+
+    Raises:
+        UsageError: one is NaN or infinite: its box would be dropped as too small, or have no area.
+    """
+    if not bool(offsets.isfinite().all()):
+        raise UsageError(
+            "the model's box offsets are NaN or infinite: its weights are bad, or too large for the precision"
+        )
+    return offsets

@@ -22,7 +22,7 @@ from adapters.detection import coder, default_boxes, ssd_augmentation, views
 from adapters.detection.boxes import clip
 from adapters.detection.faster_rcnn import published_classes
 from adapters.detection.nms import suppress_per_class
-from adapters.detection.scores import known
+from adapters.detection.scores import finite, known
 from adapters.detection.views import TrainingViews, Views
 from adapters.torch_adapter import TorchAdapter, TorchOptions
 from adapters.vision.vgg import Vgg16
@@ -208,8 +208,8 @@ class Ssd(TorchAdapter):
     def postprocess(self, raw: tuple[Tensor, Tensor, Tensor], batch: Views) -> list[Prediction]:
         logits, offsets, defaults = raw
         side = batch.groups[0].pixels.shape[-1]
-        boxes = clip(coder.decode(offsets.float(), defaults, coder.SCALED), (side, side))
         scores = known(logits.float().softmax(dim=-1))[..., 1:]
+        boxes = clip(coder.decode(finite(offsets).float(), defaults, coder.SCALED), (side, side))
         return [self._detections(batch, i, *own) for i, own in enumerate(zip(boxes, scores, strict=True))]
 
     def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingViews:
