@@ -65,6 +65,20 @@ def test_matches_equal_torchvisions(best_too):
     assert {-1, -2} <= set(found.tolist()) and (found >= 0).any()
 
 
+def test_each_objects_best_box_is_its_own_as_in_torchvisions_ssd():
+    from torchvision.models.detection._utils import SSDMatcher
+    from torchvision.ops import box_iou
+
+    differ = 0
+    for seed in range(20):
+        references, objects = random_boxes(300, seed), random_boxes(12, 100 + seed)
+        expected = SSDMatcher(0.5)(box_iou(objects, references))
+        found = matching.match_each(references, objects, 0.5, 0.5)
+        assert torch.equal(found, expected)
+        differ += not torch.equal(found, matching.match(references, objects, 0.5, 0.5, best_too=True))
+    assert differ  # objects overlap
+
+
 def test_an_object_that_touches_nothing_takes_nothing():
     far = torch.tensor([[900.0, 900.0, 950.0, 950.0]])
     assert (matching.match(random_boxes(20, 0), far, 0.5, 0.5, best_too=True) == matching.BACKGROUND).all()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters.detection import coder
-from adapters.detection.matching import BETWEEN, match
+from adapters.detection.matching import BETWEEN, match_each
 
 NEGATIVES = 3  # background boxes learnt from, for each positive one, §2.2
 
@@ -90,10 +90,11 @@ def loss(
     Args:
         logits: [N, D, 1 + C], background first.
         offsets: [N, D, 4].
-        objects: per image, [Mᵢ, 4] in px; every object has its best box, however badly it fits.
+        objects: per image, [Mᵢ, 4] in px; every object has its best box, however badly it
+            fits, unless two have the same.
     """
     matched = torch.stack(
-        [match(defaults, own, thresholds.positive, thresholds.negative, best_too=True) for own in objects]
+        [match_each(defaults, own, thresholds.positive, thresholds.negative) for own in objects]
     )
     positive = matched >= 0
     images, places = positive.nonzero(as_tuple=True)

@@ -18,8 +18,8 @@ def match(references: Tensor, objects: Tensor, positive: float, negative: float,
     BACKGROUND, else BETWEEN and not learnt from.
 
     Args:
-        best_too: the references of highest IoU with an object take it however low that is (ties: all), so
-            that every object that touches a reference is learnt (Ren et al. 2015 §3.1.2 (i)).
+        best_too: the references of highest IoU with an object are no background however low that is (ties:
+            all), and take the object nearest to them, maybe another (Ren et al. 2015 §3.1.2 (i)).
     """
     if not len(objects):
         return torch.full((len(references),), BACKGROUND, device=references.device)
@@ -29,6 +29,19 @@ def match(references: Tensor, objects: Tensor, positive: float, negative: float,
     if best_too:
         best = (overlaps == overlaps.amax(dim=1, keepdim=True)) & (overlaps > 0)
         found = torch.where(best.any(dim=0), nearest, found)
+    return found
+
+
+def match_each(references: Tensor, objects: Tensor, positive: float, negative: float) -> Tensor:
+    """As `match`, but each object that touches a reference then takes the one of its highest IoU.
+
+    So every object is learnt (Liu et al. 2016 §2.2), unless two have the same best reference.
+    """
+    found = match(references, objects, positive, negative, best_too=False)
+    if len(objects):
+        overlap, best = iou(objects[:, None], references).max(dim=1)
+        touching = (overlap > 0).nonzero()[:, 0]
+        found[best[touching]] = touching
     return found
 
 
