@@ -161,7 +161,7 @@ class Vgg16Network(Network):
                 )
             )
             inputs = outputs
-        # Liu's published settings for COCO: smaller than §2.2's for VOC
+        # Liu's published settings for COCO: smaller than §2.2's for VOC, which suites/voc.yaml's figures have
         self.pyramid = default_boxes.pyramid(
             steps=[step / SIDE for step in (8, 16, 32, 64, 100, 300)],
             scales=(0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05),
