@@ -1,6 +1,7 @@
 """Recall of selective search against the number of proposals; prints Markdown.
 
-    python benchmarks/proposals_recall.py [--pictures scenes|photographs] [--count 100] [--search NAME]...
+    python benchmarks/proposals_recall.py [--pictures scenes|photographs] [--first 0] [--count 100]
+                                          [--search NAME]...
 
 Pictures: the test scenes of 128 px, or objects pasted onto photographs at VOC's size (500 × 375 px). Beside
 ours, OpenCV's `ximgproc` on the same pictures, where opencv-contrib-python is installed; it is no dependency.
@@ -36,14 +37,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pictures", choices=["scenes", "photographs"], default="scenes")
+    parser.add_argument("--first", type=int, default=0, help="of the pictures")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--search", action="append", help="of those in the table; repeatable")
     options = parser.parse_args()
     if options.pictures == "scenes":
-        scenes = Scenes(ScenesOptions(size=options.count), "test", "detection")
-        samples = [scenes[i] for i in range(len(scenes))]
+        scenes = Scenes(ScenesOptions(size=options.first + options.count), "test", "detection")
+        samples = [scenes[i] for i in range(options.first, len(scenes))]
     else:
-        samples = composed(options.count)
+        samples = composed(options.first + options.count)[options.first :]
     objects = np.array([len(_boxes(sample)) for sample in samples])
     print(f"{len(samples)} pictures, {objects.sum()} objects\n")
     print("| search | proposals | ms | " + " | ".join(f"recall at {count}" for count in COUNTS) + " |")

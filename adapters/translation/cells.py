@@ -133,7 +133,7 @@ class VanillaRecurrence(Recurrence):
         super().__init__(hidden_size, path)
         self.weights = nn.RNN(input_size, hidden_size, batch_first=True)
         # Keeps the length of what it carries from step to step, Saxe, McClelland and Ganguli 2014 §3.
-        nn.init.orthogonal_(self.weights.weight_hh_l0)
+        nn.init.orthogonal_(self.weights.all_weights[0][1])
 
     def equations(self, x: Tensor, state: CellState, weight: Tensor, bias: Tensor) -> CellState:
         return rnn_cell(x, state, weight, bias)
