@@ -7,8 +7,8 @@ From pictures in memory to detections in host memory. Rivals: torchvision's mode
 (contiguous tensors, a list of pictures), and in its quickest layout (channels last), which is how ours runs.
 Ratios are torchvision's time by ours, above 1 ours is faster: medians over pairs with the distribution-free
 95% interval of a median. Before anything is timed, detections have to pair off: boxes within .05 px, the
-same labels, scores within 1e-3. As many as are printed do not, at most one in fifty: where two scores are as good
-as equal, rounding decides which of them suppression keeps.
+same labels, scores within 1e-3. As many as are printed do not, at most one in fifty: where two scores are as
+good as equal, rounding decides which of them suppression keeps.
 
 How long suppression takes depends on what is found, and weights here are random: the background's bias is set
 so that about `--candidates` boxes a picture pass the score threshold.
