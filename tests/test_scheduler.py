@@ -6,7 +6,6 @@ import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -332,17 +331,13 @@ def test_work_left_by_an_earlier_run_is_cut_at_the_same_batches() -> None:
     assert (left.count, left.samples, left.length) == (4, 42, 12)
 
 
-def test_deciding_takes_less_than_a_tenth_of_a_millisecond_a_shard(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_the_scale_benchmark_keeps_its_bounds_and_says_so_where_one_is_missed(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["scale.py", "--workers", "200", "--shards", "20000"])
+    # 100 shards a worker only: loading and the tail weigh ten times more than at the size that is asked for
+    monkeypatch.setattr(scale, "MOST_RATIO", 1.15)
     scale.main()
-    said = capsys.readouterr().out
-    figures: dict[str, Any] = {
-        "ratio": float(said.split("ratio ")[1].split()[0]),
-        "µs": float(said.split("deciding: ")[1].split()[0]),
-    }
-    assert (
-        figures["ratio"] < 1.05 + 0.1
-    )  # 100 shards a worker only: loading and the tail weigh ten times more
-    assert figures["µs"] < 100
+    monkeypatch.setattr(scale, "MOST_RATIO", 1.0)
+    with pytest.raises(SystemExit, match="a bound is missed"):
+        scale.main()
