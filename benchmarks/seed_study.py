@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.analysis.seeds import Trainings, difference, holm, mean
+from harness.errors import UsageError
 from harness.metrics.metric import METRICS, Metric
 from harness.plan import DatasetUse
 from harness.results import TrialRecord, read_results
@@ -36,7 +37,11 @@ def main() -> None:
     parser.add_argument("--scale", type=int, default=3, help="decimals")
     options = parser.parse_args()
     benchmarks: dict[str, list[TrialRecord]] = defaultdict(list)
-    for record in read_results(options.run).trials:
+    try:
+        results = read_results(options.run)
+    except UsageError as error:
+        parser.error(str(error))
+    for record in results.trials:
         if record.status == "complete":
             benchmarks[record.benchmark].append(record)
     for benchmark, records in benchmarks.items():

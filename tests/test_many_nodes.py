@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 import yaml
 from ray.cluster_utils import Cluster
+from ray_start import OPEN, StartedNode
 from small_suite import document, figures, planned, run_suite, write
 
 from harness.checkpoint import Checkpoint, save
@@ -147,6 +144,41 @@ def test_shipped_suites_have_the_figures_of_one_process_to_the_last_digit(
     assert figures(inline) and all(trial.status == "complete" for trial in ray.trials)
 
 
+THREE_TASKS = """
+name: three-tasks
+datasets:
+  short: {dataset: phrases, options: {language: de, max_tokens: 12, size: 240}}
+adapters:
+  slow: {adapter: fake-translation, batch_size: 4, options: {delay: 0.2}}  # that every node has its share
+  attention: {adapter: attention, checkpoint: attention-phrases-en-de, batch_size: 4}
+  yolo: {adapter: yolo, checkpoint: yolo-scenes, batch_size: 4}
+  fcn-8s: {adapter: fcn-8s, checkpoint: fcn-8s-scenes, batch_size: 4}
+benchmarks:
+  shortened: {dataset: short, adapters: [slow], metrics: [bleu]}
+  translation: {dataset: short, limit: 24, adapters: [attention], metrics: [bleu]}
+  detection: {dataset: scenes, task: detection, limit: 24, adapters: [yolo], metrics: [coco]}
+  segmentation: {dataset: scenes, task: segmentation, limit: 24, adapters: [fcn-8s], metrics: [iou]}
+"""
+
+
+def test_three_nodes_of_ray_start_have_the_figures_of_one_process_to_the_last_digit(tmp_path: Path) -> None:
+    (tmp_path / "suite.yaml").write_text(THREE_TASKS)
+    head = StartedNode(cpus=1)
+    nodes = [head, StartedNode(head, cpus=1), StartedNode(head, cpus=1)]
+    command = [sys.executable, "-m", "harness", "run", str(tmp_path / "suite.yaml"), "--no-sync"]
+    joining = ["--out", str(tmp_path / "ray"), "--shard-size", "4", "--address", head.address]
+    with ExitStack() as ending:
+        for node in nodes:
+            node.start()
+            ending.callback(node.end)
+        subprocess.run([*command, *joining], env=OPEN, check=True)
+    subprocess.run([*command, "--out", str(tmp_path / "inline"), "--executor", "inline"], check=True)
+    ray, inline = read_results(tmp_path / "ray"), read_results(tmp_path / "inline")
+    assert figures(ray) == figures(inline)
+    assert len(ray.trials) == 4 and all(trial.status == "complete" for trial in ray.trials)
+    assert len(nodes_of(tmp_path / "ray", ray)) == 3, "each of them made some of it"
+
+
 def stamps(folder: Path) -> list[tuple[str, float, float, str]]:
     """(node, start, end, what) of every timing process and every shard of a run."""
     found = []
@@ -240,61 +272,13 @@ def test_weights_that_the_object_store_cannot_hold_are_said_and_what_is_done_is_
     assert [trial.status for trial in results.trials] == ["complete", "complete"]
 
 
-OPEN = {**os.environ, "RAY_AUTH_MODE": "disabled", "PYTHONUNBUFFERED": "1"}  # `ray start` asks for tokens
-
-
-AGENTS = ("metrics-export", "runtime-env-agent", "dashboard-agent-listen", "dashboard-agent-grpc")
-"""A node ends if these do not tell their ports within 15 s, which a busy machine may not keep."""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
-class Head:
-    """`ray start --head` at a port of its own, which can die and come back."""
-
-    def __init__(self) -> None:
-        self._port = free_port()
-        self.address = f"127.0.0.1:{self._port}"
-
-    def start(self) -> None:
-        self._folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # the path of a socket is short
-        options = [f"--port={self._port}", "--num-cpus=2", "--object-store-memory=100000000"]
-        options += ["--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={self._folder}"]
-        options += [f"--{agent}-port={free_port()}" for agent in AGENTS]
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *options]
-        self._said = Path(self._folder) / "said"
-        with self._said.open("w") as said:
-            self._process = subprocess.Popen(command, env=OPEN, stdout=said, stderr=said)
-        until = time.monotonic() + 240
-        while "Ray runtime started" not in self._said.read_text():
-            assert time.monotonic() < until and self._process.poll() is None, self._said.read_text()
-            time.sleep(0.2)
-
-    def kill(self, *names: str) -> None:
-        """Processes of these names, or all."""
-        started = psutil.Process(self._process.pid)
-        for process in [*started.children(recursive=True), started]:
-            with suppress(psutil.Error):
-                if not names or process.name() in names:
-                    process.kill()
-
-    def end(self) -> None:
-        if self._process.poll() is None:
-            self.kill()
-        self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
 @pytest.mark.parametrize("dies", [["gcs_server"], []], ids=["its store", "all of it"])
 def test_a_head_that_dies_is_said_and_the_same_command_goes_on_when_it_is_back(
     tmp_path: Path, dies: list[str]
 ) -> None:
     suite = document(400, ok={"batch_size": 4, "options": {"delay": 0.1}})
     (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
-    head = Head()
+    head = StartedNode()
     command = [sys.executable, "-m", "harness", "run", str(tmp_path / "suite.yaml"), "--no-sync"]
     command += ["--out", str(tmp_path / "run"), "--shard-size", "4", "--address", head.address]
 
