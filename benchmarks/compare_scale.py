@@ -10,21 +10,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tracking_server import TrackingServer
 
 from harness.datasets.dataset import Dataset, DatasetOptions
 from harness.environment import describe, key
@@ -179,33 +178,6 @@ def compare(head: Path, base: Path) -> None:
 
 
 @contextmanager
-def server(folder: Path, port: int = 5199) -> Iterator[str]:
-    """`mlflow server` on a SQLite store that exists."""
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
-    ]
-    command += ["--port", str(port), "--workers", "1"]
-    quiet = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    process = subprocess.Popen(command, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@contextmanager
 def counted_requests() -> Iterator[list[str]]:
     """The paths of all requests that this process makes meanwhile."""
     from requests import Session
@@ -239,18 +211,21 @@ def from_mlflow(folder: Path, paths: list[Path]) -> None:
             tags = {**entry.tags, **entry.identity, DIGEST_TAG: "0" * 64, "verdict": "regression"}
             run = client.create_run(experiment, number, tags, entry.name)
             client.set_terminated(run.info.run_id)
-    with server(folder) as uri:
+    server = TrackingServer(folder)
+    with ExitStack() as ending:
+        ending.callback(server.kill)
+        server.wait()
         client.search_experiments()  # the first request of a fresh server is a slow one
         with counted_requests() as requests:
             lines = report(
-                f"history of {RUNS} runs from mlflow server", lambda: logged_history("synthetic", uri)
+                f"history of {RUNS} runs from mlflow server", lambda: logged_history("synthetic", server.uri)
             )
         print(f"  {len(lines)} lines, {len(requests)} requests for {-(-RUNS // PAGE)} pages of runs")
         with counted_requests() as requests:
 
             def look() -> None:
                 try:  # all are regressions, so that every page is read
-                    fetch_baseline("mlflow:latest@main", paths[0], uri)
+                    fetch_baseline("mlflow:latest@main", paths[0], server.uri)
                 except UsageError:
                     return
 

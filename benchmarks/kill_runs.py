@@ -1,6 +1,6 @@
 """Randomised kill runs: workers, nodes, drivers and the tracking server die at seeded random moments.
 
-    python benchmarks/kill_runs.py [--runs 10] [--seed 0] [--first 0]
+    python benchmarks/kill_runs.py [--runs 10] [--seed 0] [--first 0] [--victims worker node driver server]
 
 Every run of a small suite on a cluster of three nodes is disturbed one to three times and goes on with the
 same command until it is complete; only a driver that was killed itself may end with another exit code than 0.
@@ -15,12 +15,10 @@ import argparse
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -33,6 +31,7 @@ os.environ |= {"RAY_raylet_start_wait_time_s": "180", "RAY_agent_register_timeou
 import numpy as np
 import psutil
 from ray.cluster_utils import Cluster
+from tracking_server import TrackingServer, free_port
 
 from harness.tracking import sync
 
@@ -56,40 +55,6 @@ LEAST_DISTURBED = 0.8  # of the runs; fewer would show little
 ALL_VICTIMS_FROM = 20  # runs: from then on every kind of victim must be among the killed
 
 
-class Server:
-    """`mlflow server` on SQLite, in a process group of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        port = free_port()
-        self.uri = f"http://127.0.0.1:{port}"
-        self._command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-        self._command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
-        self._command += ["--artifacts-destination", str(folder / "artifacts")]
-        self.start()
-
-    def start(self) -> None:
-        light = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        self._process = subprocess.Popen(self._command, env=light, start_new_session=True, **SILENT)
-
-    def kill(self) -> bool:
-        """Whether it was alive until now."""
-        alive = self._process.poll() is None
-        if alive:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        return alive
-
-    def wait(self) -> None:
-        """Until it answers."""
-        end = time.monotonic() + 300
-        while time.monotonic() < end:
-            with suppress(OSError):
-                urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
-                return
-            time.sleep(0.2)
-        raise AssertionError("no MLflow server")
-
-
 @dataclass(frozen=True, order=True)
 class Moment:
     """So many seconds after so many of the run's shards are on disk, this dies."""
@@ -99,11 +64,11 @@ class Moment:
     victim: str
 
 
-def draw(random: np.random.Generator, whole: int) -> list[Moment]:
+def draw(random: np.random.Generator, whole: int, victims: Sequence[str]) -> list[Moment]:
     """One to three, in order: while a run of `whole` shards starts, predicts, scores or logs."""
-    moments = []
+    moments, likely = [], np.array([VICTIMS[name] for name in victims])
     for _ in range(int(random.integers(1, 4))):
-        victim = str(random.choice(list(VICTIMS), p=list(VICTIMS.values())))
+        victim = str(random.choice(victims, p=likely / likely.sum()))
         shards, delay = int(random.integers(whole)), random.uniform(0, 0.5)
         if victim in ("driver", "server") and random.random() < 0.5:
             shards, delay = int(random.choice([0, whole])), random.uniform(0, 4)
@@ -117,7 +82,8 @@ class Site:
 
     folder: Path
     cluster: Cluster
-    server: Server
+    server: TrackingServer | None
+    victims: Sequence[str]
 
     def strike(self, victim: str, driver: subprocess.Popen[bytes], random: np.random.Generator) -> bool:
         """Kill one of these; whether it really died, while the driver was alive (as which it may die)."""
@@ -127,7 +93,7 @@ class Site:
         if victim == "worker":
             return self._kill_worker(driver, random)
         alive = driver.poll() is None
-        if victim == "server":
+        if victim == "server" and self.server:
             killed = self.server.kill()
             time.sleep(random.uniform(0, AWAY))
             self.server.start()
@@ -173,11 +139,6 @@ def small(cpus: int) -> dict[str, int]:
     return {"num_cpus": cpus, "object_store_memory": 100 << 20, **ports}
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
 def command(folder: Path, out: str, *more: str) -> list[str]:
     asked = ["run", str(folder / "kill.yaml"), "--out", str(folder / out), "--shard-size", str(BATCH)]
     return [sys.executable, "-m", "harness", *asked, *more]
@@ -208,11 +169,11 @@ def reached(moment: Moment, driver: subprocess.Popen[bytes], run: Path) -> bool:
 def one_run(site: Site, number: int, seed: int, whole: Sequence[str]) -> list[str]:
     """Disturb a run and repeat its command until it is done; who died."""
     random = np.random.default_rng([seed, number])
-    moments = draw(random, len(whole))
-    logged = any(moment.victim == "server" for moment in moments)
+    moments = draw(random, len(whole), site.victims)
+    server = site.server if any(moment.victim == "server" for moment in moments) else None
     run = site.folder / f"run{number}"
-    variables = {**os.environ, "MLFLOW_TRACKING_URI": site.server.uri}
-    sync_or_not = [] if logged else ["--no-sync"]
+    variables = {**os.environ, "MLFLOW_TRACKING_URI": server.uri if server else ""}
+    sync_or_not = [] if server else ["--no-sync"]
     asked = command(site.folder, run.name, "--address", site.cluster.address, *sync_or_not)
     died: list[str] = []
     kept: dict[str, int] = {}
@@ -234,9 +195,9 @@ def one_run(site: Site, number: int, seed: int, whole: Sequence[str]) -> list[st
     else:
         raise AssertionError("not complete within 20 attempts")
     assert sorted(kept) == sorted(whole), "shards lost or doubled"
-    if logged:
-        site.server.wait()
-        check_logged(run, site.server.uri)
+    if server:
+        server.wait()
+        check_logged(run, server.uri)
     return died
 
 
@@ -263,11 +224,11 @@ def check_logged(run: Path, uri: str) -> None:
     assert known == expected, "other figures in MLflow"
 
 
-def check_disturbed(died: Sequence[Sequence[str]]) -> None:
-    """Given who died in each run: those in which nobody did show nothing."""
+def check_disturbed(died: Sequence[Sequence[str]], victims: Sequence[str]) -> None:
+    """Given who died in each run, and who was to: runs in which nobody did show nothing."""
     disturbed = sum(map(bool, died))
     assert disturbed >= LEAST_DISTURBED * len(died), f"only {disturbed} of {len(died)} runs were disturbed"
-    spared = VICTIMS.keys() - {name for names in died for name in names}
+    spared = set(victims) - {name for names in died for name in names}
     assert len(died) < ALL_VICTIMS_FROM or not spared, f"never killed: {', '.join(sorted(spared))}"
 
 
@@ -276,6 +237,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first run")
+    parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=list(VICTIMS))
     arguments = parser.parse_args()
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "60"  # a server on a busy machine is no dead one
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [THIRD_PARTY, os.environ.get("PYTHONPATH")]))
@@ -286,20 +248,23 @@ def main() -> None:
         alone = command(folder, "alone", "--executor", "inline", "--no-sync")
         subprocess.run(alone, check=True, stdout=subprocess.DEVNULL)
         expected, whole = figures(folder / "alone"), sorted(shards(folder / "alone"))
-        server = Server(folder)
-        server.wait()
+        server = TrackingServer(folder) if "server" in arguments.victims else None
         cluster = start_cluster()
+        site = Site(folder, cluster, server, arguments.victims)
         try:
+            if server:
+                server.wait()
             for number in range(arguments.first, arguments.first + arguments.runs):
                 started = time.monotonic()
-                died.append(one_run(Site(folder, cluster, server), number, arguments.seed, whole))
+                died.append(one_run(site, number, arguments.seed, whole))
                 assert figures(folder / f"run{number}") == expected, f"run {number}: other figures"
                 what = f"killed: {', '.join(died[-1])}" if died[-1] else "undisturbed"
                 print(f"run {number}: complete after {time.monotonic() - started:.0f} s; {what}", flush=True)
         finally:
             cluster.shutdown()
-            server.kill()
-    check_disturbed(died)
+            if server:
+                server.kill()
+    check_disturbed(died, arguments.victims)
     counts = Counter(name for names in died for name in names)
     killed = ", ".join(f"{count} × {what}" for what, count in sorted(counts.items()))
     print(f"{len(died)} runs complete, {len(whole)} shards each, same figures; killed: {killed}")

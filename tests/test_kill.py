@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -95,13 +96,32 @@ def test_ray_worker_killed_loses_no_shard(tmp_path: Path) -> None:
     assert figures(tmp_path / "wounded") == figures(tmp_path / "undisturbed")
 
 
+def kill_at_random(runs: int, *options: str) -> str:
+    command = [sys.executable, str(BENCHMARK), "--runs", str(runs), *options]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"{runs} runs complete, 120 shards each, same figures" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.timeout(480)
+def test_a_worker_and_a_driver_killed_at_random_times_lose_and_repeat_nothing() -> None:
+    """The few of these runs that `make test` has time for."""
+    said = kill_at_random(2, "--seed", "11", "--victims", "worker", "driver")
+    assert "× driver" in said and "× worker" in said
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300 + 120 * KILL_RUNS)
 def test_workers_nodes_drivers_and_servers_killed_at_random_times_lose_and_repeat_nothing() -> None:
-    command = [sys.executable, str(BENCHMARK), "--runs", str(KILL_RUNS)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert f"{KILL_RUNS} runs complete, 120 shards each, same figures" in done.stdout
+    kill_at_random(KILL_RUNS)
+
+
+@pytest.fixture
+def kill_runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the benchmark defines."""
+    monkeypatch.syspath_prepend(BENCHMARK.parent)
+    return runpy.run_path(str(BENCHMARK))
 
 
 @pytest.mark.parametrize(
@@ -111,16 +131,20 @@ def test_workers_nodes_drivers_and_servers_killed_at_random_times_lose_and_repea
         ([["worker", "driver"], ["node"]] * 10, "never killed: server"),
     ],
 )
-def test_kill_runs_in_which_too_little_was_killed_do_not_pass(died: list[list[str]], message: str) -> None:
-    check = runpy.run_path(str(BENCHMARK))["check_disturbed"]
+def test_kill_runs_in_which_too_little_was_killed_do_not_pass(
+    kill_runs: dict[str, Any], died: list[list[str]], message: str
+) -> None:
+    check, victims = kill_runs["check_disturbed"], list(kill_runs["VICTIMS"])
     with pytest.raises(AssertionError, match=message):
-        check(died)
-    check([["worker", "driver"], ["node", "server"]] * 8 + [[]] * 4)
+        check(died, victims)
+    check([["worker", "driver"], ["node", "server"]] * 8 + [[]] * 4, victims)
 
 
 @pytest.mark.parametrize(("code", "struck"), [(3, False), (-signal.SIGKILL, False), (3, True)])
-def test_a_driver_that_fails_though_only_others_were_killed_does_not_pass(code: int, struck: bool) -> None:
-    check = runpy.run_path(str(BENCHMARK))["check_exit"]
+def test_a_driver_that_fails_though_only_others_were_killed_does_not_pass(
+    kill_runs: dict[str, Any], code: int, struck: bool
+) -> None:
+    check = kill_runs["check_exit"]
     with pytest.raises(AssertionError, match=f"ended with exit code {code}"):
         check(code, struck)
     check(0, False)

@@ -169,8 +169,8 @@ def test_three_nodes_of_ray_start_have_the_figures_of_one_process_to_the_last_di
     joining = ["--out", str(tmp_path / "ray"), "--shard-size", "4", "--address", head.address]
     with ExitStack() as ending:
         for node in nodes:
-            node.start()
             ending.callback(node.end)
+            node.start()
         subprocess.run([*command, *joining], env=OPEN, check=True)
     subprocess.run([*command, "--out", str(tmp_path / "inline"), "--executor", "inline"], check=True)
     ray, inline = read_results(tmp_path / "ray"), read_results(tmp_path / "inline")

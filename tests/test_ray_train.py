@@ -17,8 +17,10 @@ from harness.checkpoint import load, sha256
 from harness.errors import InfrastructureError, UnavailableError, UsageError
 from harness.executors.cluster import Cluster, Node
 from harness.executors.ray import RayExecutor
-from harness.executors.ray_train import Keeper, _left_to_timing, _relayed, _work
+from harness.executors.ray_keeper import Keeper, relayed, work
+from harness.executors.ray_train import _left_to_timing
 from harness.recipe import CheckpointRef, Recipe
+from harness.stages.data_parallel import Part
 from harness.stages.train import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -54,7 +56,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def trained(executor: RayExecutor, folder: Path, workers: int, report: Any = print, **changes: Any) -> Path:
+def trained(
+    executor: RayExecutor, folder: Path, workers: int | None, report: Any = print, **changes: Any
+) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     executor.train(reference(folder, recipe(**changes)), report, workers)
     return folder
@@ -90,6 +94,26 @@ def test_two_workers_one_of_which_is_killed_give_the_weights_of_one(
     assert killed == [2]
     assert any(line.startswith("continuing at step") for line in lines)
     assert gap(made, plain) < 1e-4  # of weights around 0.1: sums in another order, stored in fp16
+
+
+def test_without_ray_train_a_process_that_is_killed_is_followed_by_one_that_goes_on(
+    executor: RayExecutor, plain: Path, tmp_path: Path
+) -> None:
+    killed: list[psutil.Process] = []
+    lines: list[str] = []
+
+    def kill_it(line: str) -> None:
+        lines.append(line)
+        if line.startswith("step 3/") and not killed:
+            killed.extend(p for p in psutil.process_iter(["cmdline"]) if "ray::Trainer" in str(p.info))
+            killed[0].kill()
+
+    made = trained(executor, tmp_path, None, kill_it)
+    assert len(killed) == 1
+    assert "training w: its process was lost, another goes on" in lines
+    assert any(line.startswith("continuing at step") for line in lines)
+    assert sha256(made / "w.safetensors") == sha256(plain / "w.safetensors")
+    assert sorted(path.name for path in made.iterdir()) == ["w.safetensors", "w.yaml"]
 
 
 def test_the_state_that_a_killed_driver_left_is_gone_on_from(
@@ -145,15 +169,13 @@ def test_a_fault_of_one_worker_ends_the_others_and_is_not_tried_again(
         tried.append(given)
         raise UnavailableError("no data on this node")
 
-    context = SimpleNamespace(get_world_rank=lambda: 1, get_world_size=lambda: 2)
-    monkeypatch.setattr("harness.executors.ray_train.train", no_data)
-    monkeypatch.setattr(ray.train, "get_context", lambda: context)
+    monkeypatch.setattr("harness.executors.ray_keeper.train", no_data)
     monkeypatch.setattr(ray, "get", lambda answer: answer)
     keeper = Keeper("w", None)
-    config = {"reference": reference(tmp_path, recipe()), "keeper": Remote(keeper)}
+    given = reference(tmp_path, recipe()), Remote(keeper), Part(1, 2)
     with pytest.raises(UnavailableError, match="no data on this node"):
-        _work(config)
-    _work(config)
+        work(*given)
+    work(*given)
     assert len(tried) == 1, "started again, it ends"
     assert str(keeper.news().error) == "no data on this node"
 
@@ -168,7 +190,7 @@ def test_what_cannot_be_kept_ends_the_training_with_the_reason(
     keeper.say("step 3")
     keeper.keep(b"state")
     lines: list[str] = []
-    with _relayed(Remote(keeper), tmp_path / "missing" / "w.state.pt", lines.append) as told:
+    with relayed(Remote(keeper), tmp_path / "missing" / "w.state.pt", lines.append) as told:
         assert ended.wait(20), "the workers are told"
     assert lines == ["step 3"]
     assert isinstance(told.error, InfrastructureError)

@@ -22,11 +22,10 @@ from ray.exceptions import ObjectStoreFullError, OutOfDiskError, OutOfMemoryErro
 
 from harness.adapter import Resources
 from harness.errors import InfrastructureError, UsageError, describe
-from harness.executors.executor import Executor, write_made
+from harness.executors.executor import Executor
 from harness.executors.ray_claims import ClusterClaims
 from harness.executors.ray_pool import Member, NotLoaded, Pool
 from harness.executors.ray_timing import summon, time_on
-from harness.executors.ray_train_alone import train_alone
 from harness.executors.ray_view import View
 from harness.executors.scheduler import Assignment, Scheduler
 from harness.plan import Trial
@@ -98,12 +97,13 @@ class RayExecutor(Executor):
     ) -> None:
         claimed = self._claims.look if self._claims else dict[str, int]
         if workers is None:
-            gpus = int(self._view.cluster.offers_gpus)
-            write_made(reference, train_alone(reference, gpus, claimed, self._view, report))
-            return
-        from harness.executors.ray_train import train_together  # takes seconds to import
+            from harness.executors.ray_train_alone import train_alone  # imports torch, which takes seconds
 
-        train_together(reference, workers, self._view.cluster, claimed, report)
+            train_alone(reference, self._view, claimed, report)
+        else:
+            from harness.executors.ray_train import train_together  # takes seconds more
+
+            train_together(reference, workers, self._view, claimed, report)
 
     def predict(self, work: Sequence[Work]) -> Iterator[Outcome]:
         kinds = {each.trial.id: self._view.cluster.kind(each.trial) for each in work}

@@ -1,22 +1,23 @@
-"""Training on a cluster by the plain loop, in one process, away from nodes that somebody wants to time on."""
+"""Training on a cluster in one process, away from nodes that somebody wants to time on.
+
+The same as one worker of Ray Train, which takes half a minute to start and ends this process where the head
+is gone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
-from ray.util.queue import Empty, Queue
 
-from harness.errors import InfrastructureError, UsageError, describe
+from harness.errors import HarnessError, InfrastructureError, describe
 from harness.executors.cluster import away_from
-from harness.executors.inline import training_runtime
+from harness.executors.ray_keeper import LOST, POLL, keep_training, work
 from harness.executors.ray_view import View
-from harness.recipe import CheckpointRef, Recipe
-
-POLL = 0.5  # s between looks at what is said, and at who wants to time
+from harness.recipe import CheckpointRef
+from harness.stages.data_parallel import ALONE
 
 
 class Trainer:
@@ -25,12 +26,8 @@ class Trainer:
     def ready(self) -> None:
         """There is room for it."""
 
-    def train(self, recipe: Recipe, weights: Path, lines: Queue) -> dict[str, bytes]:
-        from harness.stages.train import train  # imports torch, which takes seconds
-
-        train(recipe, weights, training_runtime(), report=lines.put)
-        # The weights come last: where they are, everything is.
-        return {path.name: path.read_bytes() for path in (weights.with_suffix(".yaml"), weights)}
+    def train(self, reference: CheckpointRef, keeper: Any) -> None:
+        work(reference, keeper, ALONE)
 
 
 _Trainer: Any = ray.remote(max_restarts=0)(Trainer)
@@ -38,51 +35,60 @@ _Trainer: Any = ray.remote(max_restarts=0)(Trainer)
 
 def train_alone(
     reference: CheckpointRef,
-    gpus: int,
-    claimed: Callable[[], Mapping[str, int]],
     view: View,
+    claimed: Callable[[], Mapping[str, int]],
     report: Callable[[str], None],
-) -> dict[str, bytes]:
-    """Name → content of the files that come out, the weights last.
+) -> None:
+    """Make a missing checkpoint by the plain loop; a process that is lost is followed by another.
 
     Args:
         claimed: the nodes on which others want to time, now.
 
     Raises:
-        UsageError: the recipe's fault.
-        InfrastructureError: the process died, the training failed, or the cluster's head is gone.
+        HarnessError: the recipe's fault, as of the training stage.
+        InfrastructureError: processes were lost too often, the training failed, or the head is gone.
     """
-    lines = Queue()
-    trainer = None
+
+    def fit(keeper: Any) -> None:
+        for lost in range(LOST + 1):
+            try:
+                _train_once(reference, keeper, view, claimed)
+                return
+            except RayTaskError as error:
+                if isinstance(error.cause, HarnessError):
+                    return  # the keeper has told
+                raise InfrastructureError(f"training {reference.name}: {describe(error.cause)}") from error
+            except RayError as error:
+                if lost == LOST:
+                    raise InfrastructureError(f"training {reference.name}: {describe(error)}") from error
+                report(f"training {reference.name}: its process was lost, another goes on")
+
+    keep_training(reference, view, report, fit)
+
+
+def _train_once(
+    reference: CheckpointRef, keeper: Any, view: View, claimed: Callable[[], Mapping[str, int]]
+) -> None:
+    trainer = _placed(reference.name, view, claimed)
     try:
-        trainer = _placed(reference.name, gpus, claimed, view)
-        pending = trainer.train.remote(reference.recipe, reference.weights, lines)
-        finished = False
-        while not finished:
+        pending = trainer.train.remote(reference, keeper)
+        while not ray.wait([pending], timeout=POLL)[0]:
             view.refresh()
-            finished = bool(ray.wait([pending], timeout=POLL)[0])
-            for line in _drain(lines):
-                report(line)
-        made: dict[str, bytes] = ray.get(pending)
-    except RayTaskError as error:
-        if isinstance(error.cause, UsageError):
-            raise error.cause from None  # the recipe's fault, not the cluster's
-        raise InfrastructureError(f"training {reference.name}: {describe(error.cause)}") from error
-    except RayError as error:
-        raise InfrastructureError(f"training {reference.name}: {describe(error)}") from error
+        ray.get(pending)
     finally:
-        view.end(lines.actor)
-        if trainer is not None:
-            view.end(trainer)
-    return made
+        view.end(trainer)
 
 
-def _placed(name: str, gpus: int, claimed: Callable[[], Mapping[str, int]], view: View) -> Any:
+def _placed(name: str, view: View, claimed: Callable[[], Mapping[str, int]]) -> Any:
     """A process that runs; as long as it only waits for room, it goes by who wants to time."""
     while True:
+        view.wait_for_head()  # without one the next call would wait for ever
         avoided = claimed().keys()
         trainer = _Trainer.options(
-            num_cpus=1, num_gpus=gpus, label_selector=away_from(avoided), name=f"train {name}"
+            num_cpus=1,
+            num_gpus=int(view.cluster.offers_gpus),
+            label_selector=away_from(avoided),
+            name=f"train {name}",
         ).remote()
         ready = trainer.ready.remote()
         while claimed().keys() == avoided:
@@ -91,11 +97,3 @@ def _placed(name: str, gpus: int, claimed: Callable[[], Mapping[str, int]], view
                 ray.get(ready)
                 return trainer
         view.end(trainer)
-
-
-def _drain(lines: Queue) -> Iterator[str]:
-    while True:
-        try:
-            yield lines.get_nowait()
-        except Empty:
-            return
