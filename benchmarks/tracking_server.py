@@ -1,0 +1,53 @@
+"""What benchmarks share that log to a real tracking server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+class TrackingServer:
+    """`mlflow server` on SQLite, in a process group of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        self.uri = f"http://127.0.0.1:{port}"
+        self._command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
+        self._command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+        self._command += ["--artifacts-destination", str(folder / "artifacts")]
+        self.start()
+
+    def start(self) -> None:
+        light = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self._process = subprocess.Popen(self._command, env=light, start_new_session=True, **silent)
+
+    def kill(self) -> bool:
+        """Whether it was alive until now."""
+        alive = self._process.poll() is None
+        if alive:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        return alive
+
+    def wait(self) -> None:
+        """Until it answers."""
+        end = time.monotonic() + 300
+        while time.monotonic() < end:
+            with suppress(OSError):
+                urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
+                return
+            time.sleep(0.2)
+        raise AssertionError("no MLflow server")

@@ -1,0 +1,62 @@
+"""Nodes of `ray start`, each with processes and a folder of its own, that can die and come back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+OPEN = {**os.environ, "RAY_AUTH_MODE": "disabled", "PYTHONUNBUFFERED": "1"}  # `ray start` asks for tokens
+AGENTS = ("metrics-export", "runtime-env-agent", "dashboard-agent-listen", "dashboard-agent-grpc")
+"""A node ends if these do not tell their ports within 15 s, which a busy machine may not keep."""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+class StartedNode:
+    """`ray start --block`: a head at a port of its own, or a member of another's cluster."""
+
+    def __init__(self, head: StartedNode | None = None, cpus: int = 2) -> None:
+        self.address = head.address if head else f"127.0.0.1:{free_port()}"
+        port = self.address.rpartition(":")[2]
+        of_head = ["--head", f"--port={port}", "--include-dashboard=false", "--disable-usage-stats"]
+        self._options = [f"--address={self.address}"] if head else of_head
+        self._options += [f"--num-cpus={cpus}", "--object-store-memory=100000000"]
+
+    def start(self) -> None:
+        self._folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # the path of a socket is short
+        ports = [f"--{agent}-port={free_port()}" for agent in AGENTS]
+        options = [*self._options, f"--temp-dir={self._folder}", *ports]
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options]
+        said = Path(self._folder) / "said"
+        with said.open("w") as stream:
+            self._process = subprocess.Popen(command, env=OPEN, stdout=stream, stderr=stream)
+        until = time.monotonic() + 240
+        while "Ray runtime started" not in said.read_text():
+            assert time.monotonic() < until and self._process.poll() is None, said.read_text()
+            time.sleep(0.2)
+
+    def kill(self, *names: str) -> None:
+        """Processes of these names, or all."""
+        started = psutil.Process(self._process.pid)
+        for process in [*started.children(recursive=True), started]:
+            with suppress(psutil.Error):
+                if not names or process.name() in names:
+                    process.kill()
+
+    def end(self) -> None:
+        if self._process.poll() is None:
+            self.kill()
+        self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
