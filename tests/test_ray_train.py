@@ -11,10 +11,12 @@ from typing import Any
 import psutil
 import pytest
 import ray
+from ray.exceptions import WorkerCrashedError
 
 from harness.adapter import Runtime
 from harness.checkpoint import load, sha256
 from harness.errors import InfrastructureError, UnavailableError, UsageError
+from harness.executors import ray_train_alone
 from harness.executors.cluster import Cluster, Node
 from harness.executors.ray import RayExecutor
 from harness.executors.ray_keeper import Keeper, relayed, work
@@ -114,6 +116,22 @@ def test_without_ray_train_a_process_that_is_killed_is_followed_by_one_that_goes
     assert any(line.startswith("continuing at step") for line in lines)
     assert sha256(made / "w.safetensors") == sha256(plain / "w.safetensors")
     assert sorted(path.name for path in made.iterdir()) == ["w.safetensors", "w.yaml"]
+
+
+def test_a_process_that_is_lost_again_and_again_ends_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+
+    def lose(*_: object) -> None:
+        raise WorkerCrashedError
+
+    monkeypatch.setattr(ray_train_alone, "_train_once", lose)
+    monkeypatch.setattr(ray_train_alone, "keep_training", lambda *given: given[-1]("keeper"))
+    view: Any = None
+    with pytest.raises(InfrastructureError, match="training w: WorkerCrashedError"):
+        ray_train_alone.train_alone(reference(tmp_path, recipe()), view, dict, lines.append)
+    assert lines == ["training w: its process was lost, another goes on"] * 3
 
 
 def test_the_state_that_a_killed_driver_left_is_gone_on_from(
