@@ -44,8 +44,13 @@ class StartedNode:
             self._process = subprocess.Popen(command, env=OPEN, stdout=stream, stderr=stream)
         until = time.monotonic() + 240
         while "Ray runtime started" not in said.read_text():
-            assert time.monotonic() < until and self._process.poll() is None, said.read_text()
+            assert time.monotonic() < until and self._process.poll() is None, self._complaints()
             time.sleep(0.2)
+
+    def _complaints(self) -> str:
+        """What Ray said, and why its node manager ended."""
+        files = [Path(self._folder) / "said", *Path(self._folder).glob("session_latest/logs/raylet.*")]
+        return "\n".join(path.read_text()[:3000] for path in files)
 
     def kill(self, *names: str) -> None:
         """Processes of these names, or all."""
