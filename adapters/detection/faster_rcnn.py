@@ -11,11 +11,12 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from adapters import images
@@ -24,11 +25,16 @@ from adapters.detection.region_head import GRID, Answers
 from adapters.detection.scores import finite, known
 from adapters.detection.views import Size, TrainingViews, Views
 from adapters.torch_adapter import TorchAdapter
+from adapters.vision.pretrained import start_from
 from adapters.vision.resnet import CHANNELS, FrozenBatchNorm, ResNet50
 from harness.adapter import AdapterOptions
-from harness.checkpoint import Checkpoint
+from harness.checkpoint import Checkpoint, load
+from harness.datasets.dataset import Dataset
 from harness.errors import UsageError
 from harness.task import Prediction, Sample
+
+# What does not learn after ImageNet: FREEZE_AT = 2 of Girshick et al.'s Detectron, torchvision's default too.
+FROZEN = ("conv1", "layer1")
 
 
 class FasterRcnnOptions(AdapterOptions):
@@ -45,6 +51,14 @@ class FasterRcnnOptions(AdapterOptions):
     """px that an image's shorter side is scaled to, for the pyramid (Lin et al. 2017 §5.1)."""
     longer_side: int = Field(1333, ge=32)
     """px that its longer side does not exceed."""
+    pretrained: Path | None = None
+    """Where training of the ResNet starts: torchvision's published ImageNet classifier, a .pth file."""
+
+    @model_validator(mode="after")
+    def _fit(self) -> FasterRcnnOptions:
+        if self.backbone == "small" and self.pretrained is not None:
+            raise ValueError("pretrained: nobody publishes weights of the small backbone")
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +185,15 @@ class FasterRcnn(TorchAdapter):
         if options.backbone == "small":
             return SmallNetwork(len(self.classes), options.width)
         return PyramidNetwork(len(self.classes), options.epsilon)
+
+    def build(self, train: Dataset) -> None:
+        super().build(train)
+        path: Path | None = self.options.pretrained
+        if path is not None:
+            trunk = self.module.get_submodule("backbone.body")
+            start_from(trunk, load(path).tensors, path)
+            for first in FROZEN:
+                trunk.get_submodule(first).requires_grad_(False)
 
     def preprocess(self, samples: Sequence[Sample]) -> Views:
         options, originals = self.options, [images.of(sample) for sample in samples]

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from adapters import images
@@ -25,8 +26,10 @@ from adapters.detection.nms import suppress_per_class
 from adapters.detection.scores import finite, known
 from adapters.detection.views import TrainingViews, Views
 from adapters.torch_adapter import TorchAdapter, TorchOptions
+from adapters.vision.pretrained import start_from
 from adapters.vision.vgg import Vgg16
-from harness.checkpoint import Checkpoint
+from harness.checkpoint import Checkpoint, load
+from harness.datasets.dataset import Dataset
 from harness.errors import UsageError
 from harness.task import Detections, Prediction, Sample
 
@@ -50,6 +53,15 @@ class SsdOptions(TorchOptions):
     """Detections an image."""
     most_candidates: int = Field(400, ge=1)
     """Boxes a class that suppression looks at (torchvision)."""
+    pretrained: Path | None = None
+    """Where training of VGG-16 starts: torchvision's published `IMAGENET1K_FEATURES`, a .pth file; it was
+    made from levels as `images.of_vgg` has them, the usual `IMAGENET1K_V1` was not."""
+
+    @model_validator(mode="after")
+    def _fit(self) -> SsdOptions:
+        if self.backbone == "small" and self.pretrained is not None:
+            raise ValueError("pretrained: nobody publishes weights of the small backbone")
+        return self
 
 
 class Heads(nn.Module):
@@ -61,10 +73,7 @@ class Heads(nn.Module):
         per_map = list(zip(channels, boxes_a_cell, strict=True))
         self.classes = nn.ModuleList([nn.Conv2d(c, n * self.answers, 3, padding=1) for c, n in per_map])
         self.offsets = nn.ModuleList([nn.Conv2d(c, n * 4, 3, padding=1) for c, n in per_map])
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d) and layer.bias is not None:
-                nn.init.xavier_uniform_(layer.weight)  # §3
-                nn.init.zeros_(layer.bias)
+        initialise(self)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Maps → logits [N, D, 1 + C] and offsets [N, D, 4], in the order of the default boxes."""
@@ -79,6 +88,15 @@ class Heads(nn.Module):
             for layers, width in ((self.classes, self.answers), (self.offsets, 4))
         )
         return logits, offsets
+
+
+def initialise(part: nn.Module) -> None:
+    """What is not pre-trained starts after Glorot & Bengio 2010 ("xavier", §3), biases at 0."""
+    for layer in part.modules():
+        if isinstance(layer, nn.Conv2d):
+            assert layer.bias is not None
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
 
 class Network(nn.Module):
@@ -142,14 +160,14 @@ class Vgg16Network(Network):
         trunk[16] = nn.MaxPool2d(2, ceil_mode=True)  # 75 cells become 38, not 37
         self.fine = trunk[:23]  # to conv4_3 and its ReLU
         self.scale = nn.Parameter(torch.full((512,), 20.0))  # of conv4_3's normed features, §3.1
-        self.deep = nn.Sequential(
-            *trunk[23:30],  # pool4 and conv5
+        classifier = nn.Sequential(
             nn.MaxPool2d(3, stride=1, padding=1),  # pool5 keeps the size, §3
             nn.Conv2d(512, 1024, 3, padding=6, dilation=6),  # fc6, with holes (à trous), §3
             nn.ReLU(inplace=True),
             nn.Conv2d(1024, 1024, 1),  # fc7
             nn.ReLU(inplace=True),
         )
+        self.deep = nn.Sequential(*trunk[23:30], *classifier)  # from pool4 on
         inputs, self.extra = 1024, nn.ModuleList()
         for squeezed, outputs, stride in self.EXTRA:
             self.extra.append(
@@ -161,6 +179,8 @@ class Vgg16Network(Network):
                 )
             )
             inputs = outputs
+        initialise(classifier)  # the paper samples VGG's own (§3), which no file for these levels has
+        initialise(self.extra)
         # Liu's published settings for COCO: smaller than §2.2's for VOC, which suites/voc.yaml's figures have
         self.pyramid = default_boxes.pyramid(
             steps=[step / SIDE for step in (8, 16, 32, 64, 100, 300)],
@@ -169,6 +189,12 @@ class Vgg16Network(Network):
         )
         channels = [512, 1024, *(outputs for _, outputs, _ in self.EXTRA)]
         self.heads = Heads(channels, [len(one.shapes) for one in self.pyramid], classes)
+
+    def start(self, path: Path) -> None:
+        """Take the 13 convolutions of a published VGG-16."""
+        trunk = Vgg16()
+        trunk.features = nn.Sequential(*self.fine, *self.deep[:7])  # its layers by their published places
+        start_from(trunk, load(path).tensors, path)
 
     def maps(self, pixels: Tensor) -> list[Tensor]:
         fine = self.fine(pixels)
@@ -194,6 +220,11 @@ class Ssd(TorchAdapter):
         if self.options.backbone == "small":
             return SmallNetwork(len(self.classes), self.options.width)
         return Vgg16Network(len(self.classes))
+
+    def build(self, train: Dataset) -> None:
+        super().build(train)
+        if isinstance(self.module, Vgg16Network) and self.options.pretrained is not None:
+            self.module.start(self.options.pretrained)
 
     def preprocess(self, samples: Sequence[Sample]) -> Views:
         originals = [images.of(sample) for sample in samples]

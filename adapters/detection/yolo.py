@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from adapters.detection.nms import suppress_per_class
 from adapters.detection.scores import known
 from adapters.detection.views import Views
 from adapters.torch_adapter import TorchAdapter, TorchOptions
+from harness.datasets.dataset import Dataset
 from harness.task import Detections, Prediction, Sample
 
 STRIDE = 16  # px of the small network's input per cell
@@ -42,11 +44,19 @@ class YoloOptions(TorchOptions):
     score_threshold: float = Field(0.005, ge=0, le=1)
     """Low, since average precision wants the whole curve."""
     nms_iou: float = Field(0.5, ge=0, le=1)
+    pretrained: Path | None = None
+    """Where training of the paper's network starts: see `yolov1.Network.start`."""
 
     @model_validator(mode="before")
     @classmethod
     def _paper(cls, given: Any) -> Any:
         return {"grid": 7, **given} if given.get("backbone") == "yolov1" else given
+
+    @model_validator(mode="after")
+    def _fit(self) -> YoloOptions:
+        if self.backbone == "small" and self.pretrained is not None:
+            raise ValueError("pretrained: nobody publishes weights of the small backbone")
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +104,11 @@ class Yolo(TorchAdapter):
         if options.backbone == "yolov1":
             return yolov1.Network(len(self.classes), options.boxes, options.grid)
         return Network(len(self.classes), options.boxes, options.width)
+
+    def build(self, train: Dataset) -> None:
+        super().build(train)
+        if isinstance(self.module, yolov1.Network) and self.options.pretrained is not None:
+            self.module.start(self.options.pretrained)
 
     def preprocess(self, samples: Sequence[Sample]) -> Views:
         originals = [images.of(sample) for sample in samples]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from adapters import images
 from adapters.detection.views import MIRRORED, TrainingViews, Varied, mirrored, stretched_lessons
+from adapters.vision.pretrained import start_from
+from harness.checkpoint import load
 from harness.task import Image, Sample
 
 STRIDE = 64  # px of the input per cell: 448 for 7 cells, figure 3
@@ -24,6 +27,7 @@ LAYERS: tuple[tuple[int, int, int] | None, ...] = (
     *(((1, 512, 1), (3, 1024, 1)) * 2),
     *((3, 1024, 1), (3, 1024, 2), (3, 1024, 1), (3, 1024, 1)),
 )
+DETECTING = 4  # convolutions at the end that are learnt for detection only, §2.2
 UNITS = 4096  # of the first fully connected layer, figure 3
 LEAK = 0.1  # of the rectifiers, equation 2
 DROPPED = 0.5  # of these units while training, §2.2
@@ -64,9 +68,25 @@ class Network(nn.Module):
                 nn.init.kaiming_normal_(module.weight, LEAK, mode="fan_out")
                 nn.init.zeros_(module.bias)
 
+    def start(self, path: Path) -> None:
+        """Take the first 20 convolutions of an ImageNet classifier (§2.2), named `features.N` as here.
+
+        Nobody publishes one in this form: the weights that the paper's authors keep are those of a network
+        with batch normalisation.
+        """
+        start_from(Pretrained(self.features), load(path).tensors, path)
+
     def forward(self, pixels: Tensor) -> Tensor:
         raw: Tensor = self.head(self.features(pixels))
         return raw.unflatten(1, (self.grid, self.grid, -1))
+
+
+class Pretrained(nn.Module):
+    """What the paper learns on ImageNet first: all convolutions but the last four, §2.2."""
+
+    def __init__(self, features: nn.Sequential) -> None:
+        super().__init__()
+        self.features = features[: -2 * DETECTING]
 
 
 def lessons(

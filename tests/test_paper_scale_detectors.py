@@ -1,0 +1,179 @@
+"""Faster R-CNN, SSD and YOLO at the papers' scale: where training starts, and one step of it."""
+
+import numpy as np
+import pytest
+import torch
+
+from adapters.detection import yolov1
+from adapters.detection.faster_rcnn import FasterRcnn, FasterRcnnOptions
+from adapters.detection.ssd import Ssd, SsdOptions, Vgg16Network
+from adapters.detection.yolo import Yolo, YoloOptions
+from adapters.torchvision import detection as peers
+from harness.adapter import Runtime
+from harness.checkpoint import Checkpoint
+from harness.datasets.scenes import Scenes, ScenesOptions
+from harness.errors import UsageError
+from harness.task import Sample
+
+SCENES = Scenes(ScenesOptions(), "train", "detection")
+
+
+def published(shapes, path):
+    """A file of these tensors with every value .25, and of others, as classifiers have."""
+    tensors = {name: torch.full(shape, 0.25) for name, shape in shapes.items()}
+    torch.save(tensors | {"classifier.6.bias": torch.full((1000,), float("nan"))}, path)
+    return path
+
+
+def vgg16():
+    from torchvision.models import vgg16
+
+    with torch.device("meta"):
+        return {
+            name: tensor.shape for name, tensor in vgg16().features.state_dict(prefix="features.").items()
+        }
+
+
+def resnet50():
+    from torchvision.models import resnet50
+
+    with torch.device("meta"):
+        return {name: tensor.shape for name, tensor in resnet50().state_dict().items()}
+
+
+def stepped(adapter, count):
+    """The loss of one batch; the weights have made a step of the harness's optimiser."""
+    adapter.module.train()
+    optimiser = torch.optim.AdamW(adapter.module.parameters(), lr=1e-4)
+    batch = adapter.training_batch([SCENES[i] for i in range(count)], np.random.default_rng(0))
+    loss = sum(adapter.loss(batch).values())
+    loss.backward()
+    optimiser.step()
+    return loss
+
+
+def assert_learns(adapter, frozen=(), perhaps=()):
+    """Gradients are finite, and not 0 but where the names begin as `perhaps`; the frozen have none."""
+    for name, parameter in adapter.module.named_parameters():
+        if name.startswith(frozen):
+            assert parameter.grad is None, name
+        else:
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+            assert parameter.grad.any() or name.startswith(perhaps), name
+        assert parameter.isfinite().all(), name
+
+
+@pytest.mark.slow
+def test_faster_rcnn_makes_a_step_from_a_published_classifier(tmp_path):
+    """Small values, so that frozen normalisation without statistics does not let them grow."""
+    torch.manual_seed(0)
+    tensors = FasterRcnn(FasterRcnnOptions(backbone="resnet50-fpn"), Runtime())
+    tensors.build(SCENES)
+    body = tensors.module.get_submodule("backbone.body").state_dict()
+    for name in body:
+        if name.endswith("bn3.weight"):
+            body[name] = torch.full_like(body[name], 0.2)  # of the residual branch
+    torch.save(body, tmp_path / "resnet50.pth")
+    options = {"backbone": "resnet50-fpn", "shorter_side": 128, "longer_side": 192}
+    adapter = FasterRcnn(FasterRcnnOptions(pretrained=tmp_path / "resnet50.pth", **options), Runtime())
+    adapter.build(SCENES)
+    before = adapter.module.get_parameter("backbone.body.conv1.weight").clone()
+    loss = stepped(adapter, 2)
+    assert loss.isfinite() and loss > 0
+    assert_learns(adapter, frozen=("backbone.body.conv1.", "backbone.body.layer1."))
+    assert torch.equal(before, adapter.module.get_parameter("backbone.body.conv1.weight"))
+
+
+@pytest.mark.slow
+def test_ssd_makes_a_step():
+    torch.manual_seed(0)
+    adapter = Ssd(SsdOptions(backbone="vgg16"), Runtime())
+    adapter.build(SCENES)
+    loss = stepped(adapter, 2)
+    assert loss.isfinite() and loss > 0
+    assert_learns(adapter, perhaps=("extra.", "heads."))  # maps without an object or a hard negative
+
+
+@pytest.mark.slow
+def test_faster_rcnn_starts_from_a_published_classifier(tmp_path):
+    path = published(resnet50(), tmp_path / "resnet50.pth")
+    adapter = FasterRcnn(FasterRcnnOptions(backbone="resnet50-fpn", pretrained=path), Runtime())
+    adapter.build(SCENES)
+    body = adapter.module.get_submodule("backbone.body")
+    assert all((tensor == 0.25).all() for tensor in body.state_dict().values())
+    assert {name for name, p in body.named_parameters() if not p.requires_grad} == {
+        name for name, _ in body.named_parameters() if name.startswith(("conv1.", "layer1."))
+    }
+
+
+@pytest.mark.slow
+def test_ssd_starts_from_a_published_classifier_and_xavier(tmp_path):
+    path = published(vgg16(), tmp_path / "vgg16.pth")
+    adapter = Ssd(SsdOptions(backbone="vgg16", pretrained=path), Runtime())
+    adapter.build(SCENES)
+    convolutions = [m for m in adapter.module.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert len(convolutions) == 13 + 2 + 8 + 12
+    for place, layer in enumerate(convolutions):
+        if place < 13:
+            assert (layer.weight == 0.25).all() and (layer.bias == 0.25).all()
+            continue
+        limit = (6 / ((layer.in_channels + layer.out_channels) * layer.weight[0, 0].numel())) ** 0.5
+        assert layer.weight.abs().max() <= limit * 1.0001 and not layer.bias.any()
+        assert float(layer.weight.detach().std()) == pytest.approx(limit / 3**0.5, rel=0.05)
+
+
+def test_yolo_starts_from_its_first_20_convolutions(tmp_path, monkeypatch):
+    monkeypatch.setattr(yolov1, "UNITS", 8)
+    fresh = Yolo(YoloOptions(backbone="yolov1"), Runtime())
+    fresh.build(SCENES)
+    shapes = {name: t.shape for name, t in fresh.module.features.state_dict(prefix="features.").items()}
+    path = published(shapes, tmp_path / "classifier.pth")
+    adapter = Yolo(YoloOptions(backbone="yolov1", pretrained=path), Runtime())
+    adapter.build(SCENES)
+    taken = [
+        bool((m.weight == 0.25).all()) for m in adapter.module.features if isinstance(m, torch.nn.Conv2d)
+    ]
+    assert taken == [True] * 20 + [False] * 4
+
+
+@pytest.mark.parametrize("options", [FasterRcnnOptions, SsdOptions, YoloOptions])
+def test_the_small_backbone_has_no_published_weights(options):
+    with pytest.raises(ValueError, match="pretrained: nobody publishes weights of the small backbone"):
+        options(pretrained="weights.pth")
+
+
+def test_a_file_of_another_network_is_told(tmp_path):
+    path = published({"features.0.weight": (64, 3, 3, 3)}, tmp_path / "some.pth")
+    with pytest.raises(UsageError, match=r"pretrained .*some.pth: .* tensor 'features\.0\.bias' is missing"):
+        Vgg16Network(3).start(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cls", "parts"),
+    [
+        (
+            peers.TorchvisionFasterRcnn,
+            ("backbone.body.conv1", "rpn.head.bbox_pred", "roi_heads.box_predictor.cls_score"),
+        ),
+        (peers.TorchvisionSsd, ("backbone.features.0", "head.regression_head.module_list.2")),
+    ],
+)
+def test_torchvisions_models_tell_of_nan_in_weights_and_in_scores(cls, parts):
+    """Without the check, they report an empty picture."""
+    adapter = cls(cls.Options(), Runtime())
+    adapter.build(SCENES)
+    adapter.module.eval()
+    sample = [Sample("0", SCENES[0].input[:64, :64])]
+    for part in parts:
+        weight = adapter.module.get_submodule(part).weight
+        before = weight.detach().clone()
+        with torch.no_grad():
+            weight[0] = float("nan")
+        with pytest.raises(UsageError, match=r"the model's (scores|box offsets) are NaN"):
+            adapter.predict(sample)
+        made = adapter.checkpoint()
+        with pytest.raises(UsageError, match=f"'{part}.weight' has NaN or infinite values"):
+            adapter.load(Checkpoint(made.tensors, made.adapter, made.options, made.classes))
+        with torch.no_grad():
+            weight.copy_(before)
