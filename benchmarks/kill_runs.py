@@ -31,7 +31,7 @@ os.environ |= {"RAY_raylet_start_wait_time_s": "180", "RAY_agent_register_timeou
 import numpy as np
 import psutil
 from ray.cluster_utils import Cluster
-from tracking_server import TrackingServer, free_port
+from tracking_server import TrackingServer, free_ports
 
 from harness.tracking import sync
 
@@ -135,7 +135,8 @@ def start_cluster() -> Cluster:
 def small(cpus: int) -> dict[str, int]:
     """A node. Its agents' ports are given: else it ends if these do not tell them within 15 s."""
     agents = ("metrics_agent", "metrics_export", "runtime_env_agent", "dashboard_agent_listen")
-    ports = {f"{agent}_port": free_port() for agent in agents}
+    numbers = zip(agents, free_ports(len(agents)), strict=True)
+    ports = {f"{agent}_port": number for agent, number in numbers}
     return {"num_cpus": cpus, "object_store_memory": 100 << 20, **ports}
 
 

@@ -14,19 +14,21 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def free_port() -> int:
-    """One that neither Ray's workers (10002–19999) nor outgoing connections (32768 and up) take meanwhile."""
-    while True:
+def free_ports(count: int) -> list[int]:
+    """Different ones that neither Ray's workers (10002–19999) nor outgoing connections (32768 and up) take."""
+    found: set[int] = set()
+    while len(found) < count:
         port = random.randrange(20_000, 32_000)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+            found.add(port)
+    return list(found)
 
 
 class TrackingServer:
     """`mlflow server` on SQLite, in a process group of its own."""
 
     def __init__(self, folder: Path) -> None:
-        port = free_port()
+        (port,) = free_ports(1)
         self.uri = f"http://127.0.0.1:{port}"
         self._command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
         self._command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]

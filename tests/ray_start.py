@@ -20,19 +20,21 @@ AGENTS = ("metrics-export", "runtime-env-agent", "dashboard-agent-listen", "dash
 """A node ends if these do not tell their ports within 15 s, which a busy machine may not keep."""
 
 
-def free_port() -> int:
-    """One that neither Ray's workers (10002–19999) nor outgoing connections (32768 and up) take meanwhile."""
-    while True:
+def free_ports(count: int) -> list[int]:
+    """Different ones that neither Ray's workers (10002–19999) nor outgoing connections (32768 and up) take."""
+    found: set[int] = set()
+    while len(found) < count:
         port = random.randrange(20_000, 32_000)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+            found.add(port)
+    return list(found)
 
 
 class StartedNode:
     """`ray start --block`: a head at a port of its own, or a member of another's cluster."""
 
     def __init__(self, head: StartedNode | None = None, cpus: int = 2) -> None:
-        self.address = head.address if head else f"127.0.0.1:{free_port()}"
+        self.address = head.address if head else f"127.0.0.1:{free_ports(1)[0]}"
         port = self.address.rpartition(":")[2]
         of_head = ["--head", f"--port={port}", "--include-dashboard=false", "--disable-usage-stats"]
         self._options = [f"--address={self.address}"] if head else of_head
@@ -40,7 +42,8 @@ class StartedNode:
 
     def start(self) -> None:
         self._folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # the path of a socket is short
-        ports = [f"--{agent}-port={free_port()}" for agent in AGENTS]
+        numbers = zip(AGENTS, free_ports(len(AGENTS)), strict=True)
+        ports = [f"--{agent}-port={number}" for agent, number in numbers]
         options = [*self._options, f"--temp-dir={self._folder}", *ports]
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options]
         said = Path(self._folder) / "said"
