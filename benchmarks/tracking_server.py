@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ones that neither Ray's workers (10002–19999) nor outgoing connections (32768 and up) take."""
+    """Different; neither Ray's workers (10002–19999) nor outgoing connections (32768 and up) take them."""
     found: set[int] = set()
     while len(found) < count:
         port = random.randrange(20_000, 32_000)

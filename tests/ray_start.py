@@ -21,7 +21,7 @@ AGENTS = ("metrics-export", "runtime-env-agent", "dashboard-agent-listen", "dash
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ones that neither Ray's workers (10002–19999) nor outgoing connections (32768 and up) take."""
+    """Different; neither Ray's workers (10002–19999) nor outgoing connections (32768 and up) take them."""
     found: set[int] = set()
     while len(found) < count:
         port = random.randrange(20_000, 32_000)
