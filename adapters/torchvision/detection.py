@@ -177,7 +177,7 @@ class TorchvisionFasterRcnn(TorchvisionDetector):
             box_score_thresh=options.score_threshold,
             box_nms_thresh=options.nms_iou,
         )
-        module.rpn.head.register_forward_hook(_told_of_proposals)
+        module.get_submodule("rpn.head").register_forward_hook(_told_of_proposals)
         return module
 
     def adopt(self, tensors: Mapping[str, Tensor]) -> Checkpoint:
