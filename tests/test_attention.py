@@ -97,10 +97,11 @@ def test_it_is_found_under_its_name() -> None:
     assert ADAPTERS.get("attention") is Attention
 
 
-def test_attention_equals_its_equation_position_by_position() -> None:
+@pytest.mark.parametrize("scale", [1, 12])  # saturated at 12: up to about 38 inside tanh
+def test_attention_equals_its_equation_position_by_position(scale: int) -> None:
     torch.manual_seed(0)
     attention = AdditiveAttention(query_size=3, value_size=4, size=5).double()
-    query, values = torch.randn(2, 2, 3).double(), torch.randn(2, 6, 4).double()
+    query, values = scale * torch.randn(2, 2, 3).double(), scale * torch.randn(2, 6, 4).double()
     bias = torch.zeros(2, 6).double()
     bias[1, 4:] = -torch.inf
     context, weights = attention(query, attention.keys(values), values, bias)

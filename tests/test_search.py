@@ -198,7 +198,8 @@ def test_a_limit_of_zero_gives_no_token_and_no_sentence_gives_none() -> None:
     assert beam_search(toy.step, nobody, limits[:0], beam=2, alpha=0.6).tokens.shape == (0, 0)
 
 
-def test_finished_sentences_leave_the_batch() -> None:
+@pytest.mark.parametrize("beam", [1, 2])
+def test_finished_sentences_leave_the_batch(beam: int) -> None:
     toy = Toy(3, sentences=3)
     toy.tables[1][()] = log(end=1.0, four=0.0, five=0.0)
     seen: list[list[int]] = []
@@ -209,7 +210,12 @@ def test_finished_sentences_leave_the_batch() -> None:
         seen.append(state.sentences.tolist())
         return toy.step(tokens, state)
 
-    greedy_search(step, toy.start(), torch.tensor([1, 3, 3]))
+    limits = torch.tensor([1, 3, 3])
+    if beam == 1:
+        greedy_search(step, toy.start(), limits)
+    else:
+        beam_search(step, toy.start(), limits, beam, 0.6)
+    assert len(seen) > 1
     assert seen[0] == [0, 1, 2]
     assert all(sentences == [2] for sentences in seen[1:])
 

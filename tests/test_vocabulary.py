@@ -104,6 +104,12 @@ def test_a_small_corpus_gives_a_small_vocabulary() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_sign_that_only_a_very_long_text_has_is_learnt(kind: VocabularyKind) -> None:
+    vocabulary = learn_vocabulary(kind, 100, ["a b", "é " + "a b " * 5_000])
+    assert UNKNOWN not in vocabulary.encode("é")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_learning_from_nothing_is_an_error(kind: VocabularyKind) -> None:
     with pytest.raises(UsageError, match="no text"):
         learn_vocabulary(kind, 100, ["", " "])

@@ -46,6 +46,8 @@ class AdditiveAttention(nn.Module):
 
 
 def _exponential(x: Tensor) -> Tensor:
-    """e^{2x} in fp32 at least, of x within ±40: e^80 and its reciprocal are finite, and tanh ±40 is ±1."""
+    """e^{2x} in fp32 at least; x beyond ±40 counts as ±40, so that e^80 and its reciprocal are finite.
+
+    So the equation holds exactly where W s and V h each lie within ±40. Trained weights stay far inside."""
     x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     return (2 * x.clamp(-40, 40)).exp()

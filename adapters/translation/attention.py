@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from adapters.translation.attention_model import AttentionModel, State
@@ -28,6 +29,12 @@ class AttentionOptions(TranslatorOptions):
     attention_size: int = Field(96, ge=1)
     coverage_penalty: float = Field(0.0, ge=0)
     """Strength β of beam search's coverage penalty; Wu et al. 2016 §7 used 0.2."""
+
+    @model_validator(mode="after")
+    def _coverage_has_a_beam(self) -> Self:
+        if self.coverage_penalty and self.beam == 1:
+            raise ValueError("coverage_penalty: it ranks the hypotheses of a beam; give beam > 1 with it")
+        return self
 
 
 class Attention(Translator):
@@ -62,7 +69,7 @@ class Attention(Translator):
 
     def search(self, sources: Sources) -> Hypotheses:
         options = self.options
-        if options.beam == 1 or options.coverage_penalty == 0:
+        if options.coverage_penalty == 0:
             return super().search(sources)
         state = self.start(sources)
         real = sources.tokens != PAD

@@ -30,7 +30,7 @@ class TranslatorOptions(AdapterOptions):
     """Sources of a batch are sorted by length and computed in parts of at most so many tokens, with padding.
     It changes no translation."""
     pooled_batches: int = Field(1, ge=1)
-    """Training batches are cut from the sentences of so many of them, sorted by length."""
+    """Length bucketing: training batches are cut from the sentences of so many of them, sorted by length."""
     curriculum: int = Field(0, ge=0)
     """Training steps until all of the pooled batches are used; before, the shorter ones (`competence`)."""
     beam: int = Field(1, ge=1)

@@ -157,6 +157,8 @@ def _train_sentencepiece(kind: str, size: int, texts: Sequence[str]) -> bytes:
             unk_id=UNKNOWN,
             bos_id=BEGIN,
             eos_id=END,
+            # Bytes, 10 at least; it leaves out longer ones.
+            max_sentence_length=max(10, *(len(text.encode()) for text in texts)),
             num_threads=1,
             minloglevel=2,  # errors only
         )

@@ -92,8 +92,9 @@ def _nearest(language: str, directories: tuple[Path, ...]) -> str:
     """Names the language most alike that has catalogues; the same one of other places comes first."""
     found = {path.parts[-3] for directory in directories for path in directory.glob("*/LC_MESSAGES/*.mo")}
     related = sorted(name for name in found if re.split("[_@]", name)[0] == re.split("[_@]", language)[0])
-    close = related or difflib.get_close_matches(language, sorted(found), n=1, cutoff=0)
-    return f" (there are {len(found)} other languages, the nearest '{close[0]}')" if close else ""
+    close = related or difflib.get_close_matches(language, sorted(found), n=1, cutoff=0.6)
+    nearest = f", the nearest '{close[0]}'" if close else ""
+    return f" (there are {len(found)} other languages{nearest})" if found else ""
 
 
 def _entries(path: Path) -> Iterator[tuple[str, str]]:
