@@ -27,11 +27,10 @@ from scipy.spatial import cKDTree
 from harness.datasets.mask_files import read_mask
 from harness.metrics.iou import Iou
 from harness.score_files import score_segmentation
-from harness.task import Mask
+from harness.task import IGNORED, Mask
 
 SIDE = 512
 CLASSES = 21
-IGNORED = 255
 REGIONS = 24  # a map
 DISTINCT = 16  # pairs, cycled through: 8 MiB, so that they come from memory and not from a cache
 FILES = 300  # pairs of PNG files

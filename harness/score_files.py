@@ -11,10 +11,9 @@ from harness.datasets.mask_files import pair_masks, read_mask
 from harness.errors import UsageError
 from harness.metrics.metric import METRICS
 from harness.registry import unknown
-from harness.task import Scores, Translation
+from harness.task import IGNORED, Scores, Translation
 
 PROTOCOLS = ("coco", "voc07", "voc10")
-IGNORED = 255  # VOC's and Cityscapes' value of pixels without a class
 IOU = 0.5  # VOCopts.minoverlap of the VOC devkit
 
 

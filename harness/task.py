@@ -17,6 +17,12 @@ Image: TypeAlias = NDArray[np.uint8]
 Mask: TypeAlias = NDArray[np.uint8]
 """[height, width], a class index per pixel."""
 
+IGNORED = 255
+"""The value of a mask's pixels that do not count and are not learnt from."""
+
+BACKGROUND = "background"
+"""What data sets call the class of a mask's pixels that show no object."""
+
 References: TypeAlias = tuple[str, ...]
 """One or more correct translations of a source."""
 

@@ -32,8 +32,8 @@ def pairs(count=12, seed=0):
     return found
 
 
-def analyser_of(masks):
-    analyser = SegmentationAnalyser(CLASSES)
+def analyser_of(masks, classes=CLASSES):
+    analyser = SegmentationAnalyser(classes)
     for index, (target, prediction) in enumerate(masks):
         analyser.add(Sample(str(index), np.zeros((*target.shape, 3), np.uint8), target), prediction)
     return analyser
@@ -84,6 +84,15 @@ def test_the_worst_image_has_the_lowest_mean_iou_of_its_own_classes():
     worst = analyser_of([(right, right)] * 9 + [(half, right)]).picks()[0]
     # Class 0: 8 of 16 pixels; class 1: none of 8; the others are in neither: (1/2 + 0) / 2.
     assert (worst.index, worst.score) == (9, pytest.approx(0.25))
+
+
+@pytest.mark.parametrize(
+    ("classes", "first"),
+    [(("background", "a", "b"), 1), (("a", "background", "b"), 0), (("a", "b", "c"), 2)],
+)
+def test_of_equal_images_that_with_the_most_objects_comes_first(classes, first):
+    masks = [np.array([row], np.uint8) for row in ([0, 2, 2], [1, 2, 2], [0, 1, 2])]
+    assert analyser_of([(mask, mask) for mask in masks], classes).picks()[0].index == first
 
 
 def test_an_image_that_is_ignored_as_a_whole_has_nothing_wrong():

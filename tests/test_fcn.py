@@ -218,6 +218,23 @@ def test_shift_moves_the_mask_with_its_pixels_and_ignores_what_comes_in():
     assert seen == {0, 1, 2, 255}
 
 
+@pytest.mark.parametrize("background", [1, None])
+def test_objects_are_what_is_not_named_background(background):
+    """An object as large as the image cannot move; where no class is the background, nothing is an object."""
+    adapter = make()
+    adapter.classes = tuple("background" if label == background else f"class {label}" for label in range(3))
+    whole = Sample("0", Bars()[0].input, np.zeros((64, 64), np.uint8))
+    empty = Sample("1", Bars()[0].input, np.ones((64, 64), np.uint8))
+    moved = [
+        any(
+            (adapter.training_batch([sample], np.random.default_rng(seed)).masks == 255).any()
+            for seed in range(5)
+        )
+        for sample in (whole, empty)
+    ]
+    assert moved == [background is None, True]
+
+
 def test_odd_training_sizes_are_padded_with_ignored_pixels():
     sample = Bars()[0]
     cut = Sample("cut", sample.input[:50, :60], sample.target[:50, :60])

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -149,6 +151,39 @@ def test_foreground_iou_is_the_mean_over_classes_not_of_any_object_against_none(
     """Background 1/1, class 1 1/2, class 2 1/2; any object against none would be 3/3."""
     found = scored([(np.array([[0, 1, 1, 2]], np.uint8), np.array([[0, 1, 2, 2]], np.uint8))], classes=3)
     assert found.metrics["foreground_iou"].value == pytest.approx(1 / 2)
+
+
+def test_the_background_is_the_class_of_that_name_wherever_it_stands():
+    metric = Iou(["a", "background"])
+    found = metric.summarise(
+        [metric.statistics(np.array([[0, 1, 1]], np.uint8), np.array([[0, 0, 1]], np.uint8))]
+    )
+    assert found.metrics["foreground_iou"].value == pytest.approx(1 / 2)  # that of a: 1 of 2 pixels
+
+
+def test_memory_of_scoring_grows_by_the_statistics_alone():
+    def used(count):
+        """Bytes held by the statistics, and the most at a time; maps come and go one by one."""
+        metric = Iou([str(label) for label in range(classes)])
+        generator = np.random.default_rng(0)
+        tracemalloc.start()
+        statistics = []
+        for _ in range(count):
+            target, prediction = generator.integers(0, classes, (2, 64, 64), dtype=np.uint8)
+            statistics.append(metric.statistics(target, prediction))
+        held = tracemalloc.get_traced_memory()[0]
+        metric.summarise(statistics)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return held, most
+
+    classes = 21
+    counts = 5 * classes * 8  # bytes an image
+    used(10)  # imports and caches
+    (few, fewest), (many, most) = used(200), used(2000)
+    assert counts < (many - few) / 1800 < counts + 200  # and NumPy's header
+    # As much again while resampling, and draws up to a bound; an image and its prediction have 8,192.
+    assert (most - fewest) / 1800 < 4 * counts
 
 
 def test_no_images_have_no_scores():

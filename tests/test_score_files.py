@@ -469,6 +469,17 @@ def test_bad_masks_are_refused(tmp_path, name, message):
         score_segmentation(good, tmp_path / f"{name}.png", classes=2)
 
 
+def test_two_masks_of_one_stem_are_refused_and_hidden_files_are_none(tmp_path):
+    for name in ("truth/a.png", "found/a.png", "found/._a.png", "truth/.b.png"):
+        save_mask(tmp_path / name, [[0, 1]])
+    assert score_segmentation(tmp_path / "truth", tmp_path / "found", 2).metrics["miou"].n == 1
+    save_mask(tmp_path / "x.png", [[1, 0]]).rename(tmp_path / "found/a.PNG")
+    with pytest.raises(
+        UsageError, match=r"found/a\.png: .*one file of the stem 'a', found .*found/a\.PNG too"
+    ):
+        score_segmentation(tmp_path / "truth", tmp_path / "found", 2)
+
+
 def test_masks_without_partner_and_empty_folders_are_refused(tmp_path):
     for stem in "abc":
         save_mask(tmp_path / f"truth/{stem}.png", [[0]])

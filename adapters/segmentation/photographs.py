@@ -9,8 +9,8 @@ import PIL.Image
 import torch
 
 from adapters import images
-from adapters.segmentation.segmenter import IGNORED, TrainingBatch
-from harness.task import Image, Mask, Sample
+from adapters.segmentation.segmenter import TrainingBatch
+from harness.task import IGNORED, Image, Mask, Sample
 
 SHORTER = 520  # px, of an image at scale 1; torchvision's reference training, as are all four
 SCALES = (0.5, 2.0)

@@ -19,10 +19,8 @@ from adapters.torch_adapter import TorchAdapter
 from harness.adapter import AdapterOptions
 from harness.errors import UsageError
 from harness.registry import unknown
-from harness.task import Image, Mask, Prediction, Sample
+from harness.task import BACKGROUND, IGNORED, Image, Mask, Prediction, Sample
 
-BACKGROUND = "background"  # what data sets call the class that is no object
-IGNORED = 255  # value of pixels that are not learnt from
 PIXELS = 2**20  # looked at together where an image has many windows: four of 512 px
 OBJECT_WEIGHT = 2.0  # of classes but the background, which most pixels are; the recipes' prototype
 
@@ -178,15 +176,16 @@ class Segmenter(TorchAdapter):
         return total
 
     def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingBatch:
-        """Images and masks shifted alike, objects uncut (class 0 is no object here), and recoloured.
+        """Images and masks shifted alike and recoloured; objects uncut, where a class is the background.
 
         Images of several sizes are padded to the largest; what is padded is not learnt from.
         """
+        no_object = [place for place, name in enumerate(self.classes) if name == BACKGROUND]
         pictures, masks = [], []
         for sample in samples:
             image, mask = images.of(sample), sample.target
             assert isinstance(mask, np.ndarray)
-            objects = (mask != 0) & (mask != IGNORED)
+            objects = ~np.isin(mask, [*no_object, IGNORED]) if no_object else np.zeros(mask.shape, bool)
             down, right = (
                 augmentation.draw_shift(
                     generator, places.min(initial=length), places.max(initial=-1) + 1, length

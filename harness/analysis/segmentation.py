@@ -12,7 +12,7 @@ from harness.analysis.analyser import Analyser, Pick, Pictures, pick
 from harness.analysis.pictures import colour, error_file, image_file, mask_file
 from harness.analysis.ratios import ratios
 from harness.analysis.record import ClassIou, SegmentationAnalysis, ShownMasks
-from harness.task import Mask, Sample
+from harness.task import BACKGROUND, Mask, Sample
 
 
 class SegmentationAnalyser(Analyser):
@@ -38,7 +38,8 @@ class SegmentationAnalyser(Analyser):
         iou = np.divide(counts[:, 0], union, out=np.zeros(union.shape), where=union > 0).sum(axis=1)
         # An image that is ignored as a whole has nothing wrong.
         scores = np.divide(iou, present, out=np.ones(len(iou)), where=present > 0)
-        return pick(scores.tolist(), (present - (union[:, 0] > 0)).tolist())  # the first class: background
+        objects = [place for place, name in enumerate(self._classes) if name != BACKGROUND]
+        return pick(scores.tolist(), (union[:, objects] > 0).sum(axis=1).tolist())
 
     def show(self, pick: Pick, sample: Sample, prediction: Mask) -> tuple[ShownMasks, Pictures]:
         image: Any = sample.input

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from harness.datasets.mask_files import read_colours, read_mask
 from harness.errors import UsageError
-from harness.task import Mask
+from harness.task import IGNORED, Mask
 
-IGNORED = 255  # in the masks given to models and metrics, whatever the files call it
 VALUES = 256  # a label that is no colour has 8 bits
 SHOWN = 8  # labels in a message
 Label: TypeAlias = int | str

@@ -20,10 +20,11 @@ PICTURES = ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr")  # modes of 8 b
 
 
 def pair_masks(annotations: Path, predictions: Path) -> list[tuple[Path, Path]]:
-    """Pair two files, or the PNG files of two folders by stem, in ascending order of stem.
+    """Pair two files, or by stem, ascending, the PNG files of two folders that are not hidden.
 
     Raises:
-        UsageError: a path is missing, a folder meets a file, has no PNG file or one without a partner.
+        UsageError: a path is missing, a folder meets a file, has no PNG file, two of one
+            stem or one without a partner.
     """
     for path in (annotations, predictions):
         if not path.exists():
@@ -121,7 +122,15 @@ def _depth(path: Path) -> int:
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    files = {file.stem: file for file in folder.iterdir() if file.suffix.lower() == ".png"}
+    files: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if file.suffix.lower() != ".png" or file.name.startswith("."):
+            continue
+        if file.stem in files:
+            raise UsageError(
+                f"{file}: expected one file of the stem '{file.stem}', found {files[file.stem]} too"
+            )
+        files[file.stem] = file
     if not files:
         raise UsageError(f"{folder}: found no .png file")
     return files

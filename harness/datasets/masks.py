@@ -9,11 +9,11 @@ from pydantic import Field, StrictInt, StrictStr, ValidationInfo, field_validato
 
 from harness.datasets.dataset import Dataset, DatasetOptions, digest
 from harness.datasets.files import check_inside
-from harness.datasets.mask_classes import IGNORED, Classes, MaskClasses, declared
+from harness.datasets.mask_classes import Classes, MaskClasses, declared
 from harness.datasets.mask_files import read_image
 from harness.datasets.paired_files import ID, Pair, Pattern, find_pairs, pair_hashes
 from harness.errors import UnavailableError, UsageError
-from harness.task import Sample, TaskName
+from harness.task import IGNORED, Sample, TaskName
 
 SPLIT = "{split}"
 SPLITS = ("train", "validation", "test")

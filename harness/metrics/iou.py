@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from harness.errors import UsageError
 from harness.metrics.interval import defined_or_none, figure, mean_defined, resample_sums
 from harness.metrics.metric import RESAMPLES, SEED, Metric
-from harness.task import Mask, Scores
+from harness.task import BACKGROUND, Mask, Scores
 
 CODES = 256  # values of a mask's pixel
-BACKGROUND = "background"  # what the data sets here call a first class that is no object
 VERSION = 1  # of the signature; raise it with any change of what a figure means
 BOUNDARY_RATIO = 0.02  # boundary width as a share of the image diagonal, Cheng et al. 2021 §5.1
 
@@ -32,9 +31,9 @@ class Iou(Metric):
     """Mean, frequency-weighted, foreground and boundary IoU, and pixel and mean accuracy; 0–1.
 
     Foreground IoU is the mean over all classes but `background`, as mIoU is over all (not the binary IoU of
-    any object against none); undefined where the first class has another name. Boundary IoU (Cheng et al.
-    2021) is summed over the data set like IoU, over the pixels within the boundary width of their own class
-    mask's edge.
+    any object against none); undefined where no class has that name. Boundary IoU (Cheng et al. 2021) is
+    summed over the data set like IoU, over the pixels within the boundary width of their own class mask's
+    edge.
 
     Options: `ignore_index`, the annotated value whose pixels leave both annotation and prediction.
     """
@@ -141,7 +140,8 @@ class Iou(Metric):
         accuracy = _ratio(correct, annotated)
         boundary_iou = _ratio(intersection, union)
         pixels = annotated.sum(axis=1)
-        foreground = iou[:, 1:] if self.classes[0] == BACKGROUND else iou[:, :0]
+        objects = [place for place, name in enumerate(self.classes) if name != BACKGROUND]
+        foreground = iou[:, objects if BACKGROUND in self.classes else []]
         figures = {
             "miou": mean_defined(iou, 1),
             "pixel_accuracy": _ratio(correct.sum(axis=1), pixels),
