@@ -133,6 +133,8 @@ class TrainableAdapter(Adapter):
     is (augmentation too) and the loss.
     """
 
+    training_options: ClassVar[frozenset[str]] = frozenset()
+    """Options that training alone reads: a suite may not set them for weights that were made without."""
     module: torch.nn.Module
     loss_unit: ClassVar[str | None] = None
     """What the loss is a mean over, by its name in `training_units`; None: samples, or as good as samples.
@@ -151,6 +153,13 @@ class TrainableAdapter(Adapter):
     def training_size(self, sample: Sample) -> int:  # noqa: ARG002
         """What samples are sorted by where batches are pooled."""
         return 0
+
+    def check(self, train: Dataset) -> None:
+        """See, before anything is made or written, whether the options fit the training data.
+
+        Raises:
+            UsageError: they do not.
+        """
 
     @abstractmethod
     def build(self, train: Dataset) -> None:

@@ -94,24 +94,32 @@ def _ready(executor: Executor, trials: Sequence[Trial]) -> Executor:
 
 
 def preflight(trials: Sequence[Trial]) -> None:
-    """Load every checkpoint once on the CPU, so that a bad one stops the run before anything is written.
+    """Load every checkpoint once on the CPU, or check its recipe where it is missing, so that a bad one stops
+    the run before anything is written.
 
     Raises:
-        UsageError: truncated, of another adapter or of another shape; a trainable adapter has none; or the
-            data set has a class that the model does not know.
+        UsageError: truncated, of another adapter or of another shape; a trainable adapter has none; the data
+            set has a class that the model does not know; or a recipe that cannot be trained.
     """
-    for trial in {trial.id: trial for trial in trials}.values():
-        cls = ADAPTERS.get(trial.spec.adapter)
-        if trial.missing or (trial.checkpoint is None and not issubclass(cls, TrainableAdapter)):
+    distinct = {(trial.id, trial.checkpoint and trial.checkpoint.weights): trial for trial in trials}
+    for trial in distinct.values():
+        cls, found = ADAPTERS.get(trial.spec.adapter), trial.checkpoint
+        if found is None and not issubclass(cls, TrainableAdapter):
             continue
-        weights = f" ({trial.checkpoint.weights})" if trial.checkpoint else ""
+        where = f" ({found.name if found.missing else found.weights})" if found else ""
         try:
+            if found and found.missing:
+                from harness.stages.train import check  # imports torch, which takes seconds
+
+                assert found.recipe is not None
+                check(found.recipe)
+                continue
             adapter = cls(cls.Options(**trial.spec.options), Runtime())
             adapter.load(trial.load_checkpoint())
             class_map(trial.spec.task, adapter.classes, trial.dataset.open().classes)
         except Exception as error:  # an adapter's own error is the checkpoint's fault as well
             message = str(error) if isinstance(error, UsageError) else describe(error)
-            raise UsageError(f"{trial.name}{weights}: {message}") from error
+            raise UsageError(f"{trial.name}{where}: {message}") from error
 
 
 def train_missing(

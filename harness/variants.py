@@ -9,7 +9,7 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from harness.adapter import ADAPTERS, Precision, Resources
+from harness.adapter import ADAPTERS, Precision, Resources, TrainableAdapter
 from harness.errors import UnavailableError, UsageError
 from harness.recipe import CheckpointRef, resolve
 from harness.registry import unknown
@@ -54,6 +54,7 @@ def variants_of(
         raise loaded.error(keys, f"adapter '{entry.adapter}' is for {cls.task}, '{benchmark}' is {task}")
     references = checkpoints_of(loaded, entry, keys)
     fixed = dict(next(iter(references.values())).options) if references else {}
+    training = cls.training_options if issubclass(cls, TrainableAdapter) else frozenset()
     axes = _axes(entry, cls.Options)
     for key, axis in axes.items():
         if not axis or any(value in axis[:position] for position, value in enumerate(axis)):
@@ -68,6 +69,9 @@ def variants_of(
             if chosen[key] != fixed[key]:
                 message = f"the checkpoint '{entry.checkpoint}' was made with {key}={fixed[key]!r}"
                 raise loaded.error([*keys, "options", key], message)
+        for key in sorted(training & chosen.keys() - fixed.keys()):
+            message = f"{key} shapes training and does nothing here: set it in the checkpoint's recipe"
+            raise loaded.error([*keys, "options", key], message)
         yield Variant(
             f"{label}[{','.join(changed)}]" if changed else label,
             entry.adapter,

@@ -187,9 +187,19 @@ def test_class_weights_go_by_name_and_an_unknown_name_is_refused():
     assert adapter.loss_weights().tolist() == [1, 2, 2]
     adapter.options = FcnOptions(width=8, class_weights={second: 5.0})
     assert adapter.loss_weights().tolist() == [1, 5, 1]
-    adapter.options = FcnOptions(width=8, class_weights={second + "x": 5.0})
+    other = Fcn8s(FcnOptions(width=8, class_weights={second + "x": 5.0}), Runtime())
     with pytest.raises(UsageError, match=f"class_weights: .*'{second}x'; did you mean '{second}'"):
-        adapter.loss_weights()
+        other.build(Bars())
+
+
+def test_256_classes_leave_no_value_for_what_is_not_learnt():
+    class Many(Bars):
+        classes = tuple(map(str, range(256)))
+
+    with pytest.raises(UsageError, match="expected at most 255 classes to learn, found 256"):
+        Fcn8s(FcnOptions(width=4), Runtime()).build(Many())
+    Many.classes = Many.classes[:-1]
+    Fcn8s(FcnOptions(width=4), Runtime()).build(Many())
 
 
 def test_images_of_several_sizes_are_learnt_from_together_without_their_padding():

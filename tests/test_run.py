@@ -325,7 +325,7 @@ class TestNothingIsWritten:
             },
         }
         message = self.refused(tmp_path, suite)
-        assert "digits/ok" in message and "w.safetensors" in message and "'fcn-8s'" in message
+        assert "adapters.ok.checkpoint" in message and "w.safetensors" in message and "'fcn-8s'" in message
 
     def test_for_a_trainable_adapter_without_a_checkpoint(self, tmp_path: Path) -> None:
         suite = document() | {

@@ -117,6 +117,7 @@ class Fcn(Segmenter):
 
     Options = FcnOptions
     shaping = ("backbone", "width", "upsampling")
+    training_options = Segmenter.training_options | {"pretrained"}
     multiple = 2**STAGES
     finest: ClassVar[int]
 

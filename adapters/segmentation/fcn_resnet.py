@@ -80,6 +80,7 @@ class FcnResNet50(Segmenter):
     name = "fcn-resnet50"
     Options = FcnResNetOptions
     multiple = 1
+    training_options = Segmenter.training_options | {"pretrained"}
     auxiliary = True
     """Whether there is an auxiliary classifier; some publish weights without."""
 

@@ -17,6 +17,7 @@ from adapters import augmentation, images
 from adapters.segmentation.windows import Grid, class_map, lay
 from adapters.torch_adapter import TorchAdapter
 from harness.adapter import AdapterOptions
+from harness.datasets.dataset import Dataset
 from harness.errors import UsageError
 from harness.registry import unknown
 from harness.task import BACKGROUND, IGNORED, Image, Mask, Prediction, Sample
@@ -82,6 +83,7 @@ class Segmenter(TorchAdapter):
     """A module that turns [N, 3, H, W] into class scores [N, C, H, W]."""
 
     task = "segmentation"
+    training_options = frozenset({"class_weights"})
     multiple: ClassVar[int]
     """Heights and widths are padded to multiples of it, px."""
 
@@ -175,6 +177,21 @@ class Segmenter(TorchAdapter):
         assert total is not None
         return total
 
+    def check(self, train: Dataset) -> None:
+        """The weighted classes are the data set's, and one mask value is left for what is not learnt."""
+        if len(train.classes) > IGNORED:
+            raise UsageError(
+                f"expected at most {IGNORED} classes to learn, found {len(train.classes)}: the value "
+                f"{IGNORED} is that of pixels that are not learnt from"
+            )
+        for name in self.options.class_weights or {}:
+            if name not in train.classes:
+                raise UsageError(f"class_weights: {unknown('class', name, train.classes)}")
+
+    def learn(self, train: Dataset) -> None:
+        self.check(train)
+        super().learn(train)
+
     def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingBatch:
         """Images and masks shifted alike and recoloured; objects uncut, where a class is the background.
 
@@ -206,19 +223,9 @@ class Segmenter(TorchAdapter):
         return {"pixels": pixel_loss(self.module(batch.pixels), batch.masks, self.loss_weights())}
 
     def loss_weights(self) -> Tensor:
-        """Of each class in the pixel loss, [C].
-
-        Raises:
-            UsageError: `class_weights` names a class that the data set does not have.
-        """
+        """Of each class in the pixel loss, [C]."""
         named: dict[str, float] | None = self.options.class_weights
-        if named is None:
-            weights = self.own_weights()
-        else:
-            for name in named:
-                if name not in self.classes:
-                    raise UsageError(f"class_weights: {unknown('class', name, self.classes)}")
-            weights = [named.get(name, 1.0) for name in self.classes]
+        weights = self.own_weights() if named is None else [named.get(name, 1.0) for name in self.classes]
         return torch.tensor(weights, device=self.runtime.device)
 
     def own_weights(self) -> list[float]:

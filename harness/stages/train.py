@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from harness import checkpoint as checkpoints
 from harness import environment
 from harness.adapter import ADAPTERS, Runtime, TrainableAdapter
 from harness.datasets.dataset import DATASETS, Dataset
-from harness.errors import UsageError
-from harness.metrics.metric import METRICS, RESAMPLES
+from harness.errors import UnavailableError, UsageError
+from harness.metrics.metric import METRICS, RESAMPLES, Metric
 from harness.recipe import Provenance, Recipe, read_recipe
 from harness.registry import unknown
 from harness.stages.data_parallel import ALONE, Part
@@ -50,14 +50,9 @@ def train(
         UsageError: the recipe asks for something that is not there.
         HarnessError: the loss is not finite.
     """
-    data = _open(recipe, "train")
-    validation = _open(recipe, "validation")
-    metric = METRICS.get(recipe.metric)(validation.classes, **validation.metric_options)
-    if metric.task != recipe.task:
-        raise UsageError(f"recipe: metric '{recipe.metric}' is for {metric.task}, not {recipe.task}")
     if runtime.precision == "fp16":
         raise UsageError("training in fp16 is not supported (its loss would need scaling): use bf16 or fp32")
-    adapter = _adapter(recipe, runtime)
+    adapter, data, validation, metric = _parts(recipe, runtime)
     held_out = [validation[i] for i in range(min(recipe.validation_size, len(validation)))]
     fit = Fit(recipe, adapter, data, held_out, metric, report, part, kept)
     if not part.leads:
@@ -70,6 +65,27 @@ def train(
             report(f"{weights} has been made meanwhile")
             return made
         return _train(fit, weights, threads)
+
+
+def check(recipe: Recipe) -> None:
+    """See whether a recipe can be trained, as far as this machine can tell; the one that trains has the data.
+
+    Raises:
+        UsageError: the recipe asks for something that is not there, or its options do not fit its data.
+    """
+    with suppress(UnavailableError):
+        _parts(recipe, Runtime())
+
+
+def _parts(recipe: Recipe, runtime: Runtime) -> tuple[TrainableAdapter, Dataset, Dataset, Metric]:
+    """What is trained, on what, and validated on what by what."""
+    data, validation = _open(recipe, "train"), _open(recipe, "validation")
+    metric = METRICS.get(recipe.metric)(validation.classes, **validation.metric_options)
+    if metric.task != recipe.task:
+        raise UsageError(f"recipe: metric '{recipe.metric}' is for {metric.task}, not {recipe.task}")
+    adapter = _adapter(recipe, runtime)
+    adapter.check(data)
+    return adapter, data, validation, metric
 
 
 def _run(fit: Fit, weights: Path) -> TrainingState:
