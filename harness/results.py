@@ -51,6 +51,7 @@ class Failure(_Record):
     samples: list[str] = Field(description="their ids, else first and last; #INDEX where unreadable")
     error: str
     attempts: int
+    invalid_input: bool = Field(False, description="the user has to mend it: another attempt fails as well")
 
 
 class LatencyByLength(_Record):

@@ -281,6 +281,7 @@ def _failure(error: ShardError, dataset: Dataset) -> dict[str, Any]:
         "samples": [_sample_id(dataset, index) for index in error.culprits or (first, last)],
         "error": error.error,
         "attempts": error.attempts,
+        "invalid_input": error.invalid_input,
     }
 
 
@@ -303,7 +304,10 @@ def _finish(directory: RunDirectory) -> Results:
 
 
 def exit_code(results: Results) -> int:
-    """0, or 3 where a trial is incomplete or a speed measurement failed, or counts and is not valid."""
+    """0; 2 where input is invalid, which another attempt does not mend; or 3 where a trial is incomplete
+    for another reason, or a speed measurement failed, or counts and is not valid."""
+    if any(failure.invalid_input for trial in results.trials for failure in trial.failures):
+        return UsageError.exit_code
     complete = all(trial.status == "complete" for trial in results.trials)
     valid = all(
         scenario.valid or (scenario.queries > 0 and not PROFILES[scenario.profile].gates)

@@ -18,6 +18,7 @@ from harness.datasets.voc import CLASSES
 from harness.datasets.voc_segmentation import VocSegmentation, VocSegmentationOptions
 from harness.errors import UnavailableError, UsageError
 from harness.plan import plan
+from harness.run import exit_code
 from harness.suite import find_suite, load_suite
 
 # The devkit's VOClabelcolormap: a label's bits, lowest first, go to the channels' bits, highest first.
@@ -104,9 +105,11 @@ def test_a_bad_mask_fails_its_shard_with_the_files_name(devkit: Path, tmp_path: 
     untrained = Fcn8s(FcnOptions(width=4), Runtime())
     untrained.build(opened(devkit))
     checkpoints.save(untrained.checkpoint(), tmp_path / "untrained.safetensors")
-    (trial,) = run_suite(tmp_path, suite_of(devkit, "untrained.safetensors")).trials
+    results = run_suite(tmp_path, suite_of(devkit, "untrained.safetensors"))
+    (trial,) = results.trials
     assert (trial.status, trial.metrics) == ("failed", {})
     assert "2007_000002.png: expected a palette or grey PNG" in trial.failures[0].error
+    assert exit_code(results) == 2, "wrong input, not a fault of the machines"
 
 
 def test_a_model_of_other_classes_is_refused_before_anything_is_written(devkit: Path, tmp_path: Path) -> None:

@@ -106,13 +106,13 @@ class Predictor:
         except Exception as error:
             if "CUDA error" in str(error):  # an illegal access, say: nothing runs in this process any more
                 raise
-            message = describe(error)
+            message, invalid = describe(error), isinstance(error, UsageError)
         else:
             finished = datetime.now(UTC).isoformat()
             made = Made(self._node, started, finished, min(self._most, self.trial.spec.batch_size))
             ids = [sample.id for sample in samples]
             return ShardResult(shard, ids, predictions, self.environment, made)
-        return ShardError(shard, message, 1, self._culprits(range(shard.start, shard.stop)))
+        return ShardError(shard, message, 1, self._culprits(range(shard.start, shard.stop)), invalid)
 
     def predict(self, start: int, stop: int) -> tuple[list[str], list[Prediction]]:
         """Ids and predictions of samples [start, stop), `start` at the beginning of a batch."""

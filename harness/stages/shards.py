@@ -50,6 +50,8 @@ class ShardError:
     attempts: int
     culprits: tuple[int, ...] = ()
     """Samples, by index, that fail alone too; empty where none could be singled out."""
+    invalid_input: bool = False
+    """What the user has to mend, such as a file of the data set: another attempt fails as well."""
 
 
 Outcome = ShardResult | ShardError
@@ -131,7 +133,8 @@ def merged(parts: Iterable[Outcome]) -> Outcome:
     errors = [part for part in found if isinstance(part, ShardError)]
     if errors:
         culprits = tuple(index for part in errors for index in part.culprits)
-        return ShardError(whole, errors[0].error, max(part.attempts for part in errors), culprits)
+        invalid = any(part.invalid_input for part in errors)
+        return ShardError(whole, errors[0].error, max(part.attempts for part in errors), culprits, invalid)
     results = [part for part in found if isinstance(part, ShardResult)]
     made = Made(
         node=results[-1].made.node,
