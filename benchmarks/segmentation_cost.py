@@ -12,17 +12,14 @@ tensors held at a time (weights, pixels and maps; not the scratch space inside a
 from __future__ import annotations
 
 import argparse
-import weakref
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from interleaved import Seconds, median_interval, timed
+from live_bytes import LiveBytes
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from adapters.segmentation.fcn import Fcn, Fcn8s, Fcn16s, Fcn32s, FcnOptions, Upsample
 from adapters.segmentation.full_resolution import FullResolution, FullResolutionOptions
@@ -32,34 +29,6 @@ from harness.datasets.scenes import Scenes, ScenesOptions
 
 BASE = "fcn-8s"
 WIDE = 141  # channels with which full-resolution has the parameters of fcn-8s
-
-
-class LiveBytes(TorchDispatchMode):
-    """The most bytes that tensors held at one time, of all that any operator took or gave."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.most = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves((args, result)):
-            if isinstance(leaf, torch.Tensor):
-                self._count(leaf.untyped_storage())
-        return result
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        if id(storage) in self._known:
-            return
-        self._known.add(id(storage))
-        self.now += storage.nbytes()
-        self.most = max(self.most, self.now)
-        weakref.finalize(storage, self._gone, id(storage), storage.nbytes())
-
-    def _gone(self, known: int, size: int) -> None:
-        self._known.remove(known)
-        self.now -= size
 
 
 def dense(network: nn.Module) -> None:

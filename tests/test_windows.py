@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import weakref
+import runpy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from adapters.segmentation import segmenter
 from adapters.segmentation.fcn import Fcn8s, FcnOptions
@@ -22,6 +21,8 @@ from adapters.segmentation.windows import class_map, lay
 from harness.adapter import Runtime
 from harness.task import Sample
 
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+LiveBytes = runpy.run_path(str(BENCHMARKS / "live_bytes.py"))["LiveBytes"]
 LENGTHS = st.integers(1, 300)
 quick = settings(max_examples=40, deadline=None)
 
@@ -116,34 +117,6 @@ def test_scales_are_averaged_at_the_size_of_the_image() -> None:
     mean = (torch.nn.functional.interpolate(small, (64, 80), mode="bilinear") + full) / 2
     assert np.array_equal(found, mean.argmax(1)[0].numpy())
     assert not np.array_equal(found, full.argmax(1)[0].numpy())
-
-
-class LiveBytes(TorchDispatchMode):
-    """The most bytes that tensors held at one time, of all that any operator took or gave."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.most = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves((args, result)):
-            if isinstance(leaf, torch.Tensor):
-                self._count(leaf.untyped_storage())
-        return result
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        if id(storage) in self._known:
-            return
-        self._known.add(id(storage))
-        self.now += storage.nbytes()
-        self.most = max(self.most, self.now)
-        weakref.finalize(storage, self._gone, id(storage), storage.nbytes())
-
-    def _gone(self, known: int, size: int) -> None:
-        self._known.remove(known)
-        self.now -= size
 
 
 def peak(adapter: Segmenter, sample: Sample) -> int:
