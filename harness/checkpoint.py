@@ -122,6 +122,8 @@ def _state_dict(path: Path) -> dict[str, torch.Tensor]:
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UsageError(f"checkpoint {path}: no such file") from error
     except Exception as error:  # what a malformed pickle raises is open-ended
         raise UsageError(
             f"checkpoint {path}: truncated, or not a file of weights alone (other objects are not loaded, "

@@ -139,6 +139,10 @@ class TestPublishedWeights:
                     load(path)
                 assert "\n" not in str(e.value)
 
+    def test_a_missing_file_is_told_as_such(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"checkpoint .*a\.pth: no such file"):
+            load(tmp_path / "a.pth")
+
     @pytest.mark.parametrize("content", [torch.zeros(2), {"epoch": 3}, {0: torch.zeros(1)}, [torch.zeros(1)]])
     def test_anything_but_a_state_dict_is_told(self, tmp_path: Path, content: Any) -> None:
         torch.save(content, tmp_path / "a.pt")

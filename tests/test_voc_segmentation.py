@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from harness.datasets.voc_segmentation import VocSegmentation, VocSegmentationOp
 from harness.errors import UnavailableError, UsageError
 from harness.plan import plan
 from harness.run import exit_code
+from harness.stages.train import check
 from harness.suite import find_suite, load_suite
 
 # The devkit's VOClabelcolormap: a label's bits, lowest first, go to the channels' bits, highest first.
@@ -131,7 +134,10 @@ class TestShippedSuite:
             "coco-in-voc-classes",
             "voc2012",
         ]
-        assert all("HARNESS_WEIGHTS is not set" in skipped.reason for skipped in planned.skipped)
+        missing = ["HARNESS_DATA", "HARNESS_WEIGHTS", "HARNESS_WEIGHTS"]
+        assert [re.findall(r"(\w+) is not set", skipped.reason) for skipped in planned.skipped] == [
+            [name] for name in missing
+        ]
 
     def test_it_runs_what_there_are_data_and_weights_for(
         self, devkit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -145,8 +151,31 @@ class TestShippedSuite:
             "voc2012/torchvision-fcn-resnet50",
         ]
         reasons = {skipped.benchmark: skipped.reason for skipped in planned.skipped}
-        assert reasons["voc2011-strides"].endswith("fcn-32s-bilinear-vgg16-voc.safetensors: no such file")
+        assert reasons["voc2011-strides"].endswith("VOC2011: no such folder; it is the data set's root")
         assert reasons["coco-in-voc-classes"].endswith("coco: no such folder; it is the data set's root")
+
+    def test_its_recipes_train_where_the_data_lie_under_equal_rules(
+        self, devkit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        older = devkit.rename(devkit.with_name("VOC2011"))
+        for name in ("sbd-train", "seg11valid"):
+            shutil.copy(
+                older / "ImageSets/Segmentation/train.txt", older / f"ImageSets/Segmentation/{name}.txt"
+            )
+        monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
+        monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+        monkeypatch.chdir(tmp_path)
+        planned = plan(load_suite(find_suite("voc-segmentation")), only="voc2011-strides/*")
+        assert [reference.name for reference in planned.missing] == [
+            f"{net}-vgg16-voc" for net in ("fcn-32s-bilinear", "fcn-32s", "fcn-16s", "fcn-8s")
+        ]
+        rules = []
+        for reference in planned.missing:
+            assert reference.recipe is not None
+            check(reference.recipe)
+            shared = {**reference.recipe.options, "upsampling": None}
+            rules.append(reference.recipe.model_copy(update={"adapter": "", "options": shared}))
+        assert all(rule == rules[0] for rule in rules)
 
     def test_cocos_masks_have_vocs_classes(self) -> None:
         options = load_suite(find_suite("voc-segmentation")).suite.datasets["coco-in-voc-classes"].options
