@@ -101,7 +101,8 @@ def preflight(trials: Sequence[Trial]) -> None:
         UsageError: truncated, of another adapter or of another shape; a trainable adapter has none; the data
             set has a class that the model does not know; or a recipe that cannot be trained.
     """
-    distinct = {(trial.id, trial.checkpoint and trial.checkpoint.weights): trial for trial in trials}
+    # Missing checkpoints have no part in the id yet; seeds of one recipe share a file name.
+    distinct = {(trial.id, trial.checkpoint and trial.checkpoint.weights.name): trial for trial in trials}
     for trial in distinct.values():
         cls, found = ADAPTERS.get(trial.spec.adapter), trial.checkpoint
         if found is None and not issubclass(cls, TrainableAdapter):
