@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from harness.datasets.catalogue import clean, locale_directories, read_catalogues
 from harness.datasets.dataset import DatasetOptions
@@ -19,7 +20,7 @@ from harness.task import References, Sample, TaskName
 class GettextOptions(DatasetOptions):
     """Which catalogues, and which of their pairs."""
 
-    language: str = Field(default="de", pattern=r"^[a-z]{2,3}(_([A-Z]{2}|[A-Z][a-z]{3}))?(@[A-Za-z]+)?$")
+    language: str = "de"
     """The language translated into, a folder's name; the sources are English."""
     directory: Path | None = None
     """Holds LANGUAGE/LC_MESSAGES/*.mo; by default the system's locale directory."""
@@ -29,6 +30,13 @@ class GettextOptions(DatasetOptions):
     """Longer pairs, on either side, are left out."""
     size: int | None = Field(default=None, ge=1)
     """At most so many pairs of the split: the first by id, which is a random choice."""
+
+    @field_validator("language")
+    @classmethod
+    def _locale(cls, language: str) -> str:
+        if not re.fullmatch(r"[a-z]{2,3}(_([A-Z]{2}|[A-Z][a-z]{3}))?(@[A-Za-z]+)?", language):
+            raise ValueError(f"'{language}' is no locale: expected a code such as de, pt_BR or sr@latin")
+        return language
 
     @model_validator(mode="after")
     def _ordered(self) -> GettextOptions:
