@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,21 +17,12 @@ from typing import Any
 
 import pytest
 import yaml
+from ray_start import free_ports
 from small_suite import document
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 STARTED = 240.0  # s that a head may take on a busy machine
 PORTS = ("--port", "--dashboard-port", "--ray-client-server-port")
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 class Head:
