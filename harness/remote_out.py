@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import tempfile
@@ -26,7 +27,7 @@ import psutil
 
 from harness import environment
 from harness.datasets.files import check_inside
-from harness.errors import InfrastructureError, UsageError, describe
+from harness.errors import HarnessError, InfrastructureError, UsageError, describe
 from harness.store import is_transient
 
 if TYPE_CHECKING:
@@ -39,9 +40,17 @@ State = tuple[int, int]
 """Size and time of change (ns) of a file."""
 
 
-def is_url(out: str) -> bool:
-    """Whether it names another place than a folder of this machine."""
-    return "://" in out and not out.startswith("file://")
+def folder_of(out: str) -> str | None:
+    """The folder of the machine that runs which `out` names; None where it is a URL of another place.
+
+    Raises:
+        UsageError: a URL with a password, which commands, records and dashboards would show.
+    """
+    # What follows a colon before any slash is a port, or else a password (which may itself hold a slash).
+    if re.match(r"[^/]*://[^/?\[]*:(?!\d*(/|$))", out):
+        reason = "a password in a URL would end up in records; give it in the environment, or in a profile"
+        raise UsageError(f"--out {out.partition('://')[0]}://…: {reason}")
+    return None if "://" in out and not out.startswith("file://") else out.removeprefix("file://")
 
 
 @contextmanager
@@ -51,11 +60,11 @@ def located(out: str, report: Callable[[str], None]) -> Iterator[Path]:
     SIGTERM, which ends a Ray job, is answered as Ctrl-C is, so that a last copy is made.
 
     Raises:
-        UsageError: no file system for such a URL, or another run writes there.
+        UsageError: no file system for such a URL, a password in it, or another run writes there.
         InfrastructureError: the place cannot be read, or in the end not be written.
     """
-    if not is_url(out):
-        yield Path(out.removeprefix("file://")).expanduser()
+    if (folder := folder_of(out)) is not None:
+        yield Path(folder).expanduser()
         return
     files, root = _file_system(out)
     local = Path(tempfile.mkdtemp(prefix="harness-run-"))
@@ -64,11 +73,12 @@ def located(out: str, report: Callable[[str], None]) -> Iterator[Path]:
     try:
         lease.renew()
         mirror.fetch()
-    except TakenError as error:
+    except Exception as error:  # of whatever library speaks to the place
         shutil.rmtree(local)
-        raise UsageError(f"--out {out}: {error}; wait for it, or choose another place") from error
-    except OSError as error:
-        shutil.rmtree(local)
+        if isinstance(error, HarnessError):
+            raise
+        if isinstance(error, TakenError):
+            raise UsageError(f"--out {out}: {error}; wait for it, or choose another place") from error
         raise InfrastructureError(f"--out {out}: cannot be read or written: {describe(error)}") from error
     ended = threading.Event()
     copier = threading.Thread(target=_keep_up, args=(mirror, ended, report), daemon=True)
@@ -83,7 +93,7 @@ def located(out: str, report: Callable[[str], None]) -> Iterator[Path]:
         try:
             mirror.push()
             lease.release()
-        except OSError as error:
+        except Exception as error:  # as above
             reason = f"cannot be written: {describe(error)}; the run is kept in {local}"
             raise InfrastructureError(f"--out {out}: {reason}") from error
         shutil.rmtree(local)
@@ -256,6 +266,8 @@ def _file_system(url: str) -> tuple[FileSystem, str]:
             found, root = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError) as error:
             raise UsageError(f"--out {url}: {error}") from error
+        except Exception as error:  # of whatever library speaks to the place
+            raise InfrastructureError(f"--out {url}: {describe(error)}") from error
         files = PyFileSystem(FSSpecHandler(found))
     except OSError as error:
         raise InfrastructureError(f"--out {url}: {describe(error)}") from error

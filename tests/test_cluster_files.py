@@ -120,9 +120,9 @@ class TestRayJob:
         assert cluster["authOptions"] == {"mode": "token"}
         assert cluster["rayVersion"] == ray.__version__
         for name, group in (*groups.items(), ("head", cluster["headGroupSpec"])):
-            labels = dict(label.split("=") for label in group["rayStartParams"]["labels"].split(","))
-            assert labels.pop(POOL) == name
-            assert labels == ({GROWS: "gpu.timing"} if name == "head" else {})
+            grows = {GROWS: "gpu.timing"} if name == "head" else {}
+            assert group["labels"] == {POOL: name, **grows}
+            assert "labels" not in group["rayStartParams"], "KubeRay 1.5 and newer refuse them there"
             (container,) = group["template"]["spec"]["containers"]
             assert container["resources"]["limits"] == container["resources"]["requests"], "guaranteed pods"
         for group in groups.values():

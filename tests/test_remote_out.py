@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from harness import remote_out
 from harness.cli import app
 from harness.errors import InfrastructureError, UsageError
-from harness.remote_out import LASTS, LEASE, Lease, Mirror, TakenError, located
+from harness.remote_out import LASTS, LEASE, Lease, Mirror, TakenError, folder_of, located
 
 
 def run(folder: Path, out: str, *more: object) -> Any:
@@ -100,11 +100,12 @@ def test_sigterm_is_an_interruption_after_which_everything_is_there(place: str) 
     assert not local.exists()
 
 
+@pytest.mark.parametrize("kind", [OSError, RuntimeError], ids=["of ours", "of a cloud's library"])
 def test_a_place_that_fails_at_the_end_leaves_the_run_here(
-    place: str, monkeypatch: pytest.MonkeyPatch
+    place: str, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
     def full(mirror: Mirror) -> None:
-        raise OSError("no space left")
+        raise kind("no space left")
 
     kept = pytest.raises(InfrastructureError, match="no space left; the run is kept in")
     with kept as told, located(place, print) as local:
@@ -213,6 +214,39 @@ class TestLease:
 def test_a_place_that_is_none_is_told_before_anything_runs(url: str, kind: type, says: str) -> None:
     with pytest.raises(kind, match=says), located(url, print):
         pytest.fail("nothing may run")
+
+
+def test_an_error_of_a_library_leaves_nothing_and_is_told(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(lease: Lease) -> None:
+        raise RuntimeError("no credentials")
+
+    monkeypatch.setattr(Lease, "renew", refused)
+    monkeypatch.setattr(remote_out.tempfile, "tempdir", str(tmp_path))
+    told = pytest.raises(InfrastructureError, match="cannot be read or written: RuntimeError: no credentials")
+    with told, located(place, print):
+        pytest.fail("nothing may run")
+    assert not list(tmp_path.glob("harness-run-*"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3://KEY:hidden@bucket/x", "s3://KEY:hid/den@bucket/x", "s3://KEY:1234@bucket", "ftp://me:@host:21/x"],
+)
+def test_a_password_in_a_url_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(UsageError, match=r"--out \w+://…: a password in a URL") as told:
+        folder_of(url)
+    assert "hid" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["hdfs://name:8020/runs/a:b@c", "abfs://container@account.dfs.core.windows.net/x", "sftp://me@host:22/x",
+     "s3://bucket?endpoint_override=localhost:9000&scheme=http", "ftp://[::1]:21/x", "local:///a:b/c"],
+)  # fmt: skip
+def test_ports_and_names_in_a_url_are_no_passwords(url: str) -> None:
+    assert folder_of(url) is None
 
 
 def test_paths_are_left_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

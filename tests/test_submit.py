@@ -6,8 +6,10 @@ import itertools
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -41,6 +43,7 @@ class FakeClient:
         self.jobs: list[Any] = []
         self.submitted: list[dict[str, Any]] = []
         self.tails: list[list[str] | Exception] = []
+        self.stopped: list[str] = []
 
     def list_jobs(self) -> list[Any]:
         return self.jobs
@@ -50,6 +53,10 @@ class FakeClient:
         status, code = self.ends.pop(0)
         self.jobs.append(info(asked["submission_id"], status, code, asked["metadata"]))
         return asked["submission_id"]
+
+    def stop_job(self, job_id: str) -> bool:
+        self.stopped.append(job_id)
+        return True
 
     async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
         for text in self.tails.pop(0):
@@ -102,10 +109,9 @@ class TestIdentity:
         ("PENDING", None, None),
         ("RUNNING", None, None),
         ("SUCCEEDED", 0, 0),
-        ("FAILED", 1, 1),
+        ("FAILED", 1, 3),  # Python's own: a library is missing; a run finds no regressions
         ("FAILED", 2, 2),
         ("FAILED", 3, 3),
-        ("FAILED", 4, 4),
         ("FAILED", 130, 130),
         ("FAILED", 137, 3),  # killed, out of memory say
         ("FAILED", 0, 3),  # Ray failed it, whatever the driver said
@@ -305,6 +311,8 @@ class TestPreparation:
         ("out", "variables", "says"),
         [
             ("runs/x", [], "--out runs/x: expected an absolute path on the cluster, or a URL"),
+            ("file://x", [], "--out file://x: expected an absolute path on the cluster, or a URL"),
+            ("s3://KEY:hidden@bucket/x", [], "--out s3://…: a password in a URL would end up in records"),
             (None, ["1A=2"], "--env 1A=2: expected NAME or NAME=VALUE"),
             (None, ["NOT_SET_HERE"], "--env NOT_SET_HERE: not set here"),
         ],
@@ -316,16 +324,67 @@ class TestPreparation:
         with pytest.raises(UsageError, match=re.escape(says)):
             prepare(load_suite(write(tmp_path, document())), options, variables)
 
+    def test_a_file_url_is_the_path_that_it_is_to_a_run(self, tmp_path: Path) -> None:
+        options = RunOptions("file:///shared/x", (), None, None, None, 64, None, True)
+        assert prepare(load_suite(write(tmp_path, document())), options, []).out == "file:///shared/x"
+
 
 def call(*arguments: object, **settings: Any) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments], **settings)
 
 
 class TestConnection:
-    @pytest.mark.parametrize("address", ["head:6379", "ray://head:10001", "http://"])
+    @pytest.mark.parametrize(
+        "address",
+        ["head:6379", "ray://head:10001", "http://", "http://head:abc", "http://[::1", "http://head:99999",
+         "http://me:hidden@head:8265", "http://head 1", "http://.head"],
+    )  # fmt: skip
     def test_an_address_that_is_no_dashboard_is_told(self, address: str) -> None:
-        with pytest.raises(UsageError, match="expected the cluster's dashboard, such as http://head:8265"):
+        with pytest.raises(
+            UsageError, match="expected the cluster's dashboard, such as http://head:8265"
+        ) as told:
             connect(address)
+        assert "hidden" not in str(told.value)
+
+    def test_a_port_that_does_not_speak_http_is_told(self) -> None:
+        def answer() -> None:
+            with server.accept()[0] as caller:
+                caller.recv(1000)
+                caller.sendall(bytes([0, 0, 6, 4, 0, 0, 0, 0, 0]) + b"\n")  # a frame of HTTP/2, as gRPC's
+
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            thread = threading.Thread(target=answer)
+            thread.start()
+            with pytest.raises(UsageError, match="nothing there speaks HTTP; expected the cluster's dashb"):
+                connect(f"http://127.0.0.1:{server.getsockname()[1]}")
+            thread.join()
+
+    @pytest.mark.parametrize("place", ["variable", "named file", "file at home"])
+    @pytest.mark.parametrize("token", [b"hidden\ntoken", b"hidden token", b"hidden\xe4", b"hidden\xc3\xa4"])
+    def test_what_cannot_be_a_token_is_told_and_not_shown(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, token: bytes
+    ) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+        file = tmp_path / ".ray" / "auth_token"
+        file.parent.mkdir()
+        file.write_bytes(token)
+        if place == "variable":
+            monkeypatch.setenv("RAY_AUTH_TOKEN", os.fsdecode(token))
+        elif place == "named file":
+            monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(file))
+        done = call("status", "--address", "http://127.0.0.1:1")
+        assert done.exit_code == 2, "it was not even tried"
+        says = "expected a token: one line of ASCII|token file .*auth_token: cannot be read: not text"
+        assert re.search(says, done.stderr)
+        assert "hidden" not in done.stderr
+
+    def test_a_token_file_that_cannot_be_read_is_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path))
+        with pytest.raises(UsageError, match=f"token file {tmp_path}: cannot be read: Is a directory"):
+            connect("http://127.0.0.1:1")
 
     @pytest.mark.parametrize(
         ("code", "token", "says"),
@@ -410,6 +469,25 @@ class TestCommands:
         assert (job["id"], job["exit_code"], job["started"]) == ("a", 0, "2023-11-14T22:13:20+00:00")
         table = call("status", "a", "--address", "http://head:8265").stdout.splitlines()
         assert table[1].split("\t")[:3] == ["a", "SUCCEEDED", "0"]
+
+    def test_only_jobs_of_the_harness_are_stopped(self, client: FakeClient) -> None:
+        client.jobs = [
+            info("ours", "RUNNING", metadata={"harness-suite": "small"}),
+            info("theirs", "RUNNING", metadata={"owner": "them"}),
+        ]
+        assert call("stop", "ours", "--address", "http://head:8265").stdout == "ours: stopping\n"
+        done = call("stop", "theirs", "--address", "http://head:8265")
+        assert done.exit_code == 2
+        assert "job theirs was not submitted by the harness; end it with `ray job stop`" in done.stderr
+        assert client.stopped == ["ours"]
+
+
+def test_an_interpreter_that_lacks_a_library_is_told_and_is_no_regression() -> None:
+    code = "import runpy, sys; sys.modules['typer'] = None; runpy.run_module('harness', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {sys.executable} cannot run the harness: ModuleNotFoundError: ")
 
 
 def interrupted(*_: object) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,6 +26,7 @@ ANSWER = 10.0  # s that a dashboard may take to say its version
 PATIENCE = 120.0  # s without an answer before following is given up; a head restarts in less
 RETRY = 2.0  # s between tries meanwhile
 STOPPING = 60  # s that a stopped job has for a last copy of its run, not the 3 that Ray gives it
+VISIBLE = "[!-~]*"  # ASCII without spaces: what an address or a header may hold
 TOKEN_SOURCES = "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
 
 
@@ -103,9 +106,16 @@ class Cluster:
         return text
 
     def stop(self, job_id: str) -> bool:
-        """Ask a job to end; False where it had ended."""
+        """Ask a job to end; False where it had ended.
+
+        Raises:
+            UsageError: the cluster has none of that id, or it is not the harness's.
+        """
+        job = self.job(job_id)
+        if job.suite is None:
+            raise UsageError(f"job {job_id} was not submitted by the harness; end it with `ray job stop`")
         with self._translated(f"stopping {job_id}"):
-            stopped: bool = self._client.stop_job(self.job(job_id).id)
+            stopped: bool = self._client.stop_job(job.id)
         return stopped
 
     def follow(self, job_id: str, write: Callable[[str], object]) -> JobRecord:
@@ -171,9 +181,9 @@ def connect(address: str) -> Cluster:
         UsageError: not such an address.
         InfrastructureError: nothing answers there, or it refuses the token.
     """
-    parts = urlsplit(address)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise UsageError(f"--address {address}: expected the cluster's dashboard, such as http://head:8265")
+    if not _is_dashboard(address):
+        shown = re.sub("//.*@", "//…@", address)  # a password
+        raise UsageError(f"--address {shown}: expected the cluster's dashboard, such as http://head:8265")
     address = address.rstrip("/")
     source, token = _token()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -186,6 +196,17 @@ def connect(address: str) -> Cluster:
         return Cluster(JobSubmissionClient(address, headers=headers), address)
     except Exception as error:  # of requests, or a version that does not fit
         raise InfrastructureError(f"--address {address}: {' '.join(str(error).split())[:400]}") from error
+
+
+def _is_dashboard(address: str) -> bool:
+    """Whether it can be the address of one."""
+    try:
+        parts = urlsplit(address)
+        port = parts.port  # which is looked at only now
+    except ValueError:
+        return False
+    good = parts.scheme in {"http", "https"} and parts.hostname and port != 0 and "@" not in parts.netloc
+    return bool(good) and re.fullmatch(VISIBLE, address) is not None
 
 
 def _probe(address: str, headers: dict[str, str], source: str) -> None:
@@ -203,21 +224,40 @@ def _probe(address: str, headers: dict[str, str], source: str) -> None:
         else:
             reason = f"no Ray dashboard: HTTP {error.code}"
         raise InfrastructureError(f"--address {address}: {reason}") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
         reason = str(getattr(error, "reason", error))
         raise InfrastructureError(
             f"--address {address}: no Ray dashboard answers there ({reason})"
         ) from error
+    except (HTTPException, ValueError) as error:  # Ray's own port, 6379, say; a name that none can have
+        expected = "expected the cluster's dashboard, such as http://head:8265"
+        raise UsageError(f"--address {address}: nothing there speaks HTTP; {expected}") from error
 
 
 def _token() -> tuple[str, str]:
-    """(where it is from, the token), in the order in which Ray itself looks; empty where there is none."""
-    if token := os.environ.get("RAY_AUTH_TOKEN"):
-        return "RAY_AUTH_TOKEN", token.strip()
-    if named := os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        try:
-            return f"RAY_AUTH_TOKEN_PATH ({named})", Path(named).read_text().strip()
-        except OSError as error:
-            raise UsageError(f"RAY_AUTH_TOKEN_PATH: {named}: cannot be read: {error.strerror}") from error
+    """(where it is from, the token), in the order in which Ray itself looks; empty where there is none.
+
+    Raises:
+        UsageError: it cannot be read, or cannot be one. The token itself is never told.
+    """
     default = Path.home() / ".ray" / "auth_token"
-    return ("~/.ray/auth_token", default.read_text().strip()) if default.is_file() else ("", "")
+    if token := os.environ.get("RAY_AUTH_TOKEN", ""):
+        source = "RAY_AUTH_TOKEN"
+    elif named := os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        source, token = f"RAY_AUTH_TOKEN_PATH ({named})", _read(Path(named))
+    elif default.exists():
+        source, token = "~/.ray/auth_token", _read(default)
+    else:
+        return "", ""
+    token = token.strip()
+    if not re.fullmatch(VISIBLE, token):
+        raise UsageError(f"{source}: expected a token: one line of ASCII letters, digits and signs")
+    return source, token
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        raise UsageError(f"token file {path}: cannot be read: {reason}") from None

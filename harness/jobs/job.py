@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from harness.errors import InfrastructureError
+from harness.errors import InfrastructureError, UsageError
 from harness.identity import content_id
 
 INTERRUPTED = 130  # as a shell reports SIGINT
-OUR_CODES = {0, 1, 2, 3, 4, INTERRUPTED}
+RUN_CODES = {UsageError.exit_code, InfrastructureError.exit_code, INTERRUPTED}  # `harness run` that fails
 OURS = "harness-suite"  # metadata key of the jobs that this module made
 ENDED = {"SUCCEEDED", "FAILED", "STOPPED"}
 
@@ -51,7 +51,8 @@ class JobRecord:
     """A job as the cluster knows it."""
 
     id: str
-    suite: str
+    suite: str | None
+    """None: not a job of the harness."""
     status: str
     """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED: Ray's words."""
     exit_code: int | None
@@ -67,7 +68,7 @@ def record(info: Any) -> JobRecord:
     """From Ray's `JobDetails`."""
     return JobRecord(
         id=info.submission_id,
-        suite=(info.metadata or {}).get(OURS, "–"),
+        suite=(info.metadata or {}).get(OURS),
         status=str(info.status),
         exit_code=exit_code(str(info.status), info.driver_exit_code),
         message=" ".join((info.message or "").split())[:400],
@@ -81,7 +82,8 @@ def exit_code(status: str, of_driver: int | None) -> int | None:
     """What `harness run` ended with where it could say so; None while it may still run.
 
     A stopped job is interrupted: submitting it again resumes it. A driver that was killed, or never
-    started, is an infrastructure failure.
+    started, is an infrastructure failure. So is one that ends with 1, as Python and Ray do where a library
+    or the head is missing: `harness run` judges nothing, and never means a regression.
     """
     if status not in ENDED:
         return None
@@ -89,9 +91,7 @@ def exit_code(status: str, of_driver: int | None) -> int | None:
         return INTERRUPTED
     if status == "SUCCEEDED":
         return 0
-    if of_driver in OUR_CODES - {0}:
-        return of_driver
-    return InfrastructureError.exit_code
+    return of_driver if of_driver in RUN_CODES else InfrastructureError.exit_code
 
 
 def attempts(job_id: str, jobs: Iterable[JobRecord]) -> dict[int, JobRecord]:

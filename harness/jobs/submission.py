@@ -16,7 +16,7 @@ from harness.errors import UnavailableError, UsageError
 from harness.jobs.job import JobSpec
 from harness.jobs.package import Package, pack
 from harness.plan import plan
-from harness.remote_out import is_url
+from harness.remote_out import folder_of
 from harness.suite import LoadedSuite
 
 TRACKING = "MLFLOW_TRACKING_URI"
@@ -55,7 +55,8 @@ def prepare(loaded: LoadedSuite, options: RunOptions, variables: Sequence[str]) 
     with suppress(UnavailableError):  # the cluster may have the data that this machine lacks
         plan(loaded, options.only, options.limit)
     out = options.out or f"~/runs/{loaded.suite.name}"
-    if not is_url(out) and not Path(out).is_absolute() and not out.startswith("~"):
+    folder = folder_of(out)
+    if folder is not None and not folder.startswith(("/", "~")):
         raise UsageError(
             f"--out {out}: expected an absolute path on the cluster, or a URL such as s3://bucket/runs"
         )
