@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import queue
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +18,7 @@ from harness.errors import InfrastructureError, UsageError
 from harness.executors.cluster import WORKER_SLOT, Cluster, cluster, reservation
 from harness.executors.ray_claims import LEASE, Claims
 from harness.executors.ray_pool import Member, Pool
-from harness.executors.ray_view import HEAD_DEADLINE, LOOK, View, answers
+from harness.executors.ray_view import HEAD_DEADLINE, LAST_DEADLINE, LOOK, View, answers
 from harness.plan import Trial
 
 GPU, QUARTER, CPU = Resources(1, 1), Resources(0.5, 0.25), Resources(1, 0)
@@ -236,6 +238,32 @@ def test_a_head_that_is_silent_for_long_is_an_error_and_a_short_silence_is_not(
         InfrastructureError, match=r"head:1.* has not answered for 30 s; what is done is on disk"
     ):
         view.refresh()
+
+
+def test_a_driver_that_does_not_look_is_ended_before_ray_would_and_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended: queue.Queue[int] = queue.Queue()
+    knocks = iter([False, True, False, False, False, False])
+
+    def end(code: int) -> None:
+        ended.put(code)
+        view.close()
+
+    monkeypatch.setattr(ray, "nodes", lambda: [node("a", CPU=1)])
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="head:1"))
+    monkeypatch.setattr("harness.executors.ray_view.answers", lambda address: next(knocks))
+    monkeypatch.setattr("harness.executors.ray_view.LOOK", 0.001)
+    monkeypatch.setattr("harness.executors.ray_view.os._exit", end)
+    view = View(itertools.count(0, LAST_DEADLINE / 4).__next__)
+    view.watch()
+    assert ended.get(timeout=20) == 3
+    assert next(knocks, "none") == "none", "one that was answered begins anew"
+    assert capsys.readouterr().err == (
+        "error: the head of the Ray cluster (head:1) has not answered for 40 s; "
+        "what is done is on disk, the same command goes on from here\n"
+    )
+    assert LAST_DEADLINE + 2 * LOOK < 60, "s after which Ray ends it with exit code 1 (measured: 61)"
 
 
 def test_nothing_is_asked_of_a_head_that_is_gone_for_ray_would_end_this_process(

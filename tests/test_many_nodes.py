@@ -311,3 +311,30 @@ def test_a_head_that_dies_is_said_and_the_same_command_goes_on_when_it_is_back(
     assert len(after) == 100
     assert before.items() <= after.items(), "nothing that was on disk is made again"
     assert json.loads((tmp_path / "run" / "results.json").read_text())["trials"][0]["status"] == "complete"
+
+
+COMPUTES = """
+import sys
+from harness.executors.ray import RayExecutor
+with RayExecutor(sys.argv[1]):
+    print("joined", flush=True)
+    while True:
+        sum(range(10_000))
+"""
+
+
+def test_a_driver_that_asks_nothing_of_a_head_that_dies_ends_with_our_exit_code() -> None:
+    """Ray would end it after 60 s with 1, which means a regression."""
+    head = StartedNode(cpus=1)
+    head.start()
+    try:
+        command = [sys.executable, "-c", COMPUTES, head.address]
+        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, env=OPEN, **pipes) as driver:
+            assert driver.stdout is not None and driver.stdout.readline() == "joined\n"
+            head.kill("gcs_server")
+            _, said = driver.communicate(timeout=200)
+    finally:
+        head.end()
+    assert driver.returncode == 3
+    assert "has not answered for 40 s; what is done is on disk, the same command goes on from here" in said

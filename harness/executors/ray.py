@@ -78,14 +78,18 @@ class RayExecutor(Executor):
         gpus = self._view.cluster.gpus
         slots = int(gpus or sum(node.resources.get("CPU", 0) for node in self._view.cluster.packed))
         self.workers = min(self._wanted or slots, slots)
+        self._view.watch()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._claims is not None:
-            self._claims.release()
-        ray.shutdown()
+        try:
+            if self._claims is not None:
+                self._claims.release()
+            ray.shutdown()
+        finally:
+            self._view.close()
 
     def check(self, trials: Sequence[Trial]) -> None:
         missing = self._view.cluster.missing(trials)

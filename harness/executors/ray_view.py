@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +16,8 @@ from harness.errors import InfrastructureError
 from harness.executors.cluster import cluster
 
 LOOK = 5.0  # s between looks at the nodes
-HEAD_DEADLINE = 30.0  # s without an answer; after 60 Ray ends the driver's process without a word
+HEAD_DEADLINE = 30.0  # s without an answer after which a driver that looks is told
+LAST_DEADLINE = 40.0  # s after which one that does not is ended: after 60 Ray does that, with exit code 1
 
 
 class View:
@@ -28,6 +32,21 @@ class View:
         self._looked = clock()
         self._silent: float | None = None  # since when the head does not answer
         self.cluster = cluster(ray.nodes())
+        self._closed = threading.Event()
+
+    def watch(self) -> None:
+        """Knock until `close` where the driver does not: it scores, or waits inside of Ray."""
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def _watch(self) -> None:
+        while not self._closed.wait(LOOK):
+            if (self._silence() or 0.0) >= LAST_DEADLINE:
+                sys.stderr.write(f"error: {self._gone(LAST_DEADLINE)}\n")
+                sys.stderr.flush()
+                os._exit(InfrastructureError.exit_code)  # whatever it waits for will never come
 
     def answering(self) -> bool:
         """Whether the head does at this moment; if not, starting or killing an actor would block."""
@@ -48,16 +67,27 @@ class View:
         if now - self._looked < LOOK and not at_once:
             return
         self._looked = now
+        silence = self._silence()
+        if silence is None:
+            self.cluster = cluster(ray.nodes())
+        elif silence >= HEAD_DEADLINE:
+            raise InfrastructureError(self._gone(HEAD_DEADLINE))
+
+    def _silence(self) -> float | None:
+        """Knock; s since the first of the knocks that were not answered, None after one that was."""
         if self.answering():
             self._silent = None
-            self.cluster = cluster(ray.nodes())
-            return
-        self._silent = now if self._silent is None else self._silent
-        if now - self._silent >= HEAD_DEADLINE:
-            raise InfrastructureError(
-                f"the head of the Ray cluster ({self._head}) has not answered for {HEAD_DEADLINE:g} s; "
-                "what is done is on disk, the same command goes on from here"
-            )
+            return None
+        since = self._silent
+        if since is None:
+            since = self._silent = self._clock()
+        return self._clock() - since
+
+    def _gone(self, seconds: float) -> str:
+        return (
+            f"the head of the Ray cluster ({self._head}) has not answered for {seconds:g} s; "
+            "what is done is on disk, the same command goes on from here"
+        )
 
     def wait_for_head(self) -> None:
         """Look at once, and return when the head answers.
