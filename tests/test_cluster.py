@@ -68,6 +68,24 @@ class TestFeasibility:
         apart = cluster([node("a", CPU=16), node("b", CPU=1, GPU=1)])
         assert "no node for predictions has both" in self.missing(apart, many)
 
+    def test_training_needs_room_where_predictions_are_made(self) -> None:
+        kept = [node("head", pool="head", CPU=8), node("t", pool="timing", CPU=8, GPU=1)]
+        assert cluster(kept).missing_to_train(1) == (
+            "training with 1 worker: each needs 1 CPU on one node; nodes not labelled pool=timing or "
+            "pool=head have room for 0 "
+            "(nodes: host-head/head head: 8 CPU, 0 GPU; host-t/t timing: 8 CPU, 1 GPU)"
+        )
+        two = cluster([*kept, node("a", CPU=2)])
+        assert (two.missing_to_train(1), two.missing_to_train(2)) == (None, None)
+        assert "with 3 workers: each needs 1 CPU on" in (two.missing_to_train(3) or "")
+        assert two.trainer == Resources(1, 0), "the GPU is for timing"
+        gpu = cluster([*kept, node("a", CPU=2), node("b", CPU=2, GPU=1)])
+        assert gpu.trainer == Resources(1, 1)
+        assert "with 2 workers: each needs 1 CPU and 1 GPU" in (gpu.missing_to_train(2) or "")
+        grown = node("head", CPU=0) | {"Labels": {"pool": "head", "autoscaled": "gpu"}}
+        assert cluster([grown]).trainer == Resources(1, 1)
+        assert cluster([grown]).missing_to_train(64) is None
+
     def test_nodes_kept_for_timing_do_not_predict(self, tmp_path: Path) -> None:
         kept = cluster([node("a", pool="timing", CPU=8), node("b", pool="head", CPU=8)])
         assert "every node is labelled pool=timing or head" in self.missing(kept, trial(tmp_path))

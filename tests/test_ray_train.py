@@ -134,6 +134,33 @@ def test_a_process_that_is_lost_again_and_again_ends_the_training(
     assert lines == ["training w: its process was lost, another goes on"] * 3
 
 
+def test_a_cluster_without_a_place_is_told_at_once_and_a_busy_one_after_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended: list[object] = []
+    actor = SimpleNamespace(ready=SimpleNamespace(remote=lambda: "ready"))
+    started = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: actor))
+    view: Any = SimpleNamespace(
+        wait_for_head=lambda: None,
+        refresh=lambda: None,
+        end=ended.append,
+        cluster=Cluster((Node("a", "host", {"CPU": 8}, {"pool": "head"}),)),
+    )
+    monkeypatch.setattr(ray_train_alone, "_Trainer", started)
+    monkeypatch.setattr(ray, "wait", lambda futures, timeout: ([], futures))
+    monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 8.0})
+    with pytest.raises(InfrastructureError, match=r"with 1 worker: each needs 1 CPU on one node; .* for 0 "):
+        ray_train_alone._placed("w", view, dict)
+    assert not ended
+    view.cluster = Cluster((Node("a", "host", {"CPU": 8}, {}),))
+    monkeypatch.setattr(ray_train_alone, "START_DEADLINE", -1.0)
+    with pytest.raises(
+        InfrastructureError, match=r"training w: no worker could start within .* 8 CPUs, 0 GP"
+    ):
+        ray_train_alone._placed("w", view, dict)
+    assert ended == [actor]
+
+
 def test_the_state_that_a_killed_driver_left_is_gone_on_from(
     executor: RayExecutor, plain: Path, tmp_path: Path
 ) -> None:
@@ -217,7 +244,9 @@ def test_what_cannot_be_kept_ends_the_training_with_the_reason(
 
 def test_too_many_workers_are_told_before_anything_starts(executor: RayExecutor, tmp_path: Path) -> None:
     cpus = int(ray.cluster_resources()["CPU"])
-    with pytest.raises(InfrastructureError, match=f"{cpus + 1} workers need a CPU each; .* room for {cpus}$"):
+    with pytest.raises(
+        InfrastructureError, match=f"with {cpus + 1} workers: each needs 1 CPU .* room for {cpus} "
+    ):
         trained(executor, tmp_path, cpus + 1)
 
 
@@ -230,8 +259,14 @@ def test_workers_share_what_nobody_wants_to_time_on_and_wait_where_that_is_too_l
     waited: list[float] = []
     monkeypatch.setattr("harness.executors.ray_train.time.sleep", waited.append)
     claims = [{"a": 1}, {"a": 2}, {"b": 1}]
-    assert _left_to_timing(2, False, nodes("a", "b", "c"), lambda: claims[0]) == {"a"}
+    assert _left_to_timing(2, nodes("a", "b", "c"), lambda: claims[0]) == {"a"}
     assert not waited
     changing = iter([*claims, {}])
-    assert not _left_to_timing(2, False, nodes("a", "b"), lambda: next(changing))
+    assert not _left_to_timing(2, nodes("a", "b"), lambda: next(changing))
     assert len(waited) == 3
+    monkeypatch.setattr("harness.executors.ray_train.START_DEADLINE", -1.0)
+    monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 1.0})
+    with pytest.raises(
+        InfrastructureError, match=r"training: no worker could start within .* 1 CPUs, 0 GPUs"
+    ):
+        _left_to_timing(2, nodes("a", "b"), lambda: claims[0])

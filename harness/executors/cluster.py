@@ -109,6 +109,22 @@ class Cluster:
                 )
         return None
 
+    @property
+    def trainer(self) -> Resources:
+        """What one worker of a training takes: a GPU where nodes for predictions have, or may have, some."""
+        gpus = any(node.resources.get("GPU", 0) >= 1 for node in self.packed)
+        return Resources(1.0, float(gpus or "gpu" in self.grows))
+
+    def missing_to_train(self, workers: int) -> str | None:
+        """Why so many workers could never train here; None if they can."""
+        kind = self.trainer
+        room = self.capacity({kind: workers})[kind]
+        if room >= workers or self.adds(kind.gpu > 0):
+            return None
+        asked = f"training with {workers} worker{'s' if workers > 1 else ''}: each needs {_words(kind)}"
+        where = f"nodes not labelled {POOL}={f' or {POOL}='.join(KEPT_FREE)} have room for {room}"
+        return f"{asked}; {where}{self._described()}"
+
     def timing_node(self, trial: Trial, claims: Mapping[str, int]) -> Node | None:
         """The node to time a trial on: in the timing pool, or one for predictions where there is none.
 

@@ -139,11 +139,7 @@ class Pool:
         if not idle:
             self._waiting_since = time.monotonic()
         elif time.monotonic() - self._waiting_since > START_DEADLINE:
-            free = {kind: ray.available_resources().get(kind, 0) for kind in ("CPU", "GPU")}
-            raise InfrastructureError(
-                f"Ray: no worker could start within {START_DEADLINE:g} s; the cluster is busy (free now: "
-                f"{free['CPU']:g} CPUs, {free['GPU']:g} GPUs); the same command goes on from here"
-            )
+            raise crowded("Ray")
 
     def drop(self, member: Member) -> None:
         """End a worker that died, hangs or is not needed."""
@@ -155,6 +151,15 @@ class Pool:
         if self._view.answering():
             for member in [*self.running, *self.starting.values()]:
                 ray.kill(member.actor)
+
+
+def crowded(what: str) -> InfrastructureError:
+    """The error where something has waited for a worker until START_DEADLINE."""
+    free = {kind: ray.available_resources().get(kind, 0) for kind in ("CPU", "GPU")}
+    return InfrastructureError(
+        f"{what}: no worker could start within {START_DEADLINE:g} s; the cluster is busy (free now: "
+        f"{free['CPU']:g} CPUs, {free['GPU']:g} GPUs); the same command goes on from here"
+    )
 
 
 def _options(kind: Resources, slotted: bool, avoided: Set[str]) -> dict[str, Any]:

@@ -15,13 +15,15 @@ import ray.train.torch
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-from harness.adapter import Resources
 from harness.errors import InfrastructureError, describe
 from harness.executors.cluster import Cluster, away_from
 from harness.executors.ray_keeper import LOST, POLL, keep_training, work
+from harness.executors.ray_pool import START_DEADLINE, crowded
 from harness.executors.ray_view import View
 from harness.recipe import CheckpointRef
 from harness.stages.data_parallel import Part
+
+TRY = 60.0  # s: RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S, then Ray Train counts a failure and tries again
 
 
 def train_together(
@@ -38,11 +40,13 @@ def train_together(
 
     Raises:
         HarnessError: the recipe's fault, as of the training stage.
-        InfrastructureError: the cluster has not that many places, or workers were lost too often.
+        InfrastructureError: the cluster has not that many places, or not for START_DEADLINE, or workers were
+            lost too often.
     """
-    gpu = view.cluster.offers_gpus
-    _check_room(workers, gpu, view.cluster)
-    place = away_from(_left_to_timing(workers, gpu, view.cluster, claimed))
+    if missing := view.cluster.missing_to_train(workers):  # Ray would wait for ever
+        raise InfrastructureError(missing)
+    place = away_from(_left_to_timing(workers, view.cluster, claimed))
+    gpu = view.cluster.trainer.gpu > 0
 
     def fit(keeper: Any) -> None:
         with tempfile.TemporaryDirectory(prefix="harness-train-") as notes:
@@ -71,7 +75,10 @@ def _trainer(
         run_config=RunConfig(
             name=f"train-{reference.name}",
             storage_path=notes,
-            failure_config=FailureConfig(max_failures=LOST),
+            failure_config=FailureConfig(
+                max_failures=LOST,
+                controller_failure_limit=int(START_DEADLINE / TRY),  # else it tries for ever
+            ),
         ),
     )
 
@@ -84,29 +91,15 @@ def _work(config: dict[str, Any]) -> None:
     work(config["reference"], config["keeper"], Part(context.get_world_rank(), context.get_world_size()))
 
 
-def _check_room(workers: int, gpu: bool, cluster: Cluster) -> None:
-    """Ray would wait for ever."""
-    room = _room(workers, gpu, cluster)
-    if room < workers and not cluster.adds(gpu):
-        kind = "CPU and a GPU" if gpu else "CPU"
-        raise InfrastructureError(
-            f"{workers} workers need a {kind} each; the Ray cluster has room for {room}"
-        )
-
-
-def _room(workers: int, gpu: bool, cluster: Cluster) -> int:
-    """How many of the workers an empty cluster holds."""
-    one = Resources(1.0, float(gpu))
-    return cluster.capacity({one: workers})[one]
-
-
-def _left_to_timing(
-    workers: int, gpu: bool, cluster: Cluster, claimed: Callable[[], Mapping[str, int]]
-) -> Set[str]:
+def _left_to_timing(workers: int, cluster: Cluster, claimed: Callable[[], Mapping[str, int]]) -> Set[str]:
     """The nodes on which others want to time, as soon as the rest has room."""
+    kind = cluster.trainer
+    until = time.monotonic() + START_DEADLINE
     while True:
         avoided = claimed().keys()
         rest = Cluster(tuple(node for node in cluster.nodes if node.id not in avoided))
-        if not avoided or cluster.adds(gpu) or _room(workers, gpu, rest) >= workers:
+        if not avoided or cluster.adds(kind.gpu > 0) or rest.capacity({kind: workers})[kind] >= workers:
             return avoided
+        if time.monotonic() > until:
+            raise crowded("training")
         time.sleep(POLL)

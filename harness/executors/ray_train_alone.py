@@ -6,6 +6,7 @@ is gone.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from ray.exceptions import RayError, RayTaskError
 from harness.errors import HarnessError, InfrastructureError, describe
 from harness.executors.cluster import away_from
 from harness.executors.ray_keeper import LOST, POLL, keep_training, work
+from harness.executors.ray_pool import START_DEADLINE, crowded
 from harness.executors.ray_view import View
 from harness.recipe import CheckpointRef
 from harness.stages.data_parallel import ALONE
@@ -46,7 +48,8 @@ def train_alone(
 
     Raises:
         HarnessError: the recipe's fault, as of the training stage.
-        InfrastructureError: processes were lost too often, the training failed, or the head is gone.
+        InfrastructureError: the cluster has no place for it, or has none for START_DEADLINE; processes were
+            lost too often, the training failed, or the head is gone.
     """
 
     def fit(keeper: Any) -> None:
@@ -81,12 +84,15 @@ def _train_once(
 
 def _placed(name: str, view: View, claimed: Callable[[], Mapping[str, int]]) -> Any:
     """A process that runs; as long as it only waits for room, it goes by who wants to time."""
+    until = time.monotonic() + START_DEADLINE
     while True:
         view.wait_for_head()  # without one the next call would wait for ever
-        avoided = claimed().keys()
+        if missing := view.cluster.missing_to_train(workers=1):
+            raise InfrastructureError(missing)
+        avoided, kind = claimed().keys(), view.cluster.trainer
         trainer = _Trainer.options(
-            num_cpus=1,
-            num_gpus=int(view.cluster.offers_gpus),
+            num_cpus=kind.cpu,
+            num_gpus=kind.gpu,
             label_selector=away_from(avoided),
             name=f"train {name}",
         ).remote()
@@ -96,4 +102,7 @@ def _placed(name: str, view: View, claimed: Callable[[], Mapping[str, int]]) -> 
             if ray.wait([ready], timeout=POLL)[0]:
                 ray.get(ready)
                 return trainer
+            if time.monotonic() > until:
+                view.end(trainer)
+                raise crowded(f"training {name}")
         view.end(trainer)
