@@ -23,7 +23,7 @@ from harness.cli_options import (
 )
 
 if TYPE_CHECKING:
-    from harness.jobs.cluster import Cluster
+    from harness.jobs.cluster import Cluster, Submitted
     from harness.jobs.job import JobRecord
 
 jobs_app = typer.Typer()
@@ -35,26 +35,28 @@ JobId = Annotated[
     str, typer.Argument(metavar="ID", help="As `harness submit` and `harness status` print it.")
 ]
 Follow = Annotated[bool, typer.Option("--follow", help="Pass on what the job prints until it ends.")]
+Out = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR|URL",
+        help="An absolute path on the cluster, s3://…, gs://…; default: ~/runs/SUITE there.",
+    ),
+]
+Variables = Annotated[
+    list[str],
+    typer.Option(
+        "--env", metavar="NAME[=VALUE]", help="A variable for the job; the value from here if not given."
+    ),
+]
 
 
 @jobs_app.command()
 def submit(
     suite: SuiteName,
     address: Address,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR|URL",
-            help="An absolute path on the cluster, s3://…, gs://…; default: ~/runs/SUITE there.",
-        ),
-    ] = None,
+    out: Out = None,
     follow: Follow = False,
-    environment: Annotated[
-        list[str],
-        typer.Option(
-            "--env", metavar="NAME[=VALUE]", help="A variable for the job; the value from here if not given."
-        ),
-    ] = [],  # noqa: B006
+    environment: Variables = [],  # noqa: B006
     overrides: Override = [],  # noqa: B006
     only: Only = None,
     limit: Limit = None,
@@ -81,20 +83,22 @@ def submit(
         package = Path(folder) / "package.zip"
         submission.package.write(package)
         submitted = cluster.submit(submission.spec, package, submission.variables, again)
-    job = submitted.job
-    if submitted.new:
-        console.print(f"submitted as {job.id}; results go to {submission.out}", markup=False)
-    elif job.exit_code is None:
-        console.print(f"runs already as {job.id}", markup=False)
-    else:
-        console.print(f"has succeeded already as {job.id} (--again repeats it)", markup=False)
-    if follow:
-        job = _follow(cluster, job.id)
+    console.print(_became(submitted, submission.out), markup=False)
+    job = _follow(cluster, submitted.job.id) if follow else submitted.job
     if as_json:
         show({**asdict(job), "new": submitted.new, "out": submission.out})
     elif not follow:
         sys.stdout.write(f"{job.id}\n")
     raise typer.Exit(job.exit_code or 0 if follow else 0)
+
+
+def _became(submitted: Submitted, out: str) -> str:
+    job = submitted.job
+    if submitted.new:
+        return f"submitted as {job.id}; results go to {out}"
+    if job.exit_code is None:
+        return f"runs already as {job.id}"
+    return f"has succeeded already as {job.id} (--again repeats it)"
 
 
 @jobs_app.command()

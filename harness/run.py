@@ -6,17 +6,13 @@ command, run again after any interruption, is the resume.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from harness import environment
 from harness.adapter import ADAPTERS, Runtime, TrainableAdapter
@@ -29,6 +25,7 @@ from harness.plan import Plan, Trial, plan
 from harness.progress import RunProgress
 from harness.recipe import CheckpointRef
 from harness.results import Results, to_json
+from harness.run_record import write_record
 from harness.scoring import score_pairs, score_trial
 from harness.stages.labels import class_map
 from harness.stages.shards import ShardError, ShardResult, Work
@@ -76,7 +73,7 @@ def run(
                 train_missing(planned.missing, executor(), progress)
                 planned = plan(loaded, settings.only, settings.limit)
                 preflight(planned.trials)
-            _write_record(directory, loaded, planned, settings, executor)
+            write_record(directory, loaded, planned, settings.command, settings.only, executor)
             _tidy(directory, planned, progress)
             _predict(directory, planned, settings.shard_size, executor, progress)
             machine = None if settings.on_cluster else environment.describe()
@@ -132,87 +129,6 @@ def train_missing(
         executor.train(reference, progress.note, workers)
 
 
-def _write_record(
-    directory: RunDirectory,
-    loaded: LoadedSuite,
-    planned: Plan,
-    settings: RunSettings,
-    executor: Callable[[], Executor],
-) -> None:
-    """run.json, suite.yaml and every trial.json.
-
-    The run keeps its id, and is thus the same run, while trials, profile and code revision stay. `--only`
-    restricts the work, not the record of a run that has these trials already.
-    """
-    before = read_json(directory.path / "run.json")
-    trials = [_entry(trial) for trial in planned.trials]
-    revision, dirty = environment.git_state(Path(__file__).parent)
-    same = {
-        "profile": loaded.suite.speed.profile,
-        "harness_version": version("harness"),
-        "git_revision": revision,
-    }
-    if before and {key: before["run"][key] for key in same} == same:
-        known = before["trials"]
-        if known == trials or (settings.only and all(trial in known for trial in trials)):
-            return
-    here = environment.describe()
-    used = executor()
-    write_json(directory.path / "environments" / f"{environment.key(here)}.json", here)
-    for trial in planned.trials:
-        write_json(directory.trial(trial.id).path / "trial.json", trial.spec.model_dump(mode="json"))
-    text = yaml.safe_dump(loaded.suite.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
-    write_text(directory.path / "suite.yaml", text)
-    run_record = {
-        "id": uuid.uuid4().hex,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "finished": None,
-        "command": settings.command,
-        "git_dirty": dirty,
-        "git_branch": environment.git_branch(Path.cwd()),
-        "executor": used.name,
-        "workers": used.workers,
-        "environment": environment.key(here),
-        **same,
-    }
-    document = {
-        "suite": loaded.suite.name,
-        "description": loaded.suite.description,
-        "run": run_record,
-        "trials": trials,
-        "skipped": [skipped.model_dump() for skipped in planned.skipped],
-    }
-    write_json(directory.path / "run.json", document)
-
-
-def _entry(trial: Trial) -> dict[str, Any]:
-    """What run.json keeps of a trial besides its specification."""
-    checkpoint = trial.checkpoint
-    return {
-        "id": trial.id,
-        "benchmark": trial.benchmark,
-        "variant": trial.variant,
-        "task": trial.spec.task,
-        "adapter": trial.spec.adapter,
-        "dataset": {
-            "name": trial.dataset.name,
-            "options": trial.dataset.options,
-            "split": trial.dataset.split,
-            "size": trial.spec.size,
-            "fingerprint": trial.spec.dataset,
-        },
-        "checkpoint": checkpoint
-        and {
-            "name": checkpoint.name,
-            "sha256": trial.spec.checkpoint,
-            "recipe": checkpoint.recipe and checkpoint.recipe.hash,
-            "bytes": checkpoint.weights.stat().st_size,
-        },
-        "metrics": list(trial.metrics),
-        "scenarios": list(trial.scenarios),
-    }
-
-
 def _tidy(directory: RunDirectory, planned: Plan, progress: RunProgress) -> None:
     """Have damaged shards made again, and forget failures of trials that are complete by now."""
     for trial in planned.trials:
@@ -242,34 +158,36 @@ def _predict(
     failures: dict[str, list[ShardError]] = {}
     for outcome in executor().predict(work):
         trial = outcome.shard.trial
-        place = directory.trial(trial.id)
         if isinstance(outcome, ShardResult):
-            machine = environment.key(outcome.environment)
-            write_json(directory.path / "environments" / f"{machine}.json", outcome.environment)
-            place.write_shard(
-                trial.spec.task,
-                outcome.shard.start,
-                outcome.ids,
-                outcome.predictions,
-                machine,
-                asdict(outcome.made),
-            )
+            _keep(outcome, directory)
             retries = executor().retries.get(trial.id, 0)
             progress.advance(trial.name, len(outcome.ids), outcome.made.node, retries)
         else:
             failures.setdefault(trial.id, []).append(outcome)
-            progress.note(
-                f"{trial.name}: samples {outcome.shard.start}–{outcome.shard.stop - 1} failed: "
-                f"{outcome.error}"
-            )
+            samples = f"samples {outcome.shard.start}–{outcome.shard.stop - 1}"
+            progress.note(f"{trial.name}: {samples} failed: {outcome.error}")
     for each in work:
-        path = directory.trial(each.trial.id).path / "error.json"
-        if errors := failures.get(each.trial.id):
-            dataset = each.trial.dataset.open()
-            in_order = sorted(errors, key=lambda error: error.shard.start)
-            write_json(path, [_failure(error, dataset) for error in in_order])
-        else:
-            path.unlink(missing_ok=True)
+        _keep_failures(failures.get(each.trial.id, []), each.trial, directory)
+
+
+def _keep(result: ShardResult, directory: RunDirectory) -> None:
+    """A shard's predictions, and the machine that made them."""
+    trial, machine = result.shard.trial, environment.key(result.environment)
+    write_json(directory.path / "environments" / f"{machine}.json", result.environment)
+    directory.trial(trial.id).write_shard(
+        trial.spec.task, result.shard.start, result.ids, result.predictions, machine, asdict(result.made)
+    )
+
+
+def _keep_failures(errors: Sequence[ShardError], trial: Trial, directory: RunDirectory) -> None:
+    """error.json, by sample; none where nothing failed."""
+    path = directory.trial(trial.id).path / "error.json"
+    if not errors:
+        path.unlink(missing_ok=True)
+        return
+    dataset = trial.dataset.open()
+    in_order = sorted(errors, key=lambda error: error.shard.start)
+    write_json(path, [_failure(error, dataset) for error in in_order])
 
 
 def _failure(error: ShardError, dataset: Dataset) -> dict[str, Any]:

@@ -16,8 +16,14 @@ from pathlib import Path
 import psutil
 
 OPEN = {**os.environ, "RAY_AUTH_MODE": "disabled", "PYTHONUNBUFFERED": "1"}  # `ray start` asks for tokens
-AGENTS = ("metrics-export", "runtime-env-agent", "dashboard-agent-listen", "dashboard-agent-grpc")
-"""A node ends if these do not tell their ports within 15 s, which a busy machine may not keep."""
+AGENTS = {
+    "--metrics-export-port": "metrics_export_port",
+    "--runtime-env-agent-port": "runtime_env_agent_port",
+    "--dashboard-agent-listen-port": "dashboard_agent_listen_port",
+    "--dashboard-agent-grpc-port": "metrics_agent_port",
+}
+"""Options of `ray start` → arguments of `Cluster.add_node`. A node ends if its agents do not tell their ports
+within 15 s, which a busy machine may not keep: they are given."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -43,7 +49,7 @@ class StartedNode:
     def start(self) -> None:
         self._folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # the path of a socket is short
         numbers = zip(AGENTS, free_ports(len(AGENTS)), strict=True)
-        ports = [f"--{agent}-port={number}" for agent, number in numbers]
+        ports = [f"{option}={number}" for option, number in numbers]
         options = [*self._options, f"--temp-dir={self._folder}", *ports]
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options]
         said = Path(self._folder) / "said"

@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import ray
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import start
+from ray_start import free_ports
 from typer.main import get_command
 
 from harness.cli import app
@@ -163,10 +163,8 @@ print(*ray.get(asked, timeout=150))
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_local_cluster_starts_and_grows_by_pool(tmp_path: Path) -> None:
-    short = tempfile.mkdtemp(prefix="r")  # the path of a socket may not be long
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    short = tempfile.mkdtemp(prefix="r", dir="/tmp")  # the path of a socket may not be long
+    port = str(free_ports(1)[0])
     config = tmp_path / "local.yaml"
     config.write_text((FOLDER / "local.yaml").read_text().replace("6399", port))
     command = [

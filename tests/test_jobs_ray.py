@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 import yaml
-from ray_start import free_ports
+from ray_start import AGENTS, free_ports
 from small_suite import document
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 STARTED = 240.0  # s that a head may take on a busy machine
-PORTS = ("--port", "--dashboard-port", "--ray-client-server-port")
+PORTS = ("--port", "--dashboard-port", "--ray-client-server-port", *AGENTS)
 
 
 class Head:
@@ -30,7 +30,7 @@ class Head:
 
     def __init__(self, folder: Path) -> None:
         ports = free_ports(len(PORTS))
-        self._short = tempfile.mkdtemp(prefix="r")  # the path of a socket may not be long
+        self._short = tempfile.mkdtemp(prefix="r", dir="/tmp")  # the path of a socket may not be long
         token = folder / "token"
         token.write_text(secrets.token_hex(32))
         token.chmod(0o600)
@@ -45,10 +45,7 @@ class Head:
         options = [word for pair in zip(PORTS, map(str, ports), strict=True) for word in pair]
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
         quiet = ["--disable-usage-stats", "--include-dashboard=true", "--dashboard-host=127.0.0.1"]
-        store = [
-            "--object-store-memory=100000000",
-            f"--temp-dir=/tmp/r{ports[0]}",
-        ]  # a socket's path is short
+        store = ["--object-store-memory=100000000", f"--temp-dir={self._short}"]
         self._log = (folder / "head.log").open("w")
         self._process = subprocess.Popen(
             [*command, *quiet, *store, *options],

@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 from ray.cluster_utils import Cluster
-from ray_start import OPEN, StartedNode
+from ray_start import AGENTS, OPEN, StartedNode, free_ports
 from small_suite import document, figures, planned, run_suite, write
 
 from harness.checkpoint import Checkpoint, save
@@ -32,15 +32,18 @@ from harness.suite import load_suite, shipped_suites
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-SMALL = {"object_store_memory": 100 << 20}
+
+def small(**node: Any) -> dict[str, Any]:
+    """A node with little memory and ports of its own."""
+    ports = zip(AGENTS.values(), free_ports(len(AGENTS)), strict=True)
+    return {"object_store_memory": 100 << 20, **dict(ports), **node}
 
 
 def start_cluster(*nodes: dict[str, Any]) -> Cluster:
     """A head that computes nothing, and these nodes."""
-    head = {"num_cpus": 0, "include_dashboard": False, **SMALL}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = Cluster(initialize_head=True, head_node_args=small(num_cpus=0, include_dashboard=False))
     for node in nodes:
-        cluster.add_node(**node, **SMALL)
+        cluster.add_node(**small(**node))
     return cluster
 
 
@@ -113,7 +116,7 @@ def test_a_node_is_lost_another_joins_and_every_sample_comes_once(
         if lost is None and len({each.made.node for each in seen}) == 2:
             lost = next(node for node in pools.worker_nodes if node.node_id[:8] in outcome.made.node)
             pools.remove_node(lost, allow_graceful=False)
-            joining = pools.add_node(num_cpus=1, resources={"slot": 1}, **SMALL)
+            joining = pools.add_node(**small(num_cpus=1, resources={"slot": 1}))
     assert lost is not None and joining is not None
     starts = sorted(outcome.shard.start for outcome in seen)
     assert starts == list(range(0, 240, 4))
