@@ -337,7 +337,7 @@ class TestConnection:
     @pytest.mark.parametrize(
         "address",
         ["head:6379", "ray://head:10001", "http://", "http://head:abc", "http://[::1", "http://head:99999",
-         "http://me:hidden@head:8265", "http://head 1", "http://.head"],
+         "http://me:hidden@head:8265", "me:hidden@head:8265", "http://head 1", "http://.head"],
     )  # fmt: skip
     def test_an_address_that_is_no_dashboard_is_told(self, address: str) -> None:
         with pytest.raises(

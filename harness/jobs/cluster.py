@@ -182,7 +182,7 @@ def connect(address: str) -> Cluster:
         InfrastructureError: nothing answers there, or it refuses the token.
     """
     if not _is_dashboard(address):
-        shown = re.sub("//.*@", "//…@", address)  # a password
+        shown = re.sub(".*@", "…@", address)  # a password
         raise UsageError(f"--address {shown}: expected the cluster's dashboard, such as http://head:8265")
     address = address.rstrip("/")
     source, token = _token()
