@@ -251,6 +251,12 @@ class TestBadInput:
             ("images", 0, {"file_name": "/etc/x.png"}, r"images\[0\]: file_name: '/etc/x.png' leaves the"),
             ("images", 0, {"file_name": 5}, r"images\[0\]: file_name: expected a relative path, found 5"),
             ("images", 0, {"file_name": "x.png"}, r"image 139: found no file .*val2017/x.png$"),
+            (
+                "images",
+                2,
+                {"file_name": f"{139:012d}.png"},
+                r"images\[2\]: file_name: '000000000139.png' is that of images\[0\], too$",
+            ),
             ("categories", 0, {"id": 1}, r"categories: duplicate id 1"),
             ("categories", 0, {"name": "person"}, r"categories: two have the same name"),
         ],

@@ -170,7 +170,7 @@ def test_torchvisions_models_tell_of_nan_in_weights_and_in_scores(cls, parts):
         before = weight.detach().clone()
         with torch.no_grad():
             weight[0] = float("nan")
-        with pytest.raises(UsageError, match=r"the model's (scores|box offsets) are NaN"):
+        with pytest.raises(UsageError, match="the model's outputs are NaN or infinite"):
             adapter.predict(sample)
         made = adapter.checkpoint()
         with pytest.raises(UsageError, match=f"'{part}.weight' has NaN or infinite values"):

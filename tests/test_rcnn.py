@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from adapters.detection import fast_rcnn, rcnn, region_head
+from adapters.detection import fast_rcnn, proposal_cache, rcnn, region_head
 from adapters.detection.fast_rcnn import FastRcnn
+from adapters.detection.proposal_cache import searched
 from adapters.detection.rcnn import Rcnn
 from adapters.detection.searched_regions import SearchedRegionsOptions
+from adapters.detection.selective_search import MODES
 from adapters.detection.views import Placement, photograph_lessons, square_lessons
 from harness import checkpoint as checkpoints
 from harness.adapter import Runtime
@@ -91,6 +93,30 @@ def test_regions_kept_on_disk_give_the_same_predictions(cls, monkeypatch, tmp_pa
     assert len(list((tmp_path / "proposals").rglob("*.npy"))) == 1
     (found,) = keeping.predict(sample)
     assert (found.boxes == expected.boxes).all() and (found.scores == expected.scores).all()
+
+
+@pytest.mark.parametrize("damage", [b"", b"half", None])
+def test_a_kept_file_that_was_cut_short_is_searched_for_again(damage, monkeypatch, tmp_path):
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+    image = Scenes(ScenesOptions(), "train", "detection")[0].input
+    expected = searched(image, MODES["small"])
+    (path,) = (tmp_path / "proposals").rglob("*.npy")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
+    assert (searched(image, MODES["small"]) == expected).all()
+    assert path.read_bytes() == whole
+    monkeypatch.setattr(proposal_cache, "propose", None)
+    assert (searched(image, MODES["small"]) == expected).all()
+
+
+@pytest.mark.parametrize("library", ["skimage", "scipy"])
+def test_another_version_of_what_is_searched_with_searches_again(library, monkeypatch, tmp_path):
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+    image = Scenes(ScenesOptions(), "train", "detection")[0].input
+    searched(image, MODES["small"])
+    monkeypatch.setattr(f"{library}.__version__", "0.0")
+    searched(image, MODES["small"])
+    assert len(list((tmp_path / "proposals").rglob("*.npy"))) == 2
 
 
 class TestPaperScale:

@@ -109,6 +109,25 @@ assert "torchvision" not in sys.modules
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
 
 
+@pytest.mark.parametrize("count", [0, 5, roi.AT_ONCE, roi.AT_ONCE + 3])
+def test_the_fallback_computes_any_number_of_regions(count, monkeypatch, features):
+    boxes, images = (torch.cat([values] * 3)[:count] for values in regions())
+    for function in (roi.pool, roi.align):
+        expected = function(features, boxes, images, 2, SCALE)
+        with monkeypatch.context() as without:
+            without.setattr(roi, "operator", lambda name: None)
+            torch.testing.assert_close(function(features, boxes, images, 2, SCALE), expected)
+
+
+def test_the_fallbacks_memory_does_not_grow_with_regions_times_the_map():
+    """A map of 3 GiB that takes no memory, being one number: a copy for each of 100 regions would not fit."""
+    features = torch.ones(1, 1, 1, 1).expand(1, 256, 1500, 2000)
+    boxes = torch.tensor([[100.0, 200, 900, 1400]]).repeat(100, 1)
+    found = roi.align_here(features, boxes, torch.zeros(100, dtype=torch.int64), 7, 1.0)
+    assert found.shape == (100, 256, 7, 7)
+    torch.testing.assert_close(found, torch.ones_like(found))
+
+
 def test_the_fallback_is_used_where_torchvision_is_not(monkeypatch, features):
     boxes, images = regions()
     expected = [roi.pool(features, boxes, images, 4, SCALE), roi.align(features, boxes, images, 4, SCALE)]

@@ -138,7 +138,7 @@ def test_numbers_that_grow_beyond_the_precision_are_told_and_not_taken_for_an_em
     content["tensors"] = {name: t * 1e30 if t.ndim == 4 else t for name, t in made.tensors.items()}
     adapter = type(trained)(type(trained).Options(), Runtime())
     adapter.load(checkpoints.Checkpoint(**content))  # every weight is finite
-    with pytest.raises(UsageError, match="the model's scores are NaN"):
+    with pytest.raises(UsageError, match="the model's outputs are NaN or infinite"):
         adapter.predict([Sample("0", LEARNT[0].input)])
 
 

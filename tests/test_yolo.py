@@ -308,7 +308,7 @@ def test_nan_weights_are_told():
 def test_outputs_that_are_nan_are_told_and_not_taken_for_an_empty_picture():
     adapter = make()
     batch = adapter.preprocess([Sample("0", Shapes()[0].input)])
-    with pytest.raises(UsageError, match="the model's scores are NaN"):
+    with pytest.raises(UsageError, match="the model's outputs are NaN or infinite"):
         adapter.postprocess(adapter.forward(batch) * float("nan"), batch)
 
 

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from adapters.detection import region_head, region_trunk, roi
 from adapters.detection.searched_regions import RegionNetwork, SearchedRegions
 from adapters.vision.vgg import CHANNELS, FULLY_CONNECTED, Vgg16
+from harness.datasets.dataset import Dataset
 
 VGG_STRIDE = 16  # of conv5_3: pool5 is what RoI pooling replaces, §2.2
+FROZEN = 10  # layers of a published VGG-16, up to pool2, that learn no more: conv3_1 and up do, §4.5
 
 
 class Network(RegionNetwork):
@@ -85,3 +87,8 @@ class FastRcnn(SearchedRegions):
         if self.options.backbone == "small":
             return SmallNetwork(len(self.classes), self.options.width)
         return Vgg16Network(len(self.classes))
+
+    def build(self, train: Dataset) -> None:
+        super().build(train)
+        if isinstance(self.module, Vgg16Network) and self.options.pretrained is not None:
+            self.module.trunk.features[:FROZEN].requires_grad_(False)

@@ -16,18 +16,17 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from adapters import images
 from adapters.detection import proposals, pyramid, region_head, region_trunk, roi, views
 from adapters.detection.region_head import GRID, Answers
-from adapters.detection.scores import finite, known
+from adapters.detection.scores import check_finite
 from adapters.detection.views import Size, TrainingViews, Views
 from adapters.torch_adapter import TorchAdapter
-from adapters.vision.pretrained import start_from
+from adapters.vision.pretrained import PretrainedOptions, start_from
 from adapters.vision.resnet import CHANNELS, FrozenBatchNorm, ResNet50
-from harness.adapter import AdapterOptions
 from harness.checkpoint import Checkpoint, load
 from harness.datasets.dataset import Dataset
 from harness.errors import UsageError
@@ -37,7 +36,7 @@ from harness.task import Prediction, Sample
 FROZEN = ("conv1", "layer1")
 
 
-class FasterRcnnOptions(AdapterOptions):
+class FasterRcnnOptions(PretrainedOptions):
     """The first three shape the weights."""
 
     backbone: Literal["small", "resnet50-fpn"] = "small"
@@ -53,12 +52,6 @@ class FasterRcnnOptions(AdapterOptions):
     """px that its longer side does not exceed."""
     pretrained: Path | None = None
     """Where training of the ResNet starts: torchvision's published ImageNet classifier, a .pth file."""
-
-    @model_validator(mode="after")
-    def _fit(self) -> FasterRcnnOptions:
-        if self.backbone == "small" and self.pretrained is not None:
-            raise ValueError("pretrained: nobody publishes weights of the small backbone")
-        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +84,7 @@ class Network(nn.Module):
     def forward(self, pixels: Tensor, inside: Sequence[Size]) -> Answers:
         maps = self.maps(pixels)
         raw = self.rpn(maps.proposing, pixels.shape[2], pixels.shape[3])
-        known(raw.logits)
-        finite(raw.offsets)
+        check_finite(raw.logits, raw.offsets)
         found = self.rpn.propose(raw, inside)
         return Answers(found, *self._classified(maps.pooled, found))
 
@@ -154,12 +146,13 @@ class PyramidNetwork(Network):
             sizes=((32,), (64,), (128,), (256,), (512,)),  # Lin et al. 2017 §4.1
             aspects=(0.5, 1.0, 2.0),
             before=1000,
-            after=1000,  # Lin et al. 2017 §5.2.1
+            after=1000,  # Lin et al. 2017 §5.2, as the next
+            while_learning=2,
         )
         self.rpn = proposals.ProposalNetwork(pyramid.WIDTH, settings)
         units = 1024  # Lin et al. 2017 §4.2
         self.roi_heads = region_head.RegionClassifier(pyramid.WIDTH, GRID, units, classes)
-        self.sampling = region_head.Sampling(count=512)  # Lin et al. 2017 §5.2.1
+        self.sampling = region_head.Sampling(count=512)  # Lin et al. 2017 §5.2
         self.beta = proposals.BETA
 
     def maps(self, pixels: Tensor) -> Maps:

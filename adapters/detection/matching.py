@@ -35,13 +35,13 @@ def match(references: Tensor, objects: Tensor, positive: float, negative: float,
 def match_each(references: Tensor, objects: Tensor, positive: float, negative: float) -> Tensor:
     """As `match`, but each object that touches a reference then takes the one of its highest IoU.
 
-    So every object is learnt (Liu et al. 2016 §2.2), unless two have the same best reference.
+    So every object is learnt (Liu et al. 2016 §2.2), unless two have the same best reference: then the later.
     """
     found = match(references, objects, positive, negative, best_too=False)
     if len(objects):
         overlap, best = iou(objects[:, None], references).max(dim=1)
         touching = (overlap > 0).nonzero()[:, 0]
-        found[best[touching]] = touching
+        found.scatter_reduce_(0, best[touching], touching, "amax", include_self=False)
     return found
 
 

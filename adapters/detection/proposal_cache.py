@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 import numpy as np
+import scipy
+import skimage
 from numpy.typing import NDArray
 
 from adapters.detection.selective_search import VERSION, Strategy, propose
@@ -17,10 +19,11 @@ from harness.task import Image
 def searched(image: Image, strategy: Strategy) -> NDArray[np.int32]:
     """What `propose` gives, from disk if it is there. Any number of processes may do this at once."""
     path = _path(image, strategy)
-    if path.exists():
+    try:
         kept: NDArray[np.int32] = np.load(path)
         return kept
-    found = propose(image, strategy)
+    except (FileNotFoundError, EOFError, ValueError):  # the last two: cut short, as by a full disk
+        found = propose(image, strategy)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("wb") as stream:
@@ -30,8 +33,9 @@ def searched(image: Image, strategy: Strategy) -> NDArray[np.int32]:
 
 
 def _path(image: Image, strategy: Strategy) -> Path:
-    """By content: of the image, the options and the version of the search."""
-    digest = hashlib.sha256(f"{VERSION} {image.shape} {strategy}".encode())
+    """By content: of the image, the options, and the versions of the search and of what it computes with."""
+    versions = f"{VERSION} {skimage.__version__} {scipy.__version__}"
+    digest = hashlib.sha256(f"{versions} {image.shape} {strategy}".encode())
     digest.update(image.tobytes())
     name = digest.hexdigest()
     return cache_folder().with_name("proposals") / name[:2] / f"{name[2:]}.npy"

@@ -28,6 +28,7 @@ class Settings:
     aspects: tuple[float, ...]  # height / width
     before: int  # proposals a map that suppression looks at
     after: int  # proposals an image that it leaves
+    while_learning: int = 1  # times as many of both
     nms_iou: float = 0.7
     positive: float = 0.7  # IoU with an object from which an anchor is one
     negative: float = 0.3  # and under which it is background
@@ -87,12 +88,14 @@ class ProposalNetwork(nn.Module):
         return Raw(torch.cat(placed), logits, offsets, tuple(len(one) for one in placed))
 
     def propose(self, raw: Raw, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
-        """The proposals of each image, [at most `after`, 4], most likely first, within (height, width)."""
+        """The proposals of each image, [at most `after`, 4], likeliest first, within (height, width)."""
         settings = self.settings
+        times = settings.while_learning if self.training else 1
         firsts = [sum(raw.counts[:k]) for k in range(len(raw.counts))]
         chosen, levels = [], []
         for level, (first, count) in enumerate(zip(firsts, raw.counts, strict=True)):
-            best = raw.logits[:, first : first + count].topk(min(settings.before, count), dim=1).indices
+            most = min(times * settings.before, count)
+            best = raw.logits[:, first : first + count].topk(most, dim=1).indices
             chosen.append(best + first)
             levels.append(torch.full_like(best[0], level))
         places, level_of = torch.cat(chosen, dim=1), torch.cat(levels)
@@ -104,11 +107,14 @@ class ProposalNetwork(nn.Module):
             clipped = clip(own, size)
             keep = large_enough(clipped, SMALLEST).nonzero()[:, 0]
             kept = suppress_per_class(clipped[keep], score[keep], level_of[keep], settings.nms_iou)
-            found.append(clipped[keep[kept[: settings.after]]])
+            found.append(clipped[keep[kept[: times * settings.after]]])
         return found
 
     def loss(self, raw: Raw, objects: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Equation 1: of sampled anchors, cross-entropy of objectness and smooth L1 of the offsets."""
+        """Equation 1: of sampled anchors, cross-entropy of objectness and smooth L1 of the offsets.
+
+        Anchors across the image's border are learnt from (Lin et al. 2017 §5.1); Ren et al. leave them out.
+        """
         settings = self.settings
         logits, wanted, errors = [], [], []
         for score, offsets, boxes in zip(raw.logits, raw.offsets, objects, strict=True):

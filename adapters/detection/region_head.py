@@ -15,7 +15,7 @@ from adapters.detection import coder
 from adapters.detection.boxes import clip, large_enough
 from adapters.detection.matching import match, sample
 from adapters.detection.nms import suppress_per_class
-from adapters.detection.scores import finite, known
+from adapters.detection.scores import check_finite
 from adapters.detection.views import Views
 from harness.task import Detections, Prediction
 
@@ -163,8 +163,9 @@ def detections(
     logits: Tensor, offsets: Tensor, regions: Tensor, size: tuple[int, int], reporting: Reporting
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One image's regions [R, 4] and answers → boxes [n, 4] within (height, width), scores, labels [n]."""
-    scores = known(logits.float().softmax(dim=-1))[:, 1:]
-    boxes = coder.decode(finite(offsets).float(), regions[:, None], coder.SCALED)[:, 1:]
+    check_finite(logits, offsets)
+    scores = logits.float().softmax(dim=-1)[:, 1:]
+    boxes = coder.decode(offsets.float(), regions[:, None], coder.SCALED)[:, 1:]
     boxes = clip(boxes, size)
     places, labels = ((scores > reporting.score_threshold) & large_enough(boxes, SMALLEST)).nonzero(
         as_tuple=True

@@ -8,6 +8,7 @@ regions: bfloat16 cannot tell places that are a pixel apart from 256 px on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from adapters.detection.compiled import operator
 
 SAMPLES = 2  # a side of each bin, He et al. 2017 ("Mask R-CNN") §3: four points, exact number not critical
+AT_ONCE = 128  # regions that tensor operations compute together, which bounds memory
 
 
 def pool(features: Tensor, regions: Tensor, images: Tensor, size: int, scale: float) -> Tensor:
@@ -23,7 +25,7 @@ def pool(features: Tensor, regions: Tensor, images: Tensor, size: int, scale: fl
     the maximum of every channel by itself; 0 where a bin is outside the map."""
     features = features.to(regions.dtype)
     if operator("roi_pool") is None:
-        return pool_here(features, regions, images, size, scale)
+        return _in_parts(pool_here, features, regions, images, size, scale)
     pooled: Tensor = _Pool.apply(features, _rows(regions, images), size, scale)
     return pooled
 
@@ -35,7 +37,7 @@ def align(features: Tensor, regions: Tensor, images: Tensor, size: int, scale: f
     """
     features = features.to(regions.dtype)
     if operator("roi_align") is None:
-        return align_here(features, regions, images, size, scale)
+        return _in_parts(align_here, features, regions, images, size, scale)
     aligned: Tensor = _Align.apply(features, _rows(regions, images), size, scale)
     return aligned
 
@@ -125,28 +127,44 @@ def _range_maximum(values: Tensor, first: Tensor, last: Tensor, owners: Tensor) 
 
 
 def align_here(features: Tensor, regions: Tensor, images: Tensor, size: int, scale: float) -> Tensor:
-    """`align` in tensor operations.
-
-    Bilinear interpolation along an axis is a product with a matrix of two weights a row, and the mean of a
-    bin's samples is one with the mean of their rows: a region is two matrix products.
-    """
-    height, width = features.shape[2:]
+    """`align` in tensor operations: each sample is a sum of the four features around it."""
     low, high = regions[:, :2] * scale, regions[:, 2:] * scale
     step = (high - low).clamp(min=1) / size  # a region is at least one feature wide
-    down = _interpolation(low[:, 1], step[:, 1], size, height)  # [R, size, H]
-    right = _interpolation(low[:, 0], step[:, 0], size, width)  # [R, size, W]
-    return torch.einsum("rih,rchw,rjw->rcij", down, features[images], right)
+    down = _neighbours(low[:, 1], step[:, 1], size, features.shape[2])
+    right = _neighbours(low[:, 0], step[:, 0], size, features.shape[3])
+    by_place = features.permute(0, 2, 3, 1)
+    samples = sum(
+        by_place[images[:, None, None], rows[:, :, None], columns[:, None]]
+        * (above[:, :, None] * beside[:, None])[..., None]
+        for rows, above in down
+        for columns, beside in right
+    )  # [R, size · SAMPLES, size · SAMPLES, C]
+    bins = samples.unflatten(2, (size, SAMPLES)).unflatten(1, (size, SAMPLES)).mean(dim=(2, 4))
+    return bins.permute(0, 3, 1, 2)
 
 
-def _interpolation(low: Tensor, step: Tensor, size: int, length: int) -> Tensor:
-    """[R], [R] → [R, size, length], what each place of the axis adds to each bin."""
+def _neighbours(low: Tensor, step: Tensor, size: int, length: int) -> list[tuple[Tensor, Tensor]]:
+    """For the samples of regions along an axis, [R, size · SAMPLES], the places before and after them and
+    these places' weights."""
     offsets = (torch.arange(size * SAMPLES, device=low.device) + 0.5) / SAMPLES
-    points = low[:, None] + offsets * step[:, None]  # [R, size · SAMPLES]
+    points = low[:, None] + offsets * step[:, None]
     inside = (points >= -1) & (points <= length)  # samples further out count as 0
     points = points.clamp(0, length - 1)
-    places = torch.arange(length, device=low.device)
-    weights = (1 - (points[..., None] - places).abs()).clamp(min=0) * inside[..., None]
-    return weights.unflatten(1, (size, SAMPLES)).mean(dim=2)
+    before = points.floor().long()
+    share = points - before
+    return [(before, (1 - share) * inside), ((before + 1).clamp(max=length - 1), share * inside)]
+
+
+def _in_parts(
+    function: Callable[..., Tensor],
+    features: Tensor,
+    regions: Tensor,
+    images: Tensor,
+    size: int,
+    scale: float,
+) -> Tensor:
+    parts = zip(regions.split(AT_ONCE), images.split(AT_ONCE), strict=True)
+    return torch.cat([function(features, own, of, size, scale) for own, of in parts])
 
 
 def _rows(regions: Tensor, images: Tensor) -> Tensor:

@@ -1,32 +1,24 @@
-"""Scores that can be compared, and offsets that give boxes."""
+"""Outputs of a network that boxes and scores can be read from."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from harness.errors import UsageError
 
 
-def known(scores: Tensor) -> Tensor:
-    """The same scores.
+def check_finite(*outputs: Tensor) -> None:
+    """Refuse raw outputs, before softmax, sigmoid or a limit hides what they are.
 
     Raises:
-        UsageError: one is NaN, as when numbers grow beyond what the precision holds. No comparison with NaN
-            is true: the model would seem to have found nothing.
+        UsageError: one is NaN or infinite, as when numbers grow beyond what the precision holds. Its score
+            would be 0 or compare with nothing, its box have no area: the model would seem to have found
+            nothing.
     """
-    if bool(scores.isnan().any()):
-        raise UsageError("the model's scores are NaN: its weights are bad, or too large for the precision")
-    return scores
-
-
-def finite(offsets: Tensor) -> Tensor:
-    """The same box offsets.
-
-    Raises:
-        UsageError: one is NaN or infinite: its box would be dropped as too small, or have no area.
-    """
-    if not bool(offsets.isfinite().all()):
+    # extremes pass NaN on; of SSD's logits they take a fifth of the time of isnan (measured)
+    extremes = [value.float() for one in outputs if one.numel() for value in one.aminmax()]
+    if extremes and not bool(torch.stack(extremes).isfinite().all()):
         raise UsageError(
-            "the model's box offsets are NaN or infinite: its weights are bad, or too large for the precision"
+            "the model's outputs are NaN or infinite: its weights are bad, or too large for the precision"
         )
-    return offsets

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from adapters import images
@@ -21,9 +21,8 @@ from adapters.detection.region_head import Answers
 from adapters.detection.selective_search import MODES, Mode, propose
 from adapters.detection.views import Placement, Size, TrainingViews, Views
 from adapters.torch_adapter import TorchAdapter
-from adapters.vision.pretrained import start_from
+from adapters.vision.pretrained import PretrainedOptions, start_from
 from adapters.vision.vgg import fully_connected
-from harness.adapter import AdapterOptions
 from harness.checkpoint import load
 from harness.datasets.dataset import Dataset
 from harness.task import Image, Prediction, Sample
@@ -32,7 +31,7 @@ SMALLEST = 1.0  # px, of a region's sides in the view: what is thinner shows not
 BETA = 1.0  # where smooth L1 turns linear; Girshick 2015 equation 3
 
 
-class SearchedRegionsOptions(AdapterOptions):
+class SearchedRegionsOptions(PretrainedOptions):
     """The first two shape the weights."""
 
     backbone: Literal["small", "vgg16"] = "small"
@@ -53,12 +52,6 @@ class SearchedRegionsOptions(AdapterOptions):
     """px that its longer side does not exceed."""
     pretrained: Path | None = None
     """Where training of VGG-16 starts: torchvision's published ImageNet classifier, a .pth file."""
-
-    @model_validator(mode="after")
-    def _fit(self) -> SearchedRegionsOptions:
-        if self.backbone == "small" and self.pretrained is not None:
-            raise ValueError("pretrained: nobody publishes weights of the small backbone")
-        return self
 
 
 class RegionNetwork(nn.Module):

@@ -14,13 +14,13 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from adapters import images
-from adapters.detection.views import TrainingViews, Varied, mirrored, stretched_lessons
+from adapters.detection.views import MIRRORED, TrainingViews, Varied, mirrored, stretched_lessons
 from harness.task import Image, Sample
 
 OVERLAPS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0, None)  # least IoU with an object; 0: any part, None: all. §2.2
-TRIALS = 50  # draws for one overlap; Liu's published code, as are the next four
+TRIALS = 50  # draws for one overlap; Liu's published code, as are the next three
 ZOOM = 4.0  # the largest canvas by the picture's side
-ZOOMED = DISTORTED = MIRRORED = 0.5  # of the pictures
+ZOOMED = DISTORTED = 0.5  # of the pictures
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 32, (0.5, 1.5), (0.5, 1.5), 18  # levels, factors, factors, degrees
 LEAST_SIDE, ASPECTS = 0.3, (0.5, 2.0)  # of a part: §2.2 has an area of .1 to 1; aspects as there
 

@@ -19,19 +19,20 @@ from adapters import images
 from adapters.backbone import Backbone, ConvNorm
 from adapters.detection import grid, views, yolov1
 from adapters.detection.nms import suppress_per_class
-from adapters.detection.scores import known
+from adapters.detection.scores import check_finite
 from adapters.detection.views import Views
 from adapters.torch_adapter import TorchAdapter, TorchOptions
+from adapters.vision.pretrained import PretrainedOptions
 from harness.datasets.dataset import Dataset
 from harness.task import Detections, Prediction, Sample
 
 STRIDE = 16  # px of the small network's input per cell
 STAGES = 4  # of its backbone, down to that stride
 MOST_DETECTIONS = 100  # per image, what COCO's AP looks at
-MOST_CANDIDATES = 400  # before suppression; SSD's, Liu et al. 2016 §3.1
+MOST_CANDIDATES = 400  # before suppression, of all classes; as many as torchvision's SSD has of each
 
 
-class YoloOptions(TorchOptions):
+class YoloOptions(TorchOptions, PretrainedOptions):
     """The first four shape the weights."""
 
     backbone: Literal["small", "yolov1"] = "small"
@@ -51,12 +52,6 @@ class YoloOptions(TorchOptions):
     @classmethod
     def _paper(cls, given: Any) -> Any:
         return {"grid": 7, **given} if given.get("backbone") == "yolov1" else given
-
-    @model_validator(mode="after")
-    def _fit(self) -> YoloOptions:
-        if self.backbone == "small" and self.pretrained is not None:
-            raise ValueError("pretrained: nobody publishes weights of the small backbone")
-        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +116,8 @@ class Yolo(TorchAdapter):
         return raw
 
     def postprocess(self, raw: Tensor, batch: Views) -> list[Prediction]:
+        check_finite(raw)
         boxes, scores = grid.decode_all(raw, self.options.boxes, self._form)
-        scores = known(scores)
         return [
             self._detections(batch.restored(i, boxes[i] * self._side), scores[i]) for i in range(len(raw))
         ]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from adapters import images
 from adapters.detection import faster_rcnn, ssd, ssd_augmentation, views
-from adapters.detection.scores import finite, known
+from adapters.detection.scores import check_finite
 from adapters.torch_adapter import TorchAdapter
 from harness.adapter import AdapterOptions
 from harness.checkpoint import Checkpoint
@@ -177,7 +177,7 @@ class TorchvisionFasterRcnn(TorchvisionDetector):
             box_score_thresh=options.score_threshold,
             box_nms_thresh=options.nms_iou,
         )
-        module.get_submodule("rpn.head").register_forward_hook(_told_of_proposals)
+        module.get_submodule("rpn.head").register_forward_hook(_check_proposals)
         return module
 
     def adopt(self, tensors: Mapping[str, Tensor]) -> Checkpoint:
@@ -193,7 +193,7 @@ class TorchvisionFasterRcnn(TorchvisionDetector):
         return logits.float(), offsets.float(), proposals
 
     def chosen(self, answers: tuple[Tensor, Tensor, list[Tensor]], seen: Any) -> Found:
-        _told(*answers[:2])
+        check_finite(*answers[:2])
         parts = self.module.roi_heads.postprocess_detections(*answers, seen.image_sizes)
         return [
             dict(zip(("boxes", "scores", "labels"), one, strict=True)) for one in zip(*parts, strict=True)
@@ -238,7 +238,7 @@ class TorchvisionSsd(TorchvisionDetector):
         return answers, self.module.anchor_generator(seen, features)
 
     def chosen(self, answers: tuple[dict[str, Tensor], list[Tensor]], seen: Any) -> Found:
-        _told(answers[0]["cls_logits"], answers[0]["bbox_regression"])
+        check_finite(answers[0]["cls_logits"], answers[0]["bbox_regression"])
         found: Found = self.module.postprocess_detections(*answers, seen.image_sizes)
         return found
 
@@ -248,18 +248,10 @@ class TorchvisionSsd(TorchvisionDetector):
         return ssd_augmentation.augmented(image, boxes, generator)
 
 
-def _told(logits: Tensor, offsets: Tensor) -> None:
-    """Refuse answers that torchvision would drop, and report an empty picture."""
-    known(logits.softmax(dim=-1))  # infinite logits have none
-    finite(offsets)
-
-
-def _told_of_proposals(head: nn.Module, given: Any, answers: tuple[list[Tensor], list[Tensor]]) -> None:  # noqa: ARG001
+def _check_proposals(head: nn.Module, given: Any, answers: tuple[list[Tensor], list[Tensor]]) -> None:  # noqa: ARG001
     """The same while predicting, once for all maps, as the own adapter."""
     if not head.training:
-        logits, offsets = (torch.cat([one.flatten() for one in maps]) for maps in answers)
-        known(logits)
-        finite(offsets)
+        check_finite(*answers[0], *answers[1])
 
 
 def _pixels(image: Image, device: str) -> Tensor:

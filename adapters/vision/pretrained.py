@@ -5,10 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import model_validator
 from torch import Tensor, nn
 
+from harness.adapter import AdapterOptions
 from harness.checkpoint import Checkpoint, load_into
 from harness.errors import UsageError
+
+
+class PretrainedOptions(AdapterOptions):
+    """Of a model that is small, or of the paper's scale with a published classifier as its backbone."""
+
+    backbone: str = "small"
+    pretrained: Path | None = None
+    """Where training of the larger backbone starts."""
+
+    @model_validator(mode="after")
+    def _published(self) -> PretrainedOptions:
+        if self.backbone == "small" and self.pretrained is not None:
+            raise ValueError("pretrained: nobody publishes weights of the small backbone")
+        return self
 
 
 def start_from(part: nn.Module, published: Mapping[str, Tensor], path: Path) -> None:

@@ -51,7 +51,7 @@ def read_annotations(path: Path, *, with_images: bool = False) -> AnnotatedImage
 
     Raises:
         UsageError: a key is missing or of a wrong type, an id is duplicate or unknown, a box is reversed or
-            wholly outside its image, or an image's `file_name` leaves the annotation's root.
+            wholly outside its image, or a `file_name` leaves the annotation's root or is another image's.
     """
     document = read_json(path)
     if not isinstance(document, dict):
@@ -74,30 +74,36 @@ def read_annotations(path: Path, *, with_images: bool = False) -> AnnotatedImage
     image_ids = _unique_ids(path, "images", images)
     for index, image in enumerate(images):
         check_inside(f"{path}: images[{index}]: file_name", image.get("file_name", ""))
-    numbered = [entry for entry in entries if "id" in entry]
-    _unique_ids(path, "annotations", numbered)
+    _unique_ids(path, "annotations", [entry for entry in entries if "id" in entry])
 
     place = f"{path}: annotations"
     labels = {identity: label for label, identity in enumerate(category_ids)}
-    own_labels = lookup(place, "category_id", labels, [entry["category_id"] for entry in entries])
     positions = {identity: position for position, identity in enumerate(image_ids)}
     owners = lookup(place, "image_id", positions, [entry["image_id"] for entry in entries])
     by_id = {image["id"]: image for image in images}
     entries = [_completed(f"{place}[{index}]", entry, by_id) for index, entry in enumerate(entries)]
-    boxes = read_boxes(place, [entry["bbox"] for entry in entries])
-    areas = read_numbers(place, "area", [entry["area"] for entry in entries])
-    crowd = _flags(place, "iscrowd", entries)
-    ignored = _flags(place, "ignore", entries)
+    objects = _objects(place, entries, labels)
     targets = {
-        identity: Annotations(boxes[own], own_labels[own], areas[own], crowd[own], ignored[own])
+        identity: Annotations(**{name: values[own] for name, values in vars(objects).items()})
         for identity, own in zip(image_ids, groups(owners, len(image_ids)), strict=True)
     }
     found = AnnotatedImages(classes, targets, labels, {identity: identity for identity in image_ids})
     if not with_images:
         return found
     known = _image_entries(path, images)
-    _check_places(place, entries, boxes, known)
+    _check_places(place, entries, objects.boxes, known)
     return replace(found, images=known)
+
+
+def _objects(place: str, entries: Sequence[dict[str, Any]], labels: Mapping[Id, int]) -> Annotations:
+    """Those of all images, in the order of the file."""
+    return Annotations(
+        boxes=read_boxes(place, [entry["bbox"] for entry in entries]),
+        labels=lookup(place, "category_id", labels, [entry["category_id"] for entry in entries]),
+        areas=read_numbers(place, "area", [entry["area"] for entry in entries]),
+        crowd=_flags(place, "iscrowd", entries),
+        difficult=_flags(place, "ignore", entries),
+    )
 
 
 def read_results(path: Path, annotated: AnnotatedImages) -> dict[Id, Detections]:
@@ -212,12 +218,14 @@ def _completed(where: str, entry: dict[str, Any], images: Mapping[Id, dict[str, 
 
 
 def _image_entries(path: Path, images: Sequence[dict[str, Any]]) -> dict[Id, ImageEntry]:
+    first: dict[str, int] = {}
     for index, image in enumerate(images):
+        where, name = f"{path}: images[{index}]", image["file_name"]
         for key in ("width", "height"):
             if type(image[key]) is not int or image[key] < 1:
-                raise UsageError(
-                    f"{path}: images[{index}]: {key}: expected a number of px, found {image[key]!r}"
-                )
+                raise UsageError(f"{where}: {key}: expected a number of px, found {image[key]!r}")
+        if first.setdefault(name, index) != index:
+            raise UsageError(f"{where}: file_name: {name!r} is that of images[{first[name]}], too")
     return {image["id"]: ImageEntry(image["file_name"], image["width"], image["height"]) for image in images}
 
 
@@ -227,10 +235,7 @@ def _check_places(
     boxes: NDArray[np.float64],
     images: Mapping[Id, ImageEntry],
 ) -> None:
-    """Refuse a box that is wholly outside its image; one that reaches over the edge is as COCO has some.
-
-    A box without area may lie on the edge.
-    """
+    """Refuse boxes wholly outside their images; COCO has some over the edge, and empty ones may lie on it."""
     owners = [images[entry["image_id"]] for entry in entries]
     sizes = np.array([(owner.width, owner.height) for owner in owners]).reshape(-1, 2)
     outside = np.flatnonzero(
