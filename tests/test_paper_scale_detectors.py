@@ -1,14 +1,18 @@
-"""Faster R-CNN, SSD and YOLO at the papers' scale: where training starts, and one step of it."""
+"""Detectors at the papers' scale: where training starts, and one step of it."""
 
 import numpy as np
 import pytest
 import torch
 
-from adapters.detection import yolov1
+from adapters.detection import fast_rcnn, rcnn, yolov1
+from adapters.detection.fast_rcnn import FastRcnn
 from adapters.detection.faster_rcnn import FasterRcnn, FasterRcnnOptions
+from adapters.detection.rcnn import Rcnn
+from adapters.detection.region_head import Sampling
 from adapters.detection.ssd import Ssd, SsdOptions, Vgg16Network
 from adapters.detection.yolo import Yolo, YoloOptions
 from adapters.torchvision import detection as peers
+from adapters.vision.vgg import Vgg16
 from harness.adapter import Runtime
 from harness.checkpoint import Checkpoint
 from harness.datasets.scenes import Scenes, ScenesOptions
@@ -92,6 +96,46 @@ def test_ssd_makes_a_step():
     loss = stepped(adapter, 2)
     assert loss.isfinite() and loss > 0
     assert_learns(adapter, perhaps=("extra.", "heads."))  # maps without an object or a hard negative
+
+
+@pytest.mark.slow
+def test_yolo_makes_a_step(monkeypatch):
+    """With 2 × 2 cells, that is from pictures of 128 px, and few units."""
+    monkeypatch.setattr(yolov1, "UNITS", 32)
+    torch.manual_seed(0)
+    adapter = Yolo(YoloOptions(backbone="yolov1", grid=2), Runtime())
+    adapter.build(SCENES)
+    loss = stepped(adapter, 2)
+    assert loss.isfinite() and loss > 0
+    assert_learns(adapter)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cls", "frozen"), [(Rcnn, ()), (FastRcnn, (0, 2, 5, 7))])
+def test_rcnn_and_fast_rcnn_make_a_step_from_a_published_classifier(cls, frozen, tmp_path, monkeypatch):
+    """With few units. Fast R-CNN's first two stages keep what they have learnt (Girshick 2015 §4.5)."""
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+    for module in (rcnn, fast_rcnn):
+        monkeypatch.setattr(module, "FULLY_CONNECTED", 32)
+    torch.manual_seed(0)
+    tensors = Vgg16().state_dict()
+    for name, shape in (("0", (32, 512 * 7 * 7)), ("3", (32, 32))):
+        tensors[f"classifier.{name}.weight"] = torch.randn(shape) / shape[1] ** 0.5
+        tensors[f"classifier.{name}.bias"] = torch.zeros(32)
+    torch.save(tensors, tmp_path / "vgg16.pth")
+    options = {"backbone": "vgg16", "search": "small", "shorter_side": 128, "longer_side": 192}
+    adapter = cls(cls.Options(pretrained=tmp_path / "vgg16.pth", **options), Runtime())
+    adapter.build(SCENES)
+    adapter.module.sampling = Sampling(count=4)
+    loss = stepped(adapter, 2)
+    assert loss.isfinite() and loss > 0
+    assert_learns(adapter, frozen=tuple(f"trunk.features.{place}." for place in frozen))
+    kept = [
+        place
+        for place in (0, 2, 5, 7, 10)
+        if torch.equal(adapter.module.trunk.features[place].weight, tensors[f"features.{place}.weight"])
+    ]
+    assert kept == list(frozen)
 
 
 @pytest.mark.slow

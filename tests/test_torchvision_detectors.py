@@ -6,10 +6,11 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from sklearn.datasets import load_sample_images
 
-from adapters.detection import default_boxes
+from adapters.detection import default_boxes, proposals, region_head
 from adapters.detection.boxes import iou
 from adapters.detection.faster_rcnn import FasterRcnn, FasterRcnnOptions, published_classes
 from adapters.detection.ssd import Ssd, SsdOptions
+from adapters.detection.views import TrainingViews
 from adapters.torchvision import detection as peers
 from harness.adapter import Runtime
 from harness.checkpoint import Checkpoint, load_into
@@ -415,3 +416,98 @@ def test_the_loss_equals_torchvisions(ssd):
     found = default_boxes.loss(logits, offsets, defaults, objects, labels, default_boxes.Thresholds())
     torch.testing.assert_close(found["box"], expected["bbox_regression"])
     torch.testing.assert_close(found["class"], expected["classification"])
+
+
+def first_ones(monkeypatch):
+    """Both codes draw with `torch.randperm`: the first of the objects, the first of the background."""
+    monkeypatch.setattr(torch, "randperm", lambda count, **_: torch.arange(count))
+
+
+def lessons_of(seed):
+    """Objects of two pictures of 160 × 240 px, the second without any, and classes from 0."""
+    generator = torch.Generator().manual_seed(seed)
+    corners = torch.rand(7, 2, generator=generator) * torch.tensor([160, 80])
+    sides = 12 + torch.rand(7, 2, generator=generator) * 60
+    objects = [torch.cat([corners, corners + sides], dim=1), torch.zeros(0, 4)]
+    labels = [torch.randint(0, 90, (7,), generator=generator), torch.zeros(0, dtype=torch.int64)]
+    targets = [{"boxes": b, "labels": c + 1} for b, c in zip(objects, labels, strict=True)]
+    return generator, objects, labels, targets
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_losses_of_proposals_equal_torchvisions(seed, faster, monkeypatch):
+    """Objects of some sizes fit no anchor by .7, so that their best ones have to do."""
+    theirs, own = faster
+    first_ones(monkeypatch)
+    generator, objects, _, targets = lessons_of(seed)
+    maps = [torch.zeros(2, 256, 160 // stride, 256 // stride) for stride in (4, 8, 16, 32, 64)]
+    with torch.no_grad():
+        places = own.module.rpn(maps, 160, 256)
+    anchors = places.anchors
+    logits = torch.randn(2, len(anchors), generator=generator)
+    offsets = torch.randn(2, len(anchors), 4, generator=generator) / 2
+    labels, boxes = theirs.rpn.assign_targets_to_anchors([anchors] * 2, targets)
+    assert (labels[0] == 1).sum() >= 7
+    aims = theirs.rpn.box_coder.encode(boxes, [anchors] * 2)
+    expected = theirs.rpn.compute_loss(logits.reshape(-1, 1), offsets.reshape(-1, 4), labels, aims)
+    found = own.module.rpn.loss(proposals.Raw(anchors, logits, offsets, places.counts), objects)
+    torch.testing.assert_close(found["objectness"], expected[0])
+    torch.testing.assert_close(found["anchors"], expected[1])
+    assert found["anchors"] > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_lesson_and_losses_of_regions_equal_torchvisions(seed, faster, monkeypatch):
+    """More objects than their share, and regions that overlap them by less than half."""
+    from torchvision.models.detection.roi_heads import fastrcnn_loss
+
+    theirs, own = faster
+    first_ones(monkeypatch)
+    generator, objects, labels, targets = lessons_of(seed)
+    near = objects[0].repeat(60, 1) + torch.randn(420, 4, generator=generator) * 5
+    far = torch.rand(2, 600, 2, generator=generator) * 100
+    far = torch.cat([far, far + 5 + torch.rand(2, 600, 2, generator=generator) * 60], dim=2)
+    regions = [torch.cat([near, far[0]]), far[1]]
+    chosen, _, wanted, aims = theirs.roi_heads.select_training_samples(list(regions), targets)
+    taught = region_head.lesson(regions, objects, labels, own.module.sampling)
+    for one, other in zip(taught.regions, chosen, strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(taught.labels, torch.cat(wanted))
+    assert (taught.labels > 0).sum() == 128  # a quarter of 512, Lin et al. 2017 §5.2 and Girshick 2015 §2.3
+    logits = torch.randn(1024, 91, generator=generator)
+    offsets = torch.randn(1024, 91, 4, generator=generator) / 3
+    expected = fastrcnn_loss(logits, offsets.flatten(1), wanted, aims)
+    found = region_head.loss(logits, offsets, taught, own.module.beta)
+    torch.testing.assert_close(found["class"], expected[0])
+    torch.testing.assert_close(found["box"], expected[1])
+
+
+def test_a_step_of_training_equals_torchvisions(faster, monkeypatch):
+    """From pixels to the four terms: the same proposals, up to 2,000, the same regions, the same answers."""
+    from torchvision.models.detection.image_list import ImageList
+
+    theirs, own = faster
+    first_ones(monkeypatch)
+    _, objects, labels, targets = lessons_of(0)
+    pixels = torch.rand(2, 3, 160, 256, generator=torch.Generator().manual_seed(1))
+    seen = TrainingViews(pixels, [(160, 256)] * 2, objects, labels)
+    images = ImageList(pixels, seen.inside)
+    learning = (
+        theirs.rpn,
+        theirs.roi_heads,
+        own.module,
+    )  # without weights, torchvision's trunk is not frozen
+    for part in learning:
+        part.train()
+    with torch.no_grad():
+        maps = theirs.backbone(pixels)
+        proposed, expected = theirs.rpn(images, maps, targets)
+        _, of_regions = theirs.roi_heads(maps, proposed, images.image_sizes, targets)
+        found = own.module.losses(seen)
+    for part in learning:
+        part.eval()
+    assert min(map(len, proposed)) > 1000
+    torch.testing.assert_close(found["objectness"], expected["loss_objectness"], rtol=1e-4, atol=0)
+    torch.testing.assert_close(found["anchors"], expected["loss_rpn_box_reg"], rtol=1e-4, atol=0)
+    torch.testing.assert_close(found["class"], of_regions["loss_classifier"], rtol=5e-3, atol=0)
+    torch.testing.assert_close(found["box"], of_regions["loss_box_reg"], rtol=5e-3, atol=0)
