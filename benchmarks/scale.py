@@ -31,6 +31,7 @@ GPU = Resources()
 MADE = Made("", "", "", 16)
 MOST_RATIO = 1.05  # of the makespan to its lower bound
 MOST_DECIDING = 100.0  # µs a shard
+MOST_MEMORY = 50, 20_000  # bytes a shard and a worker, the simulated ones included
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def main() -> None:
     for outcome in simulation.run():
         shards += 1
         samples += outcome.shard.stop - outcome.shard.start
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert samples == sum(sizes), "every sample exactly once"
     ratio = simulation.now * arguments.workers / simulation.useful
     deciding = 1e6 * simulation.scheduling / shards
@@ -212,8 +213,9 @@ def main() -> None:
     print(f"{shards:,} shards of {len(work)} trials on {arguments.workers:,} workers; workers lost: {lost}")
     print(f"makespan {simulation.now:,.0f} s: {ratio:.4f} of its lower bound, at most {MOST_RATIO:g} asked")
     print(f"deciding: {deciding:.1f} µs a shard, at most {MOST_DECIDING:g} asked")
-    print(f"memory, simulation included: grew by {grown / 1024:.0f} MiB")
-    if ratio > MOST_RATIO or deciding > MOST_DECIDING:
+    allowed = (MOST_MEMORY[0] * shards + MOST_MEMORY[1] * arguments.workers) / 2**20
+    print(f"memory, simulation included: grew by {grown:.1f} MiB, at most {allowed:.1f} asked")
+    if ratio > MOST_RATIO or deciding > MOST_DECIDING or grown > allowed:
         sys.exit("a bound is missed")
 
 

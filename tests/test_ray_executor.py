@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import ray
-from ray.exceptions import ObjectStoreFullError, OutOfDiskError, OutOfMemoryError
+from ray.exceptions import ActorDiedError, ObjectStoreFullError, OutOfDiskError, OutOfMemoryError
 from small_suite import document, figures, planned, run_suite
 
 from harness.adapter import Resources
@@ -22,6 +22,7 @@ from harness.executors.cluster import Cluster, Node
 from harness.executors.ray import RayExecutor
 from harness.executors.ray_pool import Member, NotLoaded, Pool
 from harness.executors.scheduler import Scheduler
+from harness.executors.trial_queue import MOST_LOSSES
 from harness.recipe import CheckpointRef, Recipe, RecipeData
 from harness.results import Results, TrialRecord
 from harness.run import exit_code
@@ -126,7 +127,7 @@ def test_a_worker_whose_node_cannot_load_what_waits_makes_way_for_one_elsewhere(
     )
 
     def refused_on(node: str) -> list[Outcome]:
-        """The only worker comes up on a node and cannot load the model."""
+        """The only worker comes up on a node and cannot load the model; what is given up after that."""
         executor._staff(pool, scheduler, {kind})
         (member,) = pool.starting.values()
         monkeypatch.setattr(ray, "get", lambda answer: node if isinstance(answer, str) else answer)
@@ -134,12 +135,12 @@ def test_a_worker_whose_node_cannot_load_what_waits_makes_way_for_one_elsewhere(
         scheduler.joined(member, where, kind)
         (assigned, *_) = scheduler.assign()
         assert assigned.worker is member
-        member.answers.append(NotLoaded(f"no data on {node}"))
-        return executor._receive(pool, scheduler, member)
+        while scheduler.owed(member):
+            member.answers.append(NotLoaded(f"no data on {node}"))
+            assert executor._receive(pool, scheduler, member) == []
+        return executor._staff(pool, scheduler, {kind})
 
     assert refused_on("a") == [], "b may have it"
-    while scheduler.owed(next(iter(pool.running))):
-        scheduler.refused(next(iter(pool.running)), "no data on a", {"a", "b"})
     errors = refused_on("b")
     assert [each["label_selector"].get("ray.io/node-id") for each in started.options_given] == [
         None,
@@ -147,6 +148,61 @@ def test_a_worker_whose_node_cannot_load_what_waits_makes_way_for_one_elsewhere(
     ]
     assert [actor.number for actor in ended] == [1]
     assert {getattr(each, "error", "") for each in errors} == {"no data on a"}
+
+
+class TestTimingNode:
+    """A node that dies while it times."""
+
+    @pytest.fixture
+    def timed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, list[str]]]:
+        """Time on nodes a and b, each of which fails and perhaps dies; also where it was tried."""
+        (trial,) = planned(tmp_path, document(4)).trials
+
+        def measured(dies: dict[str, bool], error: Exception) -> tuple[Any, list[str]]:
+            view: Any = SimpleNamespace(wait_for_head=lambda: None, cluster=None)
+            living, tried = {"a": 4, "b": 2}, list[str]()
+
+            def refresh(at_once: bool = True) -> None:
+                nodes = [Node(name, "host", {"CPU": cpus}, {}) for name, cpus in living.items()]
+                view.cluster = Cluster(tuple(nodes))
+
+            def time_on(node: Node, *rest: Any) -> dict[str, Any]:
+                tried.append(node.id)
+                if node.id not in dies:
+                    return {"node": node.id}
+                if dies[node.id]:
+                    del living[node.id]  # as the view shows at its next look
+                raise InfrastructureError("no timing") from error
+
+            view.refresh = refresh
+            refresh()
+            monkeypatch.setattr("harness.executors.ray.time_on", time_on)
+            monkeypatch.setattr("harness.executors.ray_timing.POLL", 0.0)
+            monkeypatch.setattr("harness.executors.ray_timing.NODE_DEATH", 0.1)
+            executor = RayExecutor()
+            executor._view, executor._claims = view, None
+            try:
+                return executor.measure(trial, ["offline"], SpeedSettings("smoke", 1, 2)), tried
+            except InfrastructureError as failed:
+                return str(failed), tried
+
+        return measured
+
+    def test_that_dies_is_replaced_once(self, timed: Callable[..., tuple[Any, list[str]]]) -> None:
+        assert timed({"a": True}, ActorDiedError()) == ({"node": "b"}, ["a", "b"])
+        assert timed({"a": True, "b": True}, ActorDiedError()) == ("no timing", ["a", "b"])
+
+    def test_whose_process_alone_fails_is_not(self, timed: Callable[..., tuple[Any, list[str]]]) -> None:
+        assert timed({"a": False}, ActorDiedError()) == ("no timing", ["a"])
+        assert timed({"a": False}, ValueError("the adapter's")) == ("no timing", ["a"])
+
+    def test_that_started_for_it_and_is_gone_at_once_is_told(
+        self, timed: Callable[..., tuple[Any, list[str]]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Cluster, "timing_node", lambda *_: None)
+        monkeypatch.setattr("harness.executors.ray.summon", lambda *_: "gone")
+        failure, tried = timed({}, ActorDiedError())
+        assert (failure, tried) == ("timing words/ok: the node that came for it is gone again", [])
 
 
 class Doomed:
@@ -195,28 +251,37 @@ class TestErrorsOfRaysMemory:
         assert [sent for sent, _ in steps] == [(0, 8, 4), (0, 8, 2), (0, 8, 1)]
         assert [final for _, final in steps] == [[], [], []], "nobody is blamed as long as it can be halved"
         assert set(pool.scheduler.retries.values()) == {3}
-        self.ends_without_predictions(pool, "OutOfMemoryError: Task was killed due to the node running low")
+        first, second = self.ends_without_predictions(pool)
+        told = "OutOfMemoryError: Task was killed due to the node running low on memory."
+        assert first.error == f"worker lost 2 times with this sample alone: {told}"
+        assert second.error == f"not tried after 4 samples in a row without a prediction: {told}"
+        assert (first.culprits, second.culprits) == ((0, 1, 2, 3), ())
 
     @pytest.mark.parametrize("kind", [ObjectStoreFullError, OutOfDiskError])
-    def test_a_full_object_store_has_shards_tried_again_in_parts(
+    def test_a_full_object_store_has_shards_tried_again_in_parts_and_blames_nobody(
         self, pool: Doomed, failing: Callable[[Exception], None], kind: type[Exception]
     ) -> None:
         failing(kind("no room for 3 GB"))
         steps = [pool.step() for _ in range(4)]
-        assert [sent for sent, _ in steps] == [(0, 8, 4), (0, 8, 4), (0, 4, 4), (4, 8, 4)]
+        assert [sent for sent, _ in steps] == [(0, 8, 4), (0, 8, 4), (0, 4, 4), (0, 2, 4)]
         assert [final for _, final in steps] == [[], [], [], []]
-        self.ends_without_predictions(pool, f"{kind.__name__}: no room for 3 GB")
+        first, second = self.ends_without_predictions(pool)
+        assert first.error == f"worker lost {MOST_LOSSES} times: {kind.__name__}: no room for 3 GB"
+        assert (
+            second.error
+            == f"not tried after 4 samples in a row without a prediction: {kind.__name__}: no room for 3 GB"
+        )
+        assert first.culprits == second.culprits == ()
 
-    def ends_without_predictions(self, pool: Doomed, reason: str) -> None:
-        """Every batch comes once, as an error that names its samples: none is ever an empty prediction."""
+    def ends_without_predictions(self, pool: Doomed) -> list[ShardError]:
+        """Every batch comes once, as an error: none is ever an empty prediction."""
         outcomes: list[Outcome] = []
         while pool.scheduler.busy:
             outcomes += pool.step()[1]
-        assert sorted((each.shard.start, each.shard.stop) for each in outcomes) == [(0, 4), (4, 8)]
-        for outcome in outcomes:
-            assert isinstance(outcome, ShardError)
-            assert outcome.culprits == tuple(range(outcome.shard.start, outcome.shard.stop))
-            assert outcome.error.startswith(f"worker lost 2 times with this sample alone: {reason}")
+        assert [(each.shard.start, each.shard.stop) for each in outcomes] == [(0, 4), (4, 8)]
+        errors = [outcome for outcome in outcomes if isinstance(outcome, ShardError)]
+        assert len(errors) == 2
+        return errors
 
 
 class TestTwoWorkers:

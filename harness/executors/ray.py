@@ -25,9 +25,9 @@ from harness.errors import InfrastructureError, UsageError, describe
 from harness.executors.executor import Executor
 from harness.executors.ray_claims import ClusterClaims
 from harness.executors.ray_pool import Member, NotLoaded, Pool
-from harness.executors.ray_timing import summon, time_on
+from harness.executors.ray_timing import lost_with_node, summon, time_on
 from harness.executors.ray_view import View
-from harness.executors.scheduler import Assignment, Scheduler
+from harness.executors.scheduler import Assignment, Cause, Scheduler
 from harness.plan import Trial
 from harness.recipe import CheckpointRef
 from harness.stages.measure import SpeedSettings
@@ -118,7 +118,7 @@ class RayExecutor(Executor):
         try:
             while scheduler.busy:
                 if time.monotonic() >= due:
-                    self._staff(pool, scheduler, set(kinds.values()))
+                    yield from self._staff(pool, scheduler, set(kinds.values()))
                     due = time.monotonic() + STAFFING
                 for assignment in scheduler.assign():
                     self._send(assignment)
@@ -137,9 +137,16 @@ class RayExecutor(Executor):
         finally:
             pool.close()
 
-    def _staff(self, pool: Pool, scheduler: Scheduler[Member], kinds: set[Resources]) -> None:
-        """As many workers as there is work and room for, none where others want to time or nothing loads."""
+    def _staff(self, pool: Pool, scheduler: Scheduler[Member], kinds: set[Resources]) -> list[Outcome]:
+        """As many workers as there is work and room for, none where others want to time or nothing loads.
+
+        Returns what is given up because it can be loaded nowhere.
+        """
         self._view.refresh()
+        living = {node.id for node in self._view.cluster.nodes}
+        packed = self._view.cluster.packed
+        room = {kind: {node.id for node in packed if node.room(kind)} for kind in kinds}
+        given_up = scheduler.saw(living, room)
         claimed = self._claims.claimed().keys() if self._claims else frozenset[str]()
         pool.check(idle=not claimed and not any(member.answers for member in pool.running))
         scheduler.avoid(frozenset(claimed))
@@ -158,6 +165,7 @@ class RayExecutor(Executor):
                 wanted[kind] = min(demand[kind], 2 * number + LEAST_ASKED)
         for kind, number in wanted.items():
             pool.resize(kind, min(number, self._wanted or number), scheduler.useless(kind))
+        return given_up
 
     def _send(self, assignment: Assignment[Member]) -> None:
         member, shard = assignment.worker, assignment.shard
@@ -177,11 +185,10 @@ class RayExecutor(Executor):
             pool.drop(member)
             told = error.cause if isinstance(error, RayTaskError) else error
             what, _, _ = str(told).partition("\n")  # lines of advice and process numbers follow
-            memory = isinstance(error, OutOfMemoryError)
-            return scheduler.lost(member, f"{type(told).__name__}: {what}", memory)
+            return scheduler.lost(member, f"{type(told).__name__}: {what}", _cause(error))
         if isinstance(answer, NotLoaded):
-            nodes = {node.id for node in self._view.cluster.packed if node.room(member.kind)}
-            final = scheduler.refused(member, answer.error, frozenset() if answer.everywhere else nodes)
+            scheduler.refused(member, answer.error, answer.everywhere)
+            final = []
         else:
             final = scheduler.finished(member, answer)
         if not scheduler.owed(member):
@@ -189,6 +196,15 @@ class RayExecutor(Executor):
         return final
 
     def measure(self, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> dict[str, Any]:
+        try:
+            return self._measure(trial, scenarios, settings)
+        except InfrastructureError as error:
+            timed_on = self._timing_nodes.get(self._view.cluster.on_gpu(trial))
+            if not lost_with_node(error, timed_on, self._view):
+                raise
+        return self._measure(trial, scenarios, settings)  # once more, on another node
+
+    def _measure(self, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> dict[str, Any]:
         self._view.wait_for_head()
         cluster = self._view.cluster
         on_gpu = cluster.on_gpu(trial)
@@ -197,7 +213,9 @@ class RayExecutor(Executor):
             claims = self._claims.look() if self._claims else {}
             found = cluster.timing_node(trial, claims)
             self._timing_nodes[on_gpu] = found.id if found else summon(trial, on_gpu, self._view)
-        node = next(n for n in self._view.cluster.nodes if n.id == self._timing_nodes[on_gpu])
+        node = next((n for n in self._view.cluster.nodes if n.id == self._timing_nodes[on_gpu]), None)
+        if node is None:
+            raise InfrastructureError(f"timing {trial.name}: the node that came for it is gone again")
         if self._claims is not None:
             self._claims.hold(node.id)
         try:
@@ -227,6 +245,12 @@ class RayExecutor(Executor):
                     "start Ray with a larger --object-store-memory, or free disk space for what it spills"
                 ) from error
         return self._checkpoints[digest]
+
+
+def _cause(error: RayError) -> Cause:
+    if isinstance(error, OutOfMemoryError):
+        return "memory"
+    return "store" if isinstance(error, ObjectStoreFullError | OutOfDiskError) else "process"
 
 
 def _ready(futures: list[Any]) -> list[Any]:

@@ -20,6 +20,7 @@ from harness.suite import Exclusive
 
 PLACE_DEADLINE = 7200.0  # s that a trial waits for its node; others finish a shard or a timing meanwhile
 POLL = 1.0  # s
+NODE_DEATH = 30.0  # s until Ray knows that a node is dead whose processes are
 
 
 class Timer:
@@ -100,6 +101,21 @@ def summon(trial: Trial, on_gpu: bool, view: View) -> str:
         view.end(actor)
     view.refresh(at_once=True)
     return node
+
+
+def lost_with_node(failure: InfrastructureError, node: str | None, view: View) -> bool:
+    """Whether a timing failed because the node that it was on, by its id, is no more."""
+    error = failure.__cause__
+    lost = isinstance(error, RayError) and not isinstance(error, RayTaskError)
+    if node is None:  # the one that started for it, before it was known here
+        return lost
+    end = time.monotonic() + (NODE_DEATH if lost else 0.0)
+    while any(each.id == node for each in view.cluster.nodes):
+        if time.monotonic() >= end:
+            return False
+        time.sleep(POLL)
+        view.refresh(at_once=True)
+    return True
 
 
 def _wait(pending: Any, seconds: float, failure: str, view: View) -> Any:
