@@ -50,6 +50,7 @@ class Conditions:
     hangs: float = 1e-5  # share of shards
     deadline: float = 900.0
     poison: frozenset[tuple[str, int]] = frozenset()  # (trial, sample) that kill their worker
+    stuck: frozenset[tuple[str, int]] = frozenset()  # … that never end
 
 
 @dataclass
@@ -155,11 +156,11 @@ class Simulation:
         self._lasted[worker] = lasts
         loads = machine.model != name
         machine.model = name
-        if self.random.random() < self.conditions.hangs:
+        if self.random.random() < self.conditions.hangs or _has(shard, self.conditions.stuck):
             return
-        dies = any(trial == name and shard.start <= at < shard.stop for trial, at in self.conditions.poison)
         delay = lasts + (self.conditions.loading if loads else 0.0)
-        self._at(delay, "dies" if dies else "done", worker, machine.version)
+        what = "dies" if _has(shard, self.conditions.poison) else "done"
+        self._at(delay, what, worker, machine.version)
 
     def _draw(self) -> float:
         """A factor with mean 1."""
@@ -169,6 +170,10 @@ class Simulation:
             self._draws = iter(self.random.lognormal(-(spread**2) / 2, spread, 10_000).tolist())
             value = next(self._draws)
         return value
+
+
+def _has(shard: Shard, samples: frozenset[tuple[str, int]]) -> bool:
+    return any((shard.trial.id, at) in samples for at in range(shard.start, shard.stop)) if samples else False
 
 
 def trial(name: str, samples: int, batch_size: int = 16) -> Trial:
