@@ -16,7 +16,7 @@ from ray.exceptions import WorkerCrashedError
 from harness.adapter import Runtime
 from harness.checkpoint import load, sha256
 from harness.errors import InfrastructureError, UnavailableError, UsageError
-from harness.executors import ray_train_alone
+from harness.executors import ray_keeper, ray_train_alone
 from harness.executors.cluster import Cluster, Node
 from harness.executors.ray import RayExecutor
 from harness.executors.ray_keeper import Keeper, relayed, work
@@ -35,7 +35,7 @@ def recipe(**changes: Any) -> Recipe:
         "options": {"vocabulary": "word", "vocabulary_size": 300, "dropout": 0.0, **sizes},
         "dataset": {"name": "phrases", "options": {"size": 64, "max_tokens": 10}},
         "steps": 12, "batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 3, "metric": "bleu",
-        "validate_every": 3, "validation_size": 8,
+        "validate_every": 3, "validation_size": 32,
     }  # fmt: skip
     return Recipe.model_validate(content | changes)
 
@@ -99,8 +99,9 @@ def test_two_workers_one_of_which_is_killed_give_the_weights_of_one(
 
 
 def test_without_ray_train_a_process_that_is_killed_is_followed_by_one_that_goes_on(
-    executor: RayExecutor, plain: Path, tmp_path: Path
+    executor: RayExecutor, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ray_keeper, "POLL", 0.01)  # told of step 3 long before the last
     killed: list[psutil.Process] = []
     lines: list[str] = []
 

@@ -13,6 +13,7 @@ os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths in recipe
 import ray.train
 import ray.train.torch
 import torch
+from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from harness.errors import InfrastructureError, describe
@@ -52,7 +53,7 @@ def train_together(
         with tempfile.TemporaryDirectory(prefix="harness-train-") as notes:
             try:
                 _trainer(reference, workers, gpu, place, keeper, notes).fit()
-            except ray.train.TrainingFailedError as error:
+            except (ray.train.TrainingFailedError, RayError) as error:  # the second where the head is gone
                 reason = describe(error)[:500]
                 raise InfrastructureError(f"training {reference.name}: {reason}") from error
 
