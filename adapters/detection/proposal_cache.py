@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import scipy
-import skimage
 from numpy.typing import NDArray
 
 from adapters.detection.selective_search import VERSION, Strategy, propose
 from harness.recipe import cache_folder
 from harness.task import Image
+
+VERSIONS = f"{VERSION} {version('scikit-image')} {version('scipy')}"  # what decides which regions are found
 
 
 def searched(image: Image, strategy: Strategy) -> NDArray[np.int32]:
@@ -33,9 +34,8 @@ def searched(image: Image, strategy: Strategy) -> NDArray[np.int32]:
 
 
 def _path(image: Image, strategy: Strategy) -> Path:
-    """By content: of the image, the options, and the versions of the search and of what it computes with."""
-    versions = f"{VERSION} {skimage.__version__} {scipy.__version__}"
-    digest = hashlib.sha256(f"{versions} {image.shape} {strategy}".encode())
+    """By content: of the image, the options and the versions."""
+    digest = hashlib.sha256(f"{VERSIONS} {image.shape} {strategy}".encode())
     digest.update(image.tobytes())
     name = digest.hexdigest()
     return cache_folder().with_name("proposals") / name[:2] / f"{name[2:]}.npy"

@@ -133,12 +133,11 @@ def align_here(features: Tensor, regions: Tensor, images: Tensor, size: int, sca
     down = _neighbours(low[:, 1], step[:, 1], size, features.shape[2])
     right = _neighbours(low[:, 0], step[:, 0], size, features.shape[3])
     by_place = features.permute(0, 2, 3, 1)
-    samples = sum(
-        by_place[images[:, None, None], rows[:, :, None], columns[:, None]]
-        * (above[:, :, None] * beside[:, None])[..., None]
-        for rows, above in down
-        for columns, beside in right
-    )  # [R, size · SAMPLES, size · SAMPLES, C]
+    samples = features.new_zeros(())  # [R, size · SAMPLES, size · SAMPLES, C]
+    for rows, above in down:
+        for columns, beside in right:
+            seen = by_place[images[:, None, None], rows[:, :, None], columns[:, None]]
+            samples = samples + seen * (above[:, :, None] * beside[:, None])[..., None]
     bins = samples.unflatten(2, (size, SAMPLES)).unflatten(1, (size, SAMPLES)).mean(dim=(2, 4))
     return bins.permute(0, 3, 1, 2)
 
