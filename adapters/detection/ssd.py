@@ -256,6 +256,8 @@ class Ssd(TorchAdapter):
     def _detections(self, batch: Views, place: int, boxes: Tensor, scores: Tensor) -> Detections:
         """Of one image, boxes [D, 4] in seen px and scores [D, C]."""
         options = self.options
+        likely = (scores.amax(dim=1) > options.score_threshold).nonzero()[:, 0]  # few, and topk is slow
+        boxes, scores = boxes[likely], scores[likely]
         best, chosen = scores.topk(min(options.most_candidates, len(scores)), dim=0)  # of each class, [K, C]
         labels = torch.arange(scores.shape[1], device=scores.device).expand_as(best)
         wanted = best > options.score_threshold
