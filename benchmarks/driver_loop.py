@@ -26,6 +26,7 @@ from harness.adapter import Resources
 from harness.executors import ray as executors
 from harness.executors.ray_pool import Member, Pool
 from harness.stages.shards import Made, Outcome, Shard, ShardResult, Work
+from harness.task import Prediction, Translation
 
 SIZE = 64  # samples a shard
 ON_A_NODE = 8
@@ -43,7 +44,8 @@ class Waiting:
         async with self._turns[worker]:
             await asyncio.sleep(self._seconds * (0.5 + (shard.start // SIZE * 0.618) % 1))
         ids = [str(index) for index in range(shard.start, shard.stop)]
-        return [ShardResult(shard, ids, ["a sentence of a few words"] * len(ids), {}, Made("", "", "", 16))]
+        predictions: list[Prediction] = [Translation("a sentence of a few words") for _ in ids]
+        return [ShardResult(shard, ids, predictions, {}, Made("", "", "", 16))]
 
 
 class Pretended(Pool):

@@ -116,9 +116,9 @@ class Simulation:
             yield from found
 
     def _timed(self, decide: Any, *arguments: Any) -> Any:
-        start = time.perf_counter()
+        start = time.thread_time()
         outcome = decide(*arguments)
-        self.scheduling += time.perf_counter() - start
+        self.scheduling += time.thread_time() - start
         return outcome
 
     def _at(self, delay: float, what: str, who: int, version: int = 0) -> None:

@@ -35,6 +35,7 @@ from harness.stages.shards import Outcome, Work
 
 SHARD_DEADLINE = 900.0  # s, loading included, queueing not; a worker that takes longer is taken to hang
 POLL = 0.5  # s between looks at deadlines
+GATHER = 5e-5  # s a worker; looking takes 2e-6 s a worker (benchmarks/driver_loop.py)
 LEAST_ASKED = 8  # workers that are asked for on an autoscaled cluster that has room for none
 STAFFING = 0.2  # s between looks at how many workers there should be
 
@@ -260,5 +261,6 @@ def _ready(futures: list[Any]) -> list[Any]:
         return []
     if not ray.wait(futures, timeout=POLL)[0]:
         return []
+    time.sleep(GATHER * len(futures))  # those that come together are looked for once; each has a shard ahead
     ready: list[Any] = ray.wait(futures, num_returns=len(futures), timeout=0)[0]
     return ready

@@ -33,9 +33,9 @@ class TrialQueue:
         self.holders = 0
         self.most = work.trial.spec.batch_size
         self.mean: float | None = None  # s a sample lately, without loading
-        # Both include what the other is about until a shard was done without loading.
-        self.slowest: float | None = None  # s a sample of the slowest shard
+        self.slowest: float | None = None  # s a sample of the slowest shard; as `mean` once that is known
         self.loading = 0.0  # s, the last time
+        self.first = 0.0  # s, the most of a shard with the loading that it needed
         self.barred: set[str] = set()  # nodes on which a worker could not load this trial
         self.refusal: str | None = None  # why not, on the first of them
         self._nowhere = False  # no node can
@@ -79,9 +79,11 @@ class TrialQueue:
         self._given_up = 0
         each = seconds / samples
         if loads:
-            self.loading = max(0.0, seconds - (self.mean or 0.0) * samples)
+            self.first = max(seconds, self.first)
             if self.mean is None:
                 self.slowest = max(each, self.slowest or 0.0)
+            else:
+                self.loading = max(0.0, seconds - self.mean * samples)
         elif self.mean is None:
             self.mean = self.slowest = each
         else:
@@ -96,7 +98,7 @@ class TrialQueue:
         """
         if self.slowest is None:
             return deadline
-        expected = self.slowest * (shard.stop - shard.start) + (self.loading if loads else 0.0)
+        expected = self.slowest * (shard.stop - shard.start) + (self.first if loads else 0.0)
         if not loads or (shard.start, shard.stop) in self._losses:  # lost before, or part of one that was
             deadline = min(deadline, max(LEAST_DEADLINE, HANG_FACTOR * expected))
         return max(deadline, SLOW_FACTOR * expected)
