@@ -95,7 +95,8 @@ def test_two_workers_one_of_which_is_killed_give_the_weights_of_one(
     made = trained(executor, tmp_path, 2, kill_one)
     assert killed == [2]
     assert any(line.startswith("continuing at step") for line in lines)
-    assert gap(made, plain) < 1e-4  # of weights around 0.1: sums in another order, stored in fp16
+    # Sums in another order, and weights below .5 stored in fp16: no more than one of its steps.
+    assert gap(made, plain) <= 2**-12
 
 
 def test_without_ray_train_a_process_that_is_killed_is_followed_by_one_that_goes_on(
