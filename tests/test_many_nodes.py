@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -301,9 +302,9 @@ def test_a_head_that_dies_is_said_and_the_same_command_goes_on_when_it_is_back(
         _, said = driver.communicate(timeout=200)
         before = shards()
         assert driver.returncode == 3
-        assert (
-            "has not answered for 30 s; what is done is on disk, the same command goes on from here" in said
-        )
+        # 30 s where the driver asked the head, 40 s where it did not come to ask
+        told = r"has not answered for [34]0 s; what is done is on disk, the same command goes on from here"
+        assert re.search(told, said), said
         assert 0 < len(before) < 100
         head.end()
         head.start()
