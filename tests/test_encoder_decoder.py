@@ -372,6 +372,7 @@ SHIPPED = [
     ("rnn", "rnn-phrases-en-de", 9.0),
     ("lstm", "lstm-phrases-en-de", 58.0),
     ("lstm", "lstm-12000-phrases-en-de", 72.0),
+    ("attention", "attention-phrases-en-de", 99.0),
 ]
 
 
