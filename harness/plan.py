@@ -197,7 +197,10 @@ def plan(loaded: LoadedSuite, only: str | None = None, limit: int | None = None)
         pattern = only.replace("[", "[[]")  # brackets stand in names: yolo[batch_size=1]
         trials = [trial for trial in trials if fnmatchcase(trial.name, pattern)]
         if not trials:
-            raise UsageError(f"--only {only}: no trial of that name (there are: {', '.join(names)})")
+            left_out = "".join(f"; skipped {each.benchmark}: {each.reason}" for each in skipped)
+            raise UsageError(
+                f"--only {only}: no trial of that name (there are: {', '.join(names)}{left_out})"
+            )
     return Plan(tuple(trials), tuple(skipped))
 
 

@@ -61,6 +61,11 @@ def run(
         InfrastructureError: Ray could not be reached, or training failed.
     """
     planned = plan(loaded, settings.only, settings.limit)
+    if not planned.trials:  # a gate that measured nothing must not be green
+        reasons = "; ".join(f"{skipped.benchmark}: {skipped.reason}" for skipped in planned.skipped)
+        raise UsageError(
+            f"suite '{loaded.suite.name}': nothing to run, every benchmark is skipped ({reasons})"
+        )
     preflight(planned.trials)
     directory = RunDirectory(settings.out)
     with directory.open(loaded.suite.name):

@@ -92,12 +92,14 @@ def _axes(entry: AdapterEntry, options: type[BaseModel]) -> dict[str, list[Any]]
         axes[key] = value if isinstance(value, list) else [value]
     for key, value in entry.options.items():
         field = options.model_fields.get(key)
-        if isinstance(value, list) and field is not None and not _accepts(field.annotation, value):
+        if isinstance(value, list) and field is not None and not _is_value(field.annotation, value):
             axes[f"options.{key}"] = value
     return axes
 
 
-def _accepts(annotation: Any, value: list[Any]) -> bool:
+def _is_value(annotation: Any, value: list[Any]) -> bool:
+    if get_origin(annotation) in (list, tuple) and not any(isinstance(item, list) for item in value):
+        return True  # a wrong one is refused as a whole
     if get_origin(annotation) is None and isinstance(annotation, type) and annotation is not list:
         return False
     try:

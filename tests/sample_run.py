@@ -143,6 +143,7 @@ def _segmentation(directory: Path) -> dict[str, Any]:
                 "label": label,
                 "iou": figure(0.5),
                 "accuracy": figure(0.6),
+                "boundary_iou": figure(0.4),
                 "annotated": 5000,
                 "predicted": 4000,
             }

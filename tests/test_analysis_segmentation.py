@@ -54,14 +54,9 @@ def test_class_figures_are_those_of_the_metric():
     metric = Iou(CLASSES, ignore_index=IGNORE)
     expected = metric.summarise([metric.statistics(*each) for each in masks]).per_class
     for each in analyser_of(masks).conclude([]).per_class:
-        assert each.iou.value == (
-            None if expected[each.label]["iou"] is None else pytest.approx(expected[each.label]["iou"])
-        )
-        assert each.accuracy.value == (
-            None
-            if expected[each.label]["accuracy"] is None
-            else pytest.approx(expected[each.label]["accuracy"])
-        )
+        for name in ("iou", "accuracy", "boundary_iou"):
+            value, wanted = getattr(each, name).value, expected[each.label][name]
+            assert value == (None if wanted is None else pytest.approx(wanted)), (each.label, name)
 
 
 def test_the_interval_of_a_class_is_that_of_rescoring_resampled_images():

@@ -174,6 +174,12 @@ def test_loss_is_the_weighted_mean_over_pixels_that_count():
     assert pixel_loss(scores, masks, given).item() == pytest.approx(total / weights, rel=1e-5)
 
 
+def test_loss_of_half_precision_scores_is_summed_in_full():
+    scores, masks = torch.randn(2, 3, 64, 64).bfloat16(), torch.randint(0, 3, (2, 64, 64))
+    loss = pixel_loss(scores, masks, torch.ones(3))
+    assert loss.dtype == torch.float32 and loss == pixel_loss(scores.float(), masks, torch.ones(3))
+
+
 def test_nothing_is_learnt_where_every_pixel_is_ignored():
     scores = torch.randn(1, 3, 4, 4, requires_grad=True)
     loss = pixel_loss(scores, torch.full((1, 4, 4), 255), torch.ones(3))
@@ -190,6 +196,12 @@ def test_class_weights_go_by_name_and_an_unknown_name_is_refused():
     other = Fcn8s(FcnOptions(width=8, class_weights={second + "x": 5.0}), Runtime())
     with pytest.raises(UsageError, match=f"class_weights: .*'{second}x'; did you mean '{second}'"):
         other.build(Bars())
+
+
+def test_weights_that_leave_nothing_to_learn_are_refused():
+    nothing = Fcn8s(FcnOptions(width=8, class_weights=dict.fromkeys(Bars.classes, 0.0)), Runtime())
+    with pytest.raises(UsageError, match="class_weights: every class weighs 0"):
+        nothing.build(Bars())
 
 
 def test_256_classes_leave_no_value_for_what_is_not_learnt():

@@ -206,6 +206,13 @@ def test_the_loss_is_torchvisions_criterion(own: FcnResNet50, reference: Any) ->
     torch.testing.assert_close(found["aux"], 0.5 * expected[1], atol=1e-4, rtol=0)
 
 
+def test_dropout_is_torchvisions(own: FcnResNet50, reference: Any) -> None:
+    rates = [
+        [part.p for part in net.modules() if isinstance(part, nn.Dropout)] for net in (own.module, reference)
+    ]
+    assert rates[0] == rates[1] and len(rates[0]) == 2
+
+
 def test_the_trunk_with_frozen_norms_and_all_strides_is_torchvisions(own: FcnResNet50) -> None:
     from torchvision.models import resnet50
     from torchvision.models._utils import IntermediateLayerGetter

@@ -136,6 +136,17 @@ def test_counts_beyond_two_to_the_24_are_exact():
     assert metric.summarise([counts]).metrics["pixel_accuracy"].value == (2**24 + 1) / (2**24 + 2)
 
 
+def test_intervals_of_such_counts_are_exact_too():
+    metric = Iou(["a", "b"])
+    counts = [
+        np.array([[2**24 + 1, 0], [2**24 + 2 + k, 0], [2**24 + 1, k], [1, 0], [1, 1]]) for k in (0, 9, 99)
+    ]
+    draws = np.random.default_rng(2).integers(0, 3, size=(15, 3))
+    naive = [(2**24 + 1) * 3 / sum(2**24 + 2 + (0, 9, 99)[i] for i in draw) for draw in draws]
+    found = metric.summarise(counts, resamples=15, seed=2).metrics["pixel_accuracy"]
+    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(naive, (2.5, 97.5))), abs=1e-13)
+
+
 def test_without_a_class_called_background_there_is_no_foreground():
     mask = np.array([[0, 1]], np.uint8)
     metric = Iou(["road", "sky"])

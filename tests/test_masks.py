@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +63,17 @@ def flat(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def deep_png(width: int, height: int) -> bytes:
+    """RGB of 16 bits a channel, which Pillow cannot write (PNG specification, §11.2.2)."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    rows = zlib.compress((b"\0" + bytes(6 * width)) * height)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
 def copied(tree: Path, name: str) -> Path:
     return Path(shutil.copytree(tree, tree.parent / name))
 
@@ -76,6 +90,15 @@ class TestLayouts:
             np.testing.assert_array_equal(sample.target, LABELS)
         with pytest.raises(IndexError):
             found[2]
+
+    @pytest.mark.parametrize("images", ["./images", "images/", ".//images/{id}.*", "images/../images"])
+    def test_a_path_may_be_written_in_several_ways(self, flat: Path, images: str) -> None:
+        assert len(opened(flat, images=images, labels="./labels")) == 2
+
+    def test_pictures_may_lie_in_the_root_itself(self, flat: Path) -> None:
+        for name in ("a.jpg", "b.png"):
+            (flat / "images" / name).rename(flat / name)
+        assert [opened(flat, images=".")[index].id for index in range(2)] == ["a", "b"]
 
     def test_cityscapes(self, tmp_path: Path) -> None:
         """Cities are folders, suffixes tell the files apart, 34 ids become classes, the rest is ignored."""
@@ -234,6 +257,7 @@ class TestBadFiles:
                 [[0, 1, 2]],
                 r"labels/b.png: 3×1 pixels, but its picture .*images/b.png has 3×2 \(width × height\)",
             ),
+            ([[0, 1], [1, 1]], r"labels/b.png: 2×2 pixels, but its picture .*images/b.png has 3×2"),
             (
                 [[0, 1, 2], [1, 7, 2]],
                 r"labels/b.png: the pixel at x 1, y 1 has the label 7, which is neither of a class nor "
@@ -267,6 +291,28 @@ class TestBadFiles:
         save_labels(flat / "labels/b.png")
         Image.fromarray(np.array(LABELS, dtype=np.uint16)).save(flat / "images/b.png")
         refused(flat, "images/b.png: expected a picture of 8 bits a channel, found mode I;16")
+
+    def test_16_bits_a_colour(self, flat: Path) -> None:
+        """Pillow reads them as 8 bits and says nothing."""
+        (flat / "images/b.png").write_bytes(deep_png(3, 2))
+        with Image.open(flat / "images/b.png") as image:
+            assert image.mode == "RGB"
+        refused(flat, "images/b.png: expected a picture of 8 bits a channel, found mode RGB of 16 bits")
+        save_image(flat / "images/b.png")
+        (flat / "labels/b.png").write_bytes(deep_png(3, 2))
+        colours = {"classes": {"a": "#00ff07"}, "ignore": "rest"}
+        refused(flat, "labels/b.png: expected an RGB or palette PNG of 8 bits .* RGB of 16 bits", **colours)
+
+    @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+    def test_more_pixels_than_are_read(self, flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)
+        assert len(opened(flat)) == 2 and opened(flat)[1].target is not None, "up to twice as many"
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2)
+        refused(flat, "images/a.jpg: more than 4 pixels; cut it into smaller files")
+
+    def test_names_that_are_not_utf_8(self, flat: Path) -> None:
+        save_image(Path(os.fsdecode(os.fsencode(flat) + b"/images/\xff.png")))
+        refused(flat, r"images/\\xff.png: expected a file name in UTF-8")
 
     @pytest.mark.parametrize("name", ["images/b.png", "labels/b.png"])
     def test_corrupt_and_truncated_files(self, flat: Path, name: str) -> None:
@@ -344,6 +390,12 @@ class TestSuite:
             ),
             ({"images": "{stem}.jpg"}, r"options.images: the path may hold {id} once, {split} and \*"),
             ({"ids": "*.txt"}, r"options.ids: the path may hold {split}, nothing else in brackets"),
+            ({"images": ""}, r"options.images: expected a path, found an empty one"),
+            ({"labels": "labels/{id}*.png"}, r"options.labels: no \* may stand beside {id}"),
+            ({"labels": "*{id}.png"}, r"options.labels: no \* may stand beside {id}"),
+            ({"classes": {"a": 1.5}}, r"options.classes: a label is a value .* found 1.5"),
+            ({"classes": {"a": True}}, r"options.classes: a label is a value .* found True"),
+            ({"classes": {"a": "1", "b": 2}}, r"options.classes: a label is a value .* found '1'"),
             ({"classes": []}, r"options.classes: expected 1 to 256 classes, found 0"),
             ({"classes": ["a", "a"]}, r"options.classes: the class 'a' stands twice"),
             ({"classes": {"a": 1, "b": [2, 1]}}, r"options.classes: the label 1 stands twice"),

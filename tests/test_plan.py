@@ -40,6 +40,21 @@ def test_a_list_of_one_value_does_not_lengthen_the_name(tmp_path: Path) -> None:
     assert planned(tmp_path, document(ok={"batch_size": [8]})).trials[0].variant == "ok"
 
 
+def scales(*values: Any) -> dict[str, Any]:
+    entry = {"adapter": "fcn-8s", "checkpoint": "fcn-8s-scenes", "options": {"scales": list(values)}}
+    benchmark = {"dataset": "scenes", "task": "segmentation", "adapters": ["fcn"], "metrics": ["iou"]}
+    return {"name": "scales", "adapters": {"fcn": entry}, "benchmarks": {"b": benchmark}}
+
+
+def test_an_option_that_is_a_list_multiplies_by_lists_of_lists_alone(tmp_path: Path) -> None:
+    assert len(planned(tmp_path, scales([1.0], [0.5, 1.0])).trials) == 2
+    assert [trial.variant for trial in planned(tmp_path, scales(0.5, 1.0)).trials] == ["fcn"]
+    with pytest.raises(
+        UsageError, match=r"options\.scales.*: Input should be less than or equal to 4 \(got 5"
+    ):
+        planned(tmp_path, scales(0.5, 5))
+
+
 class TestIdentity:
     """Each change is made to the same suite, and ids are compared."""
 
@@ -126,6 +141,26 @@ class TestUnavailable:
         found = planned(tmp_path, suite)
         assert found.trials == ()
         assert [(s.benchmark, s.reason) for s in found.skipped] == [("words", "no phrases on this machine")]
+
+    @pytest.mark.usefixtures("_absent")
+    def test_only_tells_what_is_skipped(self, tmp_path: Path) -> None:
+        suite = document()
+        suite["benchmarks"]["words"]["when_unavailable"] = "skip"
+        with pytest.raises(
+            UsageError, match=r"no trial of that name .*skipped words: no phrases on this machine"
+        ):
+            planned(tmp_path, suite, only="words/*")
+
+    @pytest.mark.usefixtures("_absent")
+    def test_a_run_of_nothing_is_wrong_input_and_writes_nothing(self, tmp_path: Path) -> None:
+        """A gate on it would be green for ever."""
+        suite = document()
+        suite["benchmarks"]["words"]["when_unavailable"] = "skip"
+        with pytest.raises(
+            UsageError, match=r"nothing to run, .* skipped \(words: no phrases on this machine"
+        ):
+            run_suite(tmp_path, suite)
+        assert not (tmp_path / "run").exists()
 
     @pytest.mark.usefixtures("_absent")
     def test_names_are_still_checked(self, tmp_path: Path) -> None:

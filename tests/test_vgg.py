@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from adapters.segmentation.fcn import Fcn8s, Fcn16s, Fcn32s, FcnOptions
-from adapters.segmentation.photographs import augmented
 from adapters.vision.pretrained import start_from
 from adapters.vision.vgg import ConvolutionalClassifier, Vgg16, convolutional
 from harness.adapter import Runtime
@@ -134,22 +133,3 @@ def test_a_file_of_another_network_is_told() -> None:
 def test_options_of_the_other_backbone_are_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         FcnOptions(**options)
-
-
-def test_image_and_mask_are_scaled_mirrored_and_cropped_alike() -> None:
-    """The image shows its own mask: class k as grey level 60·k, so that both can be compared by pixel."""
-    mask = np.kron(np.random.default_rng(0).integers(0, 3, (4, 5), np.uint8), np.ones((130, 140), np.uint8))
-    image = np.repeat(60 * mask[..., None], 3, axis=2)
-    mirrored = scaled = 0
-    for seed in range(12):
-        picture, target = augmented(image, mask, np.random.default_rng(seed), crop=480)
-        assert picture.shape == (480, 480, 3) and target.shape == (480, 480)
-        seen = target != 255
-        agree = np.abs(picture[..., 0].astype(int) - 60 * target.astype(int))[seen] <= 1
-        assert agree.mean() > 0.97  # edges between classes are blurred in the image
-        scaled += not seen.all()  # a small image leaves part of the crop empty
-        mirrored += not np.array_equal(
-            target, augmented(image, mask, np.random.default_rng(seed))[1][:, ::-1]
-        )
-        assert (picture[~seen] == 127).all()
-    assert scaled and mirrored

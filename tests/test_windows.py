@@ -137,6 +137,17 @@ def test_memory_does_not_grow_with_the_height_of_the_image_but_for_the_class_map
     assert peak(whole, image(1024, 64)) > 8 * (high - 1024 * 64)
 
 
+def test_four_windows_of_512_px_are_looked_at_together() -> None:
+    (group,) = pixelwise(window=512).preprocess([image(1100, 1100)]).groups
+    assert [len(stretch) for stretch in group.stretches] == [4, 4, 1]
+
+
+def test_an_overlap_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="overlap: it is of windows; set `window` too"):
+        FullResolutionOptions(overlap=0.5)
+    assert FullResolutionOptions(window=64, overlap=0.5).overlap == 0.5
+
+
 def test_as_many_windows_are_looked_at_together_as_have_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     samples = [image(100, 200), image(100, 200)]
     expected = pixelwise(window=32).predict(samples)

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from adapters import augmentation, images
@@ -37,6 +37,12 @@ class SegmenterOptions(AdapterOptions):
     """Sizes at which each window is looked at, 1 being its own; their scores are averaged."""
     class_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
     """Of the pixel loss, by class name, 1 for a class that is not named; without it, the network's own."""
+
+    @model_validator(mode="after")
+    def _windows(self) -> SegmenterOptions:
+        if self.window is None and self.overlap != SegmenterOptions.model_fields["overlap"].default:
+            raise ValueError("overlap: it is of windows; set `window` too")
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,9 +190,12 @@ class Segmenter(TorchAdapter):
                 f"expected at most {IGNORED} classes to learn, found {len(train.classes)}: the value "
                 f"{IGNORED} is that of pixels that are not learnt from"
             )
-        for name in self.options.class_weights or {}:
+        weights: dict[str, float] = self.options.class_weights or {}
+        for name in weights:
             if name not in train.classes:
                 raise UsageError(f"class_weights: {unknown('class', name, train.classes)}")
+        if not any(weights.get(name, 1.0) for name in train.classes):
+            raise UsageError("class_weights: every class weighs 0, so that there is nothing to learn")
 
     def learn(self, train: Dataset) -> None:
         self.check(train)

@@ -158,6 +158,7 @@ class ClassIou(_Record):
     label: str
     iou: Figure
     accuracy: Figure
+    boundary_iou: Figure
     annotated: int = Field(description="pixels")
     predicted: int = Field(description="pixels")
 

@@ -12,6 +12,7 @@ from harness.analysis.analyser import Analyser, Pick, Pictures, pick
 from harness.analysis.pictures import colour, error_file, image_file, mask_file
 from harness.analysis.ratios import ratios
 from harness.analysis.record import ClassIou, SegmentationAnalysis, ShownMasks
+from harness.metrics.iou import boundary_counts
 from harness.task import BACKGROUND, Mask, Sample
 
 
@@ -21,15 +22,16 @@ class SegmentationAnalyser(Analyser):
     def __init__(self, classes: Sequence[str]) -> None:
         self._classes = tuple(classes)
         self._confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
-        self._counts: list[
-            NDArray[np.int64]
-        ] = []  # of each image [3, classes]: correct, annotated, predicted
+        # Of each image [5, classes]: correct, annotated, predicted; boundary pixels in both masks, in either.
+        self._counts: list[NDArray[np.int64]] = []
 
     def add(self, sample: Sample, prediction: Mask) -> None:
         target: Any = sample.target
         pairs = confusion(target, prediction, len(self._classes))
         self._confusion += pairs
-        self._counts.append(np.stack([pairs.diagonal(), pairs.sum(axis=1), pairs.sum(axis=0)]))
+        areas = pairs.diagonal(), pairs.sum(axis=1), pairs.sum(axis=0)
+        counted = np.where(target < len(self._classes), prediction, target)
+        self._counts.append(np.stack([*areas, *boundary_counts(target, counted, len(self._classes))]))
 
     def picks(self) -> list[Pick]:
         counts = self._stacked()
@@ -64,9 +66,10 @@ class SegmentationAnalyser(Analyser):
 
     def conclude(self, shown: Sequence[ShownMasks]) -> SegmentationAnalysis:
         counts = self._stacked()
-        correct, annotated, predicted = counts[:, 0], counts[:, 1], counts[:, 2]
+        correct, annotated, predicted, both, either = np.moveaxis(counts, 1, 0)
         iou = ratios(correct, annotated + predicted - correct, f"class_iou|classes:{len(self._classes)}")
         accuracy = ratios(correct, annotated, f"class_accuracy|classes:{len(self._classes)}")
+        boundary_iou = ratios(both, either, f"class_boundary_iou|classes:{len(self._classes)}")
         return SegmentationAnalysis(
             n=len(counts),
             ranked_by="mean IoU of the image over the classes annotated or predicted in it",
@@ -77,6 +80,7 @@ class SegmentationAnalyser(Analyser):
                     label=label,
                     iou=iou[index],
                     accuracy=accuracy[index],
+                    boundary_iou=boundary_iou[index],
                     annotated=int(annotated[:, index].sum()),
                     predicted=int(predicted[:, index].sum()),
                 )
@@ -87,7 +91,7 @@ class SegmentationAnalyser(Analyser):
         )
 
     def _stacked(self) -> NDArray[np.int64]:
-        return np.array(self._counts, dtype=np.int64).reshape(-1, 3, len(self._classes))
+        return np.array(self._counts, dtype=np.int64).reshape(-1, 5, len(self._classes))
 
 
 def confusion(target: Mask, prediction: Mask, classes: int) -> NDArray[np.int64]:

@@ -78,14 +78,14 @@ def declared(classes: Classes, ignore: Ignore) -> MaskClasses:
     ignored = [] if ignore == "rest" else list(ignore)
     owners: dict[int, int] = {}  # label → mask value
     kinds = {type(label) for own in [*map(labels_of, classes.values()), ignored] for label in own}
-    if len(kinds) > 1:
-        raise ValueError("expected only values 0–255 or only colours '#rrggbb', found both")
     for value, labels in [*enumerate(map(labels_of, classes.values())), (IGNORED, ignored)]:
         for label in labels:
             number = _number(label)
             if number in owners:
                 raise ValueError(f"the label {label} stands twice")
             owners[number] = value
+    if len(kinds) > 1:
+        raise ValueError("expected only values 0–255 or only colours '#rrggbb', found both")
     most = VALUES - (ignore == "rest" or bool(ignored))
     if not 1 <= len(classes) <= most:
         raise ValueError(f"expected 1 to {most} classes, found {len(classes)}")
@@ -101,11 +101,13 @@ def declared(classes: Classes, ignore: Ignore) -> MaskClasses:
 
 def labels_of(declared: Label | Sequence[Label]) -> list[Label]:
     """The labels of one class: one, or a list of them."""
-    return [declared] if isinstance(declared, (int, str)) else list(declared)
+    if isinstance(declared, Sequence) and not isinstance(declared, str):
+        return list(declared)
+    return [declared]
 
 
 def _number(label: Label) -> int:
-    if isinstance(label, int) and 0 <= label < VALUES:
+    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < VALUES:
         return label
     if isinstance(label, str) and re.fullmatch("#[0-9A-Fa-f]{6}", label):
         return int(label[1:], 16)

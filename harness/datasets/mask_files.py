@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,9 @@ from harness.task import Mask
 GREY_STEP = {2: 85, 4: 17}  # Pillow stretches grey levels of fewer than 8 bits to 0–255
 HEADER = 26  # bytes up to a PNG's bit depth and colour type, PNG specification §11.2.2
 PICTURES = ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr")  # modes of 8 bits that turn into RGB
+
+# Files of twice as many pixels are refused, in words; this one would only name a line of Python.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def pair_masks(annotations: Path, predictions: Path) -> list[tuple[Path, Path]]:
@@ -111,7 +115,12 @@ def _opened(path: Path, kind: str | None = None) -> Iterator[Image.Image]:
             yield image
     except UnidentifiedImageError as error:
         raise UsageError(f"{path}: not a {kind or 'picture'} file") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        assert Image.MAX_IMAGE_PIXELS
+        raise UsageError(
+            f"{path}: more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; cut it into smaller files"
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from error
 
 

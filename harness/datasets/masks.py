@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StrictInt, StrictStr, ValidationInfo, field_validator
@@ -36,7 +36,7 @@ class MasksOptions(DatasetOptions):
     """Pattern of a text file with the split's ids, one a line; without it, all files are in the split."""
     split_names: tuple[SplitName, SplitName, SplitName] = SPLITS
     """What `{split}` stands for in train, validation and test."""
-    classes: list[str] | dict[str, Label | list[Label]]
+    classes: list[str] | dict[str, Any]
     """Names of the labels `first_label`, `first_label` + 1, …; or each name with its label or labels."""
     first_label: int = Field(default=0, ge=0, le=255)
     """Where `classes` is a list: the first one's label. ADE's is 1."""
@@ -49,16 +49,24 @@ class MasksOptions(DatasetOptions):
         if pattern is None:
             return None
         is_list = info.field_name == "ids"
+        if not pattern:
+            raise ValueError("expected a path, found an empty one")
         rest = pattern.replace(SPLIT, "") if is_list else pattern.replace(SPLIT, "").replace(ID, "", 1)
         if any(mark in rest for mark in ("{", "}", "[", "?", "**")) or (is_list and "*" in rest):
             allowed = "{split}" if is_list else "{id} once, {split} and *"
             raise ValueError(f"the path may hold {allowed}, nothing else in brackets and no wildcard")
+        if f"{ID}*" in pattern or f"*{ID}" in pattern:
+            raise ValueError("no * may stand beside {id}: where the id ends would not be known")
         try:
             check_inside("the path", pattern, "data set's root")
         except UsageError as error:
             raise ValueError(str(error)) from error
         suffix = "*" if info.field_name == "images" else "png"
-        return pattern if is_list or ID in pattern else f"{pattern.rstrip('/')}/{ID}.{suffix}"
+        return (
+            pattern
+            if is_list
+            else str(PurePosixPath(pattern if ID in pattern else f"{pattern}/{ID}.{suffix}"))
+        )
 
     @field_validator("classes")
     @classmethod

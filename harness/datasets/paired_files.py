@@ -7,6 +7,7 @@ dot, so that hidden files are no samples.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,11 @@ def _by_id(root: Path, pattern: Pattern) -> dict[str, Path]:
         match = matcher.fullmatch(path.relative_to(root).as_posix())
         if not match or not path.is_file():
             continue
+        try:
+            match["id"].encode()
+        except UnicodeEncodeError as error:
+            shown = os.fsencode(path).decode(errors="backslashreplace")
+            raise UsageError(f"{shown}: expected a file name in UTF-8") from error
         known = files.setdefault(match["id"], path)
         if known is not path:
             raise UsageError(f"{path}: {pattern.name}: id '{match['id']}' already has the file {known}")

@@ -79,13 +79,8 @@ class Iou(Metric):
             prediction = np.where(target == self._ignore, np.uint8(self._ignore), prediction)
             pairs[self._ignore] = 0
         n = len(self.classes)
-        at_target, at_prediction = boundary(target), boundary(prediction)
-        both = at_target & at_prediction & (target == prediction)
-        intersection = _histogram(target[both])
-        union = _histogram(target[at_target]) + _histogram(prediction[at_prediction]) - intersection
-        return np.stack(
-            [pairs.diagonal()[:n], pairs.sum(axis=1)[:n], pairs.sum(axis=0)[:n], intersection[:n], union[:n]]
-        )
+        areas = pairs.diagonal()[:n], pairs.sum(axis=1)[:n], pairs.sum(axis=0)[:n]
+        return np.stack([*areas, *boundary_counts(target, prediction, n)])
 
     def summarise(self, statistics: Sequence[Any], resamples: int = RESAMPLES, seed: int = SEED) -> Scores:
         """Figures of 0–1, and per class `iou`, `accuracy` and `boundary_iou`."""
@@ -151,6 +146,17 @@ class Iou(Metric):
             "foreground_iou": mean_defined(foreground, 1),
         }
         return figures, {"iou": iou, "accuracy": accuracy, "boundary_iou": boundary_iou}
+
+
+def boundary_counts(target: Mask, prediction: Mask, classes: int) -> NDArray[np.int64]:
+    """Boundary pixels of each class in both masks and in either, [2, classes].
+
+    What does not count has one value, which is no class, in both masks.
+    """
+    at_target, at_prediction = boundary(target), boundary(prediction)
+    both = _histogram(target[at_target & at_prediction & (target == prediction)])
+    either = _histogram(target[at_target]) + _histogram(prediction[at_prediction]) - both
+    return np.stack([both[:classes], either[:classes]])
 
 
 def boundary(mask: Mask) -> NDArray[np.bool_]:
