@@ -72,7 +72,7 @@ def validate(
     schema: Annotated[bool, typer.Option(help="Print the JSON Schema of suite files.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check suites fully: schema, names, options, checkpoints."""
+    """Check suites as a run does before it starts: schema, names, options, data, recipes, checkpoints."""
     from harness.terminal import show
 
     if schema:
@@ -83,11 +83,13 @@ def validate(
     if not suites:
         raise UsageError("name at least one suite, or pass --schema")
     from harness.plan import plan
+    from harness.run import preflight
     from harness.suite import find_suite, load_suite
 
     documents = []
     for name in suites:
         planned = plan(load_suite(find_suite(name)))
+        preflight(planned.trials)
         skipped = [each.model_dump() for each in planned.skipped]
         document = {"suite": name, "valid": True, "trials": len(planned.trials), "skipped": skipped}
         documents.append(document)
@@ -117,7 +119,7 @@ def plan_command(
     loaded = load_suite(find_suite(suite), overrides)
     planned = plan(loaded, only, limit)
     directory = RunDirectory(out or Path("runs") / loaded.suite.name)
-    document = estimate(planned, directory, loaded.suite.speed.profile)
+    document = estimate(planned, directory, loaded.suite.speed)
     show(document) if as_json else show_plan(document)
 
 

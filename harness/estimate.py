@@ -7,16 +7,19 @@ from typing import Any
 from harness.plan import Plan, Trial
 from harness.stages.timing import PROFILES, Profile
 from harness.store import RunDirectory, TrialDirectory, read_json
+from harness.suite import SpeedEntry
 
 
-def estimate(planned: Plan, directory: RunDirectory, profile: str) -> dict[str, Any]:
+def estimate(planned: Plan, directory: RunDirectory, speed: SpeedEntry) -> dict[str, Any]:
     """The plan as data.
 
     Seconds of predicting follow from the trial's own measured throughput and are None before there is one;
     seconds of timing are the least that the profile asks for; training is given in steps.
     """
     return {
-        "trials": [_trial(trial, directory.trial(trial.id), PROFILES[profile]) for trial in planned.trials],
+        "trials": [
+            _trial(trial, directory.trial(trial.id), PROFILES[speed.profile]) for trial in planned.trials
+        ],
         "train": [
             {
                 "checkpoint": reference.name,
@@ -25,7 +28,9 @@ def estimate(planned: Plan, directory: RunDirectory, profile: str) -> dict[str, 
             }
             for reference in planned.missing
         ],
-        "timing_needs": "every CPU of a node",
+        "timing_needs": "one GPU and its share of CPUs, or on a CPU every one of a node,"
+        if speed.exclusive == "gpu"
+        else "every CPU and GPU of a node",
         "skipped": [skipped.model_dump() for skipped in planned.skipped],
     }
 

@@ -41,7 +41,7 @@ class CheckpointRecord(_Record):
 
 
 class Failure(_Record):
-    """A shard that gave no predictions, and why; never scored."""
+    """A batch, or a shard, that gave no predictions, and why; never scored."""
 
     first: int
     last: int

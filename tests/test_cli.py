@@ -139,6 +139,32 @@ class TestPlain:
         ]
         assert json.loads(call("validate", "--schema").stdout)["title"] == "Suite"
 
+    @pytest.mark.parametrize(
+        ("name", "content", "says"),
+        [
+            ("broken.pth", "no weights", "broken.pth"),
+            (
+                "wrong.yaml",
+                "recipe: {adapter: fcn-8s, task: segmentation, dataset: {name: scene}, steps: 1, "
+                "batch_size: 1, learning_rate: 1.0, metric: iou}",
+                "unknown data set 'scene'; did you mean 'scenes'?",
+            ),
+            (None, None, "digits/net"),  # a network of ours without weights
+        ],
+    )
+    def test_validate_opens_checkpoints_and_recipes(
+        self, tmp_path: Path, name: str | None, content: str | None, says: str
+    ) -> None:
+        if name and content:
+            (tmp_path / name).write_text(content)
+        net = {"adapter": "fcn-8s"} | ({"checkpoint": name} if name else {})
+        digits = {"dataset": "scenes", "task": "segmentation", "adapters": ["net"], "metrics": ["iou"]}
+        path = write(tmp_path, {"name": "s", "adapters": {"net": net}, "benchmarks": {"digits": digits}})
+        done = call("validate", path)
+        assert (done.exit_code, done.stdout) == (2, "")
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("error: ") and says in line
+
     def test_new_adapter_writes_outside(self, tmp_path: Path) -> None:
         done = call("new", "adapter", "my-model", "--task", "segmentation", "--out", tmp_path)
         assert done.exit_code == 0

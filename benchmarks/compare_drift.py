@@ -1,0 +1,57 @@
+"""How often `harness compare` calls a slowdown, where the machine drifts between two runs; prints Markdown.
+
+    python benchmarks/compare_drift.py
+
+Simulated: processes of a run differ by `--spread` (standard deviation, normal), the whole second run by the
+drift and by the true slowdown. The intervals and the verdicts are those of `harness compare`.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from harness.compare.speed import slowdown
+from harness.compare.speed_verdict import decide
+
+PROCESSES = 6  # of profile `ci`
+DRIFTS = (0.0, 0.01, 0.02, 0.03, 0.05)
+SLOWDOWNS = {"the same speed": 1.0, "5% slower": 1.05, "10% slower": 1.1}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--comparisons", type=int, default=2000, help="of each cell")
+    parser.add_argument("--spread", type=float, default=0.02)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    print("| | " + " | ".join(f"drift {drift:.0%}" for drift in DRIFTS) + " |")
+    print("|---" * (1 + len(DRIFTS)) + "|")
+    for name, factor in SLOWDOWNS.items():
+        shares = [
+            regressions(
+                np.random.default_rng(options.seed), options.comparisons, options.spread, drift, factor
+            )
+            for drift in DRIFTS
+        ]
+        print(f"| {name} | " + " | ".join(f"{share:.1%}" for share in shares) + " |")
+
+
+def regressions(
+    generator: np.random.Generator, comparisons: int, spread: float, drift: float, factor: float
+) -> float:
+    """Share of comparisons that are called a regression."""
+    called = 0
+    for _ in range(comparisons):
+        times = generator.normal(1, spread, (2, PROCESSES))
+        times[1] *= factor * generator.normal(1, drift)
+        base, head = ({"processes": [{"windows": [[1, s]]} for s in side]} for side in times)
+        called += decide("ci", PROCESSES, slowdown(base, head))[0] == "regression"
+    return called / comparisons
+
+
+if __name__ == "__main__":
+    main()
