@@ -138,11 +138,12 @@ def train(
     """Train the checkpoints that a suite needs and that are missing."""
     from harness.plan import plan
     from harness.progress import RunProgress
-    from harness.run import preflight, train_missing
+    from harness.run import check_any, preflight, train_missing
     from harness.suite import find_suite, load_suite
     from harness.terminal import console, show
 
     planned = plan(load_suite(find_suite(suite), overrides), only)
+    check_any(planned)
     preflight([trial for trial in planned.trials if trial.missing])
     with RunProgress(console) as progress:
         if planned.missing:

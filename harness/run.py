@@ -61,11 +61,7 @@ def run(
         InfrastructureError: Ray could not be reached, or training failed.
     """
     planned = plan(loaded, settings.only, settings.limit)
-    if not planned.trials:  # a gate that measured nothing must not be green
-        reasons = "; ".join(f"{skipped.benchmark}: {skipped.reason}" for skipped in planned.skipped)
-        raise UsageError(
-            f"suite '{loaded.suite.name}': nothing to run, every benchmark is skipped ({reasons})"
-        )
+    check_any(planned)
     preflight(planned.trials)
     directory = RunDirectory(settings.out)
     with directory.open(loaded.suite.name):
@@ -93,6 +89,17 @@ def run(
 def _ready(executor: Executor, trials: Sequence[Trial]) -> Executor:
     executor.check(trials)
     return executor
+
+
+def check_any(planned: Plan) -> None:
+    """Refuse a plan without trials: a gate that measured nothing must not be green.
+
+    Raises:
+        UsageError: every benchmark is skipped; with the reasons.
+    """
+    if not planned.trials:
+        reasons = "; ".join(f"{skipped.benchmark}: {skipped.reason}" for skipped in planned.skipped)
+        raise UsageError(f"nothing to run, every benchmark is skipped ({reasons})")
 
 
 def preflight(trials: Sequence[Trial]) -> None:

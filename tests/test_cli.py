@@ -139,6 +139,24 @@ class TestPlain:
         ]
         assert json.loads(call("validate", "--schema").stdout)["title"] == "Suite"
 
+    def test_train_does_not_call_a_suite_trained_whose_data_are_not_there(self, tmp_path: Path) -> None:
+        faces = {
+            "dataset": "masks",
+            "options": {"root": "gone", "images": "i", "labels": "l", "classes": ["a"]},
+        }
+        digits = {"dataset": "faces", "adapters": ["net"], "metrics": ["iou"], "when_unavailable": "skip"}
+        suite = {
+            "name": "s",
+            "data_root": ".",
+            "datasets": {"faces": faces},
+            "adapters": {"net": {"adapter": "fcn-8s"}},
+        }
+        done = call(
+            "train", write(tmp_path, suite | {"benchmarks": {"digits": digits}}), "--executor", "inline"
+        )
+        assert done.exit_code == 2
+        assert "nothing to run, every benchmark is skipped (digits: " in done.stderr
+
     @pytest.mark.parametrize(
         ("name", "content", "says"),
         [

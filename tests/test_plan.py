@@ -136,16 +136,14 @@ class TestUnavailable:
 
     @pytest.mark.usefixtures("_absent")
     def test_is_skipped_and_said_where_the_suite_allows_it(self, tmp_path: Path) -> None:
-        suite = document()
-        suite["benchmarks"]["words"]["when_unavailable"] = "skip"
+        suite = with_benchmark(when_unavailable="skip")
         found = planned(tmp_path, suite)
         assert found.trials == ()
         assert [(s.benchmark, s.reason) for s in found.skipped] == [("words", "no phrases on this machine")]
 
     @pytest.mark.usefixtures("_absent")
     def test_only_tells_what_is_skipped(self, tmp_path: Path) -> None:
-        suite = document()
-        suite["benchmarks"]["words"]["when_unavailable"] = "skip"
+        suite = with_benchmark(when_unavailable="skip")
         with pytest.raises(
             UsageError, match=r"no trial of that name .*skipped words: no phrases on this machine"
         ):
@@ -154,8 +152,7 @@ class TestUnavailable:
     @pytest.mark.usefixtures("_absent")
     def test_a_run_of_nothing_is_wrong_input_and_writes_nothing(self, tmp_path: Path) -> None:
         """A gate on it would be green for ever."""
-        suite = document()
-        suite["benchmarks"]["words"]["when_unavailable"] = "skip"
+        suite = with_benchmark(when_unavailable="skip")
         with pytest.raises(
             UsageError, match=r"nothing to run, .* skipped \(words: no phrases on this machine"
         ):

@@ -61,12 +61,10 @@ class MasksOptions(DatasetOptions):
             check_inside("the path", pattern, "data set's root")
         except UsageError as error:
             raise ValueError(str(error)) from error
+        if is_list:
+            return pattern
         suffix = "*" if info.field_name == "images" else "png"
-        return (
-            pattern
-            if is_list
-            else str(PurePosixPath(pattern if ID in pattern else f"{pattern}/{ID}.{suffix}"))
-        )
+        return str(PurePosixPath(pattern if ID in pattern else f"{pattern}/{ID}.{suffix}"))
 
     @field_validator("classes")
     @classmethod
