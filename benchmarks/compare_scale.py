@@ -25,12 +25,13 @@ from typing import Any
 import numpy as np
 from tracking_server import TrackingServer
 
+from harness.compare.trend import read_history
 from harness.datasets.dataset import Dataset, DatasetOptions
 from harness.environment import describe, key
-from harness.history import read_history
-from harness.results import Results, read_results, to_json
+from harness.files import write_json, write_text
+from harness.rundir.results import Results, read_results, to_json
+from harness.rundir.store import RunDirectory
 from harness.stages.score import score
-from harness.store import RunDirectory, write_json, write_text
 from harness.task import TASKS, Annotations, Detections, Prediction, Sample, TaskName, Translation
 
 SAMPLES, VARIANTS, RUNS = 300, 4, 1000
@@ -201,7 +202,7 @@ def from_mlflow(folder: Path, paths: list[Path]) -> None:
     from harness.tracking.artifacts import DIGEST_TAG
     from harness.tracking.baseline import fetch_baseline
     from harness.tracking.entries import run_entry
-    from harness.tracking.history import PAGE, logged_history
+    from harness.tracking.past_runs import PAGE, logged_history
     from harness.tracking.tracking_store import mlflow_environment, open_experiment
 
     with mlflow_environment():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from skimage import data
 from sklearn.datasets import load_digits, load_sample_images
 
-from harness.datasets import scene_parts as parts
+from harness.datasets.scenes import parts
 from harness.task import Annotations, Image, Sample
 
 HEIGHT, WIDTH = 375, 500  # px, of most of VOC's pictures

@@ -19,7 +19,7 @@ from interleaved import median_interval
 
 from harness.adapter import ADAPTERS, Adapter, Runtime
 from harness.checkpoint import load
-from harness.datasets.scenes import Scenes, ScenesOptions
+from harness.datasets.scenes.scenes import Scenes, ScenesOptions
 from harness.recipe import resolve
 from harness.task import Sample
 

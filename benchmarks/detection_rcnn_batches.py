@@ -20,7 +20,7 @@ from interleaved import median_interval
 from adapters.detection import rcnn
 from harness.adapter import Runtime
 from harness.checkpoint import load
-from harness.datasets.scenes import Scenes, ScenesOptions
+from harness.datasets.scenes.scenes import Scenes, ScenesOptions
 from harness.recipe import resolve
 from harness.task import Sample
 

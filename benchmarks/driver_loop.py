@@ -23,8 +23,8 @@ import ray
 from scale import trial
 
 from harness.adapter import Resources
-from harness.executors import ray as executors
-from harness.executors.ray_pool import Member, Pool
+from harness.executors.ray import executor as executors
+from harness.executors.ray.pool import Member, Pool
 from harness.stages.shards import Made, Outcome, Shard, ShardResult, Work
 from harness.task import Prediction, Translation
 

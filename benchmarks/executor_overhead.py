@@ -24,11 +24,12 @@ from typing import Any
 import ray
 import yaml
 
-from harness.executors.ray import RayExecutor
-from harness.executors.ray_pool import Worker
-from harness.plan import Trial, plan
+from harness.executors.ray.executor import RayExecutor
+from harness.executors.ray.pool import Worker
 from harness.stages.shards import Shard, ShardResult, Work
-from harness.suite import load_suite
+from harness.suite.plan import plan
+from harness.suite.schema import load_suite
+from harness.trial import Trial
 
 THIRD_PARTY = str(Path(__file__).parent.parent / "tests" / "thirdparty")
 SHARDS = 1000

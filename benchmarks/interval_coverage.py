@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from harness.metrics.average_precision import Coco, Voc07, Voc10
 from harness.metrics.bleu import Bleu, Chrf
-from harness.metrics.interval import LEVELS, reflect
 from harness.metrics.iou import Iou
 from harness.metrics.metric import Metric
+from harness.statistics.bootstrap import LEVELS, reflect
 from harness.task import Annotations, Detections, Translation
 
 POPULATION = 2000

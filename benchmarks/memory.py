@@ -20,9 +20,10 @@ from scipy.stats import binomtest
 
 from adapters.translation.seq2seq import Lstm, Rnn, Seq2Seq
 from harness.adapter import Runtime
+from harness.cache import cache_folder
 from harness.checkpoint import load
 from harness.datasets.dataset import DATASETS, Dataset
-from harness.recipe import Recipe, RecipeData, cache_folder
+from harness.recipe import Recipe, RecipeData
 from harness.stages.train import train
 from harness.task import Translation
 

@@ -21,8 +21,8 @@ from composed_photographs import composed
 from numpy.typing import NDArray
 
 from adapters.detection.selective_search import MODES, propose
-from harness.datasets.scenes import Scenes, ScenesOptions
-from harness.metrics.interval import LEVELS, resample_sums
+from harness.datasets.scenes.scenes import Scenes, ScenesOptions
+from harness.statistics.bootstrap import LEVELS, resample_sums
 from harness.task import Annotations, Image, Sample
 
 COUNTS = (50, 100, 200, 500, 1000, 2000)

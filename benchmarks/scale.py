@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from harness.adapter import Resources
-from harness.executors.scheduler import Assignment, Scheduler
-from harness.plan import DatasetUse, Trial, TrialSpec
+from harness.executors.scheduling.scheduler import Assignment, Scheduler
 from harness.stages.shards import Made, Outcome, Shard, ShardResult, Work
+from harness.trial import DatasetUse, Trial, TrialSpec
 
 GPU = Resources()
 MADE = Made("", "", "", 16)

@@ -26,7 +26,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from harness.score_files import score_detection
+from harness.stages.score_files import score_detection
 from harness.task import Scores
 
 CLASSES = 80

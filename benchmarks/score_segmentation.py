@@ -26,9 +26,9 @@ import numpy as np
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from harness.datasets.mask_files import read_mask
+from harness.datasets.masks.files import read_mask
 from harness.metrics.iou import Iou
-from harness.score_files import score_segmentation
+from harness.stages.score_files import score_segmentation
 from harness.task import IGNORED, Mask
 
 SIDE = 512

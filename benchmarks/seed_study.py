@@ -19,13 +19,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.seeds import Trainings, difference, holm, mean
 from harness.errors import UsageError
 from harness.metrics.metric import METRICS, Metric
-from harness.plan import DatasetUse
-from harness.results import TrialRecord, read_results
+from harness.rundir.results import TrialRecord, read_results
+from harness.rundir.store import RunDirectory
 from harness.stages.score import make_metrics, sample_statistics
-from harness.store import RunDirectory
+from harness.statistics.holm import holm
+from harness.statistics.seeds import Trainings, difference, mean
+from harness.trial import DatasetUse
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from adapters.segmentation.fcn import Fcn, Fcn8s, Fcn16s, Fcn32s, FcnOptions, Up
 from adapters.segmentation.full_resolution import FullResolution, FullResolutionOptions
 from adapters.segmentation.segmenter import Segmenter
 from harness.adapter import Runtime
-from harness.datasets.scenes import Scenes, ScenesOptions
+from harness.datasets.scenes.scenes import Scenes, ScenesOptions
 
 BASE = "fcn-8s"
 WIDE = 141  # channels with which full-resolution has the parameters of fcn-8s

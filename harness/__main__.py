@@ -3,7 +3,7 @@
 import sys
 
 try:
-    from harness.cli import main
+    from harness.cli.app import main
 except Exception as error:  # the interpreter of a cluster's node lacks a library, say
     # Python would exit with 1, which means a regression.
     sys.stderr.write(f"error: {sys.executable} cannot run the harness: {type(error).__name__}: {error}\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -81,3 +82,13 @@ def _imports(tree: ast.Module, package: str) -> list[str]:
             base = ".".join([*above, *filter(None, [node.module])])
             found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
     return found
+
+
+def digest(parts: Iterable[str | bytes]) -> str:
+    """SHA-256 of parts, each preceded by its length so that no two lists collide."""
+    sha = hashlib.sha256()
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        sha.update(len(raw).to_bytes(8, "big"))
+        sha.update(raw)
+    return sha.hexdigest()

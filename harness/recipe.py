@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.adapter import ADAPTERS
+from harness.cache import cache_folder
 from harness.checkpoint import WEIGHTS, parsed, read_metadata
 from harness.errors import UnavailableError, UsageError
 from harness.registry import unknown
@@ -152,12 +151,6 @@ def resolve(reference: str, adapter: str, relative_to: Path | None, seed: int | 
         if candidate.is_file() and read_metadata(candidate).get("recipe") == recipe.hash:
             return CheckpointRef(name, candidate, recipe, missing=False, options=recipe.options)
     return CheckpointRef(name, trained, recipe, missing=True, options=recipe.options)
-
-
-def cache_folder() -> Path:
-    """Where trained checkpoints are kept: $HARNESS_CACHE, or the user's cache folder."""
-    configured = os.environ.get("HARNESS_CACHE")
-    return (Path(configured) if configured else user_cache_path("harness")) / "checkpoints"
 
 
 def shipped_recipes(adapter: str) -> dict[str, Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import compress
 
-from harness.compare.records import URGENCY, Change, Comparison, TrialComparison, Verdict
+from harness.compare.outcome import URGENCY, Change, Comparison, TrialComparison, Verdict
 from harness.compare.speed_verdict import DRIFT
 from harness.task import Figure
 from reports.figures import printed

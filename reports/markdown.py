@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness.frontier import CAVEAT, headline, standings, throughput
-from harness.results import Results, TrialRecord
+from harness.compare.frontier import CAVEAT, headline, standings, throughput
+from harness.rundir.results import Results, TrialRecord
 from harness.task import TASKS, Figure
 from reports.figures import count, printed
 from reports.text import markdown

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from harness.frontier import CAVEAT, Comparison, comparisons, frontier_changes, why_not_charted
-from harness.results import Results
+from harness.compare.frontier import CAVEAT, Comparison, comparisons, frontier_changes, why_not_charted
+from harness.rundir.results import Results
 from reports.verdict import is_clean, verdict
 
 

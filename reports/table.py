@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
-from harness.results import Results, TrialRecord
+from harness.rundir.results import Results, TrialRecord
 from harness.task import Figure
 
 COLUMNS = (

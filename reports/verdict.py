@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from harness.results import Results, Status
+from harness.rundir.results import Results, Status
 
 _INCOMPLETE: tuple[Status, ...] = ("partial", "failed", "pending")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from harness.results import Results
+from harness.rundir.results import Results
 
 HOSTILE = (
     "<script>alert('x')</script> \"q\" | a\nb \u202egnp.exe\u200f <!-- </td> `c` [l](http://evil.example) "

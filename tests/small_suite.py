@@ -13,11 +13,11 @@ from rich.console import Console
 
 from harness.executors.executor import Executor
 from harness.executors.inline import InlineExecutor
-from harness.plan import Plan, plan
-from harness.progress import RunProgress
-from harness.results import Results
-from harness.run import RunSettings, run
-from harness.suite import load_suite
+from harness.run.driver import RunSettings, run
+from harness.run.progress import RunProgress
+from harness.rundir.results import Results
+from harness.suite.plan import Plan, plan
+from harness.suite.schema import load_suite
 
 
 def document(size: int = 20, **adapters: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pycocotools.cocoeval import COCOeval
 from test_average_precision import CLASSES, indexed
 
 from harness.analysis.detection import DetectionAnalyser
-from harness.analysis.pictures import image_file, shown_size
+from harness.analysis.images import image_file, shown_size
 from harness.analysis.tide import ERRORS, STATES, error_effects, examine
 from harness.metrics.average_precision import Coco
 from harness.metrics.matching import match_coco

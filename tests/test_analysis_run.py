@@ -14,12 +14,12 @@ from fake_adapters import FakeTranslation
 from scipy import stats
 from small_suite import document, run_suite
 
-import harness.scoring as scoring
+import harness.run.scoring as scoring
 from harness.analysis.pairs import paired, standings
 from harness.analysis.record import DetectionAnalysis, TranslationAnalysis, json_schema, read_analysis
 from harness.errors import UsageError
 from harness.metrics.iou import Iou
-from harness.results import Results, read_results
+from harness.rundir.results import Results, read_results
 from harness.stages.score import Observer
 from harness.task import Alignment
 

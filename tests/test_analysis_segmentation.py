@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from harness.analysis.pictures import colour, error_file, mask_file
+from harness.analysis.images import colour, error_file, mask_file
 from harness.analysis.segmentation import SegmentationAnalyser
 from harness.metrics.iou import Iou
 from harness.task import Sample

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from adapters.detection import anchors, coder, matching
+from adapters.detection import anchors, matching
+from adapters.detection import box_regression as coder
 
 
 def random_boxes(n, seed, least=1.0):

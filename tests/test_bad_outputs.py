@@ -8,12 +8,12 @@ import torch
 
 from adapters.detection.fast_rcnn import FastRcnn
 from adapters.detection.faster_rcnn import FasterRcnn
+from adapters.detection.finite import check_finite
 from adapters.detection.rcnn import Rcnn
-from adapters.detection.scores import check_finite
 from adapters.detection.ssd import Ssd
 from adapters.detection.yolo import Yolo
 from harness.adapter import Runtime
-from harness.datasets.scenes import Scenes, ScenesOptions
+from harness.datasets.scenes.scenes import Scenes, ScenesOptions
 from harness.errors import UsageError
 from harness.task import Sample
 

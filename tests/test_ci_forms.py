@@ -22,14 +22,14 @@ from markdown_it import MarkdownIt
 from sample_results import HOSTILE, LONG, document, results, trial
 
 from harness.checkpoint import sha256
-from harness.compare.records import Change, Comparison, State, TrialComparison, Verdict
-from harness.results import Results, to_json
+from harness.compare.outcome import Change, Comparison, State, TrialComparison, Verdict
+from harness.rundir.results import Results, to_json
 from harness.task import Figure
 from harness.tracking.artifacts import comparison_files
-from reports import COMPARISON, write_comparison, write_reports
-from reports.benchmark_json import to_bencher, to_github_action_benchmark
-from reports.junit import comparison_to_junit, to_junit
+from reports.ci.benchmark_json import to_bencher, to_github_action_benchmark
+from reports.ci.junit import comparison_to_junit, to_junit
 from reports.markdown import LIMIT, to_markdown, trial_to_markdown
+from reports.write import COMPARISON, write_comparison, write_reports
 
 DOCS = Path(__file__).parents[1] / "docs"
 SUITE = """

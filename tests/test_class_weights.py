@@ -10,7 +10,7 @@ import yaml
 from small_suite import write
 from typer.testing import CliRunner
 
-from harness.cli import app
+from harness.cli.app import app
 
 RECIPE: dict[str, Any] = {
     "adapter": "fcn-8s",

@@ -15,9 +15,9 @@ from click.testing import Result
 from small_suite import document, write
 from typer.testing import CliRunner
 
-from harness.cli import app
+from harness.cli.app import app
 from harness.errors import InfrastructureError
-from harness.results import json_schema
+from harness.rundir.results import json_schema
 
 
 def call(*arguments: object) -> Result:
@@ -196,7 +196,7 @@ def python(code: str, *arguments: object) -> str:
 
 CALL = """
 import sys
-from harness.cli import app
+from harness.cli.app import app
 try:
     app(sys.argv[1:])
 except SystemExit as end:
@@ -213,7 +213,7 @@ class TestLight:
         """User and system time of the child, the best of three: a busy machine counts less so."""
 
         def cpu_seconds() -> float:
-            command = [sys.executable, "-c", "from harness.cli import main; main()", "--help"]
+            command = [sys.executable, "-c", "from harness.cli.app import main; main()", "--help"]
             child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
             _, status, usage = os.wait4(child.pid, 0)
             child.returncode = os.waitstatus_to_exitcode(status)
@@ -255,7 +255,7 @@ def test_a_defect_of_ours_never_looks_like_a_regression(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr("harness.suite.find_suite", broken)
+    monkeypatch.setattr("harness.suite.schema.find_suite", broken)
     done = call("plan", "quickstart")
     assert done.exit_code == 3
     assert done.stderr.splitlines() == [

@@ -15,11 +15,11 @@ from small_suite import document, planned
 
 from harness.adapter import Resources
 from harness.errors import InfrastructureError, UsageError
-from harness.executors.cluster import WORKER_SLOT, Cluster, cluster, reservation
-from harness.executors.ray_claims import LEASE, Claims
-from harness.executors.ray_pool import Member, Pool
-from harness.executors.ray_view import HEAD_DEADLINE, LAST_DEADLINE, LOOK, View, answers
-from harness.plan import Trial
+from harness.executors.ray.cluster_view import HEAD_DEADLINE, LAST_DEADLINE, LOOK, View, answers
+from harness.executors.ray.pool import Member, Pool
+from harness.executors.ray.timing_requests import LEASE, Claims
+from harness.executors.scheduling.cluster import WORKER_SLOT, Cluster, cluster, reservation
+from harness.trial import Trial
 
 GPU, QUARTER, CPU = Resources(1, 1), Resources(0.5, 0.25), Resources(1, 0)
 
@@ -231,7 +231,7 @@ def test_a_head_that_is_silent_for_long_is_an_error_and_a_short_silence_is_not(
     now, nodes, up = [0.0], [node("a", CPU=1)], [True]
     monkeypatch.setattr(ray, "nodes", lambda: list(nodes))
     monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="head:1"))
-    monkeypatch.setattr("harness.executors.ray_view.answers", lambda address: up[0])
+    monkeypatch.setattr("harness.executors.ray.cluster_view.answers", lambda address: up[0])
     view = View(lambda: now[0])
     nodes.append(node("b", CPU=1))
     now[0] = LOOK - 1
@@ -270,9 +270,9 @@ def test_a_driver_that_does_not_look_is_ended_before_ray_would_and_is_told(
 
     monkeypatch.setattr(ray, "nodes", lambda: [node("a", CPU=1)])
     monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="head:1"))
-    monkeypatch.setattr("harness.executors.ray_view.answers", lambda address: next(knocks))
-    monkeypatch.setattr("harness.executors.ray_view.LOOK", 0.001)
-    monkeypatch.setattr("harness.executors.ray_view.os._exit", end)
+    monkeypatch.setattr("harness.executors.ray.cluster_view.answers", lambda address: next(knocks))
+    monkeypatch.setattr("harness.executors.ray.cluster_view.LOOK", 0.001)
+    monkeypatch.setattr("harness.executors.ray.cluster_view.os._exit", end)
     view = View(itertools.count(0, LAST_DEADLINE / 4).__next__)
     view.watch()
     assert ended.get(timeout=20) == 3
@@ -290,7 +290,7 @@ def test_nothing_is_asked_of_a_head_that_is_gone_for_ray_would_end_this_process(
     up, killed = [False], []
     monkeypatch.setattr(ray, "nodes", lambda: [node("a", CPU=4)])
     monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="head:1"))
-    monkeypatch.setattr("harness.executors.ray_view.answers", lambda address: up[0])
+    monkeypatch.setattr("harness.executors.ray.cluster_view.answers", lambda address: up[0])
     monkeypatch.setattr(ray, "kill", killed.append)
     pool = Pool(View())
     member = Member("actor", CPU)

@@ -22,8 +22,8 @@ from ray.scripts.scripts import start
 from ray_start import free_ports
 from typer.main import get_command
 
-from harness.cli import app
-from harness.executors.cluster import GROWS, KEPT_FREE, POOL, SLOT
+from harness.cli.app import app
+from harness.executors.scheduling.cluster import GROWS, KEPT_FREE, POOL, SLOT
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs" / "cluster"

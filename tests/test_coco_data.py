@@ -19,7 +19,7 @@ from small_suite import run_suite
 from adapters.detection.yolo import Yolo, YoloOptions
 from harness import checkpoint as checkpoints
 from harness.adapter import Runtime
-from harness.datasets.coco_detection import Coco, CocoOptions
+from harness.datasets.coco.detection import Coco, CocoOptions
 from harness.errors import UnavailableError, UsageError
 from harness.stages.score import score
 from harness.task import Detections

@@ -23,28 +23,30 @@ from sample_results import speed as scenarios
 from scipy import stats
 from typer.testing import CliRunner
 
-from harness.analysis.seeds import holm
-from harness.cli import app
+from harness.cli.app import app
+from harness.cli.terminal import show_comparison
 from harness.compare.accuracy import Pair, Side, decide, flips, paired_bootstrap, two_sided
-from harness.compare.comparison import compare
-from harness.compare.holm import ALPHA, corrected, least_resamples
-from harness.compare.records import Change, Comparison, TrialComparison, Verdict
-from harness.compare.speed import slowdown, speed_changes, welch
+from harness.compare.compare import compare
+from harness.compare.correction import ALPHA, corrected, least_resamples
+from harness.compare.frontier import FrontierChange
+from harness.compare.outcome import Change, Comparison, TrialComparison, Verdict
+from harness.compare.speed import slowdown, speed_changes
 from harness.compare.speed_verdict import DRIFT
 from harness.compare.speed_verdict import decide as decide_speed
 from harness.errors import InfrastructureError
-from harness.frontier import FrontierChange
+from harness.files import read_json, write_json
 from harness.metrics.average_precision import Voc10
 from harness.metrics.bleu import Bleu
 from harness.metrics.iou import Iou
 from harness.metrics.metric import RESAMPLES, SEED
-from harness.plan import DatasetUse
-from harness.results import TrialRecord
-from harness.store import TrialDirectory, read_json, write_json
+from harness.rundir.results import TrialRecord
+from harness.rundir.store import TrialDirectory
+from harness.statistics.holm import holm
+from harness.statistics.welch import welch
 from harness.task import Annotations, Detections, Figure, Translation
-from harness.terminal import show_comparison
+from harness.trial import DatasetUse
 from reports.comparison import comparison_to_markdown
-from reports.comparison_page import comparison_to_html
+from reports.page.comparison import comparison_to_html
 from reports.text import display
 
 SUITE = """

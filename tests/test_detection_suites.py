@@ -11,8 +11,8 @@ from PIL import Image
 
 from harness import checkpoint as checkpoints
 from harness.errors import UsageError
-from harness.plan import plan
-from harness.suite import find_suite, load_suite
+from harness.suite.plan import plan
+from harness.suite.schema import find_suite, load_suite
 
 
 @pytest.fixture

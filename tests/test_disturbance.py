@@ -9,7 +9,7 @@ import pynvml
 import pytest
 
 from harness.stages.disturbance import disturbances, others_on_gpu
-from harness.suite import Exclusive
+from harness.suite.profiles import Exclusive
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from harness.adapter import ADAPTERS
 from harness.datasets.dataset import DATASETS
 from harness.recipe import Recipe
-from harness.suite import AdapterEntry, BenchmarkEntry, DatasetEntry, ResourcesEntry, SpeedEntry, Suite
+from harness.suite.schema import AdapterEntry, BenchmarkEntry, DatasetEntry, ResourcesEntry, SpeedEntry, Suite
 
 DOCS = Path(__file__).parents[1] / "docs"
 NAMES = [name for name, entry in ADAPTERS.entries().items() if entry.origin == "harness"]

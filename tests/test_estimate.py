@@ -6,9 +6,10 @@ from pathlib import Path
 
 from small_suite import document, planned
 
-from harness.estimate import estimate
-from harness.store import RunDirectory, write_json
-from harness.suite import SpeedEntry
+from harness.files import write_json
+from harness.run.estimate import estimate
+from harness.rundir.store import RunDirectory
+from harness.suite.schema import SpeedEntry
 from harness.task import Translation
 
 CI = SpeedEntry(profile="ci")

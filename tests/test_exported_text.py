@@ -10,7 +10,7 @@ import yaml
 from click.testing import Result
 from typer.testing import CliRunner
 
-from harness.cli import app
+from harness.cli.app import app
 from harness.datasets.dataset import DATASETS, Dataset
 from harness.datasets.exported_text import MANIFEST, export_text
 from harness.datasets.parallel_text import ParallelText, ParallelTextOptions

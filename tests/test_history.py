@@ -8,8 +8,8 @@ from typing import Any
 
 from sample_results import document
 
-from harness.history import Line, from_text, observations, past_run, read_history, to_text
-from harness.results import Results
+from harness.compare.trend import Line, from_text, observations, past_run, read_history, to_text
+from harness.rundir.results import Results
 
 
 def write(folder: Path, hour: int, **changes: Any) -> Path:

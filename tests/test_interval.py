@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from harness.metrics import interval
+from harness.statistics import bootstrap as interval
 
 
 def test_every_resample_draws_as_many_samples_as_there_are():

@@ -24,12 +24,12 @@ from small_suite import document, figures, planned, run_suite, write
 from harness.checkpoint import Checkpoint, save
 from harness.errors import InfrastructureError, UnavailableError
 from harness.executors.inline import InlineExecutor
-from harness.executors.ray import RayExecutor
-from harness.plan import plan
-from harness.results import Results, read_results
+from harness.executors.ray.executor import RayExecutor
+from harness.rundir.results import Results, read_results
+from harness.rundir.store import RunDirectory
 from harness.stages.shards import ShardResult, Work
-from harness.store import RunDirectory
-from harness.suite import load_suite, shipped_suites
+from harness.suite.plan import plan
+from harness.suite.schema import load_suite, shipped_suites
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -319,7 +319,7 @@ def test_a_head_that_dies_is_said_and_the_same_command_goes_on_when_it_is_back(
 
 COMPUTES = """
 import sys
-from harness.executors.ray import RayExecutor
+from harness.executors.ray.executor import RayExecutor
 with RayExecutor(sys.argv[1]):
     print("joined", flush=True)
     while True:

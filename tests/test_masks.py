@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from small_suite import planned
 
-from harness.datasets.masks import Masks, MasksOptions
+from harness.datasets.masks.masks import Masks, MasksOptions
 from harness.errors import UnavailableError, UsageError
 from harness.metrics.iou import Iou
 from harness.stages.score import make_metrics

@@ -12,8 +12,8 @@ from small_suite import document, run_suite
 from harness import environment
 from harness.errors import InfrastructureError
 from harness.executors.inline import InlineExecutor
-from harness.results import Results, Scenario
-from harness.store import read_json
+from harness.files import read_json
+from harness.rundir.results import Results, Scenario
 
 PROCESSES = 6  # of the profile `ci`
 HERE = environment.describe()

@@ -17,7 +17,7 @@ from sample_run import write_run
 from test_tracking import free_port
 
 from harness.tracking import default_tracking_uri, sync, ui_command
-from reports import write_reports
+from reports.write import write_reports
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -6,7 +6,8 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.detection import compiled, nms
+from adapters.detection import nms
+from adapters.detection import torchvision_ops as compiled
 from adapters.detection.boxes import iou
 
 

@@ -15,7 +15,7 @@ from adapters.torchvision import detection as peers
 from adapters.vision.vgg import Vgg16
 from harness.adapter import Runtime
 from harness.checkpoint import Checkpoint
-from harness.datasets.scenes import Scenes, ScenesOptions
+from harness.datasets.scenes.scenes import Scenes, ScenesOptions
 from harness.errors import UsageError
 from harness.task import Sample
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli import app
+from harness.cli.app import app
 from harness.datasets.dataset import DATASETS
 from harness.datasets.parallel_text import ParallelText, ParallelTextOptions
 from harness.datasets.sentence_pairs import split_of

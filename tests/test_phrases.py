@@ -15,9 +15,9 @@ from babel import Locale
 from num2words import num2words
 
 from harness.datasets.dataset import DATASETS
-from harness.datasets.phrase_clauses import Writer
-from harness.datasets.phrase_lexicon import lexicon
-from harness.datasets.phrases import Phrases, PhrasesOptions, split_of
+from harness.datasets.phrases.clauses import Writer
+from harness.datasets.phrases.lexicon import lexicon
+from harness.datasets.phrases.phrases import Phrases, PhrasesOptions, split_of
 
 LANGUAGES = ("de", "fr")
 SPLITS = ("train", "validation", "test")
@@ -224,7 +224,7 @@ def test_a_sentence_depends_on_options_split_and_index_only():
 
 def test_another_process_writes_the_same_sentences():
     program = (
-        "from harness.datasets.phrases import Phrases, PhrasesOptions;"
+        "from harness.datasets.phrases.phrases import Phrases, PhrasesOptions;"
         "d = Phrases(PhrasesOptions(language='fr'), 'test', 'translation'); print(d.fingerprint, d[17])"
     )
     found = subprocess.run(

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from small_suite import document, planned, run_suite
 
-from harness.datasets.phrases import Phrases
+from harness.datasets.phrases.phrases import Phrases
 from harness.errors import UnavailableError, UsageError
+from harness.files import read_json
 from harness.identity import code_version
-from harness.plan import TrialSpec
-from harness.store import read_json
+from harness.trial import TrialSpec
 
 
 def with_benchmark(**changes: Any) -> dict[str, Any]:

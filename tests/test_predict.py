@@ -12,9 +12,9 @@ import pytest
 import torch
 from small_suite import document, planned, run_suite
 
+from harness.rundir.store import RunDirectory
 from harness.stages.predict import CULPRITS, Predictor, one_ahead, out_of_memory
 from harness.stages.shards import Outcome, Shard, ShardError, ShardResult
-from harness.store import RunDirectory
 from harness.task import Sample
 
 Forward = Callable[[list[Sample]], Any]

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from harness.predictions import check, from_table, to_table
-from harness.store import TrialDirectory
+from harness.rundir.predictions import check, from_table, to_table
+from harness.rundir.store import TrialDirectory
 from harness.task import Detections, Prediction, Sample, TaskName, Translation
 
 finite = st.floats(allow_nan=False, allow_infinity=False, width=32)

@@ -18,14 +18,14 @@ from small_suite import document, figures, planned, run_suite
 
 from harness.adapter import Resources
 from harness.errors import InfrastructureError, UsageError
-from harness.executors.cluster import Cluster, Node
-from harness.executors.ray import RayExecutor
-from harness.executors.ray_pool import Member, NotLoaded, Pool
-from harness.executors.scheduler import Scheduler
-from harness.executors.trial_queue import MOST_LOSSES
+from harness.executors.ray.executor import RayExecutor
+from harness.executors.ray.pool import Member, NotLoaded, Pool
+from harness.executors.scheduling.cluster import Cluster, Node
+from harness.executors.scheduling.scheduler import Scheduler
+from harness.executors.scheduling.trial_queue import MOST_LOSSES
 from harness.recipe import CheckpointRef, Recipe, RecipeData
-from harness.results import Results, TrialRecord
-from harness.run import exit_code
+from harness.run.driver import exit_code
+from harness.rundir.results import Results, TrialRecord
 from harness.stages.measure import SpeedSettings
 from harness.stages.predict import Predictor
 from harness.stages.shards import Outcome, Shard, ShardError, ShardResult, Work
@@ -51,7 +51,7 @@ def run_on(executor: RayExecutor, folder: Path, suite: dict[str, Any], **setting
 
 def test_an_answer_to_what_was_taken_back_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another suite wants a worker's node: its first shard counts, the one sent ahead is done elsewhere."""
-    monkeypatch.setattr("harness.executors.ray.ray.get", lambda answer: answer)
+    monkeypatch.setattr("harness.executors.ray.executor.ray.get", lambda answer: answer)
 
     class Finished:
         def finished(self, worker: Any, answer: list[Any]) -> list[Any]:
@@ -114,7 +114,7 @@ def test_a_worker_whose_node_cannot_load_what_waits_makes_way_for_one_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started, ended = Started(), list[Any]()
-    monkeypatch.setattr("harness.executors.ray_pool._Worker", started)
+    monkeypatch.setattr("harness.executors.ray.pool._Worker", started)
     (trial,) = planned(tmp_path, document(8, ok={"batch_size": 4})).trials
     nodes = tuple(Node(name, "host", {"CPU": cpus}, {}) for name, cpus in [("a", 1), ("b", 1), ("tiny", 0.5)])
     view: Any = SimpleNamespace(
@@ -176,9 +176,9 @@ class TestTimingNode:
 
             view.refresh = refresh
             refresh()
-            monkeypatch.setattr("harness.executors.ray.time_on", time_on)
-            monkeypatch.setattr("harness.executors.ray_timing.POLL", 0.0)
-            monkeypatch.setattr("harness.executors.ray_timing.NODE_DEATH", 0.1)
+            monkeypatch.setattr("harness.executors.ray.executor.time_on", time_on)
+            monkeypatch.setattr("harness.executors.ray.timing.POLL", 0.0)
+            monkeypatch.setattr("harness.executors.ray.timing.NODE_DEATH", 0.1)
             executor = RayExecutor()
             executor._view, executor._claims = view, None
             try:
@@ -200,7 +200,7 @@ class TestTimingNode:
         self, timed: Callable[..., tuple[Any, list[str]]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(Cluster, "timing_node", lambda *_: None)
-        monkeypatch.setattr("harness.executors.ray.summon", lambda *_: "gone")
+        monkeypatch.setattr("harness.executors.ray.executor.summon", lambda *_: "gone")
         failure, tried = timed({}, ActorDiedError())
         assert (failure, tried) == ("timing words/ok: the node that came for it is gone again", [])
 
@@ -376,7 +376,7 @@ def test_waiting_for_a_place_on_a_busy_cluster_is_no_hang(
     work = [Work(trial, ((0, 4),), 4)]
     busy = ray.remote(num_cpus=ray.cluster_resources()["CPU"])(lambda: time.sleep(9)).remote()
     with monkeypatch.context() as impatient:
-        impatient.setattr("harness.executors.ray_pool.START_DEADLINE", 2.0)
+        impatient.setattr("harness.executors.ray.pool.START_DEADLINE", 2.0)
         with pytest.raises(
             InfrastructureError, match="no worker could start within 2 s; the cluster is busy"
         ):

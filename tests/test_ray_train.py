@@ -16,11 +16,11 @@ from ray.exceptions import WorkerCrashedError
 from harness.adapter import Runtime
 from harness.checkpoint import load, sha256
 from harness.errors import InfrastructureError, UnavailableError, UsageError
-from harness.executors import ray_keeper, ray_train_alone
-from harness.executors.cluster import Cluster, Node
-from harness.executors.ray import RayExecutor
-from harness.executors.ray_keeper import Keeper, relayed, work
-from harness.executors.ray_train import _left_to_timing
+from harness.executors.ray import train_alone, training_relay
+from harness.executors.ray.executor import RayExecutor
+from harness.executors.ray.train_together import _left_to_timing
+from harness.executors.ray.training_relay import Keeper, relayed, work
+from harness.executors.scheduling.cluster import Cluster, Node
 from harness.recipe import CheckpointRef, Recipe
 from harness.stages.data_parallel import Part
 from harness.stages.train import train
@@ -102,7 +102,7 @@ def test_two_workers_one_of_which_is_killed_give_the_weights_of_one(
 def test_without_ray_train_a_process_that_is_killed_is_followed_by_one_that_goes_on(
     executor: RayExecutor, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_keeper, "POLL", 0.01)  # told of step 6 before the last
+    monkeypatch.setattr(training_relay, "POLL", 0.01)  # told of step 6 before the last
     killed: list[psutil.Process] = []
     lines: list[str] = []
 
@@ -128,11 +128,11 @@ def test_a_process_that_is_lost_again_and_again_ends_the_training(
     def lose(*_: object) -> None:
         raise WorkerCrashedError
 
-    monkeypatch.setattr(ray_train_alone, "_train_once", lose)
-    monkeypatch.setattr(ray_train_alone, "keep_training", lambda *given: given[-1]("keeper"))
+    monkeypatch.setattr(train_alone, "_train_once", lose)
+    monkeypatch.setattr(train_alone, "keep_training", lambda *given: given[-1]("keeper"))
     view: Any = None
     with pytest.raises(InfrastructureError, match="training w: WorkerCrashedError"):
-        ray_train_alone.train_alone(reference(tmp_path, recipe()), view, dict, lines.append)
+        train_alone.train_alone(reference(tmp_path, recipe()), view, dict, lines.append)
     assert lines == ["training w: its process was lost, another goes on"] * 3
 
 
@@ -148,18 +148,18 @@ def test_a_cluster_without_a_place_is_told_at_once_and_a_busy_one_after_the_dead
         end=ended.append,
         cluster=Cluster((Node("a", "host", {"CPU": 8}, {"pool": "head"}),)),
     )
-    monkeypatch.setattr(ray_train_alone, "_Trainer", started)
+    monkeypatch.setattr(train_alone, "_Trainer", started)
     monkeypatch.setattr(ray, "wait", lambda futures, timeout: ([], futures))
     monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 8.0})
     with pytest.raises(InfrastructureError, match=r"with 1 worker: each needs 1 CPU on one node; .* for 0 "):
-        ray_train_alone._placed("w", view, dict)
+        train_alone._placed("w", view, dict)
     assert not ended
     view.cluster = Cluster((Node("a", "host", {"CPU": 8}, {}),))
-    monkeypatch.setattr(ray_train_alone, "START_DEADLINE", -1.0)
+    monkeypatch.setattr(train_alone, "START_DEADLINE", -1.0)
     with pytest.raises(
         InfrastructureError, match=r"training w: no worker could start within .* 8 CPUs, 0 GP"
     ):
-        ray_train_alone._placed("w", view, dict)
+        train_alone._placed("w", view, dict)
     assert ended == [actor]
 
 
@@ -216,7 +216,7 @@ def test_a_fault_of_one_worker_ends_the_others_and_is_not_tried_again(
         tried.append(given)
         raise UnavailableError("no data on this node")
 
-    monkeypatch.setattr("harness.executors.ray_keeper.train", no_data)
+    monkeypatch.setattr("harness.executors.ray.training_relay.train", no_data)
     monkeypatch.setattr(ray, "get", lambda answer: answer)
     keeper = Keeper("w", None)
     given = reference(tmp_path, recipe()), Remote(keeper), Part(1, 2)
@@ -259,14 +259,14 @@ def test_workers_share_what_nobody_wants_to_time_on_and_wait_where_that_is_too_l
         return Cluster(tuple(Node(name, "host", {"CPU": 1}, {}) for name in names))
 
     waited: list[float] = []
-    monkeypatch.setattr("harness.executors.ray_train.time.sleep", waited.append)
+    monkeypatch.setattr("harness.executors.ray.train_together.time.sleep", waited.append)
     claims = [{"a": 1}, {"a": 2}, {"b": 1}]
     assert _left_to_timing(2, nodes("a", "b", "c"), lambda: claims[0]) == {"a"}
     assert not waited
     changing = iter([*claims, {}])
     assert not _left_to_timing(2, nodes("a", "b"), lambda: next(changing))
     assert len(waited) == 3
-    monkeypatch.setattr("harness.executors.ray_train.START_DEADLINE", -1.0)
+    monkeypatch.setattr("harness.executors.ray.train_together.START_DEADLINE", -1.0)
     monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 1.0})
     with pytest.raises(
         InfrastructureError, match=r"training: no worker could start within .* 1 CPUs, 0 GPUs"

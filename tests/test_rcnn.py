@@ -17,7 +17,7 @@ from adapters.detection.selective_search import MODES
 from adapters.detection.views import Placement, TrainingViews, photograph_lessons, square_lessons
 from harness import checkpoint as checkpoints
 from harness.adapter import Runtime
-from harness.datasets.scenes import Scenes, ScenesOptions
+from harness.datasets.scenes.scenes import Scenes, ScenesOptions
 from harness.errors import UsageError
 from harness.task import Annotations, Sample
 

@@ -14,12 +14,12 @@ from sample_run import write_run
 from test_ci_forms import compared
 from typer.testing import CliRunner
 
-from harness.cli import app
-from harness.frontier import FrontierChange, comparisons, pareto
-from harness.results import Results
-from reports import write_reports
-from reports.comparison_page import comparison_to_html
+from harness.cli.app import app
+from harness.compare.frontier import FrontierChange, comparisons, pareto
+from harness.rundir.results import Results
+from reports.page.comparison import comparison_to_html
 from reports.text import display
+from reports.write import write_reports
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

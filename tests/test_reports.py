@@ -20,21 +20,21 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from sample_results import HOSTILE, LONG, document, results, trial
 
+from harness.compare.frontier import FrontierChange, comparisons, frontier_changes, pareto, standings
 from harness.errors import UsageError
-from harness.frontier import FrontierChange, comparisons, frontier_changes, pareto, standings
-from harness.results import Results, to_json
+from harness.rundir.results import Results, to_json
 from harness.task import Figure
-from reports import write_reports
-from reports.charts import chart, save
-from reports.details import Detail
 from reports.figures import count, printed
-from reports.html import to_html
-from reports.latencies import distribution
 from reports.markdown import to_markdown
+from reports.page.charts import chart, save
+from reports.page.details import Detail
+from reports.page.html import to_html
+from reports.page.latencies import distribution
 from reports.summary import to_summary
 from reports.table import to_csv
 from reports.text import display
 from reports.verdict import verdict
+from reports.write import write_reports
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}  # HTML elements without an end tag, of those we might use
 

@@ -12,14 +12,15 @@ import torch
 import yaml
 from small_suite import document, figures, run_suite
 
-import harness.scoring as scoring
+import harness.run.scoring as scoring
 from harness.checkpoint import Checkpoint, save
-from harness.collect import collect
 from harness.errors import InfrastructureError, UsageError
 from harness.executors.inline import InlineExecutor
-from harness.results import Results, json_schema, read_results
-from harness.run import exit_code
-from harness.store import RunDirectory, read_json, write_json
+from harness.files import read_json, write_json
+from harness.run.driver import exit_code
+from harness.rundir.collect import collect
+from harness.rundir.results import Results, json_schema, read_results
+from harness.rundir.store import RunDirectory
 from harness.task import Translation
 
 

@@ -10,8 +10,8 @@ from small_suite import run_suite
 from yaml import safe_load
 
 from harness.adapter import ADAPTERS
+from harness.cli.scaffold import new_adapter
 from harness.errors import UsageError
-from harness.scaffold import new_adapter
 from harness.task import TASKS, TaskName
 
 

@@ -14,10 +14,10 @@ from pycocotools.cocoeval import COCOeval
 from sklearn.datasets import load_digits, load_sample_images
 
 from harness.datasets.dataset import DATASETS
-from harness.datasets.scene_composer import SIZE, compose
-from harness.datasets.scene_parts import arc, badge, glyph_shape, scrambled, stroke
-from harness.datasets.scene_sources import sources
-from harness.datasets.scenes import Scenes, ScenesOptions, coco_annotations
+from harness.datasets.scenes.composer import SIZE, compose
+from harness.datasets.scenes.parts import arc, badge, glyph_shape, scrambled, stroke
+from harness.datasets.scenes.scenes import Scenes, ScenesOptions, coco_annotations
+from harness.datasets.scenes.sources import sources
 from harness.task import Annotations
 
 SPLITS = ("train", "validation", "test")
@@ -75,7 +75,7 @@ def test_both_tasks_see_the_same_pictures(detection, segmentation):
 
 def test_another_process_without_vector_instructions_makes_the_same_scenes(detection):
     program = (
-        "from harness.datasets.scenes import Scenes, ScenesOptions;"
+        "from harness.datasets.scenes.scenes import Scenes, ScenesOptions;"
         f"print(Scenes(ScenesOptions(size={COUNT}), 'test', 'detection').fingerprint)"
     )
     plain = "X86_V3 X86_V4 AVX512_ICL AVX2 FMA3 AVX512F AVX512_SKX"  # names of NumPy ≥ 2.4 and before

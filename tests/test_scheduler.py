@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from harness.adapter import Resources
-from harness.executors.scheduler import AHEAD, Assignment, Scheduler
-from harness.executors.trial_queue import IN_A_ROW, LOSSES, MOST_LOSSES
+from harness.executors.scheduling.scheduler import AHEAD, Assignment, Scheduler
+from harness.executors.scheduling.trial_queue import IN_A_ROW, LOSSES, MOST_LOSSES
 from harness.stages.shards import Outcome, Shard, ShardError, ShardResult, Work
 
 

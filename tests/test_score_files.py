@@ -11,9 +11,10 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from harness.datasets import coco, voc
+from harness.datasets.coco import annotations as coco
+from harness.datasets.voc import annotations as voc
 from harness.errors import UsageError
-from harness.score_files import score_detection, score_segmentation, score_translation
+from harness.stages.score_files import score_detection, score_segmentation, score_translation
 
 
 def write(path, content):

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis.seeds import Trainings, difference, holm, mean
+from harness.statistics.holm import holm
+from harness.statistics.seeds import Trainings, difference, mean
 
 
 def exact(name, values):

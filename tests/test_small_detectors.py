@@ -11,7 +11,7 @@ from adapters.detection.ssd import Ssd
 from adapters.detection.views import Placement, TrainingViews
 from harness import checkpoint as checkpoints
 from harness.adapter import Runtime
-from harness.datasets.scenes import Scenes, ScenesOptions
+from harness.datasets.scenes.scenes import Scenes, ScenesOptions
 from harness.errors import UsageError
 from harness.task import Annotations, Sample
 

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from small_suite import document, planned
 
 from harness.errors import InfrastructureError, UsageError
-from harness.plan import Trial
+from harness.files import read_json, write_json, write_text
+from harness.rundir.store import Range, RunDirectory, TrialDirectory
 from harness.stages.shards import Work
-from harness.store import Range, RunDirectory, TrialDirectory, read_json, write_json, write_text
 from harness.task import Translation
+from harness.trial import Trial
 
 
 def keep(place: TrialDirectory, start: int, stop: int, environment: str = "here") -> None:
@@ -146,7 +147,7 @@ class TestRunDirectory:
 
     def test_has_one_writer_at_a_time_and_a_dead_one_does_not_count(self, tmp_path: Path) -> None:
         code = (
-            "import sys, pathlib\nfrom harness.store import RunDirectory\n"
+            "import sys, pathlib\nfrom harness.rundir.store import RunDirectory\n"
             f"with RunDirectory(pathlib.Path({str(tmp_path)!r})).open('a'):\n"
             "    print('held', flush=True); sys.stdin.read()"
         )

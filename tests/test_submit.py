@@ -23,14 +23,15 @@ from small_suite import document, write
 from typer.testing import CliRunner
 
 from harness import environment
-from harness.cli import app
+from harness.cli.app import app
 from harness.errors import InfrastructureError, UsageError
-from harness.jobs import cluster, package
-from harness.jobs.cluster import Cluster, connect
+from harness.jobs import client as cluster
+from harness.jobs import package
+from harness.jobs.client import Cluster, connect
 from harness.jobs.job import JobRecord, JobSpec, attempts, exit_code
 from harness.jobs.package import pack
 from harness.jobs.submission import RunOptions, prepare
-from harness.suite import load_suite
+from harness.suite.schema import load_suite
 
 OPTIONS = RunOptions("/shared/run", (), None, None, None, 64, None, True)
 
@@ -219,7 +220,7 @@ class TestPackage:
         mine = {name for name in packed.files if name.startswith("suite/")}
         assert packed.suite == "suite/suites/suite.yaml"
         assert mine == {"suite/suites/suite.yaml", "suite/suites/more.yaml", "suite/weights/w.pth"}
-        assert {"harness/cli.py", "adapters/checkpoints/yolo-scenes.yaml", "fake_adapters.py"} <= set(
+        assert {"harness/cli/app.py", "adapters/checkpoints/yolo-scenes.yaml", "fake_adapters.py"} <= set(
             packed.files
         )
         assert not [
@@ -248,7 +249,7 @@ class TestPackage:
         packed.write(tmp_path / "p.zip")
         with zipfile.ZipFile(tmp_path / "p.zip") as archive:
             archive.extractall(tmp_path / "there")
-        code = "import harness; from harness.cli import main; assert 'there' in harness.__file__; main()"
+        code = "import harness; from harness.cli.app import main; assert 'there' in harness.__file__; main()"
         command = [sys.executable, "-c", code, "plan", packed.suite, "--json"]
         without = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         ran = subprocess.run(
@@ -279,10 +280,10 @@ class TestPackage:
 
 class TestPreparation:
     def test_options_reach_the_command(self, tmp_path: Path) -> None:
-        options = RunOptions("s3://b/run", ("adapters.ok.batch_size=4",), "words/*", 8, 2, 16, "ci", False)
+        options = RunOptions("/shared/run", ("adapters.ok.batch_size=4",), "words/*", 8, 2, 16, "ci", False)
         made = prepare(load_suite(write(tmp_path, document())), options, ["A=1"])
         assert made.spec.entrypoint == (
-            "python -m harness run suite/suite.yaml --out s3://b/run --address auto --shard-size 16 "
+            "python -m harness run suite/suite.yaml --out /shared/run --address auto --shard-size 16 "
             "--set adapters.ok.batch_size=4 --only 'words/*' --limit 8 --workers 2 --profile ci --no-sync"
         )
         assert made.variables["A"] == "1"
@@ -310,9 +311,9 @@ class TestPreparation:
     @pytest.mark.parametrize(
         ("out", "variables", "says"),
         [
-            ("runs/x", [], "--out runs/x: expected an absolute path on the cluster, or a URL"),
-            ("file://x", [], "--out file://x: expected an absolute path on the cluster, or a URL"),
-            ("s3://KEY:hidden@bucket/x", [], "--out s3://…: a password in a URL would end up in records"),
+            ("runs/x", [], "--out runs/x: expected an absolute path on the cluster"),
+            ("file:///x", [], "--out file://…: expected a folder"),
+            ("s3://KEY:hidden@bucket/x", [], "--out s3://…: expected a folder"),
             (None, ["1A=2"], "--env 1A=2: expected NAME or NAME=VALUE"),
             (None, ["NOT_SET_HERE"], "--env NOT_SET_HERE: not set here"),
         ],
@@ -323,10 +324,6 @@ class TestPreparation:
         options = RunOptions(out, (), None, None, None, 64, None, True)
         with pytest.raises(UsageError, match=re.escape(says)):
             prepare(load_suite(write(tmp_path, document())), options, variables)
-
-    def test_a_file_url_is_the_path_that_it_is_to_a_run(self, tmp_path: Path) -> None:
-        options = RunOptions("file:///shared/x", (), None, None, None, 64, None, True)
-        assert prepare(load_suite(write(tmp_path, document())), options, []).out == "file:///shared/x"
 
 
 def call(*arguments: object, **settings: Any) -> Result:
@@ -455,7 +452,7 @@ class TestCommands:
         asked: list[str] = []
         monkeypatch.setattr(Cluster, "follow", interrupted)
         monkeypatch.setattr(Cluster, "stop", lambda self, job_id: asked.append(job_id))
-        monkeypatch.setattr("harness.cli_jobs._on_terminal", lambda: True)
+        monkeypatch.setattr("harness.cli.jobs._on_terminal", lambda: True)
         done = call("logs", "j", "--address", "http://head:8265", "--follow", input=answer)
         assert done.exit_code == 130, "the end of the input, like a second Ctrl-C, leaves the job"
         assert asked == (["j"] if stopped else [])

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from harness.errors import UnavailableError, UsageError
-from harness.plan import plan
-from harness.suite import find_suite, json_schema, load_suite, shipped_suites
+from harness.suite.plan import plan
+from harness.suite.schema import find_suite, json_schema, load_suite, shipped_suites
 
 GOOD = """\
 name: good

@@ -9,8 +9,8 @@ import sys
 import pytest
 from sample_results import HOSTILE, LONG, document, figure, results
 
-from harness.results import Results
-from harness.terminal import show_results
+from harness.cli.terminal import show_results
+from harness.rundir.results import Results
 
 
 class Terminal(io.StringIO):

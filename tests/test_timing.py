@@ -17,8 +17,6 @@ from harness.metrics.speed import in_units, least_queries, median_by_length, thr
 from harness.stages.measure import peak_resident
 from harness.stages.timing import (
     LEAST_WINDOWS,
-    PROFILES,
-    Profile,
     WarmUp,
     batches,
     offline,
@@ -26,6 +24,7 @@ from harness.stages.timing import (
     single_stream,
     warm_up,
 )
+from harness.suite.profiles import PROFILES, Profile
 
 SECOND = 10**9
 

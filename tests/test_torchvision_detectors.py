@@ -8,15 +8,16 @@ from sklearn.datasets import load_sample_images
 
 from adapters.detection import default_boxes, proposals, region_head
 from adapters.detection.boxes import iou
-from adapters.detection.faster_rcnn import FasterRcnn, FasterRcnnOptions, published_classes
+from adapters.detection.faster_rcnn import FasterRcnn, FasterRcnnOptions
 from adapters.detection.ssd import Ssd, SsdOptions
 from adapters.detection.views import TrainingViews
 from adapters.torchvision import detection as peers
+from adapters.vision.published import published_classes
 from harness.adapter import Runtime
 from harness.checkpoint import Checkpoint, load_into
 from harness.errors import UsageError
 from harness.stages.labels import class_map, relabelled
-from harness.suite import find_suite, load_suite
+from harness.suite.schema import find_suite, load_suite
 from harness.task import Annotations, Detections, Sample
 
 SHORTER, LONGER = 160, 266  # px: a fifth of the published size, for the time's sake

@@ -29,18 +29,19 @@ import requests
 from sample_results import HOSTILE, document, results
 from sample_results import trial as trial_document
 
+from harness.cache import cache_folder
+from harness.compare.frontier import FrontierChange
+from harness.compare.trend import Line, read_history
 from harness.errors import InfrastructureError, UsageError
-from harness.frontier import FrontierChange
-from harness.history import Line, read_history
-from harness.recipe import cache_folder
-from harness.results import Results, read_results, to_json
-from harness.store import TrialDirectory, write_json
+from harness.files import write_json
+from harness.rundir.results import Results, read_results, to_json
+from harness.rundir.store import TrialDirectory
 from harness.task import Translation
 from harness.tracking import SyncOutcome, default_tracking_uri, sync, ui_command
 from harness.tracking.baseline import fetch_baseline
 from harness.tracking.entries import TREND, key, metrics_of, params_of
-from harness.tracking.history import logged_history
 from harness.tracking.models import alias
+from harness.tracking.past_runs import logged_history
 from harness.tracking.series import MOST, series
 from harness.tracking.tracking_store import mlflow_environment, mlflow_errors, public
 

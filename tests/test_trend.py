@@ -12,10 +12,10 @@ from browser import chromium, open_page, settled
 from sample_results import document, figure
 from typer.testing import CliRunner
 
-from harness.cli import app
-from harness.history import Line, read_history
-from reports import write_trend
-from reports.trend import MARKED, Trend, chart
+from harness.cli.app import app
+from harness.compare.trend import Line, read_history
+from reports.page.trend import MARKED, Trend, chart
+from reports.write import write_trend
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 

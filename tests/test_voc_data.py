@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.datasets.voc import CLASSES
-from harness.datasets.voc_detection import Voc, VocOptions
+from harness.datasets.voc.annotations import CLASSES
+from harness.datasets.voc.detection import Voc, VocOptions
 from harness.errors import UnavailableError, UsageError
 from harness.stages.score import score
 from harness.task import Detections

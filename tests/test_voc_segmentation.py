@@ -16,13 +16,13 @@ from small_suite import run_suite
 from adapters.segmentation.fcn import Fcn8s, FcnOptions
 from harness import checkpoint as checkpoints
 from harness.adapter import Runtime
-from harness.datasets.voc import CLASSES
-from harness.datasets.voc_segmentation import VocSegmentation, VocSegmentationOptions
+from harness.datasets.voc.annotations import CLASSES
+from harness.datasets.voc.segmentation import VocSegmentation, VocSegmentationOptions
 from harness.errors import UnavailableError, UsageError
-from harness.plan import plan
-from harness.run import exit_code
+from harness.run.driver import exit_code
 from harness.stages.train import check
-from harness.suite import find_suite, load_suite
+from harness.suite.plan import plan
+from harness.suite.schema import find_suite, load_suite
 
 # The devkit's VOClabelcolormap: a label's bits, lowest first, go to the channels' bits, highest first.
 PALETTE = [

@@ -14,15 +14,15 @@ import torch
 from small_suite import document, planned, run_suite
 
 from harness.checkpoint import Checkpoint, save
-from harness.datasets.phrases import Phrases
+from harness.datasets.phrases.phrases import Phrases
 from harness.errors import InfrastructureError, UsageError
 from harness.executors.inline import InlineExecutor
-from harness.plan import Trial
-from harness.results import json_schema
+from harness.rundir.results import json_schema
 from harness.stages.measure import SpeedSettings, measure
 from harness.stages.predict import Predictor
-from harness.stages.timing import PROFILES
+from harness.suite.profiles import PROFILES
 from harness.task import Sample
+from harness.trial import Trial
 
 
 def weights(folder: Path, value: float) -> Path:

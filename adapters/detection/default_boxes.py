@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from adapters.detection import coder
+from adapters.detection import box_regression as coder
 from adapters.detection.matching import BETWEEN, match_each
 
 NEGATIVES = 3  # background boxes learnt from, for each positive one, §2.2

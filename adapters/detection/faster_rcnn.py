@@ -21,11 +21,12 @@ from torch import Tensor, nn
 
 from adapters import images
 from adapters.detection import proposals, pyramid, region_head, region_trunk, roi, views
+from adapters.detection.finite import check_finite
 from adapters.detection.region_head import GRID, Answers
-from adapters.detection.scores import check_finite
 from adapters.detection.views import Size, TrainingViews, Views
 from adapters.torch_adapter import TorchAdapter
 from adapters.vision.pretrained import PretrainedOptions, start_from
+from adapters.vision.published import published_classes
 from adapters.vision.resnet import CHANNELS, FrozenBatchNorm, ResNet50
 from harness.checkpoint import Checkpoint, load
 from harness.datasets.dataset import Dataset
@@ -234,14 +235,6 @@ def published(
     renamed = {_renamed(name): tensor for name, tensor in kept.items()}
     epsilon = 1e-5 if len(kept) < len(tensors) else 0.0
     return renamed, epsilon, published_classes(len(tensors[logits]) - 1)
-
-
-def published_classes(count: int) -> tuple[str, ...]:
-    """COCO's, where a file has as many as the published ones; else so many without a name."""
-    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights  # 6–9 s to import
-
-    names: list[str] = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"][1:]
-    return tuple(names) if len(names) == count else ("",) * count
 
 
 # torchvision up to 0.12 → since; what else there is is named alike here.

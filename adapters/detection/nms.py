@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from adapters.detection.boxes import iou
-from adapters.detection.compiled import operator
+from adapters.detection.torchvision_ops import operator
 
 # Up to so many boxes, all classes are suppressed in one call; torchvision's limits. A call's work grows with
 # the square of the boxes, but on a GPU a call a class costs more: each waits for the one before.

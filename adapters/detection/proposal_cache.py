@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters.detection.selective_search import VERSION, Strategy, propose
-from harness.recipe import cache_folder
+from harness.cache import cache_folder
 from harness.task import Image
 
 VERSIONS = f"{VERSION} {version('scikit-image')} {version('scipy')}"  # what decides which regions are found

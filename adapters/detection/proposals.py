@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adapters.detection import anchors, coder
+from adapters.detection import anchors
+from adapters.detection import box_regression as coder
 from adapters.detection.boxes import clip, large_enough
 from adapters.detection.matching import match, sample
 from adapters.detection.nms import suppress_per_class

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adapters.detection import coder
+from adapters.detection import box_regression as coder
 from adapters.detection.boxes import clip, large_enough
+from adapters.detection.finite import check_finite
 from adapters.detection.matching import match, sample
 from adapters.detection.nms import suppress_per_class
-from adapters.detection.scores import check_finite
 from adapters.detection.views import Views
 from harness.task import Detections, Prediction
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapters.detection.compiled import operator
+from adapters.detection.torchvision_ops import operator
 
 SAMPLES = 2  # a side of each bin, He et al. 2017 ("Mask R-CNN") §3: four points, exact number not critical
 AT_ONCE = 128  # regions that tensor operations compute together, which bounds memory

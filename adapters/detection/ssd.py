@@ -19,14 +19,15 @@ from torch import Tensor, nn
 
 from adapters import images
 from adapters.backbone import Backbone, ConvNorm
-from adapters.detection import coder, default_boxes, ssd_augmentation, views
+from adapters.detection import box_regression as coder
+from adapters.detection import default_boxes, ssd_augmentation, views
 from adapters.detection.boxes import clip
-from adapters.detection.faster_rcnn import published_classes
+from adapters.detection.finite import check_finite
 from adapters.detection.nms import suppress_per_class
-from adapters.detection.scores import check_finite
 from adapters.detection.views import TrainingViews, Views
 from adapters.torch_adapter import TorchAdapter, TorchOptions
 from adapters.vision.pretrained import PretrainedOptions, start_from
+from adapters.vision.published import published_classes
 from adapters.vision.vgg import Vgg16
 from harness.checkpoint import Checkpoint, load
 from harness.datasets.dataset import Dataset

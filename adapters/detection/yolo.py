@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from adapters import images
 from adapters.backbone import Backbone, ConvNorm
 from adapters.detection import grid, views, yolov1
+from adapters.detection.finite import check_finite
 from adapters.detection.nms import suppress_per_class
-from adapters.detection.scores import check_finite
 from adapters.detection.views import Views
 from adapters.torch_adapter import TorchAdapter, TorchOptions
 from adapters.vision.pretrained import PretrainedOptions

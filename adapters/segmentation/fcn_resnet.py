@@ -22,7 +22,7 @@ from adapters.vision.pretrained import start_from
 from adapters.vision.resnet import CHANNELS, ResNet50
 from harness.checkpoint import Checkpoint, load
 from harness.datasets.dataset import Dataset
-from harness.datasets.voc import CLASSES
+from harness.datasets.voc.annotations import CLASSES
 from harness.errors import UsageError
 from harness.task import Sample
 

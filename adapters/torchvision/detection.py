@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from adapters import images
 from adapters.detection import faster_rcnn, ssd, ssd_augmentation, views
-from adapters.detection.scores import check_finite
+from adapters.detection.finite import check_finite
 from adapters.torch_adapter import TorchAdapter
 from harness.adapter import AdapterOptions
 from harness.checkpoint import Checkpoint

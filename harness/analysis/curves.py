@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.metrics.average_precision import COCO_RECALLS, coco_levels
-from harness.metrics.interval import resample_counts
 from harness.metrics.matching import Matches
 from harness.metrics.metric import RESAMPLES, SEED
 from harness.metrics.precision_recall import average_precision, pool
+from harness.statistics.bootstrap import resample_counts
 
 
 def average_precisions(matches: Sequence[Matches], classes: int) -> NDArray[np.float64]:

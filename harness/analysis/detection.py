@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from harness.analysis import tide
 from harness.analysis.analyser import Analyser, Pick, Pictures, pick
 from harness.analysis.curves import average_precisions, precision_recall
-from harness.analysis.pictures import image_file
+from harness.analysis.images import image_file
 from harness.analysis.ratios import ratios
 from harness.analysis.record import (
     DetectionAnalysis,
@@ -24,8 +24,8 @@ from harness.analysis.record import (
 )
 from harness.analysis.tide import CORRECT, IGNORED, STATES, Examined, examine
 from harness.metrics.average_precision import COCO_AREAS
-from harness.metrics.interval import figure, mean_defined
 from harness.metrics.matching import IOU_THRESHOLDS, MAX_DETECTIONS, Matches, match_coco
+from harness.statistics.bootstrap import figure, mean_defined
 from harness.task import Annotations, Detections, Sample
 
 VERSION = 1  # of the signatures; raise it with any change of what a figure means

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.analysis.seeds import Trainings, difference
-from harness.metrics.interval import figure
 from harness.metrics.metric import Metric
+from harness.statistics.bootstrap import figure
+from harness.statistics.seeds import Trainings, difference
 from harness.task import Figure
 
 

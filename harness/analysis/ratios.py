@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.metrics.interval import figure, resample_sums
 from harness.metrics.metric import RESAMPLES, SEED
+from harness.statistics.bootstrap import figure, resample_sums
 from harness.task import Figure
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.analysis.analyser import Analyser, Pick, Pictures, pick
-from harness.analysis.pictures import colour, error_file, image_file, mask_file
+from harness.analysis.images import colour, error_file, image_file, mask_file
 from harness.analysis.ratios import ratios
 from harness.analysis.record import ClassIou, SegmentationAnalysis, ShownMasks
 from harness.metrics.iou import boundary_counts

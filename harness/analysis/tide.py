@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from harness.analysis.curves import average_precisions
 from harness.analysis.record import ErrorEffect, ErrorType
-from harness.metrics.interval import figure, mean_defined
 from harness.metrics.matching import MAX_DETECTIONS, Matches, box_iou, ranked
+from harness.statistics.bootstrap import figure, mean_defined
 from harness.task import Annotations, Detections, Figure
 
 FOREGROUND, BACKGROUND = 0.5, 0.1  # IoU t_f and t_b, Bolya et al. 2020 §2.2

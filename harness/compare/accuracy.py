@@ -15,13 +15,13 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.compare.records import Change, Verdict
+from harness.compare.outcome import Change, Verdict
 from harness.errors import InfrastructureError
-from harness.metrics.interval import figure
 from harness.metrics.metric import METRICS, RESAMPLES, Metric
-from harness.results import TrialRecord
+from harness.rundir.results import TrialRecord
+from harness.rundir.store import TrialDirectory
 from harness.stages.score import restored
-from harness.store import TrialDirectory
+from harness.statistics.bootstrap import figure
 from harness.task import Detections, Figure, Prediction, TaskName, Translation
 
 

@@ -6,17 +6,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy.special import stdtrit
 
 from harness import environment
 from harness.compare import speed_verdict
 from harness.compare.accuracy import Pair, Side
-from harness.compare.records import Change, Verdict
-from harness.metrics.speed import CONFIDENCE
-from harness.results import Scenario
-from harness.stages.timing import GATING
-from harness.store import read_json
+from harness.compare.outcome import Change, Verdict
+from harness.files import read_json
+from harness.rundir.results import Scenario
+from harness.statistics.welch import welch
+from harness.suite.profiles import GATING
 from harness.task import Figure
 
 Environments = Mapping[str, Mapping[str, Any]]
@@ -124,18 +122,3 @@ def _by_window(raw: Raw) -> list[float]:
             passes = np.reshape(process["latencies_ns"], (-1, len(raw["samples"])))
             found += (np.median(passes, axis=1) / 1e9).tolist()
     return found
-
-
-def welch(base: ArrayLike, head: ArrayLike) -> tuple[float | None, float | None]:
-    """95% interval of mean(head) − mean(base) for unequal variances (Welch 1947); None for a single value."""
-    values = [np.asarray(side, dtype=np.float64) for side in (base, head)]
-    sizes = np.array([len(side) for side in values])
-    if sizes.min() < 2:
-        return None, None
-    difference = values[1].mean() - values[0].mean()
-    squared = np.array([side.var(ddof=1) for side in values]) / sizes  # squared standard errors
-    if squared.sum() == 0:
-        return float(difference), float(difference)
-    freedom = squared.sum() ** 2 / (squared**2 / (sizes - 1)).sum()
-    margin = stdtrit(freedom, (1 + CONFIDENCE) / 2) * np.sqrt(squared.sum())
-    return float(difference - margin), float(difference + margin)

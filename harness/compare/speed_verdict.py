@@ -6,8 +6,8 @@ neighbour) stands in the difference and not in its interval.
 
 from __future__ import annotations
 
-from harness.compare.records import Verdict
-from harness.stages.timing import GATING
+from harness.compare.outcome import Verdict
+from harness.suite.profiles import GATING
 from harness.task import Figure
 
 # Two timings are never equal, so what is decided is whether they differ by more than matters (Kalibera &

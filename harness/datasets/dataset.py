@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -65,29 +63,19 @@ class Dataset(ABC):
         """The sample with its target; IndexError past the end."""
 
 
-def digest(parts: Iterable[str | bytes]) -> str:
-    """SHA-256 of parts, each preceded by its length so that no two lists collide."""
-    sha = hashlib.sha256()
-    for part in parts:
-        raw = part.encode() if isinstance(part, str) else part
-        sha.update(len(raw).to_bytes(8, "big"))
-        sha.update(raw)
-    return sha.hexdigest()
-
-
 DATASETS: Registry[type[Dataset]] = Registry(
     "data set",
     "harness.datasets",
     {
-        "coco": "harness.datasets.coco_detection:Coco",
+        "coco": "harness.datasets.coco.detection:Coco",
         "copy": "harness.datasets.symbols:Copy",
         "delayed-recall": "harness.datasets.symbols:DelayedRecall",
         "gettext": "harness.datasets.gettext:Gettext",
-        "masks": "harness.datasets.masks:Masks",
+        "masks": "harness.datasets.masks.masks:Masks",
         "parallel-text": "harness.datasets.parallel_text:ParallelText",
-        "phrases": "harness.datasets.phrases:Phrases",
-        "scenes": "harness.datasets.scenes:Scenes",
-        "voc": "harness.datasets.voc_detection:Voc",
-        "voc-segmentation": "harness.datasets.voc_segmentation:VocSegmentation",
+        "phrases": "harness.datasets.phrases.phrases:Phrases",
+        "scenes": "harness.datasets.scenes.scenes:Scenes",
+        "voc": "harness.datasets.voc.detection:Voc",
+        "voc-segmentation": "harness.datasets.voc.segmentation:VocSegmentation",
     },
 )

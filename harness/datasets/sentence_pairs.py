@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from harness.datasets.dataset import Dataset, Split, digest
+from harness.datasets.dataset import Dataset, Split
+from harness.identity import digest
 from harness.task import Sample
 
 _TWENTIETHS: dict[int, Split] = {18: "validation", 19: "test"}  # the other 18 train: 90/5/5

@@ -13,7 +13,8 @@ from abc import abstractmethod
 
 from pydantic import Field, model_validator
 
-from harness.datasets.dataset import Dataset, DatasetOptions, digest
+from harness.datasets.dataset import Dataset, DatasetOptions
+from harness.identity import digest
 from harness.task import Sample, TaskName
 
 _GENERATOR = "1"  # raise it with any change of content

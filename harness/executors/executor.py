@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
-from harness.plan import Trial
+from harness.files import write_bytes
 from harness.recipe import CheckpointRef
 from harness.stages.measure import SpeedSettings
 from harness.stages.shards import Outcome, Work
-from harness.store import write_bytes
+from harness.trial import Trial
 
 
 class Executor(ABC):

@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from harness.adapter import Runtime
 from harness.errors import InfrastructureError, UsageError, describe
 from harness.executors.executor import Executor
-from harness.plan import Trial
 from harness.recipe import CheckpointRef
 from harness.stages.measure import SpeedSettings, measure
 from harness.stages.predict import Predictor, pick_device
 from harness.stages.shards import Outcome, ShardError, Work
+from harness.trial import Trial
 
 
 class InlineExecutor(Executor):
@@ -36,7 +35,7 @@ class InlineExecutor(Executor):
         report: Callable[[str], None],
         workers: int | None = None,  # noqa: ARG002
     ) -> None:
-        from harness.stages.train import train  # imports torch, which takes seconds
+        from harness.stages.train import train, training_runtime  # imports torch, which takes seconds
 
         assert reference.recipe is not None
         train(reference.recipe, reference.weights, training_runtime(), report=report)
@@ -83,9 +82,3 @@ def _measure(sender: Connection, trial: Trial, scenarios: Sequence[str], setting
     except Exception as error:  # the adapter's own
         outcome = describe(error)
     sender.send(outcome)
-
-
-def training_runtime() -> Runtime:
-    """bf16 on a GPU, fp32 on a CPU."""
-    device = pick_device("auto")
-    return Runtime(device=device, precision="bf16" if device == "cuda" else "fp32")

@@ -25,8 +25,8 @@ from harness.errors import UsageError
 from harness.metrics.metric import METRICS
 from harness.recipe import CheckpointRef, shipped_recipes
 from harness.registry import Entry, Registry
-from harness.suite import LoadedSuite
-from harness.variants import checkpoints_of
+from harness.suite.schema import LoadedSuite
+from harness.suite.variants import checkpoints_of
 
 OWN = ("adapters", "harness", "reports", "suites")
 LARGEST = 100 * 2**20  # bytes; measured: the dashboard of Ray 2.60 answers 413 to more

@@ -15,9 +15,9 @@ from harness import environment
 from harness.errors import UnavailableError, UsageError
 from harness.jobs.job import JobSpec
 from harness.jobs.package import Package, pack
-from harness.plan import plan
-from harness.remote_out import folder_of
-from harness.suite import LoadedSuite
+from harness.rundir.store import run_folder
+from harness.suite.plan import plan
+from harness.suite.schema import LoadedSuite
 
 TRACKING = "MLFLOW_TRACKING_URI"
 
@@ -55,11 +55,9 @@ def prepare(loaded: LoadedSuite, options: RunOptions, variables: Sequence[str]) 
     with suppress(UnavailableError):  # the cluster may have the data that this machine lacks
         plan(loaded, options.only, options.limit)
     out = options.out or f"~/runs/{loaded.suite.name}"
-    folder = folder_of(out)
-    if folder is not None and not folder.startswith(("/", "~")):
-        raise UsageError(
-            f"--out {out}: expected an absolute path on the cluster, or a URL such as s3://bucket/runs"
-        )
+    run_folder(out)
+    if not out.startswith(("/", "~")):
+        raise UsageError(f"--out {out}: expected an absolute path on the cluster")
     package = pack(loaded)
     wanted = dict(_variable(given) for given in variables)
     tracking = os.environ.get(TRACKING, "")

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UsageError
-from harness.metrics.interval import defined_or_none, figure, mean_defined, resample_counts
 from harness.metrics.matching import MAX_DETECTIONS, Matches, joined, match_coco, match_voc, split
 from harness.metrics.metric import RESAMPLES, SEED, Metric
 from harness.metrics.precision_recall import Curves, average_precision, pool, recall
+from harness.statistics.bootstrap import defined_or_none, figure, mean_defined, resample_counts
 from harness.task import Annotations, Detections, Scores
 
 VERSION: Final = 1  # of the signatures; raise it with any change of what a figure means

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sacrebleu.metrics import BLEU, CHRF
 
-from harness.metrics.interval import figure, resample_sums
 from harness.metrics.metric import RESAMPLES, SEED, Metric
+from harness.statistics.bootstrap import figure, resample_sums
 from harness.task import References, Scores, Translation
 
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UsageError
-from harness.metrics.interval import defined_or_none, figure, mean_defined, resample_sums
 from harness.metrics.metric import RESAMPLES, SEED, Metric
+from harness.statistics.bootstrap import defined_or_none, figure, mean_defined, resample_sums
 from harness.task import BACKGROUND, Mask, Scores
 
 CODES = 256  # values of a mask's pixel

@@ -21,8 +21,8 @@ from harness.analysis.segmentation import SegmentationAnalyser
 from harness.analysis.translation import VERSION, TranslationAnalyser
 from harness.datasets.dataset import Dataset
 from harness.errors import describe
-from harness.plan import Trial
 from harness.task import Prediction
+from harness.trial import Trial
 
 ALIGNED_WORDS = 30  # of source and hypothesis: the heat map of a longer one cannot be read on a page
 

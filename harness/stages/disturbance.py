@@ -6,7 +6,7 @@ import os
 import time
 from collections import defaultdict
 
-from harness.suite import Exclusive
+from harness.suite.profiles import Exclusive
 
 FOREIGN_CORES = 0.25  # more than the idle daemons of a local Ray (0.07–0.1 of a core as measured)
 LISTED = 5  # of the processes that were busy meanwhile

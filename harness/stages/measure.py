@@ -15,12 +15,12 @@ from harness import environment
 from harness.adapter import ADAPTERS, Adapter
 from harness.checkpoint import Checkpoint
 from harness.datasets.dataset import Dataset
-from harness.plan import Trial
 from harness.stages import timing
 from harness.stages.disturbance import CpuLoad, disturbances, others_on_gpu
 from harness.stages.predict import pick_device
-from harness.suite import Exclusive
+from harness.suite.profiles import PROFILES, Exclusive, Profile
 from harness.task import Prediction, Sample
+from harness.trial import Trial
 
 PHASE_REPEATS = 8
 
@@ -39,7 +39,7 @@ class SpeedSettings:
 
         Ten times what the profile asks for at a query a second, and ten minutes to load.
         """
-        profile = timing.PROFILES[self.profile]
+        profile = PROFILES[self.profile]
         return 10 * scenarios * (profile.warmup_cap + max(profile.seconds, profile.queries)) + 600
 
 
@@ -63,7 +63,7 @@ def measure(
     adapter = cls(cls.Options(**trial.spec.options), trial.runtime(device))
     adapter.load(checkpoint)
     samples = _samples(dataset, trial, settings.samples)
-    profile = timing.PROFILES[settings.profile]
+    profile = PROFILES[settings.profile]
 
     predictions: dict[int, Prediction] = {}  # by sample, from the warm-up
 
@@ -111,7 +111,7 @@ def _scenario(
     name: str,
     run: Callable[[list[int]], list[Prediction]],
     synchronise: Callable[[], None],
-    profile: timing.Profile,
+    profile: Profile,
     count: int,
     batch_size: int,
     predictions: dict[int, Prediction],

@@ -16,11 +16,11 @@ from harness import environment
 from harness.adapter import ADAPTERS, Adapter
 from harness.checkpoint import Checkpoint
 from harness.errors import UsageError, describe
-from harness.plan import Trial
-from harness.predictions import check
+from harness.rundir.predictions import check
 from harness.stages.labels import class_map, relabelled
 from harness.stages.shards import Made, Outcome, Shard, ShardError, ShardResult, merged
 from harness.task import Prediction, Sample
+from harness.trial import Trial
 
 T = TypeVar("T")
 CULPRITS = 8  # samples to blame in one shard; more, and it is rather the adapter: the rest is not tried

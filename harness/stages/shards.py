@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.plan import Trial
-from harness.store import Range
+from harness.rundir.store import Range
 from harness.task import Prediction
+from harness.trial import Trial
 
 
 @dataclass(frozen=True)

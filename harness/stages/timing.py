@@ -7,33 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.suite.profiles import Profile
+
 Clock = Callable[[], int]
 """Nanoseconds, monotonic."""
 
 
-@dataclass(frozen=True)
-class Profile:
-    """How long is long enough."""
-
-    seconds: float
-    queries: int
-    processes: int
-    warmup_seconds: float = 2.0
-    warmup_cap: float = 30.0
-    gates: bool = True
-
-
-# Minimum seconds, queries and fresh processes by purpose. `mlperf` takes its query count and duration from
-# the MLPerf Inference rules (offline: 24,576 samples; 600 s), `release` and `ci` the least queries that
-# support p99 and p90 (harness.metrics.speed.least_queries). A batch counts as one query, so that offline runs
-# ask for more samples than those rules do. `smoke` shows that it works and never gates.
-PROFILES = {
-    "smoke": Profile(1, 11, 1, warmup_seconds=0.5, warmup_cap=5.0, gates=False),
-    "ci": Profile(5, 64, 6),
-    "release": Profile(60, 662, 10),
-    "mlperf": Profile(600, 24_576, 1),
-}
-GATING = frozenset(name for name, profile in PROFILES.items() if profile.gates)
 WARMUP_ITERATIONS = 10
 STABLE_WINDOWS = 3
 STABLE_RATIO = 1.05  # three windows within 5%: steady state, as Traini et al. 2023 define it in spirit

@@ -22,6 +22,7 @@ from harness.recipe import Provenance, Recipe, read_recipe
 from harness.registry import unknown
 from harness.stages.data_parallel import ALONE, Part
 from harness.stages.fit import Fit, Report, evaluate
+from harness.stages.predict import pick_device
 from harness.stages.training_state import TrainingState, training_lock
 
 
@@ -202,3 +203,9 @@ def _write_document(path: Path, recipe: Recipe, provenance: Provenance) -> None:
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(f"{text}\n{figures}", encoding="utf-8")
     temporary.replace(path)
+
+
+def training_runtime() -> Runtime:
+    """bf16 on a GPU, fp32 on a CPU."""
+    device = pick_device("auto")
+    return Runtime(device=device, precision="bf16" if device == "cuda" else "fp32")

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
-from harness.compare.records import last_comparison
-from harness.datasets.dataset import digest
-from harness.results import Results
+from harness.compare.outcome import last_comparison
+from harness.identity import digest
+from harness.rundir.results import Results
 
 ARCHIVE = "run.zip"
 """The run directory without its report: what a comparison on another machine needs."""
@@ -48,9 +48,9 @@ def content_digest(folder: Path, files: list[Path]) -> str:
 @contextmanager
 def run_artifacts(run_dir: Path, results: Results) -> Iterator[Path]:
     """A temporary folder with all that the parent run shows."""
-    from harness.frontier import comparisons
-    from reports import write_reports
-    from reports.charts import save
+    from harness.compare.frontier import comparisons
+    from reports.page.charts import save
+    from reports.write import write_reports
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -9,9 +9,9 @@ from os import environ
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.cache import cache_folder
 from harness.errors import InfrastructureError, UsageError
-from harness.recipe import cache_folder
-from harness.results import Results, read_results
+from harness.rundir.results import Results, read_results
 from harness.tracking.artifacts import ARCHIVE, DIGEST_TAG
 from harness.tracking.tracking_store import (
     PATIENT,

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.compare.frontier import FrontierChange
+from harness.compare.trend import observations, to_text
 from harness.environment import hardware_name
-from harness.frontier import FrontierChange
-from harness.history import observations, to_text
-from harness.results import Results, TrialRecord
+from harness.rundir.results import Results, TrialRecord
 from harness.task import Figure
 from harness.tracking.series import Curve
 

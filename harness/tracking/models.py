@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.cache import cache_folder
 from harness.checkpoint import sha256
-from harness.recipe import cache_folder, shipped_recipes
-from harness.results import CheckpointRecord, Results, TrialRecord
+from harness.recipe import shipped_recipes
+from harness.rundir.results import CheckpointRecord, Results, TrialRecord
 from harness.tracking.entries import cut, key
 from harness.tracking.tracking_store import quoted
 

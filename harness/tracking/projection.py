@@ -12,11 +12,11 @@ from os import environ
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.compare.records import last_comparison
+from harness.compare.outcome import last_comparison
 from harness.errors import UsageError
 from harness.identity import content_id
-from harness.results import Results, read_results
-from harness.store import RunDirectory
+from harness.rundir.results import Results, read_results
+from harness.rundir.store import RunDirectory
 from harness.tracking import artifacts
 from harness.tracking.entries import TREND, WHOLE_RUN, Entry, Input, Trial, columns, run_entry, trial_entry
 from harness.tracking.models import Registration, register

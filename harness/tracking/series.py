@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.store import read_json
+from harness.files import read_json
 
 MOST = 1000  # points a curve: as many as a request takes, and more than its picture has pixels
 Curve = list[tuple[int, float]]

@@ -1,0 +1,14 @@
+"""Where this user keeps what can be made again: trained checkpoints, downloads, proposals."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+
+def cache_folder() -> Path:
+    """Where trained checkpoints are kept: $HARNESS_CACHE, or the user's cache folder."""
+    configured = os.environ.get("HARNESS_CACHE")
+    return (Path(configured) if configured else user_cache_path("harness")) / "checkpoints"

@@ -1,0 +1,179 @@
+"""Commands for suites on a cluster: submit, status, logs, stop."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.options import AsJson, Limit, Only, Override, Profile, ShardSize, SuiteName, Sync, Workers
+
+if TYPE_CHECKING:
+    from harness.jobs.client import Cluster, Submitted
+    from harness.jobs.job import JobRecord
+
+jobs_app = typer.Typer()
+Address = Annotated[
+    str,
+    typer.Option(metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="Ray's dashboard: http://head:8265."),
+]
+JobId = Annotated[
+    str, typer.Argument(metavar="ID", help="As `harness submit` and `harness status` print it.")
+]
+Follow = Annotated[bool, typer.Option("--follow", help="Pass on what the job prints until it ends.")]
+Out = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR|URL",
+        help="An absolute path on the cluster, s3://…, gs://…; default: ~/runs/SUITE there.",
+    ),
+]
+Variables = Annotated[
+    list[str],
+    typer.Option(
+        "--env", metavar="NAME[=VALUE]", help="A variable for the job; the value from here if not given."
+    ),
+]
+
+
+@jobs_app.command()
+def submit(
+    suite: SuiteName,
+    address: Address,
+    out: Out = None,
+    follow: Follow = False,
+    environment: Variables = [],  # noqa: B006
+    overrides: Override = [],  # noqa: B006
+    only: Only = None,
+    limit: Limit = None,
+    workers: Workers = None,
+    shard_size: ShardSize = 64,
+    profile: Profile = None,
+    sync_results: Sync = True,
+    again: Annotated[bool, typer.Option("--again", help="Repeat what has succeeded.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a suite on a Ray cluster as a job; submitting it again resumes it."""
+    from harness.cli.terminal import console, show
+    from harness.jobs.client import connect
+    from harness.jobs.submission import RunOptions, prepare
+    from harness.suite.schema import find_suite, load_suite
+
+    loaded = load_suite(find_suite(suite), overrides)
+    options = RunOptions(
+        out, tuple(overrides), only, limit, workers, shard_size, profile and profile.value, sync_results
+    )
+    submission = prepare(loaded, options, environment)
+    cluster = connect(address)
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "package.zip"
+        submission.package.write(package)
+        submitted = cluster.submit(submission.spec, package, submission.variables, again)
+    console.print(_became(submitted, submission.out), markup=False)
+    job = _follow(cluster, submitted.job.id) if follow else submitted.job
+    if as_json:
+        show({**asdict(job), "new": submitted.new, "out": submission.out})
+    elif not follow:
+        sys.stdout.write(f"{job.id}\n")
+    raise typer.Exit(job.exit_code or 0 if follow else 0)
+
+
+def _became(submitted: Submitted, out: str) -> str:
+    job = submitted.job
+    if submitted.new:
+        return f"submitted as {job.id}; results go to {out}"
+    if job.exit_code is None:
+        return f"runs already as {job.id}"
+    return f"has succeeded already as {job.id} (--again repeats it)"
+
+
+@jobs_app.command()
+def status(
+    address: Address,
+    job_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="One job; all of the harness if not given.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Jobs of the harness on a cluster, newest first."""
+    from harness.cli.terminal import show, show_table
+    from harness.jobs.client import connect
+
+    cluster = connect(address)
+    jobs = [cluster.job(job_id)] if job_id else cluster.jobs()
+    if as_json:
+        show(asdict(jobs[0]) if job_id else [asdict(job) for job in jobs])
+        return
+    rows = [
+        [
+            job.id,
+            job.status,
+            "–" if job.exit_code is None else str(job.exit_code),
+            job.started or "–",
+            job.ended or "–",
+        ]
+        for job in jobs
+    ]
+    show_table(["job", "status", "exit code", "started", "ended"], rows)
+    if job_id and jobs[0].message:
+        sys.stdout.write(f"{jobs[0].message}\n")
+
+
+@jobs_app.command()
+def logs(job_id: JobId, address: Address, follow: Follow = False) -> None:
+    """What a job has printed."""
+    from harness.jobs.client import connect
+
+    cluster = connect(address)
+    if follow:
+        raise typer.Exit(_follow(cluster, job_id).exit_code or 0)
+    sys.stdout.write(cluster.logs(job_id))
+
+
+@jobs_app.command()
+def stop(job_id: JobId, address: Address, as_json: AsJson = False) -> None:
+    """End a job; submitting its suite again resumes it."""
+    from harness.cli.terminal import show
+    from harness.jobs.client import connect
+
+    stopped = connect(address).stop(job_id)
+    if as_json:
+        show({"id": job_id, "stopped": stopped})
+    else:
+        sys.stdout.write(f"{job_id}: {'stopping' if stopped else 'had ended already'}\n")
+
+
+def _follow(cluster: Cluster, job_id: str) -> JobRecord:
+    """Until the job ends; Ctrl-C leaves it running or, if the user says so, stops it."""
+    from harness.cli.terminal import console
+
+    try:
+        job = cluster.follow(job_id, lambda text: console.print(text, end="", markup=False, highlight=False))
+    except KeyboardInterrupt:
+        stopping = _on_terminal() and _asked_to_stop(job_id)
+        if stopping:
+            cluster.stop(job_id)
+        state = "is stopping" if stopping else f"goes on; `harness logs {job_id} --follow` shows it again"
+        console.print(f"{job_id} {state}", markup=False)
+        raise typer.Exit(130) from None
+    ending = f"{job.id}: {job.status.lower()}, exit code {job.exit_code}"
+    console.print(ending + (f" ({job.message})" if job.exit_code == 3 else ""), markup=False)
+    return job
+
+
+def _asked_to_stop(job_id: str) -> bool:
+    """What the user answers; a second Ctrl-C, or the end of the input, leaves the job."""
+    question = f"\n{job_id} goes on. Leave it (l) or stop it (s)?"
+    try:
+        answer: str = typer.prompt(question, default="l", err=True)
+    except typer.Abort:
+        return False
+    return answer.lower().startswith("s")
+
+
+def _on_terminal() -> bool:
+    return sys.stdin.isatty()

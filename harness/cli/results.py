@@ -1,0 +1,159 @@
+"""Commands about runs that have ended: `report`, `compare`, `sync`, `ui`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import AsJson
+from harness.errors import UsageError
+
+results_app = typer.Typer()
+
+TrackingUri = Annotated[str | None, typer.Option(metavar="URI", help="Default: $MLFLOW_TRACKING_URI.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+
+
+@results_app.command()
+def report(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="Run directories, or mlflow:SUITE for all it logged."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Default: RUN/report. Of several runs: only their trend.html."),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Say whether the frontier changed since; as for `compare`."),
+    ] = None,
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write each run's page, summary, table and forms for CI; of several runs also how figures moved."""
+    from harness.cli.terminal import console, show
+    from harness.compare.trend import read_history
+    from harness.rundir.results import read_results
+    from reports.summary import to_summary
+    from reports.write import write_reports, write_trend
+
+    trend = None
+    logged = [run for run in runs if run.startswith("mlflow:")]
+    if logged and len(runs) > 1:
+        raise UsageError(f"{logged[0]}: name all runs of one suite in MLflow, or run directories")
+    paths = [] if logged else [Path(run) for run in runs]
+    if len(paths) > 1:  # runs/* names MLflow's store as well
+        paths = [p for p in paths if p.name != "mlartifacts" and not p.name.startswith("mlflow.db")] or paths
+    several = len(paths) > 1
+    if several:
+        paths = _finished(paths)
+    with_page = [] if several and out else paths
+    if baseline and not with_page:
+        raise UsageError("--baseline: only a trend would be written, which has none")
+    since = {run: _baseline(baseline, run, tracking_uri) if baseline else None for run in with_page}
+    if logged:
+        from harness.tracking.past_runs import logged_history
+
+        suite = logged[0].removeprefix("mlflow:")
+        lines = logged_history(suite, tracking_uri)
+        trend = str(write_trend(lines, out or Path("runs") / suite / "report"))
+    elif several:
+        trend = str(write_trend(read_history(paths), out or paths[-1] / "report"))
+    pages = {run: str(write_reports(run, out, before)) for run, before in since.items()}
+    if as_json:
+        reports = []
+        for run, page in pages.items():
+            before = since[run]
+            summary = to_summary(read_results(run), read_results(before) if before else None)
+            reports.append({"run": str(run), "report": page, **summary})
+        show({"reports": reports, "trend": trend})
+    else:
+        for page in [*pages.values(), *([trend] if trend else [])]:
+            console.print(f"report: {page}", markup=False)
+
+
+def _finished(runs: list[Path]) -> list[Path]:
+    """The runs without those that are not finished, of which it tells; what is no run stays, an error."""
+    from harness.cli.terminal import console
+
+    unfinished = [run for run in runs if (run / "run.json").is_file() and not (run / "results.json").exists()]
+    for run in unfinished:
+        console.print(f"left out: {run} has no results yet; `harness run` finishes it", markup=False)
+    if len(unfinished) == len(runs):
+        raise UsageError("none of these runs has results yet")
+    return [run for run in runs if run not in unfinished]
+
+
+@results_app.command("compare")
+def compare_command(
+    run: RunPath,
+    baseline: Annotated[
+        str,
+        typer.Option(metavar="RUN", help="A run directory, mlflow:RUN_ID or mlflow:latest@BRANCH."),
+    ],
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 4 where it is inconclusive.")] = False,
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
+) -> None:
+    """What became worse or better than in a baseline run; exits with 1 on a regression."""
+    from harness.cli.terminal import console, show, show_comparison
+    from harness.compare.compare import compare
+    from reports.write import write_comparison
+
+    comparison = compare(run, _baseline(baseline, run, tracking_uri))
+    page = write_comparison(comparison, run)
+    show(comparison.document()) if as_json else show_comparison(comparison)
+    console.print(f"report: {page}", markup=False)
+    raise typer.Exit(comparison.exit_code(strict))
+
+
+def _baseline(reference: str, run: Path, tracking_uri: str | None) -> Path:
+    """The run directory that `--baseline` names."""
+    if not reference.startswith("mlflow:"):
+        return Path(reference)
+    from harness.cli.terminal import console
+    from harness.tracking.baseline import fetch_baseline
+
+    directory = fetch_baseline(reference, run, tracking_uri)
+    console.print(f"baseline: {directory}", markup=False)
+    return directory
+
+
+@results_app.command()
+def sync(
+    run: RunPath,
+    tracking_uri: TrackingUri = None,
+    register_models: Annotated[
+        bool, typer.Option("--register-models", help="Put the checkpoints into the model registry.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Log a run to MLflow; doing it again changes nothing."""
+    from dataclasses import asdict
+
+    from harness.cli.terminal import console, show
+    from harness.tracking import sync as sync_run
+
+    outcome = sync_run(run, tracking_uri, register_models)
+    if as_json:
+        show(asdict(outcome))
+    else:
+        console.print(f"MLflow: {outcome.describe()}", markup=False)
+
+
+@results_app.command()
+def ui(
+    root: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+) -> None:
+    """Open MLflow's UI on the runs."""
+    import subprocess
+
+    from harness.tracking import ui_command
+
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # 0.5 GB instead of 2.9
+    raise typer.Exit(subprocess.call(ui_command(root, port), env=environment))

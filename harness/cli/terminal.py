@@ -1,0 +1,176 @@
+"""Results as text: compact tables on a terminal, plain lines elsewhere, JSON on request."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harness.compare.frontier import CAVEAT, standings
+from harness.compare.outcome import Comparison
+from harness.compare.speed_verdict import DRIFT
+from harness.rundir.results import Results, TrialRecord
+from harness.task import Figure
+from reports.figures import printed
+from reports.text import display
+
+_MARK = "◆"
+# Machines read stdout: progress and errors go to stderr.
+console = Console(stderr=True, soft_wrap=True)
+
+
+def show(document: Any) -> None:
+    """Print JSON to stdout; NaN is refused."""
+    sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table to stdout: with borders on a terminal, tab-separated where it is piped."""
+    if not sys.stdout.isatty():
+        for row in [columns, *rows]:
+            sys.stdout.write("\t".join(" ".join(cell.split()) for cell in row) + "\n")
+        return
+    table = Table(*columns, header_style="bold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    Console().print(table)
+
+
+def figure_text(figure: Figure | None, scale: float = 1.0, unit: str | None = None) -> str:
+    """`0.412 [0.387, 0.436]` and the unit; never a bare number."""
+    if figure is None or figure.value is None:
+        return "undefined"
+    shown = unit if unit is not None else "" if figure.unit == "fraction" else figure.unit
+    interval = "[no interval]"
+    if figure.low is not None and figure.high is not None:
+        interval = f"[{scale * figure.low:.4g}, {scale * figure.high:.4g}]"
+    return f"{scale * figure.value:.4g} {interval} {shown}".rstrip()
+
+
+def show_results(results: Results) -> None:
+    """One row a trial: headline metric, throughput, median latency; ◆ marks the frontier.
+
+    On a terminal a benchmark has one heading, and what is not complete says why below the table.
+    """
+    standing = standings(results)
+    marks = [_MARK if standing.get(i) == "frontier" else "" for i in range(len(results.trials))]
+    marked = list(zip(marks, results.trials, strict=True))
+    if not sys.stdout.isatty():
+        columns = ["frontier", "trial", "status", "accuracy", "n", "throughput", "median latency"]
+        show_table(columns, [[mark, *_cells(trial, _full)] for mark, trial in marked])
+        return
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(min_width=1)
+    for name in ("trial", "accuracy", "n", "samples/s", "median latency"):
+        table.add_column(name, justify="right" if name == "n" else "left", overflow="fold")
+    for benchmark, rows in groupby(marked, key=lambda row: row[1].benchmark):
+        table.add_row("", f"[cyan]{escape(display(benchmark))}[/cyan]")
+        for mark, trial in rows:
+            name = display(trial.variant) + ("" if trial.status == "complete" else f" ({trial.status})")
+            cells = _cells(trial, _short)[2:]
+            table.add_row(mark, *map(escape, [name, *cells]), style="bold" if mark else None)
+    out = Console(highlight=False)
+    out.print(table)
+    out.print(f"{_MARK} Pareto frontier of accuracy and throughput {CAVEAT}", style="dim")
+    out.print("Brackets are 95% intervals.", style="dim")
+    for trial in results.trials:
+        if trial.reason:
+            about = f"{trial.status} {trial.benchmark}/{trial.variant}: {trial.reason}"
+            out.print(display(about, 400), markup=False, style="yellow")
+
+
+def _cells(trial: TrialRecord, text: Callable[[Figure | None], str]) -> list[str]:
+    """Trial, status, accuracy, n, throughput, median latency."""
+    headline = next(iter(trial.metrics.items()), None)
+    offline, stream = trial.speed.get("offline"), trial.speed.get("single-stream")
+    return [
+        f"{trial.benchmark}/{trial.variant}",
+        trial.status if not trial.reason else f"{trial.status}: {trial.reason}",
+        f"{headline[0]} {text(headline[1])}" if headline else "–",
+        str(headline[1].n) if headline else "–",
+        text(offline.throughput) + _doubt(offline.valid) if offline else "–",
+        text(stream.latency.get("p50")) + _doubt(stream.valid) if stream else "–",
+    ]
+
+
+def _full(figure: Figure | None) -> str:
+    """Four digits; seconds in ms."""
+    in_seconds = figure is not None and figure.unit == "s"
+    return figure_text(figure, 1e3, "ms") if in_seconds else figure_text(figure)
+
+
+def _short(figure: Figure | None) -> str:
+    """The digits that the interval supports, and a unit where the column does not name it."""
+    if figure is None:
+        return "undefined"
+    shown = printed(figure)
+    unit = shown.unit if shown.unit in ("s", "ms", "µs") else ""
+    return " ".join(part for part in (shown.value, shown.interval, unit) if part)
+
+
+def _doubt(valid: bool) -> str:
+    return "" if valid else " (not valid)"
+
+
+def show_figures(figures: dict[str, Figure]) -> None:
+    """One row a figure, with its signature."""
+    rows = [[name, figure_text(figure), str(figure.n), figure.signature] for name, figure in figures.items()]
+    show_table(["metric", "value [95% interval]", "n", "signature"], rows)
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """The verdict, then a row for each headline figure, speed scenario and trial set apart."""
+    rows = []
+    for trial in comparison.trials:
+        flipped = "–" if trial.flipped is None else f"{trial.flipped}/{trial.samples}"
+        if trial.state != "compared":
+            rows.append([trial.name, "–", "–", "–", "–", flipped, f"{trial.state}: {trial.reason}"])
+        for change in trial.changes:
+            if change.decides or change.kind == "speed":
+                base, head = (figure_text(each) if each else "–" for each in (change.base, change.head))
+                verdict = f"{change.verdict}: {change.reason}"
+                rows.append([trial.name, change.name, base, head, change.difference_text(), flipped, verdict])
+    sys.stdout.write(f"{comparison.verdict()}\n")
+    show_table(["trial", "figure", "baseline", "run", "difference", "flipped", "verdict"], rows)
+    for each in comparison.frontier:
+        if not each.untold and (said := each.describe()) != "unchanged":
+            sys.stdout.write(f"frontier of {display(each.benchmark)} {display(said, 400)}\n")
+    if comparison.software:
+        sys.stdout.write(f"software differs: {', '.join(comparison.software)}\n")
+    if comparison.compares_speed:
+        sys.stdout.write(f"{DRIFT}\n")
+
+
+def show_plan(document: dict[str, Any]) -> None:
+    """The plan as a table, then what has to be trained and what is skipped."""
+    rows = [
+        [
+            trial["trial"],
+            trial["id"] if trial["id_is_final"] else "after training",
+            f"{trial['done']}/{trial['samples']}",
+            f"{len(trial['timed'])}/{len(trial['scenarios'])}",
+            f"train {trial['checkpoint']}" if trial["train"] else trial["checkpoint"] or "–",
+            trial["resources"]["predict"],
+            _seconds(trial["seconds"]["predict"], ""),
+            _seconds(trial["seconds"]["time"], "≥ "),
+        ]
+        for trial in document["trials"]
+    ]
+    show_table(["trial", "id", "predicted", "timed", "checkpoint", "a worker", "predicting", "timing"], rows)
+    least = sum(trial["seconds"]["time"] for trial in document["trials"])
+    if least:
+        console.print(f"timing takes at least {least:.0f} s, and {document['timing_needs']} to itself")
+    for training in document["train"]:
+        console.print(f"to be trained first: {training['checkpoint']} ({training['steps']} steps)")
+    for skipped in document["skipped"]:
+        console.print(f"skipped {skipped['benchmark']}: {skipped['reason']}", markup=False)
+
+
+def _seconds(seconds: float | None, bound: str) -> str:
+    return "not known" if seconds is None else f"{bound}{seconds:.0f} s" if seconds else "–"

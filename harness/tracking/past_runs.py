@@ -1,0 +1,53 @@
+"""The history of a suite from MLflow: a request for every PAGE runs, whatever the number of trials."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from os import environ
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.compare.trend import Line, Observation, PastRun, from_text, lines
+from harness.tracking.artifacts import DIGEST_TAG
+from harness.tracking.entries import TREND
+from harness.tracking.tracking_store import (
+    PATIENT,
+    default_tracking_uri,
+    find_experiment,
+    mlflow_errors,
+    pages,
+)
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+
+PAGE = 250  # runs a request: a page of 1,000 took a minute on a machine busy with other work
+
+
+def logged_history(suite: str, tracking_uri: str | None = None) -> list[Line]:
+    """The lines of all runs of a suite that were synced to their end.
+
+    Args:
+        tracking_uri: default: $MLFLOW_TRACKING_URI, else the SQLite file of runs/.
+
+    Raises:
+        UsageError: nothing of the suite was logged there.
+        InfrastructureError: the store cannot be reached.
+    """
+    uri = tracking_uri or environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(Path("runs") / suite)
+    with mlflow_errors(uri, PATIENT):
+        client, experiment = find_experiment(uri, suite)
+        found = pages(client, experiment, "tags.`harness.kind` = 'run'", PAGE)
+        return lines(_past(run, suite) for page in found for run in page if DIGEST_TAG in run.data.tags)
+
+
+def _past(run: Run, suite: str) -> tuple[PastRun, list[Observation]]:
+    tags = run.data.tags
+    text = "".join(tags[name] for name in sorted(tags) if name.startswith(TREND))
+    started = datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(timespec="seconds")
+    branch, revision = (
+        None if tags[name] == "none" else tags[name] for name in ("git.branch", "mlflow.source.git.commit")
+    )
+    about = PastRun(tags["harness.run_id"], suite, started, revision, branch, run.info.run_id)
+    return about, from_text(text)

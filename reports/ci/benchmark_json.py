@@ -1,0 +1,66 @@
+"""bencher.json and benchmark.json: figures of a run for services that chart them over time.
+
+Both hold what stands: metrics of complete trials and valid speed measurements.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from harness.rundir.results import Results, is_defined
+from harness.task import Figure
+from reports.figures import printed
+
+
+def to_bencher(results: Results) -> str:
+    """Bencher Metric Format: {benchmark: {measure: {value, lower_value, upper_value}}}.
+
+    A benchmark is `BENCHMARK/VARIANT`; its measures are the metrics, throughputs and latency percentiles.
+    """
+    document: dict[str, dict[str, dict[str, float]]] = {}
+    for trial, name, figure, _ in _figures(results):
+        bounds = {"value": figure.value, "lower_value": figure.low, "upper_value": figure.high}
+        document.setdefault(trial, {})[name] = {
+            key: bound for key, bound in bounds.items() if bound is not None
+        }
+    return _dump(document)
+
+
+def to_github_action_benchmark(results: Results) -> str:
+    """What github-action-benchmark takes as `customBiggerIsBetter`: metrics and throughputs.
+
+    That tool knows one direction a file; latencies, of which less is better, are therefore left out.
+    """
+    return _dump(
+        [
+            {
+                "name": f"{trial} {name}",
+                "unit": figure.unit,
+                "value": figure.value,
+                "range": printed(figure).interval,
+                "extra": f"n={figure.n}\n{figure.signature}",
+            }
+            for trial, name, figure, bigger_is_better in _figures(results)
+            if bigger_is_better
+        ]
+    )
+
+
+def _figures(results: Results) -> Iterator[tuple[str, str, Figure, bool]]:
+    """(trial, figure's name, figure, whether more of it is better)."""
+    for trial in results.trials:
+        label = f"{trial.benchmark}/{trial.variant}"
+        found = [(name, figure, True) for name, figure in trial.metrics.items()]
+        for name, scenario in trial.speed.items():
+            if scenario.valid and scenario.throughput:
+                found.append((f"{name} throughput", scenario.throughput, True))
+            if scenario.valid:
+                found += [(f"{name} {p}", figure, False) for p, figure in scenario.latency.items() if figure]
+        if trial.status == "complete":
+            yield from ((label, *each) for each in found if is_defined(each[1]))
+
+
+def _dump(document: Any) -> str:
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,154 @@
+"""junit.xml: a run, or its comparison, as test cases for the test reports of Jenkins, GitLab and others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+from xml.etree import ElementTree as ET
+
+from harness.compare.outcome import Change, Comparison, TrialComparison
+from harness.rundir.results import Results, Scenario, TrialRecord
+from harness.suite.profiles import GATING
+from harness.task import Figure
+from reports.figures import printed
+from reports.text import display
+
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 §2.2, Char
+Kind = Literal["error", "failure", "skipped"]
+T = TypeVar("T", TrialRecord, TrialComparison)
+
+
+@dataclass(frozen=True)
+class _Case:
+    name: str
+    seconds: float = 0.0
+    output: str = ""
+    problem: Kind | None = None
+    reason: str = ""
+
+
+def to_junit(results: Results) -> str:
+    """A suite a benchmark, a case a trial and metric.
+
+    A trial that is not complete is one case with an `error`. A speed measurement that is not valid is a
+    `failure` where its profile gates, else `skipped`. A benchmark that was left out is `skipped`.
+    """
+    root = ET.Element("testsuites", name=_text(results.suite))
+    machine = results.environments.get(results.run.environment, {})
+    about = {
+        "timestamp": results.run.started[:19],
+        "hostname": _text(machine.get("host", results.run.environment)),
+    }
+    for benchmark, trials in _by_benchmark(results.trials):
+        _suite(root, benchmark, about, [case for trial in trials for case in _cases(trial)])
+    for skipped in results.skipped:
+        case = _Case("not run here", problem="skipped", reason=skipped.reason)
+        _suite(root, skipped.benchmark, about, [case])
+    return _document(root)
+
+
+def comparison_to_junit(comparison: Comparison) -> str:
+    """A suite a benchmark, a case a trial and figure; what decides and became worse is a `failure`.
+
+    What could not be decided or compared is `skipped` with the reason, a trial of the run that is not
+    complete an `error`, and what moves no exit code passes with its figures.
+    """
+    root = ET.Element("testsuites", name=_text(comparison.suite))
+    for benchmark, trials in _by_benchmark(comparison.trials):
+        _suite(root, benchmark, {}, [case for trial in trials for case in _compared(trial)])
+    return _document(root)
+
+
+def _by_benchmark(trials: Iterable[T]) -> Iterable[tuple[str, list[T]]]:
+    """In the order of first appearance, wherever the trials of a benchmark stand."""
+    found: dict[str, list[T]] = {}
+    for trial in trials:
+        found.setdefault(trial.benchmark, []).append(trial)
+    return found.items()
+
+
+def _document(root: ET.Element) -> str:
+    for name in ("tests", "failures", "errors"):
+        root.set(name, str(sum(int(suite.get(name, "0")) for suite in root)))
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _compared(trial: TrialComparison) -> Iterator[_Case]:
+    if trial.state != "compared":
+        problem: Kind = "error" if trial.state == "incomplete" else "skipped"
+        yield _Case(trial.variant, problem=problem, reason=f"{trial.state}: {trial.reason}")
+    for change in trial.changes:
+        figures = " → ".join(str(printed(each)) if each else "none" for each in (change.base, change.head))
+        difference, verdict = change.difference_text(), f"{change.verdict}: {change.reason}"
+        yield _Case(
+            f"{trial.variant} {change.name}",
+            output="\n".join(filter(None, [figures, difference, verdict])),
+            problem=_problem(change),
+            reason=f"{verdict} ({difference})" if difference else verdict,
+        )
+
+
+def _problem(change: Change) -> Kind | None:
+    if not change.decides:
+        return None
+    if change.verdict == "regression":
+        return "failure"
+    return "skipped" if change.verdict in ("inconclusive", "incomparable") else None
+
+
+def _suite(root: ET.Element, name: str, about: dict[str, str], cases: list[_Case]) -> None:
+    problems = [case.problem for case in cases]
+    suite = ET.SubElement(
+        root,
+        "testsuite",
+        about,
+        name=_text(name),
+        tests=str(len(cases)),
+        failures=str(problems.count("failure")),
+        errors=str(problems.count("error")),
+        skipped=str(problems.count("skipped")),
+        time=f"{sum(case.seconds for case in cases):.3f}",
+    )
+    for case in cases:
+        element = ET.SubElement(
+            suite, "testcase", classname=_text(name), name=_text(case.name), time=f"{case.seconds:.3f}"
+        )
+        if case.problem == "skipped":
+            ET.SubElement(element, "skipped", message=_text(case.reason))
+        elif case.problem:
+            found = ET.SubElement(element, case.problem, message=_text(case.reason), type=case.problem)
+            found.text = _text(case.reason)
+        if case.output:
+            ET.SubElement(element, "system-out").text = _text(case.output)
+
+
+def _cases(trial: TrialRecord) -> Iterator[_Case]:
+    if trial.status != "complete":
+        reason = f"{trial.status}: {trial.reason or 'no reason recorded'}"
+        yield _Case(trial.variant, problem="error", reason=reason)
+        return
+    for name, figure in trial.metrics.items():
+        yield _Case(f"{trial.variant} {name}", output=_figure(name, figure))
+    for name, scenario in trial.speed.items():
+        yield _speed(f"{trial.variant} {name}", scenario)
+
+
+def _speed(name: str, scenario: Scenario) -> _Case:
+    figures = {"throughput": scenario.throughput, **scenario.latency}
+    output = "\n".join(_figure(each, figure) for each, figure in figures.items() if figure)
+    if scenario.valid:
+        return _Case(name, scenario.seconds, output)
+    kind: Kind = "failure" if scenario.profile in GATING else "skipped"
+    return _Case(name, scenario.seconds, output, kind, f"not valid: {'; '.join(scenario.reasons)}")
+
+
+def _figure(name: str, figure: Figure) -> str:
+    return f"{name}: {printed(figure)} ({figure.signature})"
+
+
+def _text(value: object) -> str:
+    """What XML can hold; control and direction-changing characters become visible."""
+    return _NO_XML.sub("\ufffd", display(value, 2000, lines=True))

@@ -1,0 +1,210 @@
+"""Accuracy against speed as Vega-Lite charts: in the page, or as PNG and SVG files."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import altair as alt
+
+from harness.compare.frontier import Comparison, Point
+from reports.figures import printed
+from reports.text import display
+
+WIDTH, HEIGHT = 640, 340  # px of a file; the page's width is its container's
+POINTS = "points"  # name of the rows in `datasets`
+LABEL = 28  # characters beside a point; the tooltip and the table have the whole name
+FONT = "Inter, 'Helvetica Neue', Arial, sans-serif"
+LEGEND = {"frontier": "on the frontier", "dominated": "dominated", "unranked": "not ranked"}
+Spec: TypeAlias = dict[str, Any]
+"""A Vega-Lite specification."""
+_ON_FRONTIER = f"datum.standing === '{LEGEND['frontier']}'"
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colours by role."""
+
+    text: str
+    muted: str
+    grid: str
+    accent: str
+    grey: str
+    background: str
+
+
+LIGHT = Palette("#1c2430", "#5d6775", "#e6e9ee", "#0f6e84", "#a3abb6", "#ffffff")
+PAGE = Palette("var(--text)", "var(--muted)", "var(--grid)", "var(--accent)", "var(--grey)", "transparent")
+"""The page's CSS variables: an SVG drawn with them follows light, dark and print without being redrawn."""
+
+
+def chart(comparison: Comparison, palette: Palette = LIGHT, width: int | str = WIDTH) -> Spec:
+    """Vega-Lite specification: intervals as rules, the frontier as a line, dominated points grey.
+
+    The rows stand apart in `datasets`, so that a page can replace them.
+
+    Args:
+        comparison: at least one point.
+        width: px, or "container".
+    """
+    rows = [_row(point) for point in comparison.points]
+    x_low, x_high = _domain([(row["x_low"], row["x_high"]) for row in rows], log=True)
+    y_low, y_high = _domain([(row["y_low"], row["y_high"]) for row in rows], log=False)
+    middle = math.sqrt(x_low * x_high)
+    for row in rows:
+        row["side"] = "left" if row["x"] > middle else "right"
+    x = alt.X(
+        "x:Q",
+        title=f"throughput, offline ({display(comparison.points[0].throughput.unit, 20)}, log scale)",
+        scale=alt.Scale(type="log", domain=[x_low, x_high], nice=False),
+        axis=alt.Axis(tickCount=6, format="~s"),
+    )
+    y = alt.Y(
+        "y:Q",
+        title=f"{display(comparison.metric, 30)} ({display(comparison.unit, 20)})",
+        scale=alt.Scale(domain=[y_low, y_high], nice=False),
+    )
+    present = [shown for shown in LEGEND.values() if any(row["standing"] == shown for row in rows)]
+    fills = dict(zip(LEGEND.values(), (palette.accent, palette.grey, palette.background), strict=True))
+    fill = alt.Fill(
+        "standing:N",
+        scale=alt.Scale(domain=present, range=[fills[shown] for shown in present]),
+        legend=alt.Legend(title=None, orient="top", symbolType="circle", symbolStrokeColor=palette.grey),
+    )
+    line_color = alt.condition(_ON_FRONTIER, alt.value(palette.accent), alt.value(palette.grey))
+    base = alt.Chart(alt.NamedData(POINTS)).encode(x=x, y=y)
+    rules = base.mark_rule(strokeWidth=1.5, opacity=0.7).encode(color=line_color)
+    line = base.transform_filter(_ON_FRONTIER).mark_line(
+        interpolate="step-before", color=palette.accent, opacity=0.45, strokeDash=[5, 4]
+    )
+    points = base.mark_point(size=80, strokeWidth=2, opacity=1, fillOpacity=1).encode(
+        fill=fill,
+        stroke=line_color,
+        tooltip=[alt.Tooltip(f"{field}:N") for field in rows[0] if field[0].isupper()],
+    )
+    layers = [
+        line.encode(order="x:Q"),
+        rules.encode(x="x_low:Q", x2="x_high:Q"),
+        rules.encode(y="y_low:Q", y2="y_high:Q"),
+        points,
+        *(_labels(base, side, palette) for side in ("left", "right")),
+    ]
+    plot = alt.layer(*layers).properties(width=width, height=HEIGHT).configure(**config(palette))
+    return {**plot.to_dict(), "datasets": {POINTS: rows}}
+
+
+def save(comparison: Comparison, path: Path) -> None:
+    """Write the chart as .png (two pixels a point) or .svg, on white.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    import vl_convert
+
+    specification = chart(comparison)
+    title = f"{comparison.benchmark}: {comparison.dataset}"
+    specification["title"] = {"text": display(title), "subtitle": display(comparison.hardware)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".png":
+        path.write_bytes(vl_convert.vegalite_to_png(specification, scale=2))
+    elif path.suffix == ".svg":
+        path.write_text(vl_convert.vegalite_to_svg(specification), encoding="utf-8")
+    else:
+        raise ValueError(f"{path}: expected a name ending in .png or .svg")
+
+
+def library() -> str:
+    """Vega, Vega-Lite and vega-embed as one script that needs no network."""
+    import vl_convert
+
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+
+
+def _row(point: Point) -> dict[str, Any]:
+    """Plot coordinates in lower case, what the tooltip shows with a capital."""
+    trial, accuracy, speed = point.trial, point.accuracy, point.throughput
+    assert accuracy.value is not None and speed.value is not None
+    name = display(trial.variant)
+    row = {
+        "trial": str(point.index),  # as the page's `data-trial`
+        "name": name if len(name) <= LABEL else name[: LABEL - 1] + "…",
+        "x": speed.value,
+        "x_low": _positive(speed.low, speed.value),
+        "x_high": _positive(speed.high, speed.value),
+        "y": accuracy.value,
+        "y_low": accuracy.value if accuracy.low is None else accuracy.low,
+        "y_high": accuracy.value if accuracy.high is None else accuracy.high,
+        "standing": LEGEND[point.standing],
+        "Variant": name,
+        "Adapter": display(trial.adapter),
+        "Accuracy": display(f"{next(iter(trial.metrics))} {printed(accuracy)}", 200),
+        "Throughput": display(printed(speed), 200),
+        "Timed at": f"batch size {point.scenario.batch_size}, threads {point.scenario.threads}",
+        "Precision": display(trial.settings.get("precision", "not stated")),
+        "Standing": LEGEND[point.standing],
+    }
+    if reasons := _doubts(point):
+        row["Why"] = reasons
+    return row
+
+
+def _doubts(point: Point) -> str:
+    partial = [f"trial is {point.trial.status}"] if point.trial.status != "complete" else []
+    invalid = [f"timing not valid: {'; '.join(point.scenario.reasons)}"] if not point.scenario.valid else []
+    return display(", ".join(partial + invalid), 200)
+
+
+def _positive(bound: float | None, value: float) -> float:
+    """A bound that a log scale can draw."""
+    return value if bound is None else max(bound, value / 100)
+
+
+def _domain(intervals: list[tuple[float, float]], log: bool) -> tuple[float, float]:
+    """All intervals and a margin of a tenth on either side, which also gives the labels room."""
+    low, high = min(low for low, _ in intervals), max(high for _, high in intervals)
+    if log:
+        margin = max(1.25, (high / low) ** 0.1)
+        return low / margin, high * margin
+    margin = 0.1 * (high - low) or 0.05 * abs(high) or 1
+    return low - margin, high + margin
+
+
+def _labels(base: alt.Chart, side: str, palette: Palette) -> alt.Chart:
+    """Names beside the points, toward the side with room; upper for the frontier, lower for the others."""
+    return (
+        base.transform_filter(f"datum.side === '{side}'")
+        .mark_text(
+            align="left" if side == "right" else "right",
+            dx=8 if side == "right" else -8,
+            dy=alt.expr(f"{_ON_FRONTIER} ? -10 : 12"),
+            fontSize=11.5,
+        )
+        .encode(
+            text="name:N",
+            color=alt.condition(_ON_FRONTIER, alt.value(palette.text), alt.value(palette.muted)),
+        )
+    )
+
+
+def config(palette: Palette) -> dict[str, Any]:
+    """How every chart looks."""
+    return {
+        "background": palette.background,
+        "font": FONT,
+        "view": {"stroke": None},
+        "axis": {
+            "domainColor": palette.grey,
+            "gridColor": palette.grid,
+            "tickColor": palette.grey,
+            "labelColor": palette.muted,
+            "titleColor": palette.muted,
+            "titleFontWeight": "normal",
+            "labelFontSize": 11,
+            "titleFontSize": 12,
+            "titlePadding": 10,
+        },
+        "legend": {"labelColor": palette.muted, "labelFontSize": 11.5, "symbolSize": 70},
+        "title": {"color": palette.text, "subtitleColor": palette.muted, "anchor": "start"},
+    }

@@ -1,0 +1,36 @@
+"""compare.html: a run against its baseline as one file that needs no network and no script."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from jinja2 import Environment
+from markupsafe import Markup
+
+from harness.compare.outcome import Comparison
+from harness.compare.speed_verdict import DRIFT
+from reports.comparison import changed_first
+from reports.page.templating import environment, template
+
+
+def comparison_to_html(comparison: Comparison) -> str:
+    """Verdict and frontier, the figures that changed, the rest folded; every text is escaped."""
+    changed, rest = changed_first(comparison)
+    return (
+        _environment()
+        .get_template("compare.html.j2")
+        .render(
+            style=Markup(template("style.css")),
+            comparison=comparison,
+            changed=changed,
+            rest=rest,
+            apart=[trial for trial in comparison.trials if trial.state != "compared"],
+            flipped=[trial for trial in comparison.trials if trial.flipped],
+            drift=DRIFT,
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    return environment()

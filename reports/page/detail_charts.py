@@ -1,0 +1,161 @@
+"""The small charts of a trial's section, as Vega-Lite specifications with the page's colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import altair as alt
+
+from harness.analysis.record import DetectionAnalysis, LengthBucket, PrecisionRecall, TranslationAnalysis
+from harness.rundir.results import Scenario, TrialRecord, is_defined
+from reports.figures import printed
+from reports.page.charts import PAGE, POINTS, Spec, config
+from reports.page.details import Detail
+from reports.page.latencies import Distribution
+from reports.text import display
+
+WIDTH, HEIGHT = 330, 170  # px; the page shrinks them to a narrow screen
+MARKED = ("p50", "p90", "p99")  # percentiles far enough apart to be told from each other
+CLASSES = 20  # curves of single classes, those with the most annotations
+
+
+def detail_charts(trial: TrialRecord, detail: Detail) -> dict[str, Spec]:
+    """Name → chart, of what there is: `latency/SCENARIO`, `by-length`, `precision-recall`."""
+    found = {f"latency/{name}": latency(shown, trial.speed[name]) for name, shown in detail.latencies.items()}
+    if isinstance(detail.analysis, TranslationAnalysis) and detail.analysis.by_length:
+        found["by-length"] = by_length(detail.analysis.by_length)
+    if isinstance(detail.analysis, DetectionAnalysis):
+        found["precision-recall"] = precision_recall(detail.analysis.curves)
+    return found
+
+
+def latency(shown: Distribution, scenario: Scenario) -> Spec:
+    """Histogram on a log scale, in ms, with the median and two tails, where they may be stated, as rules."""
+    bins = zip(shown.edges[:-1], shown.edges[1:], shown.counts, strict=True)
+    rows = [{"low": 1e3 * low, "high": 1e3 * high, "queries": count, "zero": 0} for low, high, count in bins]
+    marks = [
+        {"name": name, "at": 1e3 * figure.value, "line": line}
+        for line, name in enumerate(MARKED)
+        if (figure := scenario.latency.get(name)) is not None and figure.value is not None
+    ]
+    return {**_latency(), "datasets": {POINTS: rows, "percentiles": marks}}
+
+
+@cache
+def _latency() -> Spec:
+    scale = alt.Scale(type="log", nice=False)
+    bars = (
+        alt.Chart(alt.NamedData(POINTS))
+        .mark_rect(color=PAGE.accent, opacity=0.75)
+        .encode(
+            x=alt.X("low:Q", scale=scale, title="latency (ms, log scale)", axis=alt.Axis(tickCount=5)),
+            x2="high:Q",
+            y=alt.Y("queries:Q", title="queries", axis=alt.Axis(tickCount=4)),
+            y2="zero:Q",
+            tooltip=[
+                alt.Tooltip("low:Q", format=".4g", title="from ms"),
+                alt.Tooltip("high:Q", format=".4g", title="to ms"),
+                alt.Tooltip("queries:Q"),
+            ],
+        )
+    )
+    percentiles = alt.Chart(alt.NamedData("percentiles")).encode(x="at:Q")
+    rules = percentiles.mark_rule(color=PAGE.text, strokeDash=[3, 3])
+    names = percentiles.mark_text(color=PAGE.text, align="left", dx=3, dy=6, fontSize=10.5).encode(
+        text="name:N", y=alt.Y("top:Q", scale=None, axis=None)
+    )
+    names = names.transform_calculate(top="12 * datum.line")
+    return finish(alt.layer(bars, rules, names).resolve_scale(y="independent"))
+
+
+def by_length(buckets: Sequence[LengthBucket]) -> Spec:
+    """BLEU with its interval for each range of source lengths."""
+    rows = [
+        {
+            "words": f"{bucket.shortest}–{bucket.longest}" if bucket.longest else f"≥ {bucket.shortest}",
+            "bleu": bucket.bleu.value,
+            "low": bucket.bleu.low,
+            "high": bucket.bleu.high,
+            "sentences": bucket.n,
+            "figure": str(printed(bucket.bleu)),
+        }
+        for bucket in buckets
+        if is_defined(bucket.bleu)
+    ]
+    return {**_by_length(), "datasets": {POINTS: rows}}
+
+
+@cache
+def _by_length() -> Spec:
+    base = alt.Chart(alt.NamedData(POINTS)).encode(
+        x=alt.X("words:O", sort=None, title="words of the source", axis=alt.Axis(labelAngle=0)),
+        tooltip=["words:O", alt.Tooltip("figure:N", title="BLEU"), "sentences:Q"],
+    )
+    y = alt.Y("low:Q", title="BLEU", scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(tickCount=5))
+    rules = base.mark_rule(color=PAGE.accent, strokeWidth=1.5, opacity=0.7).encode(y=y, y2="high:Q")
+    line = base.mark_line(color=PAGE.accent, opacity=0.35).encode(y="bleu:Q")
+    points = base.mark_point(color=PAGE.accent, fill=PAGE.accent, size=50, opacity=1).encode(y="bleu:Q")
+    sizes = base.mark_text(color=PAGE.muted, dy=-6, fontSize=10).encode(y="high:Q", text="label:N")
+    sizes = sizes.transform_calculate(label="'n=' + datum.sentences")
+    return finish(alt.layer(rules, line, points, sizes))
+
+
+def precision_recall(curves: Sequence[PrecisionRecall]) -> Spec:
+    """The mean over the classes at each IoU, and single classes at the first."""
+    means = [curve for curve in curves if curve.label is None]
+    first = min((curve.iou for curve in curves), default=None)
+    classes = [curve for curve in curves if curve.label is not None and curve.iou == first]
+    classes = sorted(classes, key=lambda curve: -curve.positives)[:CLASSES]
+    rows = [row for curve in [*classes, *means] for row in _curve(curve)]
+    return {**_precision_recall(), "datasets": {POINTS: rows}}
+
+
+def _curve(curve: PrecisionRecall) -> list[dict[str, Any]]:
+    """The corners of the steps: precision at a level of recall holds from the level before."""
+    values = curve.precision or []  # none where nothing is annotated
+    kept = [i for i, value in enumerate(values) if i in (0, len(values) - 1) or value != values[i + 1]]
+    kind = f"mean, IoU {curve.iou:g}" if curve.label is None else f"a class, IoU {curve.iou:g}"
+    name = "all classes" if curve.label is None else display(curve.label, 40)
+    return [
+        {
+            "recall": i / (len(values) - 1),
+            "precision": round(values[i], 4),
+            "curve": f"{curve.iou:g} {name}",
+            "kind": kind,
+            "class": name,
+            "AP": str(printed(curve.ap)),
+        }
+        for i in kept
+    ]
+
+
+@cache
+def _precision_recall() -> Spec:
+    scale = alt.Scale(domain=[0, 1], nice=False)
+    axis = alt.Axis(tickCount=5)
+    color = alt.Color(
+        "kind:N",
+        sort=None,
+        scale=alt.Scale(range=[PAGE.grey, PAGE.accent, PAGE.text]),
+        legend=alt.Legend(title=None, orient="top"),
+    )
+    return finish(
+        alt.Chart(alt.NamedData(POINTS))
+        .mark_line(interpolate="step-before")
+        .encode(
+            x=alt.X("recall:Q", scale=scale, axis=axis),
+            y=alt.Y("precision:Q", scale=scale, axis=axis),
+            detail="curve:N",
+            color=color,
+            opacity=alt.condition("datum.class === 'all classes'", alt.value(1), alt.value(0.55)),
+            strokeWidth=alt.condition("datum.class === 'all classes'", alt.value(2.2), alt.value(1.1)),
+            tooltip=["class:N", alt.Tooltip("kind:N", title="curve"), "AP:N"],
+        )
+    )
+
+
+def finish(plot: alt.LayerChart | alt.Chart | alt.FacetChart) -> Spec:
+    """Size and looks of a small chart."""
+    return plot.properties(width=WIDTH, height=HEIGHT).configure(**config(PAGE)).to_dict()

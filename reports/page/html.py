@@ -1,0 +1,195 @@
+"""index.html: the report of a run as one file that needs no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from jinja2 import Environment
+from markupsafe import Markup
+
+from harness.cache import cache_folder
+from harness.compare.frontier import (
+    CAVEAT,
+    comparisons,
+    frontier_changes,
+    headline,
+    machine,
+    standings,
+    throughput,
+    why_not_charted,
+)
+from harness.errors import UsageError
+from harness.files import write_text
+from harness.rundir.results import Results, Scenario, TrialRecord
+from harness.task import TASKS, Figure
+from reports.figures import count
+from reports.page import charts, confusion
+from reports.page.alignment import heat_map
+from reports.page.detail_charts import detail_charts
+from reports.page.details import Detail
+from reports.page.filters import facet_values, facets
+from reports.page.images import Pictures
+from reports.page.templating import environment, template
+from reports.verdict import is_clean, verdict
+
+_COST = {
+    "parameters": "parameters",
+    "flops": "FLOP a sample",
+    "peak_memory_bytes": "B at peak",
+    "checkpoint_bytes": "B of checkpoint",
+}
+
+
+def to_html(
+    results: Results,
+    details: Sequence[Detail] = (),
+    pictures: Pictures | None = None,
+    baseline: Results | None = None,
+) -> str:
+    """The page; every text of a run is escaped and loses its invisible characters.
+
+    Args:
+        details: what `reports.page.details` reads from the run directory, by trial; without them the sections
+            show what results.json says.
+        pictures: what the details refer to.
+        baseline: if given, the page says whether the frontier is another one since.
+    """
+    groups = comparisons(results)
+    drawn = {
+        f"comparison/{i}": charts.chart(group, charts.PAGE, "container") for i, group in enumerate(groups)
+    }
+    for index, detail in enumerate(details):
+        found = detail_charts(results.trials[index], detail)
+        drawn |= {f"{index}/{name}": chart for name, chart in found.items()}
+    return render(
+        "index.html.j2",
+        drawn,
+        results=results,
+        verdict=verdict(results),
+        clean=is_clean(results),
+        comparisons=groups,
+        baseline=baseline,
+        frontier_changes=frontier_changes(baseline, results) if baseline else (),
+        standings=standings(results),
+        facets=facets(results),
+        facet_values=[facet_values(results, trial) for trial in results.trials],
+        left_out={
+            task: [(t, why) for t in results.trials if t.task == task and (why := why_not_charted(t))]
+            for task in TASKS
+        },
+        tasks={
+            task: trials
+            for task in TASKS
+            if (trials := [(i, trial) for i, trial in enumerate(results.trials) if trial.task == task])
+        },
+        caveat=CAVEAT,
+        details=details,
+        pictures=pictures.uris if pictures else {},
+        hardware=lambda key: machine(results, key),
+    )
+
+
+def render(page: str, drawn: Mapping[str, charts.Spec], **context: Any) -> str:
+    """A page with the charts whose names its elements carry as `data-chart`."""
+    scripts = {
+        "library": f"(() => {{{_library()}}})();",
+        "script": f"(() => {{{template('report.js')}}})();",
+    }
+    return (
+        _environment()
+        .get_template(page)
+        .render(
+            charts=Markup(_json_in_html(drawn)),
+            drawn=drawn.keys(),
+            policy=Markup(_policy(scripts.values())),
+            style=Markup(template("style.css")),
+            **{name: Markup(text) for name, text in scripts.items()},
+            **context,
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    made = environment()
+    made.globals.update(confusion_matrix=confusion.matrix, readable_classes=confusion.MATRIX)
+    made.filters.update(
+        class_metrics=_class_metrics,
+        heat_map=heat_map,
+        class_value=lambda value: "undefined" if value is None else f"{value:.3f}",
+        confidence=lambda value: f"{value:.2f}".removeprefix("0"),
+        cost=_cost,
+        count=count,
+        data=Markup,  # data URIs of `Pictures`, base64 only
+        headline=headline,
+        largest_confusions=confusion.largest,
+        machine_fact=_machine_fact,
+        milliseconds=lambda seconds: f"{1e3 * seconds:.4g} ms",
+        phase_shares=_phase_shares,
+        score=lambda value: f"{value:.2f}",
+        speed_figures=_speed_figures,
+        throughput=throughput,
+        tojson_text=lambda value: json.dumps(value, ensure_ascii=False),
+    )
+    return made
+
+
+@cache
+def _library() -> str:
+    """Bundled once on a machine, which takes 1.3 s of CPU, and kept beside its checkpoints."""
+    kept = cache_folder().with_name(f"vega-{version('vl-convert-python')}.js")
+    if kept.is_file():
+        return kept.read_text(encoding="utf-8")
+    bundled = charts.library()
+    with suppress(UsageError):  # nowhere to keep it
+        write_text(kept, bundled)
+    return bundled
+
+
+def _json_in_html(document: Any) -> str:
+    r"""JSON that no HTML parser mistakes for markup: `<` only ever occurs in strings, so it may be \u003c."""
+    return json.dumps(document, allow_nan=False).replace("<", "\\u003c")
+
+
+def _policy(scripts: Iterable[str]) -> str:
+    """Content-Security-Policy: our two scripts by their hash, embedded pictures, nothing from a network."""
+    hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
+
+
+def _class_metrics(trial: TrialRecord) -> list[str]:
+    return list(dict.fromkeys(name for values in trial.per_class.values() for name in values))
+
+
+def _speed_figures(scenario: Scenario) -> dict[str, Figure | None]:
+    first = {"throughput": scenario.throughput} if scenario.throughput else {}
+    return {**first, **{f"latency {name}": figure for name, figure in scenario.latency.items()}}
+
+
+def _phase_shares(trial: TrialRecord) -> list[str]:
+    """Percent of the whole, by phase."""
+    values = [figure.value or 0.0 for figure in trial.phases.values()]
+    return [f"{100 * value / sum(values):.1f}" for value in values] if sum(values) else []
+
+
+def _cost(trial: TrialRecord) -> str:
+    known = {name: value for name, value in trial.cost.model_dump().items() if value is not None}
+    return ", ".join(count(value, _COST[name]) for name, value in known.items()) or "not measured"
+
+
+def _machine_fact(value: Any, name: str) -> str:
+    if name.endswith("_bytes") and isinstance(value, int):
+        return count(value, "B")
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_machine_fact(inner, key)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return "; ".join(_machine_fact(inner, name) for inner in value) or "none"
+    return str(value)

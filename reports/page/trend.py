@@ -1,0 +1,141 @@
+"""trend.html: figures over many runs as one file that needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache, cached_property
+from typing import Any
+
+import altair as alt
+
+from harness.compare.trend import Line, Moment
+from harness.task import TASKS
+from reports.figures import printed
+from reports.page.charts import PAGE, POINTS, Spec
+from reports.page.detail_charts import finish
+from reports.page.html import render
+from reports.text import display
+
+MARKED = 60  # runs of a line that can be pointed at, first and last among them; more would be one blot
+DIGITS = 6  # significant digits of a drawn value: more cannot be seen, and 1,000 runs would be twice as large
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A line and what a reader asks first: did it move?"""
+
+    line: Line
+    chart: str  # name of its chart
+    current: bool = True  # the latest run of its suite is on it
+
+    @cached_property
+    def first(self) -> Moment:
+        return self.line.moments[0]
+
+    @cached_property
+    def latest(self) -> Moment:
+        return self.line.moments[-1]
+
+    @property
+    def unit(self) -> str:
+        """Of the chart."""
+        return _scale(self.line)[1]
+
+    @cached_property
+    def moved(self) -> bool:
+        """Whether the latest run's interval and that of the one before have nothing in common."""
+        if not self.current or len(self.line.moments) < 2:
+            return False
+        before, after = (_interval(moment) for moment in self.line.moments[-2:])
+        return before[1] < after[0] or after[1] < before[0]
+
+
+def to_trend(lines: Sequence[Line]) -> str:
+    """The page; a line that cannot be compared with another (other samples, other machine) stands apart."""
+    runs = {moment.run.id: moment.run for line in lines for moment in line.moments}
+    newest = {run.suite: run.id for run in sorted(runs.values(), key=lambda run: run.started)}
+    ends = [line.moments[-1].run for line in lines]
+    trends = [
+        Trend(line, f"trend/{number}", end.id == newest[end.suite])
+        for number, (line, end) in enumerate(zip(lines, ends, strict=True))
+    ]
+    return render(
+        "trend.html.j2",
+        {trend.chart: chart(trend.line) for trend in trends},
+        runs=sorted(runs.values(), key=lambda run: run.started),
+        tasks={
+            task: found for task in TASKS if (found := [trend for trend in trends if trend.line.task == task])
+        },
+        moved=[trend for trend in trends if trend.moved],
+        trends=trends,
+    )
+
+
+def chart(line: Line) -> Spec:
+    """Values over time with a band of their intervals; some runs are marked and say what they are."""
+    step = max(1, -(-len(line.moments) // MARKED))
+    marked = [*line.moments[:-1][::step], line.moments[-1]]
+    factor, _ = _scale(line)
+    band = [_row(moment, factor) for moment in line.moments]
+    named = [{**_row(moment, factor), **_about(moment)} for moment in marked]
+    return {**_chart(), "datasets": {"band": band, POINTS: named}}
+
+
+def _scale(line: Line) -> tuple[float, str]:
+    """Factor and unit: latencies below a second are drawn in ms."""
+    figure = line.moments[-1].figure
+    short = figure.unit == "s" and figure.value is not None and figure.value < 1
+    return (1e3, "ms") if short else (1.0, figure.unit)
+
+
+def _row(moment: Moment, factor: float) -> dict[str, float]:
+    low, high = _interval(moment)
+    at = datetime.fromisoformat(moment.run.started).timestamp() * 1000
+    assert moment.figure.value is not None
+    values = {"v": moment.figure.value, "l": low, "h": high}
+    return {"t": round(at), **{name: float(f"{factor * value:.{DIGITS}g}") for name, value in values.items()}}
+
+
+def _about(moment: Moment) -> dict[str, Any]:
+    run = moment.run
+    return {
+        "Figure": display(printed(moment.figure), 120),
+        "Run": display(run.source, 60),
+        "Started": run.started,
+        "Revision": (run.revision or "not known")[:12],
+        "Branch": display(run.branch or "not known", 40),
+    }
+
+
+def _interval(moment: Moment) -> tuple[float, float]:
+    """The value itself where there is no interval."""
+    figure = moment.figure
+    assert figure.value is not None
+    return (
+        figure.value if figure.low is None else figure.low,
+        figure.value if figure.high is None else figure.high,
+    )
+
+
+@cache
+def _chart() -> Spec:
+    axis = alt.Axis(tickCount=4)
+    x = alt.X("t:T", title=None, axis=axis)
+    scale = alt.Scale(zero=False, nice=True)
+    base = alt.Chart(alt.NamedData("band")).encode(x=x)
+    band = base.mark_area(color=PAGE.accent, opacity=0.2).encode(
+        y=alt.Y("l:Q", title=None, scale=scale, axis=axis), y2="h:Q"
+    )
+    line = base.mark_line(color=PAGE.accent, strokeWidth=1.5).encode(y="v:Q")
+    points = (
+        alt.Chart(alt.NamedData(POINTS))
+        .mark_point(color=PAGE.accent, fill=PAGE.accent, size=18, opacity=1)
+        .encode(
+            x=x,
+            y="v:Q",
+            tooltip=[f"{name}:N" for name in ("Figure", "Run", "Started", "Revision", "Branch")],
+        )
+    )
+    return finish(alt.layer(band, line, points))

@@ -1,0 +1,75 @@
+"""Reports: pure projections of a run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.compare.outcome import Comparison, last_comparison
+from harness.compare.trend import Line
+from harness.files import write_json, write_text
+from harness.rundir.results import read_results
+from reports.ci.benchmark_json import to_bencher, to_github_action_benchmark
+from reports.ci.junit import comparison_to_junit, to_junit
+from reports.comparison import comparison_to_markdown
+from reports.markdown import to_markdown
+from reports.page.comparison import comparison_to_html
+from reports.table import to_csv
+
+COMPARISON = ("compare.html", "compare.md", "compare.json", "compare-junit.xml")
+
+
+def write_reports(run_dir: Path, out: Path | None = None, baseline: Path | None = None) -> Path:
+    """Write index.html, summary.md, results.csv and the forms for CI, each whole or not at all.
+
+    What `harness compare` wrote beside them of other results, those before a run was resumed, is removed.
+
+    Args:
+        run_dir: a run directory.
+        out: where to write; `run_dir`/report by default.
+        baseline: another run directory; index.html then says whether the frontier changed since.
+
+    Returns:
+        The path of index.html.
+
+    Raises:
+        UsageError: a directory holds no valid results.json, or a damaged analysis or measurement.
+    """
+    from reports.page.details import read_details
+    from reports.page.html import to_html  # its charts take a second to import, which a comparison has not
+
+    results = read_results(run_dir)
+    before = read_results(baseline) if baseline else None
+    details, pictures = read_details(run_dir, results)
+    folder = out or run_dir / "report"
+    if out is None and not last_comparison(run_dir):
+        for name in COMPARISON:
+            (folder / name).unlink(missing_ok=True)
+    page = folder / "index.html"
+    write_text(folder / "results.csv", to_csv(results))
+    write_text(folder / "summary.md", to_markdown(results))
+    write_text(folder / "junit.xml", to_junit(results))
+    write_text(folder / "bencher.json", to_bencher(results))
+    write_text(folder / "benchmark.json", to_github_action_benchmark(results))
+    write_text(page, to_html(results, details, pictures, before))
+    return page
+
+
+def write_trend(lines: Sequence[Line], folder: Path) -> Path:
+    """Write trend.html, the figures of several runs over time, to `folder` and return its path."""
+    from reports.page.trend import to_trend
+
+    page = folder / "trend.html"
+    write_text(page, to_trend(lines))
+    return page
+
+
+def write_comparison(comparison: Comparison, run_dir: Path) -> Path:
+    """Write compare.html, .md, .json and compare-junit.xml to `run_dir`/report; the path of the first."""
+    folder = run_dir / "report"
+    page = folder / "compare.html"
+    write_text(folder / "compare-junit.xml", comparison_to_junit(comparison))
+    write_json(folder / "compare.json", comparison.document())
+    write_text(folder / "compare.md", comparison_to_markdown(comparison))
+    write_text(page, comparison_to_html(comparison))
+    return page
