@@ -1,4 +1,4 @@
-"""Weights in one safetensors file, with everything else that loading them needs, and one hash."""
+"""Checkpoints: one safetensors file with the weights and everything else needed to load them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from harness.errors import UsageError
 
@@ -16,35 +16,36 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
-PICKLED = (".pth", ".pt")  # what torch.save writes, the form of published weights
+PICKLED = (".pth", ".pt")  # written by torch.save, the usual format of published weights
 WEIGHTS = (".safetensors", *PICKLED)
-ASSET = "asset:"  # prefix of the tensors that hold bytes (a vocabulary model), not weights
+ASSET = "asset:"  # name prefix of tensors that hold the bytes of a file, such as a vocabulary
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything `Adapter.load` needs besides the options: one file, one hash."""
+    """Everything that `Adapter.load` needs besides the options of the suite."""
 
     tensors: Mapping[str, torch.Tensor]
     adapter: str
-    """The adapter's registered name; another adapter refuses the file. Empty for weights from elsewhere."""
-    options: Mapping[str, Any]
-    """The adapter options that shape the weights (widths, depths, vocabulary size)."""
+    """Registered name of the only adapter that may load the file; empty for weights from elsewhere."""
+    options: Mapping[str, object]
+    """The architecture options of the adapter (widths, depths, vocabulary size)."""
     classes: tuple[str, ...] = ()
+    """Names of the model's classes, by index; empty if it has none or they are unknown."""
     assets: Mapping[str, bytes] = field(default_factory=dict)
-    """Files that belong to the weights, such as the vocabulary."""
+    """Contents of the files that belong to the weights, such as the vocabulary, by name."""
     recipe: str = ""
-    """Hash of the recipe that made it; empty for weights from elsewhere."""
+    """Hash of the recipe that the weights were trained with; empty for weights from elsewhere."""
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file's content."""
+    """Return the SHA-256 of a file's content in hex digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def save(checkpoint: Checkpoint, path: Path) -> str:
-    """Write atomically, floating-point tensors as fp16; returns the file's SHA-256."""
+    """Write a checkpoint atomically, with floating-point tensors as fp16, and return the file's SHA-256."""
     import torch
     from safetensors.torch import save as serialise
 
@@ -68,10 +69,10 @@ def save(checkpoint: Checkpoint, path: Path) -> str:
 
 
 def _reproducible(content: bytes) -> bytes:
-    """The same file with sorted metadata: safetensors writes it in an order that differs from call to call.
+    """Return a safetensors file with its metadata sorted; safetensors writes them in a random order.
 
-    Layout: length of the header (8 bytes, little-endian), header (JSON, padded to 8 bytes), data; offsets
-    count from the start of the data.
+    Layout: length of the header (8 bytes, little-endian), header (JSON, padded to 8 bytes), data. Tensor
+    offsets are relative to the start of the data.
     """
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
@@ -82,10 +83,10 @@ def _reproducible(content: bytes) -> bytes:
 
 
 def load(path: Path) -> Checkpoint:
-    """Read weights as float32, and their assets.
+    """Read a checkpoint, with fp16 weights converted to fp32.
 
     Raises:
-        UsageError: missing, truncated, or not weights alone.
+        UsageError: The file is missing or truncated, or contains anything besides weights.
     """
     import torch
     from safetensors import SafetensorError
@@ -105,8 +106,8 @@ def load(path: Path) -> Checkpoint:
             if not name.startswith(ASSET)
         },
         adapter=metadata.get("adapter", ""),
-        options=parsed(path, metadata, "options", {}),
-        classes=tuple(parsed(path, metadata, "classes", [])),
+        options=parse_metadata(path, metadata, "options", {}),
+        classes=tuple(parse_metadata(path, metadata, "classes", [])),
         assets={
             name.removeprefix(ASSET): tensor.numpy().tobytes()
             for name, tensor in stored.items()
@@ -117,32 +118,32 @@ def load(path: Path) -> Checkpoint:
 
 
 def _state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors by name from a file of torch.save; code that such a file may hold is not run."""
+    """Read a state dict written by torch.save without running code that the file may contain."""
     import torch
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UsageError(f"checkpoint {path}: no such file") from error
-    except Exception as error:  # what a malformed pickle raises is open-ended
+    except Exception as error:  # a malformed pickle may raise anything
         raise UsageError(
-            f"checkpoint {path}: truncated, or not a file of weights alone (other objects are not loaded, "
-            f"since they may run code)"
+            f"checkpoint {path}: truncated, or not a file of weights alone "
+            f"(other objects are refused because they may run code)"
         ) from error
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in content.items()
     ):
-        raise UsageError(f"checkpoint {path}: expected a state dict, that is tensors by name")
+        raise UsageError(f"checkpoint {path}: expected a state dict (tensors by name)")
     return dict(content)
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The file's header: adapter, options, classes, recipe; empty for weights from elsewhere.
+    """Return the metadata of a checkpoint: adapter, options, classes and recipe.
 
-    Pickled weights have none, and are not opened.
+    Empty for weights from elsewhere. Pickled weights have no metadata and are not opened.
 
     Raises:
-        UsageError: missing, truncated, or not safetensors.
+        UsageError: The file is missing, truncated or not safetensors.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -155,29 +156,36 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise UsageError(f"checkpoint {path}: truncated or not safetensors ({error})") from error
 
 
-def parsed(path: Path, metadata: Mapping[str, str], key: str, default: T) -> T:
-    """Metadata of ours is JSON; another tool's file may use the same key for something else."""
+def parse_metadata(path: Path, metadata: Mapping[str, str], key: str, default: T) -> T:
+    """Return the JSON value of a metadata key, or the default if the key is absent.
+
+    Raises:
+        UsageError: The value has another type than the default, as in a file of another tool.
+    """
     try:
         value = json.loads(metadata[key]) if key in metadata else default
     except json.JSONDecodeError:
         value = None
     if not isinstance(value, type(default)):
-        raise UsageError(f"checkpoint {path}: its metadata '{key}' is not this harness's: {metadata[key]!r}")
+        raise UsageError(
+            f"checkpoint {path}: metadata key '{key}' was not written by this harness: {metadata[key]!r}"
+        )
     return value
 
 
 def load_into(module: torch.nn.Module, checkpoint: Checkpoint, adapter: str) -> None:
-    """Copy a checkpoint's tensors into a module of the same shape.
+    """Copy a checkpoint's tensors into a module of the same architecture.
 
     Raises:
-        UsageError: made by another adapter, or tensors are missing, left over, of another shape or NaN.
+        UsageError: The checkpoint was made by another adapter, or a tensor is missing, unexpected, of
+            another shape, or not finite.
     """
     if checkpoint.adapter and checkpoint.adapter != adapter:
         raise UsageError(f"checkpoint of adapter '{checkpoint.adapter}' cannot be loaded by '{adapter}'")
     expected = module.state_dict()
     for name in sorted(expected.keys() ^ checkpoint.tensors.keys()):
-        where = "is missing from" if name in expected else "is left over in"
-        raise UsageError(f"checkpoint does not fit adapter '{adapter}': tensor '{name}' {where} the file")
+        reason = "is missing from the file" if name in expected else "is unexpected"
+        raise UsageError(f"checkpoint does not fit adapter '{adapter}': tensor '{name}' {reason}")
     for name, tensor in checkpoint.tensors.items():
         if tensor.shape != expected[name].shape:
             raise UsageError(

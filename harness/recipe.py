@@ -1,11 +1,11 @@
-"""Recipes: how checkpoints are made, what came of it, and where both are looked for.
+"""Recipes: how checkpoints are trained, what each training gave, and where to find both.
 
-A recipe is a YAML file; training writes NAME.safetensors beside a copy of it with what came of it:
+A recipe is a YAML file. Training writes NAME.safetensors, and beside it a copy of the recipe with the result:
 
     recipe:      adapter, options, data set, optimiser, seed, steps       (input, hashed)
     provenance:  data fingerprint, hardware, wall time, figures reached   (output)
 
-The weights carry the recipe's hash, so a recipe that has changed since is seen to need training.
+The weights carry the recipe's hash, so weights of an older version of a recipe are detected and retrained.
 """
 
 from __future__ import annotations
@@ -16,122 +16,127 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from harness.adapter import ADAPTERS
 from harness.cache import cache_folder
-from harness.checkpoint import WEIGHTS, parsed, read_metadata
+from harness.checkpoint import WEIGHTS, parse_metadata, read_metadata
 from harness.errors import UnavailableError, UsageError
 from harness.registry import unknown
-from harness.task import TaskName
+from harness.strict_model import StrictModel
+from harness.task import Figure, TaskName
 from harness.yaml_source import read_source, validate
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class RecipeData(StrictModel):
+    """The data set that a checkpoint is trained on."""
+
+    name: str = Field(description="Registered name of the data set.")
+    options: dict[str, object] = Field(default_factory=dict, description="Options of the data set.")
 
 
-class RecipeData(_Strict):
-    """What a checkpoint is trained on."""
+class Recipe(StrictModel):
+    """How a checkpoint is trained: AdamW, linear warm-up, cosine decay, gradient clipping."""
 
-    name: str
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-class Recipe(_Strict):
-    """How a checkpoint is made. AdamW, linear warm-up, cosine decay, gradient clipping."""
-
-    adapter: str
+    adapter: str = Field(description="Registered name of the adapter.")
     task: TaskName
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, object] = Field(default_factory=dict, description="Options of the adapter.")
     dataset: RecipeData
-    seed: int = 0
-    steps: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
-    learning_rate: float = Field(gt=0)
-    final_learning_rate: float = Field(0.02, ge=0, le=1, description="fraction of learning_rate at the end")
-    warmup_steps: int = Field(60, ge=0)
-    weight_decay: float = Field(5e-4, ge=0)
-    clip_norm: float = Field(10.0, gt=0)
-    metric: str = Field(description="metric family whose headline figure picks the best weights")
-    validate_every: int = Field(500, gt=0, description="steps between validations")
-    validation_size: int = Field(200, gt=0, description="samples of the validation split")
-    patience: int | None = Field(None, gt=0, description="validations without improvement before stopping")
+    seed: int = Field(0, description="Seed of initialisation, sampling, augmentation and dropout.")
+    steps: int = Field(gt=0, description="Optimiser steps.")
+    batch_size: int = Field(gt=0, description="Samples per step, over all workers.")
+    learning_rate: float = Field(gt=0, description="Learning rate at the end of the warm-up.")
+    final_learning_rate: float = Field(
+        0.02, ge=0, le=1, description="Learning rate at the last step, as a fraction of `learning_rate`."
+    )
+    warmup_steps: int = Field(60, ge=0, description="Steps of the linear warm-up.")
+    weight_decay: float = Field(5e-4, ge=0, description="Weight decay of AdamW.")
+    clip_norm: float = Field(10.0, gt=0, description="Largest L2 norm of the gradient.")
+    metric: str = Field(description="Metric whose first figure selects the best weights.")
+    validate_every: int = Field(500, gt=0, description="Steps between validations.")
+    validation_size: int = Field(200, gt=0, description="Samples of the validation split to evaluate.")
+    patience: int | None = Field(
+        None, gt=0, description="Validations without improvement before training stops."
+    )
 
     @property
     def hash(self) -> str:
-        """SHA-256 (hex) of the recipe's content."""
+        """SHA-256 of the recipe's content in hex digits."""
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
 
 
-class Provenance(_Strict):
-    """What came of a recipe."""
+class Provenance(StrictModel):
+    """The record of a training: what the recipe gave, on which data and hardware."""
 
-    sha256: str
-    dataset_fingerprint: str
-    steps: int
+    sha256: str = Field(description="SHA-256 of the weights file.")
+    dataset_fingerprint: str = Field(description="Fingerprint of the training split.")
+    steps: int = Field(description="Steps done; fewer than in the recipe after an early stop.")
     hardware: str
-    threads: int
-    workers: int = Field(1, description="how many shared each batch")
+    threads: int = Field(description="CPU threads per worker.")
+    workers: int = Field(1, description="Workers that shared each batch.")
     precision: str
     wall_seconds: float
     cpu_seconds: float
-    parameters: int
-    figures: dict[str, Any] = Field(description="validation figures of the weights that were kept")
-    history: list[dict[str, float]] = Field(description="step, training loss, validation figure, seconds")
-    versions: dict[str, str]
+    parameters: int = Field(description="Number of parameters of the model.")
+    figures: dict[str, Figure] = Field(description="Validation figures of the stored weights.")
+    history: list[dict[str, float]] = Field(
+        description="One entry per validation: step, training loss, validation figure, seconds."
+    )
+    versions: dict[str, str] = Field(description="Versions of Python and of packages.")
 
 
 @dataclass(frozen=True)
 class CheckpointRef:
-    """Where a suite's checkpoint is, or how it will be made."""
+    """Where a suite's checkpoint is, or where training will write it."""
 
     name: str
     weights: Path
-    """Exists unless `missing`; where training will write it if `missing`."""
+    """The file of weights; it exists unless `missing`."""
     recipe: Recipe | None
+    """None for weights that were named directly."""
     missing: bool
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """The adapter options that it was, or will be, made with; a suite may not contradict them."""
+    """Whether the weights must be trained first."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """The adapter options that the weights are made with; a suite may not contradict them."""
 
 
 def read_recipe(path: Path) -> Recipe:
     """Read the recipe part of a recipe file.
 
     Raises:
-        UsageError: not there, not YAML, or not a recipe; names the file, the line and the key.
+        UsageError: The file is missing, not YAML or not a recipe; the message names the line and the key.
     """
     source = read_source(path)
     if "recipe" not in source.document:
-        raise UsageError(f"{path}:1: recipe: this key is needed")
+        raise UsageError(f"{path}:1: recipe: this key is required")
     return validate(Recipe, source.document["recipe"], [source], ("recipe",))
 
 
-def resolve(reference: str, adapter: str, relative_to: Path | None, seed: int | None = None) -> CheckpointRef:
-    """Find what a suite's `checkpoint:` names.
+def resolve_checkpoint(
+    reference: str, adapter: str, relative_to: Path | None, seed: int | None = None
+) -> CheckpointRef:
+    """Find the checkpoint that a suite's `checkpoint:` names.
 
-    A path to weights (`*.safetensors`, or `*.pth` as published elsewhere) or to a recipe (`*.yaml`), relative
-    to the suite; or the name of a recipe that ships in the `checkpoints` folder of the package that offers
-    the adapter. A seed takes the place of the recipe's own.
+    Args:
+        reference: One of
+
+            - a path to weights (`*.safetensors`, or `*.pth` for published weights),
+            - a path to a recipe (`*.yaml`),
+            - the name of a recipe in the `checkpoints` folder of the package that provides the adapter.
+        adapter: Registered name of the adapter that will load the weights.
+        relative_to: Folder that relative paths start from; None for the working directory.
+        seed: Replaces the recipe's own seed.
 
     Raises:
-        UsageError: no recipe of that name, with the nearest one; a recipe or weights of another adapter; a
-            seed for weights without a recipe.
-        UnavailableError: no such file of weights.
+        UsageError: The recipe is unknown (the message suggests the nearest name), the recipe or the weights
+            belong to another adapter, or a seed is given for weights without a recipe.
+        UnavailableError: The file of weights does not exist.
     """
     if reference.endswith(WEIGHTS):
         if seed is not None:
-            raise UsageError(f"checkpoint {reference}: weights have their seed already; name a recipe")
-        weights = (relative_to or Path()) / reference
-        if not weights.is_file():
-            raise UnavailableError(f"checkpoint {weights}: no such file")
-        metadata = read_metadata(weights)
-        if metadata.get("adapter", adapter) != adapter:
-            raise UsageError(f"checkpoint {weights}: of adapter '{metadata['adapter']}', not '{adapter}'")
-        made_with: dict[str, Any] = parsed(weights, metadata, "options", {})
-        return CheckpointRef(weights.stem, weights, None, missing=False, options=made_with)
+            raise UsageError(f"checkpoint {reference}: weights have a fixed seed; name a recipe instead")
+        return _existing_weights((relative_to or Path()) / reference, adapter)
     if reference.endswith((".yaml", ".yml")):
         path = (relative_to or Path()) / reference
     else:
@@ -145,26 +150,36 @@ def resolve(reference: str, adapter: str, relative_to: Path | None, seed: int | 
     name = path.stem
     if seed is not None and seed != recipe.seed:
         recipe, name = recipe.model_copy(update={"seed": seed}), f"{path.stem}-seed-{seed}"
-    trained = cache_folder() / f"{path.stem}-{recipe.hash[:12]}" / f"{path.stem}.safetensors"
-    beside = path.parent / trained.parent.name / trained.name  # as a package for a cluster holds it
-    for candidate in (path.with_suffix(".safetensors"), beside, trained):
+    cached = cache_folder() / f"{path.stem}-{recipe.hash[:12]}" / f"{path.stem}.safetensors"
+    packaged = path.parent / cached.parent.name / cached.name  # where a package for a cluster holds it
+    for candidate in (path.with_suffix(".safetensors"), packaged, cached):
         if candidate.is_file() and read_metadata(candidate).get("recipe") == recipe.hash:
             return CheckpointRef(name, candidate, recipe, missing=False, options=recipe.options)
-    return CheckpointRef(name, trained, recipe, missing=True, options=recipe.options)
+    return CheckpointRef(name, cached, recipe, missing=True, options=recipe.options)
+
+
+def _existing_weights(weights: Path, adapter: str) -> CheckpointRef:
+    if not weights.is_file():
+        raise UnavailableError(f"checkpoint {weights}: no such file")
+    metadata = read_metadata(weights)
+    if metadata.get("adapter", adapter) != adapter:
+        raise UsageError(f"checkpoint {weights}: made by adapter '{metadata['adapter']}', not '{adapter}'")
+    options: dict[str, object] = parse_metadata(weights, metadata, "options", {})
+    return CheckpointRef(weights.stem, weights, None, missing=False, options=options)
 
 
 def shipped_recipes(adapter: str) -> dict[str, Path]:
-    """Recipes by name that ship with the package that offers the adapter.
+    """Return the recipes that ship with the package that provides an adapter, by name.
 
     Raises:
-        UsageError: no such adapter.
+        UsageError: The adapter is unknown.
     """
     entries = ADAPTERS.entries()
     if adapter not in entries:
         raise UsageError(unknown("adapter", adapter, entries))
     package = entries[adapter].target.partition(":")[0].partition(".")[0]
     spec = find_spec(package)
-    folders = spec.submodule_search_locations if spec else None  # a single module has none, and ships none
+    folders = spec.submodule_search_locations if spec else None  # None for a single module: ships no recipes
     return {
         path.stem: path for folder in folders or () for path in Path(folder, "checkpoints").glob("*.yaml")
     }

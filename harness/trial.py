@@ -1,124 +1,114 @@
-"""One adapter variant on one data set split: the unit of planning, caching and reporting."""
+"""A trial, one adapter variant on one data set split: the unit of planning, caching and reporting."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
-from harness.adapter import ADAPTERS, Precision, Resources, Runtime
+from harness.adapter import ADAPTERS, Resources, Runtime
 from harness.checkpoint import Checkpoint, load, sha256
 from harness.datasets.dataset import DATASETS, Dataset
 from harness.errors import InfrastructureError, UsageError
-from harness.identity import code_version, content_id
+from harness.identity import code_version
 from harness.recipe import CheckpointRef
+from harness.rundir.trial_files import TrialSpec
 from harness.task import TaskName
-
-
-class TrialSpec(BaseModel):
-    """What can change a trial's outcome, and nothing else; its hash is the trial's id."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    task: TaskName
-    adapter: str
-    code: str
-    options: dict[str, Any]
-    precision: Precision
-    batch_size: int
-    device: str
-    checkpoint: str | None
-    dataset: str
-    split: str
-    size: int
-
-    @property
-    def id(self) -> str:
-        return content_id(self.model_dump(mode="json"))
 
 
 @dataclass(frozen=True)
 class DatasetUse:
-    """How a worker opens the samples."""
+    """A data set as a trial uses it: everything that a worker needs to open it."""
 
     name: str
-    options: dict[str, Any]
+    """Registered name."""
+    options: dict[str, object]
     split: str
     task: TaskName
 
     def open(self) -> Dataset:
+        """Open the split.
+
+        Raises:
+            UsageError: A file of the data set is malformed.
+            UnavailableError: This machine lacks what the data set is made of.
+        """
         cls = DATASETS.get(self.name)
         return cls(cls.Options(**self.options), self.split, self.task)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One adapter variant on one data set split: the unit of planning, caching and reporting."""
+    """One adapter variant on one data set split."""
 
     benchmark: str
+    """Name of the benchmark in the suite."""
     variant: str
+    """Name of the variant, such as `yolo[precision=bf16]`."""
     spec: TrialSpec
     dataset: DatasetUse
     checkpoint: CheckpointRef | None
     metrics: tuple[str, ...]
+    """Registered names of the metrics."""
     scenarios: tuple[str, ...]
+    """Names of the speed scenarios."""
     resources: Resources = field(default_factory=Resources)
 
     @cached_property
     def id(self) -> str:
+        """The id of the specification; final only once the checkpoint has been trained."""
         return self.spec.id
 
     @property
     def name(self) -> str:
+        """`benchmark/variant`."""
         return f"{self.benchmark}/{self.variant}"
 
     @property
-    def missing(self) -> bool:
-        """Its checkpoint is still to be trained; the id is final only after that."""
+    def needs_training(self) -> bool:
+        """Whether the checkpoint must be trained first."""
         return self.checkpoint is not None and self.checkpoint.missing
 
     def load_checkpoint(self) -> Checkpoint | None:
-        """Its weights, from the file; None for an adapter that has none.
+        """Read the weights; None if the adapter has none.
 
         Raises:
-            UsageError: the file cannot be read, or is no longer the one that was planned.
+            UsageError: The file cannot be read, or has changed since the run was planned.
         """
         if self.checkpoint is None:
             return None
-        loaded = load(self.checkpoint.weights)
-        # Hashed after it was read: a file that is replaced while it is read is refused as well.
+        checkpoint = load(self.checkpoint.weights)
+        # Hash after reading, so that a file replaced during the read is also refused.
         if sha256(self.checkpoint.weights) != self.spec.checkpoint:
             raise UsageError(
                 f"checkpoint {self.checkpoint.weights}: has changed since the run was planned; run again"
             )
-        return loaded
+        return checkpoint
 
-    def check_here(self) -> Dataset:
-        """Its data set, opened, where a worker has the code and the data that were planned.
+    def open_planned_dataset(self) -> Dataset:
+        """Open the data set after checking that this worker has the planned code and data.
 
         Raises:
-            InfrastructureError: the adapter's code or the data set here is another one.
+            InfrastructureError: The adapter's code or the data set differs from the planned one.
         """
         code = adapter_code(self.spec.adapter)
         if code != self.spec.code:
             raise InfrastructureError(
-                f"{self.name}: the code of adapter '{self.spec.adapter}' here is version {code}, "
-                f"not {self.spec.code} as planned"
+                f"{self.name}: the code of adapter '{self.spec.adapter}' is version {code} here, "
+                f"but version {self.spec.code} was planned"
             )
         dataset = self.dataset.open()
         if dataset.fingerprint != self.spec.dataset:
             raise InfrastructureError(
-                f"{self.name}: data set '{self.dataset.name}' here has fingerprint "
-                f"{dataset.fingerprint[:16]}…, not {self.spec.dataset[:16]}… as planned"
+                f"{self.name}: data set '{self.dataset.name}' has fingerprint "
+                f"{dataset.fingerprint[:16]}… here, but {self.spec.dataset[:16]}… was planned"
             )
         return dataset
 
     def runtime(self, device: str) -> Runtime:
+        """Return the runtime of the trial's model on a torch device."""
         return Runtime(device=device, precision=self.spec.precision)
 
 
 def adapter_code(name: str) -> str:
-    """Version of the code behind a registered adapter."""
+    """Return the version of the code behind a registered adapter: a hash of the modules it is made of."""
     return code_version(ADAPTERS.entries()[name].target.partition(":")[0])

@@ -1,4 +1,4 @@
-"""YAML read strictly: every mistake is told with its file, its line and the nearest valid name."""
+"""Strict YAML reading: every mistake is reported with its file, its line and the nearest valid name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeAlias, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -16,29 +16,30 @@ from harness.errors import UsageError
 from harness.registry import unknown
 
 M = TypeVar("M", bound=BaseModel)
-Keys = Sequence[str | int]
-"""Where something stands in a file: ("adapters", "yolo", "batch_size")."""
+KeyPath: TypeAlias = Sequence[str | int]
+"""Path to a node of a document: ("adapters", "yolo", "batch_size")."""
 _KEY_TAGS = {"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"}
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a file says, and where it says it."""
+    """A parsed YAML file with the line number of each of its nodes."""
 
     path: Path
-    document: dict[str, Any]
+    document: dict[str, object]
     root: yaml.MappingNode
 
-    def where(self, keys: Keys) -> str:
-        """`file:line` of a key path, or of its nearest ancestor that the file has."""
+    def location(self, keys: KeyPath) -> str:
+        """Return `file:line` of a key path, or of its nearest ancestor in the file."""
         line, _ = self._walk(keys)
         return f"{self.path}:{line}"
 
-    def depth(self, keys: Keys) -> int:
-        """How many of the keys, from the first on, the file has."""
+    def matching_depth(self, keys: KeyPath) -> int:
+        """Return how many leading keys of a key path the file contains."""
         return self._walk(keys)[1]
 
-    def _walk(self, keys: Keys) -> tuple[int, int]:
+    def _walk(self, keys: KeyPath) -> tuple[int, int]:
+        """Return the line of the deepest node on a key path, and its depth."""
         node: yaml.Node = self.root
         line = node.start_mark.line + 1
         for depth, key in enumerate(keys):
@@ -56,10 +57,11 @@ class Source:
 
 
 def read_source(path: Path) -> Source:
-    """Read a YAML mapping safely.
+    """Read a YAML file whose root is a mapping, without executing anything in it.
 
     Raises:
-        UsageError: unreadable, not YAML, a key that stands twice or is no text, or not a mapping; with line.
+        UsageError: The file is unreadable, not YAML or not a mapping, or it has a duplicate key, a key that
+            is not text, or an alias that contains itself. The message names the line.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -75,76 +77,84 @@ def read_source(path: Path) -> Source:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise UsageError(f"{path}:{line}: malformed YAML: {error.reason}") from error
-    except (ValueError, RecursionError) as error:  # a date such as 2024-13-45; brackets without end
+    except (ValueError, RecursionError) as error:  # a date such as 2024-13-45, or thousands of open brackets
         raise UsageError(f"{path}: malformed YAML: {error}") from error
     if not isinstance(document, dict) or not isinstance(root, yaml.MappingNode):
         raise UsageError(f"{path}:1: expected a mapping of keys to values")
-    _check(root, path, (), set())
+    _reject_ambiguities(root, path, (), set())
     return Source(path, document, root)
 
 
-def _check(node: yaml.Node, path: Path, above: tuple[yaml.Node, ...], checked: set[yaml.Node]) -> None:
-    """Refuse what YAML allows and nobody means.
+def _reject_ambiguities(
+    node: yaml.Node, path: Path, ancestors: tuple[yaml.Node, ...], checked: set[yaml.Node]
+) -> None:
+    """Refuse valid YAML that is almost certainly a mistake.
 
-    Of two equal keys YAML keeps the last silently, `no:` and `1:` are no text, and an alias may stand for a
-    node that contains it. A node with many aliases is checked once.
+    - YAML silently keeps the last of two equal keys.
+    - Keys such as `no:` and `1:` are not text.
+    - An alias may refer to a node that contains it.
+
+    A node with many aliases is checked once.
     """
     line = node.start_mark.line + 1
-    if node in above:
-        raise UsageError(f"{path}:{line}: an alias refers to what it is part of")
+    if node in ancestors:
+        raise UsageError(f"{path}:{line}: an alias refers to a node that contains it")
     if node in checked:
         return
     checked.add(node)
     if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
+        keys: set[str] = set()
         for key, value in node.value:
             line = key.start_mark.line + 1
             if key.tag not in _KEY_TAGS:
                 kind = key.tag.rpartition(":")[2]
                 raise UsageError(f"{path}:{line}: key {key.value} is read as {kind}, not as text: quote it")
-            if key.value in seen:
-                raise UsageError(f"{path}:{line}: key '{key.value}' stands twice")
-            seen.add(key.value)
-            _check(value, path, (*above, node), checked)
+            if key.value in keys:
+                raise UsageError(f"{path}:{line}: duplicate key '{key.value}'")
+            keys.add(key.value)
+            _reject_ambiguities(value, path, (*ancestors, node), checked)
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _check(item, path, (*above, node), checked)
+            _reject_ambiguities(item, path, (*ancestors, node), checked)
 
 
-def nearest(sources: Sequence[Source], keys: Keys) -> Source:
-    """The file that has most of a key path, the first of equals."""
-    return max(sources, key=lambda source: source.depth(keys))
+def nearest_source(sources: Sequence[Source], keys: KeyPath) -> Source:
+    """Return the file that contains most of a key path; the first one if several contain as much."""
+    return max(sources, key=lambda source: source.matching_depth(keys))
 
 
-def validate(model: type[M], document: Any, sources: Sequence[Source], at: Keys = ()) -> M:
-    """Check a document, or what stands at a key path of it, against a schema.
+def validate(model: type[M], document: object, sources: Sequence[Source], at: KeyPath = ()) -> M:
+    """Check a document against a schema.
+
+    Args:
+        at: The key path at which the document is found in the sources.
 
     Raises:
-        UsageError: the first mistake, with its line, its key, what was expected and the nearest name.
+        UsageError: The first mistake, with its line, its key, the expected value and the nearest valid name.
     """
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        found = [(_keys(detail["loc"], document), detail) for detail in error.errors()]
-        place = found[0][0]
-        # Where a value or a list of values may stand, both are complained of: the element says most.
-        same = [(keys, detail) for keys, detail in found if keys[: len(place)] == place]
-        keys, first = max(same, key=lambda pair: len(pair[0]))
-        if first["type"] == "extra_forbidden":
-            message = unknown("key", str(keys[-1]), fields(model, keys[:-1]))
-        elif first["type"] == "missing":
-            message = "this key is needed"
-        elif first["type"] == "literal_error" and isinstance(first["input"], str):
-            message = unknown("value", first["input"], re.findall(r"'([^']*)'", first["ctx"]["expected"]))
+        mistakes = [(_key_path(detail["loc"], document), detail) for detail in error.errors()]
+        first_path = mistakes[0][0]
+        # A value that may also be a list fails both alternatives: the mistake inside the list says most.
+        related = [(keys, detail) for keys, detail in mistakes if keys[: len(first_path)] == first_path]
+        keys, mistake = max(related, key=lambda pair: len(pair[0]))
+        if mistake["type"] == "extra_forbidden":
+            message = unknown("key", str(keys[-1]), known_keys(model, keys[:-1]))
+        elif mistake["type"] == "missing":
+            message = "this key is required"
+        elif mistake["type"] == "literal_error" and isinstance(mistake["input"], str):
+            message = unknown("value", mistake["input"], re.findall(r"'([^']*)'", mistake["ctx"]["expected"]))
         else:
-            message = f"{first['msg'].removeprefix('Value error, ')} (got {first['input']!r})"
-        full: Keys = [*at, *keys]
-        name = ".".join(map(str, full))
-        raise UsageError(f"{nearest(sources, full).where(full)}: {name}: {message}") from error
+            message = f"{mistake['msg'].removeprefix('Value error, ')} (got {mistake['input']!r})"
+        full_path: KeyPath = [*at, *keys]
+        location = nearest_source(sources, full_path).location(full_path)
+        raise UsageError(f"{location}: {'.'.join(map(str, full_path))}: {message}") from error
 
 
-def _keys(location: Sequence[str | int], document: object) -> list[str | int]:
-    """Pydantic's location without the union branches it mentions, which are no keys of the file."""
+def _key_path(location: Sequence[str | int], document: object) -> list[str | int]:
+    """Return pydantic's location without the union branches in it, which are not keys of the file."""
     keys: list[str | int] = []
     for position, part in enumerate(location):
         is_last = position == len(location) - 1
@@ -157,11 +167,15 @@ def _keys(location: Sequence[str | int], document: object) -> list[str | int]:
     return keys
 
 
-def fields(model: Any, keys: Keys) -> list[str]:
-    """The keys that the schema knows at a place."""
+def known_keys(schema: object, keys: KeyPath) -> list[str]:
+    """Return the keys that a schema allows at a key path.
+
+    Args:
+        schema: A pydantic model, or the annotation of one of its fields.
+    """
     for key in keys:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            model = model.model_fields[str(key)].annotation
-        elif typing.get_origin(model) is dict:
-            model = typing.get_args(model)[1]
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+        if isinstance(schema, type) and issubclass(schema, BaseModel):
+            schema = schema.model_fields[str(key)].annotation
+        elif typing.get_origin(schema) is dict:
+            schema = typing.get_args(schema)[1]
+    return list(schema.model_fields) if isinstance(schema, type) and issubclass(schema, BaseModel) else []

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from harness.checkpoint import Checkpoint, load, load_into, save, sha256
 from harness.errors import UnavailableError, UsageError
-from harness.recipe import read_recipe, resolve
+from harness.recipe import read_recipe, resolve_checkpoint
 
 ADAPTER = "fake-translation"
 RECIPE: dict[str, Any] = {
@@ -81,7 +81,7 @@ class TestFile:
     def test_another_tools_metadata_is_one_message(self, tmp_path: Path) -> None:
         path = tmp_path / "a.safetensors"
         save_file({"w": torch.zeros(1)}, path, metadata={"options": "--fast"})
-        with pytest.raises(UsageError, match=r"its metadata 'options' is not this harness's: '--fast'"):
+        with pytest.raises(UsageError, match=r"metadata key 'options' was not written by this harness: '--fast'"):
             load(path)
 
     def test_another_tools_plain_weights_load(self, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ class TestPublishedWeights:
         target = model()
         load_into(target, found, ADAPTER)
         assert torch.equal(target[0].weight, source[0].weight.float())
-        assert resolve("published.pth", ADAPTER, tmp_path).weights == path
+        assert resolve_checkpoint("published.pth", ADAPTER, tmp_path).weights == path
 
     @pytest.mark.parametrize("form", [True, False], ids=["zip", "legacy"])
     def test_code_in_the_file_is_not_run(self, tmp_path: Path, form: bool) -> None:
@@ -146,7 +146,7 @@ class TestPublishedWeights:
     @pytest.mark.parametrize("content", [torch.zeros(2), {"epoch": 3}, {0: torch.zeros(1)}, [torch.zeros(1)]])
     def test_anything_but_a_state_dict_is_told(self, tmp_path: Path, content: Any) -> None:
         torch.save(content, tmp_path / "a.pt")
-        with pytest.raises(UsageError, match=r"a\.pt: expected a state dict, that is tensors by name"):
+        with pytest.raises(UsageError, match=r"a\.pt: expected a state dict \(tensors by name\)"):
             load(tmp_path / "a.pt")
 
 
@@ -160,7 +160,7 @@ class TestFit:
         ("spoil", "says"),
         [
             (lambda t: t.pop("0.bias"), "tensor '0.bias' is missing from the file"),
-            (lambda t: t.update(extra=torch.zeros(1)), "tensor 'extra' is left over in the file"),
+            (lambda t: t.update(extra=torch.zeros(1)), "tensor 'extra' is unexpected"),
             (lambda t: t.update({"0.bias": torch.zeros(5)}), r"'0.bias' has shape \(5,\), expected \(4,\)"),
             (lambda t: t["0.bias"].fill_(float("nan")), "tensor '0.bias' has NaN or infinite values"),
             (lambda t: t["0.bias"].fill_(float("inf")), "tensor '0.bias' has NaN or infinite values"),
@@ -185,32 +185,32 @@ class TestFit:
 class TestResolve:
     def test_weights_by_path_relative_to_the_suite(self, tmp_path: Path) -> None:
         save(checkpoint_of(model()), tmp_path / "w.safetensors")
-        found = resolve("w.safetensors", ADAPTER, tmp_path)
+        found = resolve_checkpoint("w.safetensors", ADAPTER, tmp_path)
         assert (found.weights, found.recipe, found.missing) == (tmp_path / "w.safetensors", None, False)
         with pytest.raises(UnavailableError, match=r"checkpoint .*gone\.safetensors: no such file"):
-            resolve("gone.safetensors", ADAPTER, tmp_path)
+            resolve_checkpoint("gone.safetensors", ADAPTER, tmp_path)
 
     def test_a_recipe_without_weights_is_missing(self, tmp_path: Path) -> None:
         write_recipe(tmp_path)
-        found = resolve("made.yaml", ADAPTER, tmp_path)
+        found = resolve_checkpoint("made.yaml", ADAPTER, tmp_path)
         assert found.missing
         assert not found.weights.exists()
 
     def test_weights_beside_the_recipe_or_in_the_cache_are_found(self, tmp_path: Path) -> None:
         recipe = read_recipe(write_recipe(tmp_path))
-        cached = resolve("made.yaml", ADAPTER, tmp_path).weights
+        cached = resolve_checkpoint("made.yaml", ADAPTER, tmp_path).weights
         save(checkpoint_of(model(), recipe=recipe.hash), cached)
-        assert resolve("made.yaml", ADAPTER, tmp_path).weights == cached
+        assert resolve_checkpoint("made.yaml", ADAPTER, tmp_path).weights == cached
         save(checkpoint_of(model(), recipe=recipe.hash), tmp_path / "made.safetensors")
-        found = resolve("made.yaml", ADAPTER, tmp_path)
+        found = resolve_checkpoint("made.yaml", ADAPTER, tmp_path)
         assert (found.weights, found.missing) == (tmp_path / "made.safetensors", False)
 
     def test_weights_of_an_older_recipe_count_as_missing(self, tmp_path: Path) -> None:
         recipe = read_recipe(write_recipe(tmp_path))
         save(checkpoint_of(model(), recipe=recipe.hash), tmp_path / "made.safetensors")
-        assert not resolve("made.yaml", ADAPTER, tmp_path).missing
+        assert not resolve_checkpoint("made.yaml", ADAPTER, tmp_path).missing
         write_recipe(tmp_path, steps=11)
-        assert resolve("made.yaml", ADAPTER, tmp_path).missing
+        assert resolve_checkpoint("made.yaml", ADAPTER, tmp_path).missing
 
     def test_provenance_and_comments_do_not_make_the_recipe_another(self, tmp_path: Path) -> None:
         path = write_recipe(tmp_path)
@@ -221,22 +221,22 @@ class TestResolve:
     def test_a_recipe_of_another_adapter(self, tmp_path: Path) -> None:
         write_recipe(tmp_path, adapter="lstm")
         with pytest.raises(UsageError, match="a recipe for adapter 'lstm', not 'fake-translation'"):
-            resolve("made.yaml", ADAPTER, tmp_path)
+            resolve_checkpoint("made.yaml", ADAPTER, tmp_path)
 
     def test_a_name_is_looked_up_in_the_adapters_package(self) -> None:
         with pytest.raises(
             UsageError, match=r"unknown checkpoint 'yolo-scene'; did you mean 'yolo-scenes'\?"
         ):
-            resolve("yolo-scene", "yolo", None)
+            resolve_checkpoint("yolo-scene", "yolo", None)
         with pytest.raises(UsageError, match=r"unknown checkpoint 'x' \(known: none\)"):
-            resolve("x", ADAPTER, None)
+            resolve_checkpoint("x", ADAPTER, None)
 
     @pytest.mark.parametrize(
         ("text", "says"),
         [
             ("a: [", "1: malformed YAML"),
             ("- 1", "1: expected a mapping"),
-            ("a: 1", "1: recipe: this key is needed"),
+            ("a: 1", "1: recipe: this key is required"),
             (
                 yaml.safe_dump({"recipe": RECIPE | {"steps": 0}}),
                 r"8: recipe\.steps: Input should be greater than 0",
@@ -250,5 +250,5 @@ class TestResolve:
     def test_a_bad_recipe_is_one_message(self, tmp_path: Path, text: str, says: str) -> None:
         (tmp_path / "made.yaml").write_text(text)
         with pytest.raises(UsageError, match=rf"made\.yaml:{says}") as caught:
-            resolve("made.yaml", ADAPTER, tmp_path)
+            resolve_checkpoint("made.yaml", ADAPTER, tmp_path)
         assert "\n" not in str(caught.value)

@@ -13,7 +13,7 @@ from harness.datasets.phrases.phrases import Phrases
 from harness.errors import UnavailableError, UsageError
 from harness.files import read_json
 from harness.identity import code_version
-from harness.trial import TrialSpec
+from harness.rundir.trial_files import TrialSpec
 
 
 def with_benchmark(**changes: Any) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class TestChoice:
         assert trial.spec.batch_size == 8
 
     def test_only_that_matches_nothing_lists_what_there_is(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match=r"--only x: no trial of that name \(there are: words/ok\)"):
+        with pytest.raises(UsageError, match=r"--only x: matches no trial \(known: words/ok\)"):
             planned(tmp_path, document(), only="x")
 
     def test_limit_is_an_upper_bound(self, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ class TestUnavailable:
     def test_only_tells_what_is_skipped(self, tmp_path: Path) -> None:
         suite = with_benchmark(when_unavailable="skip")
         with pytest.raises(
-            UsageError, match=r"no trial of that name .*skipped words: no phrases on this machine"
+            UsageError, match=r"matches no trial .*skipped words: no phrases on this machine"
         ):
             planned(tmp_path, suite, only="words/*")
 
@@ -184,22 +184,22 @@ class TestMissingCheckpoints:
 
     def test_are_listed_once_and_make_no_final_id(self, tmp_path: Path) -> None:
         found = planned(tmp_path, self.recipe(tmp_path))
-        assert [reference.name for reference in found.missing] == ["made"]
-        assert [trial.missing for trial in found.trials] == [True, True]
+        assert [reference.name for reference in found.missing_checkpoints] == ["made"]
+        assert [trial.needs_training for trial in found.trials] == [True, True]
 
     def test_each_seed_is_a_training_and_a_variant(self, tmp_path: Path) -> None:
         suite = self.recipe(tmp_path)
         suite["adapters"]["ok"]["seed"] = [0, 1, 2]
         found = planned(tmp_path, suite)
         assert [t.variant for t in found.trials] == ["ok[seed=0]", "ok[seed=1]", "ok[seed=2]", "again"]
-        assert [reference.name for reference in found.missing] == ["made", "made-seed-1", "made-seed-2"]
-        assert [r.recipe.seed for r in found.missing if r.recipe] == [0, 1, 2]
-        assert len({reference.weights for reference in found.missing}) == 3
+        assert [reference.name for reference in found.missing_checkpoints] == ["made", "made-seed-1", "made-seed-2"]
+        assert [r.recipe.seed for r in found.missing_checkpoints if r.recipe] == [0, 1, 2]
+        assert len({reference.weights for reference in found.missing_checkpoints}) == 3
 
     def test_a_seed_needs_a_recipe(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match=r"adapters\.ok\.seed: .* there is no checkpoint"):
+        with pytest.raises(UsageError, match=r"adapters\.ok\.seed: .* set 'checkpoint'"):
             planned(tmp_path, document(ok={"seed": 1}))
-        with pytest.raises(UsageError, match="weights have their seed already"):
+        with pytest.raises(UsageError, match="weights have a fixed seed"):
             planned(tmp_path, document(ok={"seed": 1, "checkpoint": "w.safetensors"}))
 
     def test_options_of_the_recipe_hold(self, tmp_path: Path) -> None:

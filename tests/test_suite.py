@@ -12,7 +12,8 @@ import yaml
 
 from harness.errors import UnavailableError, UsageError
 from harness.suite.plan import plan
-from harness.suite.schema import find_suite, json_schema, load_suite, shipped_suites
+from harness.suite.loading import find_suite, load_suite, shipped_suites
+from harness.suite.schema import json_schema
 
 GOOD = """\
 name: good
@@ -58,7 +59,7 @@ def test_the_good_suite_is_accepted(tmp_path: Path) -> None:
     ("change", "line", "says"),
     [
         (("batch_size: 4", "batch_sise: 4"), 9, "adapters.ok.batch_sise: unknown key 'batch_sise'; did you mean 'batch_size'?"),
-        (("name: good", "nam: good"), 1, "name: this key is needed"),
+        (("name: good", "nam: good"), 1, "name: this key is required"),
         (("benchmarks:", "benchmark:"), 12, "benchmark: unknown key 'benchmark'; did you mean 'benchmarks'?"),
         (("fake-translation", "fake-translatio"), 8, "adapters.ok.adapter: unknown adapter 'fake-translatio'; did you mean 'fake-translation'?"),
         (("[ok]", "[okay]"), 15, "benchmarks.words.adapters.0: unknown adapter 'okay'; did you mean 'ok'?"),
@@ -82,18 +83,18 @@ def test_the_good_suite_is_accepted(tmp_path: Path) -> None:
         (("batch_size: 4", "batch_size: []"), 9, "adapters.ok.batch_size: a matrix needs distinct values"),
         (("batch_size: 4", "batch_size: [2, 2]"), 9, "adapters.ok.batch_size: a matrix needs distinct values"),
         (("batch_size: 4", "precision: [fp32, bf17]"), 9, "adapters.ok.precision.1: unknown value 'bf17'; did you mean 'bf16'?"),
-        (("[ok]", "[ok, ok]"), 15, "benchmarks.words.adapters: 'ok' stands twice"),
+        (("[ok]", "[ok, ok]"), 15, "benchmarks.words.adapters: duplicate adapter 'ok'"),
         (("[ok]", "[]"), 15, "benchmarks.words.adapters: List should have at least 1 item"),
         (("[ok]", "ok"), 15, "benchmarks.words.adapters: Input should be a valid list (got 'ok')"),
         (("name: good", "name: a/b"), 1, "name: String should match"),
-        (("  ok:", "  a b:"), 6, "adapters: 'a b' is no name"),
+        (("  ok:", "  a b:"), 6, "adapters: invalid name 'a b': use letters, digits"),
         (("  ok:", "  no:"), 7, "key no is read as bool, not as text: quote it"),
-        (("split: test", "dataset: few"), 17, "key 'dataset' stands twice"),
+        (("split: test", "dataset: few"), 17, "duplicate key 'dataset'"),
         (("[ok]", "[ok"), 16, "malformed YAML"),
         (("name: good", "name: good\n\tx: 1"), 2, "malformed YAML: found character '\\t'"),
         (("name: good", "name: !!python/object:os.system x"), 1, "malformed YAML: could not determine a constructor"),
         (("name: good", "name: good\x00"), 1, "malformed YAML: special characters are not allowed"),
-        (("{size: 20}", "&all {size: *all}"), 5, "an alias refers to what it is part of"),
+        (("{size: 20}", "&all {size: *all}"), 5, "an alias refers to a node that contains it"),
         (("split: test", "limit: 0"), 17, "benchmarks.words.limit: Input should be greater than 0 (got 0)"),
     ],
 )  # fmt: skip
@@ -134,14 +135,14 @@ def test_an_adapter_for_another_task_is_refused(tmp_path: Path) -> None:
         tmp_path, GOOD.replace("fake-translation", "fake-detection").replace("delay: 0.0", "{}")
     )
     assert (
-        "suite.yaml:7: adapters.ok: adapter 'fake-detection' is for detection, 'words' is translation"
+        "suite.yaml:7: adapters.ok: adapter 'fake-detection' is for detection, but benchmark 'words' is for translation"
         in message
     )
 
 
 def test_a_data_set_of_several_tasks_needs_the_task_said(tmp_path: Path) -> None:
     message = refused(tmp_path, GOOD.replace("dataset: few", "dataset: scenes"))
-    assert message.startswith("suite.yaml:13: benchmarks.words: 'scenes' serves")
+    assert message.startswith("suite.yaml:13: benchmarks.words: 'scenes' supports")
 
 
 class TestFind:
@@ -181,11 +182,11 @@ class TestSet:
         [
             ("adapters.ok.batch_size", "expected KEY=VALUE"),
             ("=3", "expected KEY=VALUE"),
-            ("adapters.okay.batch_size=3", "the suite has no 'okay' there; did you mean 'ok'?"),
+            ("adapters.okay.batch_size=3", "adapters has no section 'okay'; did you mean 'ok'?"),
             ("adapters.ok.batch_size=[1", "the value is not YAML"),
             ("adapters.ok.batch_sise=3", "unknown key 'batch_sise'; did you mean 'batch_size'?"),
             ("speed.profile=fast", "speed.profile: unknown value 'fast'"),
-            ("include=[x.yaml]", "includes are read before anything is set"),
+            ("include=[x.yaml]", "includes are read before overrides and cannot be set"),
         ],
     )
     def test_a_bad_override_is_named(self, tmp_path: Path, override: str, says: str) -> None:

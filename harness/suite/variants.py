@@ -1,106 +1,160 @@
-"""One adapter entry of a suite → its variants: every combination of the values that it lists."""
+"""Variants of a suite's adapter entry: every combination of the values that the entry lists."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_origin
+from typing import TypeVar, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
-from harness.adapter import ADAPTERS, Precision, Resources, TrainableAdapter
+from harness.adapter import ADAPTERS, Adapter, Precision, Resources, TrainableAdapter
 from harness.errors import UnavailableError, UsageError
-from harness.recipe import CheckpointRef, resolve
+from harness.recipe import CheckpointRef, resolve_checkpoint
 from harness.registry import unknown
-from harness.suite.schema import AdapterEntry, LoadedSuite
+from harness.suite.loading import LoadedSuite
+from harness.suite.schema import AdapterEntry, Device
 from harness.task import TaskName
-from harness.yaml_source import Keys
+from harness.yaml_source import KeyPath
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """An adapter with every setting decided."""
+    """An adapter with a single value for every setting."""
 
-    name: str  # the label, with the values that vary: yolo[precision=bf16]
+    name: str
+    """The entry's name with the values that vary, such as `yolo[precision=bf16]`."""
     adapter: str
-    options: dict[str, Any]
+    options: dict[str, object]
     precision: Precision
     batch_size: int
-    device: str
+    device: Device
     checkpoint: CheckpointRef | None
     resources: Resources
 
 
-def variants_of(
-    loaded: LoadedSuite, benchmark: str, position: int, label: str, task: TaskName
+def expand_variants(
+    loaded: LoadedSuite, benchmark: str, position: int, entry_name: str, task: TaskName
 ) -> Iterator[Variant]:
-    """The variants of the adapter that stands at a position of a benchmark's list.
+    """Yield the variants of an adapter entry.
+
+    Args:
+        position: Index of the entry's name in the benchmark's list of adapters.
 
     Raises:
-        UsageError: an unknown adapter, option or checkpoint, or one for another task.
-        UnavailableError: weights, or the environment variable that names them, are not there.
+        UsageError: An adapter, option or checkpoint is unknown, or is for another task.
+        UnavailableError: The weights, or the environment variable that names them, do not exist here.
     """
-    suite = loaded.suite
-    if label not in suite.adapters:
-        where: Keys = ["benchmarks", benchmark, "adapters", position]
-        raise loaded.error(where, unknown("adapter", label, suite.adapters))
-    entry = suite.adapters[label]
-    keys: Keys = ["adapters", label]
+    entries = loaded.suite.adapters
+    if entry_name not in entries:
+        where: KeyPath = ["benchmarks", benchmark, "adapters", position]
+        raise loaded.error(where, unknown("adapter", entry_name, entries))
+    entry = entries[entry_name]
+    keys: KeyPath = ["adapters", entry_name]
     if entry.adapter not in ADAPTERS.entries():
         raise loaded.error([*keys, "adapter"], unknown("adapter", entry.adapter, ADAPTERS.entries()))
     cls = ADAPTERS.get(entry.adapter)
     if cls.task != task:
-        raise loaded.error(keys, f"adapter '{entry.adapter}' is for {cls.task}, '{benchmark}' is {task}")
-    references = checkpoints_of(loaded, entry, keys)
-    fixed = dict(next(iter(references.values())).options) if references else {}
-    training = cls.training_options if issubclass(cls, TrainableAdapter) else frozenset()
-    axes = _axes(entry, cls.Options)
-    for key, axis in axes.items():
-        if not axis or any(value in axis[:position] for position, value in enumerate(axis)):
-            raise loaded.error([*keys, *key.split(".")], f"a matrix needs distinct values (got {axis})")
-    for combination in itertools.product(*axes.values()):
-        values = dict(zip(axes, combination, strict=True))
-        changed = [
-            f"{key.removeprefix('options.')}={value}" for key, value in values.items() if len(axes[key]) > 1
-        ]
-        chosen = {key: values.get(f"options.{key}", entry.options[key]) for key in entry.options}
-        for key in fixed.keys() & chosen.keys():
-            if chosen[key] != fixed[key]:
-                message = f"the checkpoint '{entry.checkpoint}' was made with {key}={fixed[key]!r}"
-                raise loaded.error([*keys, "options", key], message)
-        for key in sorted(training & chosen.keys() - fixed.keys()):
-            message = f"{key} shapes training and does nothing here: set it in the checkpoint's recipe"
-            raise loaded.error([*keys, "options", key], message)
+        raise loaded.error(
+            keys, f"adapter '{entry.adapter}' is for {cls.task}, but benchmark '{benchmark}' is for {task}"
+        )
+    checkpoints = resolve_checkpoints(loaded, entry, keys)
+    checkpoint_options = next(iter(checkpoints.values())).options if checkpoints else {}
+    seeds = _seeds(entry)
+    precisions: list[Precision] = _as_list(entry.precision)
+    batch_sizes: list[int] = _as_list(entry.batch_size)
+    devices: list[Device] = _as_list(entry.device)
+    listed = _listed_options(entry, cls.Options)
+    axes: dict[str, Sequence[object]] = {
+        "seed": seeds,
+        "precision": precisions,
+        "batch_size": batch_sizes,
+        "device": devices,
+        **{f"options.{key}": values for key, values in listed.items()},
+    }
+    _check_distinct(loaded, keys, axes)
+    for seed, precision, batch_size, device, values in itertools.product(
+        seeds, precisions, batch_sizes, devices, itertools.product(*listed.values())
+    ):
+        options = entry.options | dict(zip(listed, values, strict=True))
+        _check_options(loaded, [*keys, "options"], options, cls, entry.checkpoint, checkpoint_options)
+        options = {**checkpoint_options, **options}
         yield Variant(
-            f"{label}[{','.join(changed)}]" if changed else label,
+            entry_name + _suffix(axes, (seed, precision, batch_size, device, *values)),
             entry.adapter,
-            complete_options(loaded, [*keys, "options"], cls.Options, {**fixed, **chosen}),
-            values["precision"],
-            values["batch_size"],
-            values["device"],
-            references.get(values.get("seed")),
+            complete_options(loaded, [*keys, "options"], cls.Options, options),
+            precision,
+            batch_size,
+            device,
+            checkpoints.get(seed),
             Resources(entry.resources.cpu, entry.resources.gpu),
         )
 
 
-def _axes(entry: AdapterEntry, options: type[BaseModel]) -> dict[str, list[Any]]:
-    """Setting → its values; an option is an axis where it is given a list that is not itself a value."""
-    axes: dict[str, list[Any]] = {}
-    for key in ("seed", "precision", "batch_size", "device"):
-        value = getattr(entry, key)
-        axes[key] = value if isinstance(value, list) else [value]
-    for key, value in entry.options.items():
-        field = options.model_fields.get(key)
-        if isinstance(value, list) and field is not None and not _is_value(field.annotation, value):
-            axes[f"options.{key}"] = value
-    return axes
+def _seeds(entry: AdapterEntry) -> list[int | None]:
+    return [*entry.seed] if isinstance(entry.seed, list) else [entry.seed]
 
 
-def _is_value(annotation: Any, value: list[Any]) -> bool:
+def _as_list(value: T | list[T]) -> list[T]:
+    return value if isinstance(value, list) else [value]
+
+
+def _suffix(axes: Mapping[str, Sequence[object]], values: Sequence[object]) -> str:
+    """Return the values of the axes that have several, such as `[batch_size=8,delay=0.1]`."""
+    varying = [
+        f"{path.removeprefix('options.')}={value}"
+        for (path, axis), value in zip(axes.items(), values, strict=True)
+        if len(axis) > 1
+    ]
+    return f"[{','.join(varying)}]" if varying else ""
+
+
+def _check_distinct(loaded: LoadedSuite, keys: KeyPath, axes: Mapping[str, Sequence[object]]) -> None:
+    for path, axis in axes.items():
+        if not axis or any(value in axis[:position] for position, value in enumerate(axis)):
+            raise loaded.error([*keys, *path.split(".")], f"a matrix needs distinct values (got {axis})")
+
+
+def _check_options(
+    loaded: LoadedSuite,
+    keys: KeyPath,
+    options: Mapping[str, object],
+    cls: type[Adapter],
+    checkpoint: str | None,
+    checkpoint_options: Mapping[str, object],
+) -> None:
+    """Refuse options that contradict the checkpoint, and options that only training reads."""
+    for key in checkpoint_options.keys() & options.keys():
+        if options[key] != checkpoint_options[key]:
+            made_with = f"{key}={checkpoint_options[key]!r}"
+            raise loaded.error([*keys, key], f"the checkpoint '{checkpoint}' was made with {made_with}")
+    training = cls.training_options if issubclass(cls, TrainableAdapter) else frozenset()
+    for key in sorted(training & options.keys() - checkpoint_options.keys()):
+        raise loaded.error([*keys, key], f"{key} affects only training: set it in the checkpoint's recipe")
+
+
+def _listed_options(entry: AdapterEntry, model: type[BaseModel]) -> dict[str, list[object]]:
+    """Return the options that are given several values: a list that is not itself a value of the option."""
+    return {
+        key: value
+        for key, value in entry.options.items()
+        if isinstance(value, list)
+        and key in model.model_fields
+        and not _is_value(model.model_fields[key], value)
+    }
+
+
+def _is_value(field: FieldInfo, value: list[object]) -> bool:
+    """Return whether a list is one value of an option, rather than several values."""
+    annotation = field.annotation
     if get_origin(annotation) in (list, tuple) and not any(isinstance(item, list) for item in value):
-        return True  # a wrong one is refused as a whole
-    if get_origin(annotation) is None and isinstance(annotation, type) and annotation is not list:
+        return True  # complete_options reports a wrong element
+    is_plain = get_origin(annotation) is None and isinstance(annotation, type) and annotation is not list
+    if annotation is None or is_plain:
         return False
     try:
         TypeAdapter(annotation).validate_python(value)
@@ -109,37 +163,45 @@ def _is_value(annotation: Any, value: list[Any]) -> bool:
     return True
 
 
-def checkpoints_of(loaded: LoadedSuite, entry: AdapterEntry, keys: Keys) -> dict[int | None, CheckpointRef]:
-    """Seed → checkpoint; the recipe's own seed is None. Empty for an adapter without one."""
+def resolve_checkpoints(
+    loaded: LoadedSuite, entry: AdapterEntry, keys: KeyPath
+) -> dict[int | None, CheckpointRef]:
+    """Return the checkpoint of an adapter entry by seed; empty if the entry names no checkpoint.
+
+    The key None stands for the recipe's own seed.
+
+    Raises:
+        UsageError: The checkpoint is unknown or belongs to another adapter, or a seed has no recipe.
+        UnavailableError: The weights, or the environment variable that names them, do not exist here.
+    """
     if entry.checkpoint is None:
         if entry.seed is not None:
-            raise loaded.error(
-                [*keys, "seed"], "a seed is of a checkpoint's recipe, and there is no checkpoint"
-            )
+            raise loaded.error([*keys, "seed"], "a seed applies to a checkpoint's recipe: set 'checkpoint'")
         return {}
     folder = loaded.folder([*keys, "checkpoint"])
-    reference = loaded.expanded([*keys, "checkpoint"], entry.checkpoint)
-    seeds = entry.seed if isinstance(entry.seed, list) else [entry.seed]
+    reference = loaded.expand_text([*keys, "checkpoint"], entry.checkpoint)
     try:
-        return {seed: resolve(reference, entry.adapter, folder, seed) for seed in seeds}
+        return {seed: resolve_checkpoint(reference, entry.adapter, folder, seed) for seed in _seeds(entry)}
     except (UsageError, UnavailableError) as error:
         raise type(error)(str(loaded.error([*keys, "checkpoint"], str(error)))) from error
 
 
 def complete_options(
-    loaded: LoadedSuite, keys: Keys, model: type[BaseModel], given: dict[str, Any]
-) -> dict[str, Any]:
-    """Options with their defaults filled in, as JSON values.
+    loaded: LoadedSuite, keys: KeyPath, model: type[BaseModel], options: Mapping[str, object]
+) -> dict[str, object]:
+    """Return options as JSON values, with the defaults filled in.
 
     Raises:
-        UsageError: an unknown option or a wrong value, with its line.
+        UsageError: An option is unknown or has a wrong value; the message names its line.
     """
     try:
-        return model(**given).model_dump(mode="json")
+        return model(**options).model_dump(mode="json")
     except ValidationError as error:
-        first = error.errors()[0]
-        place = [*keys, *first["loc"][:1]]
-        if first["type"] == "extra_forbidden":
-            raise loaded.error(place, unknown("option", str(place[-1]), model.model_fields)) from error
-        message = first["msg"].removeprefix("Value error, ")
-        raise loaded.error(place, f"{message} (got {first['input']!r:.100})") from error
+        mistake = error.errors()[0]
+        option_keys = [*keys, *mistake["loc"][:1]]
+        if mistake["type"] == "extra_forbidden":
+            raise loaded.error(
+                option_keys, unknown("option", str(option_keys[-1]), model.model_fields)
+            ) from error
+        message = mistake["msg"].removeprefix("Value error, ")
+        raise loaded.error(option_keys, f"{message} (got {mistake['input']!r:.100})") from error

@@ -1,0 +1,208 @@
+"""Suite files: find, read with includes and overrides, and check against the schema."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+
+from harness.errors import UnavailableError, UsageError
+from harness.registry import unknown
+from harness.suite.schema import Suite
+from harness.yaml_source import KeyPath, Source, known_keys, nearest_source, read_source, validate
+
+
+class LoadedSuite:
+    """A suite with the files it was read from, so that later errors can name file and line."""
+
+    def __init__(self, suite: Suite, path: Path, sources: Sequence[Source]) -> None:
+        self.suite = suite
+        self.path = path
+        self._sources = sources
+
+    @property
+    def files(self) -> list[Path]:
+        """The suite file and the files that it includes."""
+        return [source.path for source in self._sources]
+
+    def error(self, keys: KeyPath, message: str) -> UsageError:
+        """Return an error that names the file and line of a key path, or of its nearest ancestor."""
+        location = nearest_source(self._sources, keys).location(keys)
+        return UsageError(f"{location}: {'.'.join(map(str, keys))}: {message}")
+
+    def expand_text(self, keys: KeyPath, text: str) -> str:
+        """Replace ${NAME} in the text at a key path by environment variables.
+
+        Raises:
+            UnavailableError: A variable is not set; the message names file and line.
+        """
+        with self._located(keys):
+            return _expand_text(text)
+
+    def expand_options(self, keys: KeyPath, options: Mapping[str, object]) -> dict[str, object]:
+        """Replace ${NAME} in every text of the options at a key path by environment variables.
+
+        Raises:
+            UnavailableError: A variable is not set; the message names file and line.
+        """
+        with self._located(keys):
+            return {key: _expand(value) for key, value in options.items()}
+
+    def folder(self, keys: KeyPath) -> Path:
+        """Return the folder that relative paths at a key path start from: that of the file they are in."""
+        return nearest_source(self._sources, keys).path.parent
+
+    @contextmanager
+    def _located(self, keys: KeyPath) -> Iterator[None]:
+        try:
+            yield
+        except UnavailableError as error:
+            raise UnavailableError(str(self.error(keys, str(error)))) from error
+
+
+def _expand_text(text: str) -> str:
+    def lookup(match: re.Match[str]) -> str:
+        if match[1] not in os.environ:
+            raise UnavailableError(f"environment variable {match[1]} is not set, but '{text}' needs it")
+        return os.environ[match[1]]
+
+    return re.sub(r"\$\{(\w+)\}", lookup, text)
+
+
+def _expand(value: object) -> object:
+    if isinstance(value, str):
+        return _expand_text(value)
+    if isinstance(value, dict):
+        return {key: _expand(inner) for key, inner in value.items()}
+    return [_expand(inner) for inner in value] if isinstance(value, list) else value
+
+
+def shipped_suites() -> dict[str, Path]:
+    """Return the suites that are installed with the harness, by name."""
+    folder = Path(str(files("suites")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_suite(name: str) -> Path:
+    """Return the file of a suite, given its path or the name of a shipped suite.
+
+    Raises:
+        UsageError: There is no such file or shipped suite; the message suggests the nearest name.
+    """
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        if not path.is_file():
+            raise UsageError(f"suite {name}: no such file")
+        return path
+    shipped = shipped_suites()
+    if name not in shipped:
+        raise UsageError(unknown("suite", name, shipped))
+    return shipped[name]
+
+
+def load_suite(path: Path, overrides: Sequence[str] = ()) -> LoadedSuite:
+    """Read a suite with its includes, apply `KEY=VALUE` overrides, and check it against the schema.
+
+    Raises:
+        UsageError: The first mistake, with its file, line and key, the expected value and the nearest name.
+    """
+    sources = _read_with_includes(path, ())
+    suite = validate(Suite, sources[0].document, sources[:1])
+    for source in sources[1:]:
+        suite = _merge(suite, validate(Suite, source.document, [source]), source)
+    if overrides:
+        document = suite.model_dump(exclude_unset=True)
+        for override in overrides:
+            _apply_override(document, override)
+            try:
+                suite = validate(Suite, document, sources)
+            except UsageError as error:  # the files are valid on their own, so the override is wrong
+                reason = str(error).partition(": ")[2]
+                raise UsageError(f"--set {override}: {reason}") from error
+    return LoadedSuite(suite, path, sources)
+
+
+def _read_with_includes(path: Path, including: tuple[Path, ...]) -> list[Source]:
+    """Read a suite file and the files that it includes, each once.
+
+    Args:
+        including: The chain of files that led to this one.
+    """
+    resolved = path.resolve()
+    if resolved in including:
+        raise UsageError(f"{path}: includes itself through {' → '.join(p.name for p in including)}")
+    source = read_source(path)
+    sources = [source]
+    names = source.document.get("include", [])
+    for position, name in enumerate(names if isinstance(names, list) else []):
+        target = path.parent / str(name)
+        if not target.is_file():
+            raise UsageError(f"{source.location(['include', position])}: include: {name}: no such file")
+        paths = {known.path.resolve() for known in sources}
+        included = _read_with_includes(target, (*including, resolved))
+        sources += [other for other in included if other.path.resolve() not in paths]
+    return sources
+
+
+def _merge(suite: Suite, included: Suite, source: Source) -> Suite:
+    """Return a suite with the entries of an included suite added.
+
+    `data_root` and `speed` of the including suite take precedence if it sets them.
+
+    Raises:
+        UsageError: The two suites define the same name differently.
+    """
+    merged: dict[str, object] = {
+        key: getattr(included, key)
+        for key in ("data_root", "speed")
+        if key in included.model_fields_set and key not in suite.model_fields_set
+    }
+    for section in ("datasets", "adapters", "benchmarks"):
+        entries, added = getattr(suite, section), getattr(included, section)
+        for name in entries.keys() & added.keys():
+            if entries[name] != added[name]:
+                raise UsageError(
+                    f"{source.location([section, name])}: {section}.{name}: "
+                    f"defined differently in {suite.name}"
+                )
+        merged[section] = {**added, **entries}
+    return suite.model_copy(update=merged)
+
+
+def _apply_override(document: dict[str, object], override: str) -> None:
+    """Set one dotted key of a document.
+
+    The value is parsed as YAML, so `[fp32, bf16]` and `null` mean the same as in a file.
+
+    Raises:
+        UsageError: The override is malformed, or its key does not exist.
+    """
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {override}: expected KEY=VALUE, such as adapters.yolo.batch_size=8")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {override}: the value is not YAML") from error
+    *parents, last = key.split(".")
+    if key.partition(".")[0] == "include":
+        raise UsageError(f"--set {override}: includes are read before overrides and cannot be set")
+    section = document
+    for depth, parent in enumerate(parents):
+        inner = section.get(parent)
+        if inner is None and parent in known_keys(Suite, parents[:depth]):
+            inner = {}
+        if not isinstance(inner, dict):
+            close = difflib.get_close_matches(parent, list(section), n=1)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            where = ".".join(parents[:depth]) or "the suite"
+            raise UsageError(f"--set {override}: {where} has no section '{parent}'{hint}")
+        copy: dict[str, object] = dict(inner)
+        section[parent] = section = copy
+    section[last] = value
