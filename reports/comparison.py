@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import compress
 
 from harness.compare.outcome import URGENCY, Change, Comparison, TrialComparison, Verdict
 from harness.compare.speed_verdict import DRIFT
@@ -19,7 +18,7 @@ Row = tuple[TrialComparison, Change]
 
 
 def comparison_to_markdown(comparison: Comparison, limit: int = LIMIT) -> str:
-    """Verdict, changed figures, the rest folded; rows are left out, and counted, beyond `limit` bytes."""
+    """Return verdict, changed figures and the rest folded. Rows beyond `limit` bytes are counted only."""
     rows = 1 + sum(1 + len(trial.changes) for trial in comparison.trials)
     while len((text := _document(comparison, rows)).encode()) > limit and rows > 1:
         rows //= 2
@@ -28,13 +27,13 @@ def comparison_to_markdown(comparison: Comparison, limit: int = LIMIT) -> str:
 
 def _document(comparison: Comparison, rows: int) -> str:
     changed, rest = changed_first(comparison)
-    apart = [trial for trial in comparison.trials if trial.state != "compared"]
+    not_compared = [trial for trial in comparison.trials if trial.state != "compared"]
     verdict = f"**{markdown(comparison.suite)}**: {markdown(comparison.verdict(), 400)}"
     parts = [
         f"{_MARKS[comparison.outcome]} {verdict}",
         *_frontier(comparison, rows),
         *_table(changed, rows),
-        *_lines([_apart(trial) for trial in apart], rows),
+        *_lines([_not_compared(trial) for trial in not_compared], rows),
         *_folded("Other figures", rest, _table(rest, rows)),
         *_folded("Samples with another prediction", *_flips(comparison, rows)),
         *([f"{DRIFT} A difference in time is per sample: above 0 is slower."] * comparison.compares_speed),
@@ -44,15 +43,15 @@ def _document(comparison: Comparison, rows: int) -> str:
 
 
 def changed_first(comparison: Comparison) -> tuple[list[Row], list[Row]]:
-    """The figures that a reader must see, and the rest; what decides first, the worst first."""
+    """Split figures into those to show and those to fold. Deciding figures come first, the worst first."""
     pairs = [(trial, change) for trial in comparison.trials for change in trial.changes]
     pairs.sort(key=lambda row: (not row[1].decides, URGENCY.index(row[1].verdict)))
-    seen = [_is_changed(change) for _, change in pairs]
-    return list(compress(pairs, seen)), [row for row, must in zip(pairs, seen, strict=True) if not must]
+    changed = [row for row in pairs if _is_changed(row[1])]
+    return changed, [row for row in pairs if not _is_changed(row[1])]
 
 
 def _is_changed(change: Change) -> bool:
-    """What a reader must see: everything that decides and is not quiet; of the others, proven changes."""
+    """Return whether to show a figure: any deciding one with news, else only proven changes."""
     if change.decides:
         return change.verdict not in _QUIET
     return change.verdict in ("regression", "improvement")
@@ -89,7 +88,7 @@ def _figure(figure: Figure | None) -> str:
     return f"{shown.value} {shown.interval} {markdown(shown.unit, 20)}".strip()
 
 
-def _apart(trial: TrialComparison) -> str:
+def _not_compared(trial: TrialComparison) -> str:
     return f"- **{trial.state}** {markdown(trial.name, 160)}: {markdown(trial.reason, 300)}"
 
 
@@ -100,8 +99,8 @@ def _lines(lines: Sequence[str], rows: int) -> list[str]:
 
 
 def _frontier(comparison: Comparison, rows: int) -> list[str]:
-    """Each chart whose frontier is another one, or cannot be compared; of the others only how many."""
-    told = [
+    """Return one line per chart whose frontier changed or cannot be compared, after a count of the rest."""
+    lines = [
         f"- {markdown(each.benchmark)} ({markdown(each.hardware)}): {markdown(said, 400)}"
         for each in comparison.frontier
         if (said := each.describe()) != "unchanged"
@@ -110,7 +109,7 @@ def _frontier(comparison: Comparison, rows: int) -> list[str]:
         return []
     same = sum(not (each.changed or each.untold) for each in comparison.frontier)
     title = f"Accuracy-versus-speed frontier: unchanged in {same} of {len(comparison.frontier)} charts"
-    return ["\n".join([title, *([""] if told else []), *_lines(told, rows)])]
+    return ["\n".join([title, *([""] if lines else []), *_lines(lines, rows)])]
 
 
 def _flips(comparison: Comparison, rows: int) -> tuple[Sequence[TrialComparison], list[str]]:

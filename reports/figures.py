@@ -1,4 +1,4 @@
-"""How a figure is printed: value [low, high] unit, n; the same digits in every report."""
+"""Print figures as value [low, high] unit, n, with the same digits in every report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SECONDS = re.compile(r"^s(?=$|[/ ])")
 
 @dataclass(frozen=True)
 class Printed:
-    """A figure in words; `interval` is empty only where the value is undefined."""
+    """A figure as text. `interval` is empty only if the value is undefined."""
 
     value: str
     interval: str
@@ -28,7 +28,7 @@ class Printed:
 
 
 def printed(figure: Figure) -> Printed:
-    """Round a figure to what its interval supports; seconds below one become ms or µs."""
+    """Round a figure to the digits that its interval supports. Seconds below one become ms or µs."""
     if figure.value is None or not math.isfinite(figure.value):
         return Printed(UNDEFINED, "", figure.unit, figure.n)
     figure = _readable_seconds(figure)
@@ -38,14 +38,14 @@ def printed(figure: Figure) -> Printed:
             _number(figure.value, _decimals(figure.value, 4)), "[no interval]", figure.unit, figure.n
         )
     half = (figure.high - figure.low) / 2
-    # Two digits of the half-width: one more than is known, so that rounding never moves a bound visibly.
+    # Two digits of the half-width, one more than is known, so that rounding never visibly moves a bound.
     decimals = _decimals(half, 2) if half > 0 else _decimals(figure.value, 4)
     low, high = _number(figure.low, decimals), _number(figure.high, decimals)
     return Printed(_number(figure.value, decimals), f"[{low}, {high}]", figure.unit, figure.n)
 
 
 def count(value: float, unit: str) -> str:
-    """An exact quantity with an SI prefix: `590 k parameters`, `1.23 MB at peak`, `1.25 GFLOP a sample`."""
+    """Return an exact quantity with an SI prefix: `590 k parameters`, `1.23 MB at peak`, `1.25 GFLOP`."""
     gap = "" if unit.startswith(("B", "FLOP")) else " "
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= factor:
@@ -64,7 +64,7 @@ def _readable_seconds(figure: Figure) -> Figure:
 
 
 def _decimals(value: float, digits: int) -> int:
-    """Decimal places that show so many significant digits, between 0 and 6."""
+    """Return how many decimal places, 0 to 6, show `digits` significant digits."""
     if value == 0 or not math.isfinite(value):
         return digits - 1
     return min(6, max(0, digits - 1 - math.floor(math.log10(abs(value)))))

@@ -15,7 +15,7 @@ LIMIT = 60_000  # bytes; GitHub refuses comments above 64 KiB
 
 
 def to_markdown(results: Results, limit: int = LIMIT) -> str:
-    """Verdict, then one table a task; rows are left out, and counted, beyond `limit` bytes."""
+    """Return the verdict and one table per task. Rows beyond `limit` bytes are counted but not shown."""
     rows = max(1, len(results.trials))
     while len((text := _document(results, rows)).encode()) > limit and rows > 1:
         rows //= 2
@@ -60,14 +60,14 @@ def _row(trial: TrialRecord, on_frontier: bool) -> str:
     first = headline(trial)
     name, accuracy = first if first else ("", None)
     single = trial.speed.get("single-stream")
-    doubt = " (not valid)" if "offline" in trial.speed and not trial.speed["offline"].valid else ""
+    validity = " (not valid)" if "offline" in trial.speed and not trial.speed["offline"].valid else ""
     cells = [
         "◆" if on_frontier else "",
         markdown(trial.benchmark),
         markdown(trial.variant),
         markdown(name),
         _figure(accuracy, "not scored"),
-        _figure(throughput(trial), "not measured") + doubt,
+        _figure(throughput(trial), "not measured") + validity,
         _figure(
             single.latency.get("p50") if single else None, "too few queries" if single else "not measured"
         ),
@@ -85,7 +85,8 @@ def _problems(results: Results, rows: int) -> Iterable[str]:
         if trial.status != "complete"
     ]
     lines += [
-        f"- **skipped** {markdown(each.benchmark)}: {markdown(each.reason, 160)}" for each in results.skipped
+        f"- **skipped** {markdown(skipped.benchmark)}: {markdown(skipped.reason, 160)}"
+        for skipped in results.skipped
     ]
     if len(lines) > rows:
         lines = [*lines[:rows], f"- and {len(lines) - rows} more"]
@@ -94,7 +95,7 @@ def _problems(results: Results, rows: int) -> Iterable[str]:
 
 
 def _figure(figure: Figure | None, missing: str) -> str:
-    # Brackets alone are no link in Markdown, and the rest is digits; only the unit is of unknown origin.
+    # Only the unit is of unknown origin: the rest is digits, and brackets alone are not a link.
     if figure is None:
         return missing
     shown = printed(figure)
@@ -103,7 +104,7 @@ def _figure(figure: Figure | None, missing: str) -> str:
 
 
 def trial_to_markdown(trial: TrialRecord, limit: int) -> str:
-    """One trial: its state and every figure with interval, unit, n and signature."""
+    """Return the status of a trial and every figure with interval, unit, n and signature."""
     lines = [f"**{markdown(trial.benchmark)} / {markdown(trial.variant)}**: {trial.status}"]
     if trial.reason:
         lines[0] += f": {markdown(trial.reason, 400)}"

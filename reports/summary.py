@@ -1,4 +1,4 @@
-"""What the page says first, as data: `harness report --json`."""
+"""The head of the page as data, for `harness report --json`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reports.verdict import is_clean, verdict
 
 
 def to_summary(results: Results, baseline: Results | None = None) -> dict[str, Any]:
-    """The verdict, the standing of every trial in its comparison or why it has none, and what changed."""
+    """Return the verdict, the rank of every trial or why it has none, and what changed since the baseline."""
     return {
         "suite": results.suite,
         "run_id": results.run.id,

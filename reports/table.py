@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
-from typing import Any
 
 from harness.rundir.results import Results, TrialRecord
 from harness.task import Figure
@@ -19,17 +18,19 @@ _COST_UNITS = {"parameters": "parameters", "flops": "FLOP/sample"}
 
 
 def to_csv(results: Results) -> str:
-    """One row a trial and figure, exact values; an undefined value is an empty cell.
+    """Return one row per trial and figure with exact values. An undefined value is an empty cell.
 
-    A trial without any figure keeps one row with an empty `kind`, so that failures are not lost.
-    `environment` is the machine (several joined by spaces) where that is recorded; `valid` is for speed.
-    A text that a spreadsheet would run as a formula starts with an apostrophe; numbers are as they are.
+    A trial without figures keeps one row with an empty `kind`, so that failures stay visible.
+
+    `environment` holds the keys of the environments, joined by spaces. `valid` is set for speed only.
+
+    Text that a spreadsheet would run as a formula starts with an apostrophe.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for trial in results.trials:
-        about = {
+        identity = {
             "run": results.run.id,
             "suite": results.suite,
             "benchmark": trial.benchmark,
@@ -40,19 +41,19 @@ def to_csv(results: Results) -> str:
             "status": trial.status,
         }
         for row in list(_rows(trial)) or [{}]:
-            writer.writerow({column: _inert(value) for column, value in {**about, **row}.items()})
+            writer.writerow({column: _inert(value) for column, value in {**identity, **row}.items()})
     return text.getvalue()
 
 
-def _inert(cell: Any) -> Any:
-    """OWASP, "CSV Injection": what starts with one of these characters is no plain text to a spreadsheet."""
+def _inert(cell: object) -> object:
+    """Quote text that a spreadsheet would interpret by its first character (OWASP, "CSV Injection")."""
     if not isinstance(cell, str):
         return cell
-    text = cell.replace("\r", "\\r")  # the writer does not quote it, and readers end a line there
+    text = cell.replace("\r", "\\r")  # the writer leaves it unquoted, and readers end the line there
     return f"'{text}" if text.startswith(tuple("=+-@\t\n")) else text
 
 
-def _rows(trial: TrialRecord) -> Iterator[dict[str, Any]]:
+def _rows(trial: TrialRecord) -> Iterator[dict[str, object]]:
     for name, figure in trial.metrics.items():
         yield {**_row("accuracy", name, figure), "environment": " ".join(trial.environments)}
     for name, scenario in trial.speed.items():
@@ -68,7 +69,7 @@ def _rows(trial: TrialRecord) -> Iterator[dict[str, Any]]:
             yield {"kind": "cost", "name": name, "value": value, "unit": _COST_UNITS.get(name, "bytes")}
 
 
-def _row(kind: str, name: str, figure: Figure) -> dict[str, Any]:
+def _row(kind: str, name: str, figure: Figure) -> dict[str, object]:
     return {
         "kind": kind,
         "name": name,

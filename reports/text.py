@@ -1,7 +1,7 @@
-"""Text of unknown origin (class names, sentences, error messages) made safe to look at.
+"""Make text of unknown origin (class names, sentences, error messages) safe to show.
 
-Escaping for HTML or Markdown is the renderer's; here invisible and direction-changing characters become
-visible, so that a name cannot reorder or hide what stands around it.
+Invisible and direction-changing characters become visible, so that a name cannot reorder or hide the text
+around it. Escaping for HTML is left to the templates.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import unicodedata
 
 _JOINERS = "\u200c\u200d"  # zero-width (non-)joiners: spelling in Persian, emoji sequences
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode general categories: controls, formats, separators
-# What means something within a line of GFM; `://` and `www.` make links of what stands around them.
+# Characters with a meaning inside a line of GFM; `://` and `www.` turn the text around them into links.
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|~&!$#@]|:(?=/)|(?<=www)\.)", re.IGNORECASE)
-# GitHub looks for e-mail addresses, @names, #1 and xmpp: when escapes are gone (cmark-gfm, autolink.c).
+# GitHub links e-mail addresses, @names, #1 and xmpp: after it has removed escapes (cmark-gfm, autolink.c).
 _REFERENCE = re.compile(r"(@|#(?=\w))")
-_APART = "\\1&#8203;"  # zero-width space
+_SEPARATED = "\\1&#8203;"  # zero-width space
 
 
 def display(value: object, limit: int = 80, lines: bool = False) -> str:
-    r"""At most `limit` visible characters; a newline shows as \n unless `lines` are kept."""
+    r"""Return at most `limit` characters, all visible. A newline becomes \n unless `lines` is true."""
     text = str(value)
     shown = "".join(_visible(character, lines) for character in text[:limit])
     return f"{shown}… (+{len(text) - limit} characters)" if len(text) > limit else shown
@@ -34,5 +34,5 @@ def _visible(character: str, lines: bool) -> str:
 
 
 def markdown(value: object, limit: int = 80) -> str:
-    """Inline text for CommonMark and GFM table cells."""
-    return _REFERENCE.sub(_APART, _MARKDOWN.sub(r"\\\1", display(value, limit)))
+    """Escape inline text for CommonMark and cells of GFM tables."""
+    return _REFERENCE.sub(_SEPARATED, _MARKDOWN.sub(r"\\\1", display(value, limit)))

@@ -1,4 +1,4 @@
-"""What is said first: how many trials stand, and what went wrong."""
+"""The line that opens every report: how many trials are complete, and what went wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _INCOMPLETE: tuple[Status, ...] = ("partial", "failed", "pending")
 
 
 def verdict(results: Results) -> str:
-    """One line, such as `8 of 10 trials complete, 1 partial, 1 failed; 1 benchmark skipped`."""
+    """Return one line, such as `8 of 10 trials complete, 1 partial, 1 failed; 1 benchmark skipped`."""
     states = Counter(trial.status for trial in results.trials)
     total = len(results.trials)
     parts = [f"{states['complete']} of {_plural(total, 'trial')} complete"]
@@ -24,7 +24,7 @@ def verdict(results: Results) -> str:
 
 
 def is_clean(results: Results) -> bool:
-    """Whether every trial is complete and every speed measurement valid."""
+    """Return whether every trial is complete and every speed measurement valid."""
     return all(
         trial.status == "complete" and all(scenario.valid for scenario in trial.speed.values())
         for trial in results.trials

@@ -1,4 +1,4 @@
-"""Reports: pure projections of a run directory."""
+"""Write every file of a report: pure projections of a run directory."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from reports.markdown import to_markdown
 from reports.page.comparison import comparison_to_html
 from reports.table import to_csv
 
-COMPARISON = ("compare.html", "compare.md", "compare.json", "compare-junit.xml")
+COMPARISON_FILES = ("compare.html", "compare.md", "compare.json", "compare-junit.xml")
 
 
 def write_reports(run_dir: Path, out: Path | None = None, baseline: Path | None = None) -> Path:
-    """Write index.html, summary.md, results.csv and the forms for CI, each whole or not at all.
+    """Write index.html, summary.md, results.csv and the files for CI, each whole or not at all.
 
-    What `harness compare` wrote beside them of other results, those before a run was resumed, is removed.
+    Remove the files of an earlier `harness compare` if the results have changed since.
 
     Args:
         run_dir: a run directory.
-        out: where to write; `run_dir`/report by default.
-        baseline: another run directory; index.html then says whether the frontier changed since.
+        out: folder to write to. Default: `run_dir`/report.
+        baseline: another run directory. If given, index.html shows how the frontier changed since.
 
     Returns:
         The path of index.html.
 
     Raises:
-        UsageError: a directory holds no valid results.json, or a damaged analysis or measurement.
+        UsageError: results.json, an analysis or a measurement is missing or damaged.
     """
     from reports.page.details import read_details
-    from reports.page.html import to_html  # its charts take a second to import, which a comparison has not
+    from reports.page.html import to_html  # imports charts, which takes a second
 
     results = read_results(run_dir)
     before = read_results(baseline) if baseline else None
-    details, pictures = read_details(run_dir, results)
+    details, images = read_details(run_dir, results)
     folder = out or run_dir / "report"
     if out is None and not last_comparison(run_dir):
-        for name in COMPARISON:
+        for name in COMPARISON_FILES:
             (folder / name).unlink(missing_ok=True)
     page = folder / "index.html"
     write_text(folder / "results.csv", to_csv(results))
@@ -51,7 +51,7 @@ def write_reports(run_dir: Path, out: Path | None = None, baseline: Path | None 
     write_text(folder / "junit.xml", to_junit(results))
     write_text(folder / "bencher.json", to_bencher(results))
     write_text(folder / "benchmark.json", to_github_action_benchmark(results))
-    write_text(page, to_html(results, details, pictures, before))
+    write_text(page, to_html(results, details, images, before))
     return page
 
 
@@ -65,7 +65,7 @@ def write_trend(lines: Sequence[Line], folder: Path) -> Path:
 
 
 def write_comparison(comparison: Comparison, run_dir: Path) -> Path:
-    """Write compare.html, .md, .json and compare-junit.xml to `run_dir`/report; the path of the first."""
+    """Write compare.html, .md, .json and compare-junit.xml to `run_dir`/report and return the first path."""
     folder = run_dir / "report"
     page = folder / "compare.html"
     write_text(folder / "compare-junit.xml", comparison_to_junit(comparison))

@@ -76,7 +76,7 @@ class TestBadInput:
                 ["run", "SUITE", "--executor", "inline", "--set", "nam=x"],
                 "unknown key 'nam'; did you mean 'name'?",
             ),
-            (["plan", "SUITE", "--only", "x"], "--only x: no trial of that name"),
+            (["plan", "SUITE", "--only", "x"], "--only x: matches no trial"),
             (["report", "FOREIGN"], "results.json: cannot be read"),
             (["new", "adapter", "Bad Name"], "adapter name 'Bad Name': expected"),
         ],
@@ -255,7 +255,7 @@ def test_a_defect_of_ours_never_looks_like_a_regression(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr("harness.suite.schema.find_suite", broken)
+    monkeypatch.setattr("harness.suite.loading.find_suite", broken)
     done = call("plan", "quickstart")
     assert done.exit_code == 3
     assert done.stderr.splitlines() == [

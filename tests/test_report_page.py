@@ -135,7 +135,7 @@ def test_a_filter_acts_on_rows_sections_and_points_and_the_rest_is_ranked_anew(s
     assert texts(seen, ".filters label select").__len__() == 3
     frontier = f"{ROWS}.frontier:not([hidden]) td.name a"
     assert texts(seen, frontier) == ["yolo", "ssd-b8"]
-    seen.page.select_option('[data-facet="precision"]', "bf16")
+    seen.page.select_option('[data-filter="precision"]', "bf16")
     assert variants(seen) == ["faster"]
     assert texts(seen, frontier) == ["faster"]
     settled(seen, POINTS, 1)
@@ -150,14 +150,14 @@ def test_the_frontier_of_what_is_left_equals_that_of_the_report(seen: Seen) -> N
     (group,) = (each for each in comparisons(Results.model_validate(varied())) if len(each.points) > 3)
     left = [p for p in group.points if p.trial.settings["batch_size"] == 8 and p.standing != "unranked"]
     kept = pareto([(p.throughput.value or 0, p.accuracy.value or 0) for p in left])
-    seen.page.select_option('[data-facet="batch"]', "8")
+    seen.page.select_option('[data-filter="batch"]', "8")
     assert texts(seen, f"{ROWS}.frontier:not([hidden]) td.name a") == [
         p.trial.variant for p, on in zip(left, kept, strict=True) if on
     ]
 
 
 def test_a_machine_with_a_hostile_name_can_be_chosen(seen: Seen) -> None:
-    seen.page.select_option('[data-facet="hardware"]', index=1)
+    seen.page.select_option('[data-filter="hardware"]', index=1)
     assert variants(seen) == [display(HOSTILE)]
 
 

@@ -34,16 +34,19 @@ from harness.compare.frontier import FrontierChange
 from harness.compare.trend import Line, read_history
 from harness.errors import InfrastructureError, UsageError
 from harness.files import write_json
+from harness.rundir.prediction_shards import ShardProvenance
 from harness.rundir.results import Results, read_results, to_json
 from harness.rundir.store import TrialDirectory
 from harness.task import Translation
 from harness.tracking import SyncOutcome, default_tracking_uri, sync, ui_command
 from harness.tracking.baseline import fetch_baseline
-from harness.tracking.entries import TREND, key, metrics_of, params_of
+from harness.tracking.entries import TREND
 from harness.tracking.models import alias
-from harness.tracking.past_runs import logged_history
+from harness.tracking.names import key
+from harness.tracking.past_runs import logged_trend
 from harness.tracking.series import MOST, series
 from harness.tracking.tracking_store import mlflow_environment, mlflow_errors, public
+from harness.tracking.values import metrics_of, params_of
 
 
 def write_run(folder: Path, content: dict | None = None) -> Path:
@@ -51,7 +54,7 @@ def write_run(folder: Path, content: dict | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     place = TrialDirectory(folder / "trials" / results().trials[0].id)
     if not place.path.exists():
-        place.write_shard("translation", 0, ["a", "b"], [Translation("x"), Translation("y")], "env1")
+        place.predictions.write("translation", 0, ["a", "b"], [Translation("x"), Translation("y")], ShardProvenance(environment="env1"))
         place.write_statistics("bleu", {"rows": np.arange(4)})
         write_json(place.path / "trial.json", {"adapter": "attention"})
         latencies = {"processes": [{"latencies_ns": [2e6, 3e6]}, {"latencies_ns": [2.5e6]}]}
@@ -254,7 +257,7 @@ def test_a_shorter_history_leaves_nothing_of_a_longer_one(store: Path) -> None:
     assert len(pieces()) > 1
     sync(write_run(run, {**content, "trials": many[:2]}), uri)
     assert len(pieces()) == 1
-    assert {line.variant for line in logged_history("shrinking", uri)} == {"m0", "m1"}
+    assert {line.variant for line in logged_trend("shrinking", uri)} == {"m0", "m1"}
 
 
 def test_a_run_that_is_being_rewritten_is_no_baseline_until_all_is_there(
@@ -274,7 +277,7 @@ def test_a_run_that_is_being_rewritten_is_no_baseline_until_all_is_there(
         patched.setattr(MlflowClient, "log_batch", lambda *_, **__: (_ for _ in ()).throw(ConnectionError))
         with pytest.raises(InfrastructureError):
             sync(run, uri)
-    assert logged_history("rewritten", uri) == []
+    assert logged_trend("rewritten", uri) == []
     with pytest.raises(UsageError, match="no complete run"):
         fetch_baseline("mlflow:latest@none", other, uri)
     sync(run, uri)
@@ -444,8 +447,8 @@ def test_a_baseline_is_the_run_directory_and_downloaded_once(
 @pytest.mark.parametrize(
     ("reference", "said"),
     [
-        ("mlflow:latest@gone", "no complete run of suite 'history' on branch 'gone' but this one"),
-        ("mlflow:abc", "suite 'history' has no such run; expected mlflow:RUN_ID or mlflow:latest@BRANCH"),
+        ("mlflow:latest@gone", "suite 'history' has no other complete run on branch 'gone'"),
+        ("mlflow:abc", "suite 'history' has no run with this id; expected mlflow:RUN_ID or mlflow:latest@BRANCH"),
     ],
 )
 def test_a_baseline_that_is_not_there_is_one_message(
@@ -476,7 +479,7 @@ def test_the_history_is_the_same_from_mlflow_and_from_disk_in_one_request_a_page
 
     search, calls = MlflowClient.search_runs, []
     monkeypatch.setattr(MlflowClient, "search_runs", lambda *a, **b: calls.append(1) or search(*a, **b))
-    logged = logged_history("history", default_tracking_uri(store / "quickstart"))
+    logged = logged_trend("history", default_tracking_uri(store / "quickstart"))
     assert len(calls) == 1
     assert comparable(logged) == comparable(read_history(sorted((store / "history").iterdir())))
     assert max(len(line.moments) for line in logged) == len(history)

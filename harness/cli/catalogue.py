@@ -1,22 +1,31 @@
-"""Commands about what there is to run: `list`, `doctor`, `export`, `new`."""
+"""Commands about what can be run: `list`, `export`, `new`."""
 
 from __future__ import annotations
 
+import inspect
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli.completion import dataset_names, listed_names
 from harness.cli.options import AsJson
-from harness.errors import UnavailableError
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from harness.registry import Registry
 
 catalogue_app = typer.Typer()
-new_app = typer.Typer(no_args_is_help=True, help="Write a working start of something of your own.")
+new_app = typer.Typer(no_args_is_help=True, help="Write a starting point for an extension of your own.")
 catalogue_app.add_typer(new_app, name="new")
 
 
-class ListKind(StrEnum):
+class Group(StrEnum):
+    """What `harness list` can be narrowed to."""
+
     adapters = "adapters"
     datasets = "datasets"
     metrics = "metrics"
@@ -25,44 +34,147 @@ class ListKind(StrEnum):
 
 @catalogue_app.command("list")
 def list_command(
-    kind: Annotated[ListKind | None, typer.Argument()] = None,
+    group: Annotated[Group | None, typer.Argument(help="Only this group.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Describe one entry with its options.", autocompletion=listed_names),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Adapters, data sets, metrics and suites, and where each comes from."""
-    from harness.adapter import ADAPTERS
+    """List adapters, data sets, metrics and suites, or describe one."""
     from harness.cli.terminal import show, show_table
+
+    if group and name:
+        _describe(group, name, as_json)
+        return
+    if group is Group.adapters:
+        columns, rows = ["name", "task", "description", "shipped weights", "origin"], _adapter_rows()
+    else:
+        columns, rows = ["group", "name", "origin", "target"], _rows(group)
+    if as_json:
+        show([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        show_table(columns, rows)
+
+
+def _registries() -> dict[Group, Registry[Any]]:
+    from harness.adapter import ADAPTERS
     from harness.datasets.dataset import DATASETS
     from harness.metrics.metric import METRICS
-    from harness.registry import Registry
-    from harness.suite.schema import shipped_suites
 
-    registries: dict[str, Registry[Any]] = {"adapters": ADAPTERS, "datasets": DATASETS, "metrics": METRICS}
+    return {Group.adapters: ADAPTERS, Group.datasets: DATASETS, Group.metrics: METRICS}
+
+
+def _rows(group: Group | None) -> list[list[str]]:
+    from harness.suite.loading import shipped_suites
+
     rows = [
-        [group, entry.name, entry.origin, entry.target]
-        for group, registry in registries.items()
+        [str(registered), entry.name, entry.origin, entry.target]
+        for registered, registry in _registries().items()
         for entry in registry.entries().values()
     ]
     rows += [["suites", name, "harness", path.name] for name, path in shipped_suites().items()]
-    rows = [row for row in rows if kind is None or row[0] == kind]
-    if as_json:
-        show([dict(zip(("kind", "name", "origin", "target"), row, strict=True)) for row in rows])
+    return [row for row in rows if group is None or row[0] == group]
+
+
+def _adapter_rows() -> list[list[str]]:
+    """Describe every adapter. One that cannot be imported says so in place of a description."""
+    from harness.adapter import ADAPTERS
+
+    rows = []
+    for name, entry in ADAPTERS.entries().items():
+        try:
+            cls = ADAPTERS.get(name)
+        except UsageError as error:
+            rows.append([name, "–", str(error), "–", entry.origin])
+        else:
+            weights = ", ".join(_shipped_weights(name)) or "–"
+            rows.append([name, cls.task, _first_sentence(cls), weights, entry.origin])
+    return rows
+
+
+def _shipped_weights(adapter: str) -> list[str]:
+    """Return the checkpoints that ship with weights for an adapter."""
+    from harness.recipe import read_recipe, shipped_recipes
+
+    recipes = shipped_recipes(adapter).items()
+    with_weights = {name: path for name, path in recipes if path.with_suffix(".safetensors").exists()}
+    return sorted(name for name, path in with_weights.items() if read_recipe(path).adapter == adapter)
+
+
+def _describe(group: Group, name: str, as_json: bool) -> None:
+    """Print what one entry is and, for adapters and data sets, its options."""
+    from harness.cli.terminal import show, show_table
+    from harness.suite.loading import find_suite, load_suite
+
+    document: dict[str, Any] = {"name": name}
+    if group is Group.suites:
+        suite = load_suite(find_suite(name)).suite
+        document |= {"description": suite.description, "benchmarks": list(suite.benchmarks)}
     else:
-        show_table(["kind", "name", "origin", "target"], rows)
+        registry = _registries()[group]
+        thing = registry.get(name)
+        document |= {"description": inspect.getdoc(thing) or "", "origin": registry.entries()[name].origin}
+        if group is Group.adapters:
+            document |= {"task": thing.task, "shipped weights": _shipped_weights(name)}
+    options = _options(thing.Options) if group in (Group.adapters, Group.datasets) else []
+    if as_json:
+        show({**document, "options": options})
+        return
+    for key, value in document.items():
+        typer.echo(f"{key}: {', '.join(value) or '–' if isinstance(value, list) else value}")
+    if options:
+        typer.echo()
+        show_table(list(options[0]), [list(option.values()) for option in options])
+
+
+def _options(model: type[BaseModel]) -> list[dict[str, str]]:
+    """Return name, type, default and meaning of each option."""
+    schema = model.model_json_schema()["properties"] if model.model_fields else {}
+    return [
+        {
+            "option": name,
+            "type": _type_name(schema[name], field.annotation),
+            "default": "required"
+            if field.is_required()
+            else repr(field.get_default(call_default_factory=True)),
+            "meaning": " ".join((field.description or "").split()),
+        }
+        for name, field in model.model_fields.items()
+    ]
+
+
+def _type_name(schema: dict[str, Any], annotation: Any) -> str:
+    """Return `'a' | 'b'` for a choice, else the annotation as one writes it."""
+    if choices := schema.get("enum"):
+        return " | ".join(map(repr, choices))
+    text = inspect.formatannotation(annotation)
+    return text.replace("pathlib.", "").replace("typing.", "").replace("NoneType", "None")
+
+
+def _first_sentence(thing: object) -> str:
+    text = " ".join((inspect.getdoc(thing) or "").split())
+    return text.split(". ")[0].removesuffix(".")
 
 
 @catalogue_app.command("export")
 def export_command(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A registered translation data set.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET", help="A registered translation data set.", autocompletion=dataset_names
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to create.")],
     options: Annotated[
-        list[str], typer.Option("--option", metavar="KEY=VALUE", help="Of the data set; repeatable.")
+        list[str], typer.Option("--option", metavar="KEY=VALUE", help="Option of the data set; repeatable.")
     ] = [],  # noqa: B006
     splits: Annotated[
-        list[str], typer.Option("--split", metavar="SPLIT", help="Only this one; repeatable.")
+        list[str], typer.Option("--split", metavar="SPLIT", help="Only this split; repeatable.")
     ] = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Write a translation corpus as files that `parallel-text` reads on another machine."""
+    """Write a translation corpus as files for `parallel-text` on another machine."""
     from harness.cli.terminal import show, show_table
     from harness.datasets.exported_text import export_text, read_option
 
@@ -74,45 +186,16 @@ def export_command(
         [str(out / entry.file), str(entry.samples), "; ".join(entry.skipped)]
         for entry in manifest.splits.values()
     ]
-    show_table(["file", "samples", "left out"], rows)
-
-
-@catalogue_app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """What this machine is and what is missing on it."""
-    from harness.adapter import ADAPTERS
-    from harness.cli.terminal import show, show_table
-    from harness.datasets.dataset import DATASETS
-    from harness.environment import describe
-
-    machine = describe()
-    checks = {f"adapter {name}": "found" for name in ADAPTERS.entries()}
-    for name in DATASETS.entries():
-        cls = DATASETS.get(name)
-        needed = [key for key, field in cls.Options.model_fields.items() if field.is_required()]
-        if needed:
-            checks[f"data set {name}"] = f"found; needs {' and '.join(needed)}"
-            continue
-        try:
-            checks[f"data set {name}"] = (
-                f"{len(cls(cls.Options(), cls.splits[-1], cls.tasks[0]))} test samples"
-            )
-        except UnavailableError as error:
-            checks[f"data set {name}"] = str(error)
-    if as_json:
-        show({"environment": machine, "checks": checks})
-        return
-    rows = [[key, str(value)] for key, value in {**machine, **checks}.items()]
-    show_table(["what", "found"], rows)
+    show_table(["file", "samples", "skipped"], rows)
 
 
 @new_app.command("adapter")
 def new_adapter(
-    name: Annotated[str, typer.Argument(help="Its registered name, such as my-model.")],
+    name: Annotated[str, typer.Argument(help="Name to register, such as my-model.")],
     task: Annotated[str, typer.Option(help="translation, detection or segmentation.")] = "translation",
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the package is made.")] = Path(),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write the package to.")] = Path(),
 ) -> None:
-    """A package of your own with one working adapter and its test."""
+    """Write a package with one working adapter and its test."""
     from harness.cli.scaffold import new_adapter as write
     from harness.cli.terminal import console
 

@@ -1,4 +1,4 @@
-"""Commands for suites on a cluster: submit, status, logs, stop."""
+"""Commands that run suites as jobs of a Ray cluster: `submit`, `status`, `logs`, `stop`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.options import AsJson, Limit, Only, Override, Profile, ShardSize, SuiteName, Sync, Workers
+from harness.run.settings import SHARD_SIZE
 
 if TYPE_CHECKING:
     from harness.jobs.client import Cluster, Submitted
@@ -19,23 +20,26 @@ if TYPE_CHECKING:
 jobs_app = typer.Typer()
 Address = Annotated[
     str,
-    typer.Option(metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="Ray's dashboard: http://head:8265."),
+    typer.Option(
+        metavar="URL",
+        envvar="RAY_API_SERVER_ADDRESS",
+        help="Address of Ray's dashboard, such as http://head:8265.",
+    ),
 ]
 JobId = Annotated[
-    str, typer.Argument(metavar="ID", help="As `harness submit` and `harness status` print it.")
+    str, typer.Argument(metavar="ID", help="Id that `harness submit` and `harness status` print.")
 ]
-Follow = Annotated[bool, typer.Option("--follow", help="Pass on what the job prints until it ends.")]
+Follow = Annotated[bool, typer.Option("--follow", help="Print the job's output until it ends.")]
 Out = Annotated[
     str | None,
-    typer.Option(
-        metavar="DIR|URL",
-        help="An absolute path on the cluster, s3://…, gs://…; default: ~/runs/SUITE there.",
-    ),
+    typer.Option(metavar="DIR", help="Absolute path on the cluster. Default: ~/runs/SUITE there."),
 ]
 Variables = Annotated[
     list[str],
     typer.Option(
-        "--env", metavar="NAME[=VALUE]", help="A variable for the job; the value from here if not given."
+        "--env",
+        metavar="NAME[=VALUE]",
+        help="Environment variable of the job. Default value: the one set here.",
     ),
 ]
 
@@ -51,17 +55,19 @@ def submit(
     only: Only = None,
     limit: Limit = None,
     workers: Workers = None,
-    shard_size: ShardSize = 64,
+    shard_size: ShardSize = SHARD_SIZE,
     profile: Profile = None,
     sync_results: Sync = True,
-    again: Annotated[bool, typer.Option("--again", help="Repeat what has succeeded.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Run again even if the same submission succeeded.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a suite on a Ray cluster as a job; submitting it again resumes it."""
+    """Run a suite as a job of a Ray cluster, or resume it."""
     from harness.cli.terminal import console, show
     from harness.jobs.client import connect
     from harness.jobs.submission import RunOptions, prepare
-    from harness.suite.schema import find_suite, load_suite
+    from harness.suite.loading import find_suite, load_suite
 
     loaded = load_suite(find_suite(suite), overrides)
     options = RunOptions(
@@ -73,7 +79,7 @@ def submit(
         package = Path(folder) / "package.zip"
         submission.package.write(package)
         submitted = cluster.submit(submission.spec, package, submission.variables, again)
-    console.print(_became(submitted, submission.out), markup=False)
+    console.print(_describe(submitted, submission.out), markup=False)
     job = _follow(cluster, submitted.job.id) if follow else submitted.job
     if as_json:
         show({**asdict(job), "new": submitted.new, "out": submission.out})
@@ -82,24 +88,24 @@ def submit(
     raise typer.Exit(job.exit_code or 0 if follow else 0)
 
 
-def _became(submitted: Submitted, out: str) -> str:
+def _describe(submitted: Submitted, out: str) -> str:
     job = submitted.job
     if submitted.new:
         return f"submitted as {job.id}; results go to {out}"
     if job.exit_code is None:
-        return f"runs already as {job.id}"
-    return f"has succeeded already as {job.id} (--again repeats it)"
+        return f"is already running as {job.id}"
+    return f"has already succeeded as {job.id} (--again repeats it)"
 
 
 @jobs_app.command()
 def status(
     address: Address,
     job_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="One job; all of the harness if not given.")
+        str | None, typer.Argument(metavar="[ID]", help="One job. Default: all jobs of the harness.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Jobs of the harness on a cluster, newest first."""
+    """List the jobs of the harness, newest first."""
     from harness.cli.terminal import show, show_table
     from harness.jobs.client import connect
 
@@ -125,7 +131,7 @@ def status(
 
 @jobs_app.command()
 def logs(job_id: JobId, address: Address, follow: Follow = False) -> None:
-    """What a job has printed."""
+    """Print the output of a job."""
     from harness.jobs.client import connect
 
     cluster = connect(address)
@@ -136,7 +142,7 @@ def logs(job_id: JobId, address: Address, follow: Follow = False) -> None:
 
 @jobs_app.command()
 def stop(job_id: JobId, address: Address, as_json: AsJson = False) -> None:
-    """End a job; submitting its suite again resumes it."""
+    """Stop a job. Submitting its suite again resumes it."""
     from harness.cli.terminal import show
     from harness.jobs.client import connect
 
@@ -144,20 +150,22 @@ def stop(job_id: JobId, address: Address, as_json: AsJson = False) -> None:
     if as_json:
         show({"id": job_id, "stopped": stopped})
     else:
-        sys.stdout.write(f"{job_id}: {'stopping' if stopped else 'had ended already'}\n")
+        sys.stdout.write(f"{job_id}: {'stopping' if stopped else 'had already ended'}\n")
 
 
 def _follow(cluster: Cluster, job_id: str) -> JobRecord:
-    """Until the job ends; Ctrl-C leaves it running or, if the user says so, stops it."""
+    """Print the output until the job ends. On Ctrl-C, ask whether to leave the job running or stop it."""
     from harness.cli.terminal import console
 
     try:
         job = cluster.follow(job_id, lambda text: console.print(text, end="", markup=False, highlight=False))
     except KeyboardInterrupt:
-        stopping = _on_terminal() and _asked_to_stop(job_id)
+        stopping = _on_terminal() and _wants_to_stop(job_id)
         if stopping:
             cluster.stop(job_id)
-        state = "is stopping" if stopping else f"goes on; `harness logs {job_id} --follow` shows it again"
+        state = (
+            "is stopping" if stopping else f"keeps running; `harness logs {job_id} --follow` shows it again"
+        )
         console.print(f"{job_id} {state}", markup=False)
         raise typer.Exit(130) from None
     ending = f"{job.id}: {job.status.lower()}, exit code {job.exit_code}"
@@ -165,9 +173,9 @@ def _follow(cluster: Cluster, job_id: str) -> JobRecord:
     return job
 
 
-def _asked_to_stop(job_id: str) -> bool:
-    """What the user answers; a second Ctrl-C, or the end of the input, leaves the job."""
-    question = f"\n{job_id} goes on. Leave it (l) or stop it (s)?"
+def _wants_to_stop(job_id: str) -> bool:
+    """Ask the user. A second Ctrl-C, or the end of the input, leaves the job running."""
+    question = f"\n{job_id} is still running. Leave it (l) or stop it (s)?"
     try:
         answer: str = typer.prompt(question, default="l", err=True)
     except typer.Abort:

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the sections under which `harness --help` lists the commands."""
 
 from __future__ import annotations
 
@@ -7,23 +7,42 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.completion import suite_names
+
+SECTIONS = {
+    "Evaluate": ["validate", "plan", "train", "run"],
+    "Look at results": ["report", "compare", "sync", "ui"],
+    "Use a cluster": ["submit", "status", "logs", "stop"],
+    "Score files": ["score"],
+    "Explore and extend": ["list", "doctor", "export", "new"],
+}
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A path, or the name of a shipped suite.")]
+SuiteName = Annotated[
+    str,
+    typer.Argument(
+        metavar="SUITE", help="Path of a suite, or name of a shipped one.", autocompletion=suite_names
+    ),
+]
 Override = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite; repeatable.")
 ]
-Only = Annotated[str | None, typer.Option(metavar="GLOB", help="Only matching BENCHMARK/VARIANT.")]
-Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most N samples a benchmark.")]
+Only = Annotated[
+    str | None, typer.Option(metavar="GLOB", help="Only trials whose BENCHMARK/VARIANT matches.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most N samples per benchmark.")]
 Workers = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most N workers.")]
-ShardSize = Annotated[int, typer.Option(min=1, metavar="N", help="Samples a shard.")]
+ShardSize = Annotated[int, typer.Option(min=1, metavar="N", help="Samples per shard.")]
 Sync = Annotated[bool, typer.Option("--sync/--no-sync", help="Log to MLflow at the end.")]
 
 
 class ProfileName(StrEnum):
+    """Name of a speed profile; a test holds it against harness.scenarios.settings."""
+
     smoke = "smoke"
     ci = "ci"
     release = "release"
     mlperf = "mlperf"
 
 
-Profile = Annotated[ProfileName | None, typer.Option(help="How long speed is measured.")]
+Profile = Annotated[ProfileName | None, typer.Option(help="Duration and repetitions of speed measurements.")]

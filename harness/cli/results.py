@@ -1,4 +1,4 @@
-"""Commands about runs that have ended: `report`, `compare`, `sync`, `ui`."""
+"""Commands that take finished runs: `report`, `compare`, `sync`, `ui`."""
 
 from __future__ import annotations
 
@@ -21,20 +21,24 @@ RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")
 def report(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Run directories, or mlflow:SUITE for all it logged."),
+        typer.Argument(
+            metavar="RUN...", help="Run directories, or mlflow:SUITE for every run logged under a suite."
+        ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Default: RUN/report. Of several runs: only their trend.html."),
+        typer.Option(
+            metavar="DIR", help="Default: RUN/report. Given several runs, write only their trend.html."
+        ),
     ] = None,
     baseline: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Say whether the frontier changed since; as for `compare`."),
+        typer.Option(metavar="RUN", help="Show how the frontier changed since this run; as in `compare`."),
     ] = None,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write each run's page, summary, table and forms for CI; of several runs also how figures moved."""
+    """Write the report of each run, and the trend over several."""
     from harness.cli.terminal import console, show
     from harness.compare.trend import read_history
     from harness.rundir.results import read_results
@@ -44,22 +48,22 @@ def report(
     trend = None
     logged = [run for run in runs if run.startswith("mlflow:")]
     if logged and len(runs) > 1:
-        raise UsageError(f"{logged[0]}: name all runs of one suite in MLflow, or run directories")
+        raise UsageError(f"{logged[0]}: name one suite in MLflow, or run directories, not both")
     paths = [] if logged else [Path(run) for run in runs]
-    if len(paths) > 1:  # runs/* names MLflow's store as well
+    if len(paths) > 1:  # runs/* also matches MLflow's store
         paths = [p for p in paths if p.name != "mlartifacts" and not p.name.startswith("mlflow.db")] or paths
     several = len(paths) > 1
     if several:
         paths = _finished(paths)
     with_page = [] if several and out else paths
     if baseline and not with_page:
-        raise UsageError("--baseline: only a trend would be written, which has none")
+        raise UsageError("--baseline: a trend, which is all that would be written, has no baseline")
     since = {run: _baseline(baseline, run, tracking_uri) if baseline else None for run in with_page}
     if logged:
-        from harness.tracking.past_runs import logged_history
+        from harness.tracking.past_runs import logged_trend
 
         suite = logged[0].removeprefix("mlflow:")
-        lines = logged_history(suite, tracking_uri)
+        lines = logged_trend(suite, tracking_uri)
         trend = str(write_trend(lines, out or Path("runs") / suite / "report"))
     elif several:
         trend = str(write_trend(read_history(paths), out or paths[-1] / "report"))
@@ -77,12 +81,12 @@ def report(
 
 
 def _finished(runs: list[Path]) -> list[Path]:
-    """The runs without those that are not finished, of which it tells; what is no run stays, an error."""
+    """Drop unfinished runs with a message. Keep what is not a run at all, which is an error later."""
     from harness.cli.terminal import console
 
     unfinished = [run for run in runs if (run / "run.json").is_file() and not (run / "results.json").exists()]
     for run in unfinished:
-        console.print(f"left out: {run} has no results yet; `harness run` finishes it", markup=False)
+        console.print(f"skipped: {run} has no results yet; `harness run` finishes it", markup=False)
     if len(unfinished) == len(runs):
         raise UsageError("none of these runs has results yet")
     return [run for run in runs if run not in unfinished]
@@ -95,11 +99,11 @@ def compare_command(
         str,
         typer.Option(metavar="RUN", help="A run directory, mlflow:RUN_ID or mlflow:latest@BRANCH."),
     ],
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 4 where it is inconclusive.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 4 if inconclusive.")] = False,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """What became worse or better than in a baseline run; exits with 1 on a regression."""
+    """Compare a run with a baseline; exit with code 1 on a regression."""
     from harness.cli.terminal import console, show, show_comparison
     from harness.compare.compare import compare
     from reports.write import write_comparison
@@ -112,7 +116,7 @@ def compare_command(
 
 
 def _baseline(reference: str, run: Path, tracking_uri: str | None) -> Path:
-    """The run directory that `--baseline` names."""
+    """Return the run directory that `--baseline` names, downloaded from MLflow if needed."""
     if not reference.startswith("mlflow:"):
         return Path(reference)
     from harness.cli.terminal import console
@@ -128,11 +132,11 @@ def sync(
     run: RunPath,
     tracking_uri: TrackingUri = None,
     register_models: Annotated[
-        bool, typer.Option("--register-models", help="Put the checkpoints into the model registry.")
+        bool, typer.Option("--register-models", help="Register the checkpoints as models.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Log a run to MLflow; doing it again changes nothing."""
+    """Log a run to MLflow. Repeating it changes nothing."""
     from dataclasses import asdict
 
     from harness.cli.terminal import console, show
@@ -147,10 +151,10 @@ def sync(
 
 @results_app.command()
 def ui(
-    root: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    root: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
 ) -> None:
-    """Open MLflow's UI on the runs."""
+    """Serve MLflow's UI on the runs."""
     import subprocess
 
     from harness.tracking import ui_command

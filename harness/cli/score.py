@@ -1,4 +1,4 @@
-"""`harness score`: figures of prediction files."""
+"""`harness score`: metrics of prediction files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from harness.cli.options import AsJson
 
-score_app = typer.Typer(no_args_is_help=True, help="Score prediction files; no model is needed.")
+score_app = typer.Typer(no_args_is_help=True, help="Score prediction files without a model.")
 
 
 class Protocol(StrEnum):
@@ -21,11 +21,16 @@ class Protocol(StrEnum):
 
 @score_app.command("translation")
 def score_translation_command(
-    hypotheses: Annotated[Path, typer.Option(help="One hypothesis a line, UTF-8.")],
-    references: Annotated[list[Path], typer.Option(help="Aligned references; repeat for several.")],
+    hypotheses: Annotated[Path, typer.Option(help="UTF-8 text with one hypothesis per line.")],
+    references: Annotated[
+        list[Path],
+        typer.Option(
+            help="UTF-8 text with one reference per line; repeat the option for several references."
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """BLEU and chrF with bootstrap intervals."""
+    """Compute BLEU and chrF with bootstrap intervals."""
     from harness.stages.score_files import score_translation
 
     _show_scores(score_translation(hypotheses, references), as_json)
@@ -36,10 +41,12 @@ def score_detection_command(
     annotations: Annotated[Path, typer.Option(help="COCO instances JSON, or a folder of VOC XML files.")],
     predictions: Annotated[Path, typer.Option(help="COCO results JSON, or VOC submission files.")],
     protocol: Annotated[Protocol | None, typer.Option(help="Default: coco for JSON, voc10 for XML.")] = None,
-    iou: Annotated[float, typer.Option(min=0.0, max=1.0, help="Match threshold of voc07 and voc10.")] = 0.5,
+    iou: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="IoU at which voc07 and voc10 count a match.")
+    ] = 0.5,
     as_json: AsJson = False,
 ) -> None:
-    """Average precision under the COCO or the VOC protocol."""
+    """Compute average precision under the COCO or the VOC protocol."""
     from harness.stages.score_files import score_detection
 
     chosen = protocol or (Protocol.voc10 if annotations.is_dir() else Protocol.coco)
@@ -50,13 +57,14 @@ def score_detection_command(
 def score_segmentation_command(
     annotations: Annotated[Path, typer.Option(help="A PNG of class ids, or a folder of them.")],
     predictions: Annotated[Path, typer.Option(help="A PNG of class ids, or a folder of them.")],
-    classes: Annotated[int, typer.Option(min=1, max=256)],
+    classes: Annotated[int, typer.Option(min=1, max=256, help="Number of classes.")],
     ignore_index: Annotated[
-        int | None, typer.Option(min=0, max=255, help="Default: 255, or none if there are 256 classes.")
+        int | None,
+        typer.Option(min=0, max=255, help="Label to skip. Default: 255, or none with 256 classes."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """mIoU and its relatives over the whole set."""
+    """Compute mIoU, pixel accuracy and boundary IoU over the whole set."""
     from harness.stages.score_files import score_segmentation
 
     _show_scores(score_segmentation(annotations, predictions, classes, ignore_index), as_json)

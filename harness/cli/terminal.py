@@ -1,4 +1,4 @@
-"""Results as text: compact tables on a terminal, plain lines elsewhere, JSON on request."""
+"""Results as text: compact tables on a terminal, tab-separated lines elsewhere, JSON on request."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from reports.figures import printed
 from reports.text import display
 
 _MARK = "◆"
-# Machines read stdout: progress and errors go to stderr.
+# Programs read stdout, so progress and errors go to stderr.
 console = Console(stderr=True, soft_wrap=True)
 
 
 def show(document: Any) -> None:
-    """Print JSON to stdout; NaN is refused."""
+    """Print JSON to stdout. NaN is refused."""
     sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table to stdout: with borders on a terminal, tab-separated where it is piped."""
+    """Print a table to stdout: with borders on a terminal, tab-separated when piped."""
     if not sys.stdout.isatty():
         for row in [columns, *rows]:
             sys.stdout.write("\t".join(" ".join(cell.split()) for cell in row) + "\n")
@@ -43,7 +43,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def figure_text(figure: Figure | None, scale: float = 1.0, unit: str | None = None) -> str:
-    """`0.412 [0.387, 0.436]` and the unit; never a bare number."""
+    """Return value, interval and unit, such as `0.412 [0.387, 0.436] points`."""
     if figure is None or figure.value is None:
         return "undefined"
     shown = unit if unit is not None else "" if figure.unit == "fraction" else figure.unit
@@ -54,9 +54,9 @@ def figure_text(figure: Figure | None, scale: float = 1.0, unit: str | None = No
 
 
 def show_results(results: Results) -> None:
-    """One row a trial: headline metric, throughput, median latency; ◆ marks the frontier.
+    """Print one row per trial: headline metric, throughput, median latency. ◆ marks the frontier.
 
-    On a terminal a benchmark has one heading, and what is not complete says why below the table.
+    On a terminal, each benchmark has one heading, and the reasons of incomplete trials follow the table.
     """
     standing = standings(results)
     marks = [_MARK if standing.get(i) == "frontier" else "" for i in range(len(results.trials))]
@@ -86,7 +86,7 @@ def show_results(results: Results) -> None:
 
 
 def _cells(trial: TrialRecord, text: Callable[[Figure | None], str]) -> list[str]:
-    """Trial, status, accuracy, n, throughput, median latency."""
+    """Return trial, status, accuracy, n, throughput and median latency."""
     headline = next(iter(trial.metrics.items()), None)
     offline, stream = trial.speed.get("offline"), trial.speed.get("single-stream")
     return [
@@ -94,19 +94,19 @@ def _cells(trial: TrialRecord, text: Callable[[Figure | None], str]) -> list[str
         trial.status if not trial.reason else f"{trial.status}: {trial.reason}",
         f"{headline[0]} {text(headline[1])}" if headline else "–",
         str(headline[1].n) if headline else "–",
-        text(offline.throughput) + _doubt(offline.valid) if offline else "–",
-        text(stream.latency.get("p50")) + _doubt(stream.valid) if stream else "–",
+        text(offline.throughput) + _validity(offline.valid) if offline else "–",
+        text(stream.latency.get("p50")) + _validity(stream.valid) if stream else "–",
     ]
 
 
 def _full(figure: Figure | None) -> str:
-    """Four digits; seconds in ms."""
+    """Return a figure with four digits, seconds in ms."""
     in_seconds = figure is not None and figure.unit == "s"
     return figure_text(figure, 1e3, "ms") if in_seconds else figure_text(figure)
 
 
 def _short(figure: Figure | None) -> str:
-    """The digits that the interval supports, and a unit where the column does not name it."""
+    """Return the digits that the interval supports, and a unit unless the column names it."""
     if figure is None:
         return "undefined"
     shown = printed(figure)
@@ -114,18 +114,18 @@ def _short(figure: Figure | None) -> str:
     return " ".join(part for part in (shown.value, shown.interval, unit) if part)
 
 
-def _doubt(valid: bool) -> str:
+def _validity(valid: bool) -> str:
     return "" if valid else " (not valid)"
 
 
 def show_figures(figures: dict[str, Figure]) -> None:
-    """One row a figure, with its signature."""
+    """Print one row per figure, with its signature."""
     rows = [[name, figure_text(figure), str(figure.n), figure.signature] for name, figure in figures.items()]
     show_table(["metric", "value [95% interval]", "n", "signature"], rows)
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """The verdict, then a row for each headline figure, speed scenario and trial set apart."""
+    """Print the verdict, then one row per headline figure, speed scenario and trial that was not compared."""
     rows = []
     for trial in comparison.trials:
         flipped = "–" if trial.flipped is None else f"{trial.flipped}/{trial.samples}"
@@ -148,7 +148,7 @@ def show_comparison(comparison: Comparison) -> None:
 
 
 def show_plan(document: dict[str, Any]) -> None:
-    """The plan as a table, then what has to be trained and what is skipped."""
+    """Print the plan as a table, then what has to be trained and what is skipped."""
     rows = [
         [
             trial["trial"],
@@ -162,15 +162,17 @@ def show_plan(document: dict[str, Any]) -> None:
         ]
         for trial in document["trials"]
     ]
-    show_table(["trial", "id", "predicted", "timed", "checkpoint", "a worker", "predicting", "timing"], rows)
+    show_table(
+        ["trial", "id", "predicted", "timed", "checkpoint", "per worker", "predicting", "timing"], rows
+    )
     least = sum(trial["seconds"]["time"] for trial in document["trials"])
     if least:
-        console.print(f"timing takes at least {least:.0f} s, and {document['timing_needs']} to itself")
+        console.print(f"timing takes at least {least:.0f} s and reserves {document['timing_needs']}")
     for training in document["train"]:
-        console.print(f"to be trained first: {training['checkpoint']} ({training['steps']} steps)")
+        console.print(f"will be trained first: {training['checkpoint']} ({training['steps']} steps)")
     for skipped in document["skipped"]:
         console.print(f"skipped {skipped['benchmark']}: {skipped['reason']}", markup=False)
 
 
 def _seconds(seconds: float | None, bound: str) -> str:
-    return "not known" if seconds is None else f"{bound}{seconds:.0f} s" if seconds else "–"
+    return "unknown" if seconds is None else f"{bound}{seconds:.0f} s" if seconds else "–"

@@ -1,7 +1,7 @@
-"""Runs in MLflow: an experiment a suite, a run a harness run, a child run a trial.
+"""Runs in MLflow: one experiment per suite, one MLflow run per harness run, one child run per trial.
 
-Nothing is only there: whatever MLflow loses is made again by `sync` from the run directory. MLflow itself
-is imported by the functions that need it; importing this costs nothing.
+MLflow is a projection of run directories: `sync` recreates whatever MLflow loses. MLflow is imported only by
+the functions that need it, so importing this package is cheap.
 """
 
 from harness.tracking.projection import SyncOutcome, sync

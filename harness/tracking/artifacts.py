@@ -1,4 +1,4 @@
-"""The files of a run in MLflow: report, charts and the whole directory with the run, the rest by trial."""
+"""The files of a run in MLflow: report, charts and whole directory with the parent, the rest by trial."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from harness.rundir.results import Results
 ARCHIVE = "run.zip"
 """The run directory without its report: what a comparison on another machine needs."""
 DIGEST_TAG = "harness.artifacts"
-"""What the artifacts of an MLflow run are of; set when all of them are there."""
-_MADE_AGAIN = {"report", "run.lock"}
-_BULK = {"predictions", "statistics"}  # in the archive, and nothing to look at
+"""Tag with the digest of what the artifacts of an MLflow run were made from. Set once all are uploaded."""
+_RECREATED = {"report", "run.lock"}
+_BULK = {"predictions", "statistics"}  # only in the archive: nothing to look at
 
 
 def run_files(run_dir: Path) -> list[Path]:
-    """What the archive holds, relative to the run directory, in a fixed order."""
-    return _files(run_dir, _MADE_AGAIN)
+    """Return the files of the archive, relative to the run directory, in a fixed order."""
+    return _files(run_dir, _RECREATED)
 
 
 def trial_files(trial_dir: Path) -> list[Path]:
-    """What a trial's MLflow run shows: specification, figures, raw timings, analysis and samples."""
+    """Return the files that a trial's run shows: specification, figures, timings, analysis, samples."""
     return _files(trial_dir, _BULK)
 
 
 def comparison_files(run_dir: Path) -> list[Path]:
-    """What `harness compare` wrote of these results: all of the report that the run does not give again."""
+    """Return what `harness compare` wrote about these results, which the run alone cannot recreate."""
     if not last_comparison(run_dir):
         return []
     return sorted(path.relative_to(run_dir) for path in (run_dir / "report").glob("compare*"))
 
 
 def content_digest(folder: Path, files: list[Path]) -> str:
-    """SHA-256 of names and contents."""
+    """Return the SHA-256 of names and contents."""
     hashes = (sha256((folder / file).read_bytes()).hexdigest() for file in files)
     return digest(part for pair in zip(map(str, files), hashes, strict=True) for part in pair)
 
 
 @contextmanager
 def run_artifacts(run_dir: Path, results: Results) -> Iterator[Path]:
-    """A temporary folder with all that the parent run shows."""
+    """Make a temporary folder with everything that the parent run shows."""
     from harness.compare.frontier import comparisons
     from reports.page.charts import save
     from reports.write import write_reports
@@ -70,7 +70,7 @@ def run_artifacts(run_dir: Path, results: Results) -> Iterator[Path]:
 
 @contextmanager
 def trial_artifacts(trial_dir: Path) -> Iterator[Path]:
-    """A temporary folder with all that a trial's run shows."""
+    """Make a temporary folder with everything that a trial's run shows."""
     with tempfile.TemporaryDirectory() as temporary:
         for file in trial_files(trial_dir):
             target = Path(temporary, file)
@@ -80,5 +80,5 @@ def trial_artifacts(trial_dir: Path) -> Iterator[Path]:
 
 
 def _files(folder: Path, without: set[str]) -> list[Path]:
-    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in found if path.parts[0] not in without and not path.name.startswith("."))
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in paths if path.parts[0] not in without and not path.name.startswith("."))

@@ -1,4 +1,4 @@
-"""A baseline that MLflow keeps: found by its id or as the latest of a branch, and downloaded once."""
+"""Baselines kept in MLflow: found by id or as the latest of a branch, and downloaded once."""
 
 from __future__ import annotations
 
@@ -29,39 +29,39 @@ if TYPE_CHECKING:
 
 SCHEME = "mlflow:"
 _LATEST = "latest@"
-_PAGE = 50  # the latest run is mostly the first one; enough to step over regressions in one request
+_PAGE = 50  # runs per request; the latest one usually qualifies, and a few regressions may precede it
 
 
 def fetch_baseline(reference: str, run_dir: Path, tracking_uri: str | None = None) -> Path:
-    """The run directory that `reference` names, for a comparison with `run_dir`.
+    """Download the run directory that `reference` names, for a comparison with `run_dir`.
 
-    `mlflow:RUN_ID` is an MLflow run (a trial's stands for its parent), or the harness's own run id.
-    `mlflow:latest@BRANCH` is the last one started of the same suite that is complete, was evaluated on
-    that branch and was not found to be a regression itself; never the run that is compared.
+    `mlflow:RUN_ID` is the id of an MLflow run or of a harness run. The id of a child means its parent.
+
+    `mlflow:latest@BRANCH` is the newest complete run of the same suite on that branch that is not itself a
+    regression and is not the run being compared.
 
     Raises:
-        UsageError: no such run, or it was logged without its run directory.
+        UsageError: there is no such run, or it was logged without its run directory.
         InfrastructureError: the store cannot be reached, or the download is damaged.
     """
     results = read_results(run_dir)
     uri = tracking_uri or environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(run_dir)
-    wanted = reference.removeprefix(SCHEME)
+    name = reference.removeprefix(SCHEME)
     with mlflow_errors(uri, PATIENT):
         client, experiment = find_experiment(uri, results.suite)
-        if wanted.startswith(_LATEST):
-            branch = wanted.removeprefix(_LATEST)
-            found = _latest(client, experiment, branch, results)
-            lacking = f"no complete run of suite '{results.suite}' on branch '{branch}' but this one"
+        if name.startswith(_LATEST):
+            branch = name.removeprefix(_LATEST)
+            run = _latest(client, experiment, branch, results)
+            lacking = f"suite '{results.suite}' has no other complete run on branch '{branch}'"
         else:
-            found = _by_id(client, experiment, wanted)
-            lacking = (
-                f"suite '{results.suite}' has no such run; expected mlflow:RUN_ID or mlflow:latest@BRANCH"
-            )
-        if found is None:
+            run = _by_id(client, experiment, name)
+            expected = "expected mlflow:RUN_ID or mlflow:latest@BRANCH"
+            lacking = f"suite '{results.suite}' has no run with this id; {expected}"
+        if run is None:
             raise UsageError(f"--baseline {reference}: {lacking} (in {public(uri)})")
-        if DIGEST_TAG not in found.data.tags:
-            raise UsageError(f"--baseline {reference}: not synced to its end; `harness sync` completes it")
-        return _downloaded(client, found)
+        if DIGEST_TAG not in run.data.tags:
+            raise UsageError(f"--baseline {reference}: not fully synced; `harness sync` completes it")
+        return _downloaded(client, run)
 
 
 def _latest(client: MlflowClient, experiment: str, branch: str, results: Results) -> Run | None:
@@ -76,14 +76,14 @@ def _latest(client: MlflowClient, experiment: str, branch: str, results: Results
     return None
 
 
-def _by_id(client: MlflowClient, experiment: str, wanted: str) -> Run | None:
-    query = f"tags.`harness.kind` = 'run' and tags.`harness.run_id` = {quoted(wanted)}"
-    found = [run for page in pages(client, experiment, query) for run in page]
-    if not found:
-        found = _runs(client, experiment, wanted)
-    if found and (parent := found[0].data.tags.get("mlflow.parentRunId")):
-        found = _runs(client, experiment, parent)
-    return found[0] if found else None
+def _by_id(client: MlflowClient, experiment: str, run_id: str) -> Run | None:
+    query = f"tags.`harness.kind` = 'run' and tags.`harness.run_id` = {quoted(run_id)}"
+    runs = [run for page in pages(client, experiment, query) for run in page]
+    if not runs:
+        runs = _runs(client, experiment, run_id)
+    if runs and (parent := runs[0].data.tags.get("mlflow.parentRunId")):
+        runs = _runs(client, experiment, parent)
+    return runs[0] if runs else None
 
 
 def _runs(client: MlflowClient, experiment: str, run_id: str) -> list[Run]:
@@ -92,7 +92,7 @@ def _runs(client: MlflowClient, experiment: str, run_id: str) -> list[Run]:
 
 
 def _downloaded(client: MlflowClient, run: Run) -> Path:
-    """The run's archive as a directory in the cache; the same content is downloaded once."""
+    """Return the run directory in the cache, downloaded unless the same content is there."""
     folder = cache_folder().with_name("runs")
     target = folder / f"{run.info.run_id}-{run.data.tags[DIGEST_TAG][:12]}"
     if target.is_dir():
@@ -103,7 +103,7 @@ def _downloaded(client: MlflowClient, run: Run) -> Path:
         unpacked = Path(temporary, "run")
         try:
             with zipfile.ZipFile(archive) as content:
-                content.extractall(unpacked)  # never outside: zipfile drops absolute and upward names
+                content.extractall(unpacked)  # stays inside: zipfile drops absolute and upward names
         except zipfile.BadZipFile as error:
             raise InfrastructureError(
                 f"{ARCHIVE} of MLflow run {run.info.run_id}: damaged ({error})"

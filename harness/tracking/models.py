@@ -1,4 +1,4 @@
-"""Checkpoints in MLflow's model registry: a version for each content that weights of a name ever had."""
+"""Checkpoints in MLflow's model registry: one version per content of the weights of a name."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from harness.cache import cache_folder
 from harness.checkpoint import sha256
 from harness.recipe import shipped_recipes
 from harness.rundir.results import CheckpointRecord, Results, TrialRecord
-from harness.tracking.entries import cut, key
+from harness.tracking.names import cut, key
 from harness.tracking.tracking_store import quoted
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 _ALIAS = 200  # characters; MLflow takes 255
-FOLDER = "model"  # among the artifacts of the first trial that used the weights
+FOLDER = "model"  # in the artifacts of the first trial that used the weights
 
 
 @dataclass(frozen=True)
 class Registration:
-    """What became of one checkpoint."""
+    """The result of registering one checkpoint."""
 
     name: str
     sha256: str
     version: str | None
-    """None where its weights are not on this machine."""
+    """None if the weights are not on this machine."""
     created: bool
 
     def describe(self) -> str:
-        """One line."""
+        """Return one line for the terminal."""
         if self.version is None:
-            return f"model '{self.name}': no weights with SHA-256 {self.sha256[:12]}… here; not registered"
+            return f"model '{self.name}': not registered, no weights {self.sha256[:12]}… (SHA-256) here"
         return f"model '{self.name}' version {self.version}: {'registered' if self.created else 'unchanged'}"
 
 
@@ -47,7 +47,7 @@ def register(
 ) -> tuple[Registration, ...]:
     """Register the checkpoints of complete trials, each content once.
 
-    `models:/NAME@ALIAS` is the version that the run of the suite synced last used (`alias`).
+    `models:/NAME@ALIAS` is the version used by the last synced run of the suite (`alias`).
 
     Args:
         children: MLflow run id by benchmark and trial id.
@@ -63,9 +63,9 @@ def register(
 
 
 def alias(suite: str) -> str:
-    """The suite's name where MLflow takes it as an alias, else one like it that ends in a checksum.
+    """Return the name of the suite as an alias that MLflow accepts. An altered one ends in a checksum.
 
-    An alias has letters, digits, `_` and `-`; `latest` and `v1` mean something else there.
+    An alias has letters, digits, `_` and `-`. MLflow reserves `latest` and `v1`.
     """
     plain = re.sub(r"[^A-Za-z0-9_-]", "-", suite)[:_ALIAS]
     reserved = re.fullmatch(r"latest|v\d+", plain, re.IGNORECASE)
@@ -79,13 +79,13 @@ def _register(client: MlflowClient, suite: str, trial: TrialRecord, run_id: str)
     known = client.search_model_versions(f"name = {quoted(name)}")
     for version in known:
         if version.tags.get("sha256") == checkpoint.sha256:
-            _point(client, name, suite, str(version.version))
+            _set_alias(client, name, suite, str(version.version))
             return Registration(name, checkpoint.sha256, str(version.version), created=False)
     weights = next(_weights(trial.adapter, checkpoint), None)
     if weights is None:
         return Registration(name, checkpoint.sha256, None, created=False)
     with tempfile.TemporaryDirectory() as temporary:
-        for file in (weights, weights.with_suffix(".yaml")):  # the recipe and what came of it
+        for file in (weights, weights.with_suffix(".yaml")):  # the recipe and its provenance
             if file.is_file():
                 shutil.copy(file, temporary)
         client.log_artifacts(run_id, temporary, FOLDER)
@@ -95,18 +95,18 @@ def _register(client: MlflowClient, suite: str, trial: TrialRecord, run_id: str)
     tags |= {"adapter": trial.adapter, "task": trial.task, "suite": cut(suite, 500)}
     source = f"{client.get_run(run_id).info.artifact_uri}/{FOLDER}"
     version = client.create_model_version(name, source, run_id, tags=tags)
-    _point(client, name, suite, str(version.version))
+    _set_alias(client, name, suite, str(version.version))
     return Registration(name, checkpoint.sha256, str(version.version), created=True)
 
 
-def _point(client: MlflowClient, name: str, suite: str, version: str) -> None:
-    """Let the suite's alias stand for a version."""
+def _set_alias(client: MlflowClient, name: str, suite: str, version: str) -> None:
+    """Point the alias of the suite at a version."""
     if str(client.get_registered_model(name).aliases.get(alias(suite))) != version:
         client.set_registered_model_alias(name, alias(suite), version)
 
 
 def _weights(adapter: str, checkpoint: CheckpointRecord) -> Iterator[Path]:
-    """Files of this machine that hold these very weights: shipped ones, then trained ones."""
+    """Yield files on this machine with exactly these weights: shipped ones, then trained ones."""
     file = f"{checkpoint.name}.safetensors"
     recipes = [shipped_recipes(adapter).get(checkpoint.name)]
     candidates = [path.with_name(file) for path in recipes if path]

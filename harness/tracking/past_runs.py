@@ -1,4 +1,4 @@
-"""The history of a suite from MLflow: a request for every PAGE runs, whatever the number of trials."""
+"""The trend of a suite from MLflow, in one request per PAGE runs, whatever the number of trials."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
-PAGE = 250  # runs a request: a page of 1,000 took a minute on a machine busy with other work
+PAGE = 250  # runs per request; a page of 1,000 took a minute on a busy machine
 
 
-def logged_history(suite: str, tracking_uri: str | None = None) -> list[Line]:
-    """The lines of all runs of a suite that were synced to their end.
+def logged_trend(suite: str, tracking_uri: str | None = None) -> list[Line]:
+    """Return the lines of all fully synced runs of a suite.
 
     Args:
         tracking_uri: default: $MLFLOW_TRACKING_URI, else the SQLite file of runs/.
 
     Raises:
-        UsageError: nothing of the suite was logged there.
+        UsageError: no run of the suite was logged there.
         InfrastructureError: the store cannot be reached.
     """
     uri = tracking_uri or environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(Path("runs") / suite)
     with mlflow_errors(uri, PATIENT):
         client, experiment = find_experiment(uri, suite)
-        found = pages(client, experiment, "tags.`harness.kind` = 'run'", PAGE)
-        return lines(_past(run, suite) for page in found for run in page if DIGEST_TAG in run.data.tags)
+        logged = pages(client, experiment, "tags.`harness.kind` = 'run'", PAGE)
+        return lines(_past(run, suite) for page in logged for run in page if DIGEST_TAG in run.data.tags)
 
 
 def _past(run: Run, suite: str) -> tuple[PastRun, list[Observation]]:
@@ -49,5 +49,5 @@ def _past(run: Run, suite: str) -> tuple[PastRun, list[Observation]]:
     branch, revision = (
         None if tags[name] == "none" else tags[name] for name in ("git.branch", "mlflow.source.git.commit")
     )
-    about = PastRun(tags["harness.run_id"], suite, started, revision, branch, run.info.run_id)
-    return about, from_text(text)
+    past_run = PastRun(tags["harness.run_id"], suite, started, revision, branch, run.info.run_id)
+    return past_run, from_text(text)

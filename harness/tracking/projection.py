@@ -1,9 +1,9 @@
-"""Write a run directory to MLflow, as often as wanted."""
+"""Write a run directory to MLflow, repeatably."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,7 +18,7 @@ from harness.identity import content_id
 from harness.rundir.results import Results, read_results
 from harness.rundir.store import RunDirectory
 from harness.tracking import artifacts
-from harness.tracking.entries import TREND, WHOLE_RUN, Entry, Input, Trial, columns, run_entry, trial_entry
+from harness.tracking.entries import TREND, WHOLE_RUN, Entry, Input, Trial, run_entry, trial_entry
 from harness.tracking.models import Registration, register
 from harness.tracking.series import Curve, series
 from harness.tracking.tracking_store import (
@@ -30,13 +30,14 @@ from harness.tracking.tracking_store import (
     public,
     quoted,
 )
+from harness.tracking.values import columns
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-_BATCH = 100  # parameters or tags a request, MLflow's limit
-_METRICS = 800  # a request: with the others at most 1,000, MLflow's limit
+_BATCH = 100  # parameters or tags per request, MLflow's limit
+_METRICS = 800  # metrics per request; with the others at most 1,000, MLflow's limit
 VIEW = "harness"  # name of the stored choice of columns
 _SERIES_TAG = "harness.series"
 Change = Literal["created", "updated", "unchanged"]
@@ -44,7 +45,7 @@ Change = Literal["created", "updated", "unchanged"]
 
 @dataclass(frozen=True)
 class SyncOutcome:
-    """What a sync found and did; the parent counts among the runs."""
+    """What a sync did. The counts include the parent."""
 
     tracking_uri: str  # without credentials
     experiment: str
@@ -56,7 +57,7 @@ class SyncOutcome:
     models: tuple[Registration, ...] = ()
 
     def describe(self) -> str:
-        """One line, and one for each checkpoint that was to be registered."""
+        """Return one line, and one more per checkpoint to register."""
         runs = (
             f"experiment '{self.experiment}' in {self.tracking_uri}: runs created {self.created}, "
             f"updated {self.updated}, unchanged {self.unchanged}"
@@ -65,24 +66,28 @@ class SyncOutcome:
 
 
 def sync(run_dir: Path, tracking_uri: str | None = None, register_models: bool = False) -> SyncOutcome:
-    """Make MLflow show a run directory; again changes nothing, and an interrupted sync is completed.
+    """Make MLflow show a run directory. Repeating it changes nothing; an interrupted sync is completed.
 
-    Runs are found by the tags `harness.run_id` and `harness.trial_id` and made where missing. A metric
-    point is written only if its value is new. One that changed (a resumed run, a corrected metric) gets a
-    later timestamp, so that MLflow shows it as the latest and keeps the older in the history. MLflow
-    cannot take a metric back: one that became undefined keeps its last point there. Parameters stay as
-    first written: what they say is hashed by the trial's id. Until all is written the parent lacks the tag
-    `artifacts.DIGEST_TAG`, and is neither a baseline nor part of the history.
+    MLflow runs are found by the tags `harness.run_id` and `harness.trial_id`, and created if missing.
+
+    A metric is written only if its value is new. A changed value gets a later timestamp, so that MLflow
+    shows it as the latest and keeps the older one in the history. MLflow cannot delete a metric: one that
+    became undefined keeps its last value there.
+
+    Parameters stay as first written: the id of the trial is a hash of them.
+
+    Until everything is written, the parent lacks the tag `artifacts.DIGEST_TAG` and serves neither as a
+    baseline nor in trends.
 
     Args:
-        run_dir: holds results.json.
+        run_dir: a run directory with results.json.
         tracking_uri: default: $MLFLOW_TRACKING_URI, else `default_tracking_uri`.
-        register_models: put the checkpoints into the model registry as well.
+        register_models: also register the checkpoints as models.
 
     Raises:
-        UsageError: no valid results.json.
-        InfrastructureError: the store cannot be reached or refuses; found out within seconds, unless the
-            user set MLflow's retry variables.
+        UsageError: there is no valid results.json.
+        InfrastructureError: the store cannot be reached or refuses. This takes seconds, unless the user set
+            MLflow's retry variables.
     """
     if not run_dir.is_dir():
         raise UsageError(f"{run_dir}: not a run directory")
@@ -90,65 +95,84 @@ def sync(run_dir: Path, tracking_uri: str | None = None, register_models: bool =
     uri = tracking_uri or environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(run_dir)
     with mlflow_errors(uri), one_at_a_time(run_dir):
         client, experiment = open_experiment(uri, results.suite)
-        outcome, children = _runs(client, experiment, run_dir, results, public(uri))
+        outcome, children = _write_runs(client, experiment, run_dir, results, public(uri))
         if register_models:
             outcome = replace(outcome, models=register(client, results, children))
         return outcome
 
 
-def _runs(
-    client: MlflowClient, experiment: str, run_dir: Path, results: Results, uri: str
-) -> tuple[SyncOutcome, dict[tuple[str, str], str]]:
-    """Parent and children; the ids of the children by benchmark and trial id."""
-    query = f"tags.`harness.run_id` = {quoted(results.run.id)}"
-    known = [run for page in pages(client, experiment, query) for run in page]
-    start = _milliseconds(results.run.started)
-    end = _milliseconds(results.run.finished or results.run.started)
-    changes: list[Change] = []
+class _Writer:
+    """Creates and completes the MLflow runs of one harness run, and counts what changed."""
 
-    def write(entry: Entry) -> Run:
-        run = _find(known, entry)
-        changes.append("updated" if run else "created")
+    def __init__(self, client: MlflowClient, experiment: str, results: Results) -> None:
+        self._client = client
+        self._experiment = experiment
+        query = f"tags.`harness.run_id` = {quoted(results.run.id)}"
+        self._known = [run for page in pages(client, experiment, query) for run in page]
+        self._start = _milliseconds(results.run.started)
+        self._end = _milliseconds(results.run.finished or results.run.started)
+        self.changes: Counter[Change] = Counter()
+
+    def find(self, entry: Entry) -> Run | None:
+        """Return the MLflow run of an entry, if it was created before."""
+        return next((run for run in self._known if entry.identity.items() <= run.data.tags.items()), None)
+
+    def write(self, entry: Entry) -> Run:
+        """Create the run of an entry if needed, and write what it lacks."""
+        run = self.find(entry)
+        created = run is None
         if run is None:
             tags = {**entry.tags, **entry.identity}
-            run = client.create_run(experiment, start_time=start, tags=tags, run_name=entry.name)
-        if not _fill(client, run, entry, end) and changes[-1] == "updated":
-            changes[-1] = "unchanged"
+            run = self._client.create_run(
+                self._experiment, start_time=self._start, tags=tags, run_name=entry.name
+            )
+        changed = _fill(self._client, run, entry, self._end)
+        self.changes["created" if created else "updated" if changed else "unchanged"] += 1
         return run
 
-    def attach(run: Run, content: str, making: AbstractContextManager[Path]) -> None:
-        if run.data.tags.get(artifacts.DIGEST_TAG) != content:
-            with making as folder:
-                client.log_artifacts(run.info.run_id, str(folder))
-            client.set_tag(run.info.run_id, artifacts.DIGEST_TAG, content)
+    def attach(self, run: Run, digest: str, folder: AbstractContextManager[Path]) -> None:
+        """Upload artifacts unless the run has those with this digest. The tag that says so comes last."""
+        if run.data.tags.get(artifacts.DIGEST_TAG) != digest:
+            with folder as path:
+                self._client.log_artifacts(run.info.run_id, str(path))
+            self._client.set_tag(run.info.run_id, artifacts.DIGEST_TAG, digest)
 
-    # The parent's artifacts come last: a run that has them was written whole, and may be a baseline.
+    def detach(self, run: Run | None, digest: str) -> None:
+        """Mark a run as incomplete if it has artifacts with another digest."""
+        if run and run.data.tags.get(artifacts.DIGEST_TAG, digest) != digest:
+            self._client.delete_tag(run.info.run_id, artifacts.DIGEST_TAG)
+
+
+def _write_runs(
+    client: MlflowClient, experiment: str, run_dir: Path, results: Results, uri: str
+) -> tuple[SyncOutcome, dict[tuple[str, str], str]]:
+    """Write parent and children. Return also the ids of the children by benchmark and trial id."""
+    writer = _Writer(client, experiment, results)
+    # The parent's artifacts come last: a run that has them is complete, and may serve as a baseline.
     files = [*artifacts.run_files(run_dir), *artifacts.comparison_files(run_dir)]
-    content = artifacts.content_digest(run_dir, files)
+    digest = artifacts.content_digest(run_dir, files)
     compared = last_comparison(run_dir)
     verdicts = _verdicts(compared)
     entry = run_entry(results, verdicts, compared.get("frontier", []))
-    before = _find(known, entry)
-    if before and before.data.tags.get(artifacts.DIGEST_TAG, content) != content:
-        client.delete_tag(before.info.run_id, artifacts.DIGEST_TAG)
-    parent = write(entry)
+    writer.detach(writer.find(entry), digest)
+    parent = writer.write(entry)
     children = {}
     for trial in results.trials:
-        place = RunDirectory(run_dir).trial(trial.id).path
-        child = write(trial_entry(results, trial, parent.info.run_id, verdicts, series(place)))
+        folder = RunDirectory(run_dir).trial(trial.id).path
+        child = writer.write(trial_entry(results, trial, parent.info.run_id, verdicts, series(folder)))
         children[trial.benchmark, trial.id] = str(child.info.run_id)
-        digest = artifacts.content_digest(place, artifacts.trial_files(place))
-        attach(child, digest, artifacts.trial_artifacts(place))
-    attach(parent, content, artifacts.run_artifacts(run_dir, results))
+        trial_digest = artifacts.content_digest(folder, artifacts.trial_files(folder))
+        writer.attach(child, trial_digest, artifacts.trial_artifacts(folder))
+    writer.attach(parent, digest, artifacts.run_artifacts(run_dir, results))
     _choose_columns(client, experiment, results)
     outcome = SyncOutcome(
         uri,
         results.suite,
         experiment,
         parent.info.run_id,
-        created=changes.count("created"),
-        updated=changes.count("updated"),
-        unchanged=changes.count("unchanged"),
+        created=writer.changes["created"],
+        updated=writer.changes["updated"],
+        unchanged=writer.changes["unchanged"],
     )
     return outcome, children
 
@@ -160,13 +184,8 @@ def _verdicts(found: dict[str, Any]) -> dict[Trial, str]:
     return {WHOLE_RUN: found["outcome"], **by_trial}
 
 
-def _find(known: Sequence[Run], entry: Entry) -> Run | None:
-    wanted = entry.identity.items()
-    return next((run for run in known if wanted <= run.data.tags.items()), None)
-
-
 def _fill(client: MlflowClient, run: Run, entry: Entry, end: int) -> bool:
-    """Write what the run lacks; False if that is nothing."""
+    """Write what the run lacks. Return whether anything was written."""
     from mlflow.entities import Metric, Param, RunTag
 
     run_id, data = run.info.run_id, run.data
@@ -184,7 +203,7 @@ def _fill(client: MlflowClient, run: Run, entry: Entry, end: int) -> bool:
             metrics += [Metric(name, value, when, step) for step, value in curve]
         tags.append(RunTag(_SERIES_TAG, curves))
     stale = [name for name in data.tags if name.startswith(TREND) and name not in entry.tags]
-    for name in stale:  # the pieces of a longer text than there is now
+    for name in stale:  # the tail of a text that was longer before
         client.delete_tag(run_id, name)
     for n in range(max(ceil(len(metrics) / _METRICS), ceil(len(params) / _BATCH))):
         client.log_batch(
@@ -195,7 +214,7 @@ def _fill(client: MlflowClient, run: Run, entry: Entry, end: int) -> bool:
     for first in range(0, len(tags), _BATCH):
         client.log_batch(run_id, tags=tags[first : first + _BATCH])
     lacks_data = _log_dataset(client, run, entry.dataset)
-    # The status comes last: a run that is not yet in its final state was not written whole.
+    # The status comes last: a run in its final state was written completely.
     running = entry.status == "RUNNING"
     wrong = run.info.status != entry.status or (run.info.end_time != end and not running)
     if wrong and running:
@@ -206,24 +225,25 @@ def _fill(client: MlflowClient, run: Run, entry: Entry, end: int) -> bool:
 
 
 def _timestamp(client: MlflowClient, run: Run, name: str, points: Curve, end: int) -> int:
-    """The run's end, or just after the last points that MLflow has; theirs if these are among `points`.
+    """Return the run's end, or a time just after the last points in MLflow.
 
-    The latter were written before an interruption: MLflow keeps equal points once.
+    If those points are among `points`, an interrupted sync wrote them: return their time, because MLflow
+    keeps equal points once.
     """
     if name not in run.data.metrics:
         return end
     history = client.get_metric_history(run.info.run_id, name)
     last = max(point.timestamp for point in history)
     latest = {(point.step, point.value) for point in history if point.timestamp == last}
-    return last if latest <= set(points) else max(end, last + 1)
+    return int(last) if latest <= set(points) else max(end, int(last) + 1)
 
 
 def _log_dataset(client: MlflowClient, run: Run, used: Input | None) -> bool:
-    """List the data set among the run's inputs; False if it is there."""
+    """List the data set among the inputs of the run. Return whether it was missing."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     listed = run.inputs.dataset_inputs if run.inputs else []
-    if used is None or any(each.dataset.digest == used.digest for each in listed):
+    if used is None or any(known.dataset.digest == used.digest for known in listed):
         return False
     profile = json.dumps({"num_rows": used.size})
     dataset = Dataset(used.name, used.digest, "code", used.source, None, profile)
@@ -234,10 +254,10 @@ def _log_dataset(client: MlflowClient, run: Run, used: Input | None) -> bool:
 
 
 def _choose_columns(client: MlflowClient, experiment: str, results: Results) -> None:
-    """Store a view of the experiment's table that shows metrics, which MLflow's plain link hides.
+    """Store a view of the experiment's table with metrics, which MLflow's default view hides.
 
     It opens with `#/experiments/ID/runs?workflowType=machine_learning&viewStateShareKey=harness`. The tag
-    is not documented (it works in MLflow 3.17); where MLflow ignores it nothing is lost.
+    is undocumented (it works in MLflow 3.17). An MLflow that ignores it shows its default view.
     """
     tag = f"mlflow.sharedViewState.{VIEW}"
     stored = client.get_experiment(experiment).tags.get(tag)

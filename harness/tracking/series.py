@@ -1,4 +1,4 @@
-"""Raw measurements as curves: MLflow shows them by step, and so how a process warmed up or was disturbed."""
+"""Raw measurements as curves by step, which show in MLflow how a process warmed up or was disturbed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.files import read_json
 
-MOST = 1000  # points a curve: as many as a request takes, and more than its picture has pixels
+MOST = 1000  # points per curve: what one request holds, and more than its chart has pixels
 Curve = list[tuple[int, float]]
 """(step, value)."""
 

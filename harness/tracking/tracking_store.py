@@ -1,4 +1,4 @@
-"""Where MLflow's data is, how to reach it and how to fail fast when it cannot be reached."""
+"""Where MLflow's data is, how to reach it, and how to fail fast if it cannot be reached."""
 
 from __future__ import annotations
 
@@ -13,33 +13,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import InfrastructureError, UsageError
-from harness.tracking.entries import EXPERIMENT, cut
+from harness.tracking.names import EXPERIMENT, cut
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-PAGE = 1000  # runs a request
-IMPATIENT, PATIENT = (
-    5,
-    60,
-)  # s to wait for an answer: while logging what is on disk anyway; for what was asked
+PAGE = 1000  # runs per request
+IMPATIENT = 5  # s to wait per request while logging: the run is on disk anyway
+PATIENT = 60  # s to wait per request for what the user asked for
 _ENVIRONMENT = {
-    # By default a call to a dead server is retried for 246 s; so it gives up after 3 s (measured).
+    # By default, MLflow retries a dead server for 246 s. With these, it gives up after 3 s (measured).
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output may be somebody's JSON
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output may hold JSON
 }
 
 
 def default_tracking_uri(run_dir: Path) -> str:
-    """The SQLite file mlflow.db beside the run directory: `runs/mlflow.db` for `runs/SUITE`."""
+    """Return the URI of mlflow.db beside the run directory: `runs/mlflow.db` for `runs/SUITE`."""
     return f"sqlite:///{run_dir.resolve().parent / 'mlflow.db'}"
 
 
 def ui_command(run_root: Path, port: int = 5000) -> list[str]:
-    """The command that serves MLflow's UI, on this machine only, on the store that `sync` writes.
+    """Return the command that serves MLflow's UI on the store that `sync` writes, on localhost only.
 
     Raises:
         UsageError: $MLFLOW_TRACKING_URI names a server, or nothing was logged under `run_root`.
@@ -50,19 +48,19 @@ def ui_command(run_root: Path, port: int = 5000) -> list[str]:
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     if database := _sqlite_file(uri):
         if not database.exists():
-            raise UsageError(f"{database}: nothing is logged yet; `harness run` or `harness sync RUN` does")
+            raise UsageError(f"{database}: nothing is logged yet; use `harness run` or `harness sync RUN`")
         command += ["--artifacts-destination", str(_artifacts(database))]
     return [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
 
 
 def open_experiment(uri: str, suite: str) -> tuple[MlflowClient, str]:
-    """A client and the id of the suite's experiment, which is made where missing.
+    """Return a client and the id of the suite's experiment, which is created if missing.
 
     Raises:
         InfrastructureError: the experiment was deleted in MLflow.
         MlflowException: the store cannot be reached.
     """
-    for name in ("mlflow", "alembic"):  # every migration step of a fresh database is a line of log
+    for name in ("mlflow", "alembic"):  # they log every migration step of a fresh database
         logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
@@ -72,7 +70,7 @@ def open_experiment(uri: str, suite: str) -> tuple[MlflowClient, str]:
         database.parent.mkdir(parents=True, exist_ok=True)
     location = _artifacts(database).as_uri() if database else None
     name = cut(suite, EXPERIMENT)
-    # Of processes that migrate a fresh SQLite file at the same time all but one fail (7 of 8, measured).
+    # When several processes migrate a fresh SQLite file at once, all but one fail (7 of 8, measured).
     with _locked(database.with_name(f"{database.name}.lock")) if database else nullcontext():
         client = MlflowClient(tracking_uri=uri)
         found = client.get_experiment_by_name(name)
@@ -91,10 +89,10 @@ def open_experiment(uri: str, suite: str) -> tuple[MlflowClient, str]:
 
 
 def find_experiment(uri: str, suite: str) -> tuple[MlflowClient, str]:
-    """A client and the id of the suite's experiment; makes nothing.
+    """Return a client and the id of the suite's experiment, without creating anything.
 
     Raises:
-        UsageError: nothing of the suite was logged there.
+        UsageError: no run of the suite was logged there.
     """
     from mlflow.tracking import MlflowClient
 
@@ -109,7 +107,7 @@ def find_experiment(uri: str, suite: str) -> tuple[MlflowClient, str]:
 
 @contextmanager
 def mlflow_errors(uri: str, timeout: int = IMPATIENT) -> Iterator[None]:
-    """A quiet client that waits for `timeout` seconds a request, and whose errors become one line.
+    """Wait `timeout` seconds per request, and turn the errors of MLflow into one line.
 
     Raises:
         InfrastructureError: the store cannot be reached or refuses.
@@ -128,7 +126,7 @@ def mlflow_errors(uri: str, timeout: int = IMPATIENT) -> Iterator[None]:
 def pages(
     client: MlflowClient, experiment: str, query: str, size: int = PAGE, order: Sequence[str] = ()
 ) -> Iterator[list[Run]]:
-    """The runs that match, one request a page."""
+    """Yield the runs that match, one request per page."""
     token = None
     while True:
         page = client.search_runs(
@@ -141,15 +139,15 @@ def pages(
 
 
 def quoted(value: str) -> str:
-    """A string in MLflow's query language, which has no escapes."""
+    """Quote a string for MLflow's query language, which has no escapes."""
     return f'"{value}"' if "'" in value else f"'{value}'"
 
 
 @contextmanager
 def mlflow_environment(timeout: int = IMPATIENT) -> Iterator[None]:
-    """MLflow's variables for a fast and quiet client, where the user has not set them."""
-    wanted = {**_ENVIRONMENT, "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout)}
-    missing = {name: value for name, value in wanted.items() if name not in os.environ}
+    """Set MLflow's variables for a fast and quiet client, unless the user has set them."""
+    defaults = {**_ENVIRONMENT, "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout)}
+    missing = {name: value for name, value in defaults.items() if name not in os.environ}
     os.environ.update(missing)
     try:
         yield
@@ -160,10 +158,10 @@ def mlflow_environment(timeout: int = IMPATIENT) -> Iterator[None]:
 
 @contextmanager
 def one_at_a_time(run_dir: Path) -> Iterator[None]:
-    """Two processes that sync the same run would both find nothing and both make its runs."""
+    """Lock the run: two processes that sync it at once would both create its MLflow runs."""
     descriptor = os.open(run_dir, os.O_RDONLY)
     try:
-        with suppress(OSError):  # some network file systems lock no directories
+        with suppress(OSError):  # some network file systems cannot lock directories
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
@@ -171,7 +169,7 @@ def one_at_a_time(run_dir: Path) -> Iterator[None]:
 
 
 def public(text: str) -> str:
-    """Text without the user name and password of a URI."""
+    """Remove user names and passwords of URIs from a text."""
     text = re.sub(r"://[^/\s]+@", "://", text)  # greedy: a password may hold an @
     return re.sub(r"([?&](?:user|password|passwd)=)[^&\s]*", r"\1…", text)
 

@@ -1,13 +1,12 @@
 """bencher.json and benchmark.json: figures of a run for services that chart them over time.
 
-Both hold what stands: metrics of complete trials and valid speed measurements.
+Both hold the metrics of complete trials and the valid speed measurements only.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 from harness.rundir.results import Results, is_defined
 from harness.task import Figure
@@ -15,7 +14,7 @@ from reports.figures import printed
 
 
 def to_bencher(results: Results) -> str:
-    """Bencher Metric Format: {benchmark: {measure: {value, lower_value, upper_value}}}.
+    """Return Bencher Metric Format: {benchmark: {measure: {value, lower_value, upper_value}}}.
 
     A benchmark is `BENCHMARK/VARIANT`; its measures are the metrics, throughputs and latency percentiles.
     """
@@ -29,9 +28,9 @@ def to_bencher(results: Results) -> str:
 
 
 def to_github_action_benchmark(results: Results) -> str:
-    """What github-action-benchmark takes as `customBiggerIsBetter`: metrics and throughputs.
+    """Return metrics and throughputs in github-action-benchmark's `customBiggerIsBetter` format.
 
-    That tool knows one direction a file; latencies, of which less is better, are therefore left out.
+    That tool knows one direction per file, so latencies, where lower is better, are not included.
     """
     return _dump(
         [
@@ -49,18 +48,20 @@ def to_github_action_benchmark(results: Results) -> str:
 
 
 def _figures(results: Results) -> Iterator[tuple[str, str, Figure, bool]]:
-    """(trial, figure's name, figure, whether more of it is better)."""
+    """Yield (trial, name of the figure, figure, whether higher is better)."""
     for trial in results.trials:
         label = f"{trial.benchmark}/{trial.variant}"
-        found = [(name, figure, True) for name, figure in trial.metrics.items()]
+        figures = [(name, figure, True) for name, figure in trial.metrics.items()]
         for name, scenario in trial.speed.items():
             if scenario.valid and scenario.throughput:
-                found.append((f"{name} throughput", scenario.throughput, True))
+                figures.append((f"{name} throughput", scenario.throughput, True))
             if scenario.valid:
-                found += [(f"{name} {p}", figure, False) for p, figure in scenario.latency.items() if figure]
+                figures += [
+                    (f"{name} {p}", figure, False) for p, figure in scenario.latency.items() if figure
+                ]
         if trial.status == "complete":
-            yield from ((label, *each) for each in found if is_defined(each[1]))
+            yield from ((label, *entry) for entry in figures if is_defined(entry[1]))
 
 
-def _dump(document: Any) -> str:
+def _dump(document: object) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -9,8 +9,8 @@ from typing import Literal, TypeVar
 from xml.etree import ElementTree as ET
 
 from harness.compare.outcome import Change, Comparison, TrialComparison
-from harness.rundir.results import Results, Scenario, TrialRecord
-from harness.suite.profiles import GATING
+from harness.rundir.results import Results, ScenarioRecord, TrialRecord
+from harness.scenarios.settings import GATING
 from harness.task import Figure
 from reports.figures import printed
 from reports.text import display
@@ -30,30 +30,30 @@ class _Case:
 
 
 def to_junit(results: Results) -> str:
-    """A suite a benchmark, a case a trial and metric.
+    """Return one test suite per benchmark with one case per trial and metric.
 
-    A trial that is not complete is one case with an `error`. A speed measurement that is not valid is a
-    `failure` where its profile gates, else `skipped`. A benchmark that was left out is `skipped`.
+    An incomplete trial is one case with an `error`. An invalid speed measurement is a `failure` if its
+    profile gates, else `skipped`. A skipped benchmark is one `skipped` case.
     """
     root = ET.Element("testsuites", name=_text(results.suite))
-    machine = results.environments.get(results.run.environment, {})
-    about = {
+    environment = results.environments.get(results.run.environment)
+    attributes = {
         "timestamp": results.run.started[:19],
-        "hostname": _text(machine.get("host", results.run.environment)),
+        "hostname": _text(environment.host if environment else results.run.environment),
     }
     for benchmark, trials in _by_benchmark(results.trials):
-        _suite(root, benchmark, about, [case for trial in trials for case in _cases(trial)])
+        _suite(root, benchmark, attributes, [case for trial in trials for case in _cases(trial)])
     for skipped in results.skipped:
         case = _Case("not run here", problem="skipped", reason=skipped.reason)
-        _suite(root, skipped.benchmark, about, [case])
+        _suite(root, skipped.benchmark, attributes, [case])
     return _document(root)
 
 
 def comparison_to_junit(comparison: Comparison) -> str:
-    """A suite a benchmark, a case a trial and figure; what decides and became worse is a `failure`.
+    """Return one test suite per benchmark with one case per trial and figure.
 
-    What could not be decided or compared is `skipped` with the reason, a trial of the run that is not
-    complete an `error`, and what moves no exit code passes with its figures.
+    A regression that decides is a `failure`. A figure that could not be decided or compared is `skipped`
+    with the reason. An incomplete trial is an `error`. Figures that do not decide pass.
     """
     root = ET.Element("testsuites", name=_text(comparison.suite))
     for benchmark, trials in _by_benchmark(comparison.trials):
@@ -62,11 +62,11 @@ def comparison_to_junit(comparison: Comparison) -> str:
 
 
 def _by_benchmark(trials: Iterable[T]) -> Iterable[tuple[str, list[T]]]:
-    """In the order of first appearance, wherever the trials of a benchmark stand."""
-    found: dict[str, list[T]] = {}
+    """Group trials by benchmark, in order of first appearance."""
+    groups: dict[str, list[T]] = {}
     for trial in trials:
-        found.setdefault(trial.benchmark, []).append(trial)
-    return found.items()
+        groups.setdefault(trial.benchmark, []).append(trial)
+    return groups.items()
 
 
 def _document(root: ET.Element) -> str:
@@ -81,7 +81,7 @@ def _compared(trial: TrialComparison) -> Iterator[_Case]:
         problem: Kind = "error" if trial.state == "incomplete" else "skipped"
         yield _Case(trial.variant, problem=problem, reason=f"{trial.state}: {trial.reason}")
     for change in trial.changes:
-        figures = " → ".join(str(printed(each)) if each else "none" for each in (change.base, change.head))
+        figures = " → ".join(str(printed(side)) if side else "none" for side in (change.base, change.head))
         difference, verdict = change.difference_text(), f"{change.verdict}: {change.reason}"
         yield _Case(
             f"{trial.variant} {change.name}",
@@ -99,12 +99,12 @@ def _problem(change: Change) -> Kind | None:
     return "skipped" if change.verdict in ("inconclusive", "incomparable") else None
 
 
-def _suite(root: ET.Element, name: str, about: dict[str, str], cases: list[_Case]) -> None:
+def _suite(root: ET.Element, name: str, attributes: dict[str, str], cases: list[_Case]) -> None:
     problems = [case.problem for case in cases]
     suite = ET.SubElement(
         root,
         "testsuite",
-        about,
+        attributes,
         name=_text(name),
         tests=str(len(cases)),
         failures=str(problems.count("failure")),
@@ -119,8 +119,8 @@ def _suite(root: ET.Element, name: str, about: dict[str, str], cases: list[_Case
         if case.problem == "skipped":
             ET.SubElement(element, "skipped", message=_text(case.reason))
         elif case.problem:
-            found = ET.SubElement(element, case.problem, message=_text(case.reason), type=case.problem)
-            found.text = _text(case.reason)
+            problem = ET.SubElement(element, case.problem, message=_text(case.reason), type=case.problem)
+            problem.text = _text(case.reason)
         if case.output:
             ET.SubElement(element, "system-out").text = _text(case.output)
 
@@ -136,9 +136,9 @@ def _cases(trial: TrialRecord) -> Iterator[_Case]:
         yield _speed(f"{trial.variant} {name}", scenario)
 
 
-def _speed(name: str, scenario: Scenario) -> _Case:
+def _speed(name: str, scenario: ScenarioRecord) -> _Case:
     figures = {"throughput": scenario.throughput, **scenario.latency}
-    output = "\n".join(_figure(each, figure) for each, figure in figures.items() if figure)
+    output = "\n".join(_figure(label, figure) for label, figure in figures.items() if figure)
     if scenario.valid:
         return _Case(name, scenario.seconds, output)
     kind: Kind = "failure" if scenario.profile in GATING else "skipped"
@@ -150,5 +150,5 @@ def _figure(name: str, figure: Figure) -> str:
 
 
 def _text(value: object) -> str:
-    """What XML can hold; control and direction-changing characters become visible."""
+    """Return text that XML can hold, with control and direction-changing characters made visible."""
     return _NO_XML.sub("\ufffd", display(value, 2000, lines=True))

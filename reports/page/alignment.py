@@ -1,4 +1,4 @@
-"""Alignment heat maps: where each cell and token of attention weights is drawn, in px."""
+"""Heat maps of attention weights: where each cell and token is drawn, in px."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from harness.analysis.record import ShownAlignment
 from reports.text import display
 
-CELL = 18
-TOKEN = 16  # characters shown of a token
-CHARACTER = 6.6  # px a character takes at the size of the labels (11 px, proportional face)
-LEAST = 0.02  # a lighter cell would not be told from an empty one
+CELL = 18  # px
+TOKEN = 16  # characters of a token that are shown
+CHARACTER = 6.6  # px per character of a label (11 px, proportional font)
+LEAST_WEIGHT = 0.02  # a lighter cell looks empty
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,17 @@ class HeatMap:
 
 
 def heat_map(alignment: ShownAlignment) -> HeatMap:
-    """Every weight that can be seen."""
+    """Lay out every visible weight."""
     source, target = (
-        [display(token, TOKEN) for token in each] for each in (alignment.source, alignment.target)
+        [display(token, TOKEN) for token in tokens] for tokens in (alignment.source, alignment.target)
     )
     left, top = (12 + CHARACTER * max(map(len, each), default=0) for each in (target, source))
     cells = [
         (column, row, min(weight, 1.0))
         for row, weights in enumerate(alignment.weights)
         for column, weight in enumerate(weights)
-        if weight >= LEAST
+        if weight >= LEAST_WEIGHT
     ]
-    # The last label leans out to the right by half of what it rises.
+    # The last label is slanted: it extends to the right by about half its height.
     width = left + CELL * len(source) + 0.6 * top
     return HeatMap(width, top + CELL * len(target), left, top, tuple(source), tuple(target), tuple(cells))

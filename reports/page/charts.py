@@ -1,4 +1,4 @@
-"""Accuracy against speed as Vega-Lite charts: in the page, or as PNG and SVG files."""
+"""Charts of accuracy against speed in Vega-Lite: in the page, or as PNG and SVG files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from harness.compare.frontier import Comparison, Point
 from reports.figures import printed
 from reports.text import display
 
-WIDTH, HEIGHT = 640, 340  # px of a file; the page's width is its container's
+WIDTH, HEIGHT = 640, 340  # px of a file; a chart in the page is as wide as its container
 POINTS = "points"  # name of the rows in `datasets`
-LABEL = 28  # characters beside a point; the tooltip and the table have the whole name
+LABEL = 28  # characters beside a point; tooltip and table show the whole name
 FONT = "Inter, 'Helvetica Neue', Arial, sans-serif"
 LEGEND = {"frontier": "on the frontier", "dominated": "dominated", "unranked": "not ranked"}
 Spec: TypeAlias = dict[str, Any]
@@ -37,13 +37,13 @@ class Palette:
 
 LIGHT = Palette("#1c2430", "#5d6775", "#e6e9ee", "#0f6e84", "#a3abb6", "#ffffff")
 PAGE = Palette("var(--text)", "var(--muted)", "var(--grid)", "var(--accent)", "var(--grey)", "transparent")
-"""The page's CSS variables: an SVG drawn with them follows light, dark and print without being redrawn."""
+"""CSS variables of the page. An SVG drawn with them follows light, dark and print mode by itself."""
 
 
 def chart(comparison: Comparison, palette: Palette = LIGHT, width: int | str = WIDTH) -> Spec:
-    """Vega-Lite specification: intervals as rules, the frontier as a line, dominated points grey.
+    """Draw intervals as rules, the frontier as a line, and dominated points in grey.
 
-    The rows stand apart in `datasets`, so that a page can replace them.
+    The rows are in `datasets`, so that a page can replace them.
 
     Args:
         comparison: at least one point.
@@ -96,7 +96,7 @@ def chart(comparison: Comparison, palette: Palette = LIGHT, width: int | str = W
 
 
 def save(comparison: Comparison, path: Path) -> None:
-    """Write the chart as .png (two pixels a point) or .svg, on white.
+    """Write the chart as .png (two pixels per point) or .svg, on white.
 
     Raises:
         ValueError: another suffix.
@@ -116,14 +116,14 @@ def save(comparison: Comparison, path: Path) -> None:
 
 
 def library() -> str:
-    """Vega, Vega-Lite and vega-embed as one script that needs no network."""
+    """Return Vega, Vega-Lite and vega-embed as one script without network access."""
     import vl_convert
 
     return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 def _row(point: Point) -> dict[str, Any]:
-    """Plot coordinates in lower case, what the tooltip shows with a capital."""
+    """Return plot coordinates under lower-case names, and the lines of the tooltip under capitalised ones."""
     trial, accuracy, speed = point.trial, point.accuracy, point.throughput
     assert accuracy.value is not None and speed.value is not None
     name = display(trial.variant)
@@ -142,27 +142,27 @@ def _row(point: Point) -> dict[str, Any]:
         "Accuracy": display(f"{next(iter(trial.metrics))} {printed(accuracy)}", 200),
         "Throughput": display(printed(speed), 200),
         "Timed at": f"batch size {point.scenario.batch_size}, threads {point.scenario.threads}",
-        "Precision": display(trial.settings.get("precision", "not stated")),
+        "Precision": display(trial.settings.get("precision", "not recorded")),
         "Standing": LEGEND[point.standing],
     }
-    if reasons := _doubts(point):
+    if reasons := _reservations(point):
         row["Why"] = reasons
     return row
 
 
-def _doubts(point: Point) -> str:
+def _reservations(point: Point) -> str:
     partial = [f"trial is {point.trial.status}"] if point.trial.status != "complete" else []
     invalid = [f"timing not valid: {'; '.join(point.scenario.reasons)}"] if not point.scenario.valid else []
     return display(", ".join(partial + invalid), 200)
 
 
 def _positive(bound: float | None, value: float) -> float:
-    """A bound that a log scale can draw."""
+    """Return a bound that a log scale can draw."""
     return value if bound is None else max(bound, value / 100)
 
 
 def _domain(intervals: list[tuple[float, float]], log: bool) -> tuple[float, float]:
-    """All intervals and a margin of a tenth on either side, which also gives the labels room."""
+    """Return a range that holds all intervals, with a margin of a tenth on each side for the labels."""
     low, high = min(low for low, _ in intervals), max(high for _, high in intervals)
     if log:
         margin = max(1.25, (high / low) ** 0.1)
@@ -172,8 +172,8 @@ def _domain(intervals: list[tuple[float, float]], log: bool) -> tuple[float, flo
 
 
 def _labels(base: alt.Chart, side: str, palette: Palette) -> alt.Chart:
-    """Names beside the points, toward the side with room; upper for the frontier, lower for the others."""
-    return (
+    """Draw names on the side with more space, above the points of the frontier and below the others."""
+    labels: alt.Chart = (
         base.transform_filter(f"datum.side === '{side}'")
         .mark_text(
             align="left" if side == "right" else "right",
@@ -186,10 +186,11 @@ def _labels(base: alt.Chart, side: str, palette: Palette) -> alt.Chart:
             color=alt.condition(_ON_FRONTIER, alt.value(palette.text), alt.value(palette.muted)),
         )
     )
+    return labels
 
 
 def config(palette: Palette) -> dict[str, Any]:
-    """How every chart looks."""
+    """Return the style that all charts share."""
     return {
         "background": palette.background,
         "font": FONT,

@@ -1,4 +1,4 @@
-"""compare.html: a run against its baseline as one file that needs no network and no script."""
+"""compare.html: a run against its baseline as one file without scripts or network access."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reports.page.templating import environment, template
 
 
 def comparison_to_html(comparison: Comparison) -> str:
-    """Verdict and frontier, the figures that changed, the rest folded; every text is escaped."""
+    """Return a page with the verdict, the frontier, the figures that changed, and the rest folded."""
     changed, rest = changed_first(comparison)
     return (
         _environment()
@@ -24,7 +24,7 @@ def comparison_to_html(comparison: Comparison) -> str:
             comparison=comparison,
             changed=changed,
             rest=rest,
-            apart=[trial for trial in comparison.trials if trial.state != "compared"],
+            not_compared=[trial for trial in comparison.trials if trial.state != "compared"],
             flipped=[trial for trial in comparison.trials if trial.flipped],
             drift=DRIFT,
         )

@@ -1,27 +1,27 @@
-"""Confusion matrices as they are shown: counts with their share of the annotated class."""
+"""Confusion matrices as the page shows them: counts with their share of the annotated class."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-MATRIX = 24  # classes; beyond that a matrix is no longer readable, and the largest confusions are listed
-LARGEST = 20
+READABLE_CLASSES = 24  # with more, the page lists the largest confusions in place of a matrix
+LARGEST = 20  # confusions listed
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Annotated as one class and predicted as another, or the same."""
+    """How often one annotated class was predicted as one class."""
 
     annotated: str
     predicted: str
     count: int
-    share: float  # of all that is annotated so; 0 where nothing is
-    right: bool
+    share: float  # of the annotated class; 0 if it has no annotation
+    correct: bool
 
 
 def matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> list[list[Cell]]:
-    """A row for each annotated class; `counts` is [annotated][predicted]."""
+    """Return one row per annotated class; `counts` is [annotated][predicted]."""
     return [
         [
             Cell(labels[i], labels[j], count, count / total if (total := sum(row)) else 0.0, i == j)
@@ -32,6 +32,6 @@ def matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> list[list[
 
 
 def largest(rows: Sequence[Sequence[Cell]]) -> list[Cell]:
-    """The most frequent confusions, the most frequent first."""
-    wrong = [cell for row in rows for cell in row if cell.count and not cell.right]
+    """Return the LARGEST most frequent confusions, the most frequent first."""
+    wrong = [cell for row in rows for cell in row if cell.count and not cell.correct]
     return sorted(wrong, key=lambda cell: -cell.count)[:LARGEST]

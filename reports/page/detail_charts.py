@@ -1,4 +1,4 @@
-"""The small charts of a trial's section, as Vega-Lite specifications with the page's colours."""
+"""Small charts in the section of a trial, as Vega-Lite specifications in the colours of the page."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import Any
 import altair as alt
 
 from harness.analysis.record import DetectionAnalysis, LengthBucket, PrecisionRecall, TranslationAnalysis
-from harness.rundir.results import Scenario, TrialRecord, is_defined
+from harness.rundir.results import ScenarioRecord, TrialRecord, is_defined
 from reports.figures import printed
 from reports.page.charts import PAGE, POINTS, Spec, config
 from reports.page.details import Detail
 from reports.page.latencies import Distribution
 from reports.text import display
 
-WIDTH, HEIGHT = 330, 170  # px; the page shrinks them to a narrow screen
-MARKED = ("p50", "p90", "p99")  # percentiles far enough apart to be told from each other
-CLASSES = 20  # curves of single classes, those with the most annotations
+WIDTH, HEIGHT = 330, 170  # px; the page shrinks charts on a narrow screen
+MARKED = ("p50", "p90", "p99")  # percentiles far enough apart to be labelled
+CLASSES = 20  # classes with a curve of their own: those with the most annotations
 
 
 def detail_charts(trial: TrialRecord, detail: Detail) -> dict[str, Spec]:
-    """Name → chart, of what there is: `latency/SCENARIO`, `by-length`, `precision-recall`."""
-    found = {f"latency/{name}": latency(shown, trial.speed[name]) for name, shown in detail.latencies.items()}
+    """Return the charts of a trial by name: `latency/SCENARIO`, `by-length`, `precision-recall`."""
+    specs = {f"latency/{name}": latency(shown, trial.speed[name]) for name, shown in detail.latencies.items()}
     if isinstance(detail.analysis, TranslationAnalysis) and detail.analysis.by_length:
-        found["by-length"] = by_length(detail.analysis.by_length)
+        specs["by-length"] = by_length(detail.analysis.by_length)
     if isinstance(detail.analysis, DetectionAnalysis):
-        found["precision-recall"] = precision_recall(detail.analysis.curves)
-    return found
+        specs["precision-recall"] = precision_recall(detail.analysis.curves)
+    return specs
 
 
-def latency(shown: Distribution, scenario: Scenario) -> Spec:
-    """Histogram on a log scale, in ms, with the median and two tails, where they may be stated, as rules."""
+def latency(shown: Distribution, scenario: ScenarioRecord) -> Spec:
+    """Draw a histogram in ms on a log scale, with rules at the median and at the tails that n supports."""
     bins = zip(shown.edges[:-1], shown.edges[1:], shown.counts, strict=True)
     rows = [{"low": 1e3 * low, "high": 1e3 * high, "queries": count, "zero": 0} for low, high, count in bins]
     marks = [
@@ -71,7 +71,7 @@ def _latency() -> Spec:
 
 
 def by_length(buckets: Sequence[LengthBucket]) -> Spec:
-    """BLEU with its interval for each range of source lengths."""
+    """Draw BLEU with its interval for each range of source lengths."""
     rows = [
         {
             "words": f"{bucket.shortest}–{bucket.longest}" if bucket.longest else f"≥ {bucket.shortest}",
@@ -103,7 +103,7 @@ def _by_length() -> Spec:
 
 
 def precision_recall(curves: Sequence[PrecisionRecall]) -> Spec:
-    """The mean over the classes at each IoU, and single classes at the first."""
+    """Draw the mean over the classes at each IoU, and single classes at the lowest."""
     means = [curve for curve in curves if curve.label is None]
     first = min((curve.iou for curve in curves), default=None)
     classes = [curve for curve in curves if curve.label is not None and curve.iou == first]
@@ -113,10 +113,10 @@ def precision_recall(curves: Sequence[PrecisionRecall]) -> Spec:
 
 
 def _curve(curve: PrecisionRecall) -> list[dict[str, Any]]:
-    """The corners of the steps: precision at a level of recall holds from the level before."""
-    values = curve.precision or []  # none where nothing is annotated
-    kept = [i for i, value in enumerate(values) if i in (0, len(values) - 1) or value != values[i + 1]]
-    kind = f"mean, IoU {curve.iou:g}" if curve.label is None else f"a class, IoU {curve.iou:g}"
+    """Return the corners of the steps: the precision at a level of recall holds from the level before."""
+    values = curve.precision or []  # empty if nothing is annotated
+    corners = [i for i, value in enumerate(values) if i in (0, len(values) - 1) or value != values[i + 1]]
+    kind = f"mean, IoU {curve.iou:g}" if curve.label is None else f"one class, IoU {curve.iou:g}"
     name = "all classes" if curve.label is None else display(curve.label, 40)
     return [
         {
@@ -127,7 +127,7 @@ def _curve(curve: PrecisionRecall) -> list[dict[str, Any]]:
             "class": name,
             "AP": str(printed(curve.ap)),
         }
-        for i in kept
+        for i in corners
     ]
 
 
@@ -157,5 +157,6 @@ def _precision_recall() -> Spec:
 
 
 def finish(plot: alt.LayerChart | alt.Chart | alt.FacetChart) -> Spec:
-    """Size and looks of a small chart."""
-    return plot.properties(width=WIDTH, height=HEIGHT).configure(**config(PAGE)).to_dict()
+    """Give a small chart its size and style."""
+    spec: Spec = plot.properties(width=WIDTH, height=HEIGHT).configure(**config(PAGE)).to_dict()
+    return spec

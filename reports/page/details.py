@@ -1,4 +1,4 @@
-"""What the page shows of a trial beyond results.json: raw latencies, the analysis and its pictures."""
+"""What the page shows of a trial beyond results.json: raw latencies, the analysis and its images."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from pathlib import Path
 
 from harness.analysis.record import Analysis, ShownMasks, ShownPicture, read_analysis
 from harness.rundir.results import Results
-from reports.page.images import Pictures
+from reports.page.images import Images
 from reports.page.latencies import Distribution, read_latencies
 
 
 @dataclass(frozen=True)
 class Detail:
-    """One trial's; everything may be missing, as it is where only results.json was kept."""
+    """Details of one trial. Everything may be missing, for instance if only results.json was kept."""
 
     latencies: Mapping[str, Distribution]  # by scenario
     analysis: Analysis | None
-    pictures: Mapping[str, str]  # path as in the analysis → key of `Pictures`; without those not there
+    images: Mapping[str, str]  # path as in the analysis → key of `Images`; missing files are absent
 
 
-def read_details(run_dir: Path, results: Results) -> tuple[list[Detail], Pictures]:
-    """One a trial: two benchmarks may show the same predictions, and not the same scenarios.
+def read_details(run_dir: Path, results: Results) -> tuple[list[Detail], Images]:
+    """Read the details of every trial of a run, and the images that they show.
 
     Raises:
         UsageError: an analysis.json or a raw measurement is damaged.
     """
-    pictures = Pictures()
+    images = Images()
     details = []
     for trial in results.trials:
         folder = run_dir / "trials" / trial.id
         analysis = read_analysis(folder)
-        keys = {name: pictures.add(folder, name) for name in _names(analysis)}
-        found = {name: key for name, key in keys.items() if key}
-        details.append(Detail(read_latencies(run_dir, trial), analysis, found))
-    return details, pictures
+        keys = {name: images.add(folder, name) for name in _names(analysis)}
+        embedded = {name: key for name, key in keys.items() if key}
+        details.append(Detail(read_latencies(run_dir, trial), analysis, embedded))
+    return details, images
 
 
 def _names(analysis: Analysis | None) -> list[str]:
-    """Every file that an analysis refers to."""
+    """Return every file that an analysis refers to."""
     names = []
     for sample in analysis.samples if analysis else []:
         if isinstance(sample, ShownPicture):

@@ -1,4 +1,4 @@
-"""index.html: the report of a run as one file that needs no network."""
+"""index.html: the report of a run as one file without network access."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from harness.compare.frontier import (
     CAVEAT,
     comparisons,
     frontier_changes,
+    hardware_name,
     headline,
-    machine,
     standings,
     throughput,
     why_not_charted,
 )
 from harness.errors import UsageError
 from harness.files import write_text
-from harness.rundir.results import Results, Scenario, TrialRecord
+from harness.rundir.results import Results, ScenarioRecord, TrialRecord
 from harness.task import TASKS, Figure
 from reports.figures import count
 from reports.page import charts, confusion
 from reports.page.alignment import heat_map
 from reports.page.detail_charts import detail_charts
 from reports.page.details import Detail
-from reports.page.filters import facet_values, facets
-from reports.page.images import Pictures
+from reports.page.filters import filter_values, filters
+from reports.page.images import Images
 from reports.page.templating import environment, template
 from reports.verdict import is_clean, verdict
 
 _COST = {
     "parameters": "parameters",
-    "flops": "FLOP a sample",
+    "flops": "FLOP per sample",
     "peak_memory_bytes": "B at peak",
     "checkpoint_bytes": "B of checkpoint",
 }
@@ -50,24 +50,24 @@ _COST = {
 def to_html(
     results: Results,
     details: Sequence[Detail] = (),
-    pictures: Pictures | None = None,
+    images: Images | None = None,
     baseline: Results | None = None,
 ) -> str:
-    """The page; every text of a run is escaped and loses its invisible characters.
+    """Return the page. All text of a run is escaped, and its invisible characters are shown.
 
     Args:
-        details: what `reports.page.details` reads from the run directory, by trial; without them the sections
-            show what results.json says.
-        pictures: what the details refer to.
-        baseline: if given, the page says whether the frontier is another one since.
+        details: one per trial, as `read_details` returns them. Without them, the sections of trials show
+            what results.json holds.
+        images: what the details refer to.
+        baseline: if given, the page shows how the frontier changed since.
     """
     groups = comparisons(results)
     drawn = {
         f"comparison/{i}": charts.chart(group, charts.PAGE, "container") for i, group in enumerate(groups)
     }
     for index, detail in enumerate(details):
-        found = detail_charts(results.trials[index], detail)
-        drawn |= {f"{index}/{name}": chart for name, chart in found.items()}
+        small = detail_charts(results.trials[index], detail)
+        drawn |= {f"{index}/{name}": chart for name, chart in small.items()}
     return render(
         "index.html.j2",
         drawn,
@@ -78,9 +78,9 @@ def to_html(
         baseline=baseline,
         frontier_changes=frontier_changes(baseline, results) if baseline else (),
         standings=standings(results),
-        facets=facets(results),
-        facet_values=[facet_values(results, trial) for trial in results.trials],
-        left_out={
+        filters=filters(results),
+        filter_values=[filter_values(results, trial) for trial in results.trials],
+        not_charted={
             task: [(t, why) for t in results.trials if t.task == task and (why := why_not_charted(t))]
             for task in TASKS
         },
@@ -91,13 +91,13 @@ def to_html(
         },
         caveat=CAVEAT,
         details=details,
-        pictures=pictures.uris if pictures else {},
-        hardware=lambda key: machine(results, key),
+        images=images.uris if images else {},
+        hardware=lambda key: hardware_name(results, key),
     )
 
 
 def render(page: str, drawn: Mapping[str, charts.Spec], **context: Any) -> str:
-    """A page with the charts whose names its elements carry as `data-chart`."""
+    """Render a page. Elements name the chart that they show in `data-chart`."""
     scripts = {
         "library": f"(() => {{{_library()}}})();",
         "script": f"(() => {{{template('report.js')}}})();",
@@ -119,7 +119,7 @@ def render(page: str, drawn: Mapping[str, charts.Spec], **context: Any) -> str:
 @cache
 def _environment() -> Environment:
     made = environment()
-    made.globals.update(confusion_matrix=confusion.matrix, readable_classes=confusion.MATRIX)
+    made.globals.update(confusion_matrix=confusion.matrix, readable_classes=confusion.READABLE_CLASSES)
     made.filters.update(
         class_metrics=_class_metrics,
         heat_map=heat_map,
@@ -127,7 +127,7 @@ def _environment() -> Environment:
         confidence=lambda value: f"{value:.2f}".removeprefix("0"),
         cost=_cost,
         count=count,
-        data=Markup,  # data URIs of `Pictures`, base64 only
+        data=Markup,  # data URIs of `Images`, base64 only
         headline=headline,
         largest_confusions=confusion.largest,
         machine_fact=_machine_fact,
@@ -143,23 +143,23 @@ def _environment() -> Environment:
 
 @cache
 def _library() -> str:
-    """Bundled once on a machine, which takes 1.3 s of CPU, and kept beside its checkpoints."""
-    kept = cache_folder().with_name(f"vega-{version('vl-convert-python')}.js")
-    if kept.is_file():
-        return kept.read_text(encoding="utf-8")
+    """Return the chart library, bundled once per machine (1.3 s of CPU) and kept in the cache."""
+    cached = cache_folder().with_name(f"vega-{version('vl-convert-python')}.js")
+    if cached.is_file():
+        return cached.read_text(encoding="utf-8")
     bundled = charts.library()
-    with suppress(UsageError):  # nowhere to keep it
-        write_text(kept, bundled)
+    with suppress(UsageError):  # the cache cannot be written
+        write_text(cached, bundled)
     return bundled
 
 
 def _json_in_html(document: Any) -> str:
-    r"""JSON that no HTML parser mistakes for markup: `<` only ever occurs in strings, so it may be \u003c."""
+    r"""Return JSON safe inside HTML: `<` occurs only in strings, where \u003c means the same."""
     return json.dumps(document, allow_nan=False).replace("<", "\\u003c")
 
 
 def _policy(scripts: Iterable[str]) -> str:
-    """Content-Security-Policy: our two scripts by their hash, embedded pictures, nothing from a network."""
+    """Return a Content-Security-Policy that allows two scripts by hash and embedded images only."""
     hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
     return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
@@ -169,13 +169,13 @@ def _class_metrics(trial: TrialRecord) -> list[str]:
     return list(dict.fromkeys(name for values in trial.per_class.values() for name in values))
 
 
-def _speed_figures(scenario: Scenario) -> dict[str, Figure | None]:
+def _speed_figures(scenario: ScenarioRecord) -> dict[str, Figure | None]:
     first = {"throughput": scenario.throughput} if scenario.throughput else {}
     return {**first, **{f"latency {name}": figure for name, figure in scenario.latency.items()}}
 
 
 def _phase_shares(trial: TrialRecord) -> list[str]:
-    """Percent of the whole, by phase."""
+    """Return the percentage of the total time that each phase takes."""
     values = [figure.value or 0.0 for figure in trial.phases.values()]
     return [f"{100 * value / sum(values):.1f}" for value in values] if sum(values) else []
 

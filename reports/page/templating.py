@@ -1,4 +1,4 @@
-"""The jinja2 environment of every page: escapes text, cuts it to a length and shows hidden characters."""
+"""The jinja2 environment of every page: escapes text, limits its length and shows hidden characters."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from markupsafe import Markup, escape
 from reports.figures import printed
 from reports.text import display
 
-_LONGEST = 4000  # characters shown of an error message or a command
-_VALUE = 500  # of any other value; what is cut says by how much
+_LONGEST = 4000  # characters of an error message or a command that are shown
+_VALUE = 500  # the same for any other value
 
 
 def environment() -> Environment:
-    """With the filters that all pages share."""
+    """Make an environment with the filters that all pages share."""
     made = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -32,5 +32,5 @@ def environment() -> Environment:
 
 
 def template(name: str) -> str:
-    """The text of a file of `reports/templates`."""
+    """Return the text of a file in `reports/page/templates`."""
     return (files("reports.page") / "templates" / name).read_text(encoding="utf-8")

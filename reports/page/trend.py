@@ -1,4 +1,4 @@
-"""trend.html: figures over many runs as one file that needs no network."""
+"""trend.html: figures over many runs as one file without network access."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from reports.page.detail_charts import finish
 from reports.page.html import render
 from reports.text import display
 
-MARKED = 60  # runs of a line that can be pointed at, first and last among them; more would be one blot
-DIGITS = 6  # significant digits of a drawn value: more cannot be seen, and 1,000 runs would be twice as large
+MARKED = 60  # runs per line with a point and a tooltip, the last among them; more would overlap
+DIGITS = 6  # significant digits of a drawn value; more are invisible and double the size of the page
 
 
 @dataclass(frozen=True)
 class Trend:
-    """A line and what a reader asks first: did it move?"""
+    """A line over runs, and whether its latest step is more than noise."""
 
     line: Line
     chart: str  # name of its chart
-    current: bool = True  # the latest run of its suite is on it
+    current: bool = True  # holds the latest run of its suite
 
     @cached_property
     def first(self) -> Moment:
@@ -40,12 +40,12 @@ class Trend:
 
     @property
     def unit(self) -> str:
-        """Of the chart."""
+        """Return the unit of the chart."""
         return _scale(self.line)[1]
 
     @cached_property
     def moved(self) -> bool:
-        """Whether the latest run's interval and that of the one before have nothing in common."""
+        """Return whether the intervals of the last two runs are disjoint."""
         if not self.current or len(self.line.moments) < 2:
             return False
         before, after = (_interval(moment) for moment in self.line.moments[-2:])
@@ -53,7 +53,7 @@ class Trend:
 
 
 def to_trend(lines: Sequence[Line]) -> str:
-    """The page; a line that cannot be compared with another (other samples, other machine) stands apart."""
+    """Return the page. Figures of different samples or machines are on separate lines."""
     runs = {moment.run.id: moment.run for line in lines for moment in line.moments}
     newest = {run.suite: run.id for run in sorted(runs.values(), key=lambda run: run.started)}
     ends = [line.moments[-1].run for line in lines]
@@ -66,7 +66,9 @@ def to_trend(lines: Sequence[Line]) -> str:
         {trend.chart: chart(trend.line) for trend in trends},
         runs=sorted(runs.values(), key=lambda run: run.started),
         tasks={
-            task: found for task in TASKS if (found := [trend for trend in trends if trend.line.task == task])
+            task: of_task
+            for task in TASKS
+            if (of_task := [trend for trend in trends if trend.line.task == task])
         },
         moved=[trend for trend in trends if trend.moved],
         trends=trends,
@@ -74,17 +76,17 @@ def to_trend(lines: Sequence[Line]) -> str:
 
 
 def chart(line: Line) -> Spec:
-    """Values over time with a band of their intervals; some runs are marked and say what they are."""
+    """Draw values over time with a band of their intervals. Up to MARKED runs have a tooltip."""
     step = max(1, -(-len(line.moments) // MARKED))
     marked = [*line.moments[:-1][::step], line.moments[-1]]
     factor, _ = _scale(line)
     band = [_row(moment, factor) for moment in line.moments]
-    named = [{**_row(moment, factor), **_about(moment)} for moment in marked]
+    named = [{**_row(moment, factor), **_tooltip(moment)} for moment in marked]
     return {**_chart(), "datasets": {"band": band, POINTS: named}}
 
 
 def _scale(line: Line) -> tuple[float, str]:
-    """Factor and unit: latencies below a second are drawn in ms."""
+    """Return factor and unit: latencies below a second are drawn in ms."""
     figure = line.moments[-1].figure
     short = figure.unit == "s" and figure.value is not None and figure.value < 1
     return (1e3, "ms") if short else (1.0, figure.unit)
@@ -98,19 +100,19 @@ def _row(moment: Moment, factor: float) -> dict[str, float]:
     return {"t": round(at), **{name: float(f"{factor * value:.{DIGITS}g}") for name, value in values.items()}}
 
 
-def _about(moment: Moment) -> dict[str, Any]:
+def _tooltip(moment: Moment) -> dict[str, Any]:
     run = moment.run
     return {
         "Figure": display(printed(moment.figure), 120),
         "Run": display(run.source, 60),
         "Started": run.started,
-        "Revision": (run.revision or "not known")[:12],
-        "Branch": display(run.branch or "not known", 40),
+        "Revision": (run.revision or "unknown")[:12],
+        "Branch": display(run.branch or "unknown", 40),
     }
 
 
 def _interval(moment: Moment) -> tuple[float, float]:
-    """The value itself where there is no interval."""
+    """Return the bounds, or the value twice if there is no interval."""
     figure = moment.figure
     assert figure.value is not None
     return (

@@ -1,6 +1,6 @@
 "use strict";
 
-// Charts. Those in a folded section are drawn when it is opened: a page may have hundreds.
+// Draw charts. Those in a folded section wait until it is opened: a page may have hundreds.
 const charts = JSON.parse(document.getElementById("charts").textContent);
 const views = new Map();
 
@@ -23,10 +23,10 @@ for (const item of document.querySelectorAll("details")) {
   item.addEventListener("toggle", () => item.open && drawAll(item));
 }
 
-// Filters act on rows, sections and charts alike; the frontier is that of what is left.
-const selects = [...document.querySelectorAll("select[data-facet]")];
+// Filter rows, sections and charts alike. The frontier is recomputed among what remains.
+const selects = [...document.querySelectorAll("select[data-filter]")];
 const items = [...document.querySelectorAll("[data-trial]")];
-const shown = (item) => selects.every((s) => s.value === "" || item.dataset[s.dataset.facet] === s.value);
+const shown = (item) => selects.every((s) => s.value === "" || item.dataset[s.dataset.filter] === s.value);
 
 function narrow(name) {
   const left = new Set(items.filter(shown).map((item) => item.dataset.trial));
@@ -54,7 +54,7 @@ for (const select of selects) select.addEventListener("change", applyFilters);
 document.querySelector(".filters")?.addEventListener("reset", () => setTimeout(applyFilters));
 if (selects.some((select) => select.value)) applyFilters(); // a browser restores choices on reload
 
-// Click a heading to sort by it: numbers first falling, text first rising, empty cells always last.
+// Sort by a clicked heading: numbers descending first, text ascending first, empty cells last.
 for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => {
     const heading = button.closest("th");
@@ -76,7 +76,7 @@ for (const button of document.querySelectorAll("th button")) {
   });
 }
 
-// A link to a trial opens it; on paper all are open.
+// Open the trial that a link points to, and all trials for print.
 const openTarget = () => {
   const target = document.getElementById(location.hash.slice(1));
   if (target && target.tagName === "DETAILS") target.open = true;

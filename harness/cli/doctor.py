@@ -1,0 +1,183 @@
+"""`harness doctor`: what this machine offers, what is missing, and the command that mends it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import typer
+
+from harness.cli.options import AsJson
+from harness.errors import InfrastructureError, UnavailableError, UsageError
+
+doctor_app = typer.Typer()
+
+Status = Literal["ok", "optional", "missing"]
+LEAST_FREE_GIB = 2  # a run of all shipped suites with its reports takes under 1 GiB
+CONNECT_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at. `remedy` says how to get what is not there."""
+
+    name: str
+    status: Status
+    finding: str
+    remedy: str = ""
+
+
+@doctor_app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Describe this machine and list what is missing."""
+    from harness.cli.terminal import show, show_table
+
+    checks = [*_machine(), *_storage(), *_services(), *_weights(), *_adapters(), *_datasets()]
+    missing = [check for check in checks if check.status == "missing"]
+    if as_json:
+        show({"ready": not missing, "checks": [asdict(check) for check in checks]})
+    else:
+        show_table(["check", "status", "finding"], [[c.name, c.status, c.finding] for c in checks])
+        for check in checks:
+            if check.remedy:
+                typer.echo(f"{check.status}: {check.name}: {check.remedy}")
+        typer.echo(f"not ready: {len(missing)} missing" if missing else "ready")
+    if missing:
+        raise typer.Exit(InfrastructureError.exit_code)
+
+
+def _machine() -> Iterator[Check]:
+    from harness import environment
+
+    yield Check("hardware", "ok", environment.describe().hardware_name)
+    yield _gpu()
+    for package in ("torch", "torchvision", "ray", "mlflow"):
+        try:
+            yield Check(package, "ok", version(package))
+        except PackageNotFoundError:
+            yield Check(package, "missing", "not installed", f"pip install {package}")
+
+
+def _gpu() -> Check:
+    """Hold what the driver lists against what PyTorch can use."""
+    import pynvml
+    import torch
+
+    try:
+        pynvml.nvmlInit()
+        count, driver = pynvml.nvmlDeviceGetCount(), pynvml.nvmlSystemGetDriverVersion()
+    except pynvml.NVMLError as error:
+        finding = f"no NVIDIA driver ({error}); models run on the CPU"
+        return Check("GPU driver", "optional", finding)
+    if torch.cuda.is_available():
+        return Check(
+            "GPU driver", "ok", f"driver {driver}, {torch.cuda.device_count()} of {count} GPUs usable"
+        )
+    reason = "is built for the CPU only" if torch.version.cuda is None else f"needs CUDA {torch.version.cuda}"
+    remedy = "install a build of PyTorch for this driver (https://pytorch.org/get-started/locally)"
+    return Check("GPU driver", "missing", f"driver {driver}, {count} GPUs, but PyTorch {reason}", remedy)
+
+
+def _storage() -> Iterator[Check]:
+    from harness.cache import cache_folder
+
+    cache = cache_folder()
+    kept = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) if cache.exists() else 0
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    finding = f"{cache}, {kept / 2**20:.0f} MiB"
+    if os.access(existing, os.W_OK):
+        yield Check("cache folder", "ok", finding)
+    else:
+        remedy = "set HARNESS_CACHE to a folder that can be written"
+        yield Check("cache folder", "missing", f"{finding}, cannot be written", remedy)
+    for name, folder in (("disk of the cache", existing), ("disk of the runs", Path.cwd())):
+        free = shutil.disk_usage(folder).free / 2**30
+        if free >= LEAST_FREE_GIB:
+            yield Check(name, "ok", f"{free:.0f} GiB free")
+        else:
+            remedy = f"free {LEAST_FREE_GIB} GiB on the disk of {folder}"
+            yield Check(name, "missing", f"{free:.1f} GiB free", remedy)
+
+
+def _services() -> Iterator[Check]:
+    from harness.tracking import default_tracking_uri
+
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(Path("runs/suite"))
+    yield _reachable("MLflow address", uri, "start it, or unset MLFLOW_TRACKING_URI")
+    for variable in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        if address := os.environ.get(variable):
+            yield _reachable(variable, address, f"start the cluster, or unset {variable}")
+            return
+    yield Check("Ray address", "ok", "none set; `harness run` starts a local one")
+
+
+def _reachable(name: str, address: str, remedy: str) -> Check:
+    """Try to connect to a server. An address without a host and a port is a file and needs no server."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    shown = address.replace(f"{parts.username}:{parts.password}@", "") if parts.password else address
+    if parts.hostname is None:
+        return Check(name, "ok", shown)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname, port), CONNECT_SECONDS).close()
+    except OSError as error:
+        return Check(name, "missing", f"{shown} does not answer ({error})", remedy)
+    return Check(name, "ok", f"{shown} answers")
+
+
+def _weights() -> Iterator[Check]:
+    """Look for the weights of every shipped recipe: beside it, or in the cache once trained."""
+    from harness.cache import cache_folder
+    from harness.recipe import shipped_recipes
+
+    recipes = shipped_recipes("yolo")
+    shipped = [name for name, path in recipes.items() if path.with_suffix(".safetensors").exists()]
+    trained = [name for name in recipes if list(cache_folder().glob(f"{name}*.safetensors"))]
+    absent = sorted(set(recipes) - set(shipped) - set(trained))
+    finding = (
+        f"{len(shipped)} of {len(recipes)} recipes ship with weights, {len(trained)} trained in the cache"
+    )
+    if shipped:
+        names = ", ".join(absent)
+        remedy = f"`harness train SUITE` trains the others when a suite needs them: {names}" if absent else ""
+        yield Check("weights", "optional" if absent else "ok", finding, remedy)
+    else:
+        remedy = "install the package with its weights (`pip install .` in a full checkout)"
+        yield Check("weights", "missing", finding, remedy)
+
+
+def _adapters() -> Iterator[Check]:
+    from harness.adapter import ADAPTERS
+
+    for name, entry in ADAPTERS.entries().items():
+        try:
+            cls = ADAPTERS.get(name)
+        except UsageError as error:
+            remedy = f"reinstall {entry.origin}, or uninstall it"
+            yield Check(f"adapter {name}", "missing", str(error), remedy)
+        else:
+            yield Check(f"adapter {name}", "ok", f"{cls.task}, from {entry.origin}")
+
+
+def _datasets() -> Iterator[Check]:
+    from harness.datasets.dataset import DATASETS
+
+    for name in DATASETS.entries():
+        cls = DATASETS.get(name)
+        required = [key for key, field in cls.Options.model_fields.items() if field.is_required()]
+        if required:
+            yield Check(f"data set {name}", "ok", f"your files: set {', '.join(required)}")
+            continue
+        try:
+            size = len(cls(cls.Options(), cls.splits[-1], cls.tasks[0]))
+        except UnavailableError as error:
+            yield Check(f"data set {name}", "optional", str(error))
+        else:
+            yield Check(f"data set {name}", "ok", f"{size} test samples")

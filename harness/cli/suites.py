@@ -1,0 +1,225 @@
+"""Commands that take a suite: `validate`, `plan`, `train`, `run`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.completion import suite_names
+from harness.cli.options import (
+    AsJson,
+    Limit,
+    Only,
+    Override,
+    Profile,
+    ShardSize,
+    SuiteName,
+    Sync,
+    Workers,
+)
+from harness.errors import HarnessError, UsageError, describe
+from harness.run.settings import SHARD_SIZE
+
+suites_app = typer.Typer()
+
+
+class ExecutorName(StrEnum):
+    """Where stages run."""
+
+    inline = "inline"
+    ray = "ray"
+
+
+ExecutorOption = Annotated[ExecutorName, typer.Option(help="Where stages run.")]
+AddressOption = Annotated[
+    str | None, typer.Option(metavar="ADDR", help="Address of a Ray cluster. Default: start a local one.")
+]
+
+
+@suites_app.command()
+def validate(
+    suites: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SUITE...", help="Paths of suites, or names of shipped ones.", autocompletion=suite_names
+        ),
+    ] = None,
+    schema: Annotated[bool, typer.Option(help="Print the JSON Schema of suite files.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check suites: schema, names, options, data, recipes, checkpoints."""
+    from harness.cli.terminal import show
+
+    if schema:
+        from harness.suite.schema import json_schema
+
+        show(json_schema())
+        return
+    if not suites:
+        raise UsageError("name at least one suite, or pass --schema")
+    from harness.run.preflight import preflight
+    from harness.suite.loading import find_suite, load_suite
+    from harness.suite.plan import plan
+
+    documents = []
+    for name in suites:
+        planned = plan(load_suite(find_suite(name)))
+        preflight(planned.trials)
+        skipped = [each.model_dump() for each in planned.skipped]
+        document = {"suite": name, "valid": True, "trials": len(planned.trials), "skipped": skipped}
+        documents.append(document)
+        if not as_json:
+            sys.stdout.write(f"{name}: valid, {len(planned.trials)} trials\n")
+            sys.stdout.writelines(f"  skipped {each['benchmark']}: {each['reason']}\n" for each in skipped)
+    if as_json:
+        show(documents)
+
+
+@suites_app.command("plan")
+def plan_command(
+    suite: SuiteName,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Run directory. Default: runs/SUITE.")
+    ] = None,
+    overrides: Override = [],  # noqa: B006
+    only: Only = None,
+    limit: Limit = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a run would do, its resources and cost."""
+    from harness.cli.terminal import show, show_plan
+    from harness.run.estimate import estimate
+    from harness.rundir.store import RunDirectory
+    from harness.suite.loading import find_suite, load_suite
+    from harness.suite.plan import plan
+
+    loaded = load_suite(find_suite(suite), overrides)
+    planned = plan(loaded, only, limit)
+    directory = RunDirectory(out or Path("runs") / loaded.suite.name)
+    document = estimate(planned, directory, loaded.suite.speed)
+    show(document) if as_json else show_plan(document)
+
+
+@suites_app.command()
+def train(
+    suite: SuiteName,
+    overrides: Override = [],  # noqa: B006
+    only: Only = None,
+    executor: ExecutorOption = ExecutorName.ray,
+    address: AddressOption = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Share each batch among N workers of the cluster.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train the missing checkpoints of a suite."""
+    from harness.cli.terminal import console, show
+    from harness.run.driver import train_missing
+    from harness.run.preflight import preflight, require_trials
+    from harness.run.progress import RunProgress
+    from harness.suite.loading import find_suite, load_suite
+    from harness.suite.plan import plan
+
+    planned = plan(load_suite(find_suite(suite), overrides), only)
+    require_trials(planned)
+    preflight([trial for trial in planned.trials if trial.needs_training])
+    with RunProgress(console) as progress:
+        if planned.missing_checkpoints:
+            with _executor(executor, address, workers)() as running:
+                train_missing(planned.missing_checkpoints, running, progress, workers)
+        else:
+            progress.note("no checkpoint is missing; nothing to train")
+    if as_json:
+        show([{"checkpoint": ref.name, "weights": str(ref.weights)} for ref in planned.missing_checkpoints])
+
+
+@suites_app.command("run")
+def run_command(
+    suite: SuiteName,
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Run directory. Default: runs/SUITE.")
+    ] = None,
+    overrides: Override = [],  # noqa: B006
+    only: Only = None,
+    limit: Limit = None,
+    executor: ExecutorOption = ExecutorName.ray,
+    address: AddressOption = None,
+    workers: Workers = None,
+    shard_size: ShardSize = SHARD_SIZE,
+    profile: Profile = None,
+    sync_results: Sync = True,
+    as_json: AsJson = False,
+) -> None:
+    """Run a suite, or resume an interrupted run of it."""
+    from harness.cli.terminal import console, show_results
+    from harness.environment import command_line
+    from harness.run.driver import exit_code, run
+    from harness.run.progress import RunProgress
+    from harness.run.settings import RunSettings
+    from harness.rundir.results import to_json
+    from harness.rundir.store import run_folder
+    from harness.suite.loading import find_suite, load_suite
+    from reports.write import write_reports
+
+    if profile:
+        overrides = [*overrides, f"speed.profile={profile}"]
+    loaded = load_suite(find_suite(suite), overrides)
+    directory = run_folder(out or f"runs/{loaded.suite.name}")
+    settings = RunSettings(directory, command_line(), only, limit, shard_size, on_cluster=address is not None)
+    with RunProgress(console) as progress:
+        results = run(loaded, settings, _executor(executor, address, workers), progress)
+    page = write_reports(directory)
+    if sync_results:
+        _sync_or_report(directory, executor)
+    if as_json:
+        sys.stdout.write(to_json(results))
+    else:
+        show_results(results)
+    console.print(f"report: {page}", markup=False)
+    raise typer.Exit(exit_code(results))
+
+
+def _sync_or_report(directory: Path, executor: ExecutorName) -> None:
+    """Log the run to MLflow. A failure is reported and leaves the exit code as it is."""
+    from importlib.util import find_spec
+
+    from harness.cli.terminal import console
+
+    if executor is ExecutorName.inline and find_spec("mlflow") is None:
+        console.print("MLflow is not installed: not logged; run `harness sync` where it is")
+        return
+    try:
+        from harness.tracking import sync
+
+        outcome = sync(directory)
+    except Exception as error:  # an internal error must not change the run's exit code either
+        if os.environ.get("HARNESS_DEBUG"):
+            raise
+        reason = str(error) if isinstance(error, HarnessError) else f"internal error: {describe(error)}"
+        console.print(
+            f"not logged to MLflow: {reason}; `harness sync {directory}` logs it later", markup=False
+        )
+    else:
+        console.print(f"MLflow: {outcome.describe()} (open it with `harness ui`)", markup=False)
+
+
+def _executor(name: ExecutorName, address: str | None, workers: int | None) -> Any:
+    """Return what makes the executor. Ray is imported only when it is called."""
+    if name is ExecutorName.inline:
+        if address or (workers or 1) > 1:
+            raise UsageError("--executor inline runs in this process, without --address and --workers")
+        from harness.executors.inline import InlineExecutor
+
+        return InlineExecutor
+
+    def make() -> Any:
+        from harness.executors.ray.executor import RayExecutor
+
+        return RayExecutor(address, workers)
+
+    return make

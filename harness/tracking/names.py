@@ -1,0 +1,34 @@
+"""Names and lengths that MLflow accepts (limits of mlflow.utils.validation, version 3.17)."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
+
+KEY, TAG, PARAM, EXPERIMENT, NAME, DIGEST = 250, 8000, 6000, 500, 500, 36  # characters
+Value: TypeAlias = object
+"""A value as JSON holds it."""
+
+
+def key(name: str) -> str:
+    """Return a name that MLflow accepts as a key. An altered one ends in a checksum, so that none collide."""
+    plain = re.sub(r"[^A-Za-z0-9_\-. ]", "_", name).strip(". ")[: KEY - 50]
+    return plain if plain == name else f"{plain}_{zlib.crc32(name.encode()):08x}"
+
+
+def cut(value: object, limit: int) -> str:
+    """Return at most `limit` characters of a text, or of the JSON of any other value."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def flat(nested: Mapping[str, Value], prefix: str = "") -> Iterator[tuple[str, Value]]:
+    """Yield the leaves of nested mappings under dotted keys."""
+    for name, value in nested.items():
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

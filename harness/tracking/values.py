@@ -1,0 +1,61 @@
+"""What MLflow's table of runs shows of a trial: metrics, parameters and the columns to open with."""
+
+from __future__ import annotations
+
+import math
+
+from harness.rundir.results import Results, TrialRecord
+from harness.task import Figure
+from harness.tracking.names import PARAM, cut, flat, key
+
+_PHASES = {"preprocess": "pre", "model": "model", "postprocess": "post"}
+
+
+def metrics_of(trial: TrialRecord) -> dict[str, float]:
+    """Return the metrics of a trial. Keys are short (`speed/p50_ms`), because MLflow cuts headings.
+
+    Undefined and non-finite values are skipped, because MLflow cannot show them.
+    """
+    metrics: dict[str, float | None] = {}
+    for name, figure in trial.metrics.items():
+        metrics |= _with_bounds(f"acc/{key(name)}", figure)
+    for name, scenario in trial.speed.items():
+        prefix = "speed/" if name in ("offline", "single-stream") else f"speed/{key(name)}_"
+        if scenario.throughput:
+            metrics |= _with_bounds(f"{prefix}ips", scenario.throughput)
+        for percentile, latency in scenario.latency.items():
+            if latency:
+                metrics |= _with_bounds(f"{prefix}{key(percentile)}_ms", latency, scale=1e3)
+    for name, figure in trial.phases.items():
+        metrics |= _with_bounds(f"phase/{_PHASES.get(name, key(name))}_ms", figure, scale=1e3)
+    cost = trial.cost
+    metrics["cost/params"] = cost.parameters
+    metrics["cost/gflop"] = cost.flops and cost.flops / 1e9
+    metrics["cost/peak_mb"] = cost.peak_memory_bytes and cost.peak_memory_bytes / 1e6
+    metrics["cost/ckpt_mb"] = cost.checkpoint_bytes and cost.checkpoint_bytes / 1e6
+    return {
+        name: float(value) for name, value in metrics.items() if value is not None and math.isfinite(value)
+    }
+
+
+def params_of(trial: TrialRecord) -> dict[str, str]:
+    """Return settings and data set of a trial under dotted keys."""
+    nested: dict[str, object] = {
+        "adapter": trial.adapter,
+        **trial.settings,
+        "dataset": trial.dataset.model_dump(include={"name", "split", "size", "options"}),
+        "checkpoint": trial.checkpoint.name if trial.checkpoint else "none",
+    }
+    return {key(name): cut(value, PARAM) for name, value in flat(nested)}
+
+
+def columns(results: Results) -> list[str]:
+    """Return the columns to show first in MLflow's table of runs: headline metrics, then speed."""
+    headlines = [f"acc/{key(next(iter(trial.metrics)))}" for trial in results.trials if trial.metrics]
+    shown = [*headlines, "speed/ips", "speed/p50_ms", "cost/params"]
+    return [*(f"metrics.`{name}`" for name in dict.fromkeys(shown)), "tags.`status`"]
+
+
+def _with_bounds(name: str, figure: Figure, scale: float = 1) -> dict[str, float | None]:
+    values = {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
+    return {bound: None if value is None else value * scale for bound, value in values.items()}
