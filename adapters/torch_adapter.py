@@ -1,15 +1,15 @@
-"""What this project's own models share: a torch module made from options, weights, precision, device."""
+"""The base class of this project's models: a torch module created from options, classes and weights."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar, Generic
 
 import torch
 from pydantic import ValidationError
 
-from harness.adapter import AdapterOptions, Precision, TrainableAdapter
+from harness.adapter import AdapterOptions, Batch, Precision, Raw, TrainableAdapter, TrainingBatch
 from harness.checkpoint import Checkpoint, load_into
 from harness.datasets.dataset import Dataset
 from harness.errors import UsageError
@@ -18,74 +18,75 @@ AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.
 
 
 class TorchOptions(AdapterOptions):
-    """For models whose module is one graph of tensor operations."""
+    """Options of models whose module is a single graph of tensor operations."""
 
     compiled: bool = False
-    """Predict through torch.compile, which takes a while at the first batch and gives other last digits."""
+    """Predict through torch.compile: the first batch takes long, and the last digits of figures change."""
 
 
-class TorchAdapter(TrainableAdapter):
-    """Subclasses say what the module is (`make_module`) and how it predicts (`infer`)."""
+class TorchAdapter(TrainableAdapter[Batch, Raw, TrainingBatch], Generic[Batch, Raw, TrainingBatch]):
+    """An adapter around one torch module; subclasses create it (`make_module`) and run it (`infer`)."""
 
     name: ClassVar[str]
-    """The registered name; a checkpoint of another one is refused."""
-    shaping: ClassVar[tuple[str, ...]] = ()
-    """The options that shape the weights. They travel with the checkpoint, which decides them."""
+    """The registered name. Checkpoints of other adapters are rejected."""
+    architecture_options: ClassVar[tuple[str, ...]] = ()
+    """Names of the options that determine the weights. They are saved with a checkpoint, which sets them."""
 
     classes: tuple[str, ...] = ()
 
     @abstractmethod
     def make_module(self) -> torch.nn.Module:
-        """A freshly initialised module from `self.options`, `self.classes` and what was learnt."""
+        """Create a freshly initialised module from `self.options`, `self.classes` and the learnt assets."""
 
     @abstractmethod
-    def infer(self, batch: Any) -> Any:
-        """`forward`, called without gradients and in the precision of the runtime."""
+    def infer(self, batch: Batch) -> Raw:
+        """Run the model; `forward` calls this without gradients and in the precision of the runtime."""
 
     def learn(self, train: Dataset) -> None:
-        """Take what the module's making needs from the training data: the class names, by default."""
+        """Learn from the training data what `make_module` needs; by default the class names."""
         self.classes = train.classes
 
     def assets(self) -> dict[str, bytes]:
-        """What was learnt besides weights and classes (a vocabulary), for the checkpoint."""
+        """Return the learnt files that a checkpoint stores besides weights and classes (a vocabulary)."""
         return {}
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Take back what `assets` gave."""
+        """Restore what `assets` returned from a checkpoint."""
 
     def adopt(self, tensors: Mapping[str, torch.Tensor]) -> Checkpoint:  # noqa: ARG002
-        """Weights published elsewhere as a checkpoint of this adapter: names mapped, options and classes read
-        off the shapes.
+        """Convert weights published elsewhere to a checkpoint of this adapter.
+
+        Names are mapped; options and classes are inferred from the tensors' shapes.
 
         Raises:
-            UsageError: they are not this model's; always, for a model that nobody else publishes.
+            UsageError: The weights are another model's, or this adapter converts none.
         """
-        raise UsageError(f"adapter '{self.name}' loads weights that this harness has made, and no others")
+        raise UsageError(f"adapter '{self.name}' loads only checkpoints trained with this harness")
 
     def build(self, train: Dataset) -> None:
         self.learn(train)
-        self._place(self.make_module())
+        self._move_to_device(self.make_module())
 
     def load(self, checkpoint: Checkpoint | None) -> None:
         if checkpoint is None:
-            raise UsageError(f"adapter '{self.name}' needs a checkpoint: none is set")
+            raise UsageError(f"adapter '{self.name}' needs a checkpoint, but the suite names none")
         if not checkpoint.adapter:
             checkpoint = self.adopt(checkpoint.tensors)
-        self.options = self._reconciled(checkpoint)
+        self.options = self._merge_options(checkpoint)
         self.classes = checkpoint.classes
         self.restore(checkpoint)
         module = self.make_module()
         load_into(module, checkpoint, self.name)
-        self._place(module.eval())
+        self._move_to_device(module.eval())
         if isinstance(self.options, TorchOptions) and self.options.compiled:
             self.module.compile()
 
-    def forward(self, batch: Any) -> Any:
+    def forward(self, batch: Batch) -> Raw:
         with torch.inference_mode(), self.autocast():
             return self.infer(batch)
 
     def autocast(self) -> torch.autocast:
-        """The context in which the module computes in the runtime's precision."""
+        """Return the context in which the module computes in the precision of the runtime."""
         device = torch.device(self.runtime.device).type
         dtype = AUTOCAST.get(self.runtime.precision)
         return torch.autocast(device, dtype=dtype, enabled=dtype is not None)
@@ -94,40 +95,38 @@ class TorchAdapter(TrainableAdapter):
         return Checkpoint(
             tensors=self.module.state_dict(),
             adapter=self.name,
-            options={option: getattr(self.options, option) for option in self.shaping},
+            options={option: getattr(self.options, option) for option in self.architecture_options},
             classes=self.classes,
             assets=self.assets(),
         )
 
-    def _place(self, module: torch.nn.Module) -> None:
-        # channels_last touches convolution weights only; measured: 23% less training time on a CPU
+    def _move_to_device(self, module: torch.nn.Module) -> None:
+        # channels_last affects convolution weights only. Measured: 23% less training time on a CPU.
         self.module = module.to(device=self.runtime.device).to(memory_format=torch.channels_last)
 
-    def _reconciled(self, checkpoint: Checkpoint) -> AdapterOptions:
-        """Our options with the checkpoint's shaping ones.
+    def _merge_options(self, checkpoint: Checkpoint) -> AdapterOptions:
+        """Return the options of this adapter with the architecture options of the checkpoint.
 
         Raises:
-            UsageError: the checkpoint is another adapter's, or the suite sets a shaping option otherwise.
+            UsageError: The checkpoint is another adapter's, or contradicts an option set by the suite.
         """
         if checkpoint.adapter != self.name:
             raise UsageError(
                 f"checkpoint of adapter '{checkpoint.adapter}' cannot be loaded by '{self.name}'"
             )
-        for option in sorted(set(self.shaping) ^ set(checkpoint.options)):
-            where = "missing from" if option in self.shaping else "left over in"
-            raise UsageError(
-                f"checkpoint does not fit adapter '{self.name}': option '{option}' is {where} it"
-            )
-        stated = self.options.model_dump()
+        for option in sorted(set(self.architecture_options) ^ set(checkpoint.options)):
+            problem = "is missing from it" if option in self.architecture_options else "is unknown"
+            raise UsageError(f"checkpoint does not fit adapter '{self.name}': option '{option}' {problem}")
+        given = self.options.model_dump()
         try:
-            merged: AdapterOptions = self.Options.model_validate({**stated, **checkpoint.options})
+            merged = self.Options.model_validate({**given, **checkpoint.options})
         except ValidationError as error:
             raise UsageError(f"checkpoint of adapter '{self.name}': bad options: {error}") from error
-        for option in sorted(self.options.model_fields_set & set(self.shaping)):
-            theirs = getattr(merged, option)
-            if stated[option] != theirs:
+        for option in sorted(self.options.model_fields_set & set(self.architecture_options)):
+            trained = getattr(merged, option)
+            if given[option] != trained:
                 raise UsageError(
-                    f"adapter '{self.name}': option '{option}' is {stated[option]!r}, but the checkpoint "
-                    f"was trained with {theirs!r}; set it so or train another"
+                    f"adapter '{self.name}': option '{option}' is {given[option]!r}, but the checkpoint was "
+                    f"trained with {trained!r}; set it to that value, or train another checkpoint"
                 )
         return merged

@@ -1,12 +1,12 @@
-"""The interface between the harness and a model; a third party's adapter implements this, no more.
+"""The interface between the harness and a model: all that a third party's adapter has to implement.
 
     load(checkpoint)                            once, on the worker
     preprocess(samples) → batch                 host work: resize, tokenise, pad, copy to the device
     forward(batch) → raw                        the model
-    postprocess(raw, batch) → predictions       suppression, search results to text, back to the host
+    postprocess(raw, batch) → predictions       suppress boxes, decode tokens, copy to the host
 
-The three phases are apart so that they can be timed apart and end to end. On a GPU the next batch is
-preprocessed in another thread during this one's forward pass: keep what belongs to a batch in the batch.
+Three separate phases can be timed separately and end to end. On a GPU the next batch is preprocessed in
+another thread during the forward pass of the current one: keep the state of a batch in the batch.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal
 
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import TypeVar  # with defaults, which typing has from Python 3.13 on
 
 from harness.registry import Registry
 from harness.task import Alignment, Prediction, Sample, TaskName
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
+Batch = TypeVar("Batch", default=Any)
+"""What `preprocess` makes of samples."""
+Raw = TypeVar("Raw", default=Any)
+"""What `forward` returns for a batch."""
+TrainingBatch = TypeVar("TrainingBatch", default=Any)
+"""What `training_batch` makes of samples."""
+
 
 class AdapterOptions(BaseModel):
     """What a suite may set under an adapter's `options`; subclasses add fields."""
@@ -39,7 +47,7 @@ class AdapterOptions(BaseModel):
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how a model runs; data beside the adapter, not a side effect of making it."""
+    """Where and how a model runs."""
 
     device: str = "cpu"  # a torch device
     precision: Precision = "fp32"
@@ -47,148 +55,166 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a worker that predicts takes from a cluster; fractions share a CPU or a GPU."""
+    """What a prediction worker reserves on a cluster; fractions share a CPU or a GPU."""
 
     cpu: float = 1.0
-    gpu: float = 1.0  # where it runs on one
+    gpu: float = 1.0  # only if the model runs on one
 
 
-class Adapter(ABC):
-    """A model behind its task's interface.
+class Adapter(ABC, Generic[Batch, Raw]):
+    """A model behind the interface of its task.
 
-    Making one costs nothing: weights are built or read in `load`.
+    Construction is cheap: weights are created or read in `load`.
     """
 
     task: ClassVar[TaskName]
     Options: ClassVar[type[AdapterOptions]] = AdapterOptions
+    options: AdapterOptions
+    """An instance of `Options`; subclasses annotate it with their own class."""
     classes: Sequence[str] = ()
-    """Names of the labels that a loaded detector or segmentation gives, by index; empty: the data set's."""
+    """Label names of a loaded model, by index; if empty, labels are indices into the data set's classes."""
 
     def __init__(self, options: AdapterOptions, runtime: Runtime) -> None:
-        self.options: Any = options
+        self.options = options
         self.runtime = runtime
 
     @abstractmethod
     def load(self, checkpoint: Checkpoint | None) -> None:
-        """Make the model ready on `self.runtime`; None where the suite names no checkpoint.
+        """Load the model onto `self.runtime.device`; the checkpoint is None if the suite names none.
 
         Raises:
-            UsageError: the checkpoint is missing where one is needed, or belongs to another model.
+            UsageError: The checkpoint is missing although the model needs one, or is another model's.
         """
 
     @abstractmethod
-    def preprocess(self, samples: Sequence[Sample]) -> Any:
-        """Samples (their targets are None) → whatever `forward` takes."""
+    def preprocess(self, samples: Sequence[Sample]) -> Batch:
+        """Convert samples, whose targets are None, to the input of `forward`."""
 
     @abstractmethod
-    def forward(self, batch: Any) -> Any:
-        """Run the model; no host work."""
+    def forward(self, batch: Batch) -> Raw:
+        """Run the model, without host work."""
 
     @abstractmethod
-    def postprocess(self, raw: Any, batch: Any) -> list[Prediction]:
-        """One prediction a sample, in the samples' order."""
+    def postprocess(self, raw: Raw, batch: Batch) -> list[Prediction]:
+        """Return one prediction per sample, in the order of the samples."""
 
     def predict(self, samples: Sequence[Sample]) -> list[Prediction]:
-        """The three phases in turn."""
+        """Run the three phases."""
         batch = self.preprocess(samples)
         return self.postprocess(self.forward(batch), batch)
 
     def parameters(self) -> int | None:
-        """How many parameters the loaded model has; None if not known."""
+        """Return the number of parameters of the loaded model, or None if unknown."""
         return None
 
     def flops(self, samples: Sequence[Sample]) -> float | None:  # noqa: ARG002
-        """Floating-point operations of the forward phase (2 × multiply-accumulates); None if not known."""
+        """Return the floating-point operations of `forward` (2 per multiply–add), or None if unknown."""
         return None
+
+
+class TranslationAdapter(Adapter[Batch, Raw]):
+    """A translation model that can also explain its translations and count their tokens."""
+
+    task = "translation"
 
     def alignments(
         self,
         samples: Sequence[Sample],  # noqa: ARG002
         predictions: Sequence[Prediction],  # noqa: ARG002
     ) -> list[Alignment] | None:
-        """One a sample, of the prediction as given, not of a new search; None for a model without any."""
+        """Align each given prediction with its source, without a new search.
+
+        Returns:
+            One alignment per sample, or None for a model without attention.
+        """
         return None
 
-    def unread(self, samples: Sequence[Sample]) -> dict[str, list[bool]]:  # noqa: ARG002
-        """Name → of each sample, whether something of it does not reach the model: `unknown_source` (a token
-        that the vocabulary lacks), `cut_source` (what is beyond the longest input)."""
+    def lossy_inputs(self, samples: Sequence[Sample]) -> dict[str, list[bool]]:  # noqa: ARG002
+        """Return, by kind of loss, whether the model misses a part of each sample.
+
+        The kinds are `unknown_source`, a token outside the vocabulary, and `cut_source`, text beyond the
+        maximum length.
+        """
         return {}
 
-    def units(
+    def work_units(
         self,
         samples: Sequence[Sample],  # noqa: ARG002
         predictions: Sequence[Prediction],  # noqa: ARG002
     ) -> dict[str, list[int]]:
-        """What a sample's work is counted in beside samples: name (`source_tokens`) → a number a sample.
+        """Return, by unit of work (`source_tokens`, `target_tokens`), the units in each sample.
 
-        Throughput is given in each of them too, latency by `source_tokens`.
+        Throughput is reported per unit as well as per sample, and latency by `source_tokens`.
         """
         return {}
 
 
-class TrainableAdapter(Adapter):
+class TrainableAdapter(Adapter[Batch, Raw], Generic[Batch, Raw, TrainingBatch]):
     """An adapter whose model the training stage can fit.
 
-    The stage owns the loop, optimiser and schedule; the adapter owns the module, what a training batch
-    is (augmentation too) and the loss.
+    The stage owns the loop, the optimiser and the schedule. The adapter owns the module, the training
+    batches (including augmentation) and the loss.
     """
 
     training_options: ClassVar[frozenset[str]] = frozenset()
-    """Options that training alone reads: a suite may not set them for weights that were made without."""
+    """Options that only training reads. A suite may not set them for weights trained without them."""
     module: torch.nn.Module
     loss_unit: ClassVar[str | None] = None
-    """What the loss is a mean over, by its name in `training_units`; None: samples, or as good as samples.
-    Several workers that train together weight their parts of a batch by it."""
+    """The key of `training_units` that the loss is a mean over; None for a mean over samples.
+    Workers that train together weight their parts of a batch by it."""
 
     @property
     def pooled_batches(self) -> int:
-        """Training batches are cut from the samples of so many of them, sorted by size: what a batch holds is
-        then of one size, so that little is padded, and no large sample hides the small ones."""
+        """Number of training batches per bucketing pool.
+
+        The samples of a pool are sorted by `bucketing_key` before they are cut into batches. The samples of
+        a batch then have similar sizes, which saves padding.
+        """
         return 1
 
-    def competence(self, step: int) -> float:  # noqa: ARG002
-        """Share of pooled batches, smallest first, that a training step draws from: a curriculum."""
-        return 1.0
-
-    def training_size(self, sample: Sample) -> int:  # noqa: ARG002
-        """What samples are sorted by where batches are pooled."""
+    def bucketing_key(self, sample: Sample) -> int:  # noqa: ARG002
+        """Return the size by which the samples of a bucketing pool are sorted."""
         return 0
 
+    def curriculum_fraction(self, step: int) -> float:  # noqa: ARG002
+        """Return the fraction of a pool, smallest samples first, that a training step draws from."""
+        return 1.0
+
     def check(self, train: Dataset) -> None:
-        """See, before anything is made or written, whether the options fit the training data.
+        """Check that the options fit the training data, before anything is created or written.
 
         Raises:
-            UsageError: they do not.
+            UsageError: They do not fit.
         """
 
     @abstractmethod
     def build(self, train: Dataset) -> None:
-        """Make a freshly initialised module on `self.runtime.device`, from torch's seeded generator.
+        """Create a freshly initialised module on `self.runtime.device`, using torch's seeded generator.
 
-        Whatever else the model needs from the training data (class names, a vocabulary) is learnt here.
+        Also learn everything else that the model needs from the training data (class names, a vocabulary).
         """
 
     @abstractmethod
-    def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> Any:
-        """Samples with targets → a batch for `loss`; augmentation draws from the generator only."""
+    def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingBatch:
+        """Convert samples with targets to a batch for `loss`; only `generator` may drive augmentation."""
 
     @abstractmethod
-    def loss(self, batch: Any) -> dict[str, torch.Tensor]:
-        """Scalar terms by name; their sum is minimised."""
+    def loss(self, batch: TrainingBatch) -> dict[str, torch.Tensor]:
+        """Return scalar loss terms by name; training minimises their sum."""
 
-    def training_units(self, batch: Any) -> dict[str, int]:  # noqa: ARG002
-        """What a training batch counts beside samples: name → number; the history has them a second."""
+    def training_units(self, batch: TrainingBatch) -> dict[str, int]:  # noqa: ARG002
+        """Return the units of work in a training batch, by name; the history records them per second."""
         return {}
 
     @abstractmethod
     def checkpoint(self) -> Checkpoint:
-        """The current weights and everything else `load` needs, and nothing more."""
+        """Return the current weights and everything else that `load` needs, and nothing more."""
 
     def parameters(self) -> int | None:
         return sum(parameter.numel() for parameter in self.module.parameters())
 
     def flops(self, samples: Sequence[Sample]) -> float | None:
-        """Counted by torch; None for recurrent layers, whose fused kernels torch counts as nothing."""
+        """Return torch's count, or None for recurrent layers: torch counts their fused kernels as zero."""
         import torch
         from torch.utils.flop_counter import FlopCounterMode
 

@@ -15,12 +15,12 @@ from scipy import stats
 from small_suite import document, run_suite
 
 import harness.run.scoring as scoring
-from harness.analysis.pairs import paired, standings
 from harness.analysis.record import DetectionAnalysis, TranslationAnalysis, json_schema, read_analysis
 from harness.errors import UsageError
 from harness.metrics.iou import Iou
 from harness.rundir.results import Results, read_results
 from harness.stages.score import Observer
+from harness.statistics.paired import difference_with_normal_p
 from harness.task import Alignment
 
 
@@ -127,11 +127,11 @@ class TestAlignments:
     def test_what_the_adapter_cannot_read_is_a_rate_over_all_samples(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def unread(self: Any, samples: Any) -> dict[str, list[bool]]:
+        def lossy_inputs(self: Any, samples: Any) -> dict[str, list[bool]]:
             assert self.loaded
             return {"unknown_source": [number < 5 for number in range(len(samples))]}
 
-        monkeypatch.setattr(FakeTranslation, "unread", unread)
+        monkeypatch.setattr(FakeTranslation, "lossy_inputs", lossy_inputs)
         found = read_analysis(place(tmp_path, run_suite(tmp_path, document())))
         assert isinstance(found, TranslationAnalysis)
         rate = found.rates["unknown_source"]
@@ -193,8 +193,8 @@ class TestPairs:
         for share in (0.30, 0.31):
             wrong = [(generator.random((10, 10)) < share).astype(np.uint8) for _ in range(200)]
             rows.append([metric.statistics(target, each) for each in wrong])
-        first, second = (standings(metric, each)["pixel_accuracy"] for each in rows)
-        found = paired(first, second)
+        first, second = (metric.resampled_figures(side)["pixel_accuracy"] for side in rows)
+        found = difference_with_normal_p(first, second)
         accuracy = [[each[0].sum() / 100 for each in side] for side in rows]
         expected = stats.ttest_rel(accuracy[1], accuracy[0])
         assert found.difference.value == pytest.approx(np.mean(accuracy[1]) - np.mean(accuracy[0]))
@@ -206,10 +206,10 @@ class TestPairs:
     def test_equal_models_differ_by_nothing_and_undefined_figures_have_no_p(self) -> None:
         metric = Iou(["a", "b"])
         mask = np.zeros((4, 4), np.uint8)
-        side = standings(metric, [metric.statistics(mask, mask)] * 5)
-        assert asdict(paired(side["miou"], side["miou"])) == {
+        side = metric.resampled_figures([metric.statistics(mask, mask)] * 5)
+        assert asdict(difference_with_normal_p(side["miou"], side["miou"])) == {
             "difference": asdict(side["miou"].figure) | {"value": 0.0, "low": 0.0, "high": 0.0},
             "p": 1.0,
         }
-        undefined = paired(side["foreground_iou"], side["foreground_iou"])
+        undefined = difference_with_normal_p(side["foreground_iou"], side["foreground_iou"])
         assert (undefined.difference.value, undefined.p) == (None, None)

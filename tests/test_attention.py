@@ -424,7 +424,7 @@ def test_an_empty_source_has_an_empty_translation(beam: int) -> None:
 def test_units_are_tokens_with_their_end() -> None:
     adapter = built()
     samples = [Sample("0", "the red house", None), Sample("1", "", None)]
-    counted = adapter.units(samples, [Translation("ein Haus"), Translation("")])
+    counted = adapter.work_units(samples, [Translation("ein Haus"), Translation("")])
     assert counted == {"source_tokens": [4, 1], "target_tokens": [3, 1]}
     batch = adapter.training_batch([Toy()[0], Toy()[7]], np.random.default_rng(0))  # 3 and 2 words each
     assert adapter.training_units(batch) == {"source_tokens": 7, "target_tokens": 7}
@@ -455,7 +455,7 @@ def test_sources_with_unknown_words_and_cut_ones_are_named() -> None:
     adapter = Attention(AttentionOptions(maximum_tokens=6), Runtime())
     adapter.load(trained().checkpoint())
     samples = [Sample(str(n), text) for n, text in enumerate(["the red car", "the 漢字 car", "old " * 9, ""])]
-    assert adapter.unread(samples) == {
+    assert adapter.lossy_inputs(samples) == {
         "unknown_source": [False, True, False, False],
         "cut_source": [False, False, True, False],
     }

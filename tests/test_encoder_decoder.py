@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from adapters.translation.attention import Attention, AttentionOptions
 from adapters.translation.cells import LstmRecurrence, VanillaRecurrence
-from adapters.translation.options import competence
+from adapters.translation.options import curriculum_fraction
 from adapters.translation.search import greedy_search
 from adapters.translation.seq2seq import Lstm, Rnn, Seq2Seq, Seq2SeqOptions
 from adapters.translation.seq2seq_model import Seq2SeqModel, State
@@ -27,7 +27,7 @@ from harness.adapter import ADAPTERS, Runtime
 from harness.datasets.dataset import DATASETS
 from harness.errors import UsageError
 from harness.metrics.metric import METRICS
-from harness.recipe import Recipe, RecipeData, resolve
+from harness.recipe import Recipe, RecipeData, resolve_checkpoint
 from harness.stages.fit import batch_indices, evaluate
 from harness.task import Sample
 
@@ -206,11 +206,11 @@ def test_a_reversed_source_is_translated_as_it_was_learnt() -> None:
 
 
 def test_a_curriculum_begins_with_the_shortest_sentences_and_ends_with_all() -> None:
-    assert [competence(t, 100) for t in (0, 50, 100, 1000)] == pytest.approx([0.01, 0.505, 1, 1])
-    assert competence(0, 0) == 1
+    assert [curriculum_fraction(t, 100) for t in (0, 50, 100, 1000)] == pytest.approx([0.01, 0.505, 1, 1])
+    assert curriculum_fraction(0, 0) == 1
     adapter = built(Rnn, pooled_batches=4, curriculum=12)
-    assert (adapter.pooled_batches, adapter.competence(6)) == (4, pytest.approx(0.505))
-    assert adapter.training_size(Sample("0", "the old man", ("",))) == 3
+    assert (adapter.pooled_batches, adapter.curriculum_fraction(6)) == (4, pytest.approx(0.505))
+    assert adapter.bucketing_key(Sample("0", "the old man", ("",))) == 3
     recipe = Recipe(
         adapter="rnn", task="translation", dataset=RecipeData(name="toy"), steps=40, batch_size=5,
         learning_rate=0.1, metric="bleu",
@@ -218,7 +218,7 @@ def test_a_curriculum_begins_with_the_shortest_sentences_and_ends_with_all() -> 
     words = [len(source.split()) for source, _ in SENTENCES]
     quarters = np.sort(words).reshape(4, 5).tolist()
     seen = [
-        sorted(words[i] for i in batch_indices(recipe, t, 20, 4, words.__getitem__, adapter.competence(t)))
+        sorted(words[i] for i in batch_indices(recipe, t, 20, 4, words.__getitem__, adapter.curriculum_fraction(t)))
         for t in range(40)
     ]
     assert seen[:3] == [quarters[0]] * 3  # a third of the way: the second quarter may come
@@ -378,7 +378,7 @@ SHIPPED = [
 
 @pytest.mark.parametrize(("adapter", "name", "least"), SHIPPED)
 def test_shipped_weights_and_their_document_belong_together(adapter: str, name: str, least: float) -> None:
-    found = resolve(name, adapter, None)
+    found = resolve_checkpoint(name, adapter, None)
     assert not found.missing
     assert found.weights.stat().st_size <= 3_000_000
     provenance = yaml.safe_load(found.weights.with_suffix(".yaml").read_text())["provenance"]
@@ -388,7 +388,7 @@ def test_shipped_weights_and_their_document_belong_together(adapter: str, name: 
 
 @pytest.mark.parametrize(("adapter", "name", "least"), SHIPPED)
 def test_shipped_weights_reach_the_documents_figure(adapter: str, name: str, least: float) -> None:
-    found = resolve(name, adapter, None)
+    found = resolve_checkpoint(name, adapter, None)
     assert found.recipe is not None
     document = yaml.safe_load(found.weights.with_suffix(".yaml").read_text())
     data_cls = DATASETS.get(found.recipe.dataset.name)

@@ -116,7 +116,8 @@ class Fcn(Segmenter):
     """The three nets differ in the finest map that they take scores from."""
 
     Options = FcnOptions
-    shaping = ("backbone", "width", "upsampling")
+    options: FcnOptions
+    architecture_options = ("backbone", "width", "upsampling")
     training_options = Segmenter.training_options | {"pretrained"}
     multiple = 2**STAGES
     finest: ClassVar[int]

@@ -79,6 +79,7 @@ class FcnResNet50(Segmenter):
 
     name = "fcn-resnet50"
     Options = FcnResNetOptions
+    options: FcnResNetOptions
     multiple = 1
     training_options = Segmenter.training_options | {"pretrained"}
     auxiliary = True

@@ -30,7 +30,8 @@ class FullResolution(Segmenter):
 
     name = "full-resolution"
     Options = FullResolutionOptions
-    shaping = ("width",)
+    options: FullResolutionOptions
+    architecture_options = ("width",)
     multiple = 1
 
     def make_module(self) -> nn.Module:

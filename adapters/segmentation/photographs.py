@@ -25,10 +25,10 @@ def training_batch(
     pictures, masks = [], []
     for sample in samples:
         assert isinstance(sample.target, np.ndarray)
-        picture, mask = augmented(images.of(sample), sample.target, generator, crop)
+        picture, mask = augmented(images.of_sample(sample), sample.target, generator, crop)
         pictures.append(picture)
         masks.append(mask)
-    pixels = images.standardised(images.to_bytes(pictures, device))
+    pixels = images.standardised(images.to_uint8_tensor(pictures, device))
     return TrainingBatch(pixels, torch.from_numpy(np.stack(masks)).to(device).long())
 
 

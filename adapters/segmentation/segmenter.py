@@ -89,6 +89,7 @@ class Segmenter(TorchAdapter):
     """A module that turns [N, 3, H, W] into class scores [N, C, H, W]."""
 
     task = "segmentation"
+    options: SegmenterOptions
     training_options = frozenset({"class_weights"})
     multiple: ClassVar[int]
     """Heights and widths are padded to multiples of it, px."""
@@ -107,7 +108,7 @@ class Segmenter(TorchAdapter):
         return height, width
 
     def preprocess(self, samples: Sequence[Sample]) -> Batch:
-        originals = [images.of(sample) for sample in samples]
+        originals = [images.of_sample(sample) for sample in samples]
         groups: dict[Grid, list[int]] = defaultdict(list)
         for place, image in enumerate(originals):
             groups[self._grid(*image.shape[:2])].append(place)
@@ -156,7 +157,7 @@ class Segmenter(TorchAdapter):
             height, width = self._seen_at(scale, grid)
             padded = self._padded(height), self._padded(width)
             seen = [images.pad(images.resize(part, height, width), *padded) for part in parts]
-            views.append(View(images.to_bytes(seen, self.runtime.device), height, width))
+            views.append(View(images.to_uint8_tensor(seen, self.runtime.device), height, width))
         return views
 
     def _seen_at(self, scale: float, grid: Grid) -> tuple[int, int]:
@@ -209,7 +210,7 @@ class Segmenter(TorchAdapter):
         no_object = [place for place, name in enumerate(self.classes) if name == BACKGROUND]
         pictures, masks = [], []
         for sample in samples:
-            image, mask = images.of(sample), sample.target
+            image, mask = images.of_sample(sample), sample.target
             assert isinstance(mask, np.ndarray)
             objects = ~np.isin(mask, [*no_object, IGNORED]) if no_object else np.zeros(mask.shape, bool)
             down, right = (

@@ -42,7 +42,14 @@ class Attention(Translator):
 
     name = "attention"
     Options = AttentionOptions
-    shaping = (*Translator.shaping, "encoder_size", "encoder_layers", "decoder_size", "attention_size")
+    options: AttentionOptions
+    architecture_options = (
+        *Translator.architecture_options,
+        "encoder_size",
+        "encoder_layers",
+        "decoder_size",
+        "attention_size",
+    )
 
     module: AttentionModel
 

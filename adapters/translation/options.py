@@ -32,7 +32,7 @@ class TranslatorOptions(AdapterOptions):
     pooled_batches: int = Field(1, ge=1)
     """Length bucketing: training batches are cut from the sentences of so many of them, sorted by length."""
     curriculum: int = Field(0, ge=0)
-    """Training steps until all of the pooled batches are used; before, the shorter ones (`competence`)."""
+    """Training steps until all of the pooled batches are used; before, only the shorter ones are."""
     beam: int = Field(1, ge=1)
     """Hypotheses kept by the search; 1 is greedy search."""
     length_penalty: float = Field(0.6, ge=0)
@@ -47,7 +47,7 @@ class TranslatorOptions(AdapterOptions):
         return self
 
 
-def competence(step: int, curriculum: int) -> float:
+def curriculum_fraction(step: int, curriculum: int) -> float:
     """Share of the data, shortest first, that a model is ready for (Platanios et al. 2019 §3.2, linear).
 
     c(t) = min(1, t (1 − c_0) / T + c_0), c_0 = 0.01, after t of T steps; 1 where T is 0.

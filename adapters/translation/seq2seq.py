@@ -33,8 +33,9 @@ class Seq2Seq(Translator):
     """An encoder–decoder of one kind of cell."""
 
     Options = Seq2SeqOptions
-    shaping = (
-        *Translator.shaping,
+    options: Seq2SeqOptions
+    architecture_options = (
+        *Translator.architecture_options,
         "encoder_size",
         "decoder_size",
         "layers",

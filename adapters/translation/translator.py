@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adapters.torch_adapter import TorchAdapter
 from adapters.translation.length_batches import length_batches
-from adapters.translation.options import competence
+from adapters.translation.options import TranslatorOptions, curriculum_fraction
 from adapters.translation.search import Hypotheses, beam_search, greedy_search
 from adapters.translation.vocabulary import (
     BEGIN,
@@ -26,7 +26,7 @@ from adapters.translation.vocabulary import (
     learn_vocabulary,
     read_vocabulary,
 )
-from harness.adapter import Runtime
+from harness.adapter import Runtime, TranslationAdapter
 from harness.checkpoint import Checkpoint
 from harness.datasets.dataset import Dataset
 from harness.errors import UsageError
@@ -63,16 +63,16 @@ class Pairs:
     targets: Tensor  # [B, 1 + T], BEGIN y_1 … END, PAD behind each sentence
 
 
-class Translator(TorchAdapter):
+class Translator(TorchAdapter, TranslationAdapter):
     """A model, its vocabulary and a search; subclasses make the module and ask it for its logits.
 
     An empty source, or one of white space, has an empty translation. Signs that the vocabulary lacks are
     read as UNKNOWN, which is never written.
     """
 
-    task = "translation"
     loss_unit = "target_tokens"
-    shaping: ClassVar[tuple[str, ...]] = (
+    options: TranslatorOptions
+    architecture_options: ClassVar[tuple[str, ...]] = (
         "vocabulary",
         "vocabulary_size",
         "embedding_size",
@@ -148,7 +148,7 @@ class Translator(TorchAdapter):
         texts = {place: _before_end(row) for place, row in zip(batch.places, rows, strict=True)}
         return [Translation(self.vocabulary.decode(texts[place])) for place in range(len(rows))]
 
-    def unread(self, samples: Sequence[Sample]) -> dict[str, list[bool]]:
+    def lossy_inputs(self, samples: Sequence[Sample]) -> dict[str, list[bool]]:
         """Sources with a token that the vocabulary lacks; sources longer than `maximum_tokens`."""
         sentences = [self.vocabulary.encode(source_of(sample)) for sample in samples]
         return {
@@ -156,7 +156,9 @@ class Translator(TorchAdapter):
             "cut_source": [len(tokens) >= self.options.maximum_tokens for tokens in sentences],
         }
 
-    def units(self, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> dict[str, list[int]]:
+    def work_units(
+        self, samples: Sequence[Sample], predictions: Sequence[Prediction]
+    ) -> dict[str, list[int]]:
         """Tokens, END included."""
         encode = self.vocabulary.encode
         return {
@@ -180,10 +182,10 @@ class Translator(TorchAdapter):
         pooled: int = self.options.pooled_batches
         return pooled
 
-    def competence(self, step: int) -> float:
-        return competence(step, self.options.curriculum)
+    def curriculum_fraction(self, step: int) -> float:
+        return curriculum_fraction(step, self.options.curriculum)
 
-    def training_size(self, sample: Sample) -> int:
+    def bucketing_key(self, sample: Sample) -> int:
         """Words of the source."""
         return len(source_of(sample).split())
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
-from harness.adapter import ADAPTERS, Adapter, Runtime
+from harness.adapter import ADAPTERS, Runtime, TranslationAdapter
 from harness.analysis.analyser import Analyser, Pictures
 from harness.analysis.detection import DetectionAnalyser
 from harness.analysis.ratios import ratios
@@ -69,21 +69,21 @@ def _with_the_model(
 ) -> TranslationAnalysis:
     """Add what only the model knows, on the CPU: its alignments, and what of the sources it cannot read."""
     cls = ADAPTERS.get(trial.spec.adapter)
-    if cls.alignments is Adapter.alignments and cls.unread is Adapter.unread:
+    if not issubclass(cls, TranslationAdapter):
         return analysis
     adapter = cls(cls.Options(**trial.spec.options), Runtime())
     adapter.load(trial.load_checkpoint())
-    unread = adapter.unread([dataset[index] for index in range(analysis.n)])
+    lossy = adapter.lossy_inputs([dataset[index] for index in range(analysis.n)])
     rates = {
         name: ratios(np.array(flags).reshape(-1, 1), np.ones((analysis.n, 1)), f"{name}|v:{VERSION}")[0]
-        for name, flags in unread.items()
+        for name, flags in lossy.items()
     }
     alignments = _alignments(adapter, dataset, analysis.samples, predictions)
     return analysis.model_copy(update={"alignments": alignments, "rates": analysis.rates | rates})
 
 
 def _alignments(
-    adapter: Adapter,
+    adapter: TranslationAdapter,
     dataset: Dataset,
     shown: Sequence[ShownTranslation],
     predictions: Mapping[int, Prediction],

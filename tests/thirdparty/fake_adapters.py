@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.adapter import Adapter, AdapterOptions
+from harness.adapter import Adapter, AdapterOptions, TranslationAdapter
 from harness.checkpoint import Checkpoint
 from harness.task import Detections, Prediction, Sample, Translation
 
@@ -28,10 +28,9 @@ class FaultOptions(AdapterOptions):
     delay: float = 0.0
 
 
-class FakeTranslation(Adapter):
+class FakeTranslation(TranslationAdapter):
     """Answers with the source, shortened by some words: some n-grams match, none perfectly."""
 
-    task = "translation"
     Options = FaultOptions
 
     def load(self, checkpoint: Checkpoint | None) -> None:
