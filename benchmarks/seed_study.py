@@ -25,7 +25,8 @@ from harness.rundir.results import TrialRecord, read_results
 from harness.rundir.store import RunDirectory
 from harness.stages.score import make_metrics, sample_statistics
 from harness.statistics.holm import holm
-from harness.statistics.seeds import Trainings, difference, mean
+from harness.statistics.paired import difference_of_trainings
+from harness.statistics.seeds import Trainings, mean
 from harness.trial import DatasetUse
 
 
@@ -61,7 +62,7 @@ def _trainings(run: Path, records: list[TrialRecord], figure: str) -> list[Train
     name = next(n for n in METRICS.entries() if figure in METRICS.get(n).names)
     (metric,) = make_metrics([name], dataset)
     directory = RunDirectory(run)
-    predictions = [directory.trial(record.id).read(record.task) for record in records]
+    predictions = [directory.trial(record.id).predictions.read(record.task) for record in records]
     statistics = sample_statistics(dataset, first.dataset.size, predictions, [metric])
     gathered: dict[str, list[tuple[float, NDArray[np.float64]]]] = defaultdict(list)
     for record, (collected,) in zip(records, statistics, strict=True):
@@ -98,7 +99,7 @@ def _print(recipes: list[Trainings], decimals: int) -> None:
     pairs = list(itertools.combinations(recipes, 2))
     if not pairs:
         return
-    differences = [difference(base, head) for base, head in pairs]
+    differences = [difference_of_trainings(base, head) for base, head in pairs]
     between = [base.seed_variance is not None and head.seed_variance is not None for base, head in pairs]
     tested = [found.p for found, known in zip(differences, between, strict=True) if known]
     adjusted = iter(holm([p for p in tested if p is not None]))

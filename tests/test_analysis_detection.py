@@ -13,7 +13,7 @@ from test_average_precision import CLASSES, indexed
 
 from harness.analysis.detection import DetectionAnalyser
 from harness.analysis.images import image_file, shown_size
-from harness.analysis.tide import ERRORS, STATES, error_effects, examine
+from harness.analysis.tide import ERRORS, STATES, classify_errors, error_effects
 from harness.metrics.average_precision import Coco
 from harness.metrics.matching import match_coco
 from harness.task import Annotations, Detections, Sample
@@ -41,7 +41,7 @@ def detected(*found):
 
 def states(target, detections):
     """State of each detection, in the order reported."""
-    image = examine(target, detections)
+    image = classify_errors(target, detections)
     found = dict(zip(image.order.tolist(), (STATES[state] for state in image.states), strict=True))
     return [found[row] for row in range(len(found))], image.missed().tolist()
 
@@ -212,7 +212,8 @@ class TestWhatErrorsCost:
         return np.mean([max(precision[recall >= level], default=0.0) for level in np.linspace(0, 1, 101)])
 
     def effects(self, *pairs, classes=1):
-        effects, positives, negatives = error_effects([examine(*pair) for pair in pairs], classes, 0.0)
+        images = [classify_errors(*pair) for pair in pairs]
+        effects, positives, negatives = error_effects(images, classes, 0.0)
         return {name: effect.dap.value for name, effect in effects.items()}, positives.value, negatives.value
 
     def test_every_kind_in_one_class(self):
@@ -253,7 +254,7 @@ class TestWhatErrorsCost:
     @pytest.mark.parametrize("seed", range(5))
     def test_on_random_images_as_by_the_definitions_in_loops(self, seed):
         pairs = random_images(seed)
-        images = [examine(*pair) for pair in pairs]
+        images = [classify_errors(*pair) for pair in pairs]
         effects, false_positives, _ = error_effects(images, 3, 0.5)
         naive = Naive(pairs)
         assert {name: effect.count for name, effect in effects.items()} == {
@@ -387,7 +388,7 @@ def test_matches_are_those_of_average_precision(seed):
         found = match_coco(target, detections, np.array([[0, 1e10]]))
         correct = np.zeros(len(found.scores), dtype=bool)
         correct[found.matched] = found.correct[:, 0, 0]
-        image = examine(target, detections)
+        image = classify_errors(target, detections)
         np.testing.assert_array_equal(image.states == STATES.index("correct"), correct)
 
 
@@ -395,7 +396,7 @@ class TestOperatingPoint:
     def test_no_other_threshold_has_a_higher_f1(self):
         pairs = random_images(3)
         point = analysed(pairs).operating_point
-        images = [examine(*pair) for pair in pairs]
+        images = [classify_errors(*pair) for pair in pairs]
 
         def f1(threshold):
             kept = [image.states[image.scores >= threshold] for image in images]

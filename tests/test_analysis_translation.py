@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
-from harness.analysis.analyser import pick
+from harness.analysis.analyser import pick_samples
 from harness.analysis.translation import BUCKETS, TranslationAnalyser, failures
 from harness.task import Sample, Translation
 
@@ -112,23 +112,23 @@ def test_rates_are_shares_of_all_sentences_with_intervals():
 
 class TestPicks:
     def test_worst_median_and_best_of_many(self):
-        picks = pick([float(score) for score in range(100)], [1.0] * 100)
+        picks = pick_samples([float(score) for score in range(100)], [1.0] * 100)
         found = {role: [p.index for p in picks if p.role == role] for role in ("worst", "median", "best")}
         assert found == {"worst": [0, 1, 2, 3], "median": [49, 50], "best": [99, 98]}
 
     def test_of_equal_scores_the_one_that_says_most(self):
-        picks = pick([1.0] * 20, [float(words) for words in range(20)])
+        picks = pick_samples([1.0] * 20, [float(words) for words in range(20)])
         assert picks[0].index == 19, "the longest is shown first, as worst"
         assert [p.index for p in picks if p.role == "best"] == [15, 14]
         assert all(p.index for p in picks), "the empty one says nothing"
 
     def test_samples_with_nothing_to_get_wrong_are_shown_only_where_there_are_no_others(self):
-        assert [p.index for p in pick([1.0, 0.2, 1.0], [0.0, 3.0, 0.0])] == [1]
-        assert [p.index for p in pick([1.0, 1.0], [0.0, 0.0])] == [0, 1]
+        assert [p.index for p in pick_samples([1.0, 0.2, 1.0], [0.0, 3.0, 0.0])] == [1]
+        assert [p.index for p in pick_samples([1.0, 1.0], [0.0, 0.0])] == [0, 1]
 
     def test_few_samples_are_each_shown_once(self):
-        assert sorted(p.index for p in pick([3.0, 1.0, 2.0], [1.0] * 3)) == [0, 1, 2]
-        assert pick([], []) == []
+        assert sorted(p.index for p in pick_samples([3.0, 1.0, 2.0], [1.0] * 3)) == [0, 1, 2]
+        assert pick_samples([], []) == []
 
     def test_a_sample_shown_has_its_own_chrf(self):
         triples = sentences(20)

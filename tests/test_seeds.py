@@ -3,7 +3,8 @@ import pytest
 from scipy import stats
 
 from harness.statistics.holm import holm
-from harness.statistics.seeds import Trainings, difference, mean
+from harness.statistics.paired import difference_of_trainings
+from harness.statistics.seeds import Trainings, mean
 
 
 def exact(name, values):
@@ -21,7 +22,7 @@ def test_without_doubt_of_the_samples_a_mean_has_students_interval():
 
 def test_without_doubt_of_the_samples_a_difference_is_welchs_test():
     base, head = [0.41, 0.44, 0.40], [0.47, 0.46, 0.52]
-    found = difference(exact("a", base), exact("b", head))
+    found = difference_of_trainings(exact("a", base), exact("b", head))
     expected = stats.ttest_ind(head, base, equal_var=False)
     assert found.p == pytest.approx(expected.pvalue)
     interval = expected.confidence_interval(0.95)
@@ -33,7 +34,7 @@ def test_one_training_each_leaves_the_doubt_of_the_samples_with_pairs():
     shared = generator.normal(0, 0.1, 4000)  # hard samples are hard for both
     base = Trainings("a", np.array([0.5]), (0.5 + shared + generator.normal(0, 0.01, 4000))[None])
     head = Trainings("b", np.array([0.6]), (0.6 + shared + generator.normal(0, 0.01, 4000))[None])
-    found = difference(base, head)
+    found = difference_of_trainings(base, head)
     error = np.sqrt(2) * 0.01
     assert (found.low, found.high) == pytest.approx((0.1 - 1.96 * error, 0.1 + 1.96 * error), rel=0.02)
     assert mean(base).seed_sd is None and base.seed_variance is None
@@ -53,7 +54,7 @@ def test_intervals_hold_the_true_difference_as_often_as_they_say():
             Trainings(name, values, spread + (noise if name == "b" else 0))
             for name, (values, spread) in zip("ab", sides, strict=True)
         )
-        found = difference(base, head)
+        found = difference_of_trainings(base, head)
         held += found.low <= 0 <= found.high
     assert 0.93 <= held / 1000 <= 0.985
 

@@ -1,11 +1,11 @@
-"""What an analysis of one trial is, whatever the task: a collector of samples, and the samples it shows."""
+"""The contract of an analysis of one trial, whatever the task: collect all samples, then show a few."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,63 +13,72 @@ from numpy.typing import NDArray
 from harness.analysis.record import Analysis, Role, ShownSample
 from harness.task import Sample
 
-SHOWN: dict[Role, int] = {"worst": 4, "median": 2, "best": 2}
-"""Samples shown of a trial: enough to see what goes wrong, few enough for one page of many trials."""
+PredictionT = TypeVar("PredictionT")
+ShownT = TypeVar("ShownT", bound=ShownSample)
 
-Pictures: TypeAlias = dict[str, bytes]
+SHOWN_PER_ROLE: dict[Role, int] = {"worst": 4, "median": 2, "best": 2}
+"""Samples shown per trial: enough to see what goes wrong, few enough for one page of many trials."""
+
+ImageFiles: TypeAlias = dict[str, bytes]
 """Path relative to the trial's directory → the file's content."""
 
 
 @dataclass(frozen=True)
 class Pick:
-    """A sample to be shown."""
+    """A sample chosen to be shown."""
 
     index: int
+    """Position in the data set's split, from 0."""
     role: Role
     score: float
 
 
-class Analyser(ABC):
-    """Collects what is to be known of one trial; keeps counts, no pictures."""
+class Analyser(ABC, Generic[PredictionT, ShownT]):
+    """Collects the counts that the analysis of one trial needs; it stores no images."""
 
     @abstractmethod
-    def add(self, sample: Sample, prediction: Any) -> None:
-        """The next sample, with its target, in order of the data set."""
+    def add(self, sample: Sample, prediction: PredictionT) -> None:
+        """Add the next sample with its target, in order of the data set."""
 
     @abstractmethod
     def picks(self) -> list[Pick]:
-        """Which of the samples added are to be shown."""
+        """Choose which of the added samples to show."""
 
     @abstractmethod
-    def show(self, pick: Pick, sample: Sample, prediction: Any) -> tuple[ShownSample, Pictures]:
-        """A picked sample as it is recorded, and its pictures."""
+    def show(self, pick: Pick, sample: Sample, prediction: PredictionT) -> tuple[ShownT, ImageFiles]:
+        """Return the record of a chosen sample, and its image files."""
 
     @abstractmethod
-    def conclude(self, shown: Sequence[Any]) -> Analysis:
-        """The analysis of all samples added, with those that are shown."""
+    def conclude(self, shown: Sequence[ShownT]) -> Analysis:
+        """Return the analysis of all added samples, including the records of the shown ones."""
 
 
-def pick(scores: Sequence[float], weights: Sequence[float]) -> list[Pick]:
-    """The worst, the middle and the best samples; of equal scores those of the most weight.
+AnyAnalyser: TypeAlias = Analyser[Any, Any]
+"""An analyser of any task, where the data set decides which."""
+
+
+def pick_samples(scores: Sequence[float], weights: Sequence[float]) -> list[Pick]:
+    """Choose the samples with the lowest, the middle and the highest scores; of equal scores the heaviest.
 
     Args:
-        scores, weights: of each sample; a weight says how much there was to get right or wrong, and samples
-            of weight 0 are shown only where there are no others.
+        scores: per sample.
+        weights: per sample, how much there was to get right or wrong. Samples of weight 0 are shown only if
+            there are no others.
     """
     values, sizes = np.asarray(scores, dtype=np.float64), np.asarray(weights, dtype=np.float64)
-    telling = (sizes > 0) | ~np.any(sizes > 0)
+    eligible = (sizes > 0) | ~np.any(sizes > 0)
     ascending = np.lexsort((-sizes, values))
-    ascending = ascending[telling[ascending]]
-    best = np.lexsort((-sizes, -values))
-    middle = np.argsort(np.abs(np.arange(len(ascending)) - (len(ascending) - 1) / 2), kind="stable")
+    ascending = ascending[eligible[ascending]]
+    descending = np.lexsort((-sizes, -values))
+    from_middle = np.argsort(np.abs(np.arange(len(ascending)) - (len(ascending) - 1) / 2), kind="stable")
     orders: dict[Role, NDArray[np.intp]] = {
         "worst": ascending,
-        "best": best[telling[best]],
-        "median": ascending[middle],
+        "best": descending[eligible[descending]],
+        "median": ascending[from_middle],
     }
-    found: dict[int, Role] = {}
+    roles: dict[int, Role] = {}
     for role, order in orders.items():
-        free = [index for index in order.tolist() if index not in found]
-        found |= dict.fromkeys(free[: SHOWN[role]], role)
-    ranked = sorted(found, key=lambda index: list(SHOWN).index(found[index]))
-    return [Pick(index, found[index], float(values[index])) for index in ranked]
+        free = [index for index in order.tolist() if index not in roles]
+        roles |= dict.fromkeys(free[: SHOWN_PER_ROLE[role]], role)
+    ranked = sorted(roles, key=lambda index: list(SHOWN_PER_ROLE).index(roles[index]))
+    return [Pick(index, roles[index], float(values[index])) for index in ranked]

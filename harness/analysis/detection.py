@@ -1,18 +1,18 @@
-"""Precision–recall curves, which class is taken for which, kinds of error, and images ranked by their F1."""
+"""Analysis of detection: precision–recall curves, confusion, types of error, and images ranked by F1."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.analysis import tide
-from harness.analysis.analyser import Analyser, Pick, Pictures, pick
-from harness.analysis.curves import average_precisions, precision_recall
+from harness.analysis.analyser import Analyser, ImageFiles, Pick, pick_samples
+from harness.analysis.curves import average_precisions, interpolate_precision
 from harness.analysis.images import image_file
 from harness.analysis.ratios import ratios
 from harness.analysis.record import (
@@ -22,43 +22,48 @@ from harness.analysis.record import (
     ShownBox,
     ShownDetections,
 )
-from harness.analysis.tide import CORRECT, IGNORED, STATES, Examined, examine
+from harness.analysis.tide import CORRECT, IGNORED, STATES, ImageErrors, classify_errors
 from harness.metrics.average_precision import COCO_AREAS
 from harness.metrics.matching import IOU_THRESHOLDS, MAX_DETECTIONS, Matches, match_coco
 from harness.statistics.bootstrap import figure, mean_defined
-from harness.task import Annotations, Detections, Sample
+from harness.task import Annotations, Detections, Figure, Image, Sample
 
 VERSION = 1  # of the signatures; raise it with any change of what a figure means
-DRAWN = (0, 5)  # of COCO's ten thresholds: IoU .5, where boxes are found at all, and .75, where they fit
+# Indices into COCO's ten thresholds of the curves that are drawn: IoU .5, where a box counts as found at all,
+# and .75, where it also fits.
+CURVE_THRESHOLDS = (0, 5)
 SIGNATURE = f"coco|recalls:101|maxdets:{MAX_DETECTIONS}|interval:basic"
 ALL_SIZES = np.array([[0.0, COCO_AREAS["large"][1]]])  # px²
 
 
-class DetectionAnalyser(Analyser):
-    """Detections under COCO's rules, as average precision sees them, and at one operating point."""
+class DetectionAnalyser(Analyser[Detections, ShownDetections]):
+    """Collects the matches of each image by COCO's rules, and its errors.
+
+    The confusion matrix and the shown detections are those at one operating point: at least the score that
+    gives the highest F1.
+    """
 
     def __init__(self, classes: Sequence[str]) -> None:
         self._classes = tuple(classes)
         self._matches: list[Matches] = []
-        self._images: list[Examined] = []
+        self._images: list[ImageErrors] = []
 
     def add(self, sample: Sample, prediction: Detections) -> None:
-        target: Any = sample.target
-        found = match_coco(target, prediction, ALL_SIZES)
-        drawn = {part: getattr(found, part)[:, :, DRAWN] for part in ("correct", "absorbed")}
-        self._matches.append(replace(found, **drawn))
-        self._images.append(examine(target, prediction))
+        target = cast(Annotations, sample.target)
+        matches = match_coco(target, prediction, ALL_SIZES)
+        correct, absorbed = (part[:, :, CURVE_THRESHOLDS] for part in (matches.correct, matches.absorbed))
+        self._matches.append(replace(matches, correct=correct, absorbed=absorbed))
+        self._images.append(classify_errors(target, prediction))
 
     def picks(self) -> list[Pick]:
-        counts = np.array([counts_at(image, self._least) for image in self._images])
+        counts = np.array([counts_at(image, self._min_score) for image in self._images])
         correct, objects = counts[:, 0], counts[:, 1] + counts[:, 2]
-        # An image with nothing to find, where nothing was found, has nothing wrong.
+        # An image with neither annotations nor detections has no errors: its F1 is 1.
         f1 = np.divide(2 * correct, objects, out=np.ones(len(counts)), where=objects > 0)
-        return pick(f1.tolist(), objects.tolist())
+        return pick_samples(f1.tolist(), objects.tolist())
 
-    def show(self, pick: Pick, sample: Sample, prediction: Detections) -> tuple[ShownDetections, Pictures]:
-        image: Any = sample.input
-        target: Any = sample.target
+    def show(self, pick: Pick, sample: Sample, prediction: Detections) -> tuple[ShownDetections, ImageFiles]:
+        image, target = cast(Image, sample.input), cast(Annotations, sample.target)
         path = f"samples/{pick.index:08d}.webp"
         annotations, detections = self._boxes(target, prediction)
         shown = ShownDetections(
@@ -76,7 +81,7 @@ class DetectionAnalyser(Analyser):
 
     def conclude(self, shown: Sequence[ShownDetections]) -> DetectionAnalysis:
         errors, false_positives, false_negatives = tide.error_effects(
-            self._images, len(self._classes), self._least
+            self._images, len(self._classes), self._min_score
         )
         return DetectionAnalysis(
             n=len(self._images),
@@ -84,7 +89,7 @@ class DetectionAnalyser(Analyser):
             classes=list(self._classes),
             curves=self._curves(),
             operating_point=self._operating_point(),
-            confusion=confusion(self._images, len(self._classes), self._least).tolist(),
+            confusion=confusion_matrix(self._images, len(self._classes), self._min_score).tolist(),
             errors=errors,
             false_positives=false_positives,
             false_negatives=false_negatives,
@@ -92,69 +97,73 @@ class DetectionAnalyser(Analyser):
         )
 
     @cached_property
-    def _least(self) -> float:
-        """The score of the operating point."""
-        return best_f1(self._images)
+    def _min_score(self) -> float:
+        """The score of the operating point; infinite if no detection is correct."""
+        return best_f1_score(self._images)
 
     def _curves(self) -> list[PrecisionRecall]:
-        classes = range(len(self._classes))
-        ap = average_precisions(self._matches, len(classes))  # [classes, T, 1 + R]
-        found = []
-        for threshold, place in enumerate(DRAWN):
-            iou = float(IOU_THRESHOLDS[place])
-            about = (len(self._matches), "fraction", f"{SIGNATURE}|iou:{iou:g}|v:{VERSION}")
-            curves = [precision_recall(self._matches, label, threshold) for label in classes]
+        ap = average_precisions(self._matches, len(self._classes))  # [classes, T, 1 + R]
+        records = []
+        for threshold, coco_index in enumerate(CURVE_THRESHOLDS):
+            iou = float(IOU_THRESHOLDS[coco_index])
+            curves = [
+                interpolate_precision(self._matches, label, threshold) for label in range(len(self._classes))
+            ]
             annotated = [curve.precision for curve in curves if curve.positives]
-            mean = mean_defined(ap[:, threshold], 0)
-            found.append(
+            records.append(
                 PrecisionRecall(
                     iou=iou,
-                    ap=figure(mean[0], mean[1:], *about, reflected=True),
+                    ap=self._ap_figure(mean_defined(ap[:, threshold], 0), iou),
                     positives=sum(curve.positives for curve in curves),
                     precision=np.mean(annotated, axis=0).round(4).tolist() if annotated else None,
                 )
             )
-            for label, curve in zip(classes, curves, strict=True):
-                own = ap[label, threshold]
-                found.append(
-                    PrecisionRecall(
-                        label=self._classes[label],
-                        iou=iou,
-                        ap=figure(own[0], own[1:], *about, reflected=True),
-                        positives=curve.positives,
-                        precision=curve.precision.round(4).tolist() if curve.positives else None,
-                        scores=[None if np.isnan(s) else round(float(s), 4) for s in curve.scores],
-                    )
+            records += [
+                PrecisionRecall(
+                    label=name,
+                    iou=iou,
+                    ap=self._ap_figure(class_ap, iou),
+                    positives=curve.positives,
+                    precision=curve.precision.round(4).tolist() if curve.positives else None,
+                    scores=[None if np.isnan(s) else round(float(s), 4) for s in curve.scores],
                 )
-        return found
+                for name, curve, class_ap in zip(self._classes, curves, ap[:, threshold], strict=True)
+            ]
+        return records
+
+    def _ap_figure(self, ap: NDArray[np.float64], iou: float) -> Figure:
+        """Return an AP with its interval, from the value followed by those of the resamples: [1 + R]."""
+        signature = f"{SIGNATURE}|iou:{iou:g}|v:{VERSION}"
+        return figure(ap[0], ap[1:], len(self._matches), "fraction", signature, reflected=True)
 
     def _operating_point(self) -> OperatingPoint:
-        counts = np.array([counts_at(image, self._least) for image in self._images])
+        counts = np.array([counts_at(image, self._min_score) for image in self._images])
         correct, detected, annotated = counts.T[:, :, None]
-        about = f"iou:{tide.FOREGROUND}|score:best F1|v:{VERSION}"
+        settings = f"iou:{tide.FOREGROUND}|score:best F1|v:{VERSION}"
         precision, recall, f1 = (
-            ratios(part, whole, f"{name}|{about}")[0]
+            ratios(part, whole, f"{name}|{settings}")[0]
             for name, part, whole in (
                 ("precision", correct, detected),
                 ("recall", correct, annotated),
                 ("f1", 2 * correct, detected + annotated),
             )
         )
-        least = None if np.isinf(self._least) else self._least
-        return OperatingPoint(score=least, precision=precision, recall=recall, f1=f1)
+        score = None if np.isinf(self._min_score) else self._min_score
+        return OperatingPoint(score=score, precision=precision, recall=recall, f1=f1)
 
     def _boxes(self, target: Annotations, prediction: Detections) -> tuple[list[ShownBox], list[ShownBox]]:
-        image = examine(target, prediction)
-        shown = image.scores >= self._least
+        """Return the records of the annotations, then of the detections at the operating point."""
+        image = classify_errors(target, prediction)
+        shown = image.scores >= self._min_score
         found = np.zeros(len(image.positives), dtype=bool)
-        found[image.aims[shown & (image.states == CORRECT)]] = True
+        found[image.annotations[shown & (image.states == CORRECT)]] = True
         annotations = [
             ShownBox(
                 box=_rounded(box),
                 label=self._classes[label],
-                state="ignored" if not counted else "correct" if hit else "missed",
+                state="ignored" if not counted else "correct" if is_found else "missed",
             )
-            for box, label, counted, hit in zip(
+            for box, label, counted, is_found in zip(
                 target.boxes, target.labels, image.counted, found, strict=True
             )
         ]
@@ -170,26 +179,30 @@ class DetectionAnalyser(Analyser):
         return annotations, detections
 
 
-def best_f1(images: Sequence[Examined]) -> float:
-    """The score that gives the highest F1 over all classes and images; infinite where none is correct."""
-    kept = [image.states != IGNORED for image in images]
-    scores = np.concatenate([image.scores[keep] for image, keep in zip(images, kept, strict=True)])
-    correct = np.concatenate(
-        [image.states[keep] == CORRECT for image, keep in zip(images, kept, strict=True)]
-    )
+def best_f1_score(images: Sequence[ImageErrors]) -> float:
+    """Return the score threshold that gives the highest F1 over all classes and images.
+
+    It is infinite if no detection is correct.
+    """
+    scores = np.concatenate([image.scores[image.states != IGNORED] for image in images])
+    correct = np.concatenate([image.states[image.states != IGNORED] == CORRECT for image in images])
     if not correct.any():
         return np.inf
     order = np.argsort(-scores, kind="stable")
-    scores, found = scores[order], np.cumsum(correct[order])
+    scores, true_positives = scores[order], np.cumsum(correct[order])
     positives = sum(int(image.counted.sum()) for image in images)
-    f1 = 2 * found / (np.arange(1, len(found) + 1) + positives)
-    last = np.append(scores[1:] < scores[:-1], True)  # of equal scores all are taken
+    f1 = 2 * true_positives / (np.arange(1, len(true_positives) + 1) + positives)
+    last = np.append(scores[1:] < scores[:-1], True)  # a threshold takes all detections of equal score
     return float(scores[np.where(last, f1, -1.0).argmax()])
 
 
-def counts_at(image: Examined, least: float) -> tuple[int, int, int]:
-    """Detections that are correct, all but ignored ones, and annotations."""
-    shown = image.scores >= least
+def counts_at(image: ImageErrors, min_score: float) -> tuple[int, int, int]:
+    """Count the correct detections, all detections that are not ignored, and the annotations.
+
+    Args:
+        min_score: count only detections with at least this score.
+    """
+    shown = image.scores >= min_score
     correct = shown & (image.states == CORRECT)
     return (
         int(correct.sum()),
@@ -198,21 +211,25 @@ def counts_at(image: Examined, least: float) -> tuple[int, int, int]:
     )
 
 
-def confusion(images: Sequence[Examined], classes: int, least: float) -> NDArray[np.int64]:
-    """[annotated][detected] among detections of at least this score; the last row and column: background.
+def confusion_matrix(images: Sequence[ImageErrors], classes: int, min_score: float) -> NDArray[np.int64]:
+    """Count annotations by class and by the class detected: [classes + 1, classes + 1].
 
-    Correct detections first, as COCO matches them. Then each other detection, the highest score first, takes
-    the free annotation of another class that it overlaps most, at IoU .5 or more. What is left over is
-    detected background, or an annotation that went undetected.
+    The last row and column are background. Correct detections are counted first, as COCO matches them. Then
+    each other detection, in descending order of score, takes the free annotation of another class that it
+    overlaps most, at IoU .5 or more. A detection left over is detected background; an annotation left over is
+    undetected.
+
+    Args:
+        min_score: count only detections with at least this score.
     """
     matrix = np.zeros((classes + 1, classes + 1), dtype=np.int64)
     for image in images:
-        shown = image.scores >= least
+        shown = image.scores >= min_score
         free_detections = shown & (image.states != IGNORED)
         free_annotations = image.counted.copy()
         correct = np.flatnonzero(shown & (image.states == CORRECT))
-        pairs = [*zip(correct.tolist(), image.aims[correct].tolist(), strict=True), *image.rivals.tolist()]
-        for detection, annotation in pairs:
+        matches = zip(correct.tolist(), image.annotations[correct].tolist(), strict=True)
+        for detection, annotation in [*matches, *image.confused.tolist()]:
             if free_detections[detection] and free_annotations[annotation]:
                 matrix[image.positives[annotation], image.labels[detection]] += 1
                 free_detections[detection] = free_annotations[annotation] = False
@@ -221,6 +238,6 @@ def confusion(images: Sequence[Examined], classes: int, least: float) -> NDArray
     return matrix
 
 
-def _rounded(box: NDArray[Any]) -> tuple[float, float, float, float]:
+def _rounded(box: NDArray[np.float64] | NDArray[np.float32]) -> tuple[float, float, float, float]:
     x1, y1, x2, y2 = (round(float(value), 2) for value in box)
     return x1, y1, x2, y2

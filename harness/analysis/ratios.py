@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.metrics.metric import RESAMPLES, SEED
-from harness.statistics.bootstrap import figure, resample_sums
+from harness.statistics.bootstrap import RESAMPLES, SEED, figure, resample_sums
 from harness.task import Figure
 
+Counts: TypeAlias = NDArray[np.bool_] | NDArray[np.int64] | NDArray[np.float64]
 
-def ratios(parts: NDArray[Any], wholes: NDArray[Any], signature: str, unit: str = "fraction") -> list[Figure]:
-    """Σ parts / Σ wholes over samples of each of k columns, undefined where the denominator is 0.
+
+def ratios(parts: Counts, wholes: Counts, signature: str, unit: str = "fraction") -> list[Figure]:
+    """Compute Σ parts / Σ wholes over samples, for each of k columns; undefined if the denominator is 0.
 
     Args:
         parts, wholes: [n, k], additive counts of each sample.
@@ -28,7 +29,8 @@ def ratios(parts: NDArray[Any], wholes: NDArray[Any], signature: str, unit: str 
     ]
 
 
-def _quotient(sums: NDArray[Any], columns: int) -> NDArray[np.float64]:
-    """[R, 2k] → [R, k]."""
+def _quotient(sums: NDArray[np.int64] | NDArray[np.float64], columns: int) -> NDArray[np.float64]:
+    """Divide the first half of the columns [R, 2k] by the second: [R, k]; NaN if the denominator is 0."""
     part, whole = sums[:, :columns], sums[:, columns:]
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    quotient: NDArray[np.float64] = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    return quotient

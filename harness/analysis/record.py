@@ -1,48 +1,42 @@
-"""analysis.json of a trial: where its figures come from, for reports to draw.
+"""The records of a trial's analysis.json: where its figures come from, for reports to draw.
 
-Pictures lie beside it; their paths are relative to the trial's directory. These models are its schema;
-`harness/schema/analysis.schema.json` is printed from them.
+Image files are stored beside it; their paths are relative to the trial's directory. The schema
+`harness/schema/analysis.schema.json` is generated from these models.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from harness.errors import UsageError
+from harness.strict_model import StrictModel
 from harness.task import Figure
 
 Role = Literal["worst", "median", "best"]
 ErrorType = Literal["classification", "localisation", "both", "duplicate", "background", "missed"]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ShownSample(_Record):
+class ShownSample(StrictModel):
     """A sample picked for its score among all samples of the trial."""
 
-    index: int = Field(description="place in the data set's split, from 0")
+    index: int = Field(description="position in the data set's split, from 0")
     id: str
     role: Role
-    score: float = Field(description="of this sample alone; `ranked_by` of the analysis says which")
+    score: float = Field(description="score of this sample alone, as `ranked_by` of the analysis defines it")
 
 
-class ShownPicture(ShownSample):
-    """A sample that is a picture."""
+class ShownImage(ShownSample):
+    """A sample that is an image."""
 
-    width: int = Field(description="px of the original, in which boxes are given")
-    height: int
-    image: str = Field(description="path of the picture, its longest side at most 256 px")
-
-
-# Translation
+    width: int = Field(description="px of the original image, to which boxes refer")
+    height: int = Field(description="px of the original image")
+    image: str = Field(description="path of the image file, whose longest side is at most 256 px")
 
 
-class LengthBucket(_Record):
+class LengthBucket(StrictModel):
     """The sentences whose source has `shortest` to `longest` words."""
 
     shortest: int
@@ -53,38 +47,37 @@ class LengthBucket(_Record):
 
 
 class ShownTranslation(ShownSample):
+    """A source sentence with its references and the hypothesis."""
+
     source: str
     references: list[str]
     hypothesis: str
 
 
-class ShownAlignment(_Record):
-    """What each target token looked at."""
+class ShownAlignment(StrictModel):
+    """The attention of each target token over the source tokens."""
 
-    index: int = Field(description="that of the sample in `samples`")
+    index: int = Field(description="`index` of the sample in `samples`")
     source: list[str] = Field(description="tokens")
     target: list[str] = Field(description="tokens")
     weights: list[list[float]] = Field(description="[target][source], each row sums to 1 up to rounding")
 
 
-class TranslationAnalysis(_Record):
-    """Of hypotheses against references."""
+class TranslationAnalysis(StrictModel):
+    """Analysis of hypotheses against references."""
 
     task: Literal["translation"] = "translation"
     n: int
     ranked_by: str
-    by_length: list[LengthBucket] = Field(description="by words of the source; empty buckets left out")
+    by_length: list[LengthBucket] = Field(description="by words of the source, without empty buckets")
     rates: dict[str, Figure] = Field(
         description="exact_match, length_ratio, repetition, copied, unknown, empty: docs/analysis.md"
     )
     samples: list[ShownTranslation]
-    alignments: list[ShownAlignment] = Field(description="of some samples, where the adapter offers them")
+    alignments: list[ShownAlignment] = Field(description="of some samples, if the adapter provides them")
 
 
-# Detection
-
-
-class PrecisionRecall(_Record):
+class PrecisionRecall(StrictModel):
     """Interpolated precision at the 101 recall levels 0, .01, … 1 (COCO); its mean is the AP."""
 
     label: str | None = Field(None, description="a class; null: the mean over the classes with annotations")
@@ -93,68 +86,72 @@ class PrecisionRecall(_Record):
     positives: int = Field(description="annotations that count")
     precision: list[float] | None = Field(description="[101]; null without annotations")
     scores: list[float | None] | None = Field(
-        None, description="[101], the score that reaches the level, null where none does; null for the mean"
+        None,
+        description="[101], the score that reaches the level, null if none does; null for the mean",
     )
 
 
-class ErrorEffect(_Record):
-    """One type of error in TIDE's sense (Bolya et al. 2020)."""
+class ErrorEffect(StrictModel):
+    """Count and cost of one type of error, as TIDE defines it (Bolya et al. 2020)."""
 
-    count: int = Field(description="among all detections, whatever their score; of missed, annotations")
-    shown: int = Field(description="among the detections at the operating point")
-    dap: Figure = Field(description="how much AP at IoU .5 rises when only these errors are mended")
+    count: int = Field(description="detections of any score with this error; for missed, annotations")
+    shown: int = Field(description="those among the detections at the operating point")
+    dap: Figure = Field(description="rise of AP at IoU .5 if only these errors are fixed")
 
 
-class OperatingPoint(_Record):
+class OperatingPoint(StrictModel):
     """Detections with at least the score that gives the highest F1 over the data set, at IoU .5."""
 
-    score: float | None = Field(description="null: no detection at all is correct")
+    score: float | None = Field(description="null: no detection is correct")
     precision: Figure
     recall: Figure
     f1: Figure
 
 
-class ShownBox(_Record):
+class ShownBox(StrictModel):
     """An annotation or a detection."""
 
-    box: tuple[float, float, float, float] = Field(description="x1 y1 x2 y2 in px of the original")
+    box: tuple[float, float, float, float] = Field(description="x1 y1 x2 y2 in px of the original image")
     label: str
-    score: float | None = Field(None, description="of a detection")
+    score: float | None = Field(None, description="null for an annotation")
     state: Literal["correct", "ignored"] | ErrorType = Field(
-        description="annotations: correct, missed or ignored (crowd, difficult); detections: correct, "
-        "ignored (on an ignored annotation), or the type of error, among the detections that are shown"
+        description="of an annotation: correct, missed or ignored (crowd, difficult); of a detection: "
+        "correct, ignored (on an ignored annotation) or the type of error"
     )
 
 
-class ShownDetections(ShownPicture):
+class ShownDetections(ShownImage):
     """An image with its annotations and the detections at the operating point."""
 
     annotations: list[ShownBox]
     detections: list[ShownBox]
 
 
-class DetectionAnalysis(_Record):
-    """Of detections against annotations."""
+class DetectionAnalysis(StrictModel):
+    """Analysis of detections against annotations."""
 
     task: Literal["detection"] = "detection"
     n: int
     ranked_by: str
     classes: list[str]
-    curves: list[PrecisionRecall] = Field(description="the mean first, then each class; at IoU .5, then .75")
+    curves: list[PrecisionRecall] = Field(
+        description="at IoU .5, then at .75: first the mean, then each class"
+    )
     operating_point: OperatingPoint
     confusion: list[list[int]] = Field(
-        description="[annotated][detected] at the operating point; the last row and column: background"
+        description="[annotated][detected] at the operating point; the last row and column are background"
     )
     errors: dict[ErrorType, ErrorEffect]
-    false_positives: Figure = Field(description="how much AP at IoU .5 rises without any false positive")
-    false_negatives: Figure = Field(description="how much it rises without any annotation that is not found")
+    false_positives: Figure = Field(description="rise of AP at IoU .5 without any false positive")
+    false_negatives: Figure = Field(
+        description="rise of AP at IoU .5 without any annotation that is not found"
+    )
     samples: list[ShownDetections]
 
 
-# Segmentation
+class ClassIou(StrictModel):
+    """Figures and pixel counts of one class."""
 
-
-class ClassIou(_Record):
     label: str
     iou: Figure
     accuracy: Figure
@@ -163,47 +160,50 @@ class ClassIou(_Record):
     predicted: int = Field(description="pixels")
 
 
-class ShownMasks(ShownPicture):
-    """Masks are palette PNGs of the picture's size; `colours` of the analysis is the palette."""
+class ShownMasks(ShownImage):
+    """An image with its annotated and predicted masks, as palette PNGs of the image file's size.
 
-    annotation: str
-    prediction: str
-    errors: str = Field(description="red where wrong, grey where ignored, transparent where right")
+    The palette is `colours` of the analysis.
+    """
+
+    annotation: str = Field(description="path of the annotated mask")
+    prediction: str = Field(description="path of the predicted mask")
+    errors: str = Field(description="path of a mask that is red if wrong, grey if ignored, else transparent")
 
 
-class SegmentationAnalysis(_Record):
-    """Of predicted masks against annotated ones."""
+class SegmentationAnalysis(StrictModel):
+    """Analysis of predicted masks against annotated ones."""
 
     task: Literal["segmentation"] = "segmentation"
     n: int
     ranked_by: str
     classes: list[str]
     colours: list[Annotated[str, Field(pattern="^#[0-9a-f]{6}$")]] = Field(
-        description="#rrggbb of each class, in the masks that are shown"
+        description="#rrggbb of each class in the shown masks"
     )
     per_class: list[ClassIou]
-    confusion: list[list[int]] = Field(description="pixels [annotated][predicted], ignored ones left out")
+    confusion: list[list[int]] = Field(description="pixels [annotated][predicted], without ignored ones")
     samples: list[ShownMasks]
 
 
 Analysis: TypeAlias = TranslationAnalysis | DetectionAnalysis | SegmentationAnalysis
 
 
-class AnalysisFile(_Record):
-    """The document."""
+class AnalysisFile(StrictModel):
+    """Content of analysis.json."""
 
     schema_: Literal["harness-analysis/1"] = Field("harness-analysis/1", alias="schema")
-    key: str = Field(description="of the predictions and the code that it was made from")
+    key: str = Field(description="hash of the predictions and of the code that the analysis follows from")
     analysis: Annotated[Analysis, Field(discriminator="task")]
 
 
-def read_analysis(trial: Path) -> Analysis | None:
-    """A trial directory's analysis; None where it has none.
+def read_analysis(trial_dir: Path) -> Analysis | None:
+    """Read the analysis of a trial directory; None if it has none.
 
     Raises:
-        UsageError: analysis.json is not of this schema.
+        UsageError: analysis.json does not match the schema.
     """
-    path = trial / "analysis.json"
+    path = trial_dir / "analysis.json"
     if not path.exists():
         return None
     try:
@@ -212,10 +212,10 @@ def read_analysis(trial: Path) -> Analysis | None:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise UsageError(
-            f"{path}: not an analysis: {key}: {first['msg']}; remove it and run again"
+            f"{path}: not an analysis: {key}: {first['msg']}; remove the file and run again"
         ) from error
 
 
-def json_schema() -> dict[str, Any]:
-    """JSON Schema of analysis.json."""
+def json_schema() -> dict[str, object]:
+    """Return the JSON Schema of analysis.json."""
     return AnalysisFile.model_json_schema(by_alias=True)

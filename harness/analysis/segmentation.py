@@ -1,33 +1,36 @@
-"""Which classes are taken for which, pixel by pixel, and images ranked by their own mean IoU."""
+"""Analysis of segmentation: which classes are confused, pixel by pixel, and images ranked by mean IoU."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.analyser import Analyser, Pick, Pictures, pick
+from harness.analysis.analyser import Analyser, ImageFiles, Pick, pick_samples
 from harness.analysis.images import colour, error_file, image_file, mask_file
 from harness.analysis.ratios import ratios
 from harness.analysis.record import ClassIou, SegmentationAnalysis, ShownMasks
 from harness.metrics.iou import boundary_counts
-from harness.task import BACKGROUND, Mask, Sample
+from harness.task import BACKGROUND, Image, Mask, Sample
 
 
-class SegmentationAnalyser(Analyser):
-    """The confusion matrix of all pixels but the ignored ones, which are those annotated as no class."""
+class SegmentationAnalyser(Analyser[Mask, ShownMasks]):
+    """Collects a confusion matrix and the counts of each image.
+
+    Pixels whose annotated value is not a class are ignored.
+    """
 
     def __init__(self, classes: Sequence[str]) -> None:
         self._classes = tuple(classes)
         self._confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
-        # Of each image [5, classes]: correct, annotated, predicted; boundary pixels in both masks, in either.
+        # Per image [5, classes]: correct, annotated, predicted; boundary pixels in both masks, in either.
         self._counts: list[NDArray[np.int64]] = []
 
     def add(self, sample: Sample, prediction: Mask) -> None:
-        target: Any = sample.target
-        pairs = confusion(target, prediction, len(self._classes))
+        target = cast(Mask, sample.target)
+        pairs = confusion_matrix(target, prediction, len(self._classes))
         self._confusion += pairs
         areas = pairs.diagonal(), pairs.sum(axis=1), pairs.sum(axis=0)
         counted = np.where(target < len(self._classes), prediction, target)
@@ -38,21 +41,15 @@ class SegmentationAnalyser(Analyser):
         union = counts[:, 1] + counts[:, 2] - counts[:, 0]
         present = (union > 0).sum(axis=1)
         iou = np.divide(counts[:, 0], union, out=np.zeros(union.shape), where=union > 0).sum(axis=1)
-        # An image that is ignored as a whole has nothing wrong.
+        # An image whose pixels are all ignored has no errors: its score is 1.
         scores = np.divide(iou, present, out=np.ones(len(iou)), where=present > 0)
-        objects = [place for place, name in enumerate(self._classes) if name != BACKGROUND]
-        return pick(scores.tolist(), (union[:, objects] > 0).sum(axis=1).tolist())
+        objects = [label for label, name in enumerate(self._classes) if name != BACKGROUND]
+        return pick_samples(scores.tolist(), (union[:, objects] > 0).sum(axis=1).tolist())
 
-    def show(self, pick: Pick, sample: Sample, prediction: Mask) -> tuple[ShownMasks, Pictures]:
-        image: Any = sample.input
-        target: Any = sample.target
+    def show(self, pick: Pick, sample: Sample, prediction: Mask) -> tuple[ShownMasks, ImageFiles]:
+        image, target = cast(Image, sample.input), cast(Mask, sample.target)
         stem = f"samples/{pick.index:08d}"
-        files = {
-            "image": (f"{stem}.webp", image_file(image)),
-            "annotation": (f"{stem}-annotation.png", mask_file(target, len(self._classes))),
-            "prediction": (f"{stem}-prediction.png", mask_file(prediction, len(self._classes))),
-            "errors": (f"{stem}-errors.png", error_file(target, prediction, len(self._classes))),
-        }
+        classes = len(self._classes)
         shown = ShownMasks(
             index=pick.index,
             id=sample.id,
@@ -60,9 +57,17 @@ class SegmentationAnalyser(Analyser):
             score=pick.score,
             width=image.shape[1],
             height=image.shape[0],
-            **{part: path for part, (path, _) in files.items()},
+            image=f"{stem}.webp",
+            annotation=f"{stem}-annotation.png",
+            prediction=f"{stem}-prediction.png",
+            errors=f"{stem}-errors.png",
         )
-        return shown, dict(files.values())
+        return shown, {
+            shown.image: image_file(image),
+            shown.annotation: mask_file(target, classes),
+            shown.prediction: mask_file(prediction, classes),
+            shown.errors: error_file(target, prediction, classes),
+        }
 
     def conclude(self, shown: Sequence[ShownMasks]) -> SegmentationAnalysis:
         counts = self._stacked()
@@ -91,11 +96,15 @@ class SegmentationAnalyser(Analyser):
         )
 
     def _stacked(self) -> NDArray[np.int64]:
+        """Return the counts of all images: [images, 5, classes]."""
         return np.array(self._counts, dtype=np.int64).reshape(-1, 5, len(self._classes))
 
 
-def confusion(target: Mask, prediction: Mask, classes: int) -> NDArray[np.int64]:
-    """Pixels of class i predicted as j, [classes, classes]; those annotated as no class are left out."""
+def confusion_matrix(target: Mask, prediction: Mask, classes: int) -> NDArray[np.int64]:
+    """Count the pixels of class i predicted as j: [classes, classes].
+
+    Pixels whose annotated value is not a class are excluded.
+    """
     counted = target < classes
     codes = target[counted].astype(np.int64) * classes + prediction[counted]
     return np.bincount(codes, minlength=classes * classes).reshape(classes, classes)

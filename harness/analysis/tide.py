@@ -1,10 +1,13 @@
-"""Why detections are wrong, and what each kind of error costs: TIDE (Bolya et al. 2020, §2).
+"""Types of detection errors and what each costs: TIDE (Bolya et al. 2020, §2).
 
-Every false positive has one type, by its highest IoU with annotations of its own class and of others; the
-annotations that no correct detection finds, and no error of class or place is aimed at, are missed. What a
-type costs is dAP: how much AP at IoU .5 rises when an oracle mends these errors and no others. Where the
-paper leaves the order of tests open, it is that of the authors' toolbox (tidecv): localisation,
-classification, duplicate, background, both.
+Every false positive has one type, which depends on its highest IoU with annotations of its own class and of
+other classes. An annotation is missed if no detection matches it, and none has a localisation or
+classification error about it.
+
+The cost of a type is dAP: how much AP at IoU .5 rises if an oracle fixes these errors and no others.
+
+The paper does not define the order in which the types are tested. This module follows the authors' toolbox
+(tidecv): localisation, classification, duplicate, background, both.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from numpy.typing import NDArray
 
 from harness.analysis.curves import average_precisions
 from harness.analysis.record import ErrorEffect, ErrorType
-from harness.metrics.matching import MAX_DETECTIONS, Matches, box_iou, ranked
+from harness.metrics.matching import MAX_DETECTIONS, Matches, box_iou, rank_detections
 from harness.statistics.bootstrap import figure, mean_defined
 from harness.task import Annotations, Detections, Figure
 
@@ -28,61 +31,62 @@ SIGNATURE = f"tide|tf:{FOREGROUND}|tb:{BACKGROUND}|recalls:101|maxdets:{MAX_DETE
 
 ERRORS: tuple[ErrorType, ...] = get_args(ErrorType)
 STATES = ("correct", "ignored", *ERRORS)
-"""Of a detection; `missed` is an annotation's."""
+"""States of a detection; only an annotation can be `missed`."""
 CORRECT, IGNORED, CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, IN_BACKGROUND, _ = range(len(STATES))
 
 
 @dataclass(frozen=True, eq=False)
-class Examined:
-    """One image's d detections, by class and descending score, and g annotations."""
+class ImageErrors:
+    """One image's d detections with their states, by class and descending score, and its g annotations."""
 
-    order: NDArray[np.int64]  # [d], places in the prediction
+    order: NDArray[np.int64]  # [d], indices into the prediction
     scores: NDArray[np.float64]  # [d]
     labels: NDArray[np.int64]  # [d]
     states: NDArray[np.int8]  # [d], indices into STATES
-    aims: NDArray[np.int64]  # [d], the annotation found, or that an error of class or place is about; or −1
-    rivals: NDArray[
-        np.int64
-    ]  # [r, 2], (false positive, annotation of another class) of IoU ≥ t_f, best first
+    # [d], index of the annotation that the detection matches, or that its localisation or classification
+    # error is about; else −1
+    annotations: NDArray[np.int64]
+    # [r, 2], (unmatched detection, annotation of another class) with IoU ≥ t_f, by descending score, then IoU
+    confused: NDArray[np.int64]
     positives: NDArray[np.int64]  # [g], labels
     counted: NDArray[np.bool_]  # [g], neither crowd nor difficult
 
     @property
     def found(self) -> NDArray[np.bool_]:
-        """[g], the annotations of correct detections."""
-        return self._aimed_at(self.states == CORRECT)
+        """The annotations that a correct detection matches: [g]."""
+        return self._mark_annotations(self.states == CORRECT)
 
-    def missed(self, least: float = -np.inf) -> NDArray[np.bool_]:
-        """[g], those that count and that no detection is about: correct, misplaced or of a wrong class.
+    def missed(self, min_score: float = -np.inf) -> NDArray[np.bool_]:
+        """Mark the annotations that count and that no detection matches or is wrong about: [g].
 
         Args:
-            least: of detections with at least this score.
+            min_score: consider only detections with at least this score.
         """
         near = (self.states == CORRECT) | (self.states == CLASSIFICATION) | (self.states == LOCALISATION)
-        return self.counted & ~self._aimed_at(near & (self.scores >= least))
+        return self.counted & ~self._mark_annotations(near & (self.scores >= min_score))
 
-    def _aimed_at(self, detections: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def _mark_annotations(self, detections: NDArray[np.bool_]) -> NDArray[np.bool_]:
         marks = np.zeros(len(self.positives), dtype=bool)
-        marks[self.aims[detections]] = True
+        marks[self.annotations[detections]] = True
         return marks
 
 
-def examine(target: Annotations, detections: Detections) -> Examined:
-    """Match by COCO's rules at IoU t_f, then sort what is left into types of error."""
-    order, ranks = ranked(detections)
+def classify_errors(target: Annotations, detections: Detections) -> ImageErrors:
+    """Match by COCO's rules at IoU t_f, then sort the unmatched detections into types of error."""
+    order, ranks = rank_detections(detections)
     order = order[ranks < MAX_DETECTIONS]
     labels = detections.labels[order]
     ignored = target.crowd | target.difficult
     overlap = box_iou(detections.boxes[order].astype(np.float64), target.boxes, target.crowd)
-    own_class = labels[:, None] == target.labels
-    aims = _matched(overlap * own_class, target.crowd, ignored)
-    matched = aims >= 0
-    same = overlap * (own_class & ~ignored)
-    other = overlap * (~own_class & ~ignored)
+    same_class = labels[:, None] == target.labels
+    annotations = _match_greedily(overlap * same_class, target.crowd, ignored)
+    matched = annotations >= 0
+    same = overlap * (same_class & ~ignored)
+    other = overlap * (~same_class & ~ignored)
     same_best, other_best = same.max(axis=1, initial=0.0), other.max(axis=1, initial=0.0)
     states = np.select(
         [
-            matched & ignored[aims] if len(ignored) else matched,
+            matched & ignored[annotations] if len(ignored) else matched,
             matched,
             (same_best >= BACKGROUND) & (same_best < FOREGROUND),
             other_best >= FOREGROUND,
@@ -93,107 +97,125 @@ def examine(target: Annotations, detections: Detections) -> Examined:
         BOTH,
     ).astype(np.int8)
     for state, overlaps in ((LOCALISATION, same), (CLASSIFICATION, other)):
-        aims[states == state] = overlaps[states == state].argmax(axis=1) if overlaps.size else -1
+        annotations[states == state] = overlaps[states == state].argmax(axis=1) if overlaps.size else -1
     rows, columns = np.nonzero((other >= FOREGROUND) & ~matched[:, None])
     best_first = np.lexsort((-other[rows, columns], -detections.scores[order][rows]))
-    return Examined(
+    return ImageErrors(
         order=order,
         scores=detections.scores[order].astype(np.float64),
         labels=labels,
         states=states,
-        aims=aims,
-        rivals=np.stack([rows, columns], axis=1)[best_first],
+        annotations=annotations,
+        confused=np.stack([rows, columns], axis=1)[best_first],
         positives=target.labels,
         counted=~ignored,
     )
 
 
-def _matched(
+def _match_greedily(
     overlap: NDArray[np.float64], crowd: NDArray[np.bool_], ignored: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """The annotation that each detection takes, or −1: the best that is free, of the ignored ones last."""
-    found = np.full(len(overlap), -1)
+    """Return the annotation that each detection takes, or −1: the best free one, ignored ones last."""
+    annotations = np.full(len(overlap), -1)
     taken = np.zeros(overlap.shape[1], dtype=bool)
     for row in np.flatnonzero(overlap.max(axis=1, initial=0.0) >= FOREGROUND):
         for eligible in (~ignored, ignored):
             free = overlap[row] * (eligible & ~taken)
-            best = len(free) - 1 - int(free[::-1].argmax())  # the later of equals, as COCO has it
+            best = len(free) - 1 - int(free[::-1].argmax())  # of equals the later, as in COCO
             if free[best] >= FOREGROUND:
-                found[row] = best
+                annotations[row] = best
                 taken[best] = not crowd[best]
                 break
-    return found
+    return annotations
 
 
 def error_effects(
-    images: Sequence[Examined], classes: int, least: float
+    images: Sequence[ImageErrors], classes: int, min_score: float
 ) -> tuple[dict[ErrorType, ErrorEffect], Figure, Figure]:
-    """Each type's count and dAP; and the dAP of no false positive, and of no annotation not found (§2.3).
+    """Compute the count and dAP of each type of error, and two special dAPs (Bolya et al. 2020, §2.3).
 
     Args:
-        least: score of the detections to be counted apart as well.
-    """
-    base = average_precisions([_matches(image, image.states == CORRECT) for image in images], classes)[:, 0]
+        min_score: score from which a detection also counts as shown.
 
-    def effect(mended: Sequence[Matches]) -> Figure:
-        fixed = average_precisions(mended, classes)[:, 0]
-        # A class of which no annotation is left has no curve to be stretched: its AP stays 0.
-        fixed = np.where(np.isnan(fixed) & ~np.isnan(base), 0.0, fixed)
-        rise = mean_defined(fixed, 0) - mean_defined(base, 0)
+    Returns:
+        The effects by type, the dAP of removing all false positives, and the dAP of removing all annotations
+        that are not found.
+    """
+    base = average_precisions([_to_matches(image, image.states == CORRECT) for image in images], classes)[
+        :, 0
+    ]
+
+    def effect(fixed: Sequence[Matches]) -> Figure:
+        precisions = average_precisions(fixed, classes)[:, 0]
+        # A class without any annotation left has no AP of its own: it counts as 0.
+        precisions = np.where(np.isnan(precisions) & ~np.isnan(base), 0.0, precisions)
+        rise = mean_defined(precisions, 0) - mean_defined(base, 0)
         return figure(rise[0], rise[1:], len(images), "fraction", SIGNATURE)
 
     effects = {
         error: ErrorEffect(
             count=_count(images, error),
-            shown=_count(images, error, least),
-            dap=effect([mend(image, error) for image in images]),
+            shown=_count(images, error, min_score),
+            dap=effect([fix_errors(image, error) for image in images]),
         )
         for error in ERRORS
     }
-    correct = [_matches(image, image.states == CORRECT, image.states == CORRECT) for image in images]
-    found = [_matches(image, image.states == CORRECT, positive=image.found) for image in images]
-    return effects, effect(correct), effect(found)
+    only_correct = [_to_matches(image, image.states == CORRECT, image.states == CORRECT) for image in images]
+    only_found = [_to_matches(image, image.states == CORRECT, positive=image.found) for image in images]
+    return effects, effect(only_correct), effect(only_found)
 
 
-def _count(images: Sequence[Examined], error: ErrorType, least: float = -np.inf) -> int:
+def _count(images: Sequence[ImageErrors], error: ErrorType, min_score: float = -np.inf) -> int:
     if error == "missed":
-        return sum(int(image.missed(least).sum()) for image in images)
+        return sum(int(image.missed(min_score).sum()) for image in images)
     state = STATES.index(error)
-    return sum(int(((image.states == state) & (image.scores >= least)).sum()) for image in images)
+    return sum(int(((image.states == state) & (image.scores >= min_score)).sum()) for image in images)
 
 
-def mend(image: Examined, error: ErrorType) -> Matches:
-    """The image as if it had no errors of one type (Bolya et al. 2020 §2.3).
+def fix_errors(image: ImageErrors, error: ErrorType) -> Matches:
+    """Return the image's matches without errors of one type (Bolya et al. 2020, §2.3).
 
-    Of the misplaced or misclassified detections that are about one free annotation, the one with the
-    highest score becomes correct; the others, and all false positives of another type, are taken away.
-    Missed annotations no longer count.
+    - Localisation, classification: of the errors about one annotation that is not found, the one with the
+      highest score becomes correct; all others are removed.
+    - Both, duplicate, background: the detections are removed.
+    - Missed: the annotations no longer count.
     """
     correct = image.states == CORRECT
     if error == "missed":
-        return _matches(image, correct, positive=image.counted & ~image.missed())
+        return _to_matches(image, correct, positive=image.counted & ~image.missed())
     wrong = image.states == STATES.index(error)
     labels = image.labels.copy()
-    winners: list[int] = []
+    fixed: list[int] = []
     if error in ("classification", "localisation"):
         rows = np.flatnonzero(wrong)
         rows = rows[np.lexsort((image.order[rows], -image.scores[rows]))]
-        aims, first = np.unique(image.aims[rows], return_index=True)
-        winners = [rows[at] for aim, at in zip(aims, first, strict=True) if not image.found[aim]]
-        labels[winners] = image.positives[image.aims[winners]]
+        annotations, first = np.unique(image.annotations[rows], return_index=True)
+        fixed = [
+            rows[index]
+            for annotation, index in zip(annotations, first, strict=True)
+            if not image.found[annotation]
+        ]
+        labels[fixed] = image.positives[image.annotations[fixed]]
         correct = correct.copy()
-        correct[winners] = True
-    return _matches(image, correct, correct | ~wrong, labels=labels)
+        correct[fixed] = True
+    return _to_matches(image, correct, correct | ~wrong, labels=labels)
 
 
-def _matches(
-    image: Examined,
+def _to_matches(
+    image: ImageErrors,
     correct: NDArray[np.bool_],
     kept: NDArray[np.bool_] | None = None,
     positive: NDArray[np.bool_] | None = None,
     labels: NDArray[np.int64] | None = None,
 ) -> Matches:
-    """One area range, one IoU threshold; detections on ignored annotations are left out."""
+    """Return matches of one area range and one IoU threshold, without detections on ignored annotations.
+
+    Args:
+        correct: [d], the detections that count as correct.
+        kept: [d], those not removed; all by default.
+        positive: [g], the annotations that count; the image's by default.
+        labels: [d], the image's by default.
+    """
     stay = image.states != IGNORED
     if kept is not None:
         stay &= kept

@@ -1,37 +1,37 @@
-"""Where translations are good or bad: by length of the source, and what kind of failure they show."""
+"""Analysis of translation: quality by source length, rates of failures, and sentences ranked by chrF."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.analyser import Analyser, Pick, Pictures, pick
+from harness.analysis.analyser import Analyser, ImageFiles, Pick, pick_samples
 from harness.analysis.ratios import ratios
 from harness.analysis.record import LengthBucket, ShownTranslation, TranslationAnalysis
 from harness.metrics.bleu import Bleu, Chrf
 from harness.task import Figure, References, Sample, Translation
 
 VERSION = 1  # of the signatures; raise it with any change of what a rate means
-# Words at which a bucket begins: those of the published curves of quality by length reach 50 and beyond
-# (Bahdanau et al. 2015, figure 2); the first three part the short messages of program catalogues.
+# The number of words at which each bucket begins. Published curves of quality by length reach 50 words and
+# more (Bahdanau et al. 2015, figure 2); the first three buckets separate short messages of programs.
 BUCKETS = (1, 3, 6, 11, 16, 21, 31, 41, 51, 101)
-REPEATED = 4  # words of an n-gram whose repetition counts, the longest that BLEU looks at
-UNKNOWN = ("⁇", "<unk>")  # how sentencepiece and others write a token outside the vocabulary
+REPEATED_WORDS = 4  # length of an n-gram whose repetition counts: the longest that BLEU uses
+UNKNOWN = ("⁇", "<unk>")  # how sentencepiece and others print a token outside the vocabulary
 
 
-class TranslationAnalyser(Analyser):
-    """BLEU and chrF by source length, rates of failures, and sentences ranked by their own chrF."""
+class TranslationAnalyser(Analyser[Translation, ShownTranslation]):
+    """Collects the source length, the n-gram counts, the chrF and the failures of each sentence."""
 
     def __init__(self) -> None:
         self._bleu, self._chrf = Bleu(), Chrf()
         self._words: list[int] = []
         self._counts: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
         self._scores: list[float] = []
-        self._flags: list[dict[str, bool]] = []
+        self._failures: list[dict[str, bool]] = []
 
     def add(self, sample: Sample, prediction: Translation) -> None:
         source, references = _texts(sample)
@@ -39,12 +39,14 @@ class TranslationAnalyser(Analyser):
         self._words.append(len(source.split()))
         self._counts.append((self._bleu.statistics(references, prediction), chrf))
         self._scores.append(self._chrf.summarise([chrf], resamples=0).metrics["chrf"].value or 0.0)
-        self._flags.append(failures(source, references, prediction.text))
+        self._failures.append(failures(source, references, prediction.text))
 
     def picks(self) -> list[Pick]:
-        return pick(self._scores, self._words)
+        return pick_samples(self._scores, self._words)
 
-    def show(self, pick: Pick, sample: Sample, prediction: Translation) -> tuple[ShownTranslation, Pictures]:
+    def show(
+        self, pick: Pick, sample: Sample, prediction: Translation
+    ) -> tuple[ShownTranslation, ImageFiles]:
         source, references = _texts(sample)
         shown = ShownTranslation(
             index=pick.index,
@@ -69,13 +71,13 @@ class TranslationAnalyser(Analyser):
 
     def _by_length(self) -> list[LengthBucket]:
         bucket_of = np.searchsorted(BUCKETS, self._words, side="right") - 1  # −1: an empty source
-        found = []
+        buckets = []
         for bucket, shortest in enumerate(BUCKETS):
             members = np.flatnonzero(bucket_of == bucket)
             if len(members):
                 following = BUCKETS[bucket + 1 : bucket + 2]
                 bleu, chrf = zip(*(self._counts[index] for index in members), strict=True)
-                found.append(
+                buckets.append(
                     LengthBucket(
                         shortest=shortest,
                         longest=following[0] - 1 if following else None,
@@ -84,49 +86,51 @@ class TranslationAnalyser(Analyser):
                         chrf=self._chrf.summarise(chrf).metrics["chrf"],
                     )
                 )
-        return found
+        return buckets
 
     def _rates(self) -> dict[str, Figure]:
         names = list(failures("", (), ""))
-        flags = np.array([[each[name] for name in names] for each in self._flags]).reshape(-1, len(names))
-        shares = {
+        flags = np.array([[failed[name] for name in names] for failed in self._failures]).reshape(
+            -1, len(names)
+        )
+        rates = {
             name: ratios(flags[:, [column]], np.ones((len(flags), 1)), f"{name}|v:{VERSION}")[0]
             for column, name in enumerate(names)
         }
-        lengths = np.array([bleu[:2] for bleu, _ in self._counts]).reshape(
-            -1, 2
-        )  # sacrebleu: system, reference
+        # The first two counts of sacrebleu's BLEU are the lengths of hypothesis and reference.
+        lengths = np.array([bleu[:2] for bleu, _ in self._counts]).reshape(-1, 2)
         signature = f"length_ratio|tok:13a|reference:closest|v:{VERSION}"
-        return shares | {"length_ratio": ratios(lengths[:, :1], lengths[:, 1:], signature, "ratio")[0]}
+        return rates | {"length_ratio": ratios(lengths[:, :1], lengths[:, 1:], signature, "ratio")[0]}
 
 
 def failures(source: str, references: References, hypothesis: str) -> dict[str, bool]:
-    """Whether a hypothesis is one of its references (exact_match), and how else it stands out.
+    """Return which of these are true of a hypothesis.
 
-    repetition: a run of four words occurs again, and more often than in any reference; copied: it is its
-    source, and no reference is; unknown: it holds a mark of a token outside the vocabulary that its source
-    does not hold; empty.
+    - exact_match: it equals one of its references.
+    - repetition: a sequence of four words occurs more than once, and more often than in any reference.
+    - copied: it equals its source, and no reference does.
+    - unknown: it contains the mark of a token outside the vocabulary, and its source does not.
+    - empty: it has no words.
     """
-    again = _runs(hypothesis)
-    usual: Counter[tuple[str, ...]] = Counter()
+    counts = _count_ngrams(hypothesis)
+    reference_counts: Counter[tuple[str, ...]] = Counter()
     for reference in references:
-        usual |= _runs(reference)
+        reference_counts |= _count_ngrams(reference)
     return {
         "exact_match": hypothesis in references,
-        "repetition": any(count > max(1, usual[run]) for run, count in again.items()),
+        "repetition": any(count > max(1, reference_counts[ngram]) for ngram, count in counts.items()),
         "copied": hypothesis == source and bool(source) and source not in references,
         "unknown": any(mark in hypothesis and mark not in source for mark in UNKNOWN),
         "empty": not hypothesis.strip(),
     }
 
 
-def _runs(text: str) -> Counter[tuple[str, ...]]:
-    """How often each run of `REPEATED` words occurs."""
+def _count_ngrams(text: str) -> Counter[tuple[str, ...]]:
+    """Count how often each sequence of REPEATED_WORDS words occurs."""
     words = text.split()
-    return Counter(tuple(words[at : at + REPEATED]) for at in range(len(words) - REPEATED + 1))
+    starts = range(len(words) - REPEATED_WORDS + 1)
+    return Counter(tuple(words[start : start + REPEATED_WORDS]) for start in starts)
 
 
 def _texts(sample: Sample) -> tuple[str, References]:
-    source: Any = sample.input
-    references: Any = sample.target
-    return source, references
+    return cast(str, sample.input), cast(References, sample.target)

@@ -1,38 +1,51 @@
 """Average precision of detection: COCO's twelve figures, and VOC's mean over classes (2007 and 2010).
 
-AP = 1/N Σ_r p(r), p(r) = max over r' ≥ r of the precision at recall r', over N recall levels r.
+AP = 1/N Σ_r p(r), where p(r) is the highest precision at any recall r' ≥ r, over N recall levels r
+(Everingham et al. 2010, §4.2; Lin et al. 2014).
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UsageError
-from harness.metrics.matching import MAX_DETECTIONS, Matches, joined, match_coco, match_voc, split
-from harness.metrics.metric import RESAMPLES, SEED, Metric
-from harness.metrics.precision_recall import Curves, average_precision, pool, recall
-from harness.statistics.bootstrap import defined_or_none, figure, mean_defined, resample_counts
+from harness.metrics.matching import (
+    MAX_DETECTIONS,
+    Matches,
+    join_matches,
+    match_coco,
+    match_voc,
+    split_matches,
+)
+from harness.metrics.metric import Metric, Resampled, StoredArrays
+from harness.metrics.precision_recall import Curves, average_precision, average_recall, build_curves
+from harness.statistics.bootstrap import (
+    RESAMPLES,
+    SEED,
+    defined_or_none,
+    figure,
+    mean_defined,
+    resample_counts,
+)
 from harness.task import Annotations, Detections, Scores
 
 VERSION: Final = 1  # of the signatures; raise it with any change of what a figure means
-COCO_AREAS: Final = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}  # px²
+# px², closed ranges, from pycocotools' Params.
+COCO_AREAS: Final = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 COCO_RECALLS: Final = np.linspace(0, 1, 101)
-# COCO compares a recall with linspace's values, some of which lie above the hundredth they stand for.
-LATE: Final = np.arange(101) / 100 < COCO_RECALLS
+# COCO compares a recall with linspace's values, some of which lie above the hundredth that they represent.
+ABOVE_HUNDREDTH: Final = np.arange(101) / 100 < COCO_RECALLS
 COCO_LIMITS: Final = ((0, 1), (0, 10), *((area, MAX_DETECTIONS) for area in range(4)))
 """(area range, most detections per class and image) of the six recalls; range 0 is all sizes."""
 
 
-Resampled: TypeAlias = dict[str, NDArray[np.float64]]
-
-
-class AveragePrecision(Metric):
-    """What the protocols share: curves per class, of the data set and of its resamples."""
+class AveragePrecision(Metric[Annotations, Detections, Matches]):
+    """What the protocols share: curves per class, of the data set and of its resamples; figures of 0–1."""
 
     task = "detection"
     signature: str
@@ -40,21 +53,29 @@ class AveragePrecision(Metric):
 
     @abstractmethod
     def statistics(self, target: Annotations, prediction: Detections) -> Matches:
-        """Which detections of an image found an annotation."""
+        """Match the detections of an image with its annotations."""
 
     @abstractmethod
     def _figures(self, curves: Sequence[Curves], weights: NDArray[np.int32]) -> tuple[Resampled, Resampled]:
-        """Of R resamples with weights [n, R]: figures by name, [R], and class figures, [classes, R]."""
+        """Compute figures by name [R], and class figures [classes, R], of R resamples.
+
+        Args:
+            weights: [n, R], how often each resample drew each image.
+        """
 
     def summarise(
         self, statistics: Sequence[Matches], resamples: int = RESAMPLES, seed: int = SEED
     ) -> Scores:
-        """Figures of 0–1, per class too; None where no annotation counts."""
+        """Compute the figures, overall and per class, 0–1; None where no annotation counts."""
         n = len(statistics)
         if not n or not self.classes:
-            about = (np.nan, np.empty(0), n, "fraction")
-            return Scores({name: figure(*about, self._signature(name)) for name in self.names})
-        curves = pool(statistics, len(self.classes), self.limits)
+            return Scores(
+                {
+                    name: figure(np.nan, np.empty(0), n, "fraction", self._signature(name))
+                    for name in self.names
+                }
+            )
+        curves = build_curves(statistics, len(self.classes), self.limits)
         values, by_class = self._figures(curves, np.ones((n, 1), dtype=np.int32))
         resampled = self._resampled(curves, n, resamples, seed)
         metrics = {
@@ -72,19 +93,19 @@ class AveragePrecision(Metric):
     def resample(
         self, statistics: Sequence[Matches], resamples: int = RESAMPLES, seed: int = SEED
     ) -> Resampled:
-        """All figures of every resample; none without images or classes."""
+        """Compute all figures in every resample; empty arrays without images or classes."""
         if not statistics or not self.classes:
             return dict.fromkeys(self.names, np.empty(0))
-        curves = pool(statistics, len(self.classes), self.limits)
+        curves = build_curves(statistics, len(self.classes), self.limits)
         return self._resampled(curves, len(statistics), resamples, seed)
 
-    def pack(self, statistics: Sequence[Matches]) -> dict[str, NDArray[Any]]:
-        """As `joined`."""
-        return joined(statistics)
+    def pack(self, statistics: Sequence[Matches]) -> StoredArrays:
+        """Concatenate the images' arrays."""
+        return join_matches(statistics)
 
-    def unpack(self, arrays: Mapping[str, NDArray[Any]]) -> list[Matches]:
-        """As `split`."""
-        return split(arrays)
+    def unpack(self, arrays: StoredArrays) -> list[Matches]:
+        """Return the images' matches."""
+        return split_matches(arrays)
 
     def _signature(self, name: str) -> str:
         method = "basic" if name in self.reflected else "percentile"
@@ -98,7 +119,10 @@ class AveragePrecision(Metric):
 
 
 class Coco(AveragePrecision):
-    """COCO's AP over ten IoU thresholds and 101 recall levels, and AR, overall and by size.
+    """COCO's AP over ten IoU thresholds and 101 recall levels, and AR, overall and by size (Lin et al. 2014).
+
+    AP is the mean over thresholds and classes; AR is the recall averaged over thresholds and classes, given
+    at most 1, 10 or 100 detections per class and image. The definitions are those of pycocotools' COCOeval.
 
     Options: `area_ranges`, closed ranges in px² of small, medium and large.
     """
@@ -114,7 +138,7 @@ class Coco(AveragePrecision):
         self,
         classes: Sequence[str] = (),
         area_ranges: Mapping[str, Sequence[float]] = COCO_AREAS,
-        **options: Any,
+        **options: object,
     ) -> None:
         super().__init__(classes, **options)
         if set(area_ranges) != set(COCO_AREAS) or any(
@@ -127,16 +151,16 @@ class Coco(AveragePrecision):
         ends = [(0.0, COCO_AREAS["large"][1]), *(tuple(area_ranges[size]) for size in COCO_AREAS)]
         self._ranges = np.array(ends, dtype=np.float64)
         areas = ",".join(f"{size}:{area_ranges[size][0]:g}-{area_ranges[size][1]:g}" for size in COCO_AREAS)
-        most = "-".join(str(limit) for _, limit in COCO_LIMITS[:3])
-        self.signature = f"coco|iou:0.50:0.05:0.95|recalls:101|areas:{areas}|maxdets:{most}"
+        limits = "-".join(str(limit) for _, limit in COCO_LIMITS[:3])
+        self.signature = f"coco|iou:0.50:0.05:0.95|recalls:101|areas:{areas}|maxdets:{limits}"
 
     def statistics(self, target: Annotations, prediction: Detections) -> Matches:
-        """COCO's greedy assignment within each area range."""
+        """Match greedily within each area range, as COCO does."""
         return match_coco(target, prediction, self._ranges)
 
     def _figures(self, curves: Sequence[Curves], weights: NDArray[np.int32]) -> tuple[Resampled, Resampled]:
         precisions = np.array([average_precision(curve, weights, coco_levels) for curve in curves])
-        recalls = np.array([recall(curve, weights, COCO_LIMITS) for curve in curves])
+        recalls = np.array([average_recall(curve, weights, COCO_LIMITS) for curve in curves])
         overall, by_size = precisions[:, 0], precisions[:, 1:]  # [classes, T, R], [classes, sizes, T, R]
         figures = [
             mean_defined(overall, (0, 1)),
@@ -150,15 +174,15 @@ class Coco(AveragePrecision):
 
 
 class Voc(AveragePrecision):
-    """The VOC devkit's mean AP over the classes with positives, at one IoU threshold.
+    """The VOC devkit's mean AP over the classes with annotations, at one IoU threshold.
 
-    Options: `iou`, reached at equality.
+    Options: `iou`, the threshold; an IoU equal to it is a match.
     """
 
     names = ("map",)
     protocol: str
 
-    def __init__(self, classes: Sequence[str] = (), iou: float = 0.5, **options: Any) -> None:
+    def __init__(self, classes: Sequence[str] = (), iou: float = 0.5, **options: object) -> None:
         super().__init__(classes, **options)
         if not 0 < iou <= 1:
             raise UsageError(f"iou: expected a threshold above 0 and up to 1, found {iou}")
@@ -167,11 +191,11 @@ class Voc(AveragePrecision):
 
     @staticmethod
     @abstractmethod
-    def levels(found: NDArray[np.int64], positives: NDArray[np.int32]) -> NDArray[np.float64]:
-        """The share of recall levels reached."""
+    def levels(correct: NDArray[np.int64], positives: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Return the fraction of recall levels reached [m, R], from correct [m, R] of positives [R]."""
 
     def statistics(self, target: Annotations, prediction: Detections) -> Matches:
-        """The devkit's assignment, without fallback."""
+        """Match each detection with its best annotation alone, as the devkit does."""
         return match_voc(target, prediction, self._iou)
 
     def _figures(self, curves: Sequence[Curves], weights: NDArray[np.int32]) -> tuple[Resampled, Resampled]:
@@ -180,34 +204,35 @@ class Voc(AveragePrecision):
 
 
 class Voc07(Voc):
-    """Eleven recall levels, at exactly k/10 (VOC 2007–2009).
+    """Mean AP over eleven recall levels, at exactly k/10 (VOC 2007–2009; Everingham et al. 2010, §4.2).
 
-    A figure that moves in steps of 1/11 a class: its bounds are not reflected, which covers less.
+    The AP of a class moves in steps of 1/11. Its bounds are not reflected, because reflected ones cover less.
     """
 
     protocol = "voc07"
 
     @staticmethod
-    def levels(found: NDArray[np.int64], positives: NDArray[np.int32]) -> NDArray[np.float64]:
-        """Whole tenths: the quotient of integers is rounded correctly, so its floor is exact."""
-        return (np.floor(found * 10 / positives) + 1) / 11
+    def levels(correct: NDArray[np.int64], positives: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Count whole tenths: the quotient of integers is rounded correctly, so its floor is exact."""
+        return (np.floor(correct * 10 / positives) + 1) / 11
 
 
 class Voc10(Voc):
-    """Area under the precision envelope, at every recall step (VOC 2010–2012)."""
+    """Mean area under the precision envelope, at every recall step (VOC 2010–2012, devkit's VOCap.m)."""
 
     protocol = "voc10"
     reflected = frozenset(Voc.names)
 
     @staticmethod
-    def levels(found: NDArray[np.int64], positives: NDArray[np.int32]) -> NDArray[np.float64]:
-        """Every step counts as much as it adds to recall."""
-        return found / positives
+    def levels(correct: NDArray[np.int64], positives: NDArray[np.int32]) -> NDArray[np.float64]:
+        """Return the recall: each step counts as much as it adds to recall."""
+        return correct / positives
 
 
-def coco_levels(found: NDArray[np.int64], positives: NDArray[np.int32]) -> NDArray[np.float64]:
-    """How many of the 101 levels a recall of found/positives reaches, as COCO's comparison decides it."""
-    hundredths = found * 100 / positives
+def coco_levels(correct: NDArray[np.int64], positives: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Return the fraction of the 101 levels that a recall of correct/positives reaches in COCO's comparison."""
+    hundredths = correct * 100 / positives
     whole = np.floor(hundredths)
-    late = (hundredths == whole) & LATE[whole.astype(np.intp)]
-    return (whole + 1 - late) / 101
+    missed = (hundredths == whole) & ABOVE_HUNDREDTH[whole.astype(np.intp)]
+    levels: NDArray[np.float64] = (whole + 1 - missed) / 101
+    return levels

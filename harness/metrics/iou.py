@@ -5,37 +5,48 @@ With n_ij pixels of class i predicted as j, t_i = Σ_j n_ij and p_j = Σ_i n_ij 
     IoU_i = n_ii / (t_i + p_i − n_ii)      accuracy_i = n_ii / t_i
     pixel accuracy = Σ n_ii / Σ t_i        frequency-weighted IoU = Σ t_i IoU_i / Σ t_i
 
-All of it follows from n_ii, t_i and p_i, so these are what is kept of an image. A class is left out of a
-mean where it is neither annotated nor predicted; of accuracies, where it is not annotated.
+All of them follow from n_ii, t_i and p_i, so these are the statistics of an image. The mean IoU excludes
+classes that are neither annotated nor predicted; the mean accuracy excludes classes that are not annotated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UsageError
-from harness.metrics.metric import RESAMPLES, SEED, Metric
-from harness.statistics.bootstrap import defined_or_none, figure, mean_defined, resample_sums
+from harness.metrics.metric import CountMetric, Resampled
+from harness.statistics.bootstrap import (
+    RESAMPLES,
+    SEED,
+    defined_or_none,
+    figure,
+    mean_defined,
+    resample_sums,
+)
 from harness.task import BACKGROUND, Mask, Scores
 
-CODES = 256  # values of a mask's pixel
+CODES = 256  # possible values of a mask's pixel
 VERSION = 1  # of the signature; raise it with any change of what a figure means
-BOUNDARY_RATIO = 0.02  # boundary width as a share of the image diagonal, Cheng et al. 2021 §5.1
+BOUNDARY_RATIO = 0.02  # boundary width as a fraction of the image diagonal, Cheng et al. 2021 §5.1
+
+Counts: TypeAlias = NDArray[np.int64] | NDArray[np.float64]
+"""Counts of pixels: integers of the data set, floating point of a resample."""
 
 
-class Iou(Metric):
+class Iou(CountMetric[Mask, Mask]):
     """Mean, frequency-weighted, foreground and boundary IoU, and pixel and mean accuracy; 0–1.
 
-    Foreground IoU is the mean over all classes but `background`, as mIoU is over all (not the binary IoU of
-    any object against none); undefined where no class has that name. Boundary IoU (Cheng et al. 2021) is
-    summed over the data set like IoU, over the pixels within the boundary width of their own class mask's
-    edge.
+    Foreground IoU is the mean over all classes except `background`. It is not the binary IoU of any object
+    against none. It is undefined if no class has that name.
 
-    Options: `ignore_index`, the annotated value whose pixels leave both annotation and prediction.
+    Boundary IoU (Cheng et al. 2021) is the IoU of the pixels within the boundary width of their own class
+    mask's edge, summed over the data set as for IoU.
+
+    Options: `ignore_index`, the annotated value whose pixels are excluded from annotation and prediction.
     """
 
     task = "segmentation"
@@ -44,7 +55,9 @@ class Iou(Metric):
         *("boundary_iou", "foreground_iou"),
     )
 
-    def __init__(self, classes: Sequence[str] = (), ignore_index: int | None = None, **options: Any) -> None:
+    def __init__(
+        self, classes: Sequence[str] = (), ignore_index: int | None = None, **options: object
+    ) -> None:
         super().__init__(classes, **options)
         if not 1 <= len(self.classes) <= CODES:
             raise UsageError(f"classes: expected 1 to {CODES} of them, found {len(self.classes)}")
@@ -52,7 +65,7 @@ class Iou(Metric):
             if len(self.classes) == CODES:
                 raise UsageError(f"ignore_index: {CODES} classes leave no value for it, found {ignore_index}")
             raise UsageError(
-                f"ignore_index: expected a value that is no class, {len(self.classes)} to {CODES - 1}, "
+                f"ignore_index: expected a value that is not a class, {len(self.classes)} to {CODES - 1}, "
                 f"found {ignore_index}"
             )
         self._ignore = ignore_index
@@ -62,18 +75,19 @@ class Iou(Metric):
         )
 
     def statistics(self, target: Mask, prediction: Mask) -> NDArray[np.int64]:
-        """Pixel counts of one image: [5, classes].
+        """Count the pixels of one image: [5, classes].
 
-        Rows: correct, annotated, predicted; and of boundary pixels: intersection, union.
+        The rows are correct, annotated and predicted pixels, then intersection and union of boundary pixels.
 
         Raises:
             UsageError: the sizes differ, or a pixel's value is neither a class nor the ignore index.
         """
         if target.shape != prediction.shape:
             raise UsageError(
-                f"the annotation is {size(target)}, the prediction {size(prediction)} pixels (width × height)"
+                f"the annotation is {size_text(target)}, the prediction {size_text(prediction)} pixels "
+                f"(width × height)"
             )
-        pairs = _pairs(target, prediction)
+        pairs = _count_pairs(target, prediction)
         self._check(pairs)
         if self._ignore is not None and pairs[self._ignore].any():
             prediction = np.where(target == self._ignore, np.uint8(self._ignore), prediction)
@@ -82,8 +96,10 @@ class Iou(Metric):
         areas = pairs.diagonal()[:n], pairs.sum(axis=1)[:n], pairs.sum(axis=0)[:n]
         return np.stack([*areas, *boundary_counts(target, prediction, n)])
 
-    def summarise(self, statistics: Sequence[Any], resamples: int = RESAMPLES, seed: int = SEED) -> Scores:
-        """Figures of 0–1, and per class `iou`, `accuracy` and `boundary_iou`."""
+    def summarise(
+        self, statistics: Sequence[NDArray[np.int64]], resamples: int = RESAMPLES, seed: int = SEED
+    ) -> Scores:
+        """Compute the figures, 0–1, and per class `iou`, `accuracy` and `boundary_iou`."""
         n, k = len(statistics), len(self.classes)
         total = sum(statistics, start=np.zeros((5, k), dtype=np.int64))
         values, by_class = self._figures(total[None])
@@ -99,16 +115,16 @@ class Iou(Metric):
         return Scores(metrics, per_class)
 
     def resample(
-        self, statistics: Sequence[Any], resamples: int = RESAMPLES, seed: int = SEED
-    ) -> dict[str, NDArray[np.float64]]:
-        """All figures of every resample; none without images."""
+        self, statistics: Sequence[NDArray[np.int64]], resamples: int = RESAMPLES, seed: int = SEED
+    ) -> Resampled:
+        """Compute all figures in every resample; empty arrays without images."""
         n, k = len(statistics), len(self.classes)
         counts = np.array(statistics, dtype=np.float64).reshape(n, 5 * k)
         sums = resample_sums(counts, resamples if n else 0, seed)
         return self._figures(sums.reshape(-1, 5, k))[0]
 
     def _check(self, pairs: NDArray[np.int64]) -> None:
-        """Every value is a class, or where annotated as ignored may be the ignore index."""
+        """Raise UsageError unless each value is a class, or the ignore index where that is annotated."""
         n = len(self.classes)
         known = np.zeros(CODES, dtype=bool)
         known[:n] = True
@@ -126,16 +142,14 @@ class Iou(Metric):
                 f"expected 0 to {n - 1} there"
             )
 
-    def _figures(
-        self, counts: NDArray[Any]
-    ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]]:
-        """Counts [R, 5, classes] → figures by name, [R], and class figures, [R, classes]."""
+    def _figures(self, counts: Counts) -> tuple[Resampled, Resampled]:
+        """Compute figures by name [R], and class figures [R, classes], from counts [R, 5, classes]."""
         correct, annotated, predicted, intersection, union = np.moveaxis(counts, 1, 0)
         iou = _ratio(correct, annotated + predicted - correct)
         accuracy = _ratio(correct, annotated)
         boundary_iou = _ratio(intersection, union)
         pixels = annotated.sum(axis=1)
-        objects = [place for place, name in enumerate(self.classes) if name != BACKGROUND]
+        objects = [label for label, name in enumerate(self.classes) if name != BACKGROUND]
         foreground = iou[:, objects if BACKGROUND in self.classes else []]
         figures = {
             "miou": mean_defined(iou, 1),
@@ -149,9 +163,9 @@ class Iou(Metric):
 
 
 def boundary_counts(target: Mask, prediction: Mask, classes: int) -> NDArray[np.int64]:
-    """Boundary pixels of each class in both masks and in either, [2, classes].
+    """Count the boundary pixels of each class: rows intersection and union of the masks, [2, classes].
 
-    What does not count has one value, which is no class, in both masks.
+    Pixels that do not count must have the same value in both masks, and it must not be a class.
     """
     at_target, at_prediction = boundary(target), boundary(prediction)
     both = _histogram(target[at_target & at_prediction & (target == prediction)])
@@ -160,24 +174,25 @@ def boundary_counts(target: Mask, prediction: Mask, classes: int) -> NDArray[np.
 
 
 def boundary(mask: Mask) -> NDArray[np.bool_]:
-    """The pixels that d erosions by a 3×3 square remove from their class's mask: [height, width].
+    """Mark the pixels that d erosions by a 3×3 square remove from their class's mask: [height, width].
 
-    d = max(1, round(0.02 · diagonal)); outside the image is no class. d erosions by 3×3 are one by
-    (2d + 1)², which keeps a pixel if and only if that square around it holds a single class: one pass
-    serves all classes.
+    d = max(1, round(0.02 · diagonal)) (Cheng et al. 2021 §5.1); pixels outside the image are no class. d
+    erosions by 3×3 equal one by (2d + 1)², which keeps a pixel if and only if that square around it contains
+    a single class. One pass therefore serves all classes.
     """
     height, width = mask.shape
     d = max(1, round(BOUNDARY_RATIO * float(np.hypot(height, width))))
     edge = np.ones(mask.shape, dtype=bool)
     if min(height, width) > 2 * d:
-        across = _all_of(mask[:, 1:] == mask[:, :-1], 2 * d, axis=1)  # [height, width − 2d]
-        along = _all_of((mask[1:] == mask[:-1])[:, d : width - d], 2 * d, axis=0)  # [height − 2d, width − 2d]
-        edge[d : height - d, d : width - d] = ~(_all_of(across, 2 * d + 1, axis=0) & along)
+        across = _all_in_window(mask[:, 1:] == mask[:, :-1], 2 * d, axis=1)  # [height, width − 2d]
+        down = (mask[1:] == mask[:-1])[:, d : width - d]
+        along = _all_in_window(down, 2 * d, axis=0)  # [height − 2d, width − 2d]
+        edge[d : height - d, d : width - d] = ~(_all_in_window(across, 2 * d + 1, axis=0) & along)
     return edge
 
 
-def _all_of(flags: NDArray[np.bool_], length: int, axis: int) -> NDArray[np.bool_]:
-    """Whether all flags of each window along the axis are set, by doubling the window's length."""
+def _all_in_window(flags: NDArray[np.bool_], length: int, axis: int) -> NDArray[np.bool_]:
+    """Return whether all flags of each window along the axis are set, by doubling the window's length."""
     windows = np.moveaxis(flags, axis, 0)
     span = 1
     while span < length:
@@ -187,13 +202,13 @@ def _all_of(flags: NDArray[np.bool_], length: int, axis: int) -> NDArray[np.bool
     return np.moveaxis(windows, 0, axis)
 
 
-def size(mask: Mask) -> str:
-    """Width × height, as image tools print it."""
+def size_text(mask: Mask) -> str:
+    """Return width × height, as image tools print it."""
     return f"{mask.shape[1]}×{mask.shape[0]}"
 
 
-def _pairs(target: Mask, prediction: Mask) -> NDArray[np.int64]:
-    """How many pixels have each (annotated, predicted) pair of values: [256, 256]."""
+def _count_pairs(target: Mask, prediction: Mask) -> NDArray[np.int64]:
+    """Count the pixels of each (annotated, predicted) pair of values: [256, 256]."""
     codes = (target.astype(np.uint16) << 8) | prediction
     return np.bincount(codes.ravel(), minlength=CODES * CODES).reshape(CODES, CODES)
 
@@ -202,6 +217,7 @@ def _histogram(values: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.bincount(values, minlength=CODES)
 
 
-def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
-    """NaN where the whole is 0."""
-    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+def _ratio(part: Counts, whole: Counts) -> NDArray[np.float64]:
+    """Divide; NaN where the whole is 0."""
+    ratio: NDArray[np.float64] = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    return ratio

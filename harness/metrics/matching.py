@@ -1,67 +1,69 @@
-"""Which detection found which annotation, image by image: the rules of COCO and of the VOC devkit."""
+"""Which detection matches which annotation of an image, by the rules of COCO and of the VOC devkit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.metrics.metric import StoredArrays
 from harness.task import Annotations, Detections
 
-IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # COCO's ten, to the bit
-MAX_DETECTIONS = 100  # per class and image, COCO's largest limit
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # COCO's ten, equal to the bit (pycocotools' Params)
+MAX_DETECTIONS = 100  # per class and image, the largest limit in pycocotools' Params
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """One image: all that average precision and recall need of it.
+    """The matches of one image: all that average precision and recall need of it.
 
-    Detections are ordered by class, then by descending score, ties in the order of their report.
-    A = number of area ranges, T = number of IoU thresholds.
+    Detections are ordered by class, then by descending score; ties keep the order in which the model
+    reported them. d = detections, m = matched detections, p = annotations, A = area ranges, T = IoU
+    thresholds.
     """
 
     scores: NDArray[np.float64]  # [d]
     labels: NDArray[np.int32]  # [d]
     counted: NDArray[np.bool_]  # [d, A], a false positive of the range unless matched
-    matched: NDArray[np.int32]  # [m], the detections that an annotation met at any threshold
-    ranks: NDArray[np.int32]  # [m], place among the image's detections of the class, from 0
+    matched: NDArray[np.int32]  # [m], indices of the detections that match an annotation at any threshold
+    ranks: NDArray[np.int32]  # [m], rank among the image's detections of the class, from 0
     correct: NDArray[np.bool_]  # [m, A, T], matched to an annotation that counts
     absorbed: NDArray[np.bool_]  # [m, A, T], matched to an ignored one: neither right nor wrong
     positives: NDArray[np.int32]  # [p], labels of the annotations
     positive: NDArray[np.bool_]  # [p, A], the annotation counts in the range
 
 
-def joined(images: Sequence[Matches]) -> dict[str, NDArray[Any]]:
-    """The images' arrays one after the other, and by `NAME_ends` where each image's part ends."""
-    found: dict[str, NDArray[Any]] = {}
+def join_matches(images: Sequence[Matches]) -> StoredArrays:
+    """Concatenate the images' arrays; `NAME_ends` says where each image's part of NAME ends."""
+    arrays: dict[str, NDArray[np.generic]] = {}
     for name in (field.name for field in fields(Matches)):
         parts = [getattr(image, name) for image in images]
-        found[name] = np.concatenate(parts)
-        found[f"{name}_ends"] = np.cumsum([len(part) for part in parts])
-    return found
+        arrays[name] = np.concatenate(parts)
+        arrays[f"{name}_ends"] = np.cumsum([len(part) for part in parts])
+    return arrays
 
 
-def split(arrays: Mapping[str, NDArray[Any]]) -> list[Matches]:
-    """The inverse of `joined`."""
+def split_matches(arrays: StoredArrays) -> list[Matches]:
+    """Return the images' matches from the arrays of `join_matches`."""
     names = [field.name for field in fields(Matches)]
     parts = [np.split(arrays[name], arrays[f"{name}_ends"][:-1]) for name in names]
     return [Matches(*image) for image in zip(*parts, strict=True)]
 
 
 def match_coco(target: Annotations, detections: Detections, ranges: NDArray[np.float64]) -> Matches:
-    """COCO's greedy assignment at ten IoU thresholds within each area range.
+    """Match greedily at ten IoU thresholds within each area range, as COCO does (pycocotools' evaluateImg).
 
     In descending order of score, a detection takes the free annotation of its class with the highest
-    IoU (the later of equals); only if none is free that counts, an ignored one: crowd, `difficult`, or
-    with an area outside the range. A crowd stays free however often it is taken.
+    IoU; of equals, the later one. Only if no free annotation counts does it take an ignored one: a crowd,
+    one that is `difficult`, or one whose area is outside the range. A crowd stays free however often it is
+    taken. Only the MAX_DETECTIONS highest scores of each class take part.
 
     Args:
         ranges: [A, 2], closed ranges in px², applied to an annotation's `areas` and a detection's box.
     """
-    order, ranks = ranked(detections)
+    order, ranks = rank_detections(detections)
     order, ranks = order[ranks < MAX_DETECTIONS], ranks[ranks < MAX_DETECTIONS]
     boxes = detections.boxes[order].astype(np.float64)
     labels = detections.labels[order]
@@ -73,16 +75,17 @@ def match_coco(target: Annotations, detections: Detections, ranges: NDArray[np.f
     correct = np.zeros((len(matched), *free.shape[1:]), dtype=bool)
     absorbed = np.zeros_like(correct)
     for row, detection in enumerate(matched):
-        waiting = np.ones(free.shape[1:], dtype=bool)  # [A, T], where it has found nothing yet
+        unmatched = np.ones(free.shape[1:], dtype=bool)  # [A, T]
         near = np.flatnonzero(overlap[detection] >= IOU_THRESHOLDS[0])
         if len(near) > 1:  # best first; of equals the later, hence reversed before the stable sort
             near = near[::-1][np.argsort(-overlap[detection, near[::-1]], kind="stable")]
         for outcome, only_ignored in ((correct, False), (absorbed, True)):
             for annotation in near:
                 reached = overlap[detection, annotation] >= IOU_THRESHOLDS
-                taken = waiting & free[annotation] & reached & (ignored[annotation] == only_ignored)[:, None]
+                eligible = (ignored[annotation] == only_ignored)[:, None]
+                taken = unmatched & free[annotation] & reached & eligible
                 outcome[row] |= taken
-                waiting ^= taken
+                unmatched ^= taken
                 if not target.crowd[annotation]:
                     free[annotation] ^= taken
     return Matches(
@@ -99,13 +102,13 @@ def match_coco(target: Annotations, detections: Detections, ranges: NDArray[np.f
 
 
 def match_voc(target: Annotations, detections: Detections, threshold: float) -> Matches:
-    """The VOC devkit's assignment (VOCevaldet.m), one area range and one threshold: A = T = 1.
+    """Match as the VOC devkit does (VOCevaldet.m): one area range and one threshold, A = T = 1.
 
-    In descending order of score, a detection is compared with the annotation of its class that it
-    overlaps most (the earlier of equals), and with no other: an IoU of at least the threshold makes it
-    correct if the annotation is free, a false positive if it is taken, and neither if it is difficult.
+    In descending order of score, a detection is compared only with the annotation of its class that it
+    overlaps most (of equals, the earlier one). If the IoU reaches the threshold, the detection is correct
+    when the annotation is free, a false positive when it is taken, and neither when it is difficult.
     """
-    order, ranks = ranked(detections)
+    order, ranks = rank_detections(detections)
     labels = detections.labels[order]
     ignored = target.crowd | target.difficult
     overlap = box_iou(detections.boxes[order].astype(np.float64), target.boxes, np.zeros_like(target.crowd))
@@ -136,33 +139,38 @@ def match_voc(target: Annotations, detections: Detections, threshold: float) -> 
 def box_iou(
     boxes: NDArray[np.float64], others: NDArray[np.float64], crowd: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """Intersection over union [n, m] of boxes [n, 4] and [m, 4]; over a crowd [m], intersection over box.
+    """Return intersection over union [n, m], 0–1, of boxes [n, 4] and others [m, 4] (x1, y1, x2, y2).
 
-    VOC's inclusive pixels (x1 − 1, x2 of its files) give the devkit's value, whose sides have a `+1`.
+    Where others are a crowd [m], the intersection is divided by the area of the box alone (pycocotools).
+    VOC's inclusive pixels (x1 − 1 and x2 of its files) give the devkit's value, whose sides have a `+1`.
     """
     corner = np.maximum(boxes[:, None, :2], others[None, :, :2])
     sides = np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - corner
     intersection = np.where((sides > 0).all(axis=2), sides[..., 0] * sides[..., 1], 0.0)
-    own = _areas(boxes)[:, None]
-    union = np.where(crowd, own, own + _areas(others) - intersection)
+    areas = _areas(boxes)[:, None]
+    union = np.where(crowd, areas, areas + _areas(others) - intersection)
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
 def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    # Files give x and w; rounding recovers w from (x + w) − x, so that areas on an edge stay on it.
+    # Files give x and w. Rounding recovers w from (x + w) − x, so an area on a range's limit stays there.
     sides = np.round(boxes[:, 2:] - boxes[:, :2], 9)
     return sides[:, 0] * sides[:, 1]
 
 
 def _within(areas: NDArray[np.float64], ranges: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """[n] areas, [A, 2] closed ranges → [n, A]."""
+    """Return whether each area [n] lies in each closed range [A, 2]: [n, A]."""
     return (areas[:, None] >= ranges[:, 0]) & (areas[:, None] <= ranges[:, 1])
 
 
-def ranked(detections: Detections) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices by class and descending score, ties as reported; and each one's place in its class."""
+def rank_detections(detections: Detections) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Sort by class and descending score, ties as reported.
+
+    Returns:
+        The detections' indices in that order [d], and the rank of each within its class, from 0 [d].
+    """
     order = np.lexsort((-detections.scores, detections.labels))
     labels = detections.labels[order]
-    places = np.arange(len(order))
-    starts = np.flatnonzero(np.diff(labels, prepend=labels[:1] - 1)) if len(order) else places
-    return order, places - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    positions = np.arange(len(order))
+    starts = np.flatnonzero(np.diff(labels, prepend=labels[:1] - 1)) if len(order) else positions
+    return order, positions - np.repeat(starts, np.diff(np.append(starts, len(order))))

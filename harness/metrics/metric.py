@@ -1,65 +1,103 @@
-"""A metric is two pure functions: one sample → small sufficient statistics; all of these → figures."""
+"""The contract of a metric: one sample → small sufficient statistics; the statistics of all → figures."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.registry import Registry
+from harness.statistics.bootstrap import RESAMPLES, SEED, ResampledFigure
 from harness.task import Scores, TaskName
 
-RESAMPLES = 1000  # bootstrap resamples of every accuracy interval
-SEED = 0
+TargetT = TypeVar("TargetT")
+PredictionT = TypeVar("PredictionT")
+StatisticsT = TypeVar("StatisticsT")
+
+StoredArrays: TypeAlias = Mapping[str, NDArray[Any]]
+"""The arrays of a statistics file by name; each has a type of its own."""
+
+Resampled: TypeAlias = dict[str, NDArray[np.float64]]
+"""Figures by name, the value in each resample: [R]."""
 
 
-class Metric(ABC):
-    """A family of figures computed together (BLEU; the twelve of COCO; those of a confusion matrix)."""
+class Metric(ABC, Generic[TargetT, PredictionT, StatisticsT]):
+    """A family of figures computed together, such as BLEU, COCO's twelve, or those of a confusion matrix."""
 
     task: ClassVar[TaskName]
     names: ClassVar[tuple[str, ...]]
     """The figures that `summarise` returns, the headline first."""
     reflected: ClassVar[frozenset[str]] = frozenset()
-    """Those whose interval is the basic bootstrap's, which covers more there.
+    """The figures whose interval is the basic bootstrap's, which covers the truth more often for them.
 
     Measured by benchmarks/interval_coverage.py.
     """
 
-    def __init__(self, classes: Sequence[str] = (), **options: Any) -> None:  # noqa: ARG002
-        """`options` is the data set's `metric_options`; a metric takes those it knows."""
+    def __init__(self, classes: Sequence[str] = (), **options: object) -> None:  # noqa: ARG002
+        """Accept the data set's `metric_options`; a metric uses the options that it knows."""
         self.classes = tuple(classes)
 
     @abstractmethod
-    def statistics(self, target: Any, prediction: Any) -> Any:
-        """Sufficient statistics of one sample: small, picklable, additive or concatenable."""
+    def statistics(self, target: TargetT, prediction: PredictionT) -> StatisticsT:
+        """Return the sufficient statistics of one sample: small, picklable, and additive or concatenable."""
 
     @abstractmethod
-    def summarise(self, statistics: Sequence[Any], resamples: int = RESAMPLES, seed: int = SEED) -> Scores:
-        """Figures with 95% bootstrap intervals over samples, from statistics in order of sample id."""
+    def summarise(
+        self, statistics: Sequence[StatisticsT], resamples: int = RESAMPLES, seed: int = SEED
+    ) -> Scores:
+        """Compute the figures with their 95% bootstrap intervals over samples.
+
+        Args:
+            statistics: in order of sample id.
+            resamples: 0 gives figures without intervals.
+        """
 
     @abstractmethod
     def resample(
-        self, statistics: Sequence[Any], resamples: int = RESAMPLES, seed: int = SEED
-    ) -> dict[str, NDArray[np.float64]]:
-        """The figures of every bootstrap resample, by name: [resamples]; NaN where undefined.
+        self, statistics: Sequence[StatisticsT], resamples: int = RESAMPLES, seed: int = SEED
+    ) -> Resampled:
+        """Compute each figure in every bootstrap resample: [resamples], NaN where undefined.
 
-        Equally many samples and the same seed draw the same samples, so that two models' resamples on
-        one data set are pairs, and their differences the paired bootstrap.
+        The same number of samples and the same seed draw the same samples, so that the resamples of two
+        models on one data set are pairs, and their differences are the paired bootstrap.
         """
 
-    def pack(self, statistics: Sequence[Any]) -> dict[str, NDArray[Any]]:
-        """Statistics as a few arrays to be stored; here those whose every sample is an array of one shape."""
+    @abstractmethod
+    def pack(self, statistics: Sequence[StatisticsT]) -> StoredArrays:
+        """Return the statistics as a few arrays to be stored."""
+
+    @abstractmethod
+    def unpack(self, arrays: StoredArrays) -> list[StatisticsT]:
+        """Return the statistics of `pack`'s arrays."""
+
+    def resampled_figures(
+        self, statistics: Sequence[StatisticsT], resamples: int = RESAMPLES
+    ) -> dict[str, ResampledFigure]:
+        """Return each figure with its resamples, to be paired with another model's."""
+        figures = self.summarise(statistics, resamples=0).metrics
+        resampled = self.resample(statistics, resamples)
+        return {name: ResampledFigure(figure, resampled[name]) for name, figure in figures.items()}
+
+
+class CountMetric(Metric[TargetT, PredictionT, NDArray[np.int64]]):
+    """A metric whose statistics are counts: one integer array of the same shape per sample."""
+
+    def pack(self, statistics: Sequence[NDArray[np.int64]]) -> StoredArrays:
+        """Stack the samples' counts into one array, `rows`."""
         return {"rows": np.array(statistics, dtype=np.int64)}
 
-    def unpack(self, arrays: Mapping[str, NDArray[Any]]) -> list[Any]:
-        """The inverse of `pack`."""
+    def unpack(self, arrays: StoredArrays) -> list[NDArray[np.int64]]:
+        """Return the samples' counts."""
         return list(arrays["rows"])
 
 
-METRICS: Registry[type[Metric]] = Registry(
+AnyMetric: TypeAlias = Metric[Any, Any, Any]
+"""A metric of any task, where the data set decides which."""
+
+METRICS: Registry[type[AnyMetric]] = Registry(
     "metric",
     "harness.metrics",
     {

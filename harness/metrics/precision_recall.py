@@ -1,14 +1,15 @@
 """Precision–recall curves of a whole data set, and of many resamples of it at once.
 
-A resample draws image i w_i times, so a curve of the resample is a curve of the data set whose every
-detection counts w_i times. Precision rises only at correct detections: it is evaluated there alone, and
-the detections between two of them enter as one sum.
+A resample draws image i w_i times, so a curve of the resample is a curve of the data set in which every
+detection of image i counts w_i times. Precision rises only at correct detections: it is evaluated there
+alone, and the false positives between two of them enter as one sum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,42 +17,46 @@ from scipy.sparse import csr_array
 
 from harness.metrics.matching import Matches
 
-Levels = Callable[[NDArray[np.int64], NDArray[np.int32]], NDArray[np.float64]]
-"""(correct so far [m, R], positives [R]) → the share of recall levels reached [m, R], 0–1."""
+RecallLevels: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int32]], NDArray[np.float64]]
+"""(correct detections so far [m, R], positives [R]) → the fraction of recall levels reached [m, R], 0–1."""
 
-CELLS = 2**18  # of one block [m, resamples]: 2 MiB of doubles stay in the cache
+CELLS = 2**18  # cells of one block [m, resamples]: 2 MiB of doubles stay in the cache
 
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """One class's detections that met an annotation, in descending order of score over all images.
+    """One class's detections that match an annotation, in descending order of score over all images.
 
-    n = number of images, m = number of these detections, A = area ranges, T = IoU thresholds.
+    n = images, m = these detections, A = area ranges, T = IoU thresholds.
     """
 
     images: NDArray[np.int64]  # [m]
     correct: NDArray[np.bool_]  # [A, T, m]
-    kept: NDArray[np.bool_]  # [A, T, m], correct or a false positive: not ignored
+    counted: NDArray[np.bool_]  # [A, T, m], correct or a false positive: not ignored
     background: list[csr_array]  # A × [m, n]: false positives between the previous detection and this one
     positives: csr_array  # [A, n]
-    found: csr_array  # [limits, n], correct detections within the limit, summed over thresholds
+    recalled: csr_array  # [limits, n], correct detections within the limit, summed over thresholds
 
 
-def pool(statistics: Sequence[Matches], classes: int, limits: Sequence[tuple[int, int]]) -> list[Curves]:
+def build_curves(
+    statistics: Sequence[Matches], classes: int, limits: Sequence[tuple[int, int]]
+) -> list[Curves]:
     """Join the images' matches into the curves of each class.
 
     Args:
         statistics: in order of image id, which decides ties of score.
-        limits: (area range, most detections per image) of each recall to be computed.
+        limits: (index of the area range, most detections per image) of each recall to be computed.
     """
     labels = np.concatenate([image.labels for image in statistics])
     sizes = [len(image.labels) for image in statistics]
     images = np.repeat(np.arange(len(statistics)), sizes)
     counted = np.concatenate([image.counted for image in statistics])
     offsets = np.cumsum([0, *sizes[:-1]])
-    row = np.full(len(labels), -1)  # where a matched detection stands in the arrays of matched ones
-    matched = np.concatenate([image.matched + at for image, at in zip(statistics, offsets, strict=True)])
-    row[matched] = np.arange(len(matched))
+    match_row = np.full(len(labels), -1)  # of each detection, its row in the arrays of matched ones; or −1
+    matched = np.concatenate(
+        [image.matched + offset for image, offset in zip(statistics, offsets, strict=True)]
+    )
+    match_row[matched] = np.arange(len(matched))
     correct = np.concatenate([image.correct for image in statistics])
     absorbed = np.concatenate([image.absorbed for image in statistics])
     ranks = np.concatenate([image.ranks for image in statistics])
@@ -64,34 +69,36 @@ def pool(statistics: Sequence[Matches], classes: int, limits: Sequence[tuple[int
     bounds = np.searchsorted(labels[order], np.arange(classes + 1))
     curves = []
     for label in range(classes):
-        own = order[bounds[label] : bounds[label + 1]]
-        hits = row[own] >= 0
-        rows = row[own[hits]]
+        members = order[bounds[label] : bounds[label + 1]]
+        hits = match_row[members] >= 0
+        rows = match_row[members[hits]]
         following = np.cumsum(hits)  # index of the next matched detection
-        noise = ~hits & (following < len(rows))
-        kept = correct[rows] | (counted[own[hits]][:, :, None] & ~absorbed[rows])
+        unmatched = ~hits & (following < len(rows))
         in_class = annotation_labels == label
-        within = [correct[rows, area].sum(axis=1) * (ranks[rows] < limit) for area, limit in limits]
+        recalled = [correct[rows, area].sum(axis=1) * (ranks[rows] < limit) for area, limit in limits]
+        matches_counted = correct[rows] | (counted[members[hits]][:, :, None] & ~absorbed[rows])
         curves.append(
             Curves(
-                images=images[own[hits]],
+                images=images[members[hits]],
                 correct=np.ascontiguousarray(correct[rows].transpose(1, 2, 0)),
-                kept=np.ascontiguousarray(kept.transpose(1, 2, 0)),
+                counted=np.ascontiguousarray(matches_counted.transpose(1, 2, 0)),
                 background=[
-                    _count(following[at], images[own[at]], (len(rows), len(statistics)))
-                    for at in (noise & counted[own, area] for area in range(counted.shape[1]))
+                    _count_pairs(following[false], images[members[false]], (len(rows), len(statistics)))
+                    for false in (unmatched & counted[members, area] for area in range(counted.shape[1]))
                 ],
-                positives=_rows(positive[in_class].T, annotated[in_class], len(statistics)),
-                found=_rows(
-                    np.array(within).reshape(len(limits), len(rows)), images[own[hits]], len(statistics)
+                positives=_sum_by_image(positive[in_class].T, annotated[in_class], len(statistics)),
+                recalled=_sum_by_image(
+                    np.array(recalled).reshape(len(limits), len(rows)), images[members[hits]], len(statistics)
                 ),
             )
         )
     return curves
 
 
-def average_precision(curves: Curves, weights: NDArray[np.int32], levels: Levels) -> NDArray[np.float64]:
-    """Interpolated precision averaged over recall levels, in each of R resamples.
+def average_precision(
+    curves: Curves, weights: NDArray[np.int32], levels: RecallLevels
+) -> NDArray[np.float64]:
+    """Average the interpolated precision over recall levels, in each of R resamples.
 
     AP = Σ over correct detections of max{precision at this or a later one} · recall levels gained.
 
@@ -99,7 +106,7 @@ def average_precision(curves: Curves, weights: NDArray[np.int32], levels: Levels
         weights: [n, R], how often each resample drew each image.
 
     Returns:
-        [A, T, R]; NaN where a resample holds no annotation of the class.
+        [A, T, R], 0–1; NaN where a resample contains no annotation of the class.
     """
     blocks = -(-len(curves.images) * weights.shape[1] // CELLS)
     if blocks > 1 and weights.shape[1] > 1:
@@ -109,14 +116,14 @@ def average_precision(curves: Curves, weights: NDArray[np.int32], levels: Levels
     drawn = weights[curves.images]  # [m, R]
     result = np.zeros((*curves.correct.shape[:2], weights.shape[1]))
     for area, background in enumerate(curves.background):
-        noise = np.cumsum(background @ weights, axis=0)  # [m, R]
-        for threshold, (correct, kept) in enumerate(
-            zip(curves.correct[area], curves.kept[area], strict=True)
+        false_positives = np.cumsum(background @ weights, axis=0)  # [m, R], of the background
+        for threshold, (correct, counted) in enumerate(
+            zip(curves.correct[area], curves.counted[area], strict=True)
         ):
-            shown = np.cumsum(drawn[kept], axis=0)[correct[kept]] + noise[correct]
-            found = np.cumsum(drawn[correct], axis=0)
-            precision = found / np.maximum(shown, 1)  # 0 before the first image drawn
-            gained = levels(found, np.maximum(positives[area], 1))
+            detected = np.cumsum(drawn[counted], axis=0)[correct[counted]] + false_positives[correct]
+            true_positives = np.cumsum(drawn[correct], axis=0)
+            precision = true_positives / np.maximum(detected, 1)  # 0 before the first image drawn
+            gained = levels(true_positives, np.maximum(positives[area], 1))
             gained[1:] -= gained[:-1].copy()
             envelope = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
             result[area, threshold] = np.einsum("mr,mr->r", envelope, gained)
@@ -124,22 +131,30 @@ def average_precision(curves: Curves, weights: NDArray[np.int32], levels: Levels
     return result
 
 
-def recall(
+def average_recall(
     curves: Curves, weights: NDArray[np.int32], limits: Sequence[tuple[int, int]]
 ) -> NDArray[np.float64]:
-    """Share of the positives found, averaged over IoU thresholds: [limits, R]; NaN without positives."""
+    """Average the recall over IoU thresholds, in each of R resamples.
+
+    Args:
+        weights: [n, R], how often each resample drew each image.
+        limits: as given to `build_curves`.
+
+    Returns:
+        [limits, R], 0–1; NaN where a resample contains no annotation of the class.
+    """
     positives = (curves.positives @ weights)[[area for area, _ in limits]]
-    found = curves.found @ weights / curves.correct.shape[1]
-    return np.where(positives > 0, found / np.maximum(positives, 1), np.nan)
+    recalled = curves.recalled @ weights / curves.correct.shape[1]
+    return np.where(positives > 0, recalled / np.maximum(positives, 1), np.nan)
 
 
-def _count(rows: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[int, int]) -> csr_array:
-    """How often each (row, column) occurs."""
+def _count_pairs(rows: NDArray[np.int64], columns: NDArray[np.int64], shape: tuple[int, int]) -> csr_array:
+    """Count how often each (row, column) occurs."""
     return csr_array((np.ones(len(rows), dtype=np.int32), (rows, columns)), shape=shape)
 
 
-def _rows(values: NDArray[np.generic], images: NDArray[np.int64], n: int) -> csr_array:
-    """Sums of values [k, items] by the items' image: [k, n]."""
+def _sum_by_image(values: NDArray[np.generic], images: NDArray[np.int64], n: int) -> csr_array:
+    """Sum values [k, items] over the items of each image: [k, n]."""
     rows, items = np.nonzero(values)
     counts = values[rows, items].astype(np.int32)
     return csr_array((counts, (rows, images[items])), shape=(len(values), n))

@@ -1,29 +1,31 @@
-"""95% bootstrap intervals over samples (Efron 1979), from sufficient statistics.
+"""95% bootstrap intervals over samples (Efron 1979), computed from sufficient statistics.
 
-A resample of n samples is kept as n counts: how often it drew each sample. Any metric of additive
+A resample of n samples is stored as n counts: how often it drew each sample. Any metric of additive
 statistics is then a matrix product, and any metric of ranked items a weighted cumulative sum, so that
-no sample is ever scored twice.
+no sample is scored twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.task import Figure
 
-CELLS = 2**21  # counts in one chunk: 8 MiB, whatever the number of samples
-SUM_CELLS = 2**18  # of sums, which are as fast in small chunks; measured: 2^16 takes twice as long
+RESAMPLES = 1000  # bootstrap resamples behind every interval of an accuracy figure
+SEED = 0
+CELLS = 2**21  # counts per chunk: 8 MiB, whatever the number of samples
+SUM_CELLS = 2**18  # counts per chunk of sums, which are as fast in small chunks; 2^16 takes twice as long
 LEVELS = (2.5, 97.5)  # percentiles of a two-sided 95% interval
 
 
 def resample_counts(
     samples: int, resamples: int, seed: int, cells: int | None = None
 ) -> Iterator[NDArray[np.int32]]:
-    """Draw resamples with replacement, in chunks of at most `cells` counts, CELLS by default.
+    """Draw resamples with replacement, in chunks of at most `cells` counts (CELLS by default).
 
     Yields:
         [samples, chunk] arrays whose columns each sum to `samples`; the concatenated columns depend on
@@ -40,10 +42,12 @@ def resample_counts(
         yield counts.reshape(samples, chunk).astype(np.int32)
 
 
-def resample_sums(statistics: NDArray[Any], resamples: int, seed: int) -> NDArray[np.float64]:
-    """Sums of additive statistics [samples, k] over each resample: [resamples, k].
+def resample_sums(
+    statistics: NDArray[np.int64] | NDArray[np.float64], resamples: int, seed: int
+) -> NDArray[np.float64]:
+    """Sum additive statistics [samples, k] over each resample: [resamples, k].
 
-    Exact as long as a sum stays below 2⁵³; floating point because BLAS has no integer product.
+    The sums are exact up to 2⁵³. They are floating point because BLAS has no integer product.
     """
     terms = statistics.astype(np.float64, copy=False)
     chunks = resample_counts(len(terms), resamples, seed, SUM_CELLS)
@@ -52,9 +56,10 @@ def resample_sums(statistics: NDArray[Any], resamples: int, seed: int) -> NDArra
 
 
 def reflect(value: float, low: float, high: float) -> tuple[float, float]:
-    """Bounds of the basic bootstrap from those of the percentile method (Davison & Hinkley 1997, §5.2).
+    """Return the basic bootstrap's bounds, given those of the percentile method.
 
-    Reflected in the value, they undo the bias of a figure that resampling moves to one side.
+    Davison & Hinkley 1997, §5.2: the percentile bounds reflected in the value. They undo the bias of a
+    figure that resampling moves to one side.
     """
     return 2 * value - high, 2 * value - low
 
@@ -67,14 +72,14 @@ def figure(
     signature: str,
     reflected: bool = False,
 ) -> Figure:
-    """A value with its 95% interval.
+    """Return a value with its 95% interval.
 
     Args:
-        value: NaN where undefined; the figure's value is then None.
-        resampled: [resamples]; the undefined ones (NaN) are left out.
-        n: number of samples. One sample says nothing of the spread: the interval is then None.
-        reflected: of a fraction, take the basic bootstrap's bounds, cut to 0–1 and widened where needed to
-            hold the value; else those of the percentile method.
+        value: NaN if undefined; the figure's value is then None.
+        resampled: [resamples]; undefined resamples (NaN) are excluded.
+        n: number of samples. With one sample the spread is unknown, so the interval is None.
+        reflected: take the basic bootstrap's bounds instead of the percentile method's. Only for
+            fractions: the bounds are clipped to 0–1, and widened if needed to contain the value.
     """
     defined = resampled[~np.isnan(resampled)]
     low = high = None
@@ -86,13 +91,32 @@ def figure(
     return Figure(defined_or_none(value), low, high, n, unit, signature)
 
 
+@dataclass(frozen=True, eq=False)
+class ResampledFigure:
+    """A model's figure with its bootstrap resamples, from which it can be paired with another model's."""
+
+    figure: Figure  # without interval
+    resampled: NDArray[np.float64]  # [R], the same R resamples for all models; NaN where undefined
+
+    @property
+    def value(self) -> float:
+        """The figure's value, NaN if undefined."""
+        return np.nan if self.figure.value is None else self.figure.value
+
+    def with_interval(self, reflected: bool) -> Figure:
+        """Return the figure with the interval of its first RESAMPLES resamples; `reflected`: see `figure`."""
+        template = self.figure
+        resampled = self.resampled[:RESAMPLES]
+        return figure(self.value, resampled, template.n, template.unit, template.signature, reflected)
+
+
 def defined_or_none(value: float) -> float | None:
-    """NaN, the arithmetic's 'undefined', becomes None, the vocabulary's."""
+    """Return None for NaN: the arithmetic's 'undefined' becomes the vocabulary's."""
     return None if np.isnan(value) else float(value)
 
 
 def mean_defined(values: NDArray[np.float64], axis: int | tuple[int, ...]) -> NDArray[np.float64]:
-    """Mean over the axes, leaving out NaN; NaN where nothing is defined."""
+    """Average over the axes, ignoring NaN; NaN where no value is defined."""
     defined = ~np.isnan(values)
     count = defined.sum(axis=axis)
     total = np.where(defined, values, 0.0).sum(axis=axis)
