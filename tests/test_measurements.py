@@ -7,37 +7,48 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from raw_timings import SETTINGS, conditions
 from small_suite import document, run_suite
 
 from harness import environment
+from harness.environment import Environment
 from harness.errors import InfrastructureError
 from harness.executors.inline import InlineExecutor
 from harness.files import read_json
-from harness.rundir.results import Results, Scenario
+from harness.rundir.results import Cost, Results, ScenarioRecord
+from harness.rundir.speed import CommonFile
+from harness.scenarios.offline import OfflineProcess
+from harness.scenarios.single_stream import SingleStreamProcess
+from harness.scenarios.timings import ProcessTiming
+from harness.stages.measure import Measurement
 
 PROCESSES = 6  # of the profile `ci`
 HERE = environment.describe()
 
 
-def measured(names: list[str], reasons: dict[str, list[str]], machine: dict[str, Any]) -> dict[str, Any]:
+def altered(changes: dict[str, Any]) -> Environment:
+    """This machine with changes."""
+    return Environment.model_validate(HERE.model_dump() | changes)
+
+
+def measured(names: list[str], reasons: dict[str, list[str]], machine: Environment) -> Measurement:
     """What a process returns."""
-    raw = {
-        "offline": {"windows": [[10, 1.0], [10, 1.1]]},
-        "single-stream": {"latencies_ns": [1_000_000, 9_000_000] * 32, "indices": [0, 1, 2, 3] * 16},
+    windows = [(10, 1.0), (10, 1.1)]
+    latencies, indices = [1_000_000, 9_000_000] * 32, [0, 1, 2, 3] * 16
+    timings: dict[str, ProcessTiming] = {
+        "offline": OfflineProcess(**dict(conditions(16, reasons.get("offline", []))), windows=windows),
+        "single-stream": SingleStreamProcess(
+            **dict(conditions(1, reasons.get("single-stream", []))), latencies_ns=latencies, indices=indices
+        ),
     }
-    return {
-        "environment": machine,
-        "settings": {
-            **{"profile": "ci", "threads": 1, "samples": 4, "exclusive": "node"},
-            **{"effective_threads": 1, "device": "cpu"},
-        },
-        "samples": ["a", "b", "c", "d"],
-        "units": {"source_tokens": [3, 30, 5, 21]},
-        "flags": {},
-        "scenarios": {name: raw[name] | {"reasons": reasons.get(name, [])} for name in names},
-        "phases": {},
-        "cost": {},
-    }
+    return Measurement(
+        environment=machine,
+        settings=SETTINGS.model_copy(update={"samples": 4}),
+        samples=["a", "b", "c", "d"],
+        units={"source_tokens": [3, 30, 5, 21]},
+        timings={name: timings[name] for name in names},
+        common=CommonFile(phases={}, cost=Cost(), flags={}),
+    )
 
 
 def timed(
@@ -47,10 +58,10 @@ def timed(
     asked: list[list[str]] = []
 
     class Faking(InlineExecutor):
-        def measure(self, trial: Any, names: Any, settings: Any) -> dict[str, Any]:
+        def measure(self, trial: Any, names: Any, settings: Any) -> Measurement:
             asked.append(list(names))
             says = process(len(asked))
-            return measured(names, says.get("reasons", {}), HERE | says.get("machine", {}))
+            return measured(names, says.get("reasons", {}), altered(says.get("machine", {})))
 
     suite = document(8)
     suite["benchmarks"]["words"]["speed"] = list(scenarios or ("offline",))
@@ -64,7 +75,7 @@ def raw(folder: Path, scenario: str = "offline") -> dict[str, Any]:
     return found
 
 
-def offline(results: Results) -> Scenario:
+def offline(results: Results) -> ScenarioRecord:
     return results.trials[0].speed["offline"]
 
 
@@ -131,18 +142,18 @@ def test_processes_of_two_machines_are_not_mixed(tmp_path: Path) -> None:
     [
         ("host", "another-container", 0),
         ("os", "Linux 9.9", 0),
-        ("memory_bytes", HERE["memory_bytes"] + 4096, 0),
-        ("packages", HERE["packages"] | {"ray": "9.9"}, 0),
-        ("packages", HERE["packages"] | {"torch": "9.9"}, PROCESSES),
+        ("memory_bytes", HERE.memory_bytes + 4096, 0),
+        ("packages", HERE.packages | {"ray": "9.9"}, 0),
+        ("packages", HERE.packages | {"torch": "9.9"}, PROCESSES),
         ("cpu", "Another CPU", PROCESSES),
-        ("gpus", [{"name": "Another GPU"}], PROCESSES),
+        ("gpus", [{"name": "Another GPU", "memory_bytes": 1, "driver": "1"}], PROCESSES),
     ],
 )
 def test_only_other_hardware_or_another_torch_is_timed_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str, value: Any, repeated: int
 ) -> None:
     timed(tmp_path)
-    changed = HERE | {field: value}
+    changed = altered({field: value})
     monkeypatch.setattr(environment, "describe", lambda: changed)
     assert len(timed(tmp_path, lambda _: {"machine": {field: value}})[1]) == repeated
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from harness.metrics.speed import PERCENTILES, latency, least_queries, mean_duration, throughput
+from harness.scenarios.figures import PERCENTILES, latency, least_queries, mean_duration, throughput
 
 
 @pytest.mark.parametrize(

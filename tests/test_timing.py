@@ -12,19 +12,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from raw_timings import conditions
 
-from harness.metrics.speed import in_units, least_queries, median_by_length, throughput
+from harness.scenarios.figures import in_units, least_queries, median_by_length, throughput
+from harness.scenarios.loop import Workload, batches, permutations, warm_up
+from harness.scenarios.offline import LEAST_WINDOWS, Offline
+from harness.scenarios.settings import PROFILES, Profile
+from harness.scenarios.single_stream import SingleStream
+from harness.scenarios.timings import WarmUp
 from harness.stages.measure import peak_resident
-from harness.stages.timing import (
-    LEAST_WINDOWS,
-    WarmUp,
-    batches,
-    offline,
-    permutations,
-    single_stream,
-    warm_up,
-)
-from harness.suite.profiles import PROFILES, Profile
 
 SECOND = 10**9
 
@@ -52,6 +48,13 @@ class Bench:
         self.now += self.pending
         self.pending = 0
 
+    def workload(self, samples: int, batch_size: int = 1, seed: int = 0) -> Workload:
+        orders = permutations(samples, seed)
+        return Workload(self.run, self.synchronise, samples, batch_size, orders, self.clock)
+
+    def offline(self, samples: int, batch_size: int) -> list[tuple[int, float]]:
+        return Offline().run(self.workload(samples, batch_size), PROFILE, conditions).windows
+
 
 def warm(passes: Iterable[float], profile: Profile, queries: int = 4) -> WarmUp:
     """Passes that take these seconds each."""
@@ -70,8 +73,8 @@ PROFILE = Profile(seconds=1, queries=8, processes=1, warmup_seconds=2.0, warmup_
 
 class TestWarmUp:
     def test_ends_with_the_third_pass_within_five_percent(self) -> None:
-        found = warm([3.0, 2.0, 1.0, 1.04, 1.049, 9.9], PROFILE)
-        assert found == WarmUp(iterations=20, seconds=pytest.approx(8.089), stable=True)
+        ended = warm([3.0, 2.0, 1.0, 1.04, 1.049, 9.9], PROFILE)
+        assert (ended.iterations, ended.seconds, ended.stable) == (20, pytest.approx(8.089), True)
 
     def test_six_percent_is_not_steady(self) -> None:
         assert warm([1.0, 1.06, 1.0, 1.06, 1.06, 1.06, 9.9], PROFILE).iterations == 24
@@ -93,9 +96,7 @@ class TestOffline:
     ) -> None:
         count = batch * count_of_batches
         bench = Bench(lambda indices: round(seconds * SECOND))
-        windows = offline(
-            bench.run, bench.synchronise, bench.clock, PROFILE, count, batch, permutations(count, 0)
-        )
+        windows = bench.offline(count, batch)
         assert all(n == count for n, _ in windows)
         assert all(s == pytest.approx(seconds * count_of_batches) for _, s in windows)
         uses = Counter(chain.from_iterable(bench.ran))
@@ -110,20 +111,20 @@ class TestOffline:
 
     def test_work_that_a_device_has_only_queued_is_counted(self) -> None:
         bench = Bench(lambda indices: SECOND, queued=True)
-        windows = offline(bench.run, bench.synchronise, bench.clock, PROFILE, 4, 2, permutations(4, 0))
+        windows = bench.offline(4, 2)
         assert windows == [(4, 2.0)] * LEAST_WINDOWS
 
 
 class TestSingleStream:
     def test_each_latency_is_its_own_samples(self) -> None:
         bench = Bench(lambda indices: (indices[0] + 1) * SECOND, queued=True)
-        latencies = single_stream(bench.run, bench.synchronise, bench.clock, PROFILE, permutations(3, 0))
+        latencies = SingleStream().run(bench.workload(3), PROFILE, conditions).latencies_ns
         assert [index + 1 for (index,) in bench.ran] == [ns // SECOND for ns in latencies]
         assert len(latencies) == 9, "the least multiple of 3 samples that gives 8 queries"
 
     def test_lasts_the_least_time(self) -> None:
         bench = Bench(lambda indices: SECOND // 100)
-        latencies = single_stream(bench.run, bench.synchronise, bench.clock, PROFILE, permutations(7, 0))
+        latencies = SingleStream().run(bench.workload(7), PROFILE, conditions).latencies_ns
         assert len(latencies) == 105, "100 queries of 10 ms make a second; whole permutations of 7"
 
 
@@ -159,7 +160,7 @@ class TestTokens:
 
     def test_throughput_in_tokens_is_that_of_the_machine(self) -> None:
         bench = self.bench()
-        windows = offline(bench.run, bench.synchronise, bench.clock, PROFILE, 4, 2, permutations(4, 0))
+        windows = bench.offline(4, 2)
         tokens = in_units(throughput([windows]), self.TOKENS, "source_tokens")
         assert tokens.value == pytest.approx(500)
         assert tokens.low == tokens.high == pytest.approx(500)  # every window took the same time
@@ -167,16 +168,17 @@ class TestTokens:
 
     def test_latency_by_length_is_that_of_the_samples(self) -> None:
         bench, profile = self.bench(), Profile(seconds=1, queries=44, processes=1)
-        latencies = single_stream(bench.run, bench.synchronise, bench.clock, profile, permutations(4, 1))
-        indices = [index for [index] in bench.ran]
-        found = median_by_length([[ns / SECOND for ns in latencies]], [indices], self.TOKENS)
-        shown = [(shortest, longest, median.value, median.n) for shortest, longest, median in found]
+        timing = SingleStream().run(bench.workload(4, seed=1), profile, conditions)
+        assert timing.indices == [index for [index] in bench.ran]
+        seconds = [ns / SECOND for ns in timing.latencies_ns]
+        buckets = median_by_length([seconds], [timing.indices], self.TOKENS)
+        shown = [(b.shortest, b.longest, b.median.value, b.median.n) for b in buckets]
         assert shown == [(1, 5, 0.008, 11), (6, 10, 0.016, 11), (31, 40, 0.08, 11), (51, 100, 0.12, 11)]
 
     def test_a_bucket_with_too_few_latencies_is_left_out(self) -> None:
         assert median_by_length([[0.1] * 10], [[0] * 10], [200]) == []
-        [(shortest, longest, _)] = median_by_length([[0.1] * 11], [[0] * 11], [200])
-        assert (shortest, longest) == (101, None)
+        [bucket] = median_by_length([[0.1] * 11], [[0] * 11], [200])
+        assert (bucket.shortest, bucket.longest) == (101, None)
 
 
 def test_memory_is_this_processs_not_that_of_the_one_that_started_it():

@@ -1,63 +1,70 @@
-"""Speed before and after: the ratio of times a sample, with its interval, from the raw measurements."""
+"""Speed before and after: the relative difference in time per sample, with its interval, from raw timings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from harness import environment
 from harness.compare import speed_verdict
-from harness.compare.accuracy import Pair, Side
+from harness.compare.accuracy import Pair
 from harness.compare.outcome import Change, Verdict
-from harness.files import read_json
-from harness.rundir.results import Scenario
+from harness.environment import Environment
+from harness.rundir.results import ScenarioRecord
+from harness.rundir.speed import read_timings
+from harness.scenarios.scenario import SCENARIOS
+from harness.scenarios.settings import GATING
+from harness.scenarios.timings import ScenarioTimings
 from harness.statistics.welch import welch
-from harness.suite.profiles import GATING
 from harness.task import Figure
 
-Environments = Mapping[str, Mapping[str, Any]]
-Raw = Mapping[str, Any]
-"""A document as in speed/SCENARIO.json; empty where there is none."""
-_FIGURES = {"offline": "offline throughput", "single-stream": "single-stream p50"}
+Environments = Mapping[str, Environment]
 
 
 def speed_changes(pair: Pair, base: Environments, head: Environments) -> Iterable[Change]:
-    """One change a scenario: of the throughput, or of the median latency.
+    """Yield one change per scenario: that of its headline figure.
 
     Args:
-        base, head: what the keys of machines stand for in the two runs.
+        base, head: Environments of the two runs by key.
     """
     before, after = pair.base.record.speed, pair.head.record.speed
     for name in dict.fromkeys([*after, *before]):
+        scenario = SCENARIOS.get(name)()
         old, new = before.get(name), after.get(name)
-        raws = [_raw(side, name) for side in (pair.base, pair.head)]
-        figures = (_figure(name, old), _figure(name, new))
         profile = (new or before[name]).profile
         difference: Figure | None = None
         verdict: Verdict = "incomparable"
-        reason = _incomparable(old, new, base, head) or _other_work(*raws)
+        reason = _incomparable(old, new, base, head)
         if not reason:
-            difference = slowdown(*raws)
-            processes = min(len(raw["processes"]) for raw in raws)
-            verdict, reason = speed_verdict.decide(profile, processes, difference)
-        decides = profile in GATING
-        yield Change("speed", _FIGURES[name], *figures, difference, verdict, reason, decides)
+            difference, verdict, reason = _judge(pair, name, profile)
+        yield Change(
+            figure_kind="speed",
+            name=f"{name} {scenario.headline_name}",
+            base=scenario.headline(old) if old else None,
+            head=scenario.headline(new) if new else None,
+            difference=difference,
+            verdict=verdict,
+            reason=reason,
+            decides=profile in GATING,
+        )
 
 
-def _raw(side: Side, name: str) -> Raw:
-    return read_json(side.place.path / "speed" / f"{name}.json") or {}
+def _judge(pair: Pair, scenario: str, profile: str) -> tuple[Figure | None, Verdict, str]:
+    """Return slowdown, verdict and reason of a scenario that both runs measured under the same conditions."""
+    before, after = (read_timings(side.directory.path, scenario) for side in (pair.base, pair.head))
+    if before is None or after is None:
+        return None, "incomparable", "the raw measurements are not in the run directory"
+    if reason := _different_work(before, after):
+        return None, "incomparable", reason
+    difference = slowdown(before, after)
+    processes = min(len(before.processes), len(after.processes))
+    return difference, *speed_verdict.decide(profile, processes, difference)
 
 
-def _figure(name: str, scenario: Scenario | None) -> Figure | None:
-    if scenario is None:
-        return None
-    return scenario.throughput if name == "offline" else scenario.latency.get("p50")
-
-
-def _incomparable(old: Scenario | None, new: Scenario | None, base: Environments, head: Environments) -> str:
-    """Why two measurements cannot be compared; empty if they can."""
+def _incomparable(
+    old: ScenarioRecord | None, new: ScenarioRecord | None, base: Environments, head: Environments
+) -> str:
+    """Return why two measurements cannot be compared, or an empty string if they can."""
     if old is None or new is None:
         return f"not measured in the {'baseline' if old is None else 'run'}"
     for where, scenario in (("baseline", old), ("run", new)):
@@ -66,59 +73,48 @@ def _incomparable(old: Scenario | None, new: Scenario | None, base: Environments
     for field in ("profile", "batch_size", "threads"):
         if getattr(old, field) != getattr(new, field):
             return f"{field.replace('_', ' ')} differs: {getattr(old, field)} → {getattr(new, field)}"
-    machines = base.get(old.environment, {}), head.get(new.environment, {})
-    if old.environment != new.environment and not all(machines):
-        return "the machine of one run is not described"
-    before_all, after_all = ({"host": m.get("host"), **environment.hardware(m)} for m in machines)
-    for field, before in before_all.items():
-        after = after_all[field]
-        if before != after:
-            return f"hardware differs: {field} {before} → {after}"
-    return ""
+    before, after = base.get(old.environment), head.get(new.environment)
+    if before is None or after is None:
+        return "" if old.environment == new.environment else "the hardware of one run is not described"
+    return _hardware_difference(before, after)
 
 
-def _other_work(base: Raw, head: Raw) -> str:
-    """The raw measurements say what exactly was timed."""
-    if not (base and head):
-        return "the raw measurements are not in the run directory"
-    devices = [raw["settings"].get("device") for raw in (base, head)]
-    if devices[0] != devices[1]:
-        return f"device differs: {devices[0]} → {devices[1]}"
-    return "" if base["samples"] == head["samples"] else "other samples were timed"
+def _hardware_difference(base: Environment, head: Environment) -> str:
+    """Return the first difference in hardware between two environments, or an empty string."""
+    before, after = ({"host": each.host, **each.hardware.model_dump()} for each in (base, head))
+    fields = (field for field in before if before[field] != after[field])
+    return next((f"hardware differs: {field} {before[field]} → {after[field]}" for field in fields), "")
 
 
-def slowdown(base: Raw, head: Raw) -> Figure:
-    """Extra time a sample as a fraction of the baseline's; below 0 is faster.
+def _different_work(base: ScenarioTimings, head: ScenarioTimings) -> str:
+    """Return how the timed work differs, or an empty string if it does not."""
+    if base.settings.device != head.settings.device:
+        return f"device differs: {base.settings.device} → {head.settings.device}"
+    return "" if base.samples == head.samples else "other samples were timed"
 
-    Welch's t interval of the difference of mean logarithms of seconds a sample: over processes where both
-    runs have several, else over windows (offline) or passes over the samples (single-stream), which shows
-    the spread within a process only.
+
+def slowdown(base: ScenarioTimings, head: ScenarioTimings) -> Figure:
+    """Compute the additional time per sample as a fraction of the baseline's; see `time_difference`.
+
+    The interval is over processes if both runs have several. Otherwise it is over windows (see
+    `ScenarioTimings.seconds_by_window`) and covers only the variation within a process.
     """
-    several = min(len(raw["processes"]) for raw in (base, head)) > 1
-    before, after = (np.log(_by_process(raw) if several else _by_window(raw)) for raw in (base, head))
+    if min(len(base.processes), len(head.processes)) > 1:
+        return time_difference(base.seconds_by_process(), head.seconds_by_process(), "processes")
+    return time_difference(base.seconds_by_window(), head.seconds_by_window(), "windows")
+
+
+def time_difference(base: Sequence[float], head: Sequence[float], unit: str) -> Figure:
+    """Compute the difference in time per sample as a fraction of the baseline's; below 0 is faster.
+
+    The interval is Welch's t interval of the difference between the mean logarithms.
+
+    Args:
+        base, head: Seconds per sample of each process or window; at least one per side.
+        unit: What each value is of, for the signature.
+    """
+    before, after = np.log(base), np.log(head)
     low, high = (None if bound is None else float(np.expm1(bound)) for bound in welch(before, after))
     value = float(np.expm1(after.mean() - before.mean()))
-    signature = f"seconds a sample|ln ratio|Welch t over {'processes' if several else 'windows'}"
-    return Figure(value, low, high, len(before) + len(after), "of the time a sample", signature)
-
-
-def _by_process(raw: Raw) -> list[float]:
-    """Mean seconds a sample of each process, or the median latency."""
-    return [
-        sum(s for _, s in process["windows"]) / sum(n for n, _ in process["windows"])
-        if "windows" in process
-        else float(np.median(process["latencies_ns"])) / 1e9
-        for process in raw["processes"]
-    ]
-
-
-def _by_window(raw: Raw) -> list[float]:
-    """Seconds a sample of each window, or the median latency of each pass over the samples."""
-    found = []
-    for process in raw["processes"]:
-        if "windows" in process:
-            found += [s / n for n, s in process["windows"]]
-        else:
-            passes = np.reshape(process["latencies_ns"], (-1, len(raw["samples"])))
-            found += (np.median(passes, axis=1) / 1e9).tolist()
-    return found
+    signature = f"seconds per sample|ln ratio|Welch t over {unit}"
+    return Figure(value, low, high, len(before) + len(after), "of the time per sample", signature)

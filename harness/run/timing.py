@@ -1,22 +1,26 @@
-"""Measure a trial's speed and keep every raw latency in its directory; what is there is not done again."""
+"""Timing of a trial by several fresh processes; each is stored at once, so an interrupted run continues."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 from harness import environment
+from harness.environment import Environment, Hardware
 from harness.errors import InfrastructureError
 from harness.executors.executor import Executor
-from harness.files import read_json, write_json
+from harness.rundir.records import read_record, write_record
+from harness.rundir.speed import common_path, read_timings, timings_path
 from harness.rundir.store import RunDirectory
-from harness.stages.measure import SpeedSettings
-from harness.suite.profiles import PROFILES
+from harness.scenarios.scenario import SCENARIOS
+from harness.scenarios.settings import PROFILES, EffectiveSettings, Profile, SpeedSettings
+from harness.scenarios.timings import ProcessTiming, ScenarioTimings
+from harness.stages.measure import Measurement
 from harness.suite.schema import SpeedEntry
 from harness.trial import Trial
 
-SPEED_ATTEMPTS = 3  # an invalid measurement is repeated twice; `smoke`, which never gates, is not
+SPEED_ATTEMPTS = 3  # per process; profiles that never gate, such as `smoke`, do not repeat invalid timings
 
 
 def measure(
@@ -25,142 +29,195 @@ def measure(
     speed: SpeedEntry,
     executor: Callable[[], Executor],
     note: Callable[[str], None],
-    machine: Mapping[str, Any] | None,
+    local: Environment | None,
 ) -> None:
-    """Time what is not timed yet, in as many fresh processes as the profile asks for.
+    """Time the scenarios of a trial, in as many fresh processes as the profile requires.
 
-    Every process is kept at once, so that the next run of the suite goes on after the last one. Until the
-    last, a scenario's file has an `error` that says what is missing; a measurement that is repeated because
-    it is not valid stays under `rejected`.
+    Every process is stored at once, so the next run of the suite continues after the last one. Until then, a
+    scenario's file has an `error` that says what is missing. An invalid timing that is repeated is kept under
+    `rejected`.
 
     Args:
-        machine: the environment that times, whose measurements alone are not repeated; None for a cluster,
-            which has several.
+        local: Environment that does the timing; timings from other hardware are repeated. None for a cluster,
+            which may have several.
     """
-    if directory.trial(trial.id).todo(trial.spec.size):
+    if directory.trial(trial.id).predictions.count_missing(trial.spec.size):
         return
-    settings = SpeedSettings(speed.profile, speed.threads, speed.samples, speed.exclusive)
-    timing = _Timing(directory, trial, settings, machine)
-    if not timing.todo():
+    settings = SpeedSettings(**dict(speed))
+    timing = _TrialTiming(directory, trial, settings, local)
+    if not timing.unfinished():
         return
     running = executor()
     try:
-        while todo := timing.todo():
-            note(f"timing {trial.name}: {', '.join(todo)} ({timing.progress(todo[0])})")
-            timing.add(running.measure(trial, todo, settings))
+        while scenarios := timing.unfinished():
+            names = [scenario.name for scenario in scenarios]
+            note(f"timing {trial.name}: {', '.join(names)} ({scenarios[0].progress()})")
+            timing.add(running.measure(trial, names, settings))
     except InfrastructureError as error:
         note(str(error))
         timing.fail(str(error))
 
 
-class _Timing:
-    """The scenario files of one trial: what is there, what is missing, what was measured now."""
+@dataclass(frozen=True)
+class _Setup:
+    """Conditions that processes must share before their times may be combined."""
+
+    settings: EffectiveSettings
+    hardware: Hardware
+    torch: str | None
+
+    @staticmethod
+    def of(settings: EffectiveSettings, environment: Environment) -> _Setup:
+        return _Setup(settings, environment.hardware, environment.torch)
+
+    def differences(self, other: _Setup) -> list[str]:
+        """Return the names of the conditions that differ."""
+        mine, others = (
+            {"settings": setup.settings, **dict(setup.hardware), "torch": setup.torch}
+            for setup in (self, other)
+        )
+        return [name for name, value in mine.items() if value != others[name]]
+
+
+class _TrialTiming:
+    """The scenarios of one trial: stored timings of earlier runs, and those added by this run."""
 
     def __init__(
-        self,
-        directory: RunDirectory,
-        trial: Trial,
-        settings: SpeedSettings,
-        machine: Mapping[str, Any] | None,
+        self, directory: RunDirectory, trial: Trial, settings: SpeedSettings, local: Environment | None
     ) -> None:
-        self._directory = directory
-        self._folder = directory.trial(trial.id).path / "speed"
-        self._trial = trial
         self._settings = settings
-        self._profile = PROFILES[settings.profile]
-        self._setting: dict[str, Any] | None = None
-        """Machine and effective settings of the processes of this run; they may not differ."""
-        self._documents = {name: self._kept(name, machine) for name in trial.scenarios}
+        self._directory = directory
+        self._trial = trial
+        self._trial_dir = directory.trial(trial.id).path
+        self._setup: _Setup | None = None  # of the processes of this run
+        self._scenarios = {
+            name: _ScenarioFile(self._trial_dir, name, trial.spec.batch_size, PROFILES[settings.profile])
+            for name in trial.scenarios
+        }
+        for scenario in self._scenarios.values():
+            self._resume(scenario, local)
 
-    def todo(self) -> list[str]:
-        """Scenarios that lack processes."""
-        return [name for name in self._trial.scenarios if self._lacks(name)]
+    def unfinished(self) -> list[_ScenarioFile]:
+        """Return the scenarios that lack processes."""
+        return [scenario for scenario in self._scenarios.values() if scenario.missing]
 
-    def progress(self, name: str) -> str:
-        return f"process {len(self._documents[name]['processes']) + 1}/{self._profile.processes}"
-
-    def add(self, measured: Mapping[str, Any]) -> None:
-        """Keep what one process measured.
+    def add(self, measurement: Measurement) -> None:
+        """Store what one process measured.
 
         Raises:
-            InfrastructureError: it ran on another machine, or with other settings, than the ones before.
+            InfrastructureError: Its hardware or settings differ from those of the earlier processes.
         """
-        described = measured["environment"]
-        setting = {"settings": measured["settings"], **environment.speed_setting(described)}
-        if self._setting is None:
-            common = {key: measured[key] for key in ("phases", "cost", "flags")}
-            write_json(self._folder / "common.json", common)
-            self._setting = setting
-        changed = [key for key, value in setting.items() if value != self._setting[key]]
-        if changed:
+        setup = _Setup.of(measurement.settings, measurement.environment)
+        if self._setup is None:
+            write_record(common_path(self._trial_dir), measurement.common)
+            self._setup = setup
+        if differences := setup.differences(self._setup):
             raise InfrastructureError(
-                f"timing {self._trial.name}: the processes differ in {', '.join(changed)}: they ran on "
-                "different machines, whose times are not to be mixed"
+                f"timing {self._trial.name}: the processes differ in {', '.join(differences)}: they ran on "
+                "different machines, whose times must not be mixed"
             )
-        timed_on = environment.key(described)
-        write_json(self._directory.path / "environments" / f"{timed_on}.json", described)
-        for name, scenario in measured["scenarios"].items():
-            document = self._documents[name]
-            if document["processes"] and self._setting_of(document) != setting:
-                document = self._documents[name] = self._empty(name)  # of an earlier run, elsewhere
-            document |= {
-                "environment": timed_on,
-                "settings": measured["settings"],
-                "samples": measured["samples"],
-                "units": measured["units"],
-            }
-            number = len(document["processes"]) + 1
-            tried = 1 + sum(rejected["process"] == number for rejected in document["rejected"])
-            if scenario["reasons"] and self._profile.gates and tried < SPEED_ATTEMPTS:
-                document["rejected"].append({"process": number, **scenario})
-            else:
-                document["processes"].append(scenario)
-            self._write(name, "interrupted")
+        self._directory.write_environment(measurement.environment)
+        for name, timing in measurement.timings.items():
+            scenario = self._scenarios[name]
+            if scenario.record and scenario.processes and self._stored_setup(scenario.record) != setup:
+                scenario.record = None  # of an earlier run, on other hardware
+            scenario.add(timing, measurement)
+            scenario.write("interrupted")
 
     def fail(self, error: str) -> None:
-        """Say in the files of the scenarios that lack processes why they do."""
-        for name in self.todo():
-            if not self._documents[name]["processes"]:
+        """Store the error in the files of the scenarios that lack processes."""
+        for scenario in self.unfinished():
+            if not scenario.processes:
                 here = environment.describe()
-                timed_on = environment.key(here)
-                write_json(self._directory.path / "environments" / f"{timed_on}.json", here)
-                asked = asdict(self._settings) | {"effective_threads": self._settings.threads or 0}
-                self._documents[name] |= {"environment": timed_on, "settings": asked, "samples": []}
-            self._write(name, error)
+                self._directory.write_environment(here)
+                scenario.record_failure(here.key, self._settings)
+            scenario.write(error)
 
-    def _write(self, name: str, error: str) -> None:
-        done, wanted = len(self._documents[name]["processes"]), self._profile.processes
-        after = f" (after {done} of {wanted} processes)" if done else ""
-        incomplete = {"error": f"{error}{after}"} if self._lacks(name) else {}
-        write_json(self._folder / f"{name}.json", self._documents[name] | incomplete)
+    def _resume(self, scenario: _ScenarioFile, local: Environment | None) -> None:
+        """Take over stored timings with the same settings, and on the local hardware if that is given."""
+        record = read_timings(self._trial_dir, scenario.name)
+        if record is None or not record.settings.satisfy(self._settings):
+            return
+        if local is None or self._stored_setup(record) == _Setup.of(record.settings, local):
+            scenario.resume(record)
 
-    def _lacks(self, name: str) -> bool:
-        return len(self._documents[name]["processes"]) < self._profile.processes
+    def _stored_setup(self, record: ScenarioTimings) -> _Setup | None:
+        """Return the setup of stored processes, or None if their environment is unknown."""
+        path = self._directory.path / "environments" / f"{record.environment}.json"
+        stored = read_record(path, Environment)
+        return _Setup.of(record.settings, stored) if stored else None
 
-    def _kept(self, name: str, machine: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Processes with these settings on this machine, those only that are valid where validity matters."""
-        raw = read_json(self._folder / f"{name}.json")
-        if not raw or any(raw["settings"].get(key) != value for key, value in asdict(self._settings).items()):
-            return self._empty(name)
-        timed_on = self._setting_of(raw)
-        if machine is not None and timed_on != {
-            "settings": raw["settings"],
-            **environment.speed_setting(machine),
-        }:
-            return self._empty(name)
-        raw.pop("error", None)
-        processes = raw["processes"]
-        valid = [p for p in processes if not p["reasons"] or not self._profile.gates]
-        # Attempts are counted anew: whatever was in the way of the last run may be gone.
-        earlier = [{**rejected, "process": 0} for rejected in raw.get("rejected", [])]
-        earlier += [{"process": 0, **process} for process in processes if process not in valid]
-        return raw | {"processes": valid, "rejected": earlier}
 
-    def _empty(self, name: str) -> dict[str, Any]:
-        batch_size = self._trial.spec.batch_size if name == "offline" else 1
-        return {"scenario": name, "batch_size": batch_size, "processes": [], "rejected": []}
+class _ScenarioFile:
+    """The timings of one scenario of a trial, and the file that stores them."""
 
-    def _setting_of(self, document: Mapping[str, Any]) -> dict[str, Any]:
-        """Machine and effective settings of the processes that a file holds."""
-        path = self._directory.path / "environments" / f"{document['environment']}.json"
-        return {"settings": document["settings"], **environment.speed_setting(read_json(path) or {})}
+    def __init__(self, trial_dir: Path, name: str, trial_batch_size: int, profile: Profile) -> None:
+        self.name = name
+        self.record: ScenarioTimings | None = None
+        self._path = timings_path(trial_dir, name)
+        self._profile = profile
+        self._scenario = SCENARIOS.get(name)()
+        self._batch_size = self._scenario.batch_size(trial_batch_size)
+
+    @property
+    def processes(self) -> tuple[ProcessTiming, ...]:
+        """The timings that count."""
+        return self.record.processes if self.record else ()
+
+    @property
+    def missing(self) -> int:
+        """The number of processes that are still to be timed."""
+        return self._profile.processes - len(self.processes)
+
+    def progress(self) -> str:
+        """Return which process is next."""
+        return f"process {len(self.processes) + 1}/{self._profile.processes}"
+
+    def resume(self, record: ScenarioTimings) -> None:
+        """Take over the timings of an earlier run, except invalid ones under a profile that gates.
+
+        Their attempts do not count: the cause may be gone by now.
+        """
+        valid = tuple(timing for timing in record.processes if not (timing.reasons and self._profile.gates))
+        invalid = (timing for timing in record.processes if timing.reasons and self._profile.gates)
+        rejected = tuple(timing.model_copy(update={"process": 0}) for timing in (*record.rejected, *invalid))
+        self.record = record.model_copy(update={"processes": valid, "rejected": rejected})
+
+    def add(self, timing: ProcessTiming, measurement: Measurement) -> None:
+        """Append a timing to those that count, or to the rejected ones if it is to be repeated."""
+        rejected = self.record.rejected if self.record else ()
+        number = len(self.processes) + 1
+        attempts = 1 + sum(earlier.process == number for earlier in rejected)
+        repeat = timing.reasons and self._profile.gates and attempts < SPEED_ATTEMPTS
+        self.record = self._scenario.timings(
+            scenario=self.name,
+            batch_size=self._batch_size,
+            processes=self.processes if repeat else (*self.processes, timing),
+            rejected=(*rejected, timing.model_copy(update={"process": number})) if repeat else rejected,
+            environment=measurement.environment.key,
+            settings=measurement.settings,
+            samples=measurement.samples,
+            units=measurement.units,
+        )
+
+    def record_failure(self, environment: str, requested: SpeedSettings) -> None:
+        """Describe the failure of a scenario without any timing; `environment` is the key of the driver's."""
+        self.record = self._scenario.timings(
+            scenario=self.name,
+            batch_size=self._batch_size,
+            processes=(),
+            rejected=self.record.rejected if self.record else (),
+            environment=environment,
+            settings=EffectiveSettings(**dict(requested), effective_threads=requested.threads or 0),
+            samples=[],
+        )
+
+    def write(self, error: str) -> None:
+        """Write the file; the error is included only if processes are missing."""
+        assert self.record is not None
+        record = self.record
+        if self.missing:
+            done = len(self.processes)
+            after = f" (after {done} of {self._profile.processes} processes)" if done else ""
+            record = record.model_copy(update={"error": f"{error}{after}"})
+        write_record(self._path, record)

@@ -1,24 +1,28 @@
-"""Measure: one trial's speed in a process of its own, through the same adapter code as its accuracy."""
+"""The measure stage: time one trial in a process of its own, with the adapter code that also predicts."""
 
 from __future__ import annotations
 
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from harness import environment
-from harness.adapter import ADAPTERS, Adapter
+from harness.adapter import ADAPTERS, Adapter, TranslationAdapter
 from harness.checkpoint import Checkpoint
 from harness.datasets.dataset import Dataset
-from harness.stages import timing
+from harness.environment import Environment
+from harness.rundir.results import Cost
+from harness.rundir.speed import CommonFile
+from harness.scenarios.loop import Workload, batches, permutations, warm_up
+from harness.scenarios.scenario import SCENARIOS
+from harness.scenarios.settings import PROFILES, EffectiveSettings, Exclusive, Profile, SpeedSettings
+from harness.scenarios.timings import Conditions, ProcessTiming, TimedOn
+from harness.stages.device import pick_device
 from harness.stages.disturbance import CpuLoad, disturbances, others_on_gpu
-from harness.stages.predict import pick_device
-from harness.suite.profiles import PROFILES, Exclusive, Profile
 from harness.task import Prediction, Sample
 from harness.trial import Trial
 
@@ -26,153 +30,163 @@ PHASE_REPEATS = 8
 
 
 @dataclass(frozen=True)
-class SpeedSettings:
-    """What is asked for; the effective values are recorded beside the measurements."""
+class Measurement:
+    """Everything that one process measured of a trial."""
 
-    profile: str
-    threads: int | None
-    samples: int
-    exclusive: Exclusive = "node"
+    environment: Environment
+    settings: EffectiveSettings
+    samples: list[str]
+    """Ids of the timed samples, in the order of their indices."""
+    units: dict[str, list[int]]
+    """Other units of work, such as source_tokens, and their number per sample."""
+    timings: dict[str, ProcessTiming]
+    """By scenario."""
+    common: CommonFile
 
-    def deadline(self, scenarios: int) -> float:
-        """Seconds after which a process that times so many scenarios is taken to hang.
-
-        Ten times what the profile asks for at a query a second, and ten minutes to load.
-        """
-        profile = PROFILES[self.profile]
-        return 10 * scenarios * (profile.warmup_cap + max(profile.seconds, profile.queries)) + 600
+    def on_node(self, node: str, reserved: Mapping[str, float]) -> Measurement:
+        """Return a copy that records the node's name on the cluster and what was reserved there."""
+        update = {"node": node, "reserved": dict(reserved)}
+        timings = {
+            name: timing.model_copy(update={"timed_on": timing.timed_on.model_copy(update=update)})
+            for name, timing in self.timings.items()
+        }
+        return replace(self, timings=timings)
 
 
 def measure(
     trial: Trial, checkpoint: Checkpoint | None, scenarios: Sequence[str], settings: SpeedSettings
-) -> dict[str, Any]:
+) -> Measurement:
     """Time a trial in this process, which must do nothing else.
 
-    Returns raw measurements by scenario, durations by phase, cost, and the environment.
+    Raises:
+        InfrastructureError: This worker has other code or data than planned.
     """
     import torch
 
-    dataset = trial.check_here()
+    dataset = trial.open_planned_dataset()
+    bench = _load(trial, checkpoint, dataset, settings)
+    size = trial.spec.batch_size
+    return Measurement(
+        environment=environment.describe(),
+        settings=EffectiveSettings(
+            **dict(settings), effective_threads=bench.threads, device=bench.adapter.runtime.device
+        ),
+        samples=[sample.id for sample in bench.samples],
+        timings={name: _time(name, bench, size, PROFILES[settings.profile]) for name in scenarios},
+        units=_work_units(bench),
+        common=CommonFile(
+            phases=_phases(bench, size),
+            cost=_cost(bench),
+            flags={
+                "cudnn_benchmark": torch.backends.cudnn.benchmark,
+                "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
+                "tf32_cudnn": torch.backends.cudnn.allow_tf32,
+            },
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """A loaded model with the samples that it is timed on, and the resources that it has."""
+
+    adapter: Adapter
+    samples: list[Sample]
+    """Decoded inputs."""
+    synchronise: Callable[[], None]
+    """Waits until the device has finished its queued work."""
+    exclusive: Exclusive
+    threads: int
+    gpu: str
+    """UUID of the GPU; empty on a CPU."""
+    predictions: dict[int, Prediction] = field(default_factory=dict)
+    """By index of the sample, from the warm-up."""
+
+    def predict(self, indices: list[int]) -> list[Prediction]:
+        return self.adapter.predict([self.samples[index] for index in indices])
+
+    def disturbances(self, foreign_cores: float) -> list[str]:
+        """Return why a timing is not valid, given the number of cores kept busy by other processes."""
+        spare = (os.cpu_count() or 1) - self.threads
+        return disturbances(self.exclusive, foreign_cores, spare, others_on_gpu(self.gpu) if self.gpu else 0)
+
+
+def _load(trial: Trial, checkpoint: Checkpoint | None, dataset: Dataset, settings: SpeedSettings) -> _Bench:
+    import torch
+
     device = pick_device(trial.spec.device)
-    described = environment.describe()
-    exclusive = settings.exclusive if device == "cuda" else "node"
-    share = max(1, len(described["gpus"])) if exclusive == "gpu" else 1
-    threads = settings.threads or max(1, environment.usable_cores() // share)
+    on_gpu = device == "cuda"
+    exclusive: Exclusive = settings.exclusive if on_gpu else "node"
+    processes = max(1, len(environment.describe().gpus)) if exclusive == "gpu" else 1
+    threads = settings.threads or max(1, environment.usable_cores() // processes)
     torch.set_num_threads(threads)
     cls = ADAPTERS.get(trial.spec.adapter)
     adapter = cls(cls.Options(**trial.spec.options), trial.runtime(device))
     adapter.load(checkpoint)
-    samples = _samples(dataset, trial, settings.samples)
-    profile = PROFILES[settings.profile]
+    return _Bench(
+        adapter,
+        _samples(dataset, trial, settings.samples),
+        torch.cuda.synchronize if on_gpu else lambda: None,
+        exclusive,
+        threads,
+        str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid) if on_gpu else "",
+    )
 
-    predictions: dict[int, Prediction] = {}  # by sample, from the warm-up
 
-    def run(indices: list[int]) -> list[Prediction]:
-        return adapter.predict([samples[index] for index in indices])
-
-    synchronise: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
-    gpu = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid) if device == "cuda" else ""
-
-    def disturbed(foreign: float) -> list[str]:
-        spare = (os.cpu_count() or 1) - threads
-        return disturbances(exclusive, foreign, spare, others_on_gpu(gpu) if gpu else 0)
-
+def _samples(dataset: Dataset, trial: Trial, least: int) -> list[Sample]:
+    """Decode at least this many inputs in whole batches; samples repeat if the data set has too few."""
     size = trial.spec.batch_size
-    measured = {
-        name: _scenario(name, run, synchronise, profile, len(samples), size, predictions, disturbed)
-        for name in scenarios
-    }
-    return {
-        "environment": described,
-        "settings": asdict(settings) | {"effective_threads": threads, "device": device},
-        "samples": [sample.id for sample in samples],
-        "units": adapter.units(samples, [predictions[index] for index in range(len(samples))]),
-        "flags": {
-            "cudnn_benchmark": torch.backends.cudnn.benchmark,
-            "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
-            "tf32_cudnn": torch.backends.cudnn.allow_tf32,
-        },
-        "scenarios": measured,
-        "phases": _phases(adapter, samples, synchronise, trial.spec.batch_size),
-        "cost": _cost(adapter, samples[:1], device),
-    }
-
-
-def _samples(dataset: Dataset, trial: Trial, wanted: int) -> list[Sample]:
-    """Decoded inputs: a whole number of batches, samples repeated where the data set has too few."""
-    size = trial.spec.batch_size
-    count = -(-wanted // size) * size
+    count = -(-least // size) * size
     loaded = [dataset[index] for index in range(min(count, trial.spec.size))]
     inputs = [Sample(sample.id, sample.input) for sample in loaded]
     return [inputs[index % len(inputs)] for index in range(count)]
 
 
-def _scenario(
-    name: str,
-    run: Callable[[list[int]], list[Prediction]],
-    synchronise: Callable[[], None],
-    profile: Profile,
-    count: int,
-    batch_size: int,
-    predictions: dict[int, Prediction],
-    disturbed: Callable[[float], list[str]],
-) -> dict[str, Any]:
-    """Warm up, which fills `predictions`, and time.
+def _time(name: str, bench: _Bench, batch_size: int, profile: Profile) -> ProcessTiming:
+    """Warm up, which also fills `bench.predictions`, and time one scenario."""
+    scenario = SCENARIOS.get(name)()
+    size, count = scenario.batch_size(batch_size), len(bench.samples)
+    work = Workload(bench.predict, bench.synchronise, count, size, permutations(count, seed=0))
 
-    Args:
-        disturbed: says why so many cores that others kept busy, and whatever else, spoil a timing.
-    """
-    clock = time.perf_counter_ns
-    size = batch_size if name == "offline" else 1
-    orders = timing.permutations(count, seed=0)
-
-    def one_pass() -> int:
-        groups = list(timing.batches(next(orders), size))
+    def run_pass() -> int:
+        groups = list(batches(next(work.orders), size))
         for group in groups:
-            predictions.update(zip(group, run(group), strict=True))
-        synchronise()
+            bench.predictions.update(zip(group, bench.predict(group), strict=True))
+        bench.synchronise()
         return len(groups)
 
     started = datetime.now(UTC)
-    warm = timing.warm_up(one_pass, clock, profile)
-    busy = CpuLoad()
-    result: dict[str, Any] = {}
-    if name == "offline":
-        result["windows"] = timing.offline(run, synchronise, clock, profile, count, size, orders)
-    else:
-        timed: list[list[int]] = []
-        noted = _noting(orders, timed)
-        result["latencies_ns"] = timing.single_stream(run, synchronise, clock, profile, noted)
-        result["indices"] = [index for order in timed for index in order]
-    foreign, others = busy.foreign_cores(), busy.others()
-    reasons = [] if warm.stable else [f"warm-up: no steady state after {warm.seconds:.1f} s"]
-    reasons += disturbed(foreign)
-    return result | {
-        "batch_size": size,
-        "warm_up": asdict(warm),
-        "timed_on": {
-            "node": platform.node(),
-            "reserved": {},
-            "started": started.isoformat(),
-            "finished": datetime.now(UTC).isoformat(),
-            "foreign_cores": foreign,
-            "others": others,
-        },
-        "reasons": reasons,
-    }
+    warm = warm_up(run_pass, work.clock, profile)
+    load = CpuLoad()
+
+    def conditions() -> Conditions:
+        foreign_cores, others = load.foreign_cores(), load.others()
+        unstable = [] if warm.stable else [f"warm-up: no steady state after {warm.seconds:.1f} s"]
+        reasons = unstable + bench.disturbances(foreign_cores)
+        timed_on = TimedOn(
+            node=platform.node(),
+            reserved={},
+            started=started.isoformat(),
+            finished=datetime.now(UTC).isoformat(),
+            foreign_cores=foreign_cores,
+            others=others,
+        )
+        return Conditions(batch_size=size, warm_up=warm, timed_on=timed_on, reasons=reasons)
+
+    return scenario.run(work, profile, conditions)
 
 
-def _noting(orders: Iterator[list[int]], taken: list[list[int]]) -> Iterator[list[int]]:
-    """The same orders; those that were asked for stand in `taken`."""
-    for order in orders:
-        taken.append(order)
-        yield order
+def _work_units(bench: _Bench) -> dict[str, list[int]]:
+    """Return the tokens of each sample by kind, or nothing if the adapter does not translate."""
+    if not isinstance(bench.adapter, TranslationAdapter):
+        return {}
+    predictions = [bench.predictions[index] for index in range(len(bench.samples))]
+    return bench.adapter.work_units(bench.samples, predictions)
 
 
-def _phases(
-    adapter: Adapter, samples: Sequence[Sample], synchronise: Callable[[], None], batch_size: int
-) -> dict[str, list[float]]:
-    """Seconds a sample by phase, from a pass of its own: its synchronisations would distort throughput."""
+def _phases(bench: _Bench, batch_size: int) -> dict[str, list[float]]:
+    """Time the phases separately, in seconds per sample: their synchronisation would distort throughput."""
+    adapter, samples, synchronise = bench.adapter, bench.samples, bench.synchronise
     durations: dict[str, list[float]] = {"preprocess": [], "model": [], "postprocess": []}
     for repeat in range(PHASE_REPEATS):
         first = (repeat * batch_size) % len(samples)
@@ -193,29 +207,25 @@ def _phases(
     return durations
 
 
-def _cost(adapter: Adapter, sample: Sequence[Sample], device: str) -> dict[str, Any]:
-    """Parameters, FLOPs of one sample, and the most memory this process (or its GPU) held.
+def _cost(bench: _Bench) -> Cost:
+    """Measure parameters, FLOPs of one sample, and the peak memory of this process or its GPU.
 
-    On a CPU the memory is the process's peak resident size, libraries included.
+    On a CPU, the memory is the peak resident size of the process, including its libraries.
     """
     import torch
 
-    if device == "cuda":
-        memory: int | None = int(torch.cuda.max_memory_allocated())
-    else:
-        memory = peak_resident()
-    return {
-        "parameters": adapter.parameters(),
-        "flops": adapter.flops(sample),
-        "peak_memory_bytes": memory,
-    }
+    return Cost(
+        parameters=bench.adapter.parameters(),
+        flops=bench.adapter.flops(bench.samples[:1]),
+        peak_memory_bytes=int(torch.cuda.max_memory_allocated()) if bench.gpu else peak_resident(),
+    )
 
 
 def peak_resident() -> int | None:
-    """The most memory that this process has held, bytes; None where the system does not say.
+    """Return the peak resident size of this process in bytes, or None if the system does not report it.
 
-    Not `ru_maxrss`, which a process inherits from the one that started it: of a small model it would tell
-    what the driver held.
+    `ru_maxrss` is not suitable: a process inherits it from its parent, so a small model would be charged with
+    the driver's memory.
     """
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.exists() else []

@@ -1,10 +1,11 @@
-"""Raw measurements as curves by step, which show in MLflow how a process warmed up or was disturbed."""
+"""Raw timings as curves by step, which show in MLflow how a process warmed up or was disturbed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from harness.files import read_json
+from harness.rundir.speed import read_timings
+from harness.scenarios.scenario import SCENARIOS
 
 MOST = 1000  # points per curve: what one request holds, and more than its chart has pixels
 Curve = list[tuple[int, float]]
@@ -12,23 +13,17 @@ Curve = list[tuple[int, float]]
 
 
 def series(trial_dir: Path) -> dict[str, Curve]:
-    """`series/latency_ms` by query and `series/ips` by window, of a trial's processes one after the other.
+    """Return one curve per scenario of a trial, its processes one after another.
 
-    Longer curves are thinned: every k-th point is kept, under its own step.
+    Longer curves are thinned: every k-th point is kept, with its original step.
     """
-    found = {}
-    latencies = _of_processes(trial_dir, "single-stream", "latencies_ns")
-    if latencies:
-        found["series/latency_ms"] = _thinned([ns / 1e6 for ns in latencies])
-    windows = _of_processes(trial_dir, "offline", "windows")
-    if windows:
-        found["series/ips"] = _thinned([samples / seconds for samples, seconds in windows])
-    return found
-
-
-def _of_processes(trial_dir: Path, scenario: str, key: str) -> list:
-    raw = read_json(trial_dir / "speed" / f"{scenario}.json") or {"processes": []}
-    return [each for process in raw["processes"] for each in process.get(key, [])]
+    curves = {}
+    for scenario in SCENARIOS.entries():
+        timings = read_timings(trial_dir, scenario)
+        if timings is not None and timings.processes:
+            name, values = timings.curve()
+            curves[f"series/{name}"] = _thinned(values)
+    return curves
 
 
 def _thinned(values: list[float]) -> Curve:

@@ -1,4 +1,4 @@
-"""Speed figures from raw measurements: throughput of windows, percentiles of latencies."""
+"""Speed figures of raw timings: throughput of windows, percentiles of latencies."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betainc, stdtrit
 
+from harness.scenarios.timings import LatencyByLength
 from harness.task import Figure
 
 CONFIDENCE = 0.95
 EARLY_STOPPING_CONFIDENCE = 0.99  # MLPerf Inference rules, early stopping criterion: d = 0.01
-LENGTHS = (1, 6, 11, 21, 31, 41, 51, 101)  # tokens at which a bucket of latency by length begins
+LENGTHS = (1, 6, 11, 21, 31, 41, 51, 101)  # shortest length of each bucket of latency by length, in tokens
 PERCENTILES = (50.0, 90.0, 95.0, 97.0, 99.0, 99.9)
 
 
 def throughput(processes: Sequence[Sequence[tuple[int, float]]]) -> Figure:
-    """Samples per second over windows of (samples, seconds), by process.
+    """Compute samples per second from windows of (samples, seconds), grouped by process.
 
-    The value is all samples over all seconds. The interval is Student's t over processes where there are
-    several, else over the windows of the one process; the latter cannot see what changes between
-    processes, and the signature says which it is.
+    The value is the total of samples divided by the total of seconds. The interval is Student's t over
+    processes if there are several, otherwise over the windows of the one process. The latter does not include
+    variation between processes. The signature names the kind of interval.
 
     Raises:
-        ValueError: fewer than two windows in all.
+        ValueError: There are fewer than two windows in total.
     """
     windows = [window for process in processes for window in process]
     totals = [(sum(n for n, _ in process), sum(s for _, s in process)) for process in processes]
@@ -42,9 +43,13 @@ def throughput(processes: Sequence[Sequence[tuple[int, float]]]) -> Figure:
 
 
 def in_units(throughput: Figure, counts: Sequence[int], name: str) -> Figure:
-    """Throughput in another unit than samples.
+    """Convert a throughput from samples per second to another unit per second.
 
-    Exact, since a window is always whole passes over the samples that `counts` are of.
+    The conversion is exact, because every window consists of whole passes over the samples.
+
+    Args:
+        counts: Units per sample.
+        name: Name of the unit, such as `source_tokens`.
     """
     mean = sum(counts) / len(counts)
     bounds = (throughput.value, throughput.low, throughput.high)
@@ -55,10 +60,11 @@ def in_units(throughput: Figure, counts: Sequence[int], name: str) -> Figure:
 
 @lru_cache
 def least_queries(percentile: float, confidence: float = EARLY_STOPPING_CONFIDENCE) -> int:
-    """How many queries a percentile needs before anything may be said of it.
+    """Return how many queries are needed to estimate a percentile.
 
-    MLPerf's early stopping at t = 1: one query may exceed the bound if h further ones do not, with h the
-    smallest number for which I_p(h, 2) ≤ 1 − c (regularised incomplete beta function).
+    This is the early stopping criterion of the MLPerf Inference rules at t = 1: one query may exceed the
+    bound if h further queries do not, where h is the smallest number with I_p(h, 2) ≤ 1 − c (regularised
+    incomplete beta function).
     """
     p = percentile / 100
     h = 1
@@ -68,28 +74,32 @@ def least_queries(percentile: float, confidence: float = EARLY_STOPPING_CONFIDEN
 
 
 def latency(percentile: float, processes: Sequence[Sequence[float]]) -> Figure | None:
-    """A percentile of latencies in seconds, by process, as a process shows it on average.
+    """Compute a percentile of latencies in seconds, grouped by process.
 
-    Latencies of a process are more alike than those of several, so that pooled they are no independent
-    sample: of several processes the value is the mean of their percentiles and the interval Student's t
-    over these. Of one process it is the distribution-free interval from order statistics, which cannot
-    see what changes between processes; the signature says which it is.
+    Latencies of one process resemble each other more than those of different processes, so pooled latencies
+    are not an independent sample. With several processes, the value is therefore the mean of their
+    percentiles and the interval is Student's t over these percentiles. With one process, the interval is the
+    distribution-free one from order statistics, which does not include variation between processes. The
+    signature names the kind of interval.
 
-    None where a process has fewer than `least_queries`: its percentile would say nothing.
+    Returns:
+        The figure, or None if a process has fewer than `least_queries` latencies.
     """
     if min(map(len, processes)) < least_queries(percentile):
         return None
     ordered = [np.sort(np.asarray(latencies, dtype=np.float64)) for latencies in processes]
-    # ⌈p·n⌉ in integers: .999 · 7000 is above 6993
-    shown = np.array([own[-(-round(percentile * 1000) * len(own) // 100_000) - 1] for own in ordered])
-    value, n, k = float(shown.mean()), sum(map(len, ordered)), len(ordered)
+    # Rank ⌈p·n⌉ in integers: in floating point, .999 · 7000 is above 6993.
+    percentiles = np.array(
+        [process[-(-round(percentile * 1000) * len(process) // 100_000) - 1] for process in ordered]
+    )
+    value, n, k = float(percentiles.mean()), sum(map(len, ordered)), len(ordered)
     if k > 1:
-        margin = _margin(shown)
+        margin = _margin(percentiles)
         low, high, interval = max(0.0, value - margin), value + margin, "t over processes"
     else:
-        from scipy.stats import binom  # takes 1.5 s to import, and few need it
+        from scipy.stats import binom  # takes 1.5 s to import and is rarely needed
 
-        # P(X_(j) ≤ quantile) depends on the binomial distribution of how many of n fall below it.
+        # P(X_(j) ≤ quantile) follows from the number of the n latencies below it, which is binomial.
         tail = (1 - CONFIDENCE) / 2
         below = max(int(binom.ppf(tail, n, percentile / 100)) - 1, 0)
         above = min(int(binom.ppf(1 - tail, n, percentile / 100)), n - 1)
@@ -99,42 +109,41 @@ def latency(percentile: float, processes: Sequence[Sequence[float]]) -> Figure |
 
 def median_by_length(
     processes: Sequence[Sequence[float]], indices: Sequence[Sequence[int]], lengths: Sequence[int]
-) -> list[tuple[int, int | None, Figure]]:
-    """Median latency of samples of similar length, by process.
+) -> list[LatencyByLength]:
+    """Compute the median latency (see `latency`) of samples of similar length.
 
     Args:
-        processes: latencies in seconds.
-        indices: the sample that each latency is of.
-        lengths: of the samples, ≥ 1.
+        processes: Latencies in seconds, grouped by process.
+        indices: Index of the sample of each latency, in the same grouping.
+        lengths: Length of each sample, ≥ 1.
 
     Returns:
-        Shortest and longest length (None: no limit) of each bucket, and its median (see `latency`); buckets
-        with too few latencies for one are left out.
+        One entry per bucket of `LENGTHS` that has enough latencies in every process.
     """
     bucket_of = np.searchsorted(LENGTHS, lengths, side="right") - 1
-    buckets = []
+    by_length = []
     for bucket, shortest in enumerate(LENGTHS):
-        own = [
-            np.asarray(latencies)[bucket_of[np.asarray(measured, dtype=np.int64)] == bucket].tolist()
-            for latencies, measured in zip(processes, indices, strict=True)
+        inside = [
+            np.asarray(latencies)[bucket_of[np.asarray(samples, dtype=np.int64)] == bucket].tolist()
+            for latencies, samples in zip(processes, indices, strict=True)
         ]
-        median = latency(50.0, own)
+        median = latency(50.0, inside)
         if median is not None:
             longest = LENGTHS[bucket + 1] - 1 if bucket + 1 < len(LENGTHS) else None
-            buckets.append((shortest, longest, median))
-    return buckets
+            by_length.append(LatencyByLength(shortest=shortest, longest=longest, median=median))
+    return by_length
 
 
 def _margin(values: NDArray[np.float64]) -> float:
-    """Half of Student's t interval of the mean of at least two values."""
+    """Return half the width of Student's t interval of the mean of at least two values."""
     return float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def mean_duration(seconds: Sequence[float], phase: str) -> Figure:
-    """Mean of repeated durations in seconds, with Student's t interval.
+    """Compute the mean of repeated durations in seconds, with Student's t interval.
 
     Raises:
-        ValueError: fewer than two durations.
+        ValueError: There are fewer than two durations.
     """
     values = np.asarray(seconds, dtype=np.float64)
     if len(values) < 2:

@@ -1,0 +1,80 @@
+"""Speed files of a trial directory, and the part of results.json that is computed from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from harness.rundir.records import read_record
+from harness.rundir.results import Cost, ScenarioRecord
+from harness.scenarios.figures import mean_duration
+from harness.scenarios.scenario import SCENARIOS
+from harness.scenarios.timings import ScenarioFigures, ScenarioTimings
+from harness.strict_model import StrictModel
+from harness.task import Figure
+
+
+class CommonFile(StrictModel):
+    """Content of speed/common.json: measurements that do not depend on the scenario."""
+
+    phases: dict[str, list[float]]
+    """Phase → seconds per sample, one value per repetition."""
+    cost: Cost
+    flags: dict[str, bool]
+    """Settings of torch that affect speed."""
+
+
+def common_path(trial_dir: Path) -> Path:
+    """Return the path of common.json."""
+    return trial_dir / "speed" / "common.json"
+
+
+def timings_path(trial_dir: Path, scenario: str) -> Path:
+    """Return the path of a scenario's raw timings."""
+    return trial_dir / "speed" / f"{scenario}.json"
+
+
+def read_timings(trial_dir: Path, scenario: str) -> ScenarioTimings | None:
+    """Return the raw timings of a scenario, or None if there are none.
+
+    Raises:
+        UsageError: The scenario is unknown, or the file does not match its model.
+    """
+    return read_record(timings_path(trial_dir, scenario), SCENARIOS.get(scenario).timings)
+
+
+def scenarios(trial_dir: Path, names: Iterable[str]) -> dict[str, ScenarioRecord]:
+    """Return the figures of those scenarios that have raw timings."""
+    timings = {name: read_timings(trial_dir, name) for name in names}
+    return {name: _record(raw) for name, raw in timings.items() if raw is not None}
+
+
+def _record(raw: ScenarioTimings) -> ScenarioRecord:
+    reasons = sorted({reason for process in raw.processes for reason in process.reasons})
+    if raw.error is not None:
+        reasons.append(raw.error)
+    figures = raw.summarise() if raw.processes else ScenarioFigures(queries=0, seconds=0.0)
+    return ScenarioRecord(
+        **dict(figures),
+        environment=raw.environment,
+        profile=raw.settings.profile,
+        batch_size=raw.batch_size,
+        threads=raw.settings.effective_threads,
+        processes=len(raw.processes),
+        valid=not reasons,
+        reasons=reasons,
+        timed_on=[process.timed_on for process in raw.processes],
+    )
+
+
+def phases(trial_dir: Path) -> dict[str, Figure]:
+    """Return the mean duration of each phase per sample, or nothing if the trial was not timed."""
+    common = read_record(common_path(trial_dir), CommonFile)
+    measured = common.phases if common else {}
+    return {phase: mean_duration(seconds, phase) for phase, seconds in measured.items()}
+
+
+def cost(trial_dir: Path, checkpoint_bytes: int | None) -> Cost:
+    """Return the cost of a trial's model; without a measurement, only the size of its checkpoint is known."""
+    common = read_record(common_path(trial_dir), CommonFile)
+    return (common.cost if common else Cost()).model_copy(update={"checkpoint_bytes": checkpoint_bytes})

@@ -1,0 +1,67 @@
+"""Settings of speed measurements: profiles, what a timed process reserves, requested and effective values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
+
+from harness.strict_model import StrictModel
+
+ProfileName = Literal["smoke", "ci", "release", "mlperf"]
+Exclusive = Literal["node", "gpu"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Duration and repetitions of a speed measurement."""
+
+    seconds: float  # least duration per process
+    queries: int  # least number per process
+    processes: int  # fresh ones, timed one after another
+    warmup_seconds: float = 2.0  # least duration
+    warmup_cap: float = 30.0  # s after which a measurement without steady state starts, and is not valid
+    gates: bool = True  # whether its measurements must be valid, and decide comparisons
+
+
+# `mlperf` takes its number of queries and duration from the MLPerf Inference rules (offline: 24,576 samples;
+# 600 s). `release` and `ci` take the least number of queries that supports p99 and p90 (see
+# harness.scenarios.figures.least_queries). A batch counts as one query, so offline runs process more samples
+# than those rules require. `smoke` only shows that measuring works.
+PROFILES: Mapping[str, Profile] = {
+    "smoke": Profile(1, 11, 1, warmup_seconds=0.5, warmup_cap=5.0, gates=False),
+    "ci": Profile(5, 64, 6),
+    "release": Profile(60, 662, 10),
+    "mlperf": Profile(600, 24_576, 1),
+}
+GATING = frozenset(name for name, profile in PROFILES.items() if profile.gates)
+
+
+class SpeedSettings(StrictModel):
+    """Requested settings of a speed measurement."""
+
+    profile: ProfileName
+    threads: int | None
+    samples: int
+    exclusive: Exclusive
+
+    def deadline(self, scenarios: int) -> float:
+        """Return the seconds after which a process that times this many scenarios is considered to hang.
+
+        That is ten times what the profile requires at one query per second, plus ten minutes for loading.
+        """
+        profile = PROFILES[self.profile]
+        return 10 * scenarios * (profile.warmup_cap + max(profile.seconds, profile.queries)) + 600
+
+
+class EffectiveSettings(SpeedSettings):
+    """Settings under which a process was timed, or should have been."""
+
+    effective_threads: int = Field(description="0 if all cores were requested but timing failed")
+    device: str | None = Field(None, description="null if timing failed")
+
+    def satisfy(self, requested: SpeedSettings) -> bool:
+        """Return whether they follow from the requested settings."""
+        return self.model_dump(include=set(SpeedSettings.model_fields)) == requested.model_dump()
