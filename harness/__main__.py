@@ -4,8 +4,8 @@ import sys
 
 try:
     from harness.cli.app import main
-except Exception as error:  # the interpreter of a cluster's node lacks a library, say
-    # Python would exit with 1, which means a regression.
+except Exception as error:  # for example, the interpreter of a cluster node lacks a library
+    # Python would exit with code 1, which means a regression.
     sys.stderr.write(f"error: {sys.executable} cannot run the harness: {type(error).__name__}: {error}\n")
     sys.exit(3)
 

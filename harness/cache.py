@@ -1,4 +1,4 @@
-"""Where this user keeps what can be made again: trained checkpoints, downloads, proposals."""
+"""Folder for files that can be recreated: trained checkpoints, downloads and region proposals."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from platformdirs import user_cache_path
 
 
 def cache_folder() -> Path:
-    """Where trained checkpoints are kept: $HARNESS_CACHE, or the user's cache folder."""
+    """Return the folder of trained checkpoints, inside $HARNESS_CACHE or the user's cache folder."""
     configured = os.environ.get("HARNESS_CACHE")
     return (Path(configured) if configured else user_cache_path("harness")) / "checkpoints"

@@ -1,4 +1,4 @@
-"""What machine this is: the part of every figure that the code does not decide."""
+"""Hardware and software of this machine, and provenance of the code that runs on it."""
 
 from __future__ import annotations
 
@@ -13,77 +13,114 @@ from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import psutil
 
+from harness.strict_model import StrictModel
+
 PACKAGES = ("numpy", "torch", "torchvision", "ray", "mlflow", "sacrebleu", "scikit-learn", "sentencepiece")
 
-
+# Environment variables that a submitted job is started with.
 SENT_REVISION, SENT_BRANCH = "HARNESS_GIT_REVISION", "HARNESS_GIT_BRANCH"
-JOB = "HARNESS_JOB"  # the id of the cluster job that a process is
+JOB = "HARNESS_JOB"  # id of the cluster job that the process belongs to
 
 
-def describe() -> dict[str, Any]:
-    """Hardware and software of this machine, without anything that changes from minute to minute."""
-    return {
-        "host": platform.node(),
-        "os": f"{platform.system()} {platform.release()}",
-        "cpu": _cpu_model(),
-        "cores": psutil.cpu_count(logical=False) or 0,
-        "logical_cores": os.cpu_count() or 0,
-        "memory_bytes": psutil.virtual_memory().total,
-        "gpus": _gpus(),
-        "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
-    }
+class Gpu(StrictModel):
+    """An NVIDIA GPU as its driver reports it."""
+
+    name: str
+    memory_bytes: int
+    driver: str
 
 
-def key(environment: dict[str, Any]) -> str:
-    """A short content hash: equal environments, equal keys."""
-    return hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:12]
+class Hardware(StrictModel):
+    """The part of an environment that must match before two speed measurements are compared."""
+
+    cpu: str
+    cores: int
+    logical_cores: int
+    gpus: tuple[Gpu, ...]
+    memory_gib: int
+    """Rounded to whole GiB: kernels reserve some memory, and not always the same amount."""
 
 
-def hardware(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides how fast a machine is; its name and its software stand aside.
+class Environment(StrictModel):
+    """Hardware and software that produced a figure, without anything that changes from minute to minute."""
 
-    Memory in whole GiB: kernels reserve some, and not always the same amount.
-    """
-    found = {name: environment.get(name) for name in ("cpu", "cores", "logical_cores", "gpus")}
-    memory = environment.get("memory_bytes")
-    return found | {"memory_gib": None if memory is None else round(memory / 2**30)}
+    host: str
+    os: str
+    cpu: str
+    cores: int
+    logical_cores: int
+    memory_bytes: int
+    gpus: tuple[Gpu, ...]
+    python: str
+    packages: dict[str, str]
+
+    @property
+    def key(self) -> str:
+        """Return 12 hex digits of the SHA-256 of the content: equal environments have equal keys."""
+        content = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    @property
+    def hardware(self) -> Hardware:
+        """Return what determines speed, without the host's name and software."""
+        return Hardware(
+            cpu=self.cpu,
+            cores=self.cores,
+            logical_cores=self.logical_cores,
+            gpus=self.gpus,
+            memory_gib=round(self.memory_bytes / 2**30),
+        )
+
+    @property
+    def hardware_name(self) -> str:
+        """Return one line that names the GPUs, or the CPU if there are none."""
+        if self.gpus:
+            name = self.gpus[0].name
+            return f"{len(self.gpus)} × {name}" if len(self.gpus) > 1 else name
+        return f"{self.cpu}, {self.cores} cores"
+
+    @property
+    def torch(self) -> str | None:
+        """Return the version of torch, or None if it is not installed."""
+        return self.packages.get("torch")
 
 
-def speed_setting(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Hardware and version of torch: where these are equal, a speed measurement need not be repeated."""
-    return hardware(environment) | {"torch": environment.get("packages", {}).get("torch")}
+def describe() -> Environment:
+    """Describe the machine and the Python environment of this process."""
+    versions = {name: _version(name) for name in PACKAGES}
+    return Environment(
+        host=platform.node(),
+        os=f"{platform.system()} {platform.release()}",
+        cpu=_cpu_model(),
+        cores=psutil.cpu_count(logical=False) or 0,
+        logical_cores=os.cpu_count() or 0,
+        memory_bytes=psutil.virtual_memory().total,
+        gpus=_gpus(),
+        python=platform.python_version(),
+        packages={name: number for name, number in versions.items() if number},
+    )
 
 
 def usable_cores() -> int:
-    """Logical cores that this process may keep busy, at least 1: its affinity, bounded by its container."""
+    """Return how many logical cores affinity and container let this process use, at least 1."""
     cores = len(os.sched_getaffinity(0))
     try:
         quota = cpu_quota(Path("/sys/fs/cgroup/cpu.max").read_text())
-    except OSError:  # no control groups of version 2, or their root, which has no limit
+    except OSError:  # no control groups of version 2, or the root group, which has no limit
         quota = None
     return cores if quota is None else max(1, min(cores, int(quota)))
 
 
 def cpu_quota(text: str) -> float | None:
-    """Cores that a control group may use, from its cpu.max; None where it has no limit.
+    """Return the cores that a control group may use according to its cpu.max, or None if it has no limit.
 
-    The file holds "QUOTA PERIOD" in µs, or "max PERIOD" (Linux, admin-guide/cgroup-v2, "CPU").
+    The file contains "QUOTA PERIOD" in µs, or "max PERIOD" (Linux, admin-guide/cgroup-v2, "CPU").
     """
     quota, period = text.split()
     return None if quota == "max" else int(quota) / int(period)
-
-
-def hardware_name(environment: dict[str, Any]) -> str:
-    """One line: the GPUs if there are any, else the CPU."""
-    gpus = environment["gpus"]
-    if gpus:
-        return f"{len(gpus)} × {gpus[0]['name']}" if len(gpus) > 1 else str(gpus[0]["name"])
-    return f"{environment['cpu']}, {environment['cores']} cores"
 
 
 @lru_cache
@@ -104,34 +141,35 @@ def _cpu_model() -> str:
 
 
 @lru_cache
-def _gpus() -> list[dict[str, Any]]:
-    """NVIDIA GPUs as the driver's library lists them; importing torch for this would cost seconds."""
+def _gpus() -> tuple[Gpu, ...]:
+    """List NVIDIA GPUs through the driver's library; importing torch for this would take seconds."""
     import pynvml
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return []
+        return ()
     try:
         driver = pynvml.nvmlSystemGetDriverVersion()
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return [
-            {
-                "name": pynvml.nvmlDeviceGetName(handle),
-                "memory_bytes": pynvml.nvmlDeviceGetMemoryInfo(handle).total,
-                "driver": driver,
-            }
+        return tuple(
+            Gpu(
+                name=pynvml.nvmlDeviceGetName(handle),
+                memory_bytes=pynvml.nvmlDeviceGetMemoryInfo(handle).total,
+                driver=driver,
+            )
             for handle in handles
-        ]
+        )
     finally:
         pynvml.nvmlShutdown()
 
 
 def git_state(folder: Path) -> tuple[str | None, bool | None]:
-    """Revision and whether tracked files differ from it; (None, None) outside a checkout of this code.
+    """Return the git revision of this code and whether tracked files differ from it.
 
-    A package installed into somebody's repository is not tracked there: that revision is not ours. Code that
-    was sent to a cluster has left its checkout behind: who sent it says in variables what it was.
+    Both are None outside a checkout of this code. A package that is installed inside another repository is
+    not tracked there, so that repository's revision does not count. A job on a cluster runs without its
+    checkout; the submitting process passes the revision in an environment variable.
     """
     if sent := os.environ.get(SENT_REVISION):
         return sent.removesuffix("+dirty"), sent.endswith("+dirty")
@@ -144,18 +182,20 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
 
 
 def git_branch(folder: Path, variables: Mapping[str, str] = os.environ) -> str | None:
-    """What is being evaluated: the branch that the CI names, else the one checked out in `folder`.
+    """Return the branch that is evaluated: the one that the CI names, or the one checked out in `folder`.
 
-    Of a pull request `pull/7/merge`, of a merge request `merge-requests/7/head`: it may come from a fork,
-    whose branch is called `main` as well, and must never be taken for a baseline.
+    A pull request is `pull/7/merge` and a merge request is `merge-requests/7/head`. Its branch may come from
+    a fork and be called `main` as well, and must never be used as a baseline.
+
+    Returns None without a checkout, or for a commit that is not on a branch.
     """
     if branch := variables.get(SENT_BRANCH):
         return branch
     if head := variables.get("GITHUB_HEAD_REF"):  # set for pull requests only
         reference = variables.get("GITHUB_REF", "").removeprefix("refs/")
-        # Under `pull_request_target` that is the branch which the request is to be merged into.
+        # For `pull_request_target` events, GITHUB_REF is the branch that the request would be merged into.
         return reference if reference.startswith("pull/") else f"pull/{head}"
-    if request := variables.get("CI_MERGE_REQUEST_REF_PATH"):  # GitLab, likewise
+    if request := variables.get("CI_MERGE_REQUEST_REF_PATH"):  # the same on GitLab
         return request.removeprefix("refs/")
     for name in ("GITHUB_REF_NAME", "CI_COMMIT_REF_NAME"):
         if variables.get(name):
@@ -163,7 +203,7 @@ def git_branch(folder: Path, variables: Mapping[str, str] = os.environ) -> str |
     try:
         return _git(folder, "symbolic-ref", "--short", "HEAD")
     except (OSError, subprocess.CalledProcessError):
-        return None  # no checkout, or a commit without a branch
+        return None
 
 
 def _git(folder: Path, *arguments: str) -> str:
@@ -172,5 +212,5 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def command_line() -> str:
-    """How this process was called, with the program's bare name, quoted for a shell."""
+    """Return how this process was called, quoted for a shell, with the program's name but not its path."""
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

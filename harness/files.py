@@ -1,4 +1,4 @@
-"""Read and write whole files: a file is replaced in one step or not at all."""
+"""Whole-file reads and writes: a file is replaced in one step or not at all."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from harness.errors import UsageError
 
 
 def write_text(path: Path, text: str) -> None:
-    """As `write_bytes`, in UTF-8."""
+    """Replace a file by a text in UTF-8; see `write_bytes`."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file as a whole or not at all.
+    """Replace a file in one step, and create its folder if necessary.
 
     Raises:
-        UsageError: it cannot be written there.
+        UsageError: The file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -30,20 +30,24 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def write_json(path: Path, document: Any) -> None:
-    """As `write_text`; NaN is refused because JSON has none."""
+def write_json(path: Path, document: object) -> None:
+    """Replace a file by a JSON document; see `write_bytes`.
+
+    Raises:
+        ValueError: The document contains NaN or infinity, which JSON cannot represent.
+    """
     write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any | None:
-    """The document, or None where there is no such file.
+    """Return the content of a JSON file, or None if the file does not exist.
 
     Raises:
-        UsageError: the file is not JSON (nothing of ours writes such a file).
+        UsageError: The file is not JSON. The harness never writes such a file.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not JSON ({error}); remove it to have it made again") from error
+        raise UsageError(f"{path}: not JSON ({error}); remove the file to have it recreated") from error

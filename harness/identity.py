@@ -1,4 +1,4 @@
-"""Identity is content: hashes of specifications and of the code that can change an outcome."""
+"""Hashes of specifications and of code: equal content has an equal identity."""
 
 from __future__ import annotations
 
@@ -9,40 +9,66 @@ from collections.abc import Iterable
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 
-def content_id(document: Any) -> str:
-    """16 hex digits of the SHA-256 of canonical JSON: key order and spacing do not count."""
+def content_id(document: object) -> str:
+    """Return 16 hex digits of the SHA-256 of a JSON document, independent of key order and spacing."""
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def digest(parts: Iterable[str | bytes]) -> str:
+    """Return the SHA-256 (hex) of a list of parts.
+
+    Each part is preceded by its length, so that different lists cannot have the same concatenation.
+    """
+    sha = hashlib.sha256()
+    for part in parts:
+        raw = part.encode() if isinstance(part, str) else part
+        sha.update(len(raw).to_bytes(8, "big"))
+        sha.update(raw)
+    return sha.hexdigest()
+
+
 @lru_cache
 def code_version(module: str) -> str:
-    """Hash of a module and of all modules of its own distribution that it imports, directly or not.
+    """Return a hash of the code of a module and of all modules that it depends on (see `modules_of`).
 
-    Taken from the syntax tree without docstrings, so that comments and layout do not count.
+    The hash is taken from the syntax trees without docstrings, so that comments and layout do not count.
     """
+    return content_id({name: _without_docstrings(tree) for name, tree in _trees(module).items()})
+
+
+def modules_of(module: str) -> frozenset[str]:
+    """Return the modules that the identity of a module covers.
+
+    These are the module itself and all modules of the same distribution that it imports, directly or not.
+    """
+    return frozenset(_trees(module))
+
+
+def _trees(module: str) -> dict[str, ast.Module]:
+    """Parse a module and all modules of its top-level package that it imports, directly or not."""
     package = module.partition(".")[0]
     pending: list[str] = [module]
-    code: dict[str, str] = {}
+    trees: dict[str, ast.Module] = {}
     while pending:
         name = pending.pop()
         path = _source_file(name)
-        if name in code or path is None:
+        if name in trees or path is None:
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         parent = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        pending += [found for found in _imports(tree, parent) if found.partition(".")[0] == package]
-        code[name] = _without_docstrings(tree)
-    return content_id(code)
+        pending += [imported for imported in _imports(tree, parent) if imported.partition(".")[0] == package]
+        trees[name] = tree
+    return trees
 
 
 def _source_file(name: str) -> Path | None:
-    """Where a module's source is; None for what is no module (`a.b` may be a name in a) or has none.
+    """Return a module's source file, or None if the name is no module (`a.b` may be a name in a) or has none.
 
-    Only the top-level name is looked up: to find `a.b.c`, `find_spec` would import a.b and all it imports.
+    Only the top-level package is looked up by the import system: to find `a.b.c`, `find_spec` would import
+    a.b and everything that a.b imports.
     """
     package, _, rest = name.partition(".")
     spec = find_spec(package)
@@ -59,36 +85,27 @@ def _source_file(name: str) -> Path | None:
 
 
 def _without_docstrings(tree: ast.Module) -> str:
+    """Remove the docstrings from a syntax tree and return its code as normalised text."""
     for node in ast.walk(tree):
         if (
             isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
             and ast.get_docstring(node) is not None
         ):
             node.body = node.body[1:]
-    return ast.unparse(tree)  # rather than ast.dump, whose form differs between versions of Python
+    return ast.unparse(tree)  # not ast.dump, whose form differs between versions of Python
 
 
 def _imports(tree: ast.Module, package: str) -> list[str]:
-    """Names that may be modules; `from a import b` may mean the module a.b or a name in a.
+    """Return imported names that may be modules: `from a import b` may mean the module a.b or a name in a.
 
-    Relative imports start from `package`.
+    Relative imports start at `package`.
     """
-    found = []
+    names = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *filter(None, [node.module])])
-            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return found
-
-
-def digest(parts: Iterable[str | bytes]) -> str:
-    """SHA-256 of parts, each preceded by its length so that no two lists collide."""
-    sha = hashlib.sha256()
-    for part in parts:
-        raw = part.encode() if isinstance(part, str) else part
-        sha.update(len(raw).to_bytes(8, "big"))
-        sha.update(raw)
-    return sha.hexdigest()
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return names

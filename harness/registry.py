@@ -1,4 +1,4 @@
-"""Names → lazily imported things, with where each came from and the nearest name for a mistyped one."""
+"""Registries: names of objects that are imported when they are first requested."""
 
 from __future__ import annotations
 
@@ -18,15 +18,28 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered name that is not imported until asked for."""
+    """A registered name and the object that it stands for."""
 
     name: str
-    target: str  # module:attribute
-    origin: str  # the distribution that registered it
+    target: str
+    """`module:attribute`."""
+    origin: str
+    """The distribution that registered the name."""
+
+    @property
+    def module(self) -> str:
+        """Return the module that defines the object."""
+        return self.target.partition(":")[0]
 
 
 class Registry(Generic[T]):
-    """Things of one kind: built-in ones and those that installed packages offer as entry points."""
+    """Objects of one kind: built-in ones and those that installed packages register as entry points.
+
+    Args:
+        kind: The kind in error messages, such as `adapter`.
+        group: Entry-point group of other packages.
+        builtin: Name → `module:attribute`.
+    """
 
     def __init__(self, kind: str, group: str, builtin: Mapping[str, str] | None = None) -> None:
         self.kind = kind
@@ -34,51 +47,51 @@ class Registry(Generic[T]):
         self._builtin = builtin or {}
 
     def entries(self) -> dict[str, Entry]:
-        """Every registered name, sorted.
+        """Return all entries by name, sorted by name.
 
         Raises:
-            UsageError: two packages register the same name.
+            UsageError: Two packages register the same name.
         """
-        found = {name: Entry(name, target, "harness") for name, target in self._builtin.items()}
+        entries = {name: Entry(name, target, "harness") for name, target in self._builtin.items()}
         for point in _entry_points(self.group, tuple(sys.path)):
             origin = point.dist.name if point.dist else "unknown"
-            known = found.get(point.name)
+            known = entries.get(point.name)
             if known and (known.target, known.origin) != (point.value, origin):
                 raise UsageError(
                     f"{self.kind} '{point.name}' is registered twice: by {known.origin} ({known.target}) "
                     f"and by {origin} ({point.value}); uninstall one"
                 )
-            found[point.name] = Entry(point.name, point.value, origin)
-        return dict(sorted(found.items()))
+            entries[point.name] = Entry(point.name, point.value, origin)
+        return dict(sorted(entries.items()))
 
     def get(self, name: str) -> T:
-        """Import what is registered under the name.
+        """Import and return the object that is registered under a name.
 
         Raises:
-            UsageError: the name is unknown, or its package fails to import.
+            UsageError: The name is unknown, or its module cannot be imported.
         """
         entries = self.entries()
         if name not in entries:
             raise UsageError(unknown(self.kind, name, entries))
         entry = entries[name]
-        module, _, attribute = entry.target.partition(":")
+        attribute = entry.target.partition(":")[2]
         try:
-            thing: T = getattr(importlib.import_module(module), attribute)
+            registered: T = getattr(importlib.import_module(entry.module), attribute)
         except (ImportError, AttributeError) as error:
             raise UsageError(
                 f"{self.kind} '{name}' of {entry.origin} cannot be imported from {entry.target}: {error}"
             ) from error
-        return thing
+        return registered
 
 
 @lru_cache
 def _entry_points(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:  # noqa: ARG001
-    """What the distributions on `path`, which is sys.path, offer; reading their metadata takes 20 ms."""
+    """Return the entry points of a group; cached by sys.path because reading the metadata takes 20 ms."""
     return tuple(entry_points(group=group))
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that is not there: the nearest one, and what there is."""
+    """Return the error message for an unknown name, with the most similar known name and all known names."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean '{close[0]}'?" if close else ""

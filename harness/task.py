@@ -1,4 +1,4 @@
-"""The vocabulary: samples, targets, predictions and figures of the three tasks."""
+"""Vocabulary of the three tasks: samples, targets, predictions and figures."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Mask: TypeAlias = NDArray[np.uint8]
 """[height, width], a class index per pixel."""
 
 IGNORED = 255
-"""The value of a mask's pixels that do not count and are not learnt from."""
+"""Value of mask pixels that are excluded from training and scoring."""
 
 BACKGROUND = "background"
-"""What data sets call the class of a mask's pixels that show no object."""
+"""Name of the class of mask pixels that show no object."""
 
 References: TypeAlias = tuple[str, ...]
-"""One or more correct translations of a source."""
+"""One or more reference translations of a source sentence."""
 
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """What is to be found in one image: `n` objects.
+    """The annotated objects of one image, `n` in number.
 
     Boxes are continuous corners (x1, y1, x2, y2) in pixels, COCO's convention: a box that covers the
     single pixel (0, 0) is (0, 0, 1, 1). VOC's inclusive pixels are converted by its loader.
@@ -37,13 +37,18 @@ class Annotations:
 
     boxes: NDArray[np.float64]  # [n, 4]
     labels: NDArray[np.int64]  # [n], indices into the data set's classes
-    areas: NDArray[np.float64]  # [n], px²; COCO takes the mask's area, not the box's
-    crowd: NDArray[np.bool_]  # [n], one box around many objects; may absorb many detections
-    difficult: NDArray[np.bool_]  # [n], VOC: neither found nor missed
+    areas: NDArray[np.float64]  # [n], px²; in COCO the area of the mask, not of the box
+    crowd: NDArray[np.bool_]  # [n], one box around many objects, which may match many detections
+    difficult: NDArray[np.bool_]  # [n], VOC: neither a match nor a miss counts
 
     @staticmethod
     def of_boxes(boxes: object, labels: object) -> Annotations:
-        """Plain objects: the area is the box's, none is crowd or difficult."""
+        """Return plain objects, neither crowd nor difficult, whose areas are those of their boxes.
+
+        Args:
+            boxes: [n, 4], array-like.
+            labels: [n], array-like.
+        """
         corners = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
         sides = corners[:, 2:] - corners[:, :2]
         none = np.zeros(len(corners), dtype=bool)
@@ -58,7 +63,7 @@ class Annotations:
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """What a model found in one image, in the order it reported them (ties keep this order)."""
+    """Detected objects of one image, in the order of the model's output, which ties in score keep."""
 
     boxes: NDArray[np.float32]  # [n, 4], continuous corners x1 y1 x2 y2 in pixels of the original image
     scores: NDArray[np.float32]  # [n], 0–1
@@ -67,7 +72,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class Translation:
-    """One hypothesis."""
+    """A translated sentence."""
 
     text: str
 
@@ -79,7 +84,7 @@ Prediction: TypeAlias = Translation | Detections | Mask
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One item of a data set. The target is None where a model must not see it."""
+    """One item of a data set. The target is None in samples that are passed to a model for prediction."""
 
     id: str
     input: Input
@@ -88,20 +93,20 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """What a translation model looked at in the source as it wrote each token."""
+    """Attention of a translation model: weights of the source tokens for each target token."""
 
-    source: tuple[str, ...]  # S tokens as the model reads them, its end-of-sentence token included
-    target: tuple[str, ...]  # T tokens of the translation, likewise
+    source: tuple[str, ...]  # S tokens as the model reads them, including its end-of-sentence token
+    target: tuple[str, ...]  # T tokens of the translation, including its end-of-sentence token
     weights: NDArray[np.float32]  # [T, S], 0–1; each row sums to 1
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A number that knows what it is.
+    """A value with its interval, sample size, unit and signature.
 
-    `value` is None where the metric is undefined (no positives, say), never −1 or 0. `low` and `high`
-    bound its 95% interval. `n` counts what it was computed over. `signature` names every choice that
-    changes the number, so that two figures can be compared at a glance.
+    `value` is None if the metric is undefined (for example without positives), never −1 or 0. `low` and
+    `high` bound its 95% interval. `n` is the number of items that it was computed over. `signature` names
+    every choice that changes the value, so that a glance shows whether two figures can be compared.
     """
 
     value: float | None
@@ -114,7 +119,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a metric says of one trial."""
+    """Figures of one metric for one trial."""
 
     metrics: dict[str, Figure]
     per_class: dict[str, dict[str, float | None]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""A run directory with raw latencies, analyses and pictures, hostile names among them; no model made it."""
+"""A run directory with timings, analyses and images, hostile names among them, made without any model."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from raw_timings import single_stream_timings
 from sample_results import HOSTILE, LONG, document, figure
+
+from harness.rundir.records import write_record
+from harness.rundir.results import RunRecord
+from harness.rundir.run_file import RunFile
 
 CLASSES = ["digit 3", HOSTILE, LONG, "مرحبا"]
 COLOURS = ["#000000", "#d62728", "#1f77b4", "#2ca02c"]
 SOURCE = ["the", HOSTILE, "house", "مرحبا", "."]
 TARGET = ["das", "Haus", LONG, "."]
-SIZE = 64  # px of the pictures
+SIZE = 64  # px of the images
 
 
 def write_run(folder: Path, content: dict[str, Any] | None = None) -> Path:
-    """A run directory of `sample_results.document`; its first trial of each task has an analysis."""
+    """Write a run directory of `sample_results.document`; the first trial of each task has an analysis."""
     content = content or document()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(content), encoding="utf-8")
@@ -34,17 +39,22 @@ def write_run(folder: Path, content: dict[str, Any] | None = None) -> Path:
     return folder
 
 
+def run_file(suite: str) -> RunFile:
+    """Return the run.json of a suite without trials."""
+    run = RunRecord.model_validate(document()["run"])
+    return RunFile(suite=suite, description="", run=run, trials=(), skipped=())
+
+
 def write_latencies(directory: Path, median: float) -> None:
-    """640 queries of three processes, log-normal."""
+    """Write log-normal latencies of three processes with 213 queries each."""
     generator = np.random.default_rng(0)
     seconds = median * generator.lognormal(0, 0.2, (3, 213))
-    processes = [{"latencies_ns": (own * 1e9).astype(int).tolist()} for own in seconds]
-    (directory / "speed").mkdir(parents=True, exist_ok=True)
-    (directory / "speed" / "single-stream.json").write_text(json.dumps({"processes": processes}))
+    timings = single_stream_timings(seconds.tolist())
+    write_record(directory / "speed" / "single-stream.json", timings)
 
 
 def write_analysis(directory: Path, task: str) -> None:
-    """analysis.json and its pictures."""
+    """Write analysis.json and its images."""
     (directory / "samples").mkdir(parents=True, exist_ok=True)
     analysis = {"translation": _translation, "detection": _detection, "segmentation": _segmentation}[task](
         directory

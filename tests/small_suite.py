@@ -13,11 +13,12 @@ from rich.console import Console
 
 from harness.executors.executor import Executor
 from harness.executors.inline import InlineExecutor
-from harness.run.driver import RunSettings, run
+from harness.run.driver import run
 from harness.run.progress import RunProgress
+from harness.run.settings import RunSettings
 from harness.rundir.results import Results
+from harness.suite.loading import load_suite
 from harness.suite.plan import Plan, plan
-from harness.suite.schema import load_suite
 
 
 def document(size: int = 20, **adapters: dict[str, Any]) -> dict[str, Any]:

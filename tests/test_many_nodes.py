@@ -29,7 +29,7 @@ from harness.rundir.results import Results, read_results
 from harness.rundir.store import RunDirectory
 from harness.stages.shards import ShardResult, Work
 from harness.suite.plan import plan
-from harness.suite.schema import load_suite, shipped_suites
+from harness.suite.loading import load_suite, shipped_suites
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -79,7 +79,7 @@ class Borrowed:
 
 def nodes_of(folder: Path, results: Results) -> set[str]:
     trials = [RunDirectory(folder).trial(trial.id) for trial in results.trials]
-    return {how["node"] for trial in trials for how in trial.made().values()}
+    return {str(shard.node) for trial in trials for shard in trial.predictions.provenance().values()}
 
 
 def test_predictions_and_timing_keep_to_their_pools_and_say_so(joined: RayExecutor, tmp_path: Path) -> None:
@@ -114,14 +114,14 @@ def test_a_node_is_lost_another_joins_and_every_sample_comes_once(
     for outcome in outcomes:
         assert isinstance(outcome, ShardResult)
         seen.append(outcome)
-        if lost is None and len({each.made.node for each in seen}) == 2:
-            lost = next(node for node in pools.worker_nodes if node.node_id[:8] in outcome.made.node)
+        if lost is None and len({each.execution.node for each in seen}) == 2:
+            lost = next(node for node in pools.worker_nodes if node.node_id[:8] in outcome.execution.node)
             pools.remove_node(lost, allow_graceful=False)
             joining = pools.add_node(**small(num_cpus=1, resources={"slot": 1}))
     assert lost is not None and joining is not None
     starts = sorted(outcome.shard.start for outcome in seen)
     assert starts == list(range(0, 240, 4))
-    last = {outcome.made.node for outcome in seen[-20:]}
+    last = {outcome.execution.node for outcome in seen[-20:]}
     assert any(joining.node_id[:8] in node for node in last), "workers start where there is room again"
 
 
@@ -134,7 +134,7 @@ def test_shipped_suites_have_the_figures_of_one_process_to_the_last_digit(
         trials = plan(loaded, limit=24).trials
     except UnavailableError as error:
         pytest.skip(str(error))
-    waiting = {trial.benchmark for trial in trials if trial.missing}
+    waiting = {trial.benchmark for trial in trials if trial.needs_training}
     ready = {trial.benchmark for trial in trials} - waiting
     if not ready:
         pytest.skip("its checkpoints are to be trained first, or its data are not here")
@@ -191,8 +191,9 @@ def stamps(folder: Path) -> list[tuple[str, float, float, str]]:
             assert scenario.queries > 0, scenario.reasons
             for timed in scenario.timed_on:
                 found.append((timed.node, timed.started, timed.finished, f"time {trial.variant} {name}"))
-        for at, how in RunDirectory(folder).trial(trial.id).made().items():
-            found.append((how["node"], how["started"], how["finished"], f"predict {trial.variant} {at}"))
+        for at, shard in RunDirectory(folder).trial(trial.id).predictions.provenance().items():
+            assert shard.node and shard.started and shard.finished
+            found.append((shard.node, shard.started, shard.finished, f"predict {trial.variant} {at}"))
     return [(node, seconds(start), seconds(end), what) for node, start, end, what in found]
 
 
@@ -303,7 +304,7 @@ def test_a_head_that_dies_is_said_and_the_same_command_goes_on_when_it_is_back(
         before = shards()
         assert driver.returncode == 3
         # 30 s where the driver asked the head, 40 s where it did not come to ask
-        told = r"has not answered for [34]0 s; what is done is on disk, the same command goes on from here"
+        told = r"has not answered for [34]0 s; finished work is on disk, and the same command resumes the run"
         assert re.search(told, said), said
         assert 0 < len(before) < 100
         head.end()
@@ -341,4 +342,4 @@ def test_a_driver_that_asks_nothing_of_a_head_that_dies_ends_with_our_exit_code(
     finally:
         head.end()
     assert driver.returncode == 3
-    assert "has not answered for 40 s; what is done is on disk, the same command goes on from here" in said
+    assert "has not answered for 40 s; finished work is on disk, and the same command resumes the run" in said

@@ -144,9 +144,7 @@ class TestUnavailable:
     @pytest.mark.usefixtures("_absent")
     def test_only_tells_what_is_skipped(self, tmp_path: Path) -> None:
         suite = with_benchmark(when_unavailable="skip")
-        with pytest.raises(
-            UsageError, match=r"matches no trial .*skipped words: no phrases on this machine"
-        ):
+        with pytest.raises(UsageError, match=r"matches no trial .*skipped words: no phrases on this machine"):
             planned(tmp_path, suite, only="words/*")
 
     @pytest.mark.usefixtures("_absent")
@@ -192,7 +190,11 @@ class TestMissingCheckpoints:
         suite["adapters"]["ok"]["seed"] = [0, 1, 2]
         found = planned(tmp_path, suite)
         assert [t.variant for t in found.trials] == ["ok[seed=0]", "ok[seed=1]", "ok[seed=2]", "again"]
-        assert [reference.name for reference in found.missing_checkpoints] == ["made", "made-seed-1", "made-seed-2"]
+        assert [reference.name for reference in found.missing_checkpoints] == [
+            "made",
+            "made-seed-1",
+            "made-seed-2",
+        ]
         assert [r.recipe.seed for r in found.missing_checkpoints if r.recipe] == [0, 1, 2]
         assert len({reference.weights for reference in found.missing_checkpoints}) == 3
 

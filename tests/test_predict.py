@@ -13,7 +13,9 @@ import torch
 from small_suite import document, planned, run_suite
 
 from harness.rundir.store import RunDirectory
-from harness.stages.predict import CULPRITS, Predictor, one_ahead, out_of_memory
+from harness.stages.device import is_out_of_memory
+from harness.stages.predict import MAX_CULPRITS, Predictor
+from harness.stages.prefetch import prefetch
 from harness.stages.shards import Outcome, Shard, ShardError, ShardResult
 from harness.task import Sample
 
@@ -32,8 +34,10 @@ def replace_forward(monkeypatch: pytest.MonkeyPatch, wrap: Callable[[Forward, li
     )
 
 
-def attempt(worker: Predictor, start: int = 0, stop: int = 20, most: int | None = None) -> list[Outcome]:
-    return worker.attempt(Shard(worker.trial, start, stop), most)
+def run_shard(
+    worker: Predictor, start: int = 0, stop: int = 20, batch_limit: int | None = None
+) -> list[Outcome]:
+    return worker.run_shard(Shard(worker.trial, start, stop), batch_limit)
 
 
 def ranges(outcomes: Sequence[Outcome]) -> list[tuple[int, int, bool]]:
@@ -60,18 +64,18 @@ class TestShortMemory:
         return tried
 
     def test_halves_the_batches_once_and_keeps_that(self, tmp_path: Path, sizes: list[int]) -> None:
-        (result,) = attempt(predictor(tmp_path, batch_size=7), 0, 14)
+        (result,) = run_shard(predictor(tmp_path, batch_size=7), 0, 14)
         assert sizes == [7, 4, 2, 2, 2, 1, 2, 2, 2, 1], "7 in parts of 4, then of 2"
         assert isinstance(result, ShardResult)
-        assert (result.made.batch_size, len(result.predictions)) == (2, 14)
+        assert (result.execution.batch_size, len(result.predictions)) == (2, 14)
 
     def test_leaves_the_figures_as_they_are_and_is_recorded(self, tmp_path: Path, sizes: list[int]) -> None:
         halved = run_suite(tmp_path, document(20, ok={"batch_size": 7}), out="halved").trials[0]
         fitting = run_suite(tmp_path, document(20, ok={"batch_size": 2}), out="fitting").trials[0]
         assert halved.metrics == fitting.metrics
         assert (halved.halved, fitting.halved, halved.status) == (20, 0, "complete")
-        made = RunDirectory(tmp_path / "halved").trial(halved.id).made()
-        assert {how["batch_size"] for how in made.values()} == {"2"}
+        provenance = RunDirectory(tmp_path / "halved").trial(halved.id).predictions.provenance()
+        assert {shard.batch_size for shard in provenance.values()} == {2}
 
     def test_of_one_sample_is_that_samples_fault(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -82,14 +86,14 @@ class TestShortMemory:
             return real(batch)
 
         replace_forward(monkeypatch, forward)
-        outcomes = attempt(predictor(tmp_path))
+        outcomes = run_shard(predictor(tmp_path))
         assert ranges(outcomes) == [(0, 4, True), (4, 8, False), (8, 20, True)]
         assert isinstance(outcomes[1], ShardError) and outcomes[1].culprits == (6,)
 
     def test_that_an_earlier_worker_ran_into_is_not_tried_again(
         self, tmp_path: Path, sizes: list[int]
     ) -> None:
-        attempt(predictor(tmp_path), 0, 8, most=2)
+        run_shard(predictor(tmp_path), 0, 8, batch_limit=2)
         assert sizes == [2, 2, 2, 2]
 
 
@@ -104,7 +108,7 @@ class TestShortMemory:
     ],
 )
 def test_errors_of_memory_are_told_from_others(error: Exception, expected: bool) -> None:
-    assert out_of_memory(error) is expected
+    assert is_out_of_memory(error) is expected
 
 
 class TestBadSamples:
@@ -118,7 +122,7 @@ class TestBadSamples:
             return real(batch)
 
         replace_forward(monkeypatch, forward)
-        outcomes = attempt(predictor(tmp_path))
+        outcomes = run_shard(predictor(tmp_path))
         assert ranges(outcomes) == [(0, 4, True), (4, 8, False), (8, 20, True)]
         error = outcomes[1]
         assert isinstance(error, ShardError)
@@ -133,7 +137,7 @@ class TestBadSamples:
             return real(batch)
 
         replace_forward(monkeypatch, forward)
-        (error,) = attempt(predictor(tmp_path), 0, 4)
+        (error,) = run_shard(predictor(tmp_path), 0, 4)
         assert isinstance(error, ShardError) and error.culprits == ()
 
     def test_an_adapter_that_always_fails_is_not_asked_for_every_sample(
@@ -146,12 +150,12 @@ class TestBadSamples:
             raise RuntimeError("broken")
 
         replace_forward(monkeypatch, forward)
-        outcomes = attempt(predictor(tmp_path, size=100), 0, 100)
+        outcomes = run_shard(predictor(tmp_path, size=100), 0, 100)
         assert ranges(outcomes) == [(0, 4, False), (4, 8, False), (8, 100, False)]
-        assert len(calls) == 2 + CULPRITS
+        assert len(calls) == 2 + MAX_CULPRITS
         last = outcomes[-1]
         assert isinstance(last, ShardError)
-        assert last.error == f"not tried after {CULPRITS} bad samples: RuntimeError: broken"
+        assert last.error == f"skipped after {MAX_CULPRITS} bad samples: RuntimeError: broken"
 
     def test_a_broken_gpu_is_no_samples_fault(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def forward(real: Forward, batch: list[Sample]) -> Any:
@@ -159,7 +163,7 @@ class TestBadSamples:
 
         replace_forward(monkeypatch, forward)
         with pytest.raises(RuntimeError, match="device-side assert"):
-            attempt(predictor(tmp_path))
+            run_shard(predictor(tmp_path))
 
 
 class TestReadingAhead:
@@ -176,7 +180,7 @@ class TestReadingAhead:
             return real(self, samples)
 
         monkeypatch.setattr(fake_adapters.FakeTranslation, "preprocess", preprocess)
-        (expected,), (found,) = attempt(in_turn), attempt(ahead)
+        (expected,), (found,) = run_shard(in_turn), run_shard(ahead)
         assert isinstance(found, ShardResult) and isinstance(expected, ShardResult)
         assert (found.ids, found.predictions) == (expected.ids, expected.predictions)
         assert len(threads) == 2, "this one, and the one ahead"
@@ -186,20 +190,20 @@ class TestReadingAhead:
     ) -> None:
         worker = predictor(tmp_path)
         monkeypatch.setattr(worker, "_prefetch", True)
-        real = worker._input
+        real = worker._read
 
         def read(at: int) -> Sample:
             if at == 9:
                 raise OSError("image 9 is truncated")
             return real(at)
 
-        monkeypatch.setattr(worker, "_input", read)
-        assert ranges(attempt(worker)) == [(0, 8, True), (8, 12, False), (12, 20, True)]
+        monkeypatch.setattr(worker, "_read", read)
+        assert ranges(run_shard(worker)) == [(0, 8, True), (8, 12, False), (12, 20, True)]
 
-    def test_is_one_ahead(self) -> None:
+    def test_is_prefetch(self) -> None:
         started = [threading.Event() for _ in range(3)]
-        for position, result in enumerate(one_ahead([event.set for event in started])):
+        for position, result in enumerate(prefetch([event.set for event in started])):
             if position < 2:
                 assert started[position + 1].wait(timeout=5), "while this one is used"
             result()
-        assert list(one_ahead([])) == []
+        assert list(prefetch([])) == []

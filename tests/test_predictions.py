@@ -1,4 +1,4 @@
-"""Predictions survive storage to the bit, and what an adapter returns is checked before."""
+"""Stored predictions are read back bit for bit, and what an adapter returns is checked before it is stored."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from harness.rundir.prediction_shards import ShardProvenance
 from harness.rundir.predictions import check, from_table, to_table
 from harness.rundir.store import TrialDirectory
 from harness.task import Detections, Prediction, Sample, TaskName, Translation
@@ -46,29 +47,33 @@ def round_trip(task: TaskName, predictions: list[Any]) -> list[Prediction]:
     return [prediction for _, prediction in rows]
 
 
+@settings(deadline=None)  # the first example imports pyarrow
 @given(st.lists(texts, max_size=4))
-def test_texts_come_back(predictions: list[Translation]) -> None:
+def test_texts_are_read_back(predictions: list[Translation]) -> None:
     assert round_trip("translation", predictions) == predictions
 
 
 @pytest.mark.parametrize("text", ["", " ", "Größe 東京 🙂 e\u0301", "a\tb\nc\x00d", "nan", "None"])
-def test_awkward_texts_come_back_from_disk(tmp_path: Path, text: str) -> None:
-    place = TrialDirectory(tmp_path)
-    place.write_shard("translation", 0, ["a"], [Translation(text)], "here")
-    assert list(place.read("translation")) == [("a", Translation(text))]
+def test_unusual_texts_are_read_back_from_disk(tmp_path: Path, text: str) -> None:
+    trial_dir = TrialDirectory(tmp_path)
+    trial_dir.predictions.write(
+        "translation", 0, ["a"], [Translation(text)], ShardProvenance(environment="here")
+    )
+    assert list(trial_dir.predictions.read("translation")) == [("a", Translation(text))]
 
 
+@settings(deadline=None)
 @given(st.one_of(st.tuples(st.just("detection"), st.lists(detections(), max_size=4)),
                  st.tuples(st.just("segmentation"), st.lists(masks, max_size=4))))  # fmt: skip
-def test_arrays_come_back_to_the_bit(case: tuple[TaskName, list[Any]]) -> None:
-    """Empty detections, negative zero and subnormal numbers too: bytes, shape and type are compared."""
+def test_arrays_are_read_back_bit_for_bit(case: tuple[TaskName, list[Any]]) -> None:
+    """Also for empty detections, negative zero and subnormal numbers: bytes, shape and type are compared."""
     task, predictions = case
     for before, after in zip(predictions, round_trip(task, predictions), strict=True):
         for a, b in zip(arrays(before), arrays(after), strict=True):
             assert (a.shape, a.dtype, a.tobytes()) == (b.shape, b.dtype, b.tobytes())
 
 
-def found(boxes: Any, scores: Any, labels: Any) -> Detections:
+def detections_of(boxes: Any, scores: Any, labels: Any) -> Detections:
     return Detections(np.asarray(boxes), np.asarray(scores), np.asarray(labels))
 
 
@@ -76,58 +81,73 @@ BOX = np.array([[0, 0, 2, 2]], np.float32)
 ONE = np.ones(1, np.float32)
 ZERO = np.zeros(1, np.int64)
 IMAGE = np.zeros((3, 5, 3), np.uint8)
-PLAIN = Sample("s1", "a b")
-PICTURE = Sample("s1", IMAGE)
+TEXT_SAMPLE = Sample("s1", "a b")
+IMAGE_SAMPLE = Sample("s1", IMAGE)
 
 
 @pytest.mark.parametrize(
     ("task", "sample", "prediction"),
     [
-        ("translation", PLAIN, Translation("")),
-        ("detection", PICTURE, found(BOX, ONE, ZERO + 2)),
-        ("detection", PICTURE, found(BOX[:0], ONE[:0], ZERO[:0])),
-        ("segmentation", PICTURE, np.full((3, 5), 2, np.uint8)),
+        ("translation", TEXT_SAMPLE, Translation("")),
+        ("detection", IMAGE_SAMPLE, detections_of(BOX, ONE, ZERO + 2)),
+        ("detection", IMAGE_SAMPLE, detections_of(BOX[:0], ONE[:0], ZERO[:0])),
+        ("segmentation", IMAGE_SAMPLE, np.full((3, 5), 2, np.uint8)),
     ],
 )
-def test_what_fits_passes(task: TaskName, sample: Sample, prediction: Any) -> None:
+def test_valid_predictions_pass(task: TaskName, sample: Sample, prediction: Any) -> None:
     assert check(task, [sample], [prediction], classes=3) is None
 
 
 @pytest.mark.parametrize(
-    ("task", "sample", "prediction", "says"),
+    ("task", "sample", "prediction", "expected"),
     [
-        ("translation", PLAIN, "text", "sample s1: the adapter returned str, translation needs Translation"),
-        ("translation", PLAIN, Translation(None), "the text is NoneType"),  # type: ignore[arg-type]
-        ("translation", PLAIN, Translation("\ud83d"), "half a surrogate pair"),
-        ("detection", PICTURE, Translation("a"), "detection needs Detections"),
-        ("detection", PICTURE, found(BOX, ONE, [0, 1]), r"boxes \(1, 4\), scores \(1,\), labels \(2,\)"),
-        ("detection", PICTURE, found(BOX.reshape(-1), ONE, ZERO), r"boxes \(4,\)"),
-        ("detection", PICTURE, found(BOX, ONE, ONE), "labels integers"),
-        ("detection", PICTURE, found(BOX * np.nan, ONE, ZERO), "not finite"),
-        ("detection", PICTURE, found(BOX, ONE * np.inf, ZERO), "not finite"),
+        (
+            "translation",
+            TEXT_SAMPLE,
+            "text",
+            "sample s1: the adapter returned str, translation requires Translation",
+        ),
+        ("translation", TEXT_SAMPLE, Translation(None), "the text is NoneType"),  # type: ignore[arg-type]
+        ("translation", TEXT_SAMPLE, Translation("\ud83d"), "half a surrogate pair"),
+        ("detection", IMAGE_SAMPLE, Translation("a"), "detection requires Detections"),
         (
             "detection",
-            PICTURE,
-            found(BOX, ONE, ZERO + 3),
+            IMAGE_SAMPLE,
+            detections_of(BOX, ONE, [0, 1]),
+            r"boxes \(1, 4\), scores \(1,\), labels \(2,\)",
+        ),
+        ("detection", IMAGE_SAMPLE, detections_of(BOX.reshape(-1), ONE, ZERO), r"boxes \(4,\)"),
+        ("detection", IMAGE_SAMPLE, detections_of(BOX, ONE, ONE), "labels integers"),
+        ("detection", IMAGE_SAMPLE, detections_of(BOX * np.nan, ONE, ZERO), "not finite"),
+        ("detection", IMAGE_SAMPLE, detections_of(BOX, ONE * np.inf, ZERO), "not finite"),
+        (
+            "detection",
+            IMAGE_SAMPLE,
+            detections_of(BOX, ONE, ZERO + 3),
             "labels 3 to 3: the data set has the classes 0 to 2",
         ),
-        ("detection", PICTURE, found(BOX, ONE, ZERO - 1), "labels -1 to -1"),
-        ("detection", PICTURE, Detections([[0, 0, 1, 1]], [1.0], [0]), "must be NumPy arrays"),  # type: ignore
-        ("segmentation", PICTURE, np.zeros((5, 3), np.uint8), r"the mask is uint8 \[5, 3\], uint8 \[3, 5\]"),
-        ("segmentation", PICTURE, np.zeros((3, 5), np.int64), "the mask is int64"),
-        ("segmentation", PICTURE, np.full((3, 5), 3, np.uint8), "the mask has the value 3"),
+        ("detection", IMAGE_SAMPLE, detections_of(BOX, ONE, ZERO - 1), "labels -1 to -1"),
+        ("detection", IMAGE_SAMPLE, Detections([[0, 0, 1, 1]], [1.0], [0]), "must be NumPy arrays"),  # type: ignore
+        (
+            "segmentation",
+            IMAGE_SAMPLE,
+            np.zeros((5, 3), np.uint8),
+            r"the mask is uint8 \[5, 3\], expected uint8 \[3, 5\]",
+        ),
+        ("segmentation", IMAGE_SAMPLE, np.zeros((3, 5), np.int64), "the mask is int64"),
+        ("segmentation", IMAGE_SAMPLE, np.full((3, 5), 3, np.uint8), "the mask has the value 3"),
     ],
 )
-def test_what_does_not_is_said_with_its_sample(
-    task: TaskName, sample: Sample, prediction: Any, says: str
+def test_an_invalid_prediction_is_reported_with_its_sample(
+    task: TaskName, sample: Sample, prediction: Any, expected: str
 ) -> None:
     message = check(task, [sample], [prediction], classes=3)
     assert message is not None
     assert message.startswith("sample s1: ")
-    assert re.search(says, message), message
+    assert re.search(expected, message), message
 
 
-def test_too_few_or_too_many_predictions_are_an_error_not_an_empty_prediction() -> None:
-    assert check("translation", [PLAIN, PLAIN], [Translation("a")], 0) == (
+def test_a_wrong_number_of_predictions_is_an_error() -> None:
+    assert check("translation", [TEXT_SAMPLE, TEXT_SAMPLE], [Translation("a")], 0) == (
         "the adapter returned 1 predictions for 2 samples"
     )

@@ -1,4 +1,4 @@
-"""What a run says: plain lines on a pipe, a table on a terminal; rates count from the first result on."""
+"""Progress of a run: plain lines in a pipe, a table on a terminal, rates from the first shard on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Clock:
         return self.now
 
 
-def test_plain_lines_have_rate_and_time_to_go_from_the_first_result_on() -> None:
+def test_plain_lines_show_rate_and_remaining_time_from_the_first_shard_on() -> None:
     clock = Clock()
     output = io.StringIO()
     progress = RunProgress(Console(file=output, width=200), clock)
@@ -32,12 +32,12 @@ def test_plain_lines_have_rate_and_time_to_go_from_the_first_result_on() -> None
     assert output.getvalue().splitlines() == [
         "digits/yolo: 20 of 100 predictions are on disk",
         "digits/yolo: 30/100 samples",
-        "digits/yolo: 50/100 samples, 2.0/s, 25 s to go",
+        "digits/yolo: 50/100 samples, 2.0/s, 25 s remaining",
         "digits/yolo: 100/100 samples, 6.4/s",
     ]
 
 
-def test_plain_lines_name_what_was_tried_again_and_how_many_nodes_work() -> None:
+def test_plain_lines_show_retried_shards_and_the_number_of_nodes() -> None:
     clock = Clock()
     output = io.StringIO()
     progress = RunProgress(Console(file=output, width=200), clock)
@@ -45,11 +45,11 @@ def test_plain_lines_name_what_was_tried_again_and_how_many_nodes_work() -> None
     for second, node in enumerate(("a", "b", "a")):
         clock.now = float(second)
         progress.advance("digits/yolo", 10, node, retries=2)
-    assert output.getvalue() == "digits/yolo: 30/30 samples, 10.0/s, 2 shards tried again, 2 nodes\n"
+    assert output.getvalue() == "digits/yolo: 30/30 samples, 10.0/s, 2 shards retried, 2 nodes\n"
 
 
-def shown(progress: RunProgress) -> list[list[str]]:
-    """The table's cells, without bars."""
+def table_cells(progress: RunProgress) -> list[list[str]]:
+    """Return the cells of the table by row, without the progress bars."""
     page = Console(file=io.StringIO(), width=200)
     page.print(progress.table())
     lines = page.file.getvalue().splitlines()  # type: ignore[attr-defined]
@@ -62,41 +62,41 @@ def terminal(height: int = 40) -> tuple[RunProgress, Clock]:
     return RunProgress(console, clock), clock
 
 
-def test_the_table_shows_trials_under_way_then_those_that_wait_then_all() -> None:
+def test_the_table_shows_running_trials_then_waiting_ones_then_the_sum() -> None:
     progress, clock = terminal()
-    progress.begin("a/waits", total=50, done=0)
-    progress.begin("b/works", total=100, done=20)
-    progress.begin("c/made", total=10, done=10)
+    progress.begin("a/waiting", total=50, done=0)
+    progress.begin("b/running", total=100, done=20)
+    progress.begin("c/complete", total=10, done=10)
     clock.now = 100.0
-    progress.advance("b/works", 10, "n1")
+    progress.advance("b/running", 10, "n1")
     clock.now = 110.0
-    progress.advance("b/works", 20, "n2", retries=1)
-    assert shown(progress) == [
-        ["trial", "samples", "shards", "samples/s", "to go", "tried again", "nodes"],
-        ["b/works", "50/100", "2", "2.0", "0:25", "1", "2"],
-        ["a/waits", "0/50", "0", "waits"],
-        ["all, 1 of 3 trials made", "60/160", "2", "2.0", "0:50", "1", "2"],
+    progress.advance("b/running", 20, "n2", retries=1)
+    assert table_cells(progress) == [
+        ["trial", "samples", "shards", "samples/s", "remaining", "retried", "nodes"],
+        ["b/running", "50/100", "2", "2.0", "0:25", "1", "2"],
+        ["a/waiting", "0/50", "0", "waiting"],
+        ["all, 1 of 3 trials complete", "60/160", "2", "2.0", "0:50", "1", "2"],
     ]
 
 
-def test_the_table_is_no_higher_than_the_terminal() -> None:
+def test_the_table_fits_the_height_of_the_terminal() -> None:
     progress, _ = terminal(height=12)
     for number in range(30):
         progress.begin(f"b/{number}", total=10, done=0)
-    rows = shown(progress)
+    rows = table_cells(progress)
     assert len(rows) == 1 + 4 + 1 + 1
     assert rows[-2] == ["… and 26 more"]
 
 
-def test_nothing_is_left_of_the_table_when_all_is_made() -> None:
+def test_the_table_is_empty_when_all_trials_are_complete() -> None:
     progress, _ = terminal()
     for name in ("a", "b"):
         progress.begin(name, total=10, done=0)
         progress.advance(name, 10)
-    assert len(shown(progress)) == 1
+    assert len(table_cells(progress)) == 1
 
 
-def test_on_a_terminal_the_table_is_live_and_lines_stay_above_it() -> None:
+def test_on_a_terminal_notes_stay_above_the_live_table() -> None:
     output = io.StringIO()
     console = Console(file=output, width=120, height=30, force_terminal=True)
     with RunProgress(console) as progress:

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 import torch
 import yaml
+from sample_run import run_file
 from small_suite import document, figures, run_suite
 
 import harness.run.scoring as scoring
@@ -19,6 +20,8 @@ from harness.executors.inline import InlineExecutor
 from harness.files import read_json, write_json
 from harness.run.driver import exit_code
 from harness.rundir.collect import collect
+from harness.rundir.prediction_shards import ShardProvenance
+from harness.rundir.records import write_record
 from harness.rundir.results import Results, json_schema, read_results
 from harness.rundir.store import RunDirectory
 from harness.task import Translation
@@ -276,9 +279,11 @@ class TestStaleScores:
     def test_predictions_that_were_made_again_are_scored_again(self, tmp_path: Path) -> None:
         (before,) = run_suite(tmp_path, document()).trials
         place = RunDirectory(tmp_path / "run").trial(before.id)
-        rows = list(place.read("translation"))
+        rows = list(place.predictions.read("translation"))
         worse = [Translation("nothing") for _ in rows]
-        place.write_shard("translation", 0, [sample for sample, _ in rows], worse, "here")
+        place.predictions.write(
+            "translation", 0, [sample for sample, _ in rows], worse, ShardProvenance(environment="here")
+        )
         (after,) = run_suite(tmp_path, document()).trials
         assert after.metrics["bleu"].value == 0 < before.metrics["bleu"].value
 
@@ -338,8 +343,8 @@ class TestNothingIsWritten:
         assert "digits/ok" in self.refused(tmp_path, suite)
 
     def test_into_another_suites_directory(self, tmp_path: Path) -> None:
-        write_json(tmp_path / "run" / "run.json", {"suite": "other"})
-        with pytest.raises(UsageError, match="holds a run of suite 'other', not of 'small'"):
+        write_record(tmp_path / "run" / "run.json", run_file("other"))
+        with pytest.raises(UsageError, match="contains a run of suite 'other', not of 'small'"):
             run_suite(tmp_path, document())
         assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
 
@@ -349,7 +354,7 @@ def test_figures_of_predictions_that_are_gone_are_not_reported(tmp_path: Path) -
     (tmp_path / "run" / "trials" / min(shard_files(tmp_path)).replace("/", "/predictions/")).unlink()
     (trial,) = collect(tmp_path / "run").trials
     assert (trial.status, trial.metrics, trial.per_class) == ("pending", {}, {})
-    assert trial.reason == "4 of 20 predictions are still to be made"
+    assert trial.reason == "4 of 20 predictions are missing"
 
 
 def test_collecting_needs_a_run_directory(tmp_path: Path) -> None:

@@ -1,77 +1,125 @@
-"""What a plan will take: what is on disk already, the resources of the rest, and its time as far as known."""
+"""Estimate of a plan: what is on disk, and which resources and how much time the rest needs."""
 
 from __future__ import annotations
 
-from typing import Any
+from statistics import mean
 
-from harness.files import read_json
+from harness.rundir.results import Skipped
+from harness.rundir.speed import read_timings
 from harness.rundir.store import RunDirectory, TrialDirectory
+from harness.scenarios.scenario import OFFLINE
+from harness.scenarios.settings import PROFILES, Profile
+from harness.strict_model import StrictModel
 from harness.suite.plan import Plan
-from harness.suite.profiles import PROFILES, Profile
 from harness.suite.schema import SpeedEntry
+from harness.task import TaskName
 from harness.trial import Trial
 
 
-def estimate(planned: Plan, directory: RunDirectory, speed: SpeedEntry) -> dict[str, Any]:
-    """The plan as data.
+class Seconds(StrictModel):
+    """Time that a trial still needs."""
 
-    Seconds of predicting follow from the trial's own measured throughput and are None before there is one;
-    seconds of timing are the least that the profile asks for; training is given in steps.
-    """
-    return {
-        "trials": [
-            _trial(trial, directory.trial(trial.id), PROFILES[speed.profile]) for trial in planned.trials
-        ],
-        "train": [
-            {
-                "checkpoint": reference.name,
-                "steps": reference.recipe.steps if reference.recipe else None,
-                "weights": str(reference.weights),
-            }
-            for reference in planned.missing
-        ],
-        "timing_needs": "one GPU and its share of CPUs, or on a CPU every one of a node,"
+    predict: float | None
+    """With one worker, at the measured throughput; None before the trial has been timed."""
+    time: float
+    """At least, by the speed profile."""
+
+
+class TrialEstimate(StrictModel):
+    """State and remaining work of one trial."""
+
+    id: str
+    id_is_final: bool
+    """Whether the checkpoint exists; its content is part of the id."""
+    trial: str
+    """BENCHMARK/VARIANT."""
+    task: TaskName
+    adapter: str
+    samples: int
+    done: int
+    """Samples with a prediction on disk."""
+    checkpoint: str | None
+    train: bool
+    """Whether the checkpoint must be trained first."""
+    scenarios: tuple[str, ...]
+    timed: tuple[str, ...]
+    """Scenarios that have timings."""
+    resources: dict[str, str]
+    """Stage → resources of one worker."""
+    seconds: Seconds
+
+
+class TrainingEstimate(StrictModel):
+    """A checkpoint that must be trained."""
+
+    checkpoint: str
+    steps: int | None
+    weights: str
+    """Path that training writes to."""
+
+
+class PlanEstimate(StrictModel):
+    """State and remaining work of a plan."""
+
+    trials: tuple[TrialEstimate, ...]
+    train: tuple[TrainingEstimate, ...]
+    timing_needs: str
+    """What a process that is timed reserves."""
+    skipped: tuple[Skipped, ...]
+
+
+def estimate(planned: Plan, directory: RunDirectory, speed: SpeedEntry) -> PlanEstimate:
+    """Estimate the remaining work of a plan from what its run directory contains."""
+    profile = PROFILES[speed.profile]
+    return PlanEstimate(
+        trials=tuple(_trial(trial, directory.trial(trial.id), profile) for trial in planned.trials),
+        train=tuple(
+            TrainingEstimate(
+                checkpoint=reference.name,
+                steps=reference.recipe.steps if reference.recipe else None,
+                weights=str(reference.weights),
+            )
+            for reference in planned.missing_checkpoints
+        ),
+        timing_needs="one GPU and its share of the CPUs, or every CPU of a node if it runs on a CPU"
         if speed.exclusive == "gpu"
         else "every CPU and GPU of a node",
-        "skipped": [skipped.model_dump() for skipped in planned.skipped],
-    }
+        skipped=planned.skipped,
+    )
 
 
-def _trial(trial: Trial, place: TrialDirectory, profile: Profile) -> dict[str, Any]:
-    todo = sum(stop - start for start, stop in place.todo(trial.spec.size))
-    timed = [name for name in trial.scenarios if (read_json(_speed(place, name)) or {}).get("processes")]
-    a_scenario = (profile.warmup_seconds + profile.seconds) * profile.processes
+def _trial(trial: Trial, trial_dir: TrialDirectory, profile: Profile) -> TrialEstimate:
+    missing = trial_dir.predictions.count_missing(trial.spec.size)
+    timings = {name: read_timings(trial_dir.path, name) for name in trial.scenarios}
+    timed = tuple(name for name, raw in timings.items() if raw is not None and raw.processes)
+    per_scenario = (profile.warmup_seconds + profile.seconds) * profile.processes
     cpu, gpu = f"{trial.resources.cpu:g} CPU", f"{trial.resources.gpu:g} GPU"
     worker = {"cpu": cpu, "cuda": f"{cpu}, {gpu}", "auto": f"{cpu}, {gpu} if there is one"}[trial.spec.device]
-    return {
-        "id": trial.id,
-        "id_is_final": not trial.missing,
-        "trial": trial.name,
-        "task": trial.spec.task,
-        "adapter": trial.spec.adapter,
-        "samples": trial.spec.size,
-        "done": trial.spec.size - todo,
-        "checkpoint": trial.checkpoint.name if trial.checkpoint else None,
-        "train": trial.missing,
-        "scenarios": list(trial.scenarios),
-        "timed": timed,
-        "resources": {"predict": worker},
-        "seconds": {
-            "predict": _seconds_of_predicting(todo, place),
-            "time": a_scenario * (len(trial.scenarios) - len(timed)),
-        },
-    }
+    return TrialEstimate(
+        id=trial.id,
+        id_is_final=not trial.needs_training,
+        trial=trial.name,
+        task=trial.spec.task,
+        adapter=trial.spec.adapter,
+        samples=trial.spec.size,
+        done=trial.spec.size - missing,
+        checkpoint=trial.checkpoint.name if trial.checkpoint else None,
+        train=trial.needs_training,
+        scenarios=trial.scenarios,
+        timed=timed,
+        resources={"predict": worker},
+        seconds=Seconds(
+            predict=_prediction_seconds(missing, trial_dir),
+            time=per_scenario * (len(trial.scenarios) - len(timed)),
+        ),
+    )
 
 
-def _speed(place: TrialDirectory, scenario: str) -> Any:
-    return place.path / "speed" / f"{scenario}.json"
-
-
-def _seconds_of_predicting(todo: int, place: TrialDirectory) -> float | None:
-    """With one worker, at the throughput that was measured for this trial."""
-    if todo == 0:
+def _prediction_seconds(missing: int, trial_dir: TrialDirectory) -> float | None:
+    """Return the time to predict the missing samples with one worker, or None if throughput is unknown."""
+    if missing == 0:
         return 0.0
-    raw = read_json(_speed(place, "offline")) or {"processes": []}
-    windows = [window for process in raw["processes"] for window in process["windows"]]
-    samples, seconds = sum(n for n, _ in windows), sum(s for _, s in windows)
-    return todo * seconds / samples if samples else None
+    timings = read_timings(trial_dir.path, OFFLINE)
+    if timings is None or not timings.processes:
+        return None
+    return missing * mean(timings.seconds_by_process())

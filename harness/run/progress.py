@@ -1,4 +1,4 @@
-"""What a run says while it runs: a table with rates and ETA on a terminal, plain lines elsewhere."""
+"""Progress of a run: a live table with rates and remaining time on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,24 +14,28 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-LINE_EVERY = 10.0  # s between plain lines of one trial
-LEFT_FREE = 8  # lines of a terminal that the table leaves to what is said above it
+LINE_INTERVAL = 10.0  # s between plain lines of one trial
+FREE_LINES = 8  # lines of the terminal that the table leaves for notes above it
 
 
 @dataclass
-class _Trial:
-    """How far the predictions of a trial are."""
+class _TrialProgress:
+    """How many predictions of a trial are complete, and how fast they arrive."""
 
     total: int
+    """Samples."""
     done: int
-    told: float
-    """When its last plain line was printed."""
+    """Samples with a prediction on disk."""
+    last_line: float
+    """Time of the last plain line."""
     shards: int = 0
-    """Made in this run."""
+    """Shards predicted in this run."""
     started: float | None = None
-    before: int = 0
-    """Samples that were there at `started`."""
+    """Time of the first shard."""
+    done_at_start: int = 0
+    """Samples with a prediction at `started`."""
     retries: int = 0
+    """Shards that were dispatched again after their worker was lost."""
     nodes: set[str] = field(default_factory=set)
 
     @property
@@ -39,19 +43,22 @@ class _Trial:
         return self.done >= self.total
 
     def rate(self, now: float) -> float | None:
-        """Samples a second since the first result; before that a trial waits its turn and loads its model."""
-        if self.started is None or self.done <= self.before:
+        """Return samples per second since the first shard, before which a trial waits and loads its model.
+
+        Returns None before the second shard.
+        """
+        if self.started is None or self.done <= self.done_at_start:
             return None
-        return (self.done - self.before) / max(now - self.started, 1e-9)
+        return (self.done - self.done_at_start) / max(now - self.started, 1e-9)
 
 
 class RunProgress:
-    """Counts samples by trial; a context manager that owns the terminal's lower lines."""
+    """Counts completed samples per trial; a context manager that draws the lower lines of a terminal."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._clock = clock
-        self._trials: dict[str, _Trial] = {}
+        self._trials: dict[str, _TrialProgress] = {}
         self._live = Live(console=console, get_renderable=self.table, refresh_per_second=2)
 
     def __enter__(self) -> Self:
@@ -65,21 +72,21 @@ class RunProgress:
         self._live.stop()
 
     def note(self, line: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self._console.print(line, markup=False, highlight=False)
 
     def begin(self, name: str, total: int, done: int) -> None:
-        """A trial of `total` samples, `done` of which were on disk already."""
-        self._trials[name] = _Trial(total, done, self._clock())
+        """Add a trial of `total` samples, of which `done` already have a prediction on disk."""
+        self._trials[name] = _TrialProgress(total, done, self._clock())
         if done:
             self.note(f"{name}: {done} of {total} predictions are on disk")
 
     def advance(self, name: str, count: int, node: str | None = None, retries: int = 0) -> None:
-        """A shard of `count` further samples is on disk.
+        """Count a new shard of `count` samples.
 
         Args:
-            node: where it was made.
-            retries: shards of the trial that were lost with their worker so far, and tried again.
+            node: Where the shard was predicted.
+            retries: Number of the trial's shards so far that were dispatched again after a worker was lost.
         """
         trial = self._trials[name]
         now = self._clock()
@@ -87,23 +94,23 @@ class RunProgress:
         trial.shards += 1
         trial.retries = retries
         if node:
-            trial.nodes = trial.nodes | {node}  # a new set: the table is drawn in another thread
+            trial.nodes = trial.nodes | {node}  # a new set, because the table is drawn in another thread
         if trial.started is None:
-            trial.started, trial.before = now, trial.done
-        due = now - trial.told >= LINE_EVERY
+            trial.started, trial.done_at_start = now, trial.done
+        due = now - trial.last_line >= LINE_INTERVAL
         if not self._console.is_terminal and (trial.complete or due):
-            trial.told = now
+            trial.last_line = now
             self.note(f"{name}: {_line(trial, now)}")
 
     def table(self) -> Table:
-        """One row a trial that is not complete, those under way first, and one for all of them."""
+        """Return one row per incomplete trial, those that are running first, and one row for all trials."""
         now = self._clock()
         trials = dict(self._trials)
         open_trials = {name: trial for name, trial in trials.items() if not trial.complete}
         first = sorted(open_trials, key=lambda name: open_trials[name].started is None)
-        room = max(1, self._console.height - LEFT_FREE)
+        room = max(1, self._console.height - FREE_LINES)
         table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-        for column in ("trial", "", "samples", "shards", "samples/s", "to go", "tried again", "nodes"):
+        for column in ("trial", "", "samples", "shards", "samples/s", "remaining", "retried", "nodes"):
             table.add_column(column, no_wrap=True, justify="left" if column in {"trial", ""} else "right")
         for name in first[:room] if len(first) > 1 else first:
             table.add_row(*_row(name, open_trials[name], now))
@@ -111,49 +118,51 @@ class RunProgress:
             table.add_row(Text(f"… and {len(first) - room} more", style="dim"))
         if len(trials) > 1 and first:
             complete = len(trials) - len(first)
-            table.add_row(*_row(f"all, {complete} of {len(trials)} trials made", _all(trials.values()), now))
+            table.add_row(
+                *_row(f"all, {complete} of {len(trials)} trials complete", _sum(trials.values()), now)
+            )
         return table
 
 
-def _all(trials: Collection[_Trial]) -> _Trial:
-    """The trials as if they were one."""
-    return _Trial(
+def _sum(trials: Collection[_TrialProgress]) -> _TrialProgress:
+    """Return the progress of several trials as if they were one."""
+    return _TrialProgress(
         total=sum(trial.total for trial in trials),
         done=sum(trial.done for trial in trials),
-        told=0.0,
+        last_line=0.0,
         shards=sum(trial.shards for trial in trials),
         started=min((trial.started for trial in trials if trial.started is not None), default=None),
-        before=sum(trial.done if trial.started is None else trial.before for trial in trials),
+        done_at_start=sum(trial.done if trial.started is None else trial.done_at_start for trial in trials),
         retries=sum(trial.retries for trial in trials),
         nodes={node for trial in trials for node in trial.nodes},
     )
 
 
-def _row(name: str, trial: _Trial, now: float) -> list[Text | ProgressBar]:
+def _row(name: str, trial: _TrialProgress, now: float) -> list[Text | ProgressBar]:
     rate = trial.rate(now)
     cells = [
         f"{trial.done}/{trial.total}",
         str(trial.shards),
         f"{rate:.1f}" if rate else "",
-        _clock_time((trial.total - trial.done) / rate) if rate else "waits" if not trial.shards else "",
+        _clock_time((trial.total - trial.done) / rate) if rate else "waiting" if not trial.shards else "",
         str(trial.retries or ""),
         str(len(trial.nodes) or ""),
     ]
     return [Text(name), ProgressBar(trial.total, trial.done, width=20), *map(Text, cells)]
 
 
-def _line(trial: _Trial, now: float) -> str:
+def _line(trial: _TrialProgress, now: float) -> str:
     rate = trial.rate(now)
-    said = [f"{trial.done}/{trial.total} samples"]
+    parts = [f"{trial.done}/{trial.total} samples"]
     if rate:
-        said.append(f"{rate:.1f}/s")
+        parts.append(f"{rate:.1f}/s")
         if not trial.complete:
-            said.append(f"{(trial.total - trial.done) / rate:.0f} s to go")
+            parts.append(f"{(trial.total - trial.done) / rate:.0f} s remaining")
     if trial.retries:
-        said.append(f"{trial.retries} shards tried again")
+        parts.append(f"{trial.retries} shards retried")
     if len(trial.nodes) > 1:
-        said.append(f"{len(trial.nodes)} nodes")
-    return ", ".join(said)
+        parts.append(f"{len(trial.nodes)} nodes")
+    return ", ".join(parts)
 
 
 def _clock_time(seconds: float) -> str:

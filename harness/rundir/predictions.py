@@ -1,9 +1,9 @@
-"""Predictions as Parquet columns: one row a sample, exact to the bit, compact for masks."""
+"""Predictions as Arrow tables, with one row per sample, and checks of what an adapter returns."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def to_table(task: TaskName, ids: Sequence[str], predictions: Sequence[Prediction]) -> pa.Table:
-    """Columns: `sample` (id), and `text` | `boxes`, `scores`, `labels` | `mask` (PNG bytes)."""
+    """Return a table of predictions that preserves every bit.
+
+    Columns: `sample` (id), and `text`, or `boxes`, `scores` and `labels`, or `mask` (PNG, which is compact).
+    """
     import pyarrow as pa
 
     columns: dict[str, pa.Array] = {"sample": pa.array(list(ids), pa.string())}
@@ -24,10 +27,10 @@ def to_table(task: TaskName, ids: Sequence[str], predictions: Sequence[Predictio
         texts = [cast(Translation, prediction).text for prediction in predictions]
         columns["text"] = pa.array(texts, pa.string())
     elif task == "detection":
-        found = [cast(Detections, prediction) for prediction in predictions]
-        columns["boxes"] = pa.array([d.boxes.reshape(-1) for d in found], pa.list_(pa.float32()))
-        columns["scores"] = pa.array([d.scores for d in found], pa.list_(pa.float32()))
-        columns["labels"] = pa.array([d.labels for d in found], pa.list_(pa.int64()))
+        detections = [cast(Detections, prediction) for prediction in predictions]
+        columns["boxes"] = pa.array([image.boxes.reshape(-1) for image in detections], pa.list_(pa.float32()))
+        columns["scores"] = pa.array([image.scores for image in detections], pa.list_(pa.float32()))
+        columns["labels"] = pa.array([image.labels for image in detections], pa.list_(pa.int64()))
     else:
         masks = [_to_png(cast(Mask, prediction)) for prediction in predictions]
         columns["mask"] = pa.array(masks, pa.binary())
@@ -35,21 +38,28 @@ def to_table(task: TaskName, ids: Sequence[str], predictions: Sequence[Predictio
 
 
 def from_table(task: TaskName, table: pa.Table) -> list[tuple[str, Prediction]]:
-    """(sample id, prediction) in row order; the inverse of `to_table`."""
-    rows = table.to_pylist()
-    return [(row["sample"], _from_row(task, row)) for row in rows]
-
-
-def _from_row(task: TaskName, row: dict) -> Prediction:
+    """Return (sample id, prediction) in row order: the inverse of `to_table`."""
+    columns = table.to_pydict()
+    predictions: Iterable[Prediction]
     if task == "translation":
-        return Translation(row["text"])
-    if task == "detection":
-        return Detections(
-            np.asarray(row["boxes"], dtype=np.float32).reshape(-1, 4),
-            np.asarray(row["scores"], dtype=np.float32),
-            np.asarray(row["labels"], dtype=np.int64),
-        )
-    return np.asarray(PILImage.open(io.BytesIO(row["mask"])))
+        predictions = map(Translation, columns["text"])
+    elif task == "detection":
+        predictions = map(_detections, columns["boxes"], columns["scores"], columns["labels"])
+    else:
+        predictions = map(_from_png, columns["mask"])
+    return list(zip(columns["sample"], predictions, strict=True))
+
+
+def _detections(boxes: list[float], scores: list[float], labels: list[int]) -> Detections:
+    return Detections(
+        np.asarray(boxes, dtype=np.float32).reshape(-1, 4),
+        np.asarray(scores, dtype=np.float32),
+        np.asarray(labels, dtype=np.int64),
+    )
+
+
+def _from_png(content: bytes) -> Mask:
+    return np.asarray(PILImage.open(io.BytesIO(content)))
 
 
 def _to_png(mask: Mask) -> bytes:
@@ -61,9 +71,14 @@ def _to_png(mask: Mask) -> bytes:
 def check(
     task: TaskName, samples: Sequence[Sample], predictions: Sequence[object], classes: int
 ) -> str | None:
-    """What is wrong with what an adapter returned for a batch; None if nothing.
+    """Return what is wrong with the predictions that an adapter returned for a batch, or None.
 
-    What passes can be stored and scored: the driver, which does both, never fails for an adapter's fault.
+    Predictions that pass can be stored and scored, so that an adapter's mistake never stops the driver.
+
+    Args:
+        samples: The samples of the batch.
+        predictions: What the adapter returned for them.
+        classes: Number of classes, of which labels and mask values are indices; ignored for translations.
     """
     expected = {"translation": Translation, "detection": Detections, "segmentation": np.ndarray}[task]
     if len(predictions) != len(samples):
@@ -71,35 +86,35 @@ def check(
     for sample, prediction in zip(samples, predictions, strict=True):
         if not isinstance(prediction, expected):
             kind = type(prediction).__name__
-            return f"sample {sample.id}: the adapter returned {kind}, {task} needs {expected.__name__}"
+            return f"sample {sample.id}: the adapter returned {kind}, {task} requires {expected.__name__}"
         if isinstance(prediction, Translation):
-            wrong = _wrong_text(prediction.text)
+            problem = _text_problem(prediction.text)
         elif isinstance(prediction, Detections):
-            wrong = _wrong_detections(prediction, classes)
+            problem = _detections_problem(prediction, classes)
         else:
-            wrong = _wrong_mask(cast(Mask, prediction), cast(Image, sample.input).shape[:2], classes)
-        if wrong:
-            return f"sample {sample.id}: {wrong}"
+            problem = _mask_problem(cast(Mask, prediction), cast(Image, sample.input).shape[:2], classes)
+        if problem:
+            return f"sample {sample.id}: {problem}"
     return None
 
 
-def _wrong_text(text: object) -> str | None:
+def _text_problem(text: object) -> str | None:
     if not isinstance(text, str):
         return f"the text is {type(text).__name__}, not str"
     if any("\ud800" <= character <= "\udfff" for character in text):
-        return "the text has half a surrogate pair, which is no character"
+        return "the text contains half a surrogate pair, which is not a character"
     return None
 
 
-def _wrong_detections(found: Detections, classes: int) -> str | None:
-    boxes, scores, labels = found.boxes, found.scores, found.labels
+def _detections_problem(detections: Detections, classes: int) -> str | None:
+    boxes, scores, labels = detections.boxes, detections.scores, detections.labels
     if not all(isinstance(array, np.ndarray) for array in (boxes, scores, labels)):
         return "boxes, scores and labels must be NumPy arrays"
     if boxes.shape != (len(labels), 4) or scores.shape != (len(labels),) or labels.ndim != 1:
         shapes = f"boxes {boxes.shape}, scores {scores.shape}, labels {labels.shape}"
-        return f"{shapes}: [n, 4], [n] and [n] are needed"
+        return f"{shapes}: expected [n, 4], [n] and [n]"
     if boxes.dtype.kind != "f" or scores.dtype.kind != "f" or labels.dtype.kind not in "iu":
-        return "boxes and scores must be floating-point numbers, labels integers"
+        return "boxes and scores must be floating-point numbers, and labels integers"
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         return "boxes or scores are not finite"
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
@@ -107,9 +122,9 @@ def _wrong_detections(found: Detections, classes: int) -> str | None:
     return None
 
 
-def _wrong_mask(mask: Mask, size: tuple[int, ...], classes: int) -> str | None:
+def _mask_problem(mask: Mask, size: tuple[int, ...], classes: int) -> str | None:
     if mask.dtype != np.uint8 or mask.shape != size:
-        return f"the mask is {mask.dtype} {list(mask.shape)}, uint8 {list(size)} is needed"
+        return f"the mask is {mask.dtype} {list(mask.shape)}, expected uint8 {list(size)}"
     if mask.size and mask.max() >= classes:
         return f"the mask has the value {mask.max()}: the data set has the classes 0 to {classes - 1}"
     return None

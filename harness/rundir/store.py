@@ -1,7 +1,7 @@
-"""The run directory: the record that everything else is a projection of.
+"""The run directory: the record of a run, from which results, reports and tracking are derived.
 
-Every file is written to a temporary name and renamed, so that whatever is there is whole, whenever the
-writer was killed. One driver at a time holds the directory's lock.
+Every file is written to a temporary name and then renamed, so that every file is complete even if its writer
+was killed. One driver at a time holds the directory's lock.
 """
 
 from __future__ import annotations
@@ -11,25 +11,24 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
+from harness.environment import Environment
 from harness.errors import InfrastructureError, UsageError
-from harness.files import read_json, write_bytes, write_json
-from harness.identity import digest
-from harness.rundir.predictions import from_table, to_table
-from harness.task import Prediction, TaskName
+from harness.files import write_bytes, write_json
+from harness.rundir.prediction_shards import PredictionShards
+from harness.rundir.records import read_record, write_record
+from harness.rundir.run_file import RunFile
+from harness.rundir.trial_files import MetricRecord, MetricsFile
 
-_SHARD = re.compile(r"^(\d{8})-(\d{8})\.parquet$")
 _TEMPORARY = re.compile(r"^\..+\.\d+$")
-_BEFORE_RECORD = {"run.lock", "environments", "trials", "suite.yaml"}  # what a driver killed early leaves
-Range = tuple[int, int]
-"""Sample indices [start, stop)."""
+_WRITTEN_BEFORE_RUN_FILE = {"run.lock", "environments", "trials", "suite.yaml"}
 
 
 def run_folder(out: str) -> Path:
@@ -47,133 +46,47 @@ def run_folder(out: str) -> Path:
 
 
 class TrialDirectory:
-    """trials/ID: the specification, its predictions by shard, raw speed measurements, figures."""
+    """Files of one trial, trials/ID: predictions, sample statistics and analysis."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.predictions = path / "predictions"
+        self.predictions = PredictionShards(path / "predictions")
 
-    def write_shard(
-        self,
-        task: TaskName,
-        start: int,
-        ids: Sequence[str],
-        predictions: Sequence[Prediction],
-        environment: str,
-        made: Mapping[str, object] | None = None,
-    ) -> None:
-        """Keep the predictions of samples [start, start + len(ids)) and how they were made.
+    @property
+    def error_file(self) -> Path:
+        """Return the path of error.json, which exists only if predictions failed."""
+        return self.path / "error.json"
 
-        Args:
-            environment: key of the machine that made them.
-            made: more about it, such as node, times and the number of samples at once.
-        """
-        import pyarrow.parquet as pq
+    @property
+    def metrics_file(self) -> Path:
+        """Return the path of metrics.json."""
+        return self.path / "metrics.json"
 
-        self.predictions.mkdir(parents=True, exist_ok=True)
-        table = to_table(task, ids, predictions).replace_schema_metadata(
-            {"environment": environment, **{key: str(value) for key, value in (made or {}).items()}}
-        )
-        path = self.predictions / f"{start:08d}-{start + len(ids):08d}.parquet"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        pq.write_table(table, temporary)
-        temporary.replace(path)
+    def read_metrics(self) -> dict[str, MetricRecord]:
+        """Return the figures of metrics.json by metric, or an empty dict if the file does not exist."""
+        metrics = read_record(self.metrics_file, MetricsFile)
+        return dict(metrics.root) if metrics else {}
 
-    def done(self) -> list[Range]:
-        """The ranges that are on disk, ascending."""
-        names = (_SHARD.match(path.name) for path in self.predictions.glob("*.parquet"))
-        return sorted((int(name[1]), int(name[2])) for name in names if name)
-
-    def todo(self, size: int) -> list[Range]:
-        """The gaps between what is on disk, up to `size`."""
-        gaps, position = [], 0
-        for start, stop in [*self.done(), (size, size)]:
-            if start > position:
-                gaps.append((position, start))
-            position = max(position, stop)
-        return gaps
-
-    def read(self, task: TaskName) -> Iterator[tuple[str, Prediction]]:
-        """(sample id, prediction) in order of sample, a shard in memory at a time.
-
-        Raises:
-            InfrastructureError: a shard is damaged, by a copy that broke off, say.
-        """
-        for start, stop in self.done():
-            yield from self._rows(task, start, stop, range(start, stop))
-
-    def read_at(self, task: TaskName, indices: Collection[int]) -> dict[int, Prediction]:
-        """Predictions by the samples' places in the data set; those that are on disk.
-
-        Raises:
-            InfrastructureError: as `read`.
-        """
-        found: dict[int, Prediction] = {}
-        for start, stop in self.done():
-            inside = sorted(index for index in indices if start <= index < stop)
-            if inside:
-                rows = self._rows(task, start, stop, inside)
-                found |= zip(inside, (prediction for _, prediction in rows), strict=True)
-        return found
-
-    def _rows(
-        self, task: TaskName, start: int, stop: int, indices: Sequence[int]
-    ) -> list[tuple[str, Prediction]]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        path = self.predictions / f"{start:08d}-{stop:08d}.parquet"
-        try:
-            # Neither pq.read_table nor Table.take, which import pandas: 1.4 s.
-            with pq.ParquetFile(path) as file:
-                table = file.read()
-            if len(indices) < table.num_rows:
-                table = pa.concat_tables([table.slice(index - start, 1) for index in indices])
-            return from_table(task, table)
-        except (pa.ArrowException, OSError) as error:
-            raise InfrastructureError(f"{path}: damaged ({error}); remove it and run again") from error
-
-    def drop_damaged(self) -> list[str]:
-        """Remove shards whose footer is unreadable or counts other rows; their names.
-
-        A copy that broke off, or a full disk, leaves such files; they are simply made again.
-        """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        dropped = []
-        for start, stop in self.done():
-            path = self.predictions / f"{start:08d}-{stop:08d}.parquet"
-            try:
-                footer = pq.read_metadata(path)
-                whole = footer.num_rows == stop - start and "sample" in footer.schema.names
-            except (pa.ArrowException, OSError):
-                whole = False
-            if not whole:
-                path.unlink()
-                dropped.append(path.name)
-        return dropped
-
-    def statistics(self, metric: str) -> Path:
-        """The file of a metric's statistics of samples."""
+    def statistics_path(self, metric: str) -> Path:
+        """Return the file of a metric's sample statistics."""
         return self.path / "statistics" / f"{metric}.npz"
 
-    def write_statistics(self, metric: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Keep what a metric's figures follow from."""
-        path = self.statistics(metric)
+    def write_statistics(self, metric: str, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Store the sample statistics that a metric's figures are computed from."""
+        path = self.statistics_path(metric)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         with temporary.open("wb") as stream:
             np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
         temporary.replace(path)
 
-    def read_statistics(self, metric: str) -> dict[str, NDArray[Any]]:
-        """The arrays; empty where there is no such file.
+    def read_statistics(self, metric: str) -> dict[str, NDArray[np.generic]]:
+        """Return the arrays of a metric's sample statistics, or an empty dict if there is no file.
 
         Raises:
-            InfrastructureError: the file is damaged.
+            InfrastructureError: The file is damaged.
         """
-        path = self.statistics(metric)
+        path = self.statistics_path(metric)
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return dict(arrays)
@@ -182,87 +95,78 @@ class TrialDirectory:
         except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
             raise InfrastructureError(f"{path}: damaged ({error}); remove it and run again") from error
 
-    def write_analysis(self, document: Any, pictures: Mapping[str, bytes]) -> None:
-        """Replace analysis.json and the pictures that it names, by their paths below the trial."""
-        for name, content in pictures.items():
+    def write_analysis(self, analysis: BaseModel, images: Mapping[str, bytes]) -> None:
+        """Replace analysis.json and the images that it refers to.
+
+        Args:
+            images: PNG content by path relative to the trial directory.
+        """
+        for name, content in images.items():
             write_bytes(self.path / name, content)
-        write_json(self.path / "analysis.json", document)
+        write_json(self.path / "analysis.json", analysis.model_dump(mode="json", by_alias=True))
         for path in self.path.glob("samples/*"):
-            if path.relative_to(self.path).as_posix() not in pictures:
+            if path.relative_to(self.path).as_posix() not in images:
                 path.unlink()
-
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of the names and predictions of all shards, wherever and whenever these were made."""
-        names = [f"{start:08d}-{stop:08d}.parquet" for start, stop in self.done()]
-        return digest(part for name in names for part in (name, _content(self.predictions / name)))
-
-    def made(self) -> dict[Range, dict[str, str]]:
-        """How each shard was made: environment, node, times, samples at once."""
-        import pyarrow.parquet as pq
-
-        found = {}
-        for start, stop in self.done():
-            metadata = pq.read_schema(self.predictions / f"{start:08d}-{stop:08d}.parquet").metadata or {}
-            found[start, stop] = {key.decode(): value.decode() for key, value in metadata.items()}
-        return found
-
-
-def _content(shard: Path) -> bytes:
-    """A shard's rows; its metadata, which say where and when it was made, left out."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(shard).replace_schema_metadata(None).combine_chunks()
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
 
 
 class RunDirectory:
-    """runs/SUITE: one run."""
+    """Directory of one run, runs/SUITE."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @property
+    def run_file(self) -> Path:
+        """Return the path of run.json."""
+        return self.path / "run.json"
+
+    def trial(self, trial_id: str) -> TrialDirectory:
+        """Return the directory of a trial, whether it exists or not."""
+        return TrialDirectory(self.path / "trials" / trial_id)
+
+    def write_environment(self, environment: Environment) -> None:
+        """Store an environment under its key, to which figures refer."""
+        write_record(self.path / "environments" / f"{environment.key}.json", environment)
+
     @contextmanager
     def open(self, suite: str) -> Iterator[None]:
-        """Hold the directory for this process.
+        """Create the directory if necessary and hold its lock for this process.
 
         Raises:
-            UsageError: it holds another suite's run or other files, cannot be written, or another process is
-                writing it.
+            UsageError: The directory contains a run of another suite or other files, cannot be written, or
+                another process is writing to it.
         """
-        here = f"--out {self.path}"
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"{here}: is a file, expected a directory")
-        record = read_json(self.path / "run.json") if self.path.exists() else None
-        if record is None and self.path.exists():
-            names = {path.name for path in self.path.iterdir() if not _TEMPORARY.match(path.name)}
-            foreign = sorted(names - _BEFORE_RECORD)
-            if foreign:
-                raise UsageError(f"{here}: holds other files ({foreign[0]}) and no run; choose another")
-        if record is not None and not isinstance(record, dict):
-            raise UsageError(f"{here}: its run.json is not a run's record; choose another")
-        if record is not None and record.get("suite") != suite:
-            raise UsageError(
-                f"--out {self.path}: holds a run of suite '{record.get('suite')}', not of '{suite}'"
-            )
+        self._check_content(suite)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = (self.path / "run.lock").open("w")
         except OSError as error:
-            raise UsageError(f"{here}: cannot be written: {error.strerror}") from error
+            raise UsageError(f"--out {self.path}: cannot be written: {error.strerror}") from error
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise UsageError(f"{here}: another harness process is writing this run") from error
+                raise UsageError(f"--out {self.path}: another harness process is writing this run") from error
             for path in self.path.rglob(".*"):
-                if _TEMPORARY.match(path.name):  # of a writer that was killed: we hold the lock
+                if _TEMPORARY.match(path.name):  # left by a killed writer, since we hold the lock
                     path.unlink()
             yield
 
-    def trial(self, trial_id: str) -> TrialDirectory:
-        return TrialDirectory(self.path / "trials" / trial_id)
+    def _check_content(self, suite: str) -> None:
+        """Raise a UsageError unless the path is free or contains a run of this suite."""
+        option = f"--out {self.path}"
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise UsageError(f"{option}: is a file, expected a directory")
+        try:
+            run = read_record(self.run_file, RunFile)
+        except UsageError as error:
+            raise UsageError(f"{option}: not a run directory: {error}") from error
+        if run is None:
+            names = {path.name for path in self.path.iterdir() if not _TEMPORARY.match(path.name)}
+            others = sorted(names - _WRITTEN_BEFORE_RUN_FILE)
+            if others:
+                raise UsageError(f"{option}: contains other files ({others[0]}) and no run; choose another")
+        elif run.suite != suite:
+            raise UsageError(f"{option}: contains a run of suite '{run.suite}', not of '{suite}'")

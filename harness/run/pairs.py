@@ -1,0 +1,89 @@
+"""Compare the models of a run in pairs: write pairs.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations, groupby
+from typing import TypeAlias
+
+from harness.identity import code_version, content_id
+from harness.rundir.records import read_record, write_record
+from harness.rundir.run_file import FigureDifference, PairsFile, TrialPair
+from harness.rundir.store import RunDirectory, TrialDirectory
+from harness.stages.score import restore_statistics
+from harness.statistics.bootstrap import ResampledFigure
+from harness.statistics.paired import difference_with_normal_p
+from harness.trial import Trial
+
+TrialFigures: TypeAlias = Mapping[str, Mapping[str, ResampledFigure]]
+"""Metric → figure → its value and bootstrap resamples."""
+
+
+def score_pairs(directory: RunDirectory, trials: Sequence[Trial]) -> None:
+    """Update pairs.json: every two complete trials of a benchmark whose predictions differ.
+
+    Of several trials with the same predictions, for example at another batch size, only the first is paired.
+    """
+    path = directory.path / "pairs.json"
+    pairs_file = read_record(path, PairsFile)
+    before = dict(pairs_file.root) if pairs_file else {}
+    after = dict(before)
+    for benchmark, group in groupby(trials, key=lambda trial: trial.benchmark):
+        distinct: dict[str, Trial] = {}
+        for trial in group:
+            predictions = directory.trial(trial.id).predictions
+            if not predictions.missing_ranges(trial.spec.size):
+                distinct.setdefault(predictions.fingerprint(), trial)
+        known = {(pair.first, pair.second): pair for pair in before.get(benchmark, ())}
+        updated = _stale_pairs(directory, list(distinct.values()), known)
+        if updated:
+            after[benchmark] = tuple((known | updated).values())
+    if after != before:
+        write_record(path, PairsFile(after))
+
+
+def _stale_pairs(
+    directory: RunDirectory, trials: Sequence[Trial], known: Mapping[tuple[str, str], TrialPair]
+) -> dict[tuple[str, str], TrialPair]:
+    """Compare the pairs that are not known, or whose figures or code have changed."""
+    keys = {}
+    for trial in trials:
+        metrics = directory.trial(trial.id).read_metrics()
+        keys[trial.id] = [metrics[name].key for name in trial.metrics]
+    code = code_version("harness.statistics.paired")
+    stale = {}
+    for first, second in combinations(trials, 2):
+        key = content_id([keys[first.id], keys[second.id], code])
+        pair = known.get((first.id, second.id))
+        if pair is None or pair.key != key:
+            stale[first.id, second.id] = key
+    involved = {trial_id for ids in stale for trial_id in ids}
+    figures = {
+        trial.id: _figures(trial, directory.trial(trial.id)) for trial in trials if trial.id in involved
+    }
+    return {
+        (first, second): TrialPair(
+            key=key, first=first, second=second, metrics=_differences(figures[first], figures[second])
+        )
+        for (first, second), key in stale.items()
+    }
+
+
+def _figures(trial: Trial, trial_dir: TrialDirectory) -> TrialFigures:
+    """Restore a trial's figures and their resamples from its sample statistics."""
+    figures = {}
+    for name in trial.metrics:
+        metric, statistics = restore_statistics(name, trial_dir.read_statistics(name))
+        figures[name] = metric.resampled_figures(statistics)
+    return figures
+
+
+def _differences(first: TrialFigures, second: TrialFigures) -> dict[str, dict[str, FigureDifference]]:
+    """Compare two trials: metric → figure → difference."""
+    differences: dict[str, dict[str, FigureDifference]] = {}
+    for metric, figures in first.items():
+        differences[metric] = {}
+        for name, figure in figures.items():
+            paired = difference_with_normal_p(figure, second[metric][name])
+            differences[metric][name] = FigureDifference(difference=paired.difference, p=paired.p)
+    return differences

@@ -1,0 +1,106 @@
+"""Predict the samples that have no prediction on disk, and store predictions and failures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
+
+from harness.datasets.dataset import Dataset
+from harness.executors.executor import Executor
+from harness.run.progress import RunProgress
+from harness.rundir.prediction_shards import ShardProvenance
+from harness.rundir.records import write_record
+from harness.rundir.results import Failure
+from harness.rundir.store import RunDirectory
+from harness.rundir.trial_files import FailuresFile
+from harness.stages.shards import ShardError, ShardResult, Work
+from harness.trial import Trial
+
+
+def predict(
+    directory: RunDirectory,
+    trials: Sequence[Trial],
+    shard_size: int,
+    executor: Callable[[], Executor],
+    progress: RunProgress,
+) -> None:
+    """Predict what is missing; the executor is started only if something is.
+
+    Every shard is written as soon as it arrives, so that an interrupted run continues from there.
+    """
+    distinct = {trial.id: trial for trial in trials}.values()
+    _clean_up(directory, distinct, progress)
+    work = []
+    for trial in distinct:
+        predictions = directory.trial(trial.id).predictions
+        missing = predictions.count_missing(trial.spec.size)
+        progress.begin(trial.name, trial.spec.size, trial.spec.size - missing)
+        if missing:
+            work.append(Work(trial, tuple(predictions.missing_ranges(trial.spec.size)), shard_size))
+    if not work:
+        return
+    errors: dict[str, list[ShardError]] = {item.trial.id: [] for item in work}
+    for outcome in executor().predict(work):
+        trial = outcome.shard.trial
+        if isinstance(outcome, ShardResult):
+            _write_shard(directory, outcome)
+            retries = executor().retries.get(trial.id, 0)
+            progress.advance(trial.name, len(outcome.ids), outcome.execution.node, retries)
+        else:
+            errors[trial.id].append(outcome)
+            samples = f"samples {outcome.shard.start}–{outcome.shard.stop - 1}"
+            progress.note(f"{trial.name}: {samples} failed: {outcome.error}")
+    for item in work:
+        _write_failures(directory, item.trial, errors[item.trial.id])
+
+
+def _clean_up(directory: RunDirectory, trials: Collection[Trial], progress: RunProgress) -> None:
+    """Remove damaged shards, and the recorded failures of trials that are now complete."""
+    for trial in trials:
+        trial_dir = directory.trial(trial.id)
+        for name in trial_dir.predictions.remove_damaged():
+            progress.note(f"{trial.name}: {name} was damaged and is predicted again")
+        if not trial_dir.predictions.missing_ranges(trial.spec.size):
+            trial_dir.error_file.unlink(missing_ok=True)
+
+
+def _write_shard(directory: RunDirectory, result: ShardResult) -> None:
+    """Store a shard's predictions, and the environment that produced them."""
+    trial = result.shard.trial
+    provenance = ShardProvenance(environment=result.environment.key, **asdict(result.execution))
+    directory.write_environment(result.environment)
+    directory.trial(trial.id).predictions.write(
+        trial.spec.task, result.shard.start, result.ids, result.predictions, provenance
+    )
+
+
+def _write_failures(directory: RunDirectory, trial: Trial, errors: Sequence[ShardError]) -> None:
+    """Write error.json in sample order, or remove it if nothing failed."""
+    path = directory.trial(trial.id).error_file
+    if not errors:
+        path.unlink(missing_ok=True)
+        return
+    dataset = trial.dataset.open()
+    in_order = sorted(errors, key=lambda error: error.shard.start)
+    write_record(path, FailuresFile(tuple(_failure(error, dataset) for error in in_order)))
+
+
+def _failure(error: ShardError, dataset: Dataset) -> Failure:
+    first, last = error.shard.start, error.shard.stop - 1
+    return Failure(
+        first=first,
+        last=last,
+        indices=list(error.culprits),
+        samples=[_sample_id(dataset, index) for index in error.culprits or (first, last)],
+        error=error.error,
+        attempts=error.attempts,
+        invalid_input=error.invalid_input,
+    )
+
+
+def _sample_id(dataset: Dataset, index: int) -> str:
+    """Return a sample's id, or #INDEX if the sample cannot be read, which may be what failed."""
+    try:
+        return dataset[index].id
+    except Exception:
+        return f"#{index}"

@@ -1,0 +1,26 @@
+"""Settings of a run that the command line sets and the suite does not; imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SHARD_SIZE = 64  # samples; at most this much work is lost with a worker
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Where and how a suite runs."""
+
+    out: Path
+    """Run directory."""
+    command: str
+    """Command line, for the record."""
+    only: str | None = None
+    """Glob of BENCHMARK/VARIANT; None runs every trial."""
+    limit: int | None = None
+    """Maximum number of samples per benchmark."""
+    shard_size: int = SHARD_SIZE
+    """Samples per shard, rounded up to whole batches."""
+    on_cluster: bool = False
+    """Whether stages run on several nodes, whose hardware may differ from the driver's."""

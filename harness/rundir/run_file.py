@@ -1,0 +1,59 @@
+"""run.json: the run and its planned trials; pairs.json: differences between their models."""
+
+from __future__ import annotations
+
+from pydantic import Field, RootModel
+
+from harness.rundir.records import Record
+from harness.rundir.results import CheckpointRecord, DatasetRecord, RunRecord, Skipped
+from harness.task import Figure, TaskName
+
+
+class PlannedCheckpoint(CheckpointRecord):
+    """The weights of a planned trial, with their size on disk."""
+
+    bytes: int
+
+
+class PlannedTrial(Record):
+    """A trial of the plan, in addition to its specification in trial.json."""
+
+    id: str
+    benchmark: str
+    variant: str
+    task: TaskName
+    adapter: str
+    dataset: DatasetRecord
+    checkpoint: PlannedCheckpoint | None
+    metrics: tuple[str, ...]
+    scenarios: tuple[str, ...]
+
+
+class RunFile(Record):
+    """Content of run.json."""
+
+    suite: str
+    description: str
+    run: RunRecord
+    trials: tuple[PlannedTrial, ...] = Field(description="in the order of the plan")
+    skipped: tuple[Skipped, ...]
+
+
+class FigureDifference(Record):
+    """Difference of one figure between two trials: second − first."""
+
+    difference: Figure
+    p: float | None = Field(description="two-sided, of no difference; null if the figure is undefined")
+
+
+class TrialPair(Record):
+    """Two trials of a benchmark on the same samples."""
+
+    key: str = Field(description="hash of the figures and of the code that the differences follow from")
+    first: str = Field(description="trial id")
+    second: str = Field(description="trial id")
+    metrics: dict[str, dict[str, FigureDifference]] = Field(description="metric → figure → difference")
+
+
+class PairsFile(RootModel[dict[str, tuple[TrialPair, ...]]]):
+    """Content of pairs.json: benchmark → pairs of its complete trials."""
