@@ -28,7 +28,7 @@ from harness.executors.ray.executor import RayExecutor
 from harness.executors.ray.pool import Worker
 from harness.stages.shards import Shard, ShardResult, Work
 from harness.suite.plan import plan
-from harness.suite.schema import load_suite
+from harness.suite.loading import load_suite
 from harness.trial import Trial
 
 THIRD_PARTY = str(Path(__file__).parent.parent / "tests" / "thirdparty")
@@ -85,8 +85,8 @@ def together(results: list[ShardResult]) -> tuple[float, float]:
     """
     spans = sorted(
         (
-            datetime.fromisoformat(r.made.started).timestamp(),
-            datetime.fromisoformat(r.made.finished).timestamp(),
+            datetime.fromisoformat(r.execution.started).timestamp(),
+            datetime.fromisoformat(r.execution.finished).timestamp(),
         )
         for r in results
     )
@@ -105,7 +105,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         empty, slow = trials(Path(name), {"empty": 0.0, "slow": 0.01})
         start = time.monotonic()
-        with RayExecutor(workers=2) as executor:
+        with RayExecutor(max_workers=2) as executor:
             outcomes = executor.predict([work(empty)])
             next(outcomes)
             first = time.monotonic() - start

@@ -23,12 +23,14 @@ from typing import Any
 import numpy as np
 
 from harness.adapter import Resources
-from harness.executors.scheduling.scheduler import Assignment, Scheduler
-from harness.stages.shards import Made, Outcome, Shard, ShardResult, Work
-from harness.trial import DatasetUse, Trial, TrialSpec
+from harness.executors.scheduling.scheduler import Scheduler
+from harness.executors.scheduling.worker_pool import Assignment
+from harness.rundir.trial_files import TrialSpec
+from harness.stages.shards import Execution, Outcome, Shard, ShardResult, Work
+from harness.trial import DatasetUse, Trial
 
 GPU = Resources()
-MADE = Made("", "", "", 16)
+EXECUTION = Execution("", "", "", 16)
 MOST_RATIO = 1.05  # of the makespan to its lower bound
 MOST_DECIDING = 100.0  # µs a shard
 MOST_MEMORY = 50, 20_000  # bytes a shard and a worker, the simulated ones included
@@ -107,8 +109,8 @@ class Simulation:
             elif what == "done":
                 shard = machine.queue.popleft()
                 self.useful += self._lasted.pop(who)
-                result = ShardResult(shard, [""] * (shard.stop - shard.start), [], {}, MADE)
-                found = self._timed(self.scheduler.finished, who, [result])
+                result = ShardResult(shard, [""] * (shard.stop - shard.start), [], {}, EXECUTION)
+                found = self._timed(self.scheduler.finish_shard, who, [result])
                 self._begin(who, machine)
             elif what == "dies":
                 found = self._lose(who, what, self.conditions.starting)
@@ -128,7 +130,7 @@ class Simulation:
     def _join(self, worker: int) -> None:
         self.tickets += 1
         self.machines[worker] = _Machine(worker // self.conditions.on_a_node, version=self.tickets)
-        self._timed(self.scheduler.joined, worker, f"node {worker // self.conditions.on_a_node}", GPU)
+        self._timed(self.scheduler.add_worker, worker, f"node {worker // self.conditions.on_a_node}", GPU)
         self._at(self.random.exponential(self.conditions.worker_dies), "dies", worker, self.tickets)
 
     def _lose(self, worker: int, why: str, away: float) -> list[Outcome]:
@@ -136,7 +138,7 @@ class Simulation:
         del self.machines[worker]
         self._lasted.pop(worker, None)
         self._at(away, "join", worker)
-        found: list[Outcome] = self._timed(self.scheduler.lost, worker, why)
+        found: list[Outcome] = self._timed(self.scheduler.lose_worker, worker, why)
         return found
 
     def _assign(self) -> None:

@@ -23,7 +23,7 @@ from ray_start import free_ports
 from typer.main import get_command
 
 from harness.cli.app import app
-from harness.executors.scheduling.cluster import GROWS, KEPT_FREE, POOL, SLOT
+from harness.executors.scheduling.cluster import AUTOSCALED_LABEL, RESERVED_POOLS, POOL_LABEL, SLOT
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs" / "cluster"
@@ -31,7 +31,7 @@ LAUNCHER = [
     ROOT / "cluster.yaml",
     *(FOLDER / f"{name}.yaml" for name in ("aws", "gcp", "on-premises", "local")),
 ]
-POOLS = {*KEPT_FREE, "accuracy"}
+POOLS = {*RESERVED_POOLS, "accuracy"}
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -59,14 +59,14 @@ def test_the_check_finds_mistakes(wrong: dict[str, Any]) -> None:
 def test_each_pool_has_its_label_and_room_to_grow(path: Path) -> None:
     config = read(path)
     types = config["available_node_types"]
-    assert {node["labels"][POOL] for node in types.values()} == POOLS
-    assert types[config["head_node_type"]]["labels"][POOL] == "head"
+    assert {node["labels"][POOL_LABEL] for node in types.values()} == POOLS
+    assert types[config["head_node_type"]]["labels"][POOL_LABEL] == "head"
     assert types[config["head_node_type"]]["resources"] == {"CPU": 0}, "the head computes nothing"
-    workers = [node for node in types.values() if node["labels"][POOL] != "head"]
+    workers = [node for node in types.values() if node["labels"][POOL_LABEL] != "head"]
     assert sum(node["max_workers"] for node in workers) == config["max_workers"]
     assert all(node["min_workers"] == 0 for node in workers)
     assert all(node["resources"][SLOT] == 1 for node in workers)
-    grows = set(types[config["head_node_type"]]["labels"][GROWS].split("."))
+    grows = set(types[config["head_node_type"]]["labels"][AUTOSCALED_LABEL].split("."))
     assert grows == {"timing"} | ({"gpu"} if any("GPU" in node["resources"] for node in workers) else set())
 
 
@@ -120,8 +120,8 @@ class TestRayJob:
         assert cluster["authOptions"] == {"mode": "token"}
         assert cluster["rayVersion"] == ray.__version__
         for name, group in (*groups.items(), ("head", cluster["headGroupSpec"])):
-            grows = {GROWS: "gpu.timing"} if name == "head" else {}
-            assert group["labels"] == {POOL: name, **grows}
+            grows = {AUTOSCALED_LABEL: "gpu.timing"} if name == "head" else {}
+            assert group["labels"] == {POOL_LABEL: name, **grows}
             assert "labels" not in group["rayStartParams"], "KubeRay 1.5 and newer refuse them there"
             (container,) = group["template"]["spec"]["containers"]
             assert container["resources"]["limits"] == container["resources"]["requests"], "guaranteed pods"
@@ -169,7 +169,7 @@ def test_the_local_cluster_starts_and_grows_by_pool(tmp_path: Path) -> None:
     config.write_text((FOLDER / "local.yaml").read_text().replace("6399", port))
     command = [
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--port={port}", "--num-cpus=0",
-        f"--labels={POOL}=head,{GROWS}=timing", "--block", f"--autoscaling-config={config}",
+        f"--labels={POOL_LABEL}=head,{AUTOSCALED_LABEL}=timing", "--block", f"--autoscaling-config={config}",
         f"--temp-dir={short}", "--include-dashboard=false", "--disable-usage-stats",
         "--object-store-memory=100000000",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Ray Train on a real local Ray: the plain loop's weights, a worker killed, what is told."""
+"""Training on a real local Ray: the plain loop's weights, lost workers, and error messages."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from harness.checkpoint import load, sha256
 from harness.errors import InfrastructureError, UnavailableError, UsageError
 from harness.executors.ray import train_alone, training_relay
 from harness.executors.ray.executor import RayExecutor
-from harness.executors.ray.train_together import _left_to_timing
-from harness.executors.ray.training_relay import Keeper, relayed, work
+from harness.executors.ray.train_together import _wait_for_capacity
+from harness.executors.ray.training_relay import RelayReceiver, StateRelay, train_worker
 from harness.executors.scheduling.cluster import Cluster, Node
 from harness.recipe import CheckpointRef, Recipe
 from harness.stages.data_parallel import Part
@@ -42,7 +42,7 @@ def recipe(**changes: Any) -> Recipe:
 
 @pytest.fixture(scope="module")
 def executor() -> Iterator[RayExecutor]:
-    with RayExecutor(workers=2) as running:
+    with RayExecutor(max_workers=2) as running:
         yield running
 
 
@@ -52,7 +52,7 @@ def reference(folder: Path, plan: Recipe) -> CheckpointRef:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the training stage makes in this process."""
+    """Return the folder with the weights that the training stage makes in this process."""
     folder = tmp_path_factory.mktemp("plain")
     train(recipe(), folder / "w.safetensors", Runtime(), report=[].append)
     return folder
@@ -66,18 +66,20 @@ def trained(
     return folder
 
 
-def gap(one: Path, other: Path) -> float:
-    first, second = (load(folder / "w.safetensors").tensors for folder in (one, other))
+def largest_difference(*folders: Path) -> float:
+    first, second = (load(folder / "w.safetensors").tensors for folder in folders)
     return max(float((first[name] - second[name]).abs().max()) for name in first)
 
 
-def test_one_worker_is_the_plain_loop_to_the_byte(executor: RayExecutor, plain: Path, tmp_path: Path) -> None:
+def test_one_worker_gives_the_weights_of_the_plain_loop_to_the_byte(
+    executor: RayExecutor, plain: Path, tmp_path: Path
+) -> None:
     made = trained(executor, tmp_path, 1)
     assert sha256(made / "w.safetensors") == sha256(plain / "w.safetensors")
     assert sorted(path.name for path in made.iterdir()) == ["w.safetensors", "w.yaml"]
 
 
-def test_two_workers_one_of_which_is_killed_give_the_weights_of_one(
+def test_two_workers_give_the_weights_of_one_although_one_is_killed(
     executor: RayExecutor, plain: Path, tmp_path: Path
 ) -> None:
     killed: list[int] = []
@@ -86,41 +88,40 @@ def test_two_workers_one_of_which_is_killed_give_the_weights_of_one(
     def kill_one(line: str) -> None:
         lines.append(line)
         if line.startswith("step 3/") and not killed:
-            workers = [
-                each for each in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in str(each.info)
-            ]
+            processes = psutil.process_iter(["cmdline"])
+            workers = [process for process in processes if "RayTrainWorker" in str(process.info)]
             killed.append(len(workers))
             workers[0].kill()
 
     made = trained(executor, tmp_path, 2, kill_one)
     assert killed == [2]
     assert any(line.startswith("continuing at step") for line in lines)
-    # Sums in another order, and weights below .5 stored in fp16: no more than one of its steps.
-    assert gap(made, plain) <= 2**-12
+    # Sums are in another order, and weights below 0.5 are stored in fp16: at most one step of fp16.
+    assert largest_difference(made, plain) <= 2**-12
 
 
-def test_without_ray_train_a_process_that_is_killed_is_followed_by_one_that_goes_on(
+def test_without_ray_train_a_killed_process_is_replaced_by_one_that_continues(
     executor: RayExecutor, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_relay, "POLL", 0.01)  # told of step 6 before the last
+    monkeypatch.setattr(training_relay, "POLL_SECONDS", 0.01)  # step 6 is reported before the last step
     killed: list[psutil.Process] = []
     lines: list[str] = []
 
     def kill_it(line: str) -> None:
         lines.append(line)
-        if line.startswith("step 6/") and not killed:  # so that the state of step 3 is kept
+        if line.startswith("step 6/") and not killed:  # the state of step 3 is saved by then
             killed.extend(p for p in psutil.process_iter(["cmdline"]) if "ray::Trainer" in str(p.info))
             killed[0].kill()
 
     made = trained(executor, tmp_path, None, kill_it)
     assert len(killed) == 1
-    assert "training w: its process was lost, another goes on" in lines
+    assert "training w: its process was lost; another one continues" in lines
     assert any(line.startswith("continuing at step") for line in lines)
     assert sha256(made / "w.safetensors") == sha256(plain / "w.safetensors")
     assert sorted(path.name for path in made.iterdir()) == ["w.safetensors", "w.yaml"]
 
 
-def test_a_process_that_is_lost_again_and_again_ends_the_training(
+def test_a_training_ends_when_its_process_is_lost_too_often(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []
@@ -129,41 +130,41 @@ def test_a_process_that_is_lost_again_and_again_ends_the_training(
         raise WorkerCrashedError
 
     monkeypatch.setattr(train_alone, "_train_once", lose)
-    monkeypatch.setattr(train_alone, "keep_training", lambda *given: given[-1]("keeper"))
+    monkeypatch.setattr(train_alone, "train_relayed", lambda *given: given[-1]("relay"))
     view: Any = None
     with pytest.raises(InfrastructureError, match="training w: WorkerCrashedError"):
         train_alone.train_alone(reference(tmp_path, recipe()), view, dict, lines.append)
-    assert lines == ["training w: its process was lost, another goes on"] * 3
+    assert lines == ["training w: its process was lost; another one continues"] * 3
 
 
-def test_a_cluster_without_a_place_is_told_at_once_and_a_busy_one_after_the_deadline(
+def test_a_cluster_without_capacity_is_an_error_at_once_and_a_busy_one_after_the_deadline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ended: list[object] = []
+    killed: list[object] = []
     actor = SimpleNamespace(ready=SimpleNamespace(remote=lambda: "ready"))
-    started = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: actor))
+    actor_class = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: actor))
     view: Any = SimpleNamespace(
         wait_for_head=lambda: None,
         refresh=lambda: None,
-        end=ended.append,
+        kill=killed.append,
         cluster=Cluster((Node("a", "host", {"CPU": 8}, {"pool": "head"}),)),
     )
-    monkeypatch.setattr(train_alone, "_Trainer", started)
+    monkeypatch.setattr(train_alone, "_Trainer", actor_class)
     monkeypatch.setattr(ray, "wait", lambda futures, timeout: ([], futures))
     monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 8.0})
-    with pytest.raises(InfrastructureError, match=r"with 1 worker: each needs 1 CPU on one node; .* for 0 "):
-        train_alone._placed("w", view, dict)
-    assert not ended
+    with pytest.raises(InfrastructureError, match=r"with 1 worker: each needs 1 CPU on one node; only 0 "):
+        train_alone._start_trainer("w", view, dict)
+    assert not killed
     view.cluster = Cluster((Node("a", "host", {"CPU": 8}, {}),))
-    monkeypatch.setattr(train_alone, "START_DEADLINE", -1.0)
+    monkeypatch.setattr(train_alone, "START_DEADLINE_SECONDS", -1.0)
     with pytest.raises(
         InfrastructureError, match=r"training w: no worker could start within .* 8 CPUs, 0 GP"
     ):
-        train_alone._placed("w", view, dict)
-    assert ended == [actor]
+        train_alone._start_trainer("w", view, dict)
+    assert killed == [actor]
 
 
-def test_the_state_that_a_killed_driver_left_is_gone_on_from(
+def test_training_continues_from_the_state_that_a_killed_driver_left(
     executor: RayExecutor, plain: Path, tmp_path: Path
 ) -> None:
     lines: list[str] = []
@@ -190,69 +191,70 @@ def halfway(folder: Path, plan: Recipe) -> bytes:
     return states[-1]
 
 
-def test_a_recipe_that_is_wrong_is_told_at_once(executor: RayExecutor, tmp_path: Path) -> None:
+def test_a_wrong_recipe_is_an_error_at_once(executor: RayExecutor, tmp_path: Path) -> None:
     lines: list[str] = []
     with pytest.raises(UsageError, match="metric 'coco' is for detection, not translation"):
         trained(executor, tmp_path, 2, lines.append, metric="coco")
     assert not list(tmp_path.iterdir())
 
 
-class Remote:
-    """A keeper in this process."""
+class LocalActor:
+    """A handle of a relay in this process."""
 
-    def __init__(self, keeper: Keeper) -> None:
-        self._keeper = keeper
+    def __init__(self, relay: StateRelay) -> None:
+        self._relay = relay
 
     def __getattr__(self, name: str) -> Any:
-        return SimpleNamespace(remote=getattr(self._keeper, name))
+        return SimpleNamespace(remote=getattr(self._relay, name))
 
 
-def test_a_fault_of_one_worker_ends_the_others_and_is_not_tried_again(
+def test_an_error_of_the_recipe_or_the_data_ends_all_workers_and_is_not_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried: list[object] = []
+    attempts: list[object] = []
 
     def no_data(*given: object, **settings: object) -> None:
-        tried.append(given)
+        attempts.append(given)
         raise UnavailableError("no data on this node")
 
     monkeypatch.setattr("harness.executors.ray.training_relay.train", no_data)
     monkeypatch.setattr(ray, "get", lambda answer: answer)
-    keeper = Keeper("w", None)
-    given = reference(tmp_path, recipe()), Remote(keeper), Part(1, 2)
+    relay = StateRelay("w", None)
+    given = reference(tmp_path, recipe()), LocalActor(relay), Part(1, 2)
     with pytest.raises(UnavailableError, match="no data on this node"):
-        work(*given)
-    work(*given)
-    assert len(tried) == 1, "started again, it ends"
-    assert str(keeper.news().error) == "no data on this node"
+        train_worker(*given)
+    train_worker(*given)
+    assert len(attempts) == 1, "a restarted worker ends at once"
+    assert str(relay.take_update().error) == "no data on this node"
 
 
-def test_what_cannot_be_kept_ends_the_training_with_the_reason(
+def test_a_state_that_cannot_be_written_ends_the_training_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = threading.Event()
     monkeypatch.setattr(ray, "get", lambda answer: answer)
     monkeypatch.setattr(ray, "kill", lambda actor: ended.set())
-    keeper = Keeper("w", None)
-    keeper.say("step 3")
-    keeper.keep(b"state")
+    relay = StateRelay("w", None)
+    relay.report("step 3")
+    relay.save_state(b"state")
     lines: list[str] = []
-    with relayed(Remote(keeper), tmp_path / "missing" / "w.state.pt", lines.append) as told:
-        assert ended.wait(20), "the workers are told"
+    state_file = tmp_path / "missing" / "w.state.pt"
+    with RelayReceiver(LocalActor(relay), state_file, lines.append) as result:
+        assert ended.wait(20), "the relay is killed, which ends the workers"
     assert lines == ["step 3"]
-    assert isinstance(told.error, InfrastructureError)
-    assert "w.state.pt: FileNotFoundError" in str(told.error)
+    assert isinstance(result.error, InfrastructureError)
+    assert "w.state.pt: FileNotFoundError" in str(result.error)
 
 
-def test_too_many_workers_are_told_before_anything_starts(executor: RayExecutor, tmp_path: Path) -> None:
+def test_too_many_workers_are_an_error_before_anything_starts(executor: RayExecutor, tmp_path: Path) -> None:
     cpus = int(ray.cluster_resources()["CPU"])
     with pytest.raises(
-        InfrastructureError, match=f"with {cpus + 1} workers: each needs 1 CPU .* room for {cpus} "
+        InfrastructureError, match=f"with {cpus + 1} workers: each needs 1 CPU .* only {cpus} would fit"
     ):
         trained(executor, tmp_path, cpus + 1)
 
 
-def test_workers_share_what_nobody_wants_to_time_on_and_wait_where_that_is_too_little(
+def test_workers_stay_off_requested_nodes_and_wait_if_the_other_nodes_are_too_few(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def nodes(*names: str) -> Cluster:
@@ -260,15 +262,15 @@ def test_workers_share_what_nobody_wants_to_time_on_and_wait_where_that_is_too_l
 
     waited: list[float] = []
     monkeypatch.setattr("harness.executors.ray.train_together.time.sleep", waited.append)
-    claims = [{"a": 1}, {"a": 2}, {"b": 1}]
-    assert _left_to_timing(2, nodes("a", "b", "c"), lambda: claims[0]) == {"a"}
+    requests = [{"a": 1}, {"a": 2}, {"b": 1}]
+    assert _wait_for_capacity(2, nodes("a", "b", "c"), lambda: requests[0]) == {"a"}
     assert not waited
-    changing = iter([*claims, {}])
-    assert not _left_to_timing(2, nodes("a", "b"), lambda: next(changing))
+    changing = iter([*requests, {}])
+    assert not _wait_for_capacity(2, nodes("a", "b"), lambda: next(changing))
     assert len(waited) == 3
-    monkeypatch.setattr("harness.executors.ray.train_together.START_DEADLINE", -1.0)
+    monkeypatch.setattr("harness.executors.ray.train_together.START_DEADLINE_SECONDS", -1.0)
     monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 1.0})
     with pytest.raises(
         InfrastructureError, match=r"training: no worker could start within .* 1 CPUs, 0 GPUs"
     ):
-        _left_to_timing(2, nodes("a", "b"), lambda: claims[0])
+        _wait_for_capacity(2, nodes("a", "b"), lambda: requests[0])

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from harness.adapter import Resources
-from harness.executors.scheduling.scheduler import AHEAD, Assignment, Scheduler
-from harness.executors.scheduling.trial_queue import IN_A_ROW, LOSSES, MOST_LOSSES
+from harness.executors.scheduling.losses import LOSSES_BEFORE_SPLIT, MAX_FAILED_IN_A_ROW, MAX_LOSSES
+from harness.executors.scheduling.scheduler import Scheduler
+from harness.executors.scheduling.worker_pool import SHARDS_PER_WORKER, Assignment
 from harness.stages.shards import Outcome, Shard, ShardError, ShardResult, Work
 
 
@@ -46,7 +47,7 @@ class Desk:
 
     def join(self, workers: str, node: str = "n", kind: Resources = GPU) -> None:
         for worker in workers:
-            self.scheduler.joined(worker, node, kind)
+            self.scheduler.add_worker(worker, node, kind)
 
     def sent(self) -> list[tuple[str, int, int]]:
         return [(a.worker, a.shard.start, a.shard.stop) for a in self.assigned()]
@@ -56,16 +57,16 @@ class Desk:
 
     def saw(self, *nodes: str) -> list[Outcome]:
         """These nodes live and have room."""
-        return self.scheduler.saw({*nodes}, {GPU: {*nodes}})
+        return self.scheduler.update_nodes({*nodes}, {GPU: {*nodes}})
 
     def finish(self, worker: str, shard: Shard, seconds: float = 1.0) -> list[Outcome]:
         self.now += seconds
-        return self.scheduler.finished(worker, [result(shard)])
+        return self.scheduler.finish_shard(worker, [result(shard)])
 
 
 def result(shard: Shard, most: int = 4) -> ShardResult:
-    made = scale.Made("n", "", "", most)
-    return ShardResult(shard, [str(i) for i in range(shard.start, shard.stop)], [], {}, made)
+    execution = scale.Execution("n", "", "", most)
+    return ShardResult(shard, [str(i) for i in range(shard.start, shard.stop)], [], {}, execution)
 
 
 def covered(outcomes: list[Outcome], name: str) -> list[int]:
@@ -132,25 +133,25 @@ def test_a_sample_that_kills_its_worker_is_named_and_costs_its_batch_only(at: in
         min(first + batch_size, 19),
     )
     assert error.error == "worker lost 2 times with this sample alone: dies"
-    assert simulation.happened["dies"] <= LOSSES + 4 + LOSSES, "halved, not tried one by one"
+    assert simulation.happened["dies"] <= LOSSES_BEFORE_SPLIT + 4 + LOSSES_BEFORE_SPLIT, "halved, not tried one by one"
 
 
 def test_a_worker_has_a_shard_ahead_while_more_wait_than_there_are_workers() -> None:
     desk = Desk(work(40))  # five shards of 8
     desk.join("xy")
     assert desk.sent() == [("x", 0, 8), ("y", 8, 16), ("x", 16, 24)]
-    assert AHEAD == 2
+    assert SHARDS_PER_WORKER == 2
 
 
 def test_what_waited_behind_a_lost_shard_is_not_to_blame() -> None:
     desk = Desk(work(32))
     desk.join("x")
     assert desk.sent() == [("x", 0, 8), ("x", 8, 16)]
-    desk.scheduler.lost("x", "died")
+    desk.scheduler.lose_worker("x", "died")
     desk.join("xy")
     assert desk.sent()[:2] == [("x", 8, 16), ("y", 0, 8)]
-    desk.scheduler.lost("y", "died")
-    desk.scheduler.lost("x", "died")
+    desk.scheduler.lose_worker("y", "died")
+    desk.scheduler.lose_worker("x", "died")
     desk.join("uvwxyz")
     pieces = sorted((start, stop) for _, start, stop in desk.sent())
     assert pieces == [(0, 4), (4, 8), (8, 16), (16, 24), (24, 32)], "twice the first, once the other"
@@ -160,23 +161,23 @@ def test_a_worker_without_a_shard_that_dies_blames_nobody() -> None:
     desk = Desk(work(8))
     desk.join("xy")
     desk.assigned()
-    assert desk.scheduler.lost("y", "died") == []
+    assert desk.scheduler.lose_worker("y", "died") == []
     assert not desk.scheduler.retries
 
 
 def test_parts_of_a_batch_come_back_as_the_batch_with_the_number_at_once() -> None:
     desk = Desk(work(4, shard_size=4))
-    for _ in range(LOSSES):
+    for _ in range(LOSSES_BEFORE_SPLIT):
         desk.join("x")
         desk.assigned()
-        desk.scheduler.lost("x", "died")
+        desk.scheduler.lose_worker("x", "died")
     desk.join("xy")
     (first, second) = desk.assigned()
     assert desk.finish(first.worker, first.shard) == []
     (whole,) = desk.finish(second.worker, second.shard)
     assert isinstance(whole, ShardResult)
     assert (whole.shard.start, whole.shard.stop, whole.ids) == (0, 4, ["0", "1", "2", "3"])
-    assert whole.made.batch_size == 2
+    assert whole.execution.batch_size == 2
 
 
 def test_short_memory_halves_what_is_predicted_at_once_and_blames_nobody() -> None:
@@ -184,8 +185,8 @@ def test_short_memory_halves_what_is_predicted_at_once_and_blames_nobody() -> No
     most = []
     for _ in range(4):
         desk.join("x")
-        most.append(desk.assigned()[0].most)
-        desk.scheduler.lost("x", "out of memory", "memory")
+        most.append(desk.assigned()[0].batch_limit)
+        desk.scheduler.lose_worker("x", "out of memory", "memory")
     assert most == [4, 2, 1, 1]
 
 
@@ -193,10 +194,10 @@ def test_two_workers_that_ran_out_of_memory_at_once_halve_it_once() -> None:
     desk = Desk(work(64))
     desk.join("xy")
     desk.assigned()
-    desk.scheduler.lost("x", "out of memory", "memory")
-    desk.scheduler.lost("y", "out of memory", "memory")
+    desk.scheduler.lose_worker("x", "out of memory", "memory")
+    desk.scheduler.lose_worker("y", "out of memory", "memory")
     desk.join("z")
-    assert desk.assigned()[0].most == 2
+    assert desk.assigned()[0].batch_limit == 2
 
 
 def test_a_hanging_worker_is_found_at_its_deadline_which_follows_from_what_was_timed() -> None:
@@ -213,7 +214,7 @@ def test_a_hanging_worker_is_found_at_its_deadline_which_follows_from_what_was_t
     assert desk.scheduler.expired() == [], "three times the slowest so far"
     desk.now += 3 * 899.5 - 900
     assert desk.scheduler.expired() == [("x", 3 * 899.5)]
-    desk.scheduler.lost("x", "hangs")
+    desk.scheduler.lose_worker("x", "hangs")
     desk.join("y")
     again = desk.assigned()[0]
     assert again.shard != third.shard, "a lost one goes to the end"
@@ -237,7 +238,7 @@ class TestLoading:
         desk = Desk(work(8))
         desk.join("x", "bad")
         assert desk.sent() == [("x", 0, 8)]
-        desk.scheduler.refused("x", "other data here")
+        desk.scheduler.fail_to_load("x", "other data here")
         assert desk.saw("bad", "good") == []
         assert desk.sent() == []
         desk.join("y", "good")
@@ -248,22 +249,22 @@ class TestLoading:
         desk.join("x", "bad")
         sent = desk.assigned()
         assert [each.shard.trial.spec.adapter for each in sent] == ["a"], "one ahead only where more wait"
-        desk.scheduler.refused("x", "no data here")
-        assert (desk.scheduler.useless(GPU), desk.scheduler.leaving(GPU)) == (frozenset(), []), "b may load"
+        desk.scheduler.fail_to_load("x", "no data here")
+        assert (desk.scheduler.excluded_nodes(GPU), desk.scheduler.workers_to_release(GPU)) == (frozenset(), []), "b may load"
         (other,) = desk.assigned()
-        desk.scheduler.finished("x", [result(other.shard)])
-        assert (desk.scheduler.useless(GPU), desk.scheduler.leaving(GPU)) == ({"bad"}, ["x"])
-        assert desk.scheduler.useless(CPU) == frozenset()
+        desk.scheduler.finish_shard("x", [result(other.shard)])
+        assert (desk.scheduler.excluded_nodes(GPU), desk.scheduler.workers_to_release(GPU)) == ({"bad"}, ["x"])
+        assert desk.scheduler.excluded_nodes(CPU) == frozenset()
 
     def test_the_first_error_is_the_one_that_is_told(self) -> None:
         desk = Desk(work(8))
         desk.join("x", "first")
         desk.join("y", "second")
         desk.assigned()
-        desk.scheduler.refused("x", "out of memory")
+        desk.scheduler.fail_to_load("x", "out of memory")
         assert desk.saw("first", "second") == []
         desk.assigned()
-        desk.scheduler.refused("y", "no data")
+        desk.scheduler.fail_to_load("y", "no data")
         (error,) = desk.saw("first", "second")
         assert isinstance(error, ShardError) and error.error == "out of memory"
         assert not desk.scheduler.busy
@@ -273,8 +274,8 @@ class TestLoading:
         desk = Desk(work(16), work(8, "b"))
         desk.join("x", "bad")
         desk.assigned()
-        while desk.scheduler.owed("x"):
-            desk.scheduler.refused("x", "other data here", everywhere)
+        while desk.scheduler.outstanding("x"):
+            desk.scheduler.fail_to_load("x", "other data here", everywhere)
         errors = desk.saw("bad", *(["good"] if everywhere else []))
         assert covered(errors, "a") == [1] * 16
         assert {(type(error), getattr(error, "error", "")) for error in errors} == {
@@ -286,7 +287,7 @@ class TestLoading:
         desk = Desk(work(8))
         desk.join("x", "bad")
         desk.assigned()
-        desk.scheduler.refused("x", "no data")
+        desk.scheduler.fail_to_load("x", "no data")
         assert desk.saw("bad", "good") == []
         assert desk.saw() == [], "others may come while there is none"
         (error,) = desk.saw("bad")
@@ -299,24 +300,24 @@ class TestLoading:
         desk.join("ab")
         desk.assigned()
         if at_first:
-            desk.scheduler.refused("b", "out of memory")
+            desk.scheduler.fail_to_load("b", "out of memory")
             assert desk.saw("n") == [], "the other one is loading still"
         desk.finish("a", Shard(desk.trial, 0, 8))
         desk.assigned()
-        desk.scheduler.refused("b", "out of memory")
+        desk.scheduler.fail_to_load("b", "out of memory")
         assert desk.saw("n") == []
-        while desk.scheduler.owed("b"):
-            desk.scheduler.refused("b", "out of memory")
-        assert (desk.scheduler.useless(GPU), desk.scheduler.leaving(GPU)) == ({"n"}, ["b"])
+        while desk.scheduler.outstanding("b"):
+            desk.scheduler.fail_to_load("b", "out of memory")
+        assert (desk.scheduler.excluded_nodes(GPU), desk.scheduler.workers_to_release(GPU)) == ({"n"}, ["b"])
         assert {worker for worker, _, _ in desk.sent()} <= {"a"}
-        desk.scheduler.released("b")
-        assert desk.scheduler.useless(GPU) == {"n"}, "no other one is started there"
+        desk.scheduler.release_worker("b")
+        assert desk.scheduler.excluded_nodes(GPU) == {"n"}, "no other one is started there"
         outcomes = []
         while desk.scheduler.busy:
-            assert desk.scheduler.leaving(GPU) == []
+            assert desk.scheduler.workers_to_release(GPU) == []
             desk.assigned()
-            flight = desk.scheduler._workers["a"].flights[0]
-            outcomes += desk.finish("a", flight.shard)
+            assignment = desk.scheduler._workers["a"].assignments[0]
+            outcomes += desk.finish("a", assignment.shard)
         assert len(outcomes) == 9 and all(isinstance(each, ShardResult) for each in outcomes)
 
     def test_room_that_a_lost_worker_leaves_is_for_another(self) -> None:
@@ -324,16 +325,16 @@ class TestLoading:
         desk.join("ab")
         desk.assigned()
         desk.finish("a", Shard(desk.trial, 0, 8))
-        while desk.scheduler.owed("b"):
-            desk.scheduler.refused("b", "out of memory")
-        desk.scheduler.released("b")
+        while desk.scheduler.outstanding("b"):
+            desk.scheduler.fail_to_load("b", "out of memory")
+        desk.scheduler.release_worker("b")
         desk.assigned()
-        desk.scheduler.lost("a", "died")
-        assert (desk.saw("n"), desk.scheduler.useless(GPU)) == ([], frozenset())
+        desk.scheduler.lose_worker("a", "died")
+        assert (desk.saw("n"), desk.scheduler.excluded_nodes(GPU)) == ([], frozenset())
         desk.join("c")
         assert desk.assigned()
-        while desk.scheduler.owed("c"):
-            desk.scheduler.refused("c", "no memory still")
+        while desk.scheduler.outstanding("c"):
+            desk.scheduler.fail_to_load("c", "no memory still")
         errors = desk.saw("n")
         assert covered(errors, "a")[8:] == [1] * 24
         assert {getattr(each, "error", "") for each in errors} == {"out of memory"}
@@ -345,7 +346,7 @@ class TestLoading:
         first, second = desk.assigned()
         desk.finish("x", first.shard, seconds=60)
         desk.finish("x", second.shard, seconds=1)
-        desk.scheduler.released("x")
+        desk.scheduler.release_worker("x")
         desk.join("x")
         third, fourth = desk.assigned()
         desk.finish("x", third.shard, seconds=60)  # a shard takes 1 s, so that loading took 59
@@ -362,7 +363,7 @@ class TestBlame:
         """One worker comes up on a node and ends with what it is sent; how many samples that was."""
         desk.join("x", node)
         sent = desk.assigned()[0]
-        return sent.shard.stop - sent.shard.start, desk.scheduler.lost("x", "died", cause)
+        return sent.shard.stop - sent.shard.start, desk.scheduler.lose_worker("x", "died", cause)
 
     def test_a_sample_on_nodes_that_died_is_not_to_blame(self) -> None:
         desk = Desk(work(1))
@@ -382,10 +383,10 @@ class TestBlame:
             outcomes += found
             sizes.append(size)
             desk.saw()
-        assert sizes[:10] == [4] * MOST_LOSSES + [2] * 2, "then cut, and each part has its own tries"
+        assert sizes[:10] == [4] * MAX_LOSSES + [2] * 2, "then cut, and each part has its own tries"
         (error,) = outcomes
         assert isinstance(error, ShardError) and error.culprits == ()
-        assert error.error == f"worker lost {MOST_LOSSES} times: died"
+        assert error.error == f"worker lost {MAX_LOSSES} times: died"
 
     def test_a_full_object_store_has_a_shard_cut_and_names_no_sample(self) -> None:
         desk = Desk(work(2, shard_size=2, batch_size=2))
@@ -394,10 +395,10 @@ class TestBlame:
             size, found = self.lose(desk, "steady", "store")
             outcomes += found
             sizes.append(size)
-        assert sizes == [2] * LOSSES + [1] * 2 * MOST_LOSSES
+        assert sizes == [2] * LOSSES_BEFORE_SPLIT + [1] * 2 * MAX_LOSSES
         (error,) = outcomes
         assert isinstance(error, ShardError) and error.culprits == ()
-        assert error.error == f"worker lost {MOST_LOSSES} times: died"
+        assert error.error == f"worker lost {MAX_LOSSES} times: died"
 
     @pytest.mark.parametrize(
         ("how", "workers", "most", "hours"),
@@ -414,9 +415,9 @@ class TestBlame:
         assert covered(outcomes, "a") == [1] * 64_000
         assert (simulation.happened.total() <= most, simulation.now <= 3600 * hours) == (True, True)
         errors = [outcome for outcome in outcomes if isinstance(outcome, ShardError)]
-        assert sum(len(error.culprits) for error in errors) == IN_A_ROW
+        assert sum(len(error.culprits) for error in errors) == MAX_FAILED_IN_A_ROW
         assert any(
-            each.error.startswith(f"not tried after {IN_A_ROW} samples in a row without") for each in errors
+            each.error.startswith(f"not tried after {MAX_FAILED_IN_A_ROW} samples in a row without") for each in errors
         )
 
     def test_one_sample_that_hangs_costs_minutes_a_halving(self) -> None:
@@ -470,9 +471,9 @@ class TestSlowOrHanging:
             desk.assigned()
             desk.now += 900
             (seconds,) = [seconds for _, seconds in desk.scheduler.expired()]
-            shard = desk.scheduler._workers["x"].flights[0].shard
+            shard = desk.scheduler._workers["x"].assignments[0].shard
             limits.append((shard.stop - shard.start, seconds))
-            desk.scheduler.lost("x", "hangs")
+            desk.scheduler.lose_worker("x", "hangs")
             desk.join("x")
         # 0.5 s a sample, times 20; after the first 16 s to load as well, but for the shard that never hung.
         assert limits[0] == (32, 320.0)
@@ -504,17 +505,17 @@ def test_a_node_to_avoid_finishes_what_runs_and_gives_back_the_rest() -> None:
     desk.join("y", "other")
     first, *_ = desk.assigned()
     assert first.worker == "x"
-    desk.scheduler.avoid({"wanted"})
-    assert desk.scheduler.leaving(GPU) == [], "it has begun"
-    assert desk.scheduler.owed("x") == 2
+    desk.scheduler.reserve_nodes({"wanted"})
+    assert desk.scheduler.workers_to_release(GPU) == [], "it has begun"
+    assert desk.scheduler.outstanding("x") == 2
     desk.finish("x", first.shard)
-    assert desk.scheduler.owed("x") == 0, "what it was sent ahead is done elsewhere"
-    assert desk.scheduler.leaving(GPU) == ["x"]
-    desk.scheduler.released("x")
+    assert desk.scheduler.outstanding("x") == 0, "what it was sent ahead is done elsewhere"
+    assert desk.scheduler.workers_to_release(GPU) == ["x"]
+    desk.scheduler.release_worker("x")
     desk.join("z", "wanted")
     assert desk.sent() == []
-    assert desk.scheduler.leaving(GPU) == ["z"]
-    desk.scheduler.avoid(frozenset())
+    assert desk.scheduler.workers_to_release(GPU) == ["z"]
+    desk.scheduler.reserve_nodes(frozenset())
     assert next(worker for worker, _, _ in desk.sent()) == "z"
 
 

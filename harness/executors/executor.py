@@ -1,71 +1,70 @@
-"""Where stages happen. Both executors give the same predictions; they differ in processes and machines."""
+"""Where stages run. All executors give the same predictions; they differ in processes and machines."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from typing import Self
 
-from harness.files import write_bytes
 from harness.recipe import CheckpointRef
-from harness.stages.measure import SpeedSettings
+from harness.scenarios.settings import SpeedSettings
+from harness.stages.measure import Measurement
 from harness.stages.shards import Outcome, Work
 from harness.trial import Trial
 
 
 class Executor(ABC):
-    """Runs stages; a context manager that releases what it took."""
+    """Runs stages; a context manager that releases its resources on exit."""
 
     name: str
     workers: int
     retries: Mapping[str, int] = MappingProxyType({})
-    """Shards whose worker was lost and that are tried again, by trial id."""
+    """Number of shards whose worker was lost, by trial id."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         return None
 
     @abstractmethod
     def check(self, trials: Sequence[Trial]) -> None:
-        """See whether all trials can run here, before anything starts.
+        """Check that all trials can run here, before anything starts.
 
         Raises:
-            InfrastructureError: one cannot; names the resource that is missing.
+            InfrastructureError: A trial cannot run; the message names the missing resource.
         """
 
     @abstractmethod
     def train(
         self, reference: CheckpointRef, report: Callable[[str], None], workers: int | None = None
     ) -> None:
-        """Make a missing checkpoint at `reference.weights`.
+        """Train a missing checkpoint and write it to `reference.weights`.
 
         Args:
-            workers: how many share each batch, on Ray; None is one without Ray Train, with the same weights.
+            report: Called with each line of progress.
+            workers: On Ray, how many workers share each batch. None trains in one process without Ray Train,
+                which gives the same weights.
 
         Raises:
-            UsageError: the recipe asks for something that is not there.
-            HarnessError: training failed.
+            UsageError: The recipe names something that does not exist.
+            HarnessError: Training failed.
         """
 
     @abstractmethod
     def predict(self, work: Sequence[Work]) -> Iterator[Outcome]:
-        """Outcomes in any order; every sample appears once, whole batches together."""
+        """Yield outcomes in any order: every sample once, and whole batches together."""
 
     @abstractmethod
-    def measure(self, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> dict[str, Any]:
+    def measure(self, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> Measurement:
         """Time a trial in a fresh process while this executor runs nothing else.
 
         Raises:
-            InfrastructureError: the process died or hung, or the adapter raised an error in it.
+            InfrastructureError: The process died or hung, or the adapter raised an error in it.
         """
-
-
-def write_made(reference: CheckpointRef, made: Mapping[str, bytes]) -> None:
-    """Put the files of a checkpoint (name → content, weights last) where it belongs."""
-    for name, content in made.items():
-        write_bytes(reference.weights.with_name(name), content)

@@ -1,17 +1,18 @@
-"""Everything in this process, timing in a fresh one; needs neither Ray nor MLflow."""
+"""The executor without Ray: everything in this process, except timing, which has a fresh one."""
 
 from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
-from typing import Any
 
 from harness.errors import InfrastructureError, UsageError, describe
 from harness.executors.executor import Executor
 from harness.recipe import CheckpointRef
-from harness.stages.measure import SpeedSettings, measure
-from harness.stages.predict import Predictor, pick_device
+from harness.scenarios.settings import SpeedSettings
+from harness.stages.measure import Measurement, measure
+from harness.stages.device import pick_device
+from harness.stages.predict import Predictor
 from harness.stages.shards import Outcome, ShardError, Work
 from harness.trial import Trial
 
@@ -41,29 +42,29 @@ class InlineExecutor(Executor):
         train(reference.recipe, reference.weights, training_runtime(), report=report)
 
     def predict(self, work: Sequence[Work]) -> Iterator[Outcome]:
-        for each in work:
+        for trial_work in work:
             try:
-                predictor = Predictor(each.trial, each.trial.load_checkpoint())
+                predictor = Predictor(trial_work.trial, trial_work.trial.load_checkpoint())
             except Exception as error:
-                yield from (ShardError(shard, describe(error), 1) for shard in each.shards())
+                yield from (ShardError(shard, describe(error), 1) for shard in trial_work.shards())
                 continue
-            for shard in each.shards():
+            for shard in trial_work.shards():
                 try:
-                    yield from predictor.attempt(shard)
-                except Exception as error:  # the GPU is of no use to this process any more
+                    yield from predictor.run_shard(shard)
+                except Exception as error:  # this process can no longer use its GPU
                     yield ShardError(shard, describe(error), 1)
 
-    def measure(self, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> dict[str, Any]:
+    def measure(self, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> Measurement:
         context = multiprocessing.get_context("spawn")
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_measure, args=(sender, trial, scenarios, settings))
         process.start()
-        sender.close()  # ours; the other end closes when the process ends, however it does
+        sender.close()  # this end; the other one closes when the process ends, for whatever reason
         deadline = settings.deadline(len(scenarios))
         try:
             if not receiver.poll(deadline):
                 raise InfrastructureError(f"timing {trial.name}: no answer within {deadline:g} s")
-            outcome: dict[str, Any] | str = receiver.recv()
+            outcome: Measurement | str = receiver.recv()
         except EOFError as error:
             raise InfrastructureError(f"timing {trial.name}: the process died") from error
         finally:
@@ -76,9 +77,9 @@ class InlineExecutor(Executor):
 
 
 def _measure(sender: Connection, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> None:
-    """Send what `measure` returns, or the error that it raised, in words."""
+    """Measure in the fresh process, and send the measurement or the message of an error."""
     try:
-        outcome: dict[str, Any] | str = measure(trial, trial.load_checkpoint(), scenarios, settings)
-    except Exception as error:  # the adapter's own
+        outcome: Measurement | str = measure(trial, trial.load_checkpoint(), scenarios, settings)
+    except Exception as error:  # raised by the adapter
         outcome = describe(error)
     sender.send(outcome)

@@ -1,4 +1,4 @@
-"""What the driver sees of the cluster: its nodes, and whether the head still answers."""
+"""What the driver sees of the cluster: its nodes, and whether the head answers."""
 
 from __future__ import annotations
 
@@ -8,104 +8,106 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import ray
 
 from harness.errors import InfrastructureError
-from harness.executors.scheduling.cluster import cluster
+from harness.executors.ray.handles import ActorHandle
+from harness.executors.scheduling.cluster import cluster_from_ray
 
-LOOK = 5.0  # s between looks at the nodes
-HEAD_DEADLINE = 30.0  # s without an answer after which a driver that looks is told
-LAST_DEADLINE = 40.0  # s after which one that does not is ended: after 60 Ray does that, with exit code 1
+REFRESH_SECONDS = 5.0  # between pings of the head and listings of the nodes
+HEAD_DEADLINE_SECONDS = 30.0  # without an answer, after which `refresh` raises an error
+WATCHDOG_DEADLINE_SECONDS = 40.0  # after which the watchdog ends the process; Ray would after 60, with code 1
 
 
-class View:
-    """The nodes as of a few seconds ago.
+class ClusterView:
+    """The nodes as of the last refresh, and a watchdog for the head.
 
-    Ray's own calls wait without end, or end this process, where the head is gone: it is knocked at first.
+    Ray's own calls block for ever, or end this process, once the head is gone. So every call that needs the
+    head is preceded by a ping.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._head = ray.get_runtime_context().gcs_address
-        self._looked = clock()
-        self._silent: float | None = None  # since when the head does not answer
-        self.cluster = cluster(ray.nodes())
+        self._head_address = ray.get_runtime_context().gcs_address
+        self._refreshed = clock()
+        self._silent_since: float | None = None
+        self.cluster = cluster_from_ray(ray.nodes())
         self._closed = threading.Event()
 
-    def watch(self) -> None:
-        """Knock until `close` where the driver does not: it scores, or waits inside of Ray."""
+    def start_watchdog(self) -> None:
+        """Ping the head until `close`, for the times when the driver scores or waits inside Ray."""
         threading.Thread(target=self._watch, daemon=True).start()
 
     def close(self) -> None:
+        """Stop the watchdog."""
         self._closed.set()
 
-    def _watch(self) -> None:
-        while not self._closed.wait(LOOK):
-            if (self._silence() or 0.0) >= LAST_DEADLINE:
-                sys.stderr.write(f"error: {self._gone(LAST_DEADLINE)}\n")
-                sys.stderr.flush()
-                os._exit(InfrastructureError.exit_code)  # whatever it waits for will never come
+    def head_answers(self) -> bool:
+        """Return whether the head answers now; if not, starting or killing an actor would block."""
+        return is_listening(self._head_address)
 
-    def answering(self) -> bool:
-        """Whether the head does at this moment; if not, starting or killing an actor would block."""
-        return answers(self._head)
-
-    def end(self, actor: Any) -> None:
-        """Kill an actor, where the head still answers; with the head its actors end as well."""
-        if self.answering():
+    def kill(self, actor: ActorHandle) -> None:
+        """Kill an actor if the head answers. Without the head, its actors end as well."""
+        if self.head_answers():
             ray.kill(actor)
 
-    def refresh(self, at_once: bool = False) -> None:
-        """Look again if that is due, or is to be done at once.
+    def refresh(self, force: bool = False) -> None:
+        """List the nodes again if REFRESH_SECONDS have passed, or at once with `force`.
 
         Raises:
-            InfrastructureError: the head has not answered for long.
+            InfrastructureError: The head has not answered for HEAD_DEADLINE_SECONDS.
         """
         now = self._clock()
-        if now - self._looked < LOOK and not at_once:
+        if now - self._refreshed < REFRESH_SECONDS and not force:
             return
-        self._looked = now
-        silence = self._silence()
+        self._refreshed = now
+        silence = self._ping()
         if silence is None:
-            self.cluster = cluster(ray.nodes())
-        elif silence >= HEAD_DEADLINE:
-            raise InfrastructureError(self._gone(HEAD_DEADLINE))
-
-    def _silence(self) -> float | None:
-        """Knock; s since the first of the knocks that were not answered, None after one that was."""
-        if self.answering():
-            self._silent = None
-            return None
-        since = self._silent
-        if since is None:
-            since = self._silent = self._clock()
-        return self._clock() - since
-
-    def _gone(self, seconds: float) -> str:
-        return (
-            f"the head of the Ray cluster ({self._head}) has not answered for {seconds:g} s; "
-            "what is done is on disk, the same command goes on from here"
-        )
+            self.cluster = cluster_from_ray(ray.nodes())
+        elif silence >= HEAD_DEADLINE_SECONDS:
+            raise InfrastructureError(self._head_is_gone(HEAD_DEADLINE_SECONDS))
 
     def wait_for_head(self) -> None:
-        """Look at once, and return when the head answers.
+        """Refresh at once, and return when the head answers.
 
         Raises:
-            InfrastructureError: as `refresh`.
+            InfrastructureError: The head has not answered for HEAD_DEADLINE_SECONDS.
         """
-        self.refresh(at_once=True)
-        while self._silent is not None:
+        self.refresh(force=True)
+        while self._silent_since is not None:
             time.sleep(1)
             self.refresh()
 
+    def _ping(self) -> float | None:
+        """Ping the head. Return seconds since the first unanswered ping, or None if it answered."""
+        if self.head_answers():
+            self._silent_since = None
+            return None
+        since = self._silent_since
+        if since is None:
+            since = self._silent_since = self._clock()
+        return self._clock() - since
 
-def answers(address: str, seconds: float = 2.0) -> bool:
-    """Whether something listens at HOST:PORT."""
+    def _watch(self) -> None:
+        while not self._closed.wait(REFRESH_SECONDS):
+            if (self._ping() or 0.0) >= WATCHDOG_DEADLINE_SECONDS:
+                sys.stderr.write(f"error: {self._head_is_gone(WATCHDOG_DEADLINE_SECONDS)}\n")
+                sys.stderr.flush()
+                os._exit(InfrastructureError.exit_code)  # the main thread may wait for the head for ever
+
+    def _head_is_gone(self, seconds: float) -> str:
+        return (
+            f"the head of the Ray cluster ({self._head_address}) has not answered for {seconds:g} s; "
+            "finished work is on disk, and the same command resumes the run"
+        )
+
+
+def is_listening(address: str, timeout: float = 2.0) -> bool:
+    """Return whether HOST:PORT accepts a connection within `timeout` seconds."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=timeout).close()
     except OSError:
         return False
     return True

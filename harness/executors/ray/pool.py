@@ -1,4 +1,4 @@
-"""The Ray executor's actors that predict: started where there is room, replaced, released."""
+"""The actors that predict: started where there is capacity, replaced when lost, released when idle."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import uuid4
 
 import ray
@@ -15,43 +14,48 @@ from ray.exceptions import RayError
 
 from harness.adapter import Resources
 from harness.errors import InfrastructureError, describe
-from harness.executors.ray.cluster_view import View
-from harness.executors.scheduling.cluster import SLOT, WORKER_SLOT, away_from, node_name
+from harness.executors.ray.cluster_view import ClusterView
+from harness.executors.ray.handles import ActorHandle, ObjectRef
+from harness.executors.scheduling.cluster import SLOT, WORKER_SLOT, node_name, prediction_selector
 from harness.stages.predict import Predictor
 from harness.stages.shards import Outcome, Shard
 
-START_ATTEMPTS = 3  # workers in a row that die before they start
-START_DEADLINE = 1800.0  # s without a worker before a busy cluster is given up
+MAX_FAILED_STARTS = 3  # workers in a row that die before they run
+START_DEADLINE_SECONDS = 1800.0  # without a worker, after which a busy cluster is given up
 
 
 @dataclass(frozen=True)
-class NotLoaded:
-    """A worker's answer where it could not load a model: other nodes may have the data, or more memory."""
+class LoadFailure:
+    """A worker's answer if it could not load a model."""
 
     error: str
-    everywhere: bool = False  # no node can
+    everywhere: bool = False
+    """No node can load it; otherwise other nodes may have the data, or more memory."""
 
 
 class Worker:
-    """Holds one loaded model at a time."""
+    """An actor that predicts, and holds one loaded model at a time."""
 
     def __init__(self) -> None:
         self._predictor: Predictor | None = None
 
     def ready(self) -> str:
-        """The node's id, once the cluster has given a place and torch is imported, which takes seconds."""
+        """Return the node's id, once the actor runs and has imported torch, which takes seconds."""
         import torch  # noqa: F401
 
-        node = str(ray.get_runtime_context().get_node_id())
-        self._node = node_name(platform.node(), node)
-        return node
+        node_id = str(ray.get_runtime_context().get_node_id())
+        self._node = node_name(platform.node(), node_id)
+        return node_id
 
-    def predict(self, shard: Shard, weights: Sequence[Any], most: int) -> list[Outcome] | NotLoaded:
-        """A shard's outcomes.
+    def predict(
+        self, shard: Shard, weights: Sequence[ObjectRef], batch_limit: int
+    ) -> list[Outcome] | LoadFailure:
+        """Return a shard's outcomes.
 
         Args:
-            weights: a reference to the checkpoint in a list, so that Ray does not unpack it for every shard;
-                empty for an adapter without one.
+            weights: The reference to the checkpoint, inside a list so that Ray does not fetch it for every
+                shard; empty for an adapter without a checkpoint.
+            batch_limit: The most samples to predict at once.
         """
         if self._predictor is None or self._predictor.trial.id != shard.trial.id:
             self._predictor = None  # release the last model before the next is loaded
@@ -59,115 +63,119 @@ class Worker:
             try:
                 self._predictor = Predictor(shard.trial, checkpoint, self._node)
             except Exception as error:
-                return NotLoaded(describe(error))
-        return self._predictor.attempt(shard, most)
+                return LoadFailure(describe(error))
+        return self._predictor.run_shard(shard, batch_limit)
 
 
-_Worker: Any = ray.remote(max_restarts=0)(Worker)
+_Worker = ray.remote(max_restarts=0)(Worker)
 
 
 @dataclass(eq=False)
-class Member:
-    """An actor, and the answers that it owes, in the order in which they will come."""
+class PoolWorker:
+    """A worker's actor, with the answers that it owes in the order in which they will come."""
 
-    actor: Any
-    kind: Resources
-    answers: deque[Any] = field(default_factory=deque)
-    avoided: Set[str] = frozenset()  # nodes away from which it was to be started
+    actor: ActorHandle
+    resources: Resources
+    answers: deque[ObjectRef] = field(default_factory=deque)
+    excluded_nodes: Set[str] = frozenset()
+    """The nodes on which it was not to be started."""
 
 
-class Pool:
-    """Actors that wait for a place on the cluster, and those that run.
+class ActorPool:
+    """The workers that wait to be started by Ray, and those that run.
 
-    A shard is given only to one that runs, so that waiting for a place on a busy cluster is not taken for a
-    hang. Those that find no room wait in Ray's queue: when nodes join or others leave, they start.
+    Only running workers are given shards, so that waiting on a busy cluster does not count as hanging.
+    Workers that do not fit wait in Ray's queue, and start when nodes join or other workers leave.
     """
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: ClusterView) -> None:
         self._view = view
-        self.starting: dict[Any, Member] = {}
-        self.running: set[Member] = set()
-        self._lost_at_start = 0
-        self._waiting_since = time.monotonic()
+        self.starting: dict[ObjectRef, PoolWorker] = {}
+        self.running: set[PoolWorker] = set()
+        self._failed_starts = 0
+        self._idle_since = time.monotonic()
 
-    def resize(self, kind: Resources, number: int, avoided: Set[str]) -> None:
-        """Start what is missing of so many workers of a kind, away from nodes to avoid.
+    def resize(self, resources: Resources, size: int, excluded_nodes: Set[str]) -> None:
+        """Start workers with these resources until there are `size`, off the excluded nodes.
 
-        Those without a place are withdrawn where the nodes to avoid are others now.
+        Workers that do not run yet and were requested with other excluded nodes are withdrawn first.
         """
-        for future, member in list(self.starting.items()):
-            if member.kind == kind and member.avoided != avoided:
+        for future, worker in list(self.starting.items()):
+            if worker.resources == resources and worker.excluded_nodes != excluded_nodes:
                 del self.starting[future]
-                self._view.end(member.actor)
-        present = sum(member.kind == kind for member in [*self.running, *self.starting.values()])
-        if present >= number or not self._view.answering():
+                self._view.kill(worker.actor)
+        present = sum(worker.resources == resources for worker in [*self.running, *self.starting.values()])
+        if present >= size or not self._view.head_answers():
             return
-        for _ in range(number - present):
-            options = _options(kind, self._view.cluster.slotted, avoided)
-            member = Member(_Worker.options(**options).remote(), kind, avoided=avoided)
-            self.starting[member.actor.ready.remote()] = member
+        for _ in range(size - present):
+            options = _options(resources, self._view.cluster.offers_slots, excluded_nodes)
+            worker = PoolWorker(_Worker.options(**options).remote(), resources, excluded_nodes=excluded_nodes)
+            self.starting[worker.actor.ready.remote()] = worker
 
-    def admit(self, ready: Iterable[Any]) -> list[tuple[Member, str]]:
-        """Those of the actors in `starting` that run by now, with their nodes' ids.
+    def admit(self, ready: Iterable[ObjectRef]) -> list[tuple[PoolWorker, str]]:
+        """Move workers from `starting` to `running`, and return them with their nodes' ids.
 
         Raises:
-            InfrastructureError: workers die before they start, and none runs.
+            InfrastructureError: MAX_FAILED_STARTS workers in a row died before they ran, and none runs.
         """
         admitted = []
         for future in ready:
-            member = self.starting.pop(future)
+            worker = self.starting.pop(future)
             try:
                 node = ray.get(future)
             except RayError as error:
-                self._lost_at_start += 1
-                if self._lost_at_start >= START_ATTEMPTS and not self.running:
-                    reason = f"{self._lost_at_start} workers died before they started"
+                self._failed_starts += 1
+                if self._failed_starts >= MAX_FAILED_STARTS and not self.running:
+                    reason = f"{self._failed_starts} workers died before they started"
                     raise InfrastructureError(f"Ray: {reason}: {describe(error)}") from error
-                self._view.end(member.actor)
+                self._view.kill(worker.actor)
             else:
-                self._lost_at_start = 0
-                self.running.add(member)
-                admitted.append((member, node))
+                self._failed_starts = 0
+                self.running.add(worker)
+                admitted.append((worker, node))
         return admitted
 
-    def check(self, idle: bool) -> None:
-        """Give up a cluster on which nothing of ours has run for long.
+    def check_progress(self, idle: bool) -> None:
+        """Give up a cluster on which nothing of this run has been in flight for a long time.
+
+        Args:
+            idle: Nothing is in flight now, and no other run requests a node.
 
         Raises:
-            InfrastructureError: while no shard was under way (`idle`).
+            InfrastructureError: The pool has been idle for START_DEADLINE_SECONDS.
         """
         if not idle:
-            self._waiting_since = time.monotonic()
-        elif time.monotonic() - self._waiting_since > START_DEADLINE:
-            raise crowded("Ray")
+            self._idle_since = time.monotonic()
+        elif time.monotonic() - self._idle_since > START_DEADLINE_SECONDS:
+            raise busy_cluster("Ray")
 
-    def drop(self, member: Member) -> None:
+    def drop(self, worker: PoolWorker) -> None:
         """End a worker that died, hangs or is not needed."""
-        self.running.discard(member)
-        self._view.end(member.actor)
+        self.running.discard(worker)
+        self._view.kill(worker.actor)
 
     def close(self) -> None:
-        """End all; where the head does not answer they end with it."""
-        if self._view.answering():
-            for member in [*self.running, *self.starting.values()]:
-                ray.kill(member.actor)
+        """End all workers. If the head does not answer, they end with it."""
+        if self._view.head_answers():
+            for worker in [*self.running, *self.starting.values()]:
+                ray.kill(worker.actor)
 
 
-def crowded(what: str) -> InfrastructureError:
-    """The error where something has waited for a worker until START_DEADLINE."""
-    free = {kind: ray.available_resources().get(kind, 0) for kind in ("CPU", "GPU")}
+def busy_cluster(what: str) -> InfrastructureError:
+    """Return the error for something that has waited START_DEADLINE_SECONDS for a worker."""
+    free = {name: ray.available_resources().get(name, 0) for name in ("CPU", "GPU")}
     return InfrastructureError(
-        f"{what}: no worker could start within {START_DEADLINE:g} s; the cluster is busy (free now: "
-        f"{free['CPU']:g} CPUs, {free['GPU']:g} GPUs); the same command goes on from here"
+        f"{what}: no worker could start within {START_DEADLINE_SECONDS:g} s; the cluster is busy (free now: "
+        f"{free['CPU']:g} CPUs, {free['GPU']:g} GPUs); the same command resumes the run"
     )
 
 
-def _options(kind: Resources, slotted: bool, avoided: Set[str]) -> dict[str, Any]:
-    """How Ray is to place a worker."""
+def _options(resources: Resources, use_slot: bool, excluded_nodes: Set[str]) -> dict[str, object]:
+    """Return Ray's options to start a worker with."""
     return {
-        "num_cpus": kind.cpu,
-        "num_gpus": kind.gpu,
-        "resources": {SLOT: WORKER_SLOT} if slotted else None,
-        "label_selector": away_from(avoided),
+        "num_cpus": resources.cpu,
+        "num_gpus": resources.gpu,
+        "resources": {SLOT: WORKER_SLOT} if use_slot else None,
+        "label_selector": prediction_selector(excluded_nodes),
         "name": f"predict {uuid4().hex[:8]}",  # as the dashboard lists it
     }

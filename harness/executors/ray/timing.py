@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -12,50 +11,56 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.checkpoint import Checkpoint
 from harness.errors import InfrastructureError, describe
-from harness.executors.ray.cluster_view import View
-from harness.executors.scheduling.cluster import POOL, TIMING, Node, away_from, reservation
-from harness.stages.measure import SpeedSettings, measure
-from harness.suite.profiles import Exclusive
+from harness.executors.ray.cluster_view import ClusterView
+from harness.executors.ray.handles import ObjectRef
+from harness.executors.scheduling.cluster import (
+    POOL_LABEL,
+    TIMING_POOL,
+    Node,
+    prediction_selector,
+    reservation,
+)
+from harness.scenarios.settings import Exclusive, SpeedSettings
+from harness.stages.measure import Measurement, measure
 from harness.trial import Trial
 
-PLACE_DEADLINE = 7200.0  # s that a trial waits for its node; others finish a shard or a timing meanwhile
-POLL = 1.0  # s
-NODE_DEATH = 30.0  # s until Ray knows that a node is dead whose processes are
+NODE_DEADLINE_SECONDS = (
+    7200.0  # that a trial waits for its node; other runs finish a shard or a timing meanwhile
+)
+POLL_SECONDS = 1.0  # between looks at the cluster's nodes
+NODE_DEATH_SECONDS = 30.0  # until Ray knows that a node is dead whose processes are
 
 
 class Timer:
-    """A process that times and ends."""
+    """An actor that times one trial."""
 
     def ready(self) -> str:
-        """The node's id, as soon as there is room."""
+        """Return the node's id, once the actor runs."""
         return str(ray.get_runtime_context().get_node_id())
 
     def measure(
         self, trial: Trial, checkpoint: Checkpoint | None, scenarios: Sequence[str], settings: SpeedSettings
-    ) -> dict[str, Any]:
+    ) -> Measurement:
         return measure(trial, checkpoint, scenarios, settings)
 
 
-_Timer: Any = ray.remote(max_restarts=0)(Timer)
+_Timer = ray.remote(max_restarts=0)(Timer)
 
 
 def time_on(
     node: Node,
     exclusive: Exclusive,
     trial: Trial,
-    checkpoint: Any,
+    checkpoint: ObjectRef | None,
     scenarios: Sequence[str],
     settings: SpeedSettings,
-    view: View,
-) -> dict[str, Any]:
-    """What `measure` returns, with where it was measured and what was reserved for it.
-
-    Args:
-        checkpoint: in the object store, or None.
+    view: ClusterView,
+) -> Measurement:
+    """Time a trial on a node; the result records the node and what was reserved on it.
 
     Raises:
-        InfrastructureError: the node is not to be had, the process died or hung, the adapter raised an error,
-            or the cluster's head is gone.
+        InfrastructureError: The node did not become free, the process died or hung, the adapter raised an
+            error, or the head of the cluster is gone.
     """
     what = f"timing {trial.name} on node {node.name}"
     reserved = reservation(node, exclusive)
@@ -69,60 +74,71 @@ def time_on(
     ).remote()
     deadline = settings.deadline(len(scenarios))
     try:
-        _wait(actor.ready.remote(), PLACE_DEADLINE, f"{what}: it did not become free", view)
+        _wait(actor.ready.remote(), NODE_DEADLINE_SECONDS, f"{what}: it did not become free", view)
         pending = actor.measure.remote(trial, checkpoint, scenarios, settings)
-        measured: dict[str, Any] = _wait(pending, deadline, f"{what}: no answer", view)
+        _wait(pending, deadline, f"{what}: no answer", view)
+        measurement: Measurement = ray.get(pending)
     except RayTaskError as error:
         raise InfrastructureError(f"{what}: {describe(error.cause)}") from error
     except RayError as error:
         raise InfrastructureError(f"{what}: {describe(error)}") from error
     finally:
-        view.end(actor)
-    for scenario in measured["scenarios"].values():
-        scenario["timed_on"] |= {"node": node.name, "reserved": reserved}
-    return measured
+        view.kill(actor)
+    return measurement.on_node(node.name, reserved)
 
 
-def summon(trial: Trial, on_gpu: bool, view: View) -> str:
-    """Have the autoscaler start a node of the timing pool, or one for predictions if it adds no such; its id.
+def request_timing_node(trial: Trial, on_gpu: bool, view: ClusterView) -> str:
+    """Have the autoscaler start a node to time on, and return its id.
+
+    The node is of the timing pool, or a prediction node if the autoscaler adds none to that pool.
 
     Raises:
-        InfrastructureError: none came.
+        InfrastructureError: No node started within NODE_DEADLINE_SECONDS.
     """
-    place = {POOL: TIMING} if TIMING in view.cluster.grows else away_from(frozenset())
-    needed = "a GPU" if on_gpu else "a CPU"
-    what = f"timing {trial.name}: no node with {needed} and label {POOL} {place[POOL]} came"
-    actor = _Timer.options(num_cpus=1, num_gpus=int(on_gpu), label_selector=place).remote()
+    to_timing_pool = TIMING_POOL in view.cluster.autoscaled
+    selector = {POOL_LABEL: TIMING_POOL} if to_timing_pool else prediction_selector(frozenset())
+    device = "a GPU" if on_gpu else "a CPU"
+    what = f"timing {trial.name}: no node with {device} and label {POOL_LABEL} {selector[POOL_LABEL]} started"
+    actor = _Timer.options(num_cpus=1, num_gpus=int(on_gpu), label_selector=selector).remote()
     try:
-        node = str(_wait(actor.ready.remote(), PLACE_DEADLINE, what, view))
+        ready = actor.ready.remote()
+        _wait(ready, NODE_DEADLINE_SECONDS, what, view)
+        node_id = str(ray.get(ready))
     except RayError as error:
         raise InfrastructureError(f"{what}: {describe(error)}") from error
     finally:
-        view.end(actor)
-    view.refresh(at_once=True)
-    return node
+        view.kill(actor)
+    view.refresh(force=True)
+    return node_id
 
 
-def lost_with_node(failure: InfrastructureError, node: str | None, view: View) -> bool:
-    """Whether a timing failed because the node that it was on, by its id, is no more."""
+def failed_with_node(failure: InfrastructureError, node_id: str | None, view: ClusterView) -> bool:
+    """Return whether a timing failed because its node is gone.
+
+    Args:
+        node_id: None if the timing failed while it waited for a node to start.
+    """
     error = failure.__cause__
-    lost = isinstance(error, RayError) and not isinstance(error, RayTaskError)
-    if node is None:  # the one that started for it, before it was known here
-        return lost
-    end = time.monotonic() + (NODE_DEATH if lost else 0.0)
-    while any(each.id == node for each in view.cluster.nodes):
+    process_was_lost = isinstance(error, RayError) and not isinstance(error, RayTaskError)
+    if node_id is None:
+        return process_was_lost
+    end = time.monotonic() + (NODE_DEATH_SECONDS if process_was_lost else 0.0)
+    while any(node.id == node_id for node in view.cluster.nodes):
         if time.monotonic() >= end:
             return False
-        time.sleep(POLL)
-        view.refresh(at_once=True)
+        time.sleep(POLL_SECONDS)
+        view.refresh(force=True)
     return True
 
 
-def _wait(pending: Any, seconds: float, failure: str, view: View) -> Any:
-    """The answer, or its error."""
+def _wait(pending: ObjectRef, seconds: float, failure: str, view: ClusterView) -> None:
+    """Wait until a result is there, watching the head.
+
+    Raises:
+        InfrastructureError: With the message `failure`, after `seconds`.
+    """
     end = time.monotonic() + seconds
-    while not ray.wait([pending], timeout=min(POLL, seconds))[0]:
+    while not ray.wait([pending], timeout=min(POLL_SECONDS, seconds))[0]:
         view.refresh()
         if time.monotonic() > end:
             raise InfrastructureError(f"{failure} within {seconds:g} s")
-    return ray.get(pending)

@@ -1,7 +1,7 @@
-"""Who wants to time on which node: lets other suites on the cluster make room, so that timing never starves.
+"""Requests for a node to time on, which let other runs on the cluster make room so that timing never starves.
 
-What keeps trials apart is Ray's own accounting (`cluster.reservation`): it holds whatever becomes of this.
-A claim only asks for politeness. It must be renewed, so that those of a driver that died end by themselves.
+Ray's own accounting (`cluster.reservation`) keeps timed trials apart, whatever becomes of the requests. A
+request only asks other runs to leave a node. It must be renewed, so that those of a driver that died expire.
 """
 
 from __future__ import annotations
@@ -10,90 +10,91 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
-from harness.executors.scheduling.cluster import POOL, TIMING
+from harness.executors.ray.handles import ObjectRef
+from harness.executors.scheduling.cluster import POOL_LABEL, TIMING_POOL
 
-LEASE = 30.0  # s that a claim lasts without being renewed
-RENEWED = 5.0  # s between renewals
+LEASE_SECONDS = 30.0  # that a request lasts without being renewed
+RENEWAL_SECONDS = 5.0  # between renewals
 NAMESPACE = "harness"
 
 
-class Claims:
-    """Claimant → node, until its lease ends."""
+class TimingRequests:
+    """The node that each run requests, until its lease ends."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._claims: dict[str, tuple[str, float]] = {}
+        self._requests: dict[str, tuple[str, float]] = {}  # run → node and end of the lease
 
-    def claim(self, claimant: str, node: str) -> None:
-        """Ask for a node, or go on asking."""
-        self._claims[claimant] = (node, self._clock() + LEASE)
+    def request(self, run: str, node: str) -> None:
+        """Request a node for a run, or renew the request; it replaces the run's earlier request."""
+        self._requests[run] = (node, self._clock() + LEASE_SECONDS)
 
-    def withdraw(self, claimant: str) -> None:
-        self._claims.pop(claimant, None)
+    def withdraw(self, run: str) -> None:
+        self._requests.pop(run, None)
 
-    def claimed(self) -> dict[str, int]:
-        """Node → how many want it."""
+    def requested_nodes(self) -> dict[str, int]:
+        """Return the number of runs that request each node."""
         now = self._clock()
-        self._claims = {who: claim for who, claim in self._claims.items() if claim[1] > now}
-        return dict(Counter(node for node, _ in self._claims.values()))
+        self._requests = {run: (node, end) for run, (node, end) in self._requests.items() if end > now}
+        return dict(Counter(node for node, _ in self._requests.values()))
 
 
-class ClusterClaims:
-    """The claims of all suites on the cluster, in one small actor that outlives each of them.
+class ClusterTimingRequests:
+    """The requests of all runs on the cluster, in one small actor that outlives each of them.
 
-    Everything here is best effort: without the actor timing waits as long as others work, and is as alone.
+    If the actor is lost, timing waits as long as other runs work, and is still alone on its node.
     """
 
     def __init__(self) -> None:
-        away = {POOL: f"!in({TIMING})"}
-        actor = ray.remote(num_cpus=0, max_restarts=-1, label_selector=away)(Claims)
-        options = {"name": "timing claims", "namespace": NAMESPACE, "lifetime": "detached"}
-        self._actor: Any = actor.options(**options, get_if_exists=True).remote()
-        self._claimant = ray.get_runtime_context().get_job_id() + ray.get_runtime_context().get_worker_id()
-        self._pending: Any = None
-        self._last: dict[str, int] = {}
-        self._stop = threading.Event()
+        outside = {POOL_LABEL: f"!in({TIMING_POOL})"}
+        actor = ray.remote(num_cpus=0, max_restarts=-1, label_selector=outside)(TimingRequests)
+        options = {"name": "timing requests", "namespace": NAMESPACE, "lifetime": "detached"}
+        self._actor = actor.options(**options, get_if_exists=True).remote()
+        context = ray.get_runtime_context()
+        self._run = context.get_job_id() + context.get_worker_id()
+        self._pending: ObjectRef | None = None
+        self._latest: dict[str, int] = {}
+        self._withdrawn = threading.Event()
         self._renewing = threading.Thread(target=self._renew, daemon=True)
         self._node: str | None = None
 
-    def claimed(self) -> dict[str, int]:
-        """Node → how many want it, as of a moment ago; never waits."""
+    def latest_requested_nodes(self) -> dict[str, int]:
+        """Return the number of runs per requested node as of the last answer, without waiting."""
         if self._pending is None:
-            self._pending = self._actor.claimed.remote()
+            self._pending = self._actor.requested_nodes.remote()
         elif ray.wait([self._pending], timeout=0)[0]:
             try:
-                self._last = ray.get(self._pending)
+                self._latest = ray.get(self._pending)
             except RayError:
-                self._last = {}
+                self._latest = {}
             self._pending = None
-        return self._last
+        return self._latest
 
-    def look(self, seconds: float = 5.0) -> dict[str, int]:
-        """As `claimed`, but waits for an answer."""
+    def requested_nodes(self, timeout: float = 5.0) -> dict[str, int]:
+        """Ask for the number of runs per requested node; empty if none comes within `timeout` seconds."""
         try:
-            return dict(ray.get(self._actor.claimed.remote(), timeout=seconds))
+            return dict(ray.get(self._actor.requested_nodes.remote(), timeout=timeout))
         except RayError:
             return {}
 
-    def hold(self, node: str) -> None:
-        """Claim a node until `release`; another one than before replaces it."""
+    def request(self, node: str) -> None:
+        """Request a node until `withdraw`; it replaces the node requested before."""
         first = self._node is None
         self._node = node
-        self._actor.claim.remote(self._claimant, node)
+        self._actor.request.remote(self._run, node)
         if first:
             self._renewing.start()
 
-    def release(self) -> None:
-        self._stop.set()
+    def withdraw(self) -> None:
+        self._withdrawn.set()
         if self._node is not None:
             self._renewing.join()
-            self._actor.withdraw.remote(self._claimant)
+            self._actor.withdraw.remote(self._run)
 
     def _renew(self) -> None:
-        while not self._stop.wait(RENEWED):
-            self._actor.claim.remote(self._claimant, self._node)
+        while not self._withdrawn.wait(RENEWAL_SECONDS):
+            self._actor.request.remote(self._run, self._node)

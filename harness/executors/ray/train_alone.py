@@ -1,108 +1,121 @@
-"""Training on a cluster in one process, away from nodes that somebody wants to time on.
+"""Training on a cluster in one process, off the nodes that are requested for timing.
 
-The same as one worker of Ray Train, which takes half a minute to start and ends this process where the head
-is gone.
+The result is that of one worker of Ray Train, which takes half a minute to start and ends this process if the
+head is gone.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from harness.errors import HarnessError, InfrastructureError, describe
-from harness.executors.ray.cluster_view import View
-from harness.executors.ray.pool import START_DEADLINE, crowded
-from harness.executors.ray.training_relay import LOST, POLL, keep_training, work
-from harness.executors.scheduling.cluster import away_from
+from harness.executors.ray.cluster_view import ClusterView
+from harness.executors.ray.handles import ActorHandle
+from harness.executors.ray.pool import START_DEADLINE_SECONDS, busy_cluster
+from harness.executors.ray.training_relay import (
+    MAX_LOST_WORKERS,
+    POLL_SECONDS,
+    train_relayed,
+    train_worker,
+)
+from harness.executors.scheduling.cluster import prediction_selector
 from harness.recipe import CheckpointRef
-from harness.stages.data_parallel import ALONE
+from harness.stages.data_parallel import SINGLE
 
 
 class Trainer:
-    """A process that trains once."""
+    """An actor that trains one checkpoint."""
 
     def ready(self) -> None:
-        """There is room for it."""
+        """Return once the actor runs."""
 
-    def train(self, reference: CheckpointRef, keeper: Any) -> None:
-        work(reference, keeper, ALONE)
+    def train(self, reference: CheckpointRef, relay: ActorHandle) -> None:
+        train_worker(reference, relay, SINGLE)
 
 
-_Trainer: Any = ray.remote(max_restarts=0)(Trainer)
+_Trainer = ray.remote(max_restarts=0)(Trainer)
 
 
 def train_alone(
     reference: CheckpointRef,
-    view: View,
-    claimed: Callable[[], Mapping[str, int]],
+    view: ClusterView,
+    requested_nodes: Callable[[], Mapping[str, int]],
     report: Callable[[str], None],
 ) -> None:
-    """Make a missing checkpoint by the plain loop; a process that is lost is followed by another.
+    """Train a missing checkpoint with the plain loop; a process that is lost is replaced.
 
     Args:
-        claimed: the nodes on which others want to time, now.
+        requested_nodes: Returns the nodes that are now requested for timing.
 
     Raises:
-        HarnessError: the recipe's fault, as of the training stage.
-        InfrastructureError: the cluster has no place for it, or has none for START_DEADLINE; processes were
+        HarnessError: The recipe is wrong, as in the training stage.
+        InfrastructureError: A process does not fit on the cluster or could not start in time, processes were
             lost too often, the training failed, or the head is gone.
     """
 
-    def fit(keeper: Any) -> None:
-        for lost in range(LOST + 1):
+    def run_workers(relay: ActorHandle) -> None:
+        for lost in range(MAX_LOST_WORKERS + 1):
             try:
-                _train_once(reference, keeper, view, claimed)
+                _train_once(reference, relay, view, requested_nodes)
                 return
             except RayTaskError as error:
                 if isinstance(error.cause, HarnessError):
-                    return  # the keeper has told
+                    return  # the relay has the error
                 raise InfrastructureError(f"training {reference.name}: {describe(error.cause)}") from error
             except RayError as error:
-                if lost == LOST:
+                if lost == MAX_LOST_WORKERS:
                     raise InfrastructureError(f"training {reference.name}: {describe(error)}") from error
-                report(f"training {reference.name}: its process was lost, another goes on")
+                report(f"training {reference.name}: its process was lost; another one continues")
 
-    keep_training(reference, view, report, fit)
+    train_relayed(reference, view, report, run_workers)
 
 
 def _train_once(
-    reference: CheckpointRef, keeper: Any, view: View, claimed: Callable[[], Mapping[str, int]]
+    reference: CheckpointRef,
+    relay: ActorHandle,
+    view: ClusterView,
+    requested_nodes: Callable[[], Mapping[str, int]],
 ) -> None:
-    trainer = _placed(reference.name, view, claimed)
+    trainer = _start_trainer(reference.name, view, requested_nodes)
     try:
-        pending = trainer.train.remote(reference, keeper)
-        while not ray.wait([pending], timeout=POLL)[0]:
+        pending = trainer.train.remote(reference, relay)
+        while not ray.wait([pending], timeout=POLL_SECONDS)[0]:
             view.refresh()
         ray.get(pending)
     finally:
-        view.end(trainer)
+        view.kill(trainer)
 
 
-def _placed(name: str, view: View, claimed: Callable[[], Mapping[str, int]]) -> Any:
-    """A process that runs; as long as it only waits for room, it goes by who wants to time."""
-    until = time.monotonic() + START_DEADLINE
+def _start_trainer(
+    name: str, view: ClusterView, requested_nodes: Callable[[], Mapping[str, int]]
+) -> ActorHandle:
+    """Start a trainer and return it once it runs.
+
+    While it waits for capacity, it is started anew whenever the requested nodes change.
+    """
+    end = time.monotonic() + START_DEADLINE_SECONDS
     while True:
-        view.wait_for_head()  # without one the next call would wait for ever
-        if missing := view.cluster.missing_to_train(workers=1):
-            raise InfrastructureError(missing)
-        avoided, kind = claimed().keys(), view.cluster.trainer
+        view.wait_for_head()  # without it the next call would block for ever
+        if reason := view.cluster.why_untrainable(workers=1):
+            raise InfrastructureError(reason)
+        excluded, resources = requested_nodes().keys(), view.cluster.trainer_resources
         trainer = _Trainer.options(
-            num_cpus=kind.cpu,
-            num_gpus=kind.gpu,
-            label_selector=away_from(avoided),
+            num_cpus=resources.cpu,
+            num_gpus=resources.gpu,
+            label_selector=prediction_selector(excluded),
             name=f"train {name}",
         ).remote()
         ready = trainer.ready.remote()
-        while claimed().keys() == avoided:
+        while requested_nodes().keys() == excluded:
             view.refresh()
-            if ray.wait([ready], timeout=POLL)[0]:
+            if ray.wait([ready], timeout=POLL_SECONDS)[0]:
                 ray.get(ready)
                 return trainer
-            if time.monotonic() > until:
-                view.end(trainer)
-                raise crowded(f"training {name}")
-        view.end(trainer)
+            if time.monotonic() > end:
+                view.kill(trainer)
+                raise busy_cluster(f"training {name}")
+        view.kill(trainer)

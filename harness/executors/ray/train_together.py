@@ -1,4 +1,4 @@
-"""Training on a cluster with Ray Train: the training stage in each of several workers."""
+"""Training with several workers that share each batch: the training stage inside Ray Train."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Set
-from typing import Any
+from typing import TypedDict
 
-os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # relative paths in recipes mean what they meant
+os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # keeps the meaning of relative paths in recipes
 
 import ray.train
 import ray.train.torch
@@ -17,90 +17,113 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
 from harness.errors import InfrastructureError, describe
-from harness.executors.ray.cluster_view import View
-from harness.executors.ray.pool import START_DEADLINE, crowded
-from harness.executors.ray.training_relay import LOST, POLL, keep_training, work
-from harness.executors.scheduling.cluster import Cluster, away_from
+from harness.executors.ray.cluster_view import ClusterView
+from harness.executors.ray.handles import ActorHandle
+from harness.executors.ray.pool import START_DEADLINE_SECONDS, busy_cluster
+from harness.executors.ray.training_relay import (
+    MAX_LOST_WORKERS,
+    POLL_SECONDS,
+    train_relayed,
+    train_worker,
+)
+from harness.executors.scheduling.cluster import Cluster, prediction_selector
 from harness.recipe import CheckpointRef
-from harness.stages.data_parallel import Part
+from harness.stages.data_parallel import Replica
 
-TRY = 60.0  # s: RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S, then Ray Train counts a failure and tries again
+# RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S, after which Ray Train counts a failure and starts its workers again
+WORKER_GROUP_START_SECONDS = 60.0
+
+
+class _WorkerConfig(TypedDict):
+    """What Ray Train passes to each worker."""
+
+    reference: CheckpointRef
+    relay: ActorHandle
 
 
 def train_together(
     reference: CheckpointRef,
     workers: int,
-    view: View,
-    claimed: Callable[[], Mapping[str, int]],
+    view: ClusterView,
+    requested_nodes: Callable[[], Mapping[str, int]],
     report: Callable[[str], None],
 ) -> None:
-    """Make a missing checkpoint with `workers` workers that share each batch.
+    """Train a missing checkpoint with `workers` workers that share each batch.
 
     Args:
-        claimed: the nodes on which others want to time, now; none of these is trained on.
+        requested_nodes: Returns the nodes that are now requested for timing; training stays off them.
 
     Raises:
-        HarnessError: the recipe's fault, as of the training stage.
-        InfrastructureError: the cluster has not that many places, or not for START_DEADLINE, or workers were
+        HarnessError: The recipe is wrong, as in the training stage.
+        InfrastructureError: The workers do not fit on the cluster or could not start in time, or workers were
             lost too often.
     """
-    if missing := view.cluster.missing_to_train(workers):  # Ray would wait for ever
-        raise InfrastructureError(missing)
-    place = away_from(_left_to_timing(workers, view.cluster, claimed))
-    gpu = view.cluster.trainer.gpu > 0
+    if reason := view.cluster.why_untrainable(workers):  # Ray would wait for ever
+        raise InfrastructureError(reason)
+    selector = prediction_selector(_wait_for_capacity(workers, view.cluster, requested_nodes))
+    gpu = view.cluster.trainer_resources.gpu > 0
 
-    def fit(keeper: Any) -> None:
-        with tempfile.TemporaryDirectory(prefix="harness-train-") as notes:
+    def run_workers(relay: ActorHandle) -> None:
+        with tempfile.TemporaryDirectory(prefix="harness-train-") as folder:
             try:
-                _trainer(reference, workers, gpu, place, keeper, notes).fit()
-            except (ray.train.TrainingFailedError, RayError) as error:  # the second where the head is gone
+                _trainer(reference, workers, gpu, selector, relay, folder).fit()
+            except (ray.train.TrainingFailedError, RayError) as error:  # RayError if the head is gone
                 reason = describe(error)[:500]
                 raise InfrastructureError(f"training {reference.name}: {reason}") from error
 
-    keep_training(reference, view, report, fit)
+    train_relayed(reference, view, report, run_workers)
 
 
 def _trainer(
-    reference: CheckpointRef, workers: int, gpu: bool, place: dict[str, str], keeper: Any, notes: str
+    reference: CheckpointRef,
+    workers: int,
+    gpu: bool,
+    selector: dict[str, str],
+    relay: ActorHandle,
+    folder: str,
 ) -> ray.train.torch.TorchTrainer:
-    """Ray Train writes notes of its own to a folder; checkpoints go through the keeper."""
+    """Return Ray's trainer, which writes files of its own to `folder`; checkpoints go through the relay."""
     return ray.train.torch.TorchTrainer(
-        _work,
-        train_loop_config={"reference": reference, "keeper": keeper},
+        _train_worker,
+        train_loop_config=_WorkerConfig(reference=reference, relay=relay),
         scaling_config=ScalingConfig(
             num_workers=workers,
             use_gpu=gpu,
             resources_per_worker={"CPU": 1, "GPU": int(gpu)},
-            label_selector=place,
+            label_selector=selector,
         ),
         run_config=RunConfig(
             name=f"train-{reference.name}",
-            storage_path=notes,
+            storage_path=folder,
             failure_config=FailureConfig(
-                max_failures=LOST,
-                controller_failure_limit=int(START_DEADLINE / TRY),  # else it tries for ever
+                max_failures=MAX_LOST_WORKERS,
+                # Without this limit Ray Train tries to start its workers for ever.
+                controller_failure_limit=int(START_DEADLINE_SECONDS / WORKER_GROUP_START_SECONDS),
             ),
         ),
     )
 
 
-def _work(config: dict[str, Any]) -> None:
-    """One worker."""
+def _train_worker(config: _WorkerConfig) -> None:
     context = ray.train.get_context()
     if torch.cuda.is_available():  # workers on one node see all its GPUs
         torch.cuda.set_device(ray.train.torch.get_device())
-    work(config["reference"], config["keeper"], Part(context.get_world_rank(), context.get_world_size()))
+    part = Replica(context.get_world_rank(), context.get_world_size())
+    train_worker(config["reference"], config["relay"], part)
 
 
-def _left_to_timing(workers: int, cluster: Cluster, claimed: Callable[[], Mapping[str, int]]) -> Set[str]:
-    """The nodes on which others want to time, as soon as the rest has room."""
-    kind = cluster.trainer
-    until = time.monotonic() + START_DEADLINE
+def _wait_for_capacity(
+    workers: int, cluster: Cluster, requested_nodes: Callable[[], Mapping[str, int]]
+) -> Set[str]:
+    """Wait until the workers fit beside the nodes that are requested for timing; return those nodes."""
+    resources = cluster.trainer_resources
+    end = time.monotonic() + START_DEADLINE_SECONDS
     while True:
-        avoided = claimed().keys()
-        rest = Cluster(tuple(node for node in cluster.nodes if node.id not in avoided))
-        if not avoided or cluster.adds(kind.gpu > 0) or rest.capacity({kind: workers})[kind] >= workers:
-            return avoided
-        if time.monotonic() > until:
-            raise crowded("training")
-        time.sleep(POLL)
+        requested = requested_nodes().keys()
+        rest = Cluster(tuple(node for node in cluster.nodes if node.id not in requested))
+        fits = rest.capacity({resources: workers})[resources] >= workers
+        if fits or not requested or cluster.may_add_nodes(resources.gpu > 0):
+            return requested
+        if time.monotonic() > end:
+            raise busy_cluster("training")
+        time.sleep(POLL_SECONDS)

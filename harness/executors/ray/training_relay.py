@@ -1,19 +1,20 @@
-"""A training on the cluster whose state the driver keeps.
+"""The way of a training's state from its workers on the cluster to the driver, which writes it to disk.
 
-The newest state goes to the driver, which writes it where the weights will be, as it does with everything
-else: the cluster needs no shared storage, workers that are lost go on from that state, and so does the same
-command after the driver was lost.
+    worker ── save_state, report, finish, fail ──► StateRelay ── take_update ──► driver ──► NAME.state.pt
+    worker ◄────────────── state ───────────────── (actor)
+
+The relay is an actor on the driver's node, so the cluster needs no shared storage. Workers that replace lost
+ones continue from the relay's state, and the same command continues from the driver's file.
 """
 
 from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
 
 import ray
 from ray.exceptions import RayError
@@ -21,179 +22,218 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.checkpoint import read_metadata
 from harness.errors import HarnessError, InfrastructureError, describe
-from harness.executors.executor import write_made
-from harness.executors.ray.cluster_view import View
+from harness.executors.ray.cluster_view import ClusterView
+from harness.executors.ray.handles import ActorHandle
+from harness.files import write_bytes
 from harness.recipe import CheckpointRef
-from harness.stages.data_parallel import Part
+from harness.stages.data_parallel import Replica
 from harness.stages.train import train, training_runtime
 from harness.stages.training_state import training_lock
 
-LOST = 3  # times that a worker may be lost in one training
-POLL = 0.5  # s between looks at what the workers say, and at who wants to time
+MAX_LOST_WORKERS = 3  # in one training
+POLL_SECONDS = 0.5  # between looks at the relay, and at the nodes that are requested for timing
 
 
 @dataclass
-class News:
-    """What the workers have said since they were last asked."""
+class RelayUpdate:
+    """What the workers sent since the last update."""
 
     lines: list[str] = field(default_factory=list)
     state: bytes | None = None
-    """The newest state file."""
-    made: dict[str, bytes] | None = None
-    """Name → content of what came out."""
+    """Content of the newest state file."""
+    files: dict[str, bytes] | None = None
+    """The finished checkpoint: file name → content, weights last."""
     error: HarnessError | None = None
 
 
-class Keeper:
-    """Outlives the workers: hands them the newest state, and the driver whatever they say."""
+class StateRelay:
+    """An actor that outlives the workers: it keeps the newest state for them, and updates for the driver."""
 
     def __init__(self, training: str, state: bytes | None) -> None:
         self._training = training
         self._state = state
-        self._news = News()
+        self._update = RelayUpdate()
         self._failed = False
 
     def __repr__(self) -> str:
-        """As Ray's dashboard names it."""
+        """Name the actor for Ray's dashboard."""
         return f"state of {self._training}"
 
     def state(self) -> bytes | None:
+        """Return the content of the newest state file, or None at the start of the training."""
         return self._state
 
-    def say(self, line: str) -> None:
-        self._news.lines.append(line)
+    def save_state(self, state: bytes) -> None:
+        self._state = self._update.state = state
 
-    def keep(self, state: bytes) -> None:
-        self._state = self._news.state = state
+    def report(self, line: str) -> None:
+        self._update.lines.append(line)
 
-    def finish(self, made: dict[str, bytes]) -> None:
-        self._news.made = made
+    def finish(self, files: dict[str, bytes]) -> None:
+        self._update.files = files
 
     def fail(self, error: HarnessError) -> None:
-        self._news.error = error
+        self._update.error = error
         self._failed = True
 
     def failed(self) -> bool:
+        """Return whether a worker failed in a way that another attempt cannot repair."""
         return self._failed
 
-    def news(self) -> News:
-        news, self._news = self._news, News()
-        return news
+    def take_update(self) -> RelayUpdate:
+        """Return what was sent since the last call."""
+        update, self._update = self._update, RelayUpdate()
+        return update
 
 
-def work(reference: CheckpointRef, keeper: Any, part: Part) -> None:
-    """In one worker: the training stage with its part of each batch, from the newest state on."""
-    if ray.get(keeper.failed.remote()):
-        return  # the driver has been told why; started once more, all workers end and nothing is tried again
+def train_worker(reference: CheckpointRef, relay: ActorHandle, replica: Replica) -> None:
+    """Run the training stage in a worker with its part of each batch, from the relay's state on."""
+    if ray.get(relay.failed.remote()):
+        return  # the driver has the error: restarted workers all end here, so that nothing is tried again
     assert reference.recipe is not None
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / reference.weights.name
-        state = ray.get(keeper.state.remote())
+        state = ray.get(relay.state.remote())
         if state is not None:
             weights.with_suffix(".state.pt").write_bytes(state)
 
-        def say(line: str) -> None:
-            if part.leads:
-                keeper.say.remote(line)
+        def report(line: str) -> None:
+            if replica.is_leader:
+                relay.report.remote(line)
 
-        def keep(state_file: Path) -> None:
-            ray.get(keeper.keep.remote(state_file.read_bytes()))
+        def save_state(state_file: Path) -> None:
+            ray.get(relay.save_state.remote(state_file.read_bytes()))
 
         try:
-            train(reference.recipe, weights, training_runtime(), report=say, part=part, kept=keep)
-        except HarnessError as error:  # the recipe's fault, or the node has no data
-            ray.get(keeper.fail.remote(error))
-            raise  # else the others would wait for this one's gradients
-        if part.leads:
-            # The weights come last: where they are, everything is.
-            made = {path.name: path.read_bytes() for path in (weights.with_suffix(".yaml"), weights)}
-            ray.get(keeper.finish.remote(made))
+            train(
+                reference.recipe,
+                weights,
+                training_runtime(),
+                report=report,
+                replica=replica,
+                on_state_saved=save_state,
+            )
+        except HarnessError as error:  # the recipe is wrong, or the node lacks data
+            ray.get(relay.fail.remote(error))
+            raise  # otherwise the other workers would wait for this one's gradients
+        if replica.is_leader:
+            # Weights are written last: if they exist, the checkpoint is complete.
+            files = {path.name: path.read_bytes() for path in (weights.with_suffix(".yaml"), weights)}
+            ray.get(relay.finish.remote(files))
 
 
-def keep_training(
-    reference: CheckpointRef, view: View, report: Callable[[str], None], fit: Callable[[Any], None]
+def train_relayed(
+    reference: CheckpointRef,
+    view: ClusterView,
+    report: Callable[[str], None],
+    run_workers: Callable[[ActorHandle], None],
 ) -> None:
-    """Make a missing checkpoint, unless another process does so meanwhile.
+    """Train a missing checkpoint on the cluster, unless another process makes it meanwhile.
 
     Args:
-        fit: given a keeper, has workers do `work` and returns when they have ended.
+        run_workers: Given the relay, calls `train_worker` in workers and returns when they have ended.
 
     Raises:
-        HarnessError: the recipe's fault, as of the training stage.
-        InfrastructureError: as `fit`, or the state cannot be kept.
+        HarnessError: The recipe is wrong, as in the training stage.
+        InfrastructureError: From `run_workers`, or the state could not be written.
     """
     assert reference.recipe is not None
     with training_lock(reference.weights, report):
-        made = reference.weights.exists() and read_metadata(reference.weights)
-        if made and made.get("recipe") == reference.recipe.hash:
-            report(f"{reference.weights} has been made meanwhile")
+        metadata = read_metadata(reference.weights) if reference.weights.exists() else {}
+        if metadata.get("recipe") == reference.recipe.hash:
+            report(f"{reference.weights} was trained by another process meanwhile")
             return
         state_file = reference.weights.with_suffix(".state.pt")
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor: Any = ray.remote(num_cpus=0)(Keeper)
-        state = state_file.read_bytes() if state_file.exists() else None
-        keeper = actor.options(scheduling_strategy=here).remote(reference.name, state)
+        relay = _start_relay(reference.name, state_file)
         failure: InfrastructureError | None = None
         try:
-            with relayed(keeper, state_file, report) as told:
+            with RelayReceiver(relay, state_file, report) as result:
                 try:
-                    fit(keeper)
+                    run_workers(relay)
                 except InfrastructureError as error:
                     failure = error
         finally:
-            view.end(keeper)
-        if told.error is not None:
-            raise told.error from failure
+            view.kill(relay)
+        if result.error is not None:
+            raise result.error from failure
         if failure is not None:
             raise failure
-        if told.made is None:
+        if result.files is None:
             raise InfrastructureError(f"training {reference.name}: the workers ended without a result")
-        write_made(reference, told.made)
+        _write_checkpoint(reference, result.files)
         state_file.unlink(missing_ok=True)
 
 
-@dataclass
-class Told:
-    """What has come through from the workers."""
+def _start_relay(training: str, state_file: Path) -> ActorHandle:
+    """Start a relay on this node with the state that an earlier driver left."""
+    state = state_file.read_bytes() if state_file.exists() else None
+    this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(num_cpus=0)(StateRelay)
+    return actor.options(scheduling_strategy=this_node).remote(training, state)
 
-    thread: threading.Thread
-    ended: threading.Event
-    made: dict[str, bytes] | None = None
+
+@dataclass
+class RelayResult:
+    """How a training ended, as far as it is known."""
+
+    files: dict[str, bytes] | None = None
+    """The finished checkpoint: file name → content, weights last."""
     error: HarnessError | None = None
 
 
-@contextmanager
-def relayed(keeper: Any, state_file: Path, report: Callable[[str], None]) -> Iterator[Told]:
-    """Lines to `report` and states to the file, while the main thread waits for the workers."""
+class RelayReceiver:
+    """A thread of the driver that receives updates while the main thread waits for the workers.
 
-    def relay() -> None:
+    It passes lines to `report` and writes states to `state_file`. The result is complete on exit.
+    """
+
+    def __init__(self, relay: ActorHandle, state_file: Path, report: Callable[[str], None]) -> None:
+        self._relay = relay
+        self._state_file = state_file
+        self._report = report
+        self._result = RelayResult()
+        self._workers_ended = threading.Event()
+        self._thread = threading.Thread(target=self._receive_until_workers_end, daemon=True)
+
+    def __enter__(self) -> RelayResult:
+        self._thread.start()
+        return self._result
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._workers_ended.set()
+        self._thread.join()
+
+    def _receive_until_workers_end(self) -> None:
         last = False
         while not last:
-            last = told.ended.wait(POLL)
+            last = self._workers_ended.wait(POLL_SECONDS)
             try:
-                _pass_on(ray.get(keeper.news.remote()), told, state_file, report)
-            except RayError:  # the keeper is lost, with the head say: so the workers cannot go on either
+                self._receive()
+            except RayError:  # the relay is lost, so the workers cannot continue either
                 return
-            except Exception as error:  # a full disk, say
-                told.error = told.error or InfrastructureError(f"{state_file}: {describe(error)}")
-                ray.kill(keeper)  # workers that cannot leave their state there end
+            except Exception as error:  # the disk is full, for example
+                reason = InfrastructureError(f"{self._state_file}: {describe(error)}")
+                self._result.error = self._result.error or reason
+                ray.kill(self._relay)  # ends the workers, which can no longer save their state
                 return
 
-    told = Told(threading.Thread(target=relay, daemon=True), threading.Event())
-    told.thread.start()
-    try:
-        yield told
-    finally:
-        told.ended.set()
-        told.thread.join()
+    def _receive(self) -> None:
+        update: RelayUpdate = ray.get(self._relay.take_update.remote())
+        self._result.files = update.files or self._result.files
+        self._result.error = update.error or self._result.error
+        for line in update.lines:
+            self._report(line)
+        if update.state is not None:
+            temporary = self._state_file.with_name(f".{self._state_file.name}.new")
+            temporary.write_bytes(update.state)
+            temporary.replace(self._state_file)
 
 
-def _pass_on(news: News, told: Told, state_file: Path, report: Callable[[str], None]) -> None:
-    told.made = news.made or told.made
-    told.error = news.error or told.error
-    for line in news.lines:
-        report(line)
-    if news.state is not None:
-        temporary = state_file.with_name(f".{state_file.name}.new")
-        temporary.write_bytes(news.state)
-        temporary.replace(state_file)
+def _write_checkpoint(reference: CheckpointRef, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        write_bytes(reference.weights.with_name(name), content)

@@ -1,26 +1,38 @@
-"""What a Ray cluster offers to predictions and to timing; pure: the nodes are given."""
+"""What a Ray cluster offers to predictions, training and timing. Pure: the nodes are given."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from harness.adapter import Resources
-from harness.suite.profiles import Exclusive
+from harness.scenarios.settings import Exclusive
 from harness.trial import Trial
 
-POOL = "pool"  # the node label that assigns nodes to a purpose
-TIMING = "timing"  # … and its value on nodes that time and do nothing else
-KEPT_FREE = (TIMING, "head")  # predictions and training stay away from these
-SLOT = "slot"  # a resource that nodes may offer, 1 each: timing takes all of it, a worker hardly any
-GROWS = "autoscaled"  # a label, on the head say: nodes may be added; `gpu.timing`: with GPUs, and to time
-WORKER_SLOT = 0.001  # so that a thousand workers fit on a node (Ray counts in steps of 0.0001)
+POOL_LABEL = "pool"  # the node label that assigns a node to a purpose …
+TIMING_POOL = "timing"  # … and its value on nodes that only time
+RESERVED_POOLS = (TIMING_POOL, "head")  # predictions and training stay off these
+AUTOSCALED_LABEL = (
+    "autoscaled"  # what an autoscaler may add, such as `gpu.timing`; one node, say the head, has it
+)
+SLOT = "slot"  # a resource that a node may offer once: timing takes all of it, a worker WORKER_SLOT
+WORKER_SLOT = 0.001  # a thousand workers fit on a node; Ray counts in steps of 0.0001
+
+
+class RayNode(TypedDict):
+    """The keys of an entry of `ray.nodes()` that are read here."""
+
+    NodeID: str
+    NodeManagerHostname: str
+    Alive: bool
+    Resources: Mapping[str, float]
+    Labels: NotRequired[Mapping[str, str] | None]
 
 
 @dataclass(frozen=True)
 class Node:
-    """One living node."""
+    """A living node with its total resources."""
 
     id: str
     host: str
@@ -31,10 +43,17 @@ class Node:
     def name(self) -> str:
         return node_name(self.host, self.id)
 
-    def room(self, kind: Resources) -> int:
-        """How many workers of a kind the empty node holds."""
-        gpus = self.resources.get("GPU", 0) / kind.gpu if kind.gpu else float("inf")
-        return int(min(self.resources.get("CPU", 0) / kind.cpu, gpus) + 1e-6)
+    @property
+    def cpus(self) -> float:
+        return self.resources.get("CPU", 0.0)
+
+    @property
+    def gpus(self) -> float:
+        return self.resources.get("GPU", 0.0)
+
+    def capacity(self, resources: Resources) -> int:
+        """Return how many workers with these resources fit on the node when it is empty."""
+        return _workers_that_fit(self.cpus, self.gpus, resources)
 
 
 @dataclass(frozen=True)
@@ -45,162 +64,181 @@ class Cluster:
 
     @property
     def gpus(self) -> float:
-        return sum(node.resources.get("GPU", 0) for node in self.nodes)
+        return sum(node.gpus for node in self.nodes)
 
     @property
-    def grows(self) -> frozenset[str]:
-        """What the nodes are like that an autoscaler adds; Ray itself does not tell its drivers."""
-        return frozenset(
-            word for node in self.nodes for word in node.labels.get(GROWS, "").split(".") if word
-        )
-
-    def adds(self, gpu: bool) -> bool:
-        """Whether an autoscaler may add nodes, with GPUs where these are needed."""
-        return "gpu" in self.grows if gpu else bool(self.grows)
+    def autoscaled(self) -> frozenset[str]:
+        """What the nodes are like that an autoscaler may add; Ray does not tell its drivers."""
+        values = (node.labels.get(AUTOSCALED_LABEL, "") for node in self.nodes)
+        return frozenset(word for value in values for word in value.split(".") if word)
 
     @property
-    def packed(self) -> list[Node]:
-        """Nodes for predictions."""
-        return [node for node in self.nodes if node.labels.get(POOL) not in KEPT_FREE]
+    def prediction_nodes(self) -> list[Node]:
+        """Nodes for predictions and training."""
+        return [node for node in self.nodes if node.labels.get(POOL_LABEL) not in RESERVED_POOLS]
 
     @property
-    def slotted(self) -> bool:
-        """Whether every node for predictions offers the slot."""
-        return bool(self.packed) and all(SLOT in node.resources for node in self.packed)
+    def offers_slots(self) -> bool:
+        """Whether every prediction node offers the slot."""
+        nodes = self.prediction_nodes
+        return bool(nodes) and all(SLOT in node.resources for node in nodes)
 
     @property
-    def offers_gpus(self) -> bool:
-        """Whether it has some, or nodes with some may be added."""
-        return self.gpus > 0 or "gpu" in self.grows
+    def trainer_resources(self) -> Resources:
+        """What a training worker takes: a GPU if prediction nodes have GPUs or may be added with some."""
+        gpus = any(node.gpus >= 1 for node in self.prediction_nodes)
+        return Resources(1.0, float(gpus or "gpu" in self.autoscaled))
 
-    def on_gpu(self, trial: Trial) -> bool:
-        return trial.spec.device == "cuda" or (trial.spec.device == "auto" and self.offers_gpus)
+    def may_add_nodes(self, gpu: bool) -> bool:
+        """Return whether an autoscaler may add nodes, with GPUs if `gpu`."""
+        return "gpu" in self.autoscaled if gpu else bool(self.autoscaled)
 
-    def kind(self, trial: Trial) -> Resources:
-        """What a worker of this trial takes here."""
-        return trial.resources if self.on_gpu(trial) else Resources(trial.resources.cpu, 0.0)
+    def runs_on_gpu(self, trial: Trial) -> bool:
+        """Return whether a trial runs on a GPU: `auto` does if the cluster has GPUs or may add some."""
+        device = trial.spec.device
+        return device == "cuda" or (device == "auto" and (self.gpus > 0 or "gpu" in self.autoscaled))
+
+    def worker_resources(self, trial: Trial) -> Resources:
+        """Return what a worker of this trial takes on this cluster."""
+        return trial.resources if self.runs_on_gpu(trial) else Resources(trial.resources.cpu, 0.0)
 
     def capacity(self, demand: Mapping[Resources, int]) -> dict[Resources, int]:
-        """Workers of each kind that fit at once; those with GPUs first, none more than its demand."""
-        found = dict.fromkeys(demand, 0)
-        kinds = sorted(demand, key=lambda kind: (-kind.gpu, -kind.cpu))
-        for node in self.packed:
-            cpus, gpus = node.resources.get("CPU", 0.0), node.resources.get("GPU", 0.0)
-            for kind in kinds:
-                left = Node(node.id, node.host, {"CPU": cpus, "GPU": gpus}, node.labels)
-                here = min(left.room(kind), demand[kind] - found[kind])
-                found[kind] += here
-                cpus, gpus = cpus - here * kind.cpu, gpus - here * kind.gpu
-        return found
+        """Return how many workers with each of these resources fit at once, at most the demand.
 
-    def missing(self, trials: Sequence[Trial]) -> str | None:
-        """Why one of the trials could never run here; None if all can."""
+        Workers with GPUs are placed first.
+        """
+        placed = dict.fromkeys(demand, 0)
+        largest_first = sorted(demand, key=lambda resources: (-resources.gpu, -resources.cpu))
+        for node in self.prediction_nodes:
+            cpus, gpus = node.cpus, node.gpus
+            for resources in largest_first:
+                fit = _workers_that_fit(cpus, gpus, resources)
+                fit = min(fit, demand[resources] - placed[resources])
+                placed[resources] += fit
+                cpus, gpus = cpus - fit * resources.cpu, gpus - fit * resources.gpu
+        return placed
+
+    def why_infeasible(self, trials: Sequence[Trial]) -> str | None:
+        """Return why one of the trials could never run here, or None if all can."""
         for trial in trials:
-            kind = self.kind(trial)
-            if not any(node.room(kind) for node in self.packed) and not self.adds(kind.gpu > 0):
-                lacking = _lacking(self.packed, kind)
-                return f"{trial.name}: a worker needs {_words(kind)}; {lacking}{self._described()}"
-            awaited = self.adds(self.on_gpu(trial)) and (TIMING in self.grows or not self._timing_pool())
-            if trial.scenarios and self.timing_node(trial, {}) is None and not awaited:
-                what = "a GPU" if self.on_gpu(trial) else "a CPU"
-                where = f"labelled {POOL}={TIMING} " if self._timing_pool() else ""
-                return (
-                    f"{trial.name}: timing needs a node {where}with {what}; there is none{self._described()}"
-                )
+            resources = self.worker_resources(trial)
+            fits = any(node.capacity(resources) for node in self.prediction_nodes)
+            if not fits and not self.may_add_nodes(resources.gpu > 0):
+                shortage = _shortage(self.prediction_nodes, resources)
+                return f"{trial.name}: a worker needs {_describe(resources)}; {shortage}{self._described()}"
+            if trial.scenarios and not self._can_time(trial):
+                device = "a GPU" if self.runs_on_gpu(trial) else "a CPU"
+                label = f" labelled {POOL_LABEL}={TIMING_POOL}" if self._timing_pool() else ""
+                node = f"a node{label} with {device}"
+                return f"{trial.name}: timing needs {node}; there is none{self._described()}"
         return None
 
-    @property
-    def trainer(self) -> Resources:
-        """What one worker of a training takes: a GPU where nodes for predictions have, or may have, some."""
-        gpus = any(node.resources.get("GPU", 0) >= 1 for node in self.packed)
-        return Resources(1.0, float(gpus or "gpu" in self.grows))
-
-    def missing_to_train(self, workers: int) -> str | None:
-        """Why so many workers could never train here; None if they can."""
-        kind = self.trainer
-        room = self.capacity({kind: workers})[kind]
-        if room >= workers or self.adds(kind.gpu > 0):
+    def why_untrainable(self, workers: int) -> str | None:
+        """Return why this many workers could never train here, or None if they can."""
+        resources = self.trainer_resources
+        capacity = self.capacity({resources: workers})[resources]
+        if capacity >= workers or self.may_add_nodes(resources.gpu > 0):
             return None
-        asked = f"training with {workers} worker{'s' if workers > 1 else ''}: each needs {_words(kind)}"
-        where = f"nodes not labelled {POOL}={f' or {POOL}='.join(KEPT_FREE)} have room for {room}"
-        return f"{asked}; {where}{self._described()}"
+        training = f"training with {workers} worker{'s' if workers > 1 else ''}"
+        pools = f" or {POOL_LABEL}=".join(RESERVED_POOLS)
+        return (
+            f"{training}: each needs {_describe(resources)}; only {capacity} would fit on the nodes that are "
+            f"not labelled {POOL_LABEL}={pools}{self._described()}"
+        )
 
-    def timing_node(self, trial: Trial, claims: Mapping[str, int]) -> Node | None:
-        """The node to time a trial on: in the timing pool, or one for predictions where there is none.
+    def timing_node(self, trial: Trial, requested_nodes: Mapping[str, int]) -> Node | None:
+        """Return the node to time a trial on, or None if no node fits or the timing pool has yet to start.
 
-        Of these the one of most CPUs, and of those the least claimed.
-
-        None where no node fits, or the timing pool is to be started first.
+        The node is in the timing pool, or is a prediction node if the cluster has no timing pool. The node
+        with the most CPUs is taken, and among equal ones the least requested.
 
         Args:
-            claims: how many others want to time, by node id.
+            requested_nodes: How many other runs want to time, by node id.
         """
-        needed = "GPU" if self.on_gpu(trial) else "CPU"
-        pool = self._timing_pool() or (self.packed if TIMING not in self.grows else ())
-        fitting = [node for node in pool if node.resources.get(needed, 0) >= 1]
+        nodes = self._timing_pool()
+        if not nodes and TIMING_POOL not in self.autoscaled:
+            nodes = self.prediction_nodes
+        device = "GPU" if self.runs_on_gpu(trial) else "CPU"
+        fitting = [node for node in nodes if node.resources.get(device, 0) >= 1]
         if not fitting:
             return None
-        return min(fitting, key=lambda node: (-node.resources.get("CPU", 0), claims.get(node.id, 0), node.id))
+        return min(fitting, key=lambda node: (-node.cpus, requested_nodes.get(node.id, 0), node.id))
+
+    def _can_time(self, trial: Trial) -> bool:
+        """Return whether a node to time this trial on exists, or may be added."""
+        if self.timing_node(trial, {}) is not None:
+            return True
+        timing_nodes_come = TIMING_POOL in self.autoscaled or not self._timing_pool()
+        return timing_nodes_come and self.may_add_nodes(self.runs_on_gpu(trial))
 
     def _timing_pool(self) -> list[Node]:
-        return [node for node in self.nodes if node.labels.get(POOL) == TIMING]
+        return [node for node in self.nodes if node.labels.get(POOL_LABEL) == TIMING_POOL]
 
     def _described(self) -> str:
-        offers = [
-            f"{node.name}{' ' + node.labels[POOL] if POOL in node.labels else ''}: "
-            f"{node.resources.get('CPU', 0):g} CPU, {node.resources.get('GPU', 0):g} GPU"
+        """Return the first nodes and their resources, in parentheses."""
+        nodes = [
+            f"{node.name}{' ' + node.labels[POOL_LABEL] if POOL_LABEL in node.labels else ''}: "
+            f"{node.cpus:g} CPU, {node.gpus:g} GPU"
             for node in self.nodes
         ]
-        return f" (nodes: {'; '.join(offers[:8])}{' …' if len(offers) > 8 else ''})"
+        return f" (nodes: {'; '.join(nodes[:8])}{' …' if len(nodes) > 8 else ''})"
 
 
 def node_name(host: str, node_id: str) -> str:
-    """Host, and the beginning of Ray's id: several nodes may be on one host."""
+    """Return the host with the beginning of Ray's id, since several nodes may be on one host."""
     return f"{host}/{node_id[:8]}"
 
 
-def cluster(raw: Iterable[Mapping[str, Any]]) -> Cluster:
-    """From what `ray.nodes()` says."""
+def cluster_from_ray(nodes: Iterable[RayNode]) -> Cluster:
+    """Return the living nodes among those that `ray.nodes()` lists."""
     return Cluster(
         tuple(
             Node(node["NodeID"], node["NodeManagerHostname"], node["Resources"], node.get("Labels") or {})
-            for node in raw
+            for node in nodes
             if node["Alive"]
         )
     )
 
 
-def away_from(nodes: Set[str]) -> dict[str, str]:
-    """The label selector of predictions and training: not in the pools kept free, nor on these nodes."""
-    selector = {POOL: f"!in({','.join(KEPT_FREE)})"}
-    return selector | ({"ray.io/node-id": f"!in({','.join(sorted(nodes))})"} if nodes else {})
+def prediction_selector(excluded_nodes: Set[str]) -> dict[str, str]:
+    """Return the label selector of predictions and training: outside the reserved pools and these nodes."""
+    selector = {POOL_LABEL: f"!in({','.join(RESERVED_POOLS)})"}
+    if excluded_nodes:
+        selector["ray.io/node-id"] = f"!in({','.join(sorted(excluded_nodes))})"
+    return selector
 
 
 def reservation(node: Node, exclusive: Exclusive) -> dict[str, float]:
-    """What a timed trial takes, so that nothing that Ray schedules can run beside it.
+    """Return the resources that a timed trial takes, so that Ray can schedule nothing beside it.
 
-    A whole node: every CPU and GPU, since `num_gpus` alone keeps nobody else off the CPUs. One GPU: that, and
-    its share of the CPUs.
+    For a whole node that is every CPU and GPU, since `num_gpus` alone keeps nobody off the CPUs. For one GPU
+    it is that GPU with its share of the CPUs.
     """
-    cpus, gpus = node.resources.get("CPU", 0.0), node.resources.get("GPU", 0.0)
     slot = node.resources.get(SLOT, 0.0)
     if exclusive == "gpu":
-        share = {"CPU": max(1.0, cpus // gpus), "GPU": 1.0}
+        share = {"CPU": max(1.0, node.cpus // node.gpus), "GPU": 1.0}
         return share | ({SLOT: WORKER_SLOT} if slot else {})
-    found = {"CPU": cpus, "GPU": gpus, SLOT: slot}
-    return {name: amount for name, amount in found.items() if amount}
+    everything = {"CPU": node.cpus, "GPU": node.gpus, SLOT: slot}
+    return {name: amount for name, amount in everything.items() if amount}
 
 
-def _words(kind: Resources) -> str:
-    gpu = f" and {kind.gpu:g} GPU" if kind.gpu else ""
-    return f"{kind.cpu:g} CPU{gpu} on one node"
+def _workers_that_fit(cpus: float, gpus: float, resources: Resources) -> int:
+    by_gpus = gpus / resources.gpu if resources.gpu else float("inf")
+    return int(min(cpus / resources.cpu, by_gpus) + 1e-6)  # three thirds of a GPU are three workers
 
 
-def _lacking(nodes: Sequence[Node], kind: Resources) -> str:
+def _describe(resources: Resources) -> str:
+    gpu = f" and {resources.gpu:g} GPU" if resources.gpu else ""
+    return f"{resources.cpu:g} CPU{gpu} on one node"
+
+
+def _shortage(nodes: Sequence[Node], resources: Resources) -> str:
+    """Return what these prediction nodes lack for a worker."""
     if not nodes:
-        return f"every node is labelled {POOL}={' or '.join(KEPT_FREE)}, which predictions stay away from"
-    for resource, amount in (("GPU", kind.gpu), ("CPU", kind.cpu)):
-        found = max(node.resources.get(resource, 0) for node in nodes)
-        if found < amount:
-            return f"the most {resource}s that a node for predictions has is {found:g}"
-    return "no node for predictions has both"
+        pools = f" or {POOL_LABEL}=".join(RESERVED_POOLS)
+        return f"every node is labelled {POOL_LABEL}={pools}, and none is left for predictions"
+    for name, amount in (("GPU", resources.gpu), ("CPU", resources.cpu)):
+        most = max(node.resources.get(name, 0) for node in nodes)
+        if most < amount:
+            return f"no prediction node has more than {most:g} {name}"
+    return "no prediction node has both"

@@ -1,296 +1,241 @@
-"""Which shard goes to which worker, and what follows when one is lost.
+"""Which shard goes to which worker, and what follows when a worker is lost.
 
-Pure: told what happens, it says what to do next. The Ray executor and the simulation of a large cluster
-(`benchmarks/scale.py`) drive the same code; workers are whatever they use to name one.
+The scheduler is pure: the caller reports events and receives decisions. The Ray executor and the simulation
+of a large cluster (`benchmarks/scale.py`) drive the same code; a worker is any hashable value.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
-from itertools import count
-from typing import Generic, Literal, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from typing import Generic
 
 from harness.adapter import Resources
-from harness.executors.scheduling.trial_queue import IN_A_ROW, TrialQueue
-from harness.executors.scheduling.worker_state import Flight, WorkerState
-from harness.stages.shards import Outcome, Parts, Shard, ShardError, Work
-
-W = TypeVar("W", bound=Hashable)
-
-Cause = Literal["process", "memory", "store"]  # what failed: itself, its machine's memory, Ray's object store
-AHEAD = 2  # shards a worker has: one that runs and one that waits, so that it never waits for the driver
-
-
-@dataclass(frozen=True)
-class Assignment(Generic[W]):
-    """Send a shard to a worker, which predicts at most so many samples at once."""
-
-    worker: W
-    shard: Shard
-    most: int
+from harness.executors.scheduling.backlog import Backlog
+from harness.executors.scheduling.losses import MAX_FAILED_IN_A_ROW, Cause, Loss
+from harness.executors.scheduling.worker_pool import Assignment, Deadlines, W, WorkerPool, WorkerState
+from harness.stages.shards import BatchAssembler, Outcome, Work
 
 
 class Scheduler(Generic[W]):
-    """Longest trial first; a worker stays with the model it holds; lost shards are tried again, then halved.
+    """Assign shards to workers, longest trial first.
 
-    A shard whose worker is lost is not to blame, or not yet: it is tried once more, then cut in two as long
-    as it can be cut, so that in the end one sample is named. Parts of a batch come back as that batch.
-    A worker that could not load a model bars its node for others, not for those there that have it.
+    - A worker stays with the model that it holds while more of that trial is pending.
+    - When a worker is lost, its shard is tried once more, since it may not be the cause; then it is split in
+      two until a single sample is named. The parts of a batch come back as that batch.
+    - A worker that cannot load a model excludes its node for that trial, except for workers there that
+      already hold the model.
 
     Args:
-        kinds: what a worker needs, by trial id.
-        deadline: seconds after which the first shard of a model is taken to hang, loading included.
+        resources: What a worker needs, by trial id.
+        clock: Returns seconds.
+        first_deadline: Seconds after which a model's first shard counts as hanging, loading included.
     """
 
     def __init__(
         self,
         work: Iterable[Work],
-        kinds: Mapping[str, Resources],
+        resources: Mapping[str, Resources],
         clock: Callable[[], float],
-        deadline: float,
+        first_deadline: float,
     ) -> None:
         self._clock = clock
-        self._deadline = deadline
-        self._queues = {each.trial.id: TrialQueue(each, kinds[each.trial.id]) for each in work if each.gaps}
-        self._workers: dict[W, WorkerState] = {}
-        self._idle: dict[W, None] = {}  # dicts as sets that keep their order
-        self._unfilled: dict[W, None] = {}
-        self._parts = Parts()
-        self._deadlines: list[tuple[float, int, W]] = []
-        self._tickets = count()
-        self._avoided: Set[str] = frozenset()
-        self._nodes: set[str] = set()  # where workers ever were
-        self._gone: Set[str] = frozenset()  # those of them that are no more
-        self._waiting: Counter[Resources] = Counter()
-        self._members: Counter[Resources] = Counter()
-        for queue in self._queues.values():
-            self._waiting[queue.kind] += queue.waiting
-        self._flights: Counter[Resources] = Counter()  # shards that workers have
+        self._first_deadline = first_deadline
+        self._backlog = Backlog(work, resources)
+        self._workers: WorkerPool[W] = WorkerPool()
+        self._deadlines: Deadlines[W] = Deadlines()
+        self._batches = BatchAssembler()
+        self._reserved_nodes: Set[str] = frozenset()
+        self._dead_nodes: Set[str] = frozenset()
         self.retries: Counter[str] = Counter()
         """Shards whose worker was lost, by trial id."""
 
     @property
     def busy(self) -> bool:
-        """Whether anything is left to be done."""
-        return any(self._flights.values()) or any(self._waiting.values())
+        """Whether anything is pending or in flight."""
+        return any(self._workers.in_flight.values()) or any(self._backlog.waiting.values())
 
-    def waiting(self, kind: Resources) -> int:
-        """Shards for workers of a kind that none has yet."""
-        return self._waiting[kind]
+    def waiting(self, resources: Resources) -> int:
+        """Return how many shards for workers with these resources are not assigned."""
+        return self._backlog.waiting[resources]
 
-    def joined(self, worker: W, node: str, kind: Resources) -> None:
-        """A worker runs."""
-        self._workers[worker] = WorkerState(node, kind)
-        self._nodes.add(node)
-        self._members[kind] += 1
-        self._idle[worker] = None
+    def demand(self, resources: Resources) -> int:
+        """Return how many shards for workers with these resources are not finished."""
+        return self._backlog.waiting[resources] + self._workers.in_flight[resources]
+
+    def outstanding(self, worker: W) -> int:
+        """Return how many results a worker owes, not counting shards that were taken back."""
+        return len(self._workers[worker].assignments)
+
+    def idle_workers(self, resources: Resources) -> list[W]:
+        """Return the workers with these resources that have no shard."""
+        return [worker for worker in self._workers.idle if self._workers[worker].resources == resources]
+
+    def add_worker(self, worker: W, node: str, resources: Resources) -> None:
+        """Record that a worker runs."""
+        self._workers.add(worker, node, resources)
+
+    def release_worker(self, worker: W) -> None:
+        """Remove a worker that ended through no fault of its shards, which become pending again."""
+        state = self._workers[worker]
+        if state.model is not None:  # its memory is free: another worker may now load the model there
+            self._backlog[state.model].load_failures.nodes.discard(state.node)
+        self._backlog.put_back(self._workers.remove(worker))
 
     def assign(self) -> Iterator[Assignment[W]]:
-        """What to send now: to idle workers first, then one ahead while more wait than there are workers."""
-        for pool, ahead in ((self._idle, False), (self._unfilled, True)):
-            for worker in list(pool):
-                state = self._workers[worker]
-                left = self._waiting[state.kind]
-                if left > (self._members[state.kind] if ahead else 0) and state.node not in self._avoided:
-                    trial = self._choose(state)
-                    if trial is not None:
-                        yield self._send(worker, state, trial)
+        """Yield the shards to send now.
 
-    def finished(self, worker: W, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """A worker's first shard is done. Returns what is final; parts of a batch wait for the others."""
-        flight = self._workers[worker].flights[0]
-        samples, seconds = flight.shard.stop - flight.shard.start, self._clock() - flight.started
-        self._queues[flight.shard.trial.id].timed(samples, seconds, flight.loads)
-        self._land(worker)  # now that the next one's deadline follows from it
-        return [final for outcome in outcomes for final in self._parts.settle(outcome)]
-
-    def refused(self, worker: W, error: str, everywhere: bool = False) -> None:
-        """A worker could not load the model of its first shard, or no worker can: see `saw`."""
-        flight = self._land(worker)
-        state, trial = self._workers[worker], flight.shard.trial.id
-        queue = self._queues[trial]
-        queue.refused(state.node, error, everywhere)
-        self._wait(flight.shard)
-        if state.holds == trial:
-            self._hold(state, None)
-
-    def saw(self, living: Set[str], room: Mapping[Resources, Set[str]]) -> list[Outcome]:
-        """Which nodes there are now, and which have room for a worker of each kind.
-
-        Returns what is given up: trials whose model no worker has, and none could load where there is room.
+        Idle workers come first. Busy ones get a shard ahead while more shards are pending than there are
+        workers.
         """
-        self._gone = self._nodes - living
-        hopeless = [each for each in self._queues.values() if each.hopeless(room.get(each.kind, frozenset()))]
-        return [final for queue in hopeless for final in self._give_up(queue, queue.refusal or "")]
+        for workers, ahead in ((self._workers.idle, False), (self._workers.partly_filled, True)):
+            for worker in list(workers):
+                state = self._workers[worker]
+                kept_for_others = self._workers.size[state.resources] if ahead else 0
+                if self._backlog.waiting[state.resources] <= kept_for_others:
+                    continue
+                if state.node in self._reserved_nodes:
+                    continue
+                trial_id = self._choose_trial(state)
+                if trial_id is not None:
+                    yield self._assign(worker, state, trial_id)
 
-    def lost(self, worker: W, reason: str, cause: Cause = "process") -> list[Outcome]:
-        """A worker died or was killed; its first shard may be why, the ones behind it are not.
+    def finish_shard(self, worker: W, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Record the outcomes of a worker's first shard.
+
+        Returns:
+            The outcomes that are final; parts of a batch wait for the other parts.
+        """
+        assignment = self._workers[worker].assignments[0]
+        shard, seconds = assignment.shard, self._clock() - assignment.started
+        queue = self._backlog[shard.trial.id]
+        queue.record_time(shard.stop - shard.start, seconds, assignment.loads_model)
+        self._pop_first(worker)  # after the pace is recorded: the next shard's deadline follows from it
+        return self._settle(outcomes)
+
+    def fail_to_load(self, worker: W, error: str, everywhere: bool = False) -> None:
+        """Record that a worker could not load the model of its first shard, which becomes pending again.
 
         Args:
-            cause: its machine ran out of memory: fewer samples at once from now on. The object store had no
-                room for its answer: a smaller part may have, and no sample is to blame.
+            everywhere: No worker on any node could; `update_nodes` then gives up the trial.
+        """
+        shard = self._pop_first(worker).shard
+        state = self._workers[worker]
+        self._backlog[shard.trial.id].load_failures.record(state.node, error, everywhere)
+        self._backlog.put_back([shard])
+        if state.model == shard.trial.id:
+            self._workers.hold(worker, None)
+
+    def lose_worker(self, worker: W, reason: str, cause: Cause = "process") -> list[Outcome]:
+        """Record that a worker died or was killed; only its first shard may be the cause.
+
+        Args:
+            cause: "memory" halves the number of samples predicted at once; with "store" no sample is to
+                blame, but a smaller part of the shard may fit.
+
+        Returns:
+            The outcomes that are final: shards that are given up.
         """
         state = self._workers[worker]
-        flight = state.flights.popleft() if state.flights else None
-        self.released(worker)
-        if flight is None:
+        assignment = self._workers.pop_first(worker) if state.assignments else None
+        self.release_worker(worker)
+        if assignment is None:
             return []
-        self.retries[flight.shard.trial.id] += 1
-        queue = self._queues[flight.shard.trial.id]
-        queue.barred.discard(state.node)  # as above
-        self._flights[queue.kind] -= 1
-        before, error = queue.waiting, None
-        if cause == "memory" and flight.most > 1:
-            queue.fewer(flight.shard, flight.most)
-        else:
-            node, hung = None if cause == "store" else state.node, self._clock() >= flight.deadline
-            error = queue.lost(flight.shard, node, reason, hung, self._gone)
-        self._waiting[queue.kind] += queue.waiting - before
-        found = self._parts.settle(error) if error else []
-        if queue.stopped:
-            told = f"not tried after {IN_A_ROW} samples in a row without a prediction: {reason}"
-            found += self._give_up(queue, told)
-        return found
+        trial_id = assignment.shard.trial.id
+        self.retries[trial_id] += 1
+        queue = self._backlog[trial_id]
+        queue.load_failures.nodes.discard(state.node)  # its memory is free, as in `release_worker`
+        hung = self._clock() >= assignment.deadline
+        loss = Loss(assignment.shard, assignment.batch_limit, state.node, reason, cause, hung)
+        error = self._backlog.record_loss(loss, self._dead_nodes)
+        final = self._settle([error] if error else [])
+        if queue.losses.exhausted:
+            stopped = f"not tried after {MAX_FAILED_IN_A_ROW} samples in a row without a prediction: {reason}"
+            final += self._settle(self._backlog.give_up(trial_id, stopped))
+        return final
 
-    def released(self, worker: W) -> None:
-        """A worker is gone through no fault of its shards; they wait again."""
-        state = self._workers.pop(worker)
-        if state.holds is not None:
-            self._queues[state.holds].barred.discard(state.node)  # one more may fit there now
-        self._members[state.kind] -= 1
-        self._idle.pop(worker, None)
-        self._unfilled.pop(worker, None)
-        self._hold(state, None)
-        self._take_back(state)
+    def update_nodes(self, living: Set[str], usable: Mapping[Resources, Set[str]]) -> list[Outcome]:
+        """Record which nodes live, and which of them can hold a worker with given resources.
 
-    def owed(self, worker: W) -> int:
-        """Of the shards that a worker was sent those whose answers count: not what was taken back."""
-        return len(self._workers[worker].flights)
+        Returns:
+            What is given up: trials whose model no worker holds and no usable node can load.
+        """
+        self._dead_nodes = self._workers.nodes - living
+        final: list[Outcome] = []
+        for trial_id, error in self._backlog.unloadable(usable, self._workers.holders):
+            final += self._settle(self._backlog.give_up(trial_id, error))
+        return final
+
+    def reserve_nodes(self, nodes: Set[str]) -> None:
+        """Assign nothing more to workers on these nodes, which replaces the nodes reserved before."""
+        self._reserved_nodes = nodes
+
+    def excluded_nodes(self, resources: Resources) -> Set[str]:
+        """Return the nodes that are reserved, or on which no pending trial can be loaded."""
+        return self._reserved_nodes | self._backlog.excluded_nodes(resources)
+
+    def workers_to_release(self, resources: Resources) -> list[W]:
+        """Return the idle workers on excluded nodes, except those whose model has more pending shards."""
+        excluded = self.excluded_nodes(resources)
+        idle = {worker: self._workers[worker] for worker in self.idle_workers(resources)}
+        return [
+            worker
+            for worker, state in idle.items()
+            if state.node in self._reserved_nodes
+            or (state.node in excluded and not self._backlog.has_pending(state.model))
+        ]
 
     def expired(self) -> list[tuple[W, float]]:
-        """Workers whose first shard takes too long, and the seconds that it was given."""
-        now, found = self._clock(), []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            due, _, worker = heapq.heappop(self._deadlines)
-            state = self._workers.get(worker)
-            if state is None or not state.flights or state.flights[0].deadline != due:
+        """Return the workers whose first shard exceeded its deadline, with the seconds allowed."""
+        now, expired = self._clock(), []
+        for due, worker in self._deadlines.pop_due(now):
+            assignment = self._workers.first(worker)
+            if assignment is None or assignment.deadline != due:
                 continue
-            flight = state.flights[0]
-            self._limit(worker, flight)  # others may have shown meanwhile that it is slow and does not hang
-            if flight.deadline <= now:
-                found.append((worker, flight.deadline - flight.started))
-        return found
+            self._set_deadline(assignment)  # other shards may have shown that the trial is slow
+            if assignment.deadline <= now:
+                expired.append((worker, assignment.deadline - assignment.started))
+        return expired
 
-    def demand(self, kind: Resources) -> int:
-        """Shards for workers of a kind that are not done."""
-        return self._waiting[kind] + self._flights[kind]
+    def _choose_trial(self, state: WorkerState[W]) -> str | None:
+        if self._backlog.has_pending(state.model):
+            return state.model
+        return self._backlog.longest(state.resources, state.node, self._workers.holders)
 
-    def avoid(self, nodes: Set[str]) -> None:
-        """Send nothing more to workers on these nodes."""
-        self._avoided = nodes
+    def _assign(self, worker: W, state: WorkerState[W], trial_id: str) -> Assignment[W]:
+        batch_limit = self._backlog[trial_id].batch_limit
+        shard = self._backlog.take(trial_id)
+        assignment = Assignment(worker, shard, batch_limit, loads_model=state.model != trial_id)
+        self._workers.push(assignment)
+        if len(state.assignments) == 1:
+            self._start(assignment)
+        return assignment
 
-    def useless(self, kind: Resources) -> Set[str]:
-        """Nodes where one more worker of a kind would be idle: to avoid, or barred for all that waits."""
-        barred = [each.barred for each in self._queues.values() if each.waiting and each.kind == kind]
-        return self._avoided | (frozenset.intersection(*map(frozenset, barred)) if barred else frozenset())
+    def _pop_first(self, worker: W) -> Assignment[W]:
+        """Remove a worker's first shard and start the next, or take the rest back from a reserved node."""
+        finished = self._workers.pop_first(worker)
+        if self._workers[worker].node in self._reserved_nodes:
+            self._backlog.put_back(self._workers.take_back(worker))
+        following = self._workers.first(worker)
+        if following is not None:
+            self._start(following)
+        return finished
 
-    def leaving(self, kind: Resources) -> list[W]:
-        """Workers of a kind on such nodes that are done, but those who hold a model of which more waits."""
-        useless, avoided = self.useless(kind), self._avoided
-        on_useless = [(w, self._workers[w]) for w in self.idle(kind) if self._workers[w].node in useless]
-        return [w for w, state in on_useless if state.node in avoided or not self._goes_on(state)]
+    def _start(self, assignment: Assignment[W]) -> None:
+        assignment.started = self._clock()
+        self._set_deadline(assignment)
 
-    def idle(self, kind: Resources) -> list[W]:
-        """Workers of a kind without a shard."""
-        return [worker for worker in self._idle if self._workers[worker].kind == kind]
+    def _set_deadline(self, assignment: Assignment[W]) -> None:
+        """Set or extend the deadline of a shard that has started, from its trial's pace so far."""
+        shard = assignment.shard
+        queue = self._backlog[shard.trial.id]
+        allowed = queue.pace.allowed_seconds(
+            shard.stop - shard.start, assignment.loads_model, shard in queue.losses, self._first_deadline
+        )
+        assignment.deadline = max(assignment.deadline, assignment.started + allowed)
+        if assignment.deadline > self._clock():
+            self._deadlines.add(assignment.deadline, assignment.worker)
 
-    def _choose(self, worker: WorkerState) -> str | None:
-        """The trial that a worker should go on with: the one it holds, else the longest."""
-        if self._goes_on(worker):
-            return worker.holds
-        best, most = None, 0.0
-        for trial, queue in self._queues.items():
-            if queue.waiting and queue.kind == worker.kind and worker.node not in queue.barred:
-                seconds = queue.seconds()
-                if seconds > most and queue.worth_loading():
-                    best, most = trial, seconds
-        return best
-
-    def _goes_on(self, worker: WorkerState) -> bool:
-        """Whether there is more of the trial that it holds."""
-        return worker.holds is not None and self._queues[worker.holds].waiting > 0
-
-    def _send(self, worker: W, state: WorkerState, trial: str) -> Assignment[W]:
-        queue = self._queues[trial]
-        flight = Flight(self._take(queue), queue.most, loads=state.holds != trial)
-        self._hold(state, trial)
-        state.flights.append(flight)
-        self._flights[state.kind] += 1
-        self._place(worker, state)
-        if len(state.flights) == 1:
-            self._start(worker, flight)
-        return Assignment(worker, flight.shard, flight.most)
-
-    def _land(self, worker: W) -> Flight:
-        """Take a worker's first shard; the next one starts."""
-        state = self._workers[worker]
-        flight = state.flights.popleft()
-        self._flights[state.kind] -= 1
-        if state.node in self._avoided:
-            self._take_back(state)
-        self._place(worker, state)
-        if state.flights:
-            self._start(worker, state.flights[0])
-        return flight
-
-    def _take_back(self, state: WorkerState) -> None:
-        while state.flights:
-            self._flights[state.kind] -= 1
-            self._wait(state.flights.popleft().shard)
-
-    def _start(self, worker: W, flight: Flight) -> None:
-        flight.started = self._clock()
-        self._limit(worker, flight)
-
-    def _limit(self, worker: W, flight: Flight) -> None:
-        """Give a shard that has begun a deadline, from what is known of its trial by now."""
-        queue = self._queues[flight.shard.trial.id]
-        allowed = queue.allowed(flight.shard, flight.loads, self._deadline)
-        flight.deadline = max(flight.deadline, flight.started + allowed)
-        if flight.deadline > self._clock():
-            heapq.heappush(self._deadlines, (flight.deadline, next(self._tickets), worker))
-
-    def _place(self, worker: W, state: WorkerState) -> None:
-        """Among the workers without a shard, with fewer than wanted, or neither."""
-        for pool, wanted in (
-            (self._idle, not state.flights),
-            (self._unfilled, 0 < len(state.flights) < AHEAD),
-        ):
-            if wanted:
-                pool[worker] = None
-            else:
-                pool.pop(worker, None)
-
-    def _hold(self, worker: WorkerState, trial: str | None) -> None:
-        if worker.holds is not None:
-            self._queues[worker.holds].holders -= 1
-        if trial is not None:
-            self._queues[trial].holders += 1
-        worker.holds = trial
-
-    def _give_up(self, queue: TrialQueue, reason: str) -> list[Outcome]:
-        """All that waits of a trial."""
-        errors = [ShardError(self._take(queue), reason, 1) for _ in range(queue.waiting)]
-        return [final for each in errors for final in self._parts.settle(each)]
-
-    def _take(self, queue: TrialQueue) -> Shard:
-        self._waiting[queue.kind] -= 1
-        return queue.take()
-
-    def _wait(self, shard: Shard) -> None:
-        queue = self._queues[shard.trial.id]
-        self._waiting[queue.kind] += 1
-        queue.put_back(shard)
+    def _settle(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
+        """Return the outcomes that are final, once the parts of their batches are complete."""
+        return [final for outcome in outcomes for final in self._batches.add(outcome)]
