@@ -6,7 +6,7 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,10 @@ from harness.cli.options import (
 )
 from harness.errors import HarnessError, UsageError, describe
 from harness.run.settings import SHARD_SIZE
+
+if TYPE_CHECKING:
+    from harness.executors.ray.executor import RayExecutor
+    from harness.run.driver import ExecutorFactory
 
 suites_app = typer.Typer()
 
@@ -101,8 +105,8 @@ def plan_command(
     loaded = load_suite(find_suite(suite), overrides)
     planned = plan(loaded, only, limit)
     directory = RunDirectory(out or Path("runs") / loaded.suite.name)
-    document = estimate(planned, directory, loaded.suite.speed)
-    show(document) if as_json else show_plan(document)
+    estimated = estimate(planned, directory, loaded.suite.speed)
+    show(estimated.model_dump(mode="json")) if as_json else show_plan(estimated)
 
 
 @suites_app.command()
@@ -208,8 +212,8 @@ def _sync_or_report(directory: Path, executor: ExecutorName) -> None:
         console.print(f"MLflow: {outcome.describe()} (open it with `harness ui`)", markup=False)
 
 
-def _executor(name: ExecutorName, address: str | None, workers: int | None) -> Any:
-    """Return what makes the executor. Ray is imported only when it is called."""
+def _executor(name: ExecutorName, address: str | None, workers: int | None) -> ExecutorFactory:
+    """Return a function that makes the executor. Ray is imported only when it is called."""
     if name is ExecutorName.inline:
         if address or (workers or 1) > 1:
             raise UsageError("--executor inline runs in this process, without --address and --workers")
@@ -217,7 +221,7 @@ def _executor(name: ExecutorName, address: str | None, workers: int | None) -> A
 
         return InlineExecutor
 
-    def make() -> Any:
+    def make() -> RayExecutor:
         from harness.executors.ray.executor import RayExecutor
 
         return RayExecutor(address, workers)
