@@ -19,8 +19,7 @@ from harness.adapter import ADAPTERS, Runtime, TrainableAdapter
 from harness.datasets.dataset import DATASETS
 from harness.metrics.metric import METRICS
 from harness.recipe import read_recipe
-from harness.stages.fit import Fit
-from harness.task import Sample
+from harness.stages.fit import SampleCache, TrainingLoop
 
 VALIDATIONS = 4
 
@@ -44,7 +43,7 @@ def main() -> None:
     model = ADAPTERS.get(recipe.adapter)
     if not issubclass(model, TrainableAdapter):
         raise SystemExit(f"{chosen.recipe}: adapter '{recipe.adapter}' cannot be trained")
-    made: dict[int, Sample] = {}  # by index, for all rates
+    samples = SampleCache(train)  # shared by all rates
     print(f"{chosen.recipe.stem}, {chosen.steps} steps of {recipe.batch_size}, seed {recipe.seed}\n")
     print(f"| learning rate | loss of each {every} steps | {metric.names[0]} after them | CPU s |")
     print("|---|---|---|---|")
@@ -53,9 +52,9 @@ def main() -> None:
         torch.manual_seed(recipe.seed)
         adapter.build(train)
         tried = recipe.model_copy(update={"learning_rate": rate})
-        fit = Fit(tried, adapter, train, held_out, metric, report=lambda _: None, cache=made)
+        loop = TrainingLoop(tried, adapter, samples, held_out, metric, report=lambda _: None)
         with tempfile.TemporaryDirectory() as folder:
-            history = fit.run(Path(folder, "state.pt")).history
+            history = loop.run(Path(folder, "state.pt")).history
         losses, figures = (
             " · ".join(f"{entry[name]:.3f}" for entry in history if name in entry)
             for name in ("loss", metric.names[0])

@@ -73,6 +73,6 @@ def test_weights_beside_a_checkpoint_that_is_made_without_are_refused(
 ) -> None:
     suite_of(suite.parent, None, **option)
     said = " ".join(ended("plan", suite).split())
-    assert "adapters.own.options.class_weights: class_weights shapes training" in said
+    assert "adapters.own.options.class_weights: class_weights affects only training" in said
     suite_of(suite.parent, {"7": 2.0}, class_weights={"7": 2.0})
     assert CliRunner().invoke(app, ["plan", str(suite)]).exit_code == 0

@@ -17,7 +17,7 @@ from harness.checkpoint import Checkpoint, load, load_into
 from harness.datasets.dataset import DATASETS, Dataset, DatasetOptions
 from harness.errors import UsageError
 from harness.recipe import Recipe
-from harness.stages.data_parallel import Part
+from harness.stages.data_parallel import Replica
 from harness.stages.train import train
 from harness.task import Sample
 
@@ -103,10 +103,16 @@ def recipe(**changes: Any) -> Recipe:
     return Recipe.model_validate(content | changes)
 
 
-def worker(rank: int, of: int, store: str, folder: Path, plan: Recipe) -> None:
+def worker(rank: int, world_size: int, store: str, folder: Path, plan: Recipe) -> None:
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=of)
-    train(plan, folder / str(rank) / "w.safetensors", Runtime(), report=[].append, part=Part(rank, of))
+    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
+    train(
+        plan,
+        folder / str(rank) / "w.safetensors",
+        Runtime(),
+        report=[].append,
+        replica=Replica(rank, world_size),
+    )
 
 
 def together(folder: Path, of: int = 2, **changes: Any) -> Path:
@@ -168,15 +174,15 @@ def test_all_stop_when_the_first_has_lost_patience(tmp_path: Path) -> None:
 
 def test_batches_that_do_not_come_out_even_are_told() -> None:
     with pytest.raises(UsageError, match="3 workers cannot share batches of 8 evenly"):
-        Part(0, 3).share(range(8))
+        Replica(0, 3).share(range(8))
 
 
 @pytest.mark.parametrize("of", [1, 2, 4, 8])
 def test_the_parts_of_a_batch_are_the_batch(of: int) -> None:
-    parts = [Part(rank, of).share(range(8)) for rank in range(of)]
+    parts = [Replica(rank, of).share(range(8)) for rank in range(of)]
     assert sorted(item for part in parts for item in part) == list(range(8))
 
 
 def test_the_first_worker_draws_what_one_alone_draws() -> None:
-    assert Part(0, 2).stream(7, 1, 3) == Part().stream(7, 1, 3) == [7, 1, 3]
-    assert Part(1, 2).stream(7, 1, 3) != [7, 1, 3]
+    assert Replica(0, 2).seed(7, 1, 3) == Replica().seed(7, 1, 3) == [7, 1, 3]
+    assert Replica(1, 2).seed(7, 1, 3) != [7, 1, 3]

@@ -59,7 +59,7 @@ def test_a_translation_file_in_another_encoding_is_refused_with_its_line(tmp_pat
 
 def test_missing_and_empty_translation_files_are_refused(tmp_path):
     full, empty = write(tmp_path / "full", "a\n"), write(tmp_path / "empty", "")
-    with pytest.raises(UsageError, match="empty: expected a sentence a line"):
+    with pytest.raises(UsageError, match="empty: expected one sentence per line"):
         score_translation(empty, [full])
     with pytest.raises(UsageError, match="nowhere: cannot be read: No such file"):
         score_translation(full, [tmp_path / "nowhere"])

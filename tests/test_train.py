@@ -21,7 +21,7 @@ from harness.checkpoint import Checkpoint
 from harness.datasets.dataset import DATASETS, Dataset, DatasetOptions
 from harness.errors import HarnessError, UsageError
 from harness.recipe import Recipe, read_recipe
-from harness.stages.fit import batch_indices, learning_rate
+from harness.stages.schedule import batch_indices, learning_rate
 from harness.stages.train import train
 from harness.stages.training_state import training_lock
 from harness.task import Sample
@@ -139,8 +139,8 @@ def run(folder: Path, lines: list[str] | None = None, **changes):
 
 def test_it_learns_and_leaves_weights_and_a_document(tmp_path):
     provenance = run(tmp_path)
-    assert provenance.figures["miou"]["value"] > 0.95
-    assert provenance.figures["miou"]["low"] <= provenance.figures["miou"]["value"]
+    assert provenance.figures["miou"].value > 0.95
+    assert provenance.figures["miou"].low <= provenance.figures["miou"].value
     assert [entry["step"] for entry in provenance.history] == [10, 20, 30]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["w.safetensors", "w.yaml"]
     document = yaml.safe_load((tmp_path / "w.yaml").read_text())
@@ -229,8 +229,8 @@ def test_a_second_process_waits_and_takes_what_the_first_made(tmp_path):
                 shutil.copy(path, tmp_path / "b")
         assert second.result(30) == made
     assert lines == [
-        "another process trains w.safetensors: waiting for it",
-        f"{weights} has been made meanwhile",
+        "another process is training w.safetensors; waiting for it",
+        f"{weights} has already been trained by another process",
     ]
     assert Pixel.calls == calls
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["w.safetensors", "w.yaml"]
@@ -252,7 +252,7 @@ def test_a_state_of_another_recipe_is_not_continued(tmp_path):
 
 def test_a_broken_state_file_is_named(tmp_path):
     (tmp_path / "w.state.pt").write_bytes(b"PK nonsense")
-    with pytest.raises(UsageError, match=r"w\.state\.pt: not the state of a training"):
+    with pytest.raises(UsageError, match=r"w\.state\.pt: not a training state"):
         run(tmp_path)
 
 
@@ -261,7 +261,7 @@ def test_the_best_weights_are_kept_not_the_last(tmp_path):
     provenance = run(tmp_path, steps=60, learning_rate=30.0, warmup_steps=60, clip_norm=1e6)
     values = [row["miou"] for row in provenance.history]
     assert values[-1] < max(values), "the recipe no longer diverges; choose a higher rate"
-    assert provenance.figures["miou"]["value"] == pytest.approx(max(values), abs=0.01)
+    assert provenance.figures["miou"].value == pytest.approx(max(values), abs=0.01)
 
 
 def test_patience_ends_a_training_that_no_longer_improves(tmp_path):

@@ -1,4 +1,4 @@
-"""Analyse: where figures come from, and samples to look at; computed beside the score, in one pass."""
+"""Analysis of a trial: where its figures come from, with samples to look at."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 
 from harness.adapter import ADAPTERS, Runtime, TranslationAdapter
-from harness.analysis.analyser import Analyser, Pictures
+from harness.analysis.analyser import AnyAnalyser, ImageFiles
 from harness.analysis.detection import DetectionAnalyser
 from harness.analysis.ratios import ratios
 from harness.analysis.record import (
@@ -24,11 +24,14 @@ from harness.errors import describe
 from harness.task import Prediction
 from harness.trial import Trial
 
-ALIGNED_WORDS = 30  # of source and hypothesis: the heat map of a longer one cannot be read on a page
+MAX_ALIGNED_WORDS = 30  # of source and of hypothesis; a larger heat map is unreadable on a page
+
+PredictionReader = Callable[[Collection[int]], Mapping[int, Prediction]]
+"""Reads predictions by the index of their sample in the data set."""
 
 
-def make_analyser(dataset: Dataset) -> Analyser:
-    """A collector for the task that the data set was opened for."""
+def make_analyser(dataset: Dataset) -> AnyAnalyser:
+    """Return an empty analyser for the task that the data set was opened for."""
     if dataset.task == "translation":
         return TranslationAnalyser()
     return (DetectionAnalyser if dataset.task == "detection" else SegmentationAnalyser)(dataset.classes)
@@ -37,39 +40,47 @@ def make_analyser(dataset: Dataset) -> Analyser:
 def analyse(
     trial: Trial,
     dataset: Dataset,
-    analyser: Analyser,
-    read: Callable[[Collection[int]], Mapping[int, Prediction]],
+    analyser: AnyAnalyser,
+    read: PredictionReader,
     note: Callable[[str], None],
-) -> tuple[Analysis, Pictures]:
-    """The analysis of all that the analyser was given, with the samples that it picks.
+) -> tuple[Analysis, ImageFiles]:
+    """Return the analysis of all samples that were added to an analyser, and the images it refers to.
 
     Args:
-        read: predictions of samples by their places in the data set.
-        note: told why there are no alignments where the adapter fails to give them; that alone fails no run.
+        note: Receives a message if a translation model fails to explain its predictions. The analysis then
+            lacks alignments and rates of lossy inputs, and the run continues.
     """
     shown: list[ShownSample] = []
-    pictures: Pictures = {}
+    images: ImageFiles = {}
     picks = analyser.picks()
     predictions = read([pick.index for pick in picks])
     for pick in picks:
         sample, files = analyser.show(pick, dataset[pick.index], predictions[pick.index])
         shown.append(sample)
-        pictures |= files
+        images |= files
     analysis = analyser.conclude(shown)
     if isinstance(analysis, TranslationAnalysis):
         try:
-            analysis = _with_the_model(trial, dataset, analysis, predictions)
-        except Exception as error:  # an adapter's own
-            note(f"{trial.name}: no alignments and no rates of what is not read: {describe(error)}")
-    return analysis, pictures
+            analysis = _explain(trial, dataset, analysis, predictions)
+        except Exception as error:  # raised by the adapter
+            note(f"{trial.name}: no alignments and no rates of lossy inputs: {describe(error)}")
+    return analysis, images
 
 
-def _with_the_model(
+def _explain(
     trial: Trial, dataset: Dataset, analysis: TranslationAnalysis, predictions: Mapping[int, Prediction]
 ) -> TranslationAnalysis:
-    """Add what only the model knows, on the CPU: its alignments, and what of the sources it cannot read."""
+    """Add what only the model knows: alignments, and the rates of inputs that it cannot read completely.
+
+    The model runs on the CPU. It is not loaded if its adapter gives neither.
+    """
     cls = ADAPTERS.get(trial.spec.adapter)
     if not issubclass(cls, TranslationAdapter):
+        return analysis
+    if (
+        cls.alignments is TranslationAdapter.alignments
+        and cls.lossy_inputs is TranslationAdapter.lossy_inputs
+    ):
         return analysis
     adapter = cls(cls.Options(**trial.spec.options), Runtime())
     adapter.load(trial.load_checkpoint())
@@ -88,15 +99,22 @@ def _alignments(
     shown: Sequence[ShownTranslation],
     predictions: Mapping[int, Prediction],
 ) -> list[ShownAlignment]:
-    """Of the longest readable sample of each role; none where the model has none."""
-    short = [each for each in shown if 0 < len(each.hypothesis.split()) <= ALIGNED_WORDS]
-    short = [each for each in short if 0 < len(each.source.split()) <= ALIGNED_WORDS]
-    short.sort(key=lambda each: len(each.source.split()))
-    wanted = [each.index for each in {each.role: each for each in short}.values()]
-    if not wanted:
+    """Align the longest readable sample of each role; return none if the model has no alignments."""
+    readable = [
+        sample
+        for sample in shown
+        if 0 < len(sample.hypothesis.split()) <= MAX_ALIGNED_WORDS
+        and 0 < len(sample.source.split()) <= MAX_ALIGNED_WORDS
+    ]
+    readable.sort(key=lambda sample: len(sample.source.split()))
+    longest = {sample.role: sample for sample in readable}
+    indices = [sample.index for sample in longest.values()]
+    if not indices:
         return []
-    samples = [dataset[index] for index in wanted]
-    found = adapter.alignments(samples, [predictions[index] for index in wanted])
+    samples = [dataset[index] for index in indices]
+    alignments = adapter.alignments(samples, [predictions[index] for index in indices])
+    if alignments is None:
+        return []
     return [
         ShownAlignment(
             index=index,
@@ -104,5 +122,5 @@ def _alignments(
             target=list(alignment.target),
             weights=np.round(alignment.weights.astype(np.float64), 3).tolist(),
         )
-        for index, alignment in zip(wanted, found or [], strict=bool(found))
+        for index, alignment in zip(indices, alignments, strict=True)
     ]

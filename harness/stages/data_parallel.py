@@ -1,14 +1,14 @@
-"""Training over several workers: each takes its part of every batch, and their gradients become one.
+"""Data-parallel training: each worker takes a share of every batch, and their gradients are averaged.
 
-The mean over a batch is the mean over its parts, weighted by what each part's loss is a mean over. Models
-that draw (augmentation, dropout) or that normalise over a batch draw and normalise within a part.
+The mean over a batch is the weighted mean over its shares; the weight of a share is the number of items that
+its loss is a mean over. Random operations (augmentation, dropout) and batch normalisation work per share.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -17,86 +17,89 @@ from harness.adapter import TrainableAdapter
 from harness.errors import UsageError
 
 T = TypeVar("T")
-Loss = Callable[[Any], dict[str, Tensor]]
+Loss: TypeAlias = Callable[[object], dict[str, Tensor]]
+"""Training batch → scalar loss terms by name."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """A worker's place among those that train together, in torch's default process group."""
+class Replica:
+    """One of the workers that train together, in torch's default process group."""
 
     rank: int = 0
-    of: int = 1
+    world_size: int = 1
 
     @property
-    def leads(self) -> bool:
-        """Whether this one validates and keeps the state."""
+    def is_leader(self) -> bool:
+        """Whether this worker validates and saves the state."""
         return self.rank == 0
 
     def share(self, batch: Sequence[T]) -> list[T]:
-        """Every `of`-th item.
+        """Return this worker's items of a batch: every `world_size`-th.
 
         Raises:
-            UsageError: they do not come out even.
+            UsageError: The batch cannot be divided evenly.
         """
-        if len(batch) % self.of:
-            raise UsageError(f"{self.of} workers cannot share batches of {len(batch)} evenly")
-        return list(batch[self.rank :: self.of])
+        if len(batch) % self.world_size:
+            raise UsageError(f"{self.world_size} workers cannot share batches of {len(batch)} evenly")
+        return list(batch[self.rank :: self.world_size])
 
-    def stream(self, *seed: int) -> list[int]:
-        """A seed of this worker's own; the first worker's is that of one worker alone."""
+    def seed(self, *seed: int) -> list[int]:
+        """Return a seed that differs between workers; the leader's is that of a single worker."""
         return [*seed, self.rank] if self.rank else list(seed)
 
-    def total(self, value: float) -> float:
-        """Sum over the workers."""
-        if self.of == 1:
+    def sum(self, value: float) -> float:
+        """Return the sum of a value over all workers."""
+        if self.world_size == 1:
             return value
-        summed = torch.tensor(value, dtype=torch.float64)
+        total = torch.tensor(value, dtype=torch.float64)
         if distributed.get_backend() == "nccl":
-            summed = summed.cuda()
-        distributed.all_reduce(summed)
-        return summed.item()
+            total = total.cuda()
+        distributed.all_reduce(total)
+        return total.item()
 
-    def told(self, value: T) -> T:
-        """What the leader says."""
-        if self.of == 1:
+    def broadcast(self, value: T) -> T:
+        """Return the leader's value."""
+        if self.world_size == 1:
             return value
-        said = [value]
-        distributed.broadcast_object_list(said, src=0)
-        return said[0]
+        values = [value]
+        distributed.broadcast_object_list(values, src=0)
+        return values[0]
 
 
-ALONE = Part()
+SINGLE = Replica()
+"""The only worker of a training."""
 
 
-class _Terms(nn.Module):
-    """The loss as a module: gradients are exchanged for modules only."""
+class _LossModule(nn.Module):
+    """The loss as a module, because DistributedDataParallel wraps only modules."""
 
     def __init__(self, adapter: TrainableAdapter) -> None:
         super().__init__()
         self.module = adapter.module
         self._loss = adapter.loss
 
-    def forward(self, batch: Any) -> dict[str, Tensor]:
+    def forward(self, batch: object) -> dict[str, Tensor]:
         return self._loss(batch)
 
 
-def shared_loss(adapter: TrainableAdapter, part: Part) -> Loss:
-    """The adapter's loss; of several workers, one whose gradient is that of the whole batch in each of them.
+def data_parallel_loss(adapter: TrainableAdapter, replica: Replica) -> Loss:
+    """Return a loss whose gradient, in every worker, is that of the whole batch.
 
-    torch's DistributedDataParallel (Li et al. 2020) takes the mean over workers: a part of n of N items (see
-    `TrainableAdapter.loss_unit`) is weighted by n / N times the number of workers.
+    torch's DistributedDataParallel (Li et al. 2020) averages gradients over workers. A share with n of the
+    batch's N units (see `TrainableAdapter.loss_unit`) is therefore weighted by n / N times the number of
+    workers.
     """
-    if part.of == 1:
+    if replica.world_size == 1:
         return adapter.loss
-    # Parameters that a batch does not reach are allowed, as they are with one worker.
-    exchanging = nn.parallel.DistributedDataParallel(_Terms(adapter), find_unused_parameters=True)
+    # A batch may leave parameters unused, as with a single worker.
+    synchronised = nn.parallel.DistributedDataParallel(_LossModule(adapter), find_unused_parameters=True)
 
-    def loss(batch: Any) -> dict[str, Tensor]:
-        terms: dict[str, Tensor] = exchanging(batch)
+    def loss(batch: object) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = synchronised(batch)
         if adapter.loss_unit is None:
             return terms
-        mine = adapter.training_units(batch)[adapter.loss_unit]
-        weight = mine * part.of / part.total(mine)
+        units = adapter.training_units(batch)[adapter.loss_unit]
+        weight = units * replica.world_size / replica.sum(units)
         return {name: weight * term for name, term in terms.items()}
 
     return loss

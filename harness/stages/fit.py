@@ -1,8 +1,8 @@
 """The training loop: AdamW, linear warm-up, cosine decay, gradient clipping, early stopping.
 
-Every step draws its samples and its randomness from (seed, step) alone, and the state is written at each
-validation: a training that was killed and is started again ends, on the same CPU and number of threads,
-with the same weights to the bit.
+The samples and the randomness of a step depend only on (seed, step), and the state is saved at each
+validation. A training that is killed and restarted therefore ends with the same weights to the bit, given the
+same CPU and number of threads.
 """
 
 from __future__ import annotations
@@ -12,219 +12,213 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from harness.adapter import Adapter, Runtime, TrainableAdapter
 from harness.datasets.dataset import Dataset
 from harness.errors import HarnessError
-from harness.metrics.metric import Metric
+from harness.metrics.metric import AnyMetric
 from harness.recipe import Recipe
-from harness.stages.data_parallel import ALONE, Loss, Part, shared_loss
+from harness.stages.data_parallel import SINGLE, Loss, Replica, data_parallel_loss
+from harness.stages.schedule import STEP, batch_indices, learning_rate
 from harness.stages.training_state import TrainingState, read_state, write_state
 from harness.task import Sample, Scores
 
-Report = Callable[[str], None]
+Report: TypeAlias = Callable[[str], None]
+"""Receives lines on the progress."""
 
-REPORT_SECONDS = 15.0
-CACHED = 512 << 20  # bytes of training samples kept in memory; scenes: 64 KB and 7 ms to make each
-SHUFFLE, STEP, POOL = 0, 1, 2  # what a random stream is for
+REPORT_SECONDS = 15.0  # between two lines on the progress
+CACHE_BYTES = 512 << 20  # of training samples; one of `scenes` has 64 KB and takes 7 ms to create
 
 
 def evaluate(
-    adapter: Adapter, samples: list[Sample], metric: Metric, batch_size: int, resamples: int
+    adapter: Adapter, samples: list[Sample], metric: AnyMetric, batch_size: int, resamples: int
 ) -> Scores:
-    """Predict samples and score them; 0 resamples: no intervals."""
-    statistics: list[Any] = []
+    """Predict samples and score them; with 0 resamples, the figures have no intervals."""
+    statistics: list[object] = []
     for first in range(0, len(samples), batch_size):
         batch = samples[first : first + batch_size]
         predictions = adapter.predict([Sample(sample.id, sample.input) for sample in batch])
-        statistics += [metric.statistics(s.target, p) for s, p in zip(batch, predictions, strict=True)]
+        statistics += [
+            metric.statistics(sample.target, prediction)
+            for sample, prediction in zip(batch, predictions, strict=True)
+        ]
     return metric.summarise(statistics, resamples)
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """Of the 0-based step: linear from 0 over the warm-up, then half a cosine to the final fraction."""
-    if step < recipe.warmup_steps:
-        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
-    progress = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
-    floor = recipe.final_learning_rate
-    return recipe.learning_rate * (floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2)
+class SampleCache:
+    """A data set whose samples stay in memory once read, up to CACHE_BYTES of inputs."""
 
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self._samples: dict[int, Sample] = {}
+        self._bytes = 0
 
-def batch_indices(
-    recipe: Recipe,
-    step: int,
-    size: int,
-    pooled: int = 1,
-    size_of: Callable[[int], int] | None = None,
-    competence: float = 1.0,
-) -> list[int]:
-    """Which of `size` samples step number `step` sees: consecutive items of one permutation per epoch.
-
-    The samples of `pooled` batches are sorted by size before they are cut into batches, and these take turns
-    at random (see `TrainableAdapter.pooled_batches`). Below a competence of 1 only the first of them do.
-    """
-    turn = step % pooled
-    places = range((step - turn) * recipe.batch_size, (step - turn + pooled) * recipe.batch_size)
-    pool = [int(_order(recipe.seed, place // size, size)[place % size]) for place in places]
-    if pooled > 1:
-        pool.sort(key=size_of)
-        turns = np.random.default_rng([recipe.seed, POOL, step - turn]).permutation(pooled)
-        turn = int(turns[turn] * competence)
-    return pool[turn * recipe.batch_size : (turn + 1) * recipe.batch_size]
-
-
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, SHUFFLE, epoch]).permutation(size)
+    def __getitem__(self, index: int) -> Sample:
+        if index in self._samples:
+            return self._samples[index]
+        sample = self.dataset[index]
+        size = getattr(sample.input, "nbytes", None) or sys.getsizeof(sample.input)
+        if self._bytes + size <= CACHE_BYTES:
+            self._samples[index] = sample
+            self._bytes += size
+        return sample
 
 
 @dataclass
-class Fit:
-    """The loop and what it works on; the adapter has been built."""
+class TrainingLoop:
+    """The loop and everything it works on; the adapter's module has been built."""
 
     recipe: Recipe
     adapter: TrainableAdapter
-    data: Dataset
-    held_out: list[Sample]
-    metric: Metric
+    samples: SampleCache
+    """The training samples."""
+    validation_samples: list[Sample]
+    metric: AnyMetric
     report: Report
-    part: Part = ALONE
-    kept: Callable[[Path], None] | None = None
+    replica: Replica = SINGLE
+    on_state_saved: Callable[[Path], None] | None = None
     """Called with the state file whenever it has been written."""
-    cache: dict[int, Sample] = field(default_factory=dict)
-    cached: int = 0
-    """Bytes of the inputs in the cache."""
-    sizes: dict[int, int] = field(default_factory=dict)
-    """Of samples, see `TrainableAdapter.training_size`."""
-    units: Counter[str] = field(default_factory=Counter)
-    """What was trained on since the last validation: see `TrainableAdapter.training_units`."""
-    step_seconds: float = 0.0
-    """That took so long, without the validation."""
+
+    def __post_init__(self) -> None:
+        self._sizes: dict[int, int] = {}
+        """Bucketing keys by sample index (see `TrainableAdapter.bucketing_key`)."""
+        self._units: Counter[str] = Counter()
+        """Units trained on since the last validation (see `TrainableAdapter.training_units`)."""
+        self._step_seconds = 0.0
+        """Duration of the steps since the last validation."""
 
     def run(self, state_file: Path) -> TrainingState:
-        """Train from the state file, if there is one, to the end or until patience runs out."""
-        recipe, module = self.recipe, self.adapter.module
-        optimiser = torch.optim.AdamW(
-            module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
-        identity = f"{recipe.hash}:{self.data.fingerprint}"
-        state = read_state(state_file, identity) or TrainingState(identity)
-        if state.step:
-            module.load_state_dict(state.module)
-            optimiser.load_state_dict(state.optimiser)
-            self.report(f"continuing at step {state.step}")
-        loss_of = shared_loss(self.adapter, self.part)
-        clock = _Clock(state.wall_seconds, state.cpu_seconds)
-        told, first, total = time.perf_counter(), state.step, 0.0
-        started = told
-        while state.step < recipe.steps and not self._out_of_patience(state):
-            loss = self._step(optimiser, loss_of, state.step)
-            total += loss
-            state.step += 1
-            now = time.perf_counter()
-            if now - told > REPORT_SECONDS:
-                told = now
-                self.report(_progress(state.step, recipe.steps, loss, (state.step - first) / (now - started)))
-            if state.step % recipe.validate_every == 0 or state.step == recipe.steps:
-                since = (state.step - 1) % recipe.validate_every + 1
-                if self.part.leads:
-                    self._validate(state, total / since, clock)
-                    state.module, state.optimiser = module.state_dict(), optimiser.state_dict()
-                    write_state(state, state_file)
-                    if self.kept:
-                        self.kept(state_file)
-                state.validations_since_best = self.part.told(state.validations_since_best)
-                total = 0.0
-        return state
-
-    def _step(self, optimiser: torch.optim.Optimizer, loss_of: Loss, step: int) -> float:
-        """One optimiser step; returns the loss over the whole batch.
+        """Train until the last step or until patience runs out, from the state file if there is one.
 
         Raises:
-            HarnessError: the loss is NaN or infinite.
+            HarnessError: The loss is NaN or infinite.
+            UsageError: The state file is malformed, or the workers cannot share batches evenly.
         """
+        recipe = self.recipe
+        optimiser = torch.optim.AdamW(
+            self.adapter.module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        state = self._resume(state_file, optimiser)
+        loss_of = data_parallel_loss(self.adapter, self.replica)
+        clock = _Clock(state.wall_seconds, state.cpu_seconds)
+        progress = _Progress(recipe.steps, state.step, self.report)
+        loss_sum = 0.0
+        while state.step < recipe.steps and not self._out_of_patience(state):
+            loss = self._step(optimiser, loss_of, state.step)
+            loss_sum += loss
+            state.step += 1
+            progress.update(state.step, loss)
+            if state.step % recipe.validate_every == 0 or state.step == recipe.steps:
+                steps = (state.step - 1) % recipe.validate_every + 1
+                if self.replica.is_leader:
+                    self._validate(state, loss_sum / steps, clock)
+                    self._save(state, optimiser, state_file)
+                state.validations_since_best = self.replica.broadcast(state.validations_since_best)
+                loss_sum = 0.0
+        return state
+
+    def _resume(self, state_file: Path, optimiser: torch.optim.Optimizer) -> TrainingState:
+        """Return the state to start from, with its weights loaded."""
+        identity = f"{self.recipe.hash}:{self.samples.dataset.fingerprint}"
+        state = read_state(state_file, identity) or TrainingState(identity)
+        if state.step:
+            self.adapter.module.load_state_dict(state.module)
+            optimiser.load_state_dict(state.optimiser)
+            self.report(f"continuing at step {state.step}")
+        return state
+
+    def _save(self, state: TrainingState, optimiser: torch.optim.Optimizer, state_file: Path) -> None:
+        state.module, state.optimiser = self.adapter.module.state_dict(), optimiser.state_dict()
+        write_state(state, state_file)
+        if self.on_state_saved:
+            self.on_state_saved(state_file)
+
+    def _step(self, optimiser: torch.optim.Optimizer, loss_of: Loss, step: int) -> float:
+        """Make one optimiser step and return the loss over the whole batch."""
         started = time.perf_counter()
-        generator = np.random.default_rng(self.part.stream(self.recipe.seed, STEP, step))
+        generator = np.random.default_rng(self.replica.seed(self.recipe.seed, STEP, step))
         torch.manual_seed(int(generator.integers(2**63)))  # dropout
-        batch = self.adapter.training_batch(self._samples(step), generator)
+        batch = self.adapter.training_batch(self._step_samples(step), generator)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(self.recipe, step)
         module = self.adapter.module.train()
         with autocast(self.adapter.runtime):
             terms = loss_of(batch)
         total = torch.stack(list(terms.values())).sum()
-        loss = self.part.total(total.item()) / self.part.of
+        loss = self.replica.sum(total.item()) / self.replica.world_size
         if not math.isfinite(loss):
-            parts = ", ".join(f"{name} {term.item():g}" for name, term in terms.items())
-            raise HarnessError(f"training {self.recipe.adapter}: the loss is {loss} at step {step} ({parts})")
+            values = ", ".join(f"{name} {term.item():g}" for name, term in terms.items())
+            raise HarnessError(
+                f"training {self.recipe.adapter}: the loss is {loss} at step {step} ({values})"
+            )
         optimiser.zero_grad()
-        total.backward()
+        torch.autograd.backward(total)
         torch.nn.utils.clip_grad_norm_(module.parameters(), self.recipe.clip_norm)
         optimiser.step()
-        self.units.update(self.adapter.training_units(batch))
-        self.step_seconds += time.perf_counter() - started
+        self._units.update(self.adapter.training_units(batch))
+        self._step_seconds += time.perf_counter() - started
         return loss
 
-    def _samples(self, step: int) -> list[Sample]:
-        pooled, competence = self.adapter.pooled_batches, self.adapter.competence(step)
-        batch = batch_indices(self.recipe, step, len(self.data), pooled, self._size, competence)
-        return [self._sample(index) for index in self.part.share(batch)]
+    def _step_samples(self, step: int) -> list[Sample]:
+        """Return this worker's samples of a step."""
+        indices = batch_indices(
+            self.recipe,
+            step,
+            len(self.samples.dataset),
+            self.adapter.pooled_batches,
+            self._size_of,
+            self.adapter.curriculum_fraction(step),
+        )
+        return [self.samples[index] for index in self.replica.share(indices)]
 
-    def _sample(self, index: int) -> Sample:
-        if index in self.cache:
-            return self.cache[index]
-        sample = self.data[index]
-        size = getattr(sample.input, "nbytes", None) or sys.getsizeof(sample.input)
-        if self.cached + size <= CACHED:
-            self.cache[index] = sample
-            self.cached += size
-        return sample
-
-    def _size(self, index: int) -> int:
-        if index not in self.sizes:
-            self.sizes[index] = self.adapter.training_size(self._sample(index))
-        return self.sizes[index]
+    def _size_of(self, index: int) -> int:
+        if index not in self._sizes:
+            self._sizes[index] = self.adapter.bucketing_key(self.samples[index])
+        return self._sizes[index]
 
     def _validate(self, state: TrainingState, loss: float, clock: _Clock) -> None:
-        """Score the current weights, keep them if they are the best so far, and note it in the history."""
+        """Score the current weights, keep them if they are the best so far, and extend the history."""
         self.adapter.module.eval()
         headline = self.metric.names[0]
-        scores = evaluate(self.adapter, self.held_out, self.metric, self.recipe.batch_size, resamples=0)
+        scores = evaluate(
+            self.adapter, self.validation_samples, self.metric, self.recipe.batch_size, resamples=0
+        )
         value = scores.metrics[headline].value
-        reached = -math.inf if value is None else value
-        better = not state.best or reached > state.best_value
-        state.validations_since_best = 0 if better else state.validations_since_best + 1
-        if better:
-            state.best_value = reached
+        comparable = -math.inf if value is None else value
+        is_best = not state.best or comparable > state.best_value
+        state.validations_since_best = 0 if is_best else state.validations_since_best + 1
+        if is_best:
+            state.best_value = comparable
             state.best = {name: tensor.clone() for name, tensor in self.adapter.module.state_dict().items()}
         state.wall_seconds, state.cpu_seconds = clock.read()
-        entry = {"step": state.step, "loss": round(loss, 5)}
+        entry: dict[str, float] = {"step": state.step, "loss": round(loss, 5)}
         if value is not None:
             entry[headline] = round(value, 5)
-        seconds = {"wall_seconds": state.wall_seconds, "cpu_seconds": state.cpu_seconds}
-        state.history.append(entry | {name: round(spent, 1) for name, spent in seconds.items()})
-        state.history[-1] |= {
-            f"{name}_per_second": round(count / self.step_seconds) for name, count in self.units.items()
+        entry |= {
+            "wall_seconds": round(state.wall_seconds, 1),
+            "cpu_seconds": round(state.cpu_seconds, 1),
+            **{f"{name}_per_second": round(n / self._step_seconds) for name, n in self._units.items()},
         }
-        self.units.clear()
-        self.step_seconds = 0.0
-        mark = " (best)" if better else ""
-        self.report(f"step {state.step}/{self.recipe.steps}  loss {loss:.3f}  {headline} {reached:.4f}{mark}")
+        state.history.append(entry)
+        self._units.clear()
+        self._step_seconds = 0.0
+        mark = " (best)" if is_best else ""
+        self.report(
+            f"step {state.step}/{self.recipe.steps}  loss {loss:.3f}  {headline} {comparable:.4f}{mark}"
+        )
 
     def _out_of_patience(self, state: TrainingState) -> bool:
         return self.recipe.patience is not None and state.validations_since_best >= self.recipe.patience
 
 
 class _Clock:
-    """Seconds of this process, added to those of the processes before it."""
+    """Wall and CPU seconds of this process, added to those of the processes before it."""
 
     def __init__(self, wall: float, cpu: float) -> None:
         self._wall, self._cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -233,12 +227,26 @@ class _Clock:
         return time.perf_counter() - self._wall, time.process_time() - self._cpu
 
 
-def _progress(step: int, steps: int, loss: float, rate: float) -> str:
-    minutes, seconds = divmod(round((steps - step) / rate), 60)
-    return f"step {step}/{steps}  loss {loss:.3f}  {rate:.1f} steps/s  ETA {minutes}:{seconds:02d}"
+class _Progress:
+    """Reports speed and remaining time every REPORT_SECONDS."""
+
+    def __init__(self, steps: int, first: int, report: Report) -> None:
+        self._steps, self._first, self._report = steps, first, report
+        self._started = self._reported = time.perf_counter()
+
+    def update(self, step: int, loss: float) -> None:
+        now = time.perf_counter()
+        if now - self._reported <= REPORT_SECONDS:
+            return
+        self._reported = now
+        rate = (step - self._first) / (now - self._started)
+        minutes, seconds = divmod(round((self._steps - step) / rate), 60)
+        self._report(
+            f"step {step}/{self._steps}  loss {loss:.3f}  {rate:.1f} steps/s  ETA {minutes}:{seconds:02d}"
+        )
 
 
 def autocast(runtime: Runtime) -> torch.autocast:
-    """bf16 where the runtime says so: it has the range of fp32, so the loss needs no scaling."""
+    """Return the autocast context of a runtime: bf16 has the range of fp32, so the loss needs no scaling."""
     device = torch.device(runtime.device).type
     return torch.autocast(device, dtype=torch.bfloat16, enabled=runtime.precision == "bf16")

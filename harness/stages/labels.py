@@ -1,31 +1,37 @@
-"""The model's classes and the data set's: an index means a name, and names are what is compared."""
+"""Class labels: convert a model's class indices to a data set's, by class name."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UsageError
 from harness.registry import unknown
-from harness.task import Detections, Mask, Prediction, TaskName
+from harness.task import Detections, Mask, Prediction, TaskName, Translation
 
 ClassMap: TypeAlias = NDArray[np.int64]
-"""[classes of the model] → index among the data set's, −1 for a class that it does not have."""
+"""[classes of the model]: index in the data set's classes, or −1 for a class that it lacks."""
 
 
 def class_map(task: TaskName, model: Sequence[str], data: Sequence[str]) -> ClassMap | None:
-    """How the model's labels become the data set's; None where they are the same.
+    """Return the map from a model's classes to a data set's, or None if they are the same.
 
-    A model without names (third parties', or published weights that say how many classes but not which)
-    is taken to have the data set's classes in its order. A detector may know more classes than the data set
-    asks for; a segmentation may not, since each of its pixels has a class.
+    A model without class names is assumed to have the data set's classes in the same order. Third-party
+    models and published weights may declare a number of classes without names.
+
+    A detector may have more classes than the data set. A segmentation model may not, because it assigns a
+    class to every pixel.
+
+    Args:
+        model: Class names of the model, all empty if only their number is known.
+        data: Class names of the data set.
 
     Raises:
-        UsageError: the data set has a class that the model does not know, or their numbers differ.
+        UsageError: The data set has a class that the model lacks, or the numbers of classes differ.
     """
     if not any(model):
         if model and len(model) != len(data):
@@ -35,30 +41,30 @@ def class_map(task: TaskName, model: Sequence[str], data: Sequence[str]) -> Clas
         return None
     for name in data:
         if name not in model:
-            raise UsageError(
-                f"the model has not learnt what the data set asks for: {unknown('class', name, model)}"
-            )
+            raise UsageError(f"the model lacks a class of the data set: {unknown('class', name, model)}")
     if task == "segmentation" and len(model) != len(data):
         extra = next(name for name in model if name not in data)
-        raise UsageError(f"the model gives pixels the class '{extra}', which the data set does not have")
-    places = {name: index for index, name in enumerate(data)}
-    return np.array([places.get(name, -1) for name in model], dtype=np.int64)
+        raise UsageError(f"the model may label pixels '{extra}', a class that the data set lacks")
+    indices = {name: index for index, name in enumerate(data)}
+    return np.array([indices.get(name, -1) for name in model], dtype=np.int64)
 
 
-def relabelled(predictions: Sequence[Prediction], classes: ClassMap) -> list[Prediction]:
-    """The same predictions with the data set's labels; detections of other classes are left out."""
-    return [_relabelled(prediction, classes) for prediction in predictions]
+def relabel(predictions: Sequence[Prediction], classes: ClassMap) -> list[Prediction]:
+    """Return predictions with the data set's labels, without detections of classes that it lacks."""
+    return [_relabel(prediction, classes) for prediction in predictions]
 
 
-def _relabelled(prediction: Any, classes: ClassMap) -> Prediction:
+def _relabel(prediction: Prediction, classes: ClassMap) -> Prediction:
+    if isinstance(prediction, Translation):
+        return prediction
     if isinstance(prediction, Detections):
         labels = classes[prediction.labels]
-        kept = labels >= 0
+        known = labels >= 0
         return replace(
             prediction,
-            boxes=prediction.boxes[kept],
-            scores=prediction.scores[kept],
-            labels=labels[kept],
+            boxes=prediction.boxes[known],
+            scores=prediction.scores[known],
+            labels=labels[known],
         )
     mask: Mask = classes[prediction].astype(np.uint8)
     return mask

@@ -1,214 +1,182 @@
-"""Predict: a loaded model over shards of samples; which samples share a batch never depends on the shards."""
+"""Prediction: apply a loaded model to shards of samples.
+
+The samples that share a batch never depend on the shards.
+"""
 
 from __future__ import annotations
 
-import gc
 import platform
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import groupby
-from typing import Any, TypeVar
 
 from harness import environment
 from harness.adapter import ADAPTERS, Adapter
 from harness.checkpoint import Checkpoint
 from harness.errors import UsageError, describe
 from harness.rundir.predictions import check
-from harness.stages.labels import class_map, relabelled
-from harness.stages.shards import Made, Outcome, Shard, ShardError, ShardResult, merged
+from harness.stages.device import free_memory, is_out_of_memory, pick_device
+from harness.stages.labels import class_map, relabel
+from harness.stages.prefetch import prefetch
+from harness.stages.shards import Execution, Outcome, Shard, ShardError, ShardResult, merge_outcomes
 from harness.task import Prediction, Sample
 from harness.trial import Trial
 
-T = TypeVar("T")
-CULPRITS = 8  # samples to blame in one shard; more, and it is rather the adapter: the rest is not tried
+MAX_CULPRITS = 8  # bad samples per shard; with more, the adapter is probably at fault, so the rest is skipped
 
 
-def pick_device(wanted: str) -> str:
-    """`auto` is the GPU where there is one.
-
-    Raises:
-        UsageError: a GPU is asked for and this machine has none that torch can use.
-    """
-    import torch
-
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device 'cuda' is asked for, but torch sees no GPU on this machine")
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return wanted
+@dataclass(frozen=True)
+class _Batch:
+    samples: list[Sample]
+    preprocessed: object | None
+    """The result of `Adapter.preprocess`; None if `Adapter.predict` is to preprocess."""
 
 
 class Predictor:
-    """One trial's model, loaded once, applied to many shards."""
+    """The model of one trial, loaded once and applied to many shards.
+
+    Args:
+        node: Name of the node for the record; default: the host name.
+
+    Raises:
+        UsageError: The device does not exist, the checkpoint does not fit, or the model's classes differ from
+            the data set's.
+        InfrastructureError: The code or the data here are not those that were planned.
+    """
 
     def __init__(self, trial: Trial, checkpoint: Checkpoint | None, node: str | None = None) -> None:
         import torch
 
-        # Reductions depend on how they are split over threads: one thread makes figures the same everywhere.
+        # Reductions depend on how they are split over threads: one thread gives the same figures everywhere.
         torch.set_num_threads(1)
         self.trial = trial
-        self.dataset = trial.check_here()
+        self.dataset = trial.open_planned_dataset()
         cls = ADAPTERS.get(trial.spec.adapter)
         device = pick_device(trial.spec.device)
         self.adapter = cls(cls.Options(**trial.spec.options), trial.runtime(device))
         self.adapter.load(checkpoint)
-        self.classes = class_map(trial.spec.task, self.adapter.classes, self.dataset.classes)
+        self.class_map = class_map(trial.spec.task, self.adapter.classes, self.dataset.classes)
         self.environment = environment.describe()
         self._node = node or platform.node()
-        self._most = trial.spec.batch_size
-        """Samples at once; halved where memory is short."""
-        # Read and preprocess the next batch during this one's forward pass; on a CPU that needs the core.
+        self._batch_limit = trial.spec.batch_size
+        """Most samples predicted at once; halved when memory is exhausted."""
+        # Read and preprocess the next batch during the forward pass. On a CPU, both would share one core.
         self._prefetch = device == "cuda" and cls.predict is Adapter.predict
 
-    def attempt(self, shard: Shard, most: int | None = None) -> list[Outcome]:
-        """Outcomes that cover the shard, in order; what the adapter or the data set raises is part of them.
+    def run_shard(self, shard: Shard, batch_limit: int | None = None) -> list[Outcome]:
+        """Predict a shard and return outcomes that cover it, in order.
 
-        A batch that fails is an error of its own, with the samples that fail alone too; all others keep
-        their predictions. Batches for which memory is too short are predicted in halves, which moves
-        floating-point noise only.
+        Errors of the adapter and of the data set become outcomes: a batch that fails is a ShardError that
+        names the samples that also fail alone. All other batches keep their predictions.
+
+        A batch that exhausts the memory is predicted in halves, which changes floating-point noise only.
 
         Args:
-            most: samples at once, where an earlier attempt showed that memory is too short for more.
+            batch_limit: Most samples predicted at once, if an earlier attempt exhausted the memory.
 
         Raises:
-            Exception: the adapter's, where its GPU cannot be used any more by this process.
+            Exception: The adapter's error, if it leaves the GPU unusable for this process.
         """
-        self._most = min(self._most, most or self._most)
+        self._batch_limit = min(self._batch_limit, batch_limit or self._batch_limit)
         size = self.trial.spec.batch_size
         ranges = [range(i, min(i + size, shard.stop)) for i in range(shard.start, shard.stop, size)]
-        jobs = [self._loader(indices) for indices in ranges]
+        loads: Iterable[Callable[[], _Batch]] = [partial(self._load, indices) for indices in ranges]
+        if self._prefetch:
+            loads = prefetch(loads)
         outcomes: list[Outcome] = []
-        blamed = 0
-        for indices, loaded in zip(ranges, one_ahead(jobs) if self._prefetch else jobs, strict=True):
-            outcome = self._batch(replace(shard, start=indices.start, stop=indices.stop), loaded)
+        culprits = 0
+        for indices, load in zip(ranges, loads, strict=True):
+            outcome = self._run_batch(replace(shard, start=indices.start, stop=indices.stop), load)
             outcomes.append(outcome)
             if isinstance(outcome, ShardError):
-                blamed += max(1, len(outcome.culprits))
-                if blamed >= CULPRITS and indices.stop < shard.stop:
-                    rest = replace(shard, start=indices.stop)
-                    reason = f"not tried after {blamed} bad samples: {outcome.error}"
-                    outcomes.append(ShardError(rest, reason, 1))
+                culprits += max(1, len(outcome.culprits))
+                if culprits >= MAX_CULPRITS and indices.stop < shard.stop:
+                    reason = f"skipped after {culprits} bad samples: {outcome.error}"
+                    outcomes.append(ShardError(replace(shard, start=indices.stop), reason, 1))
                     break
-        parts: list[Outcome] = []
-        for good, group in groupby(outcomes, key=lambda outcome: isinstance(outcome, ShardResult)):
-            alike = list(group)
-            parts += [merged(alike)] if good else alike
-        return parts
+        return _merge_results(outcomes)
 
-    def _batch(self, shard: Shard, loaded: Callable[[], tuple[list[Sample], Any]]) -> Outcome:
+    def _run_batch(self, shard: Shard, load: Callable[[], _Batch]) -> Outcome:
+        """Predict a shard of a single batch."""
         started = datetime.now(UTC).isoformat()
         try:
-            samples, batch = loaded()
-            predictions = self._predict(samples, batch)
+            batch = load()
+            predictions = self._predict(batch)
         except Exception as error:
-            if "CUDA error" in str(error):  # an illegal access, say: nothing runs in this process any more
+            if "CUDA error" in str(error):  # such as an illegal access: the GPU is lost to this process
                 raise
-            message, invalid = describe(error), isinstance(error, UsageError)
+            message, invalid_input = describe(error), isinstance(error, UsageError)
         else:
             finished = datetime.now(UTC).isoformat()
-            made = Made(self._node, started, finished, min(self._most, self.trial.spec.batch_size))
-            ids = [sample.id for sample in samples]
-            return ShardResult(shard, ids, predictions, self.environment, made)
-        return ShardError(shard, message, 1, self._culprits(range(shard.start, shard.stop)), invalid)
+            batch_size = min(self._batch_limit, self.trial.spec.batch_size)
+            execution = Execution(self._node, started, finished, batch_size)
+            ids = [sample.id for sample in batch.samples]
+            return ShardResult(shard, ids, predictions, self.environment, execution)
+        return ShardError(shard, message, 1, self._find_culprits(shard), invalid_input)
 
-    def predict(self, start: int, stop: int) -> tuple[list[str], list[Prediction]]:
-        """Ids and predictions of samples [start, stop), `start` at the beginning of a batch."""
-        ids: list[str] = []
-        predictions: list[Prediction] = []
-        size = self.trial.spec.batch_size
-        for first in range(start, stop, size):
-            samples = [self._input(index) for index in range(first, min(first + size, stop))]
-            predictions += self._predict(samples, None)
-            ids += [sample.id for sample in samples]
-        return ids, predictions
+    def _load(self, indices: range) -> _Batch:
+        """Read a batch and, if it is loaded ahead and fits into memory, preprocess it."""
+        samples = [self._read(index) for index in indices]
+        preprocessed = None
+        if self._prefetch and len(samples) <= self._batch_limit:
+            with suppress(Exception):  # `_predict` preprocesses again and handles the error
+                preprocessed = self.adapter.preprocess(samples)
+        return _Batch(samples, preprocessed)
 
-    def _loader(self, indices: range) -> Callable[[], tuple[list[Sample], Any]]:
-        """Reads and preprocesses a batch; the batch is None where preprocessing is left to `predict`."""
-
-        def load() -> tuple[list[Sample], Any]:
-            samples = [self._input(index) for index in indices]
-            batch = None
-            if (
-                self._prefetch
-                and type(self.adapter).predict is Adapter.predict
-                and len(samples) <= self._most
-            ):
-                with suppress(Exception):  # raised again, and dealt with, where it is predicted
-                    batch = self.adapter.preprocess(samples)
-            return samples, batch
-
-        return load
-
-    def _predict(self, samples: list[Sample], batch: Any) -> list[Prediction]:
-        """As many at once as memory holds; that number stays."""
+    def _predict(self, batch: _Batch) -> list[Prediction]:
+        """Predict a batch in parts as large as memory allows, and remember their size."""
+        samples, preprocessed = batch.samples, batch.preprocessed
         while True:
             try:
-                if batch is not None:
-                    return self._checked(
-                        samples, self.adapter.postprocess(self.adapter.forward(batch), batch)
-                    )
-                parts = [samples[first : first + self._most] for first in range(0, len(samples), self._most)]
-                return [found for part in parts for found in self._checked(part, self.adapter.predict(part))]
+                if preprocessed is not None:
+                    raw = self.adapter.forward(preprocessed)
+                    return self._check(samples, self.adapter.postprocess(raw, preprocessed))
+                limit = self._batch_limit
+                parts = [samples[first : first + limit] for first in range(0, len(samples), limit)]
+                return [
+                    prediction
+                    for part in parts
+                    for prediction in self._check(part, self.adapter.predict(part))
+                ]
             except Exception as error:
-                if self._most == 1 or len(samples) == 1 or not out_of_memory(error):
+                if self._batch_limit == 1 or len(samples) == 1 or not is_out_of_memory(error):
                     raise
-            batch = None  # outside the handler: the error's frames hold what is to be freed
-            self._most = -(-min(self._most, len(samples)) // 2)
-            _free_memory()
+            # Outside the handler, because the error's frames keep alive the tensors that are to be freed.
+            preprocessed = None
+            self._batch_limit = -(-min(self._batch_limit, len(samples)) // 2)
+            free_memory()
 
-    def _checked(self, samples: list[Sample], predictions: list[Prediction]) -> list[Prediction]:
-        known = len(self.dataset.classes if self.classes is None else self.classes)
-        wrong = check(self.trial.spec.task, samples, predictions, known)
-        if wrong:
-            raise ValueError(wrong)
-        return predictions if self.classes is None else relabelled(predictions, self.classes)
+    def _check(self, samples: list[Sample], predictions: list[Prediction]) -> list[Prediction]:
+        """Return predictions with the data set's labels after checking their form."""
+        labels = len(self.dataset.classes if self.class_map is None else self.class_map)
+        problem = check(self.trial.spec.task, samples, predictions, labels)
+        if problem:
+            raise ValueError(problem)
+        return predictions if self.class_map is None else relabel(predictions, self.class_map)
 
-    def _culprits(self, indices: range) -> tuple[int, ...]:
-        """The samples of a failing batch that fail alone too; these predictions are not kept."""
+    def _find_culprits(self, shard: Shard) -> tuple[int, ...]:
+        """Return the samples of a failed batch that also fail alone; discard the other predictions."""
         culprits = []
-        for index in indices:
+        for index in range(shard.start, shard.stop):
             try:
-                self._predict([self._input(index)], None)
+                self._predict(_Batch([self._read(index)], None))
             except Exception:
                 culprits.append(index)
         return tuple(culprits)
 
-    def _input(self, index: int) -> Sample:
-        """A sample without its target: the model must not see it."""
+    def _read(self, index: int) -> Sample:
+        """Return a sample without its target, which the model must not see."""
         sample = self.dataset[index]
         return Sample(sample.id, sample.input)
 
 
-def one_ahead(jobs: Iterable[Callable[[], T]]) -> Iterator[Callable[[], T]]:
-    """The jobs' results in order; while the caller uses one, another thread makes the next."""
-    with ThreadPoolExecutor(1) as thread:
-        pending = None
-        for job in jobs:
-            following = thread.submit(job)
-            if pending is not None:
-                yield pending.result
-            pending = following
-        if pending is not None:
-            yield pending.result
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether memory, a GPU's or this machine's, was too short.
-
-    Torch raises `OutOfMemoryError` for its own GPU allocator and a plain RuntimeError elsewhere (cuDNN,
-    `DefaultCPUAllocator: not enough memory`).
-    """
-    text = str(error).lower()
-    told = "out of memory" in text or "not enough memory" in text
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and told)
-
-
-def _free_memory() -> None:
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+def _merge_results(outcomes: list[Outcome]) -> list[Outcome]:
+    """Merge adjacent results of batches; keep errors apart."""
+    merged: list[Outcome] = []
+    for successful, group in groupby(outcomes, key=lambda outcome: isinstance(outcome, ShardResult)):
+        alike = list(group)
+        merged += [merge_outcomes(alike)] if successful else alike
+    return merged

@@ -1,44 +1,45 @@
-"""Score: predictions and targets → figures with intervals; no model, no GPU."""
+"""Scoring: figures with intervals from predictions and targets, without a model or a GPU."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.datasets.dataset import Dataset
 from harness.errors import InfrastructureError
-from harness.metrics.metric import METRICS, Metric
+from harness.metrics.metric import METRICS, AnyMetric, StoredArrays
 from harness.task import Prediction, Sample, Scores
 
-Observer = Callable[[Sample, Prediction], None]
-"""Given every sample with its target and a model's prediction, in order."""
+Observer: TypeAlias = Callable[[Sample, Prediction], None]
+"""Receives every sample with its target and a model's prediction, in order."""
+Statistics: TypeAlias = list[object]
+"""Sufficient statistics of one metric, one entry per sample; their type is known to the metric."""
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Figures of one metric, and the statistics of samples that they follow from, ready to be stored.
+class ScoredMetric:
+    """The figures of one metric, and the sample statistics that they are computed from.
 
-    A comparison with another run needs these and neither data set nor predictions.
+    The statistics are all that a comparison with another run needs, besides the figures.
     """
 
     scores: Scores
-    statistics: dict[str, NDArray[Any]]
+    statistics: StoredArrays
 
 
-def restored(name: str, arrays: Mapping[str, NDArray[Any]]) -> tuple[Metric, list[Any]]:
-    """A metric and the statistics of samples that `score` gave under its name."""
-    about = json.loads(arrays["metric"].item())
-    metric = METRICS.get(name)(about["classes"], **about["options"])
+def restore_statistics(name: str, arrays: StoredArrays) -> tuple[AnyMetric, Statistics]:
+    """Return the metric and the sample statistics that `score` stored under a metric's name."""
+    settings = json.loads(arrays["metric"].item())
+    metric = METRICS.get(name)(settings["classes"], **settings["options"])
     return metric, metric.unpack(arrays)
 
 
-def make_metrics(names: Iterable[str], dataset: Dataset) -> list[Metric]:
-    """The metrics with what the data set prescribes."""
+def make_metrics(names: Iterable[str], dataset: Dataset) -> list[AnyMetric]:
+    """Return metrics by name, with the classes and the options that the data set prescribes."""
     return [METRICS.get(name)(dataset.classes, **dataset.metric_options) for name in names]
 
 
@@ -48,20 +49,24 @@ def score(
     predictions: Iterable[tuple[str, Prediction]],
     names: Sequence[str],
     observer: Observer | None = None,
-) -> dict[str, Scored]:
-    """Figures of each metric over the first `size` samples; each sample is in memory once.
+) -> dict[str, ScoredMetric]:
+    """Score predictions of the first `size` samples with each of the named metrics.
 
-    Making a sample may take longer than all that is then done with it, so that an observer sees it here.
+    Every sample is read once and held in memory alone.
+
+    Args:
+        predictions: Pairs of sample id and prediction, in the order of the data set.
+        observer: Receives the samples as they are read, because reading may cost more than scoring.
 
     Raises:
-        InfrastructureError: a prediction is missing or belongs to another sample; never scored as empty.
+        InfrastructureError: A prediction is missing or belongs to another sample.
     """
     metrics = make_metrics(names, dataset)
     (statistics,) = sample_statistics(dataset, size, [predictions], metrics, [observer])
-    about = np.array(json.dumps({"classes": dataset.classes, "options": dataset.metric_options}))
+    settings = np.array(json.dumps({"classes": dataset.classes, "options": dataset.metric_options}))
     return {
-        name: Scored(metric.summarise(collected), {"metric": about, **metric.pack(collected)})
-        for name, metric, collected in zip(names, metrics, statistics, strict=True)
+        name: ScoredMetric(metric.summarise(values), {"metric": settings, **metric.pack(values)})
+        for name, metric, values in zip(names, metrics, statistics, strict=True)
     }
 
 
@@ -69,33 +74,37 @@ def sample_statistics(
     dataset: Dataset,
     size: int,
     models: Sequence[Iterable[tuple[str, Prediction]]],
-    metrics: Sequence[Metric],
+    metrics: Sequence[AnyMetric],
     observers: Sequence[Observer | None] = (),
-) -> list[list[list[Any]]]:
-    """Sufficient statistics of several models' predictions of the same samples: [model][metric][sample].
+) -> list[list[Statistics]]:
+    """Compute the sample statistics of several models' predictions of the same samples.
 
     Args:
-        observers: one a model, or none at all.
+        models: Per model, pairs of sample id and prediction in the order of the data set.
+        observers: One per model, or none.
+
+    Returns:
+        [model][metric][sample].
 
     Raises:
-        InfrastructureError: a prediction is missing or belongs to another sample.
+        InfrastructureError: A prediction is missing or belongs to another sample.
     """
-    found: list[list[list[Any]]] = [[[] for _ in metrics] for _ in models]
+    statistics: list[list[Statistics]] = [[[] for _ in metrics] for _ in models]
     readers = [iter(predictions) for predictions in models]
-    watching = observers or [None] * len(models)
+    observers = observers or [None] * len(models)
     for index in range(size):
         sample = dataset[index]
-        for reader, statistics, observe in zip(readers, found, watching, strict=True):
-            following = next(reader, None)
-            if following is None:
+        for reader, per_metric, observe in zip(readers, statistics, observers, strict=True):
+            row = next(reader, None)
+            if row is None:
                 raise InfrastructureError(f"{size - index} of {size} predictions are missing")
-            sample_id, prediction = following
+            sample_id, prediction = row
             if sample_id != sample.id:
                 raise InfrastructureError(
-                    f"prediction {index} is of sample {sample_id}, expected {sample.id}"
+                    f"prediction {index} belongs to sample {sample_id}, expected {sample.id}"
                 )
-            for metric, collected in zip(metrics, statistics, strict=True):
-                collected.append(metric.statistics(sample.target, prediction))
+            for metric, values in zip(metrics, per_metric, strict=True):
+                values.append(metric.statistics(sample.target, prediction))
             if observe is not None:
                 observe(sample, prediction)
-    return found
+    return statistics

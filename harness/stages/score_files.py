@@ -1,4 +1,4 @@
-"""Scores of prediction files against annotation files; no model runs."""
+"""Scoring of prediction files against annotation files, without a model."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ IOU = 0.5  # VOCopts.minoverlap of the VOC devkit
 
 
 def score_translation(hypotheses: Path, references: Sequence[Path]) -> Scores:
-    """BLEU and chrF of detokenised UTF-8 text, a sentence a line, against one or more references.
+    """Compute BLEU and chrF of detokenised text against one or more references.
+
+    Args:
+        hypotheses: UTF-8 text with one sentence per line.
+        references: Files of the same form, each with a correct translation of every sentence.
 
     Raises:
-        UsageError: a file is missing, empty, not UTF-8, or has another number of lines.
+        UsageError: A file is missing, empty or not UTF-8, or the numbers of lines differ.
     """
     if not references:
         raise UsageError("expected at least one file of references")
@@ -32,7 +36,7 @@ def score_translation(hypotheses: Path, references: Sequence[Path]) -> Scores:
         if len(column) != len(lines):
             raise UsageError(
                 f"{reference}: has {len(column)} lines, {hypotheses} has {len(lines)}; "
-                f"expected one line a sentence in both"
+                f"expected one line per sentence in both"
             )
     scores: dict[str, Scores] = {}
     for name in ("bleu", "chrf"):
@@ -45,16 +49,16 @@ def score_translation(hypotheses: Path, references: Sequence[Path]) -> Scores:
 
 
 def score_detection(annotations: Path, predictions: Path, protocol: str = "coco", iou: float = IOU) -> Scores:
-    """Average precision of boxes.
+    """Compute the average precision of boxes.
 
     Args:
         annotations: COCO instances JSON, or a folder of VOC XML files.
-        predictions: COCO results JSON; for VOC annotations also the submission form.
-        protocol: one of PROTOCOLS.
-        iou: threshold of voc07 and voc10; COCO prescribes its own, so another than 0.5 is refused with it.
+        predictions: COCO results JSON; with VOC annotations, a VOC submission is also accepted.
+        protocol: One of PROTOCOLS.
+        iou: Matching threshold of voc07 and voc10. COCO prescribes its own, so it accepts only the default.
 
     Raises:
-        UsageError: a file is bad, or an option does not fit.
+        UsageError: A file is malformed, or an option does not fit the protocol.
     """
     if protocol not in PROTOCOLS:
         raise UsageError(unknown("protocol", protocol, PROTOCOLS))
@@ -78,17 +82,18 @@ def score_detection(annotations: Path, predictions: Path, protocol: str = "coco"
 def score_segmentation(
     annotations: Path, predictions: Path, classes: int, ignore_index: int | None = None
 ) -> Scores:
-    """IoU and accuracies of two PNG files, or of the PNG files of two folders; read a pair at a time.
+    """Compute IoU and accuracies of two PNG files, or of the PNG files of two folders.
 
-    There is no `foreground_iou`: nothing in the files says that class 0 is the background.
+    One pair is in memory at a time. `foreground_iou` is not computed, because the files do not say whether
+    class 0 is the background.
 
     Args:
-        classes: their number N; pixels hold 0 … N − 1, named so in the scores.
-        ignore_index: the annotated value whose pixels do not count; None for 255, or for no value at all
-            where 255 is the last of 256 classes.
+        classes: Number N of classes. Pixels hold 0 … N − 1, which are also the class names in the scores.
+        ignore_index: Annotated value of the pixels to ignore. None means 255, or no value if 255 is the last
+            of 256 classes.
 
     Raises:
-        UsageError: a file is bad or has no partner, sizes differ, or a pixel is no class.
+        UsageError: A file is malformed or has no counterpart, sizes differ, or a pixel is not a class.
     """
     if ignore_index is None and classes <= IGNORED:
         ignore_index = IGNORED
@@ -105,8 +110,8 @@ def score_segmentation(
 
 
 def _sentences(path: Path) -> list[str]:
-    """Lines without trailing white space, as sacrebleu reads them."""
+    """Read lines without trailing white space, as sacrebleu does."""
     lines = [line.rstrip() for line in read_lines(path)]
     if not lines:
-        raise UsageError(f"{path}: expected a sentence a line, found an empty file")
+        raise UsageError(f"{path}: expected one sentence per line, found an empty file")
     return lines

@@ -1,19 +1,19 @@
-"""What is dispatched to workers and what comes back; pure data."""
+"""Shards of predictions: the records sent to workers and returned by them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from harness.rundir.store import Range
+from harness.environment import Environment
+from harness.rundir.prediction_shards import Range
 from harness.task import Prediction
 from harness.trial import Trial
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A contiguous range of one trial's samples: the unit of dispatch, retry and resume."""
+    """A contiguous range [start, stop) of one trial's samples: the unit of dispatch, retry and resume."""
 
     trial: Trial
     start: int
@@ -21,37 +21,37 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Made:
-    """Where and when predictions were made: evidence, never part of an identity."""
+class Execution:
+    """Where and when predictions were computed: evidence, never part of an identity."""
 
     node: str
     started: str  # ISO 8601, UTC
-    finished: str
-    batch_size: int  # the most samples at once; below the trial's where memory was short
+    finished: str  # ISO 8601, UTC
+    batch_size: int  # most samples predicted at once; smaller than the trial's if memory was exhausted
 
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What a worker returns."""
+    """The predictions of a shard, one per sample."""
 
     shard: Shard
     ids: list[str]
     predictions: list[Prediction]
-    environment: dict[str, Any]
-    made: Made
+    environment: Environment
+    execution: Execution
 
 
 @dataclass(frozen=True)
 class ShardError:
-    """Samples that have no predictions; recorded, never scored."""
+    """Samples without predictions; recorded, never scored."""
 
     shard: Shard
     error: str
     attempts: int
     culprits: tuple[int, ...] = ()
-    """Samples, by index, that fail alone too; empty where none could be singled out."""
+    """Indices of the samples that also fail alone; empty if none could be singled out."""
     invalid_input: bool = False
-    """What the user has to mend, such as a file of the data set: another attempt fails as well."""
+    """Whether the user's input is wrong, such as a file of the data set, so that retrying is useless."""
 
 
 Outcome = ShardResult | ShardError
@@ -59,93 +59,105 @@ Outcome = ShardResult | ShardError
 
 @dataclass(frozen=True)
 class Work:
-    """What is left to predict of one trial; its shards are made as they are asked for.
+    """The predictions that one trial still lacks; its shards are created on demand.
 
-    Shards are cut at multiples of the batch size. They hold whole batches, so that gaps start at one, and
-    batch k is always samples [k·b, (k+1)·b): neither shard size nor resuming nor the number of workers
-    changes which samples share a batch, and figures agree to the bit.
+    Shards are cut at multiples of the batch size, and gaps start at one. Batch k is therefore always samples
+    [k·b, (k+1)·b): shard size, resuming and the number of workers do not change which samples share a batch,
+    and figures are equal to the bit.
     """
 
     trial: Trial
     gaps: tuple[Range, ...]
+    """Ranges [start, stop) of samples without predictions."""
     shard_size: int
+    """Requested samples per shard."""
 
     @property
     def length(self) -> int:
-        """Samples of a whole shard: the asked-for number, rounded up to whole batches."""
-        batch = self.trial.spec.batch_size
-        return max(1, -(-self.shard_size // batch)) * batch
+        """Samples per full shard: the requested number rounded up to whole batches."""
+        batch_size = self.trial.spec.batch_size
+        return max(1, -(-self.shard_size // batch_size)) * batch_size
 
     @property
     def samples(self) -> int:
+        """Number of samples without predictions."""
         return sum(stop - start for start, stop in self.gaps)
 
     @property
     def count(self) -> int:
-        """How many shards there are."""
+        """Number of shards."""
         return sum(-(-(stop - start) // self.length) for start, stop in self.gaps)
 
     def shards(self) -> Iterator[Shard]:
+        """Yield the shards in the order of their samples."""
         for start, stop in self.gaps:
             for first in range(start, stop, self.length):
                 yield Shard(self.trial, first, min(first + self.length, stop))
 
 
-def halves(shard: Shard) -> tuple[Shard, Shard]:
-    """A shard of two samples or more in two: whole batches as long as there are two."""
-    batch = shard.trial.spec.batch_size
-    size = shard.stop - shard.start
-    batches = -(-size // batch)
-    middle = shard.start + (batches // 2 * batch if batches > 1 else size // 2)
+def split_shard(shard: Shard) -> tuple[Shard, Shard]:
+    """Split a shard of at least two samples in two, between batches if it has several."""
+    batch_size = shard.trial.spec.batch_size
+    samples = shard.stop - shard.start
+    batches = -(-samples // batch_size)
+    middle = shard.start + (batches // 2 * batch_size if batches > 1 else samples // 2)
     return Shard(shard.trial, shard.start, middle), Shard(shard.trial, middle, shard.stop)
 
 
-class Parts:
-    """Parts of batches that were tried again in pieces, until each batch is whole."""
+class BatchAssembler:
+    """Puts together the batches that were predicted in several shards."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, int], list[Outcome]] = {}
+        self._parts: dict[tuple[str, int], list[Outcome]] = {}
+        """Outcomes by trial id and first sample of the batch."""
 
-    def settle(self, outcome: Outcome) -> list[Outcome]:
-        """What is final: an outcome of whole batches as it is; of a part, the batch with its last part."""
+    def add(self, outcome: Outcome) -> list[Outcome]:
+        """Return the outcomes that are complete once this one is added.
+
+        An outcome of whole batches is returned as it is. An outcome of part of a batch is kept until the
+        batch is complete.
+        """
         shard = outcome.shard
         spec = shard.trial.spec
-        batch = spec.batch_size
-        first = shard.start // batch * batch
-        last = min(first + batch, spec.size)
-        if shard.start == first and (shard.stop % batch == 0 or shard.stop == spec.size):
+        first = shard.start // spec.batch_size * spec.batch_size
+        stop = min(first + spec.batch_size, spec.size)
+        if shard.start == first and (shard.stop % spec.batch_size == 0 or shard.stop == spec.size):
             return [outcome]
         if isinstance(outcome, ShardResult):
-            most = min(outcome.made.batch_size, shard.stop - shard.start)
-            outcome = replace(outcome, made=replace(outcome.made, batch_size=most))
-        parts = self._found.setdefault((shard.trial.id, first), [])
+            batch_size = min(outcome.execution.batch_size, shard.stop - shard.start)
+            outcome = replace(outcome, execution=replace(outcome.execution, batch_size=batch_size))
+        parts = self._parts.setdefault((shard.trial.id, first), [])
         parts.append(outcome)
-        if sum(part.shard.stop - part.shard.start for part in parts) < last - first:
+        if sum(part.shard.stop - part.shard.start for part in parts) < stop - first:
             return []
-        del self._found[shard.trial.id, first]
-        return [merged(sorted(parts, key=lambda part: part.shard.start))]
+        del self._parts[shard.trial.id, first]
+        return [merge_outcomes(sorted(parts, key=lambda part: part.shard.start))]
 
 
-def merged(parts: Iterable[Outcome]) -> Outcome:
-    """Outcomes of adjacent parts of one batch, in order, as one: an error if any part is one."""
-    found = list(parts)
-    whole = Shard(found[0].shard.trial, found[0].shard.start, found[-1].shard.stop)
-    errors = [part for part in found if isinstance(part, ShardError)]
+def merge_outcomes(outcomes: Sequence[Outcome]) -> Outcome:
+    """Merge outcomes of adjacent shards, given in order; the result is an error if any of them is one."""
+    first, last = outcomes[0].shard, outcomes[-1].shard
+    shard = Shard(first.trial, first.start, last.stop)
+    errors = [outcome for outcome in outcomes if isinstance(outcome, ShardError)]
     if errors:
-        culprits = tuple(index for part in errors for index in part.culprits)
-        invalid = any(part.invalid_input for part in errors)
-        return ShardError(whole, errors[0].error, max(part.attempts for part in errors), culprits, invalid)
-    results = [part for part in found if isinstance(part, ShardResult)]
-    made = Made(
-        node=results[-1].made.node,
-        started=min(part.made.started for part in results),
-        finished=max(part.made.finished for part in results),
-        batch_size=min(part.made.batch_size for part in results),
+        return ShardError(
+            shard,
+            errors[0].error,
+            attempts=max(error.attempts for error in errors),
+            culprits=tuple(index for error in errors for index in error.culprits),
+            invalid_input=any(error.invalid_input for error in errors),
+        )
+    results = [outcome for outcome in outcomes if isinstance(outcome, ShardResult)]
+    execution = Execution(
+        node=results[-1].execution.node,
+        started=min(result.execution.started for result in results),
+        finished=max(result.execution.finished for result in results),
+        batch_size=min(result.execution.batch_size for result in results),
     )
     return ShardResult(
-        whole,
-        [sample for part in results for sample in part.ids],
-        [prediction for part in results for prediction in part.predictions],
+        shard,
+        [sample_id for result in results for sample_id in result.ids],
+        [prediction for result in results for prediction in result.predictions],
         results[-1].environment,
-        made,
+        execution,
     )

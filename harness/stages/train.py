@@ -1,29 +1,33 @@
-"""Train: a recipe → weights, and beside them the recipe with what came of it."""
+"""Training: from a recipe to weights, and beside them the recipe with its provenance."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from harness import checkpoint as checkpoints
-from harness import environment
 from harness.adapter import ADAPTERS, Runtime, TrainableAdapter
+from harness.checkpoint import load, save, sha256
 from harness.datasets.dataset import DATASETS, Dataset
+from harness.environment import Environment, describe
 from harness.errors import UnavailableError, UsageError
-from harness.metrics.metric import METRICS, RESAMPLES, Metric
+from harness.files import write_text
+from harness.metrics.metric import METRICS, AnyMetric
 from harness.recipe import Provenance, Recipe, read_recipe
 from harness.registry import unknown
-from harness.stages.data_parallel import ALONE, Part
-from harness.stages.fit import Fit, Report, evaluate
-from harness.stages.predict import pick_device
+from harness.stages.data_parallel import SINGLE, Replica
+from harness.stages.device import pick_device
+from harness.stages.fit import Report, SampleCache, TrainingLoop, evaluate
 from harness.stages.training_state import TrainingState, training_lock
+from harness.statistics.bootstrap import RESAMPLES
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def train(
@@ -33,53 +37,61 @@ def train(
     *,
     threads: int = 1,
     report: Report,
-    part: Part = ALONE,
-    kept: Callable[[Path], None] | None = None,
+    replica: Replica = SINGLE,
+    on_state_saved: Callable[[Path], None] | None = None,
 ) -> Provenance | None:
-    """Fit what the recipe says, write `weights` and, beside them, the recipe with its provenance.
+    """Train a recipe, and write the weights and, beside them, the recipe with its provenance.
 
-    A state file beside the weights (NAME.state.pt) lets a killed training continue; it is deleted at the
-    end. Where another process trains the same weights, this one waits and takes what that one made: weights
-    of one recipe are not made twice. The provenance's figures are those of the weights as stored, that is
-    rounded to fp16.
+    A state file beside the weights (NAME.state.pt) lets a killed training continue; it is deleted at the end.
+    If another process trains the same weights, wait for it and use its result. The figures of the provenance
+    are those of the stored weights, which are rounded to fp16.
 
     Args:
-        part: which of several workers this is; all but the first only help, write nothing and return None.
-        kept: called with the state file whenever it has been written.
+        threads: CPU threads of torch's operators.
+        replica: Which of several workers this is. All but the leader only help: they write nothing and
+            return None.
+        on_state_saved: Called with the state file whenever it has been written.
 
     Raises:
-        UsageError: the recipe asks for something that is not there.
-        HarnessError: the loss is not finite.
+        UsageError: The recipe does not fit its adapter, its data or this machine.
+        HarnessError: The loss is not finite.
     """
     if runtime.precision == "fp16":
         raise UsageError("training in fp16 is not supported (its loss would need scaling): use bf16 or fp32")
-    adapter, data, validation, metric = _parts(recipe, runtime)
-    held_out = [validation[i] for i in range(min(recipe.validation_size, len(validation)))]
-    fit = Fit(recipe, adapter, data, held_out, metric, report, part, kept)
-    if not part.leads:
-        with _threads(threads):
-            _run(fit, weights)
+    adapter, data, validation, metric = _prepare(recipe, runtime)
+    samples = [validation[i] for i in range(min(recipe.validation_size, len(validation)))]
+    cache = SampleCache(data)
+    loop = TrainingLoop(recipe, adapter, cache, samples, metric, report, replica, on_state_saved)
+    if not replica.is_leader:
+        with _torch_threads(threads):
+            _run(loop, weights)
         return None
     with training_lock(weights, report):
-        made = _made_before(recipe, weights)
-        if made is not None:
-            report(f"{weights} has been made meanwhile")
-            return made
-        return _train(fit, weights, threads)
+        provenance = _existing_provenance(recipe, weights)
+        if provenance is not None:
+            report(f"{weights} has already been trained by another process")
+            return provenance
+        return _train(loop, weights, threads)
 
 
 def check(recipe: Recipe) -> None:
-    """See whether a recipe can be trained, as far as this machine can tell; the one that trains has the data.
+    """Check that a recipe can be trained, except for data that this machine lacks but a worker may have.
 
     Raises:
-        UsageError: the recipe asks for something that is not there, or its options do not fit its data.
+        UsageError: The recipe does not fit its adapter or its data.
     """
     with suppress(UnavailableError):
-        _parts(recipe, Runtime())
+        _prepare(recipe, Runtime())
 
 
-def _parts(recipe: Recipe, runtime: Runtime) -> tuple[TrainableAdapter, Dataset, Dataset, Metric]:
-    """What is trained, on what, and validated on what by what."""
+def training_runtime() -> Runtime:
+    """Return the runtime for training on this machine: bf16 on a GPU, or fp32 on the CPU."""
+    device = pick_device("auto")
+    return Runtime(device=device, precision="bf16" if device == "cuda" else "fp32")
+
+
+def _prepare(recipe: Recipe, runtime: Runtime) -> tuple[TrainableAdapter, Dataset, Dataset, AnyMetric]:
+    """Return the adapter, not built yet, the training and the validation split, and the metric."""
     data, validation = _open(recipe, "train"), _open(recipe, "validation")
     metric = METRICS.get(recipe.metric)(validation.classes, **validation.metric_options)
     if metric.task != recipe.task:
@@ -89,39 +101,39 @@ def _parts(recipe: Recipe, runtime: Runtime) -> tuple[TrainableAdapter, Dataset,
     return adapter, data, validation, metric
 
 
-def _run(fit: Fit, weights: Path) -> TrainingState:
-    torch.manual_seed(fit.recipe.seed)
-    fit.adapter.build(fit.data)
-    return fit.run(weights.with_suffix(".state.pt"))
+def _run(loop: TrainingLoop, weights: Path) -> TrainingState:
+    torch.manual_seed(loop.recipe.seed)
+    loop.adapter.build(loop.samples.dataset)
+    return loop.run(weights.with_suffix(".state.pt"))
 
 
-def _train(fit: Fit, weights: Path, threads: int) -> Provenance:
-    recipe, adapter, held_out, metric = fit.recipe, fit.adapter, fit.held_out, fit.metric
+def _train(loop: TrainingLoop, weights: Path, threads: int) -> Provenance:
+    """Run the loop, and write the best weights and the document beside them."""
+    recipe, adapter = loop.recipe, loop.adapter
     runtime = adapter.runtime
-    with _threads(threads):
-        state = _run(fit, weights)
+    with _torch_threads(threads):
+        state = _run(loop, weights)
         partial = weights.with_suffix(".partial.safetensors")
         adapter.module.load_state_dict(state.best)
-        made = replace(adapter.checkpoint(), adapter=recipe.adapter, recipe=recipe.hash)
-        digest = checkpoints.save(made, partial)
+        digest = save(replace(adapter.checkpoint(), adapter=recipe.adapter, recipe=recipe.hash), partial)
         stored = _adapter(recipe, runtime)
-        stored.load(checkpoints.load(partial))
-        scores = evaluate(stored, held_out, metric, recipe.batch_size, RESAMPLES)
-    described = environment.describe()
+        stored.load(load(partial))
+        scores = evaluate(stored, loop.validation_samples, loop.metric, recipe.batch_size, RESAMPLES)
+    environment = describe()
     provenance = Provenance(
         sha256=digest,
-        dataset_fingerprint=fit.data.fingerprint,
+        dataset_fingerprint=loop.samples.dataset.fingerprint,
         steps=state.step,
-        hardware=_hardware(described, runtime),
+        hardware=_hardware(environment, runtime),
         threads=threads,
-        workers=fit.part.of,
+        workers=loop.replica.world_size,
         precision=runtime.precision,
         wall_seconds=round(state.wall_seconds, 1),
         cpu_seconds=round(state.cpu_seconds, 1),
         parameters=adapter.parameters() or 0,
-        figures={name: asdict(figure) for name, figure in scores.metrics.items()},
+        figures=scores.metrics,
         history=state.history,
-        versions={"python": described["python"], **described["packages"]},
+        versions={"python": environment.python, **environment.packages},
     )
     _write_document(weights.with_suffix(".yaml"), recipe, provenance)
     partial.replace(weights)
@@ -129,21 +141,21 @@ def _train(fit: Fit, weights: Path, threads: int) -> Provenance:
     return provenance
 
 
-def _made_before(recipe: Recipe, weights: Path) -> Provenance | None:
-    """What the document beside the weights says, if both are there and of this recipe."""
+def _existing_provenance(recipe: Recipe, weights: Path) -> Provenance | None:
+    """Return the provenance beside the weights, if the weights exist and were trained with this recipe."""
     path = weights.with_suffix(".yaml")
     if not (weights.exists() and path.exists()):
         return None
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
     if "provenance" not in document or read_recipe(path) != recipe:
         return None
-    made = Provenance.model_validate(document["provenance"])
-    return made if made.sha256 == checkpoints.sha256(weights) else None
+    provenance = Provenance.model_validate(document["provenance"])
+    return provenance if provenance.sha256 == sha256(weights) else None
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Threads of torch's operators; their number decides how sums are split, and so the last bits."""
+def _torch_threads(count: int) -> Iterator[None]:
+    """Set the threads of torch's operators: their number decides how sums are split, and so the last bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -158,10 +170,10 @@ def _open(recipe: Recipe, split: str) -> Dataset:
     if recipe.task not in cls.tasks:
         raise UsageError(f"recipe: data set '{name}' has no targets for {recipe.task}")
     if split not in cls.splits:
-        raise UsageError(f"recipe: data set '{name}' has no split '{split}' to train with")
-    dataset = cls(_options(cls.Options, recipe.dataset.options, "dataset.options"), split, recipe.task)
+        raise UsageError(f"recipe: data set '{name}' has no split '{split}', which training needs")
+    dataset = cls(_validate(cls.Options, recipe.dataset.options, "dataset.options"), split, recipe.task)
     if not len(dataset):
-        raise UsageError(f"recipe: data set '{name}', split '{split}', is empty")
+        raise UsageError(f"recipe: split '{split}' of data set '{name}' is empty")
     return dataset
 
 
@@ -171,41 +183,35 @@ def _adapter(recipe: Recipe, runtime: Runtime) -> TrainableAdapter:
         raise UsageError(f"recipe: adapter '{recipe.adapter}' cannot be trained")
     if cls.task != recipe.task:
         raise UsageError(f"recipe: adapter '{recipe.adapter}' is for {cls.task}, not {recipe.task}")
-    return cls(_options(cls.Options, recipe.options, "options"), runtime)
+    return cls(_validate(cls.Options, recipe.options, "options"), runtime)
 
 
-def _options(cls: type[Any], given: dict[str, Any], key: str) -> Any:
+def _validate(model: type[M], options: dict[str, object], key: str) -> M:
+    """Return options as an instance of their model; errors name the key of the recipe."""
     try:
-        return cls(**given)
+        return model(**options)
     except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join([key, *(str(part) for part in first["loc"])])
-        wrong = first["msg"]
-        if first["type"] == "extra_forbidden":
-            wrong = unknown("option", str(first["loc"][0]), cls.model_fields)
-        raise UsageError(f"recipe: {path}: {wrong}") from error
+        mistake = error.errors()[0]
+        path = ".".join([key, *(str(part) for part in mistake["loc"])])
+        message = mistake["msg"]
+        if mistake["type"] == "extra_forbidden":
+            message = unknown("option", str(mistake["loc"][0]), model.model_fields)
+        raise UsageError(f"recipe: {path}: {message}") from error
 
 
-def _hardware(described: dict[str, Any], runtime: Runtime) -> str:
-    """The device that was trained on: a machine's GPU does not count where its CPU did the work."""
-    on_cpu = torch.device(runtime.device).type == "cpu"
-    return environment.hardware_name({**described, "gpus": []} if on_cpu else described)
+def _hardware(environment: Environment, runtime: Runtime) -> str:
+    """Return the name of the device that was used: without the machine's GPUs if its CPU did the work."""
+    if torch.device(runtime.device).type == "cpu":
+        environment = environment.model_copy(update={"gpus": ()})
+    return environment.hardware_name
 
 
 def _write_document(path: Path, recipe: Recipe, provenance: Provenance) -> None:
-    """The recipe and its provenance; a recipe that is there already keeps its text, comments included."""
+    """Write recipe and provenance, keeping the text and the comments of an equal recipe in the file."""
     text = yaml.safe_dump({"recipe": recipe.model_dump()}, sort_keys=False, allow_unicode=True)
     if path.exists() and read_recipe(path) == recipe:
-        kept = path.read_text(encoding="utf-8").split("\nprovenance:\n")[0].rstrip() + "\n"
-        if "recipe" in (yaml.safe_load(kept) or {}):
-            text = kept
-    figures = yaml.safe_dump({"provenance": provenance.model_dump()}, sort_keys=False, allow_unicode=True)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(f"{text}\n{figures}", encoding="utf-8")
-    temporary.replace(path)
-
-
-def training_runtime() -> Runtime:
-    """bf16 on a GPU, fp32 on a CPU."""
-    device = pick_device("auto")
-    return Runtime(device=device, precision="bf16" if device == "cuda" else "fp32")
+        existing = path.read_text(encoding="utf-8").split("\nprovenance:\n")[0].rstrip() + "\n"
+        if "recipe" in (yaml.safe_load(existing) or {}):
+            text = existing
+    result = yaml.safe_dump({"provenance": provenance.model_dump()}, sort_keys=False, allow_unicode=True)
+    write_text(path, f"{text}\n{result}")

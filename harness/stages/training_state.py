@@ -1,4 +1,4 @@
-"""What a training needs to go on after it was killed, in one file that is replaced atomically; its lock."""
+"""The saved state of an unfinished training, and the lock that lets one process at a time work on it."""
 
 from __future__ import annotations
 
@@ -9,49 +9,56 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from harness.errors import UsageError
 
 
 @dataclass
 class TrainingState:
-    """Everything besides recipe and data; numbers, tensors, and lists and mappings of these."""
+    """Everything that a training needs to continue, besides recipe and data.
+
+    It holds only numbers, tensors, and lists and mappings of these, so that it loads without running code.
+    """
 
     identity: str
-    """Of recipe and training data: a state of others is not continued."""
+    """Hash of recipe and training data; only a training of the same ones may continue from the state."""
     step: int = 0
-    """Steps done."""
-    module: dict[str, Any] = field(default_factory=dict)
-    optimiser: dict[str, Any] = field(default_factory=dict)
-    best: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Weights of the best validation so far."""
+    """Number of finished steps."""
+    module: dict[str, Tensor] = field(default_factory=dict)
+    """The current weights."""
+    optimiser: dict[str, object] = field(default_factory=dict)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """The weights with the best validation so far."""
     best_value: float = float("-inf")
+    """The validation figure of the best weights."""
     validations_since_best: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+    """One entry per validation (see `Provenance.history`)."""
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
 
 
 @contextmanager
 def training_lock(weights: Path, report: Callable[[str], None]) -> Iterator[None]:
-    """Let one process at a time train these weights; others wait.
+    """Let only one process at a time train these weights; others wait.
 
-    The lock file (NAME.lock beside the weights) goes with its holder, killed or not, and is removed by it.
+    The lock is released when its holder ends, even if it is killed. The holder removes the lock file
+    (NAME.lock beside the weights).
     """
     path = weights.with_suffix(".lock")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as held:
+    with ExitStack() as streams:
         while True:
-            stream = held.enter_context(path.open("w"))
+            stream = streams.enter_context(path.open("w"))
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                report(f"another process trains {weights.name}: waiting for it")
+                report(f"another process is training {weights.name}; waiting for it")
                 fcntl.flock(stream, fcntl.LOCK_EX)
-            # The holder before may have removed the file that was opened: only the one that is there counts.
+            # The previous holder may have removed the file that was opened: lock the file that exists now.
             if path.exists() and path.stat().st_ino == os.fstat(stream.fileno()).st_ino:
                 break
         try:
@@ -61,23 +68,23 @@ def training_lock(weights: Path, report: Callable[[str], None]) -> Iterator[None
 
 
 def write_state(state: TrainingState, path: Path) -> None:
-    """Replace the file in one step, so that a kill leaves the old or the new state."""
+    """Replace a state file in one step, so that a kill leaves either the old or the new state."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")
-    torch.save({part.name: getattr(state, part.name) for part in fields(state)}, temporary)
+    torch.save({item.name: getattr(state, item.name) for item in fields(state)}, temporary)
     temporary.replace(path)
 
 
 def read_state(path: Path, identity: str) -> TrainingState | None:
-    """The state to continue from; None where there is none, or one of another recipe or other data.
+    """Read a state file; None if it does not exist or belongs to another recipe or other data.
 
     Raises:
-        UsageError: the file is not a training state.
+        UsageError: The file is not a training state.
     """
     if not path.exists():
         return None
     try:
         state = TrainingState(**torch.load(path, weights_only=True, map_location="cpu"))
     except (OSError, RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as error:
-        raise UsageError(f"{path}: not the state of a training; delete it to start anew") from error
+        raise UsageError(f"{path}: not a training state; delete it to start over") from error
     return state if state.identity == identity else None

@@ -1,0 +1,42 @@
+"""The torch device of a model, and recovery when its memory is exhausted."""
+
+from __future__ import annotations
+
+import gc
+
+from harness.errors import UsageError
+
+
+def pick_device(requested: str) -> str:
+    """Return the torch device for `auto`, `cpu` or `cuda`; `auto` means a GPU if there is one.
+
+    Raises:
+        UsageError: `cuda` is requested, but torch finds no GPU on this machine.
+    """
+    import torch
+
+    if requested == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device 'cuda' is requested, but torch finds no GPU on this machine")
+    if requested == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return requested
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that the memory of the GPU or of this machine was exhausted.
+
+    Torch raises `OutOfMemoryError` from its own GPU allocator, and a plain RuntimeError elsewhere (cuDNN,
+    `DefaultCPUAllocator: not enough memory`).
+    """
+    text = str(error).lower()
+    mentions_memory = "out of memory" in text or "not enough memory" in text
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and mentions_memory)
+
+
+def free_memory() -> None:
+    """Release the memory of unreachable tensors."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
