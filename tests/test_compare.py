@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import html
 from markdown_it import MarkdownIt
+from raw_timings import SETTINGS, offline_timings, single_stream_timings
 from sacrebleu import corpus_bleu
 from sample_results import ENVIRONMENT, HOSTILE, trial
 from sample_results import speed as scenarios
@@ -25,23 +26,28 @@ from typer.testing import CliRunner
 
 from harness.cli.app import app
 from harness.cli.terminal import show_comparison
-from harness.compare.accuracy import Pair, Side, decide, flips, paired_bootstrap, two_sided
+from harness.compare.accuracy import Pair, Side, decide, find_flips, paired_bootstrap
 from harness.compare.compare import compare
-from harness.compare.correction import ALPHA, corrected, least_resamples
+from harness.compare.correction import ALPHA, correct_verdicts, least_resamples
 from harness.compare.frontier import FrontierChange
 from harness.compare.outcome import Change, Comparison, TrialComparison, Verdict
 from harness.compare.speed import slowdown, speed_changes
 from harness.compare.speed_verdict import DRIFT
 from harness.compare.speed_verdict import decide as decide_speed
+from harness.environment import Environment
 from harness.errors import InfrastructureError
-from harness.files import read_json, write_json
+from harness.files import read_json
 from harness.metrics.average_precision import Voc10
 from harness.metrics.bleu import Bleu
 from harness.metrics.iou import Iou
-from harness.metrics.metric import RESAMPLES, SEED
+from harness.rundir.prediction_shards import ShardProvenance
+from harness.rundir.records import write_record
 from harness.rundir.results import TrialRecord
 from harness.rundir.store import TrialDirectory
+from harness.scenarios.timings import ScenarioTimings
+from harness.statistics.bootstrap import RESAMPLES, SEED
 from harness.statistics.holm import holm
+from harness.statistics.paired import sign_p
 from harness.statistics.welch import welch
 from harness.task import Annotations, Detections, Figure, Translation
 from harness.trial import DatasetUse
@@ -86,11 +92,13 @@ def answer(folder: Path, out: Path, translate: Translate) -> None:
     data = entry["dataset"]
     dataset = DatasetUse(data["name"], data["options"], data["split"], "translation").open()
     samples = [dataset[index] for index in range(data["size"])]
-    shutil.rmtree(place.predictions)
+    shutil.rmtree(place.predictions.folder)
     texts = [
         Translation(" ".join(translate(i, sample.target[0].split()))) for i, sample in enumerate(samples)
     ]
-    place.write_shard("translation", 0, [sample.id for sample in samples], texts, "here")
+    place.predictions.write(
+        "translation", 0, [sample.id for sample in samples], texts, ShardProvenance(environment="here")
+    )
     (place.path / "metrics.json").unlink()
     assert run(folder, out) == 0
 
@@ -241,9 +249,11 @@ def test_flips_are_the_samples_whose_stored_prediction_differs(
     sides = []
     for name, second in (("base", before), ("head", after)):
         place = TrialDirectory(tmp_path / name)
-        place.write_shard(task, 0, ["a", "b", "c"], [before, second, before], "here")
+        place.predictions.write(
+            task, 0, ["a", "b", "c"], [before, second, before], ShardProvenance(environment="here")
+        )
         sides.append(Side(TrialRecord.model_validate(trial(task, "model")), place))
-    assert flips(Pair(*sides)).ids == ("b",)
+    assert find_flips(Pair(*sides)).ids == ("b",)
 
 
 # Stored statistics
@@ -274,7 +284,7 @@ def test_stored_statistics_of_detections_are_the_computed_ones(tmp_path: Path) -
 def test_damaged_statistics_are_one_message(tmp_path: Path) -> None:
     place = TrialDirectory(tmp_path)
     place.write_statistics("bleu", {"rows": np.arange(1000)})
-    file = place.statistics("bleu")
+    file = place.statistics_path("bleu")
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(InfrastructureError, match=r"bleu\.npz: damaged"):
         place.read_statistics("bleu")
@@ -295,10 +305,10 @@ def test_holm_is_the_closure_of_bonferronis_test(p_values: list[float]) -> None:
 
 
 def test_the_p_value_is_twice_the_smaller_share() -> None:
-    assert two_sided(np.array([-1.0] * 97 + [1.0] * 3)) == pytest.approx(0.06)
-    assert two_sided(np.full(1000, -1.0)) == 0.002
-    assert two_sided(np.zeros(10)) == 1.0
-    assert two_sided(np.array([np.nan, np.nan])) == 1.0
+    assert sign_p(np.array([-1.0] * 97 + [1.0] * 3)) == pytest.approx(0.06)
+    assert sign_p(np.full(1000, -1.0)) == 0.002
+    assert sign_p(np.zeros(10)) == 1.0
+    assert sign_p(np.array([np.nan, np.nan])) == 1.0
 
 
 def several(p_values: list[float]) -> list[TrialComparison]:
@@ -319,9 +329,11 @@ def several(p_values: list[float]) -> list[TrialComparison]:
 
 
 def test_one_doubtful_change_among_many_is_not_called_a_regression() -> None:
-    found = [[change.verdict for change in each.changes] for each in corrected(several([0.002, 0.04, 0.9]))]
+    found = [
+        [change.verdict for change in each.changes] for each in correct_verdicts(several([0.002, 0.04, 0.9]))
+    ]
     assert found == [["regression"] * 2, ["inconclusive", "regression"], ["inconclusive", "regression"]]
-    (alone,) = corrected(several([0.04]))
+    (alone,) = correct_verdicts(several([0.04]))
     assert alone.changes[0].verdict == "regression"
 
 
@@ -340,7 +352,7 @@ def test_of_a_suite_of_equal_models_few_are_called_changed() -> None:
         for _ in range(12):
             sides = [masks(generator, np.full(30, 0.7)) for _ in range(2)]
             differences = np.subtract(*(metric.resample(side)["pixel_accuracy"] for side in sides))
-            p_values.append(two_sided(differences))
+            p_values.append(sign_p(differences))
         raw_count += min(p_values) <= ALPHA
         corrected_count += min(holm(p_values)) <= ALPHA
     assert raw_count > 15
@@ -532,20 +544,17 @@ def test_json_holds_the_outcome_and_every_change(baseline: Path, head: Path, tmp
 # Speed
 
 
-def raw(name: str, seconds: list[list[float]]) -> dict[str, Any]:
-    """A document of processes, each with the times of a sample in its windows or of its queries."""
-    key = "windows" if name == "offline" else "latencies_ns"
-    processes = [
-        {key: [(8, 8 * s) for s in times] if name == "offline" else [s * 1e9 for s in times]}
-        for times in seconds
-    ]
-    return {"settings": {"device": "cpu"}, "samples": ["a", "b"], "processes": processes}
+def raw(name: str, seconds: list[list[float]], **changes: Any) -> ScenarioTimings:
+    """Timings of processes, each with the times of a sample in its windows or of its queries."""
+    if name == "offline":
+        return offline_timings([[(8, 8 * s) for s in times] for times in seconds], **changes)
+    return single_stream_timings(seconds, **changes)
 
 
-MACHINES = {
-    "env1": ENVIRONMENT,
-    "updated": {**ENVIRONMENT, "packages": {"torch": "3.0.0"}},
-    "other": {**ENVIRONMENT, "cpu": "Another"},
+ENVIRONMENTS = {
+    "env1": Environment.model_validate(ENVIRONMENT),
+    "updated": Environment.model_validate({**ENVIRONMENT, "packages": {"torch": "3.0.0"}}),
+    "other": Environment.model_validate({**ENVIRONMENT, "cpu": "Another"}),
 }
 
 
@@ -559,12 +568,12 @@ def timed(
         place = TrialDirectory(folder / name)
         for scenario in ("offline", "single-stream"):
             times = (0.01 * scale * noise[number]).tolist()
-            write_json(place.path / "speed" / f"{scenario}.json", raw(scenario, times))
+            write_record(place.path / "speed" / f"{scenario}.json", raw(scenario, times))
         record = trial("detection", "model", speed=scenarios(100 / scale))
         for scenario in record["speed"].values():
             scenario.update({"profile": profile, **((head or {}) if name == "head" else {})})
         sides.append(Side(TrialRecord.model_validate(record), place))
-    return list(speed_changes(Pair(*sides), MACHINES, MACHINES))
+    return list(speed_changes(Pair(*sides), ENVIRONMENTS, ENVIRONMENTS))
 
 
 def test_welchs_interval_is_scipys() -> None:
@@ -581,7 +590,7 @@ def test_a_slowdown_is_the_ratio_of_geometric_means_over_processes(name: str) ->
     head = raw(name, [[2.0, 2.0, 2.0], [4.5, 4.5, 4.5]])
     found = slowdown(base, head)
     assert found.value == pytest.approx(3 / 2 - 1)  # √(2 · 4.5) / √(1 · 4)
-    assert (found.n, found.unit) == (4, "of the time a sample")
+    assert (found.n, found.unit) == (4, "of the time per sample")
 
 
 def test_of_single_processes_the_windows_or_passes_are_compared() -> None:
@@ -615,7 +624,7 @@ def test_only_what_is_surely_slower_is_a_regression(
 @pytest.mark.parametrize(("factor", "expected"), [(1.0, "pass"), (1.1, "regression"), (0.8, "pass")])
 def test_stored_measurements_decide(factor: float, expected: Verdict, tmp_path: Path) -> None:
     changes = timed(tmp_path, factor)
-    assert [change.name for change in changes] == ["offline throughput", "single-stream p50"]
+    assert [change.name for change in changes] == ["offline throughput", "single-stream latency p50"]
     for change in changes:
         assert (change.verdict, change.decides) == (expected, True)
         assert change.difference is not None
@@ -664,7 +673,7 @@ def test_timings_under_other_conditions_are_incomparable(
 @pytest.mark.parametrize(
     ("part", "said"),
     [
-        ({"settings": {"device": "cuda"}}, "device differs: cpu → cuda"),
+        ({"settings": SETTINGS.model_copy(update={"device": "cuda"})}, "device differs: cpu → cuda"),
         ({"samples": ["a", "c"]}, "other samples were timed"),
         (None, "the raw measurements are not in the run directory"),
     ],
@@ -673,14 +682,14 @@ def test_what_was_timed_is_read_from_the_raw_measurements(
     part: dict[str, Any] | None, said: str, tmp_path: Path
 ) -> None:
     record = trial("detection", "model", speed={"offline": scenarios(100)["offline"]})
-    before = raw("offline", [[0.01, 0.01]] * 2)
+    times = [[0.01, 0.01]] * 2
     sides = []
-    for name, document in (("base", before), ("head", None if part is None else before | part)):
+    for name, changes in (("base", {}), ("head", part)):
         place = TrialDirectory(tmp_path / name)
-        if document is not None:
-            write_json(place.path / "speed" / "offline.json", document)
+        if changes is not None:
+            write_record(place.path / "speed" / "offline.json", raw("offline", times, **changes))
         sides.append(Side(TrialRecord.model_validate(record), place))
-    (change,) = speed_changes(Pair(*sides), MACHINES, MACHINES)
+    (change,) = speed_changes(Pair(*sides), ENVIRONMENTS, ENVIRONMENTS)
     assert (change.verdict, change.reason) == ("incomparable", said)
 
 
@@ -763,7 +772,7 @@ def test_the_page_says_everything_escapes_it_and_needs_nothing_else() -> None:
     frontier = (
         FrontierChange("b0", "ap", "cpu", ("x",), joined=(HOSTILE,), left=("old",)),
         FrontierChange("b1", "ap", "cpu", ("x",)),
-        FrontierChange("b2", "ap", "cpu", untold="the run has no such chart"),
+        FrontierChange("b2", "ap", "cpu", reason="the run has no such chart"),
     )
     shown = comparison_to_html(replace(comparison(2), frontier=frontier))
     parsed = html.fromstring(shown)
@@ -775,7 +784,11 @@ def test_the_page_says_everything_escapes_it_and_needs_nothing_else() -> None:
     assert "0.50 [0.40, 0.60] → 0.50 [0.40, 0.60]" in text
     assert display(HOSTILE).strip() in text
     assert "2 of 300" in text
-    for said in ("joined, old left", "frontier unchanged (x)", "cannot be told: the run has no such chart"):
+    for said in (
+        "joined, old left",
+        "frontier unchanged (x)",
+        "cannot be compared: the run has no such chart",
+    ):
         assert said in text
 
 

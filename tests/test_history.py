@@ -8,7 +8,7 @@ from typing import Any
 
 from sample_results import document
 
-from harness.compare.trend import Line, from_text, observations, past_run, read_history, to_text
+from harness.compare.trend import TrendLine, from_text, observations, past_run, read_trend, to_text
 from harness.rundir.results import Results
 
 
@@ -24,15 +24,15 @@ def write(folder: Path, hour: int, **changes: Any) -> Path:
     return path
 
 
-def shown(lines: list[Line]) -> list[tuple[str, str, list[str]]]:
+def shown(lines: list[TrendLine]) -> list[tuple[str, str, list[str]]]:
     """Variant, figure and runs of each line."""
-    return [(line.variant, line.name, [moment.run.id for moment in line.moments]) for line in lines]
+    return [(line.variant, line.name, [moment.run.id for moment in line.points]) for line in lines]
 
 
 def test_lines_are_in_order_of_time_whatever_the_order_of_the_directories(tmp_path: Path) -> None:
     runs = [write(tmp_path, hour) for hour in (3, 1, 2)]
     order = ["run-1", "run-2", "run-3"]
-    assert shown(read_history(runs)) == [
+    assert shown(read_trend(runs)) == [
         ("attention", "bleu", order),
         ("attention", "offline throughput", order),
         ("attention", "single-stream latency p50", order),
@@ -53,7 +53,7 @@ def test_figures_on_other_samples_or_with_another_signature_stand_on_lines_of_th
         write(tmp_path, 4),
     ]
     found = [
-        runs for variant, name, runs in shown(read_history(runs)) if (variant, name) == ("attention", "bleu")
+        runs for variant, name, runs in shown(read_trend(runs)) if (variant, name) == ("attention", "bleu")
     ]
     assert found == [["run-1", "run-4"], ["run-2"], ["run-3"]]
 
@@ -62,7 +62,7 @@ def test_speeds_of_another_machine_or_setting_stand_on_lines_of_their_own(tmp_pa
     offline = document()["trials"][0]["speed"]["offline"]
     changes = ({}, {"batch_size": 1}, {"environment": "elsewhere"}, {"threads": 2}, {"profile": "release"})
     runs = [write(tmp_path, n, speed={"offline": offline | change}) for n, change in enumerate(changes)]
-    found = [runs for _, name, runs in shown(read_history(runs)) if name == "offline throughput"]
+    found = [runs for _, name, runs in shown(read_trend(runs)) if name == "offline throughput"]
     assert found == [[f"run-{n}"] for n in range(5)]
 
 
@@ -73,7 +73,7 @@ def test_what_does_not_stand_is_not_in_a_history(tmp_path: Path) -> None:
     }
     invalid = write(tmp_path, 1, speed={"offline": offline | {"valid": False}}, metrics=undefined)
     failed = write(tmp_path, 2, status="failed", reason="worker died")
-    assert {variant for variant, *_ in shown(read_history([invalid, failed]))} == {"lstm"}
+    assert {variant for variant, *_ in shown(read_trend([invalid, failed]))} == {"lstm"}
 
 
 def test_observations_survive_being_text() -> None:

@@ -13,7 +13,7 @@ from sample_results import document, figure
 from typer.testing import CliRunner
 
 from harness.cli.app import app
-from harness.compare.trend import Line, read_history
+from harness.compare.trend import TrendLine, read_trend
 from reports.page.trend import MARKED, Trend, chart
 from reports.write import write_trend
 
@@ -34,8 +34,8 @@ def write_runs(folder: Path, values: list[float], **detector: Any) -> list[Path]
     return runs
 
 
-def line(runs: list[Path], name: str = "ap50") -> Line:
-    (found,) = (each for each in read_history(runs) if each.variant == "yolo" and each.name == name)
+def line(runs: list[Path], name: str = "ap50") -> TrendLine:
+    (found,) = (each for each in read_trend(runs) if each.variant == "yolo" and each.name == name)
     return found
 
 
@@ -51,7 +51,7 @@ def test_a_chart_has_every_run_in_order_of_time_with_its_interval(tmp_path: Path
 @pytest.mark.parametrize("count", [1, 2, MARKED, MARKED + 1, 3 * MARKED + 7])
 def test_at_most_so_many_runs_are_marked_the_first_and_the_latest_always(tmp_path: Path, count: int) -> None:
     only = line(write_runs(tmp_path, [0.4]))
-    drawn = chart(Line(*[*vars(only).values()][:-1], only.moments * count))["datasets"]
+    drawn = chart(TrendLine(*[*vars(only).values()][:-1], only.points * count))["datasets"]
     assert len(drawn["band"]) == count
     assert min(count, 2) <= len(drawn["points"]) <= MARKED + 1
     assert (drawn["points"][0]["t"], drawn["points"][-1]["t"]) == (
@@ -73,7 +73,7 @@ def test_what_the_latest_run_does_not_have_did_not_move_in_it(tmp_path: Path) ->
     last["trials"] = [trial for trial in last["trials"] if trial["variant"] != "yolo"]
     (runs[-1] / "results.json").write_text(json.dumps(last))
     for named, moved in ((runs, 0), (runs[:2], 1)):
-        text = write_trend(read_history(named), tmp_path).read_text()
+        text = write_trend(read_trend(named), tmp_path).read_text()
         assert f"<p>{moved} figure{'' if moved == 1 else 's'} of " in text
 
 
@@ -154,8 +154,8 @@ def test_with_out_only_the_trend_of_several_runs_is_written(tmp_path: Path) -> N
 
 def test_the_page_in_a_browser(tmp_path: Path) -> None:
     runs = write_runs(tmp_path, [0.40, 0.41, 0.50])
-    page = write_trend(read_history(runs), tmp_path)
-    lines = read_history(runs)
+    page = write_trend(read_trend(runs), tmp_path)
+    lines = read_trend(runs)
     with (
         chromium() as browser,
         open_page(browser, page.as_uri(), viewport={"width": 390, "height": 844}) as seen,

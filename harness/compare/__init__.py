@@ -1,1 +1,1 @@
-"""A run against a baseline run: what became worse, what became better, and what cannot be told."""
+"""Comparison of a run with a baseline: what became worse, what became better, and what is inconclusive."""

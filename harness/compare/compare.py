@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from harness.checkpoint import sha256
-from harness.compare.accuracy import Pair, Side, accuracy_changes, flips
-from harness.compare.correction import corrected, least_resamples
+from harness.compare.accuracy import Pair, Side, accuracy_changes, find_flips
+from harness.compare.correction import correct_verdicts, least_resamples
 from harness.compare.frontier import frontier_changes
 from harness.compare.outcome import SHOWN_IDS, Comparison, State, TrialComparison
 from harness.compare.speed import speed_changes
+from harness.environment import Environment
 from harness.errors import UsageError
 from harness.rundir.results import Results, TrialRecord, read_results
 from harness.rundir.store import RunDirectory
@@ -21,10 +21,10 @@ Key = tuple[str, str]
 
 
 def compare(run: Path, baseline: Path) -> Comparison:
-    """Compare two run directories.
+    """Compare a run directory with a baseline's.
 
     Raises:
-        UsageError: one is not a run directory, or they have no trial in common.
+        UsageError: one of them is not a run directory, or they have no trial in common.
         InfrastructureError: a file of stored predictions is damaged.
     """
     for path in (run, baseline):
@@ -43,9 +43,9 @@ def compare(run: Path, baseline: Path) -> Comparison:
         for key, trial in after.items()
         if key in before
     }
-    found = dict(_compared(pairs, base, head))
-    found |= {key: _alone(trial, "new") for key, trial in after.items() if key not in before}
-    found |= {key: _alone(trial, "missing") for key, trial in before.items() if key not in after}
+    compared = dict(_compare_pairs(pairs, base, head))
+    compared |= {key: _unpaired(trial, "new") for key, trial in after.items() if key not in before}
+    compared |= {key: _unpaired(trial, "missing") for key, trial in before.items() if key not in after}
     order = dict.fromkeys([*after, *before])
     return Comparison(
         head.suite,
@@ -53,8 +53,8 @@ def compare(run: Path, baseline: Path) -> Comparison:
         head.run.git_revision,
         base.run.id,
         base.run.git_revision,
-        tuple(found[key] for key in order),
-        _software(base, head),
+        tuple(compared[key] for key in order),
+        _software_differences(base, head),
         frontier_changes(base, head),
         sha256(run / "results.json"),
     )
@@ -64,78 +64,79 @@ def _key(trial: TrialRecord) -> Key:
     return trial.benchmark, trial.variant
 
 
-def _alone(trial: TrialRecord, state: State) -> TrialComparison:
+def _unpaired(trial: TrialRecord, state: State) -> TrialComparison:
+    """Return the entry of a trial that only one of the runs has."""
     if state == "new" and trial.status != "complete":
-        return _without(trial, "incomplete", trial.reason or trial.status)
+        return _not_compared(trial, "incomplete", trial.reason or trial.status)
     reason = "not in the baseline" if state == "new" else "not in the run"
-    return _without(trial, state, reason)
+    return _not_compared(trial, state, reason)
 
 
-def _without(trial: TrialRecord, state: State, reason: str) -> TrialComparison:
+def _not_compared(trial: TrialRecord, state: State, reason: str) -> TrialComparison:
     return TrialComparison(trial.benchmark, trial.variant, trial.task, state, reason)
 
 
-def _set_apart(pair: Pair) -> TrialComparison | None:
-    """A pair that cannot be compared, and why; None if it can."""
+def _check(pair: Pair) -> TrialComparison | None:
+    """Return the entry of a pair that cannot be compared, with the reason; None if it can."""
     base, head = pair.base.record, pair.head.record
     if head.status != "complete":
-        return _without(head, "incomplete", head.reason or head.status)
+        return _not_compared(head, "incomplete", head.reason or head.status)
     if base.status != "complete":
-        return _without(head, "incomparable", f"{base.status} in the baseline: {base.reason or ''}")
+        return _not_compared(head, "incomparable", f"{base.status} in the baseline: {base.reason or ''}")
     for field in ("split", "size", "fingerprint"):
         before, after = getattr(base.dataset, field), getattr(head.dataset, field)
         if before != after:
-            return _without(head, "incomparable", f"data set {field} differs: {before} → {after}")
-    if gap := _gap(pair.head):
-        return _without(head, "incomplete", gap)
-    if gap := _gap(pair.base):
-        return _without(head, "incomparable", f"the baseline's is an {gap}")
+            return _not_compared(head, "incomparable", f"data set {field} differs: {before} → {after}")
+    if gap := _missing_predictions(pair.head):
+        return _not_compared(head, "incomplete", gap)
+    if gap := _missing_predictions(pair.base):
+        return _not_compared(head, "incomparable", f"the baseline's is an {gap}")
     return None
 
 
-def _gap(side: Side) -> str:
-    """What a directory lacks of a trial that its results call complete; empty if nothing."""
+def _missing_predictions(side: Side) -> str:
+    """Return which predictions the directory of a complete trial lacks, or an empty string if none."""
     size = side.record.dataset.size
-    missing = sum(stop - start for start, stop in side.place.todo(size))
+    missing = side.directory.predictions.count_missing(size)
     if not missing:
         return ""
-    return f"incomplete run directory: {missing} of {size} predictions are not in {side.place.path}"
+    return f"incomplete run directory: {missing} of {size} predictions are not in {side.directory.path}"
 
 
-def _compared(
+def _compare_pairs(
     pairs: Mapping[Key, Pair], base: Results, head: Results
 ) -> Iterator[tuple[Key, TrialComparison]]:
-    """Of each pair what changed, or why it cannot be compared."""
-    apart = {key: _set_apart(pair) for key, pair in pairs.items()}
-    flipped = {key: flips(pair) for key, pair in pairs.items() if apart[key] is None}
-    resamples = least_resamples(sum(1 for each in flipped.values() if each.ids))
-    found = []
+    """Yield the changes of each pair, or why it cannot be compared."""
+    not_compared = {key: _check(pair) for key, pair in pairs.items()}
+    flips = {key: find_flips(pair) for key, pair in pairs.items() if not_compared[key] is None}
+    resamples = least_resamples(sum(1 for pair_flips in flips.values() if pair_flips.ids))
+    comparisons = []
     for key, pair in pairs.items():
         record = pair.head.record
-        found.append(
-            apart[key]
+        comparisons.append(
+            not_compared[key]
             or TrialComparison(
                 *key,
                 record.task,
                 "compared",
                 samples=record.dataset.size,
-                flipped=len(flipped[key].ids),
-                flipped_ids=flipped[key].ids[:SHOWN_IDS],
+                flipped=len(flips[key].ids),
+                flipped_ids=flips[key].ids[:SHOWN_IDS],
                 changes=(
-                    *accuracy_changes(flipped[key], resamples),
+                    *accuracy_changes(flips[key], resamples),
                     *speed_changes(pair, base.environments, head.environments),
                 ),
             )
         )
-    return zip(pairs, corrected(found), strict=True)
+    return zip(pairs, correct_verdicts(comparisons), strict=True)
 
 
-def _software(base: Results, head: Results) -> tuple[str, ...]:
-    """What else differs, as text.
+def _software_differences(base: Results, head: Results) -> tuple[str, ...]:
+    """Return the differences in software between the drivers' machines, as text.
 
-    Such runs are compared all the same: what an update of a library costs is what users want to know.
+    Such runs are compared nonetheless: users want to know what an update of a library costs.
     """
-    before, after = (_versions(run.environments.get(run.run.environment, {})) for run in (base, head))
+    before, after = (_versions(run.environments.get(run.run.environment)) for run in (base, head))
     return tuple(
         f"{name} {before.get(name, 'none')} → {after.get(name, 'none')}"
         for name in dict.fromkeys([*before, *after])
@@ -143,5 +144,7 @@ def _software(base: Results, head: Results) -> tuple[str, ...]:
     )
 
 
-def _versions(machine: dict[str, Any]) -> dict[str, Any]:
-    return {"python": machine.get("python"), "os": machine.get("os"), **machine.get("packages", {})}
+def _versions(environment: Environment | None) -> dict[str, str]:
+    if environment is None:
+        return {}
+    return {"python": environment.python, "os": environment.os, **environment.packages}

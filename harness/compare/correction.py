@@ -1,4 +1,7 @@
-"""Many comparisons: of a dozen equally good models one would be called worse in 26 of 100 comparisons."""
+"""Correction of the verdicts for the number of comparisons (Holm 1979).
+
+Uncorrected, comparing a dozen equally good models would report at least one of them as worse in 26% of runs.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,25 @@ from dataclasses import replace
 from math import ceil
 
 from harness.compare.outcome import Change, TrialComparison
-from harness.metrics.metric import RESAMPLES
+from harness.statistics.bootstrap import RESAMPLES
 from harness.statistics.holm import holm
 
-ALPHA = 0.05  # two-sided, over the suite: 2.5% that anything unchanged is called a regression
+ALPHA = 0.05  # two-sided, over the suite: with probability 2.5% any unchanged figure is called a regression
 
 
 def least_resamples(comparisons: int) -> int:
-    """How many resamples let one of so many comparisons reach ALPHA: its p is at least 2 in these."""
+    """Return how many resamples one of so many comparisons needs to be able to reach ALPHA.
+
+    The smallest p-value of R resamples is 2/R.
+    """
     return max(RESAMPLES, ceil(2 * comparisons / ALPHA))
 
 
-def corrected(trials: Sequence[TrialComparison]) -> Iterator[TrialComparison]:
-    """A proven change that decides stays one only if it is proven among all that were tested."""
+def correct_verdicts(trials: Sequence[TrialComparison]) -> Iterator[TrialComparison]:
+    """Make a proven change inconclusive unless it is still proven after the correction.
+
+    All changes that were tested and that decide are corrected together.
+    """
     tested = [change for trial in trials for change in trial.changes if _is_tested(change)]
     adjusted = iter(holm([change.p_value for change in tested if change.p_value is not None]))
     for trial in trials:
@@ -38,6 +47,6 @@ def _corrected(change: Change, adjusted: float, tested: int) -> Change:
     if change.verdict not in ("regression", "improvement") or adjusted <= ALPHA:
         return change
     reason = (
-        f"{change.reason}, but of {tested} comparisons one may be so by chance (Holm: p = {adjusted:.2g})"
+        f"{change.reason}, but one of {tested} comparisons may be so by chance (Holm: p = {adjusted:.2g})"
     )
     return replace(change, verdict="inconclusive", reason=reason)

@@ -1,24 +1,23 @@
-"""Figures of many runs in order of time: what a trend is drawn from, whether from disk or from MLflow."""
+"""Figures over many runs in order of time, from run directories or from MLflow."""
 
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-from harness.environment import hardware_name
+from harness.compare.outcome import FigureKind
 from harness.identity import content_id
 from harness.rundir.results import Results, TrialRecord, read_results
+from harness.scenarios.scenario import SCENARIOS
 from harness.task import Figure, TaskName
-
-Kind = Literal["accuracy", "speed"]
 
 
 @dataclass(frozen=True)
 class PastRun:
-    """One run of the past."""
+    """One of the runs of a trend."""
 
     id: str
     suite: str
@@ -27,116 +26,148 @@ class PastRun:
     revision: str | None
     branch: str | None
     source: str
-    """Run directory, or MLflow's id of the run."""
+    """Run directory, or MLflow's run id."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """A figure of one trial in one run."""
+    """One figure of one trial in one run."""
 
     task: TaskName
     benchmark: str
     variant: str
-    kind: Kind
+    figure_kind: FigureKind
     name: str
     figure: Figure
     conditions: str
-    """Hash of what is equal on one line: samples and signature, or machine and settings."""
+    """Hash of what is equal on one line: samples and signature, or hardware and settings."""
     setting: str
-    """The same in words: the data set, or the machine."""
+    """The same in words: the data set, or the hardware."""
 
 
 @dataclass(frozen=True)
-class Moment:
-    """An observation's place in time."""
+class TrendPoint:
+    """The figure of one run on a line."""
 
     run: PastRun
     figure: Figure
 
 
 @dataclass(frozen=True)
-class Line:
-    """One figure of one trial, over the runs in which it is comparable."""
+class TrendLine:
+    """One figure of one trial over the runs in which it is comparable, in order of time."""
 
     task: TaskName
     benchmark: str
     variant: str
-    kind: Kind
+    figure_kind: FigureKind
     name: str
     setting: str
-    moments: tuple[Moment, ...]
+    points: tuple[TrendPoint, ...]
 
 
-def read_history(run_dirs: Iterable[Path]) -> list[Line]:
-    """The lines of run directories.
+def read_trend(run_dirs: Iterable[Path]) -> list[TrendLine]:
+    """Read the lines of several runs from their directories.
 
     Raises:
         UsageError: one is not a run directory.
     """
-    found = []
+    runs = []
     for path in run_dirs:
         results = read_results(path)
-        found.append((past_run(results, str(path)), list(observations(results))))
-    return lines(found)
+        runs.append((past_run(results, str(path)), list(observations(results))))
+    return trend_lines(runs)
 
 
 def past_run(results: Results, source: str) -> PastRun:
-    """What a trend says of a run."""
+    """Return what a trend shows about a run.
+
+    Args:
+        source: run directory, or MLflow's run id.
+    """
     run = results.run
     return PastRun(run.id, results.suite, run.started, run.git_revision, run.git_branch, source)
 
 
 def observations(results: Results) -> Iterator[Observation]:
-    """The headline figure, throughput and median latency of every complete trial, where valid and defined."""
+    """Yield the headline accuracy and the speeds of every complete trial, if valid and defined."""
     for trial in results.trials:
         if trial.status != "complete":
             continue
-        about = (trial.task, trial.benchmark, trial.variant)
-        for kind, name, figure, conditions, setting in _figures(results, trial):
-            if figure.value is not None:
-                yield Observation(*about, kind, name, figure, content_id(conditions), setting)
+        for observation in _observe(results, trial):
+            if observation.figure.value is not None:
+                yield observation
 
 
-def lines(runs: Iterable[tuple[PastRun, Sequence[Observation]]]) -> list[Line]:
-    """Observations by what they are of, each line in order of time; lines in order of first appearance."""
-    found: dict[tuple[TaskName, str, str, Kind, str, str, str], list[Moment]] = {}
-    for run, seen in sorted(runs, key=lambda each: each[0].started):
-        for each in seen:
-            trial = (each.task, each.benchmark, each.variant)
-            key = (*trial, each.kind, each.name, each.setting, each.conditions)
-            found.setdefault(key, []).append(Moment(run, each.figure))
-    return [
-        Line(task, benchmark, variant, kind, name, setting, tuple(moments))
-        for (task, benchmark, variant, kind, name, setting, _), moments in found.items()
-    ]
+def trend_lines(runs: Iterable[tuple[PastRun, Sequence[Observation]]]) -> list[TrendLine]:
+    """Join observations of the same figure under the same conditions into lines.
+
+    The points of a line are in order of time, the lines in order of their first point.
+    """
+    groups: dict[tuple[str, ...], list[tuple[PastRun, Observation]]] = defaultdict(list)
+    for run, observed in sorted(runs, key=lambda item: item[0].started):
+        for seen in observed:
+            trial = (seen.task, seen.benchmark, seen.variant)
+            groups[*trial, seen.figure_kind, seen.name, seen.setting, seen.conditions].append((run, seen))
+    return [_join(group) for group in groups.values()]
 
 
-def to_text(seen: Iterable[Observation]) -> str:
-    """JSON of observations, short enough for MLflow's tags."""
-    return json.dumps([list(asdict(each).values()) for each in seen], ensure_ascii=False)
+def _join(group: Sequence[tuple[PastRun, Observation]]) -> TrendLine:
+    """Return the line of observations that differ only in their run and figure."""
+    _, first = group[0]
+    return TrendLine(
+        first.task,
+        first.benchmark,
+        first.variant,
+        first.figure_kind,
+        first.name,
+        first.setting,
+        tuple(TrendPoint(run, observation.figure) for run, observation in group),
+    )
+
+
+def to_text(observed: Iterable[Observation]) -> str:
+    """Encode observations as JSON that is short enough for MLflow's tags."""
+    return json.dumps([list(asdict(observation).values()) for observation in observed], ensure_ascii=False)
 
 
 def from_text(text: str) -> list[Observation]:
-    """The inverse of `to_text`."""
+    """Decode the observations of `to_text`."""
     return [
-        Observation(task, benchmark, variant, kind, name, Figure(**figure), conditions, setting)
-        for task, benchmark, variant, kind, name, figure, conditions, setting in json.loads(text)
+        Observation(task, benchmark, variant, figure_kind, name, Figure(**figure), conditions, setting)
+        for task, benchmark, variant, figure_kind, name, figure, conditions, setting in json.loads(text)
     ]
 
 
-def _figures(results: Results, trial: TrialRecord) -> Iterator[tuple[Kind, str, Figure, list[Any], str]]:
+def _observe(results: Results, trial: TrialRecord) -> Iterator[Observation]:
+    """Yield the headline accuracy of a trial, then the headline figure of each valid speed scenario."""
     data = trial.dataset
     for name, figure in list(trial.metrics.items())[:1]:
-        samples = [data.fingerprint, data.split, data.size, figure.signature]
-        yield "accuracy", name, figure, samples, f"{data.name} {data.split}, {data.size} samples"
-    for name, scenario in trial.speed.items():
-        measured = scenario.throughput if name == "offline" else scenario.latency.get("p50")
-        if not scenario.valid or measured is None:
+        yield Observation(
+            trial.task,
+            trial.benchmark,
+            trial.variant,
+            figure_kind="accuracy",
+            name=name,
+            figure=figure,
+            conditions=content_id([data.fingerprint, data.split, data.size, figure.signature]),
+            setting=f"{data.name} {data.split}, {data.size} samples",
+        )
+    for name, record in trial.speed.items():
+        scenario = SCENARIOS.get(name)()
+        measured = scenario.headline(record)
+        if not record.valid or measured is None:
             continue
-        machine = results.environments.get(scenario.environment, {})
-        described = {"gpus", "cpu", "cores"} <= machine.keys()
-        setting = hardware_name(machine) if described else scenario.environment
-        settings = [scenario.profile, scenario.batch_size, scenario.threads]
-        conditions = [machine.get("host"), setting, *settings]
-        label = "throughput" if name == "offline" else "latency p50"
-        yield "speed", f"{name} {label}", measured, conditions, f"{setting}, {scenario.profile}"
+        environment = results.environments.get(record.environment)
+        hardware = environment.hardware_name if environment else record.environment
+        host = environment.host if environment else None
+        yield Observation(
+            trial.task,
+            trial.benchmark,
+            trial.variant,
+            figure_kind="speed",
+            name=f"{name} {scenario.headline_name}",
+            figure=measured,
+            conditions=content_id([host, hardware, record.profile, record.batch_size, record.threads]),
+            setting=f"{hardware}, {record.profile}",
+        )
