@@ -8,12 +8,12 @@ from typing import Any
 import pynvml
 import pytest
 
+from harness.scenarios.settings import Exclusive
 from harness.stages.disturbance import disturbances, others_on_gpu
-from harness.suite.profiles import Exclusive
 
 
 @pytest.mark.parametrize(
-    ("exclusive", "foreign", "on_gpu", "found"),
+    ("exclusive", "foreign_cores", "on_gpu", "reasons"),
     [
         ("node", 0.2, 0, []),
         ("node", 0.3, 0, ["disturbed: other processes used 0.30 cores"]),
@@ -25,9 +25,9 @@ from harness.suite.profiles import Exclusive
     ],
 )
 def test_a_gpu_of_a_shared_node_is_disturbed_by_its_own_guests_and_by_a_lack_of_cores(
-    exclusive: Exclusive, foreign: float, on_gpu: int, found: list[str]
+    exclusive: Exclusive, foreign_cores: float, on_gpu: int, reasons: list[str]
 ) -> None:
-    assert disturbances(exclusive, foreign, spare=6, on_gpu=on_gpu) == found
+    assert disturbances(exclusive, foreign_cores, spare_cores=6, on_gpu=on_gpu) == reasons
 
 
 @pytest.mark.parametrize("uuid", ["1-2", "GPU-1-2"])  # torch gives it without the prefix, the driver with it

@@ -1,4 +1,4 @@
-"""What else a machine was busy with while something was timed on it, and whether that disturbed it."""
+"""Load of other processes on the machine while a trial is timed, and whether it invalidates the timing."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ import os
 import time
 from collections import defaultdict
 
-from harness.suite.profiles import Exclusive
+from harness.scenarios.settings import Exclusive
 
-FOREIGN_CORES = 0.25  # more than the idle daemons of a local Ray (0.07–0.1 of a core as measured)
-LISTED = 5  # of the processes that were busy meanwhile
+FOREIGN_CORES = 0.25  # allowed; the idle daemons of a local Ray use 0.07–0.1 of a core as measured
+LISTED = 5  # of the other processes that were busy
 
 
-def disturbances(exclusive: Exclusive, foreign: float, spare: float, on_gpu: int) -> list[str]:
-    """Why a timing does not count; empty if nothing came in its way.
+def disturbances(exclusive: Exclusive, foreign_cores: float, spare_cores: float, on_gpu: int) -> list[str]:
+    """Return why a timing is not valid, or nothing if it was not disturbed.
 
-    With a node to itself any load of others counts. With one GPU others may keep busy the cores that the
-    timed process does not use, but no process beside it may use that GPU.
+    If the timed process has a node to itself, any load of other processes counts. If it has one GPU, other
+    processes may use the cores that it does not use, but they may not use its GPU.
 
     Args:
-        foreign: cores that other processes kept busy.
-        spare: cores of the machine that the timed process does not use.
-        on_gpu: other processes on its GPU.
+        foreign_cores: Number of cores kept busy by other processes.
+        spare_cores: Number of cores that the timed process does not use.
+        on_gpu: Number of other processes on its GPU.
     """
-    allowed = FOREIGN_CORES + (spare if exclusive == "gpu" else 0)
-    found = []
-    if foreign > allowed:
-        beside = f", with {spare:g} to spare" if exclusive == "gpu" else ""
-        found.append(f"disturbed: other processes used {foreign:.2f} cores{beside}")
+    allowed = FOREIGN_CORES + (spare_cores if exclusive == "gpu" else 0)
+    reasons = []
+    if foreign_cores > allowed:
+        spare = f", with {spare_cores:g} to spare" if exclusive == "gpu" else ""
+        reasons.append(f"disturbed: other processes used {foreign_cores:.2f} cores{spare}")
     if on_gpu:
-        found.append(f"disturbed: {on_gpu} other process{'es' if on_gpu > 1 else ''} on the same GPU")
-    return found
+        reasons.append(f"disturbed: {on_gpu} other process{'es' if on_gpu > 1 else ''} on the same GPU")
+    return reasons
 
 
 def others_on_gpu(uuid: str) -> int:
-    """Processes that use a GPU beside this one, which must use it as well.
+    """Count the other processes that use a GPU, which this process must use too.
 
-    Counted, not told by their ids: in a container the driver's ids are those of the host, or it tells none.
+    Processes are counted, not identified: in a container, the driver reports the ids of the host or none.
 
     Args:
-        uuid: as torch and the driver's library give it.
+        uuid: As reported by torch or by the driver's library.
     """
     import pynvml
 
@@ -47,48 +47,50 @@ def others_on_gpu(uuid: str) -> int:
     try:
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid.removeprefix('GPU-')}")
         return max(0, len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle)) - 1)
-    except pynvml.NVMLError:  # not every driver says who is there
+    except pynvml.NVMLError:  # not every driver lists the processes
         return 0
     finally:
         pynvml.nvmlShutdown()
 
 
 class CpuLoad:
-    """How many cores processes other than this one keep busy, over a stretch of time."""
+    """CPU load of other processes since this object was created."""
 
     def __init__(self) -> None:
-        self._processes = self._by_process()
-        self._start = self._read()
+        self._seconds_by_process = _seconds_by_process()
+        self._start = _read_times()
 
     def foreign_cores(self) -> float:
-        (wall, busy, own), (wall0, busy0, own0) = self._read(), self._start
-        return max(0.0, ((busy - busy0) - (own - own0)) / max(wall - wall0, 1e-9))
+        """Return the average number of cores kept busy by other processes."""
+        now = _read_times()
+        wall, busy, this_process = (end - start for end, start in zip(now, self._start, strict=True))
+        return max(0.0, (busy - this_process) / max(wall, 1e-9))
 
-    def others(self) -> dict[str, float]:
-        """The busiest of these processes, by name: cores; those of other containers are not seen."""
+    def busiest(self) -> dict[str, float]:
+        """Return the busiest of these processes: name → cores. Those of other containers are not visible."""
         wall = max(time.monotonic() - self._start[0], 1e-9)
         cores: defaultdict[str, float] = defaultdict(float)
-        for (process, name), seconds in self._by_process().items():
-            cores[name] += (seconds - self._processes.get((process, name), 0.0)) / wall
-        busiest = sorted(cores.items(), key=lambda item: -item[1])[:LISTED]
-        return {name: round(used, 3) for name, used in busiest if used >= 0.001}
+        for (process, name), seconds in _seconds_by_process().items():
+            cores[name] += (seconds - self._seconds_by_process.get((process, name), 0.0)) / wall
+        ranked = sorted(cores.items(), key=lambda item: -item[1])[:LISTED]
+        return {name: round(used, 3) for name, used in ranked if used >= 0.001}
 
-    @staticmethod
-    def _by_process() -> dict[tuple[int, str], float]:
-        """CPU seconds of each process so far, this one aside."""
-        import psutil
 
-        return {
-            (process.pid, process.info["name"]): process.info["cpu_times"].user
-            + process.info["cpu_times"].system
-            for process in psutil.process_iter(["name", "cpu_times"])
-            if process.info["cpu_times"] is not None and process.pid != os.getpid()
-        }
+def _seconds_by_process() -> dict[tuple[int, str], float]:
+    """Return the CPU seconds that every other process has used: (id, name) → seconds."""
+    import psutil
 
-    @staticmethod
-    def _read() -> tuple[float, float, float]:
-        import psutil
+    return {
+        (process.pid, process.info["name"]): process.info["cpu_times"].user + process.info["cpu_times"].system
+        for process in psutil.process_iter(["name", "cpu_times"])
+        if process.info["cpu_times"] is not None and process.pid != os.getpid()
+    }
 
-        times = psutil.cpu_times()
-        waiting = times.idle + getattr(times, "iowait", 0.0)
-        return time.monotonic(), sum(times) - waiting - getattr(times, "guest", 0.0), time.process_time()
+
+def _read_times() -> tuple[float, float, float]:
+    """Return seconds of wall time, of busy time of all cores, and of CPU time of this process."""
+    import psutil
+
+    times = psutil.cpu_times()
+    waiting = times.idle + getattr(times, "iowait", 0.0)
+    return time.monotonic(), sum(times) - waiting - getattr(times, "guest", 0.0), time.process_time()

@@ -160,7 +160,7 @@ def _time(name: str, bench: _Bench, batch_size: int, profile: Profile) -> Proces
     load = CpuLoad()
 
     def conditions() -> Conditions:
-        foreign_cores, others = load.foreign_cores(), load.others()
+        foreign_cores, others = load.foreign_cores(), load.busiest()
         unstable = [] if warm.stable else [f"warm-up: no steady state after {warm.seconds:.1f} s"]
         reasons = unstable + bench.disturbances(foreign_cores)
         timed_on = TimedOn(

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
+from pydantic.config import JsonDict
+from pydantic_core import PydanticKnownError
 
 from harness.adapter import Precision
+from harness.scenarios.scenario import SCENARIOS
 from harness.scenarios.settings import Exclusive, ProfileName
 from harness.strict_model import StrictModel
 from harness.task import TaskName
 
-ScenarioName = Literal["offline", "single-stream"]
 Device = Literal["auto", "cpu", "cuda"]
 Entry = TypeVar("Entry")
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # names become folder names and MLflow keys
+
+
+def _check_scenario(name: str) -> str:
+    known = SCENARIOS.entries()
+    if name not in known:
+        raise PydanticKnownError("literal_error", {"expected": ", ".join(f"'{entry}'" for entry in known)})
+    return name
+
+
+def _add_scenarios(schema: JsonDict) -> None:
+    schema["items"] = {"enum": [*SCENARIOS.entries()], "type": "string"}
 
 
 class SuiteModel(StrictModel, strict=True):
@@ -84,7 +97,9 @@ class BenchmarkEntry(SuiteModel):
     limit: int | None = Field(None, gt=0, description="Evaluate only the first N samples, ordered by id.")
     adapters: list[str] = Field(min_length=1, description="Names of entries under `adapters`.")
     metrics: list[str] = Field(min_length=1, description="Metrics (see `harness list metrics`).")
-    speed: list[ScenarioName] = Field(default_factory=list, description="Speed scenarios to measure.")
+    speed: list[Annotated[str, AfterValidator(_check_scenario)]] = Field(
+        default_factory=list, description="Speed scenarios to measure.", json_schema_extra=_add_scenarios
+    )
     when_unavailable: Literal["fail", "skip"] = Field(
         "fail", description="What to do if this machine lacks the source files of the data set."
     )

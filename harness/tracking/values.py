@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from harness.rundir.results import Results, TrialRecord
+from harness.scenarios.scenario import OFFLINE, SINGLE_STREAM
 from harness.task import Figure
 from harness.tracking.names import PARAM, cut, flat, key
 
@@ -20,7 +21,7 @@ def metrics_of(trial: TrialRecord) -> dict[str, float]:
     for name, figure in trial.metrics.items():
         metrics |= _with_bounds(f"acc/{key(name)}", figure)
     for name, scenario in trial.speed.items():
-        prefix = "speed/" if name in ("offline", "single-stream") else f"speed/{key(name)}_"
+        prefix = "speed/" if name in (OFFLINE, SINGLE_STREAM) else f"speed/{key(name)}_"
         if scenario.throughput:
             metrics |= _with_bounds(f"{prefix}ips", scenario.throughput)
         for percentile, latency in scenario.latency.items():
