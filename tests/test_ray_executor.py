@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -85,23 +84,6 @@ def test_an_error_at_joining_without_a_token_names_the_setting(
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     with pytest.raises(InfrastructureError, match=r"Ray cluster at head:1$"):
         RayExecutor("head:1").__enter__()
-
-
-def test_joining_a_cluster_keeps_the_handler_of_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The harness copies the run when it is terminated; Ray's own handler would not wait for that."""
-
-    def init(**options: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise ConnectionError("no cluster")
-
-    monkeypatch.setattr(ray, "init", init)
-    before = signal.signal(signal.SIGTERM, ours := lambda number, frame: None)
-    try:
-        with pytest.raises(InfrastructureError, match="no cluster"):
-            RayExecutor("head:1").__enter__()
-        assert signal.getsignal(signal.SIGTERM) is ours
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class FakeActorClass:

@@ -1,4 +1,4 @@
-"""Jobs on a cluster, without one: what travels, ids, exit codes, messages, Ctrl-C."""
+"""Jobs on a fake cluster: packages, ids, exit codes, messages, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from typer.testing import CliRunner
 from harness import environment
 from harness.cli.app import app
 from harness.errors import InfrastructureError, UsageError
-from harness.jobs import client as cluster
+from harness.jobs import client as jobs_client
 from harness.jobs import package
-from harness.jobs.client import Cluster, connect
+from harness.jobs.client import JobsClient, connect
 from harness.jobs.job import JobRecord, JobSpec, attempts, exit_code
 from harness.jobs.package import pack
 from harness.jobs.submission import RunOptions, prepare
-from harness.suite.schema import load_suite
+from harness.suite.loading import load_suite
 
 OPTIONS = RunOptions("/shared/run", (), None, None, None, 64, None, True)
 
 
 class FakeClient:
-    """A cluster's jobs; each one ends as it is told."""
+    """Fakes Ray's client; each job gets the next of the given (status, exit code)."""
 
     def __init__(self, *ends: tuple[str, int | None]) -> None:
         self.ends = list(ends)
@@ -49,11 +49,11 @@ class FakeClient:
     def list_jobs(self) -> list[Any]:
         return self.jobs
 
-    def submit_job(self, **asked: Any) -> str:
-        self.submitted.append(asked)
+    def submit_job(self, **request: Any) -> str:
+        self.submitted.append(request)
         status, code = self.ends.pop(0)
-        self.jobs.append(info(asked["submission_id"], status, code, asked["metadata"]))
-        return asked["submission_id"]
+        self.jobs.append(details(request["submission_id"], status, code, request["metadata"]))
+        return request["submission_id"]
 
     def stop_job(self, job_id: str) -> bool:
         self.stopped.append(job_id)
@@ -66,7 +66,7 @@ class FakeClient:
             yield text
 
 
-def info(job_id: str, status: str, code: int | None = None, metadata: Any = None) -> Any:
+def details(job_id: str, status: str, code: int | None = None, metadata: Any = None) -> Any:
     return SimpleNamespace(
         submission_id=job_id, status=status, driver_exit_code=code, metadata=metadata, message="m",
         start_time=1_700_000_000_000, end_time=None, entrypoint="python -m harness run …",
@@ -78,21 +78,21 @@ def spec(**changes: Any) -> JobSpec:
 
 
 def submit(client: FakeClient, again: bool = False) -> tuple[str, bool]:
-    done = Cluster(client, "http://head:8265").submit(spec(), Path("p.zip"), {"A": "1"}, again)
-    return done.job.id, done.new
+    submitted = JobsClient(client, "http://head:8265").submit(spec(), Path("p.zip"), {"A": "1"}, again)
+    return submitted.job.id, submitted.new
 
 
 class TestIdentity:
-    def test_equal_submissions_have_one_id_and_every_part_counts(self) -> None:
+    def test_is_equal_for_equal_submissions_and_depends_on_every_part(self) -> None:
         same = {spec().id, spec(arguments=["s"], environment={}).id}
         others = {spec(package="q").id, spec(arguments=["t"]).id, spec(environment={"A": "1"}).id}
         assert len(same) == 1
         assert len(same | others) == 4
         assert re.fullmatch(r"nightly-[0-9a-f]{12}", same.pop())
 
-    def test_attempts_are_those_of_the_same_id_only(self) -> None:
+    def test_attempts_are_only_jobs_with_the_same_id(self) -> None:
         ids = ["a-1", "a-1-2", "a-1-10", "a-12", "b-a-1", "a-1-x"]
-        jobs = [JobRecord(each, "a", "FAILED", 3, "", None, None, "") for each in ids]
+        jobs = [JobRecord(job_id, "a", "FAILED", 3, "", None, None, "") for job_id in ids]
         assert {number: job.id for number, job in attempts("a-1", jobs).items()} == {
             1: "a-1",
             2: "a-1-2",
@@ -105,109 +105,107 @@ class TestIdentity:
 
 
 @pytest.mark.parametrize(
-    ("status", "of_driver", "ours"),
+    ("status", "driver_exit_code", "expected"),
     [
         ("PENDING", None, None),
         ("RUNNING", None, None),
         ("SUCCEEDED", 0, 0),
-        ("FAILED", 1, 3),  # Python's own: a library is missing; a run finds no regressions
+        ("FAILED", 1, 3),  # Python's own, because a library is missing: a run finds no regressions
         ("FAILED", 2, 2),
         ("FAILED", 3, 3),
         ("FAILED", 130, 130),
-        ("FAILED", 137, 3),  # killed, out of memory say
-        ("FAILED", 0, 3),  # Ray failed it, whatever the driver said
+        ("FAILED", 137, 3),  # killed, for example out of memory
+        ("FAILED", 0, 3),  # failed by Ray, whatever the driver returned
         ("FAILED", None, 3),  # it never started
         ("STOPPED", None, 130),
     ],
 )
-def test_the_end_of_a_job_is_one_of_our_exit_codes(
-    status: str, of_driver: int | None, ours: int | None
+def test_an_ended_job_has_an_exit_code_of_the_harness(
+    status: str, driver_exit_code: int | None, expected: int | None
 ) -> None:
-    assert exit_code(status, of_driver) == ours
+    assert exit_code(status, driver_exit_code) == expected
 
 
 class TestResubmission:
     @pytest.mark.parametrize("status", ["PENDING", "RUNNING", "SUCCEEDED"])
-    def test_a_job_that_runs_or_has_succeeded_is_joined(self, status: str) -> None:
+    def test_a_running_or_successful_job_is_joined(self, status: str) -> None:
         client = FakeClient((status, None))
         first = submit(client)
         assert submit(client) == (first[0], False)
         assert len(client.submitted) == 1
 
     @pytest.mark.parametrize("status", ["FAILED", "STOPPED"])
-    def test_a_job_that_ended_otherwise_gets_its_next_attempt(self, status: str) -> None:
+    def test_a_job_that_ended_otherwise_is_submitted_as_its_next_attempt(self, status: str) -> None:
         client = FakeClient((status, 3), (status, 3), ("RUNNING", None))
         ids = [submit(client)[0] for _ in range(4)]
         assert ids == [spec().id, f"{spec().id}-2", f"{spec().id}-3", f"{spec().id}-3"]
-        variables = [asked["runtime_env"]["env_vars"] for asked in client.submitted]
-        assert [each["HARNESS_JOB"] for each in variables] == ids[:3], "each knows which one it is"
-        # Ray's supervisor takes it from there (measured): time for a last copy of the run
-        assert {(each["A"], each["RAY_JOB_STOP_WAIT_TIME_S"]) for each in variables} == {("1", "60")}
+        variables = [request["runtime_env"]["env_vars"] for request in client.submitted]
+        assert [names["HARNESS_JOB"] for names in variables] == ids[:3], "each job has its own id"
+        # Ray's supervisor reads it from there (measured)
+        assert {(names["A"], names["RAY_JOB_STOP_WAIT_TIME_S"]) for names in variables} == {("1", "60")}
 
-    def test_again_repeats_what_has_succeeded(self) -> None:
+    def test_again_repeats_a_successful_job(self) -> None:
         client = FakeClient(("SUCCEEDED", 0), ("RUNNING", None))
         submit(client)
         assert submit(client, again=True) == (f"{spec().id}-2", True)
 
-    def test_who_comes_second_joins_the_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_second_of_two_simultaneous_submissions_joins_the_first(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         client = FakeClient()
 
-        def taken(**asked: Any) -> str:
-            client.jobs.append(info(asked["submission_id"], "PENDING"))
+        def fail(**request: Any) -> str:
+            client.jobs.append(details(request["submission_id"], "PENDING"))
             raise RuntimeError("Request failed with status code 500: job already exists")
 
-        monkeypatch.setattr(client, "submit_job", taken)
+        monkeypatch.setattr(client, "submit_job", fail)
         assert submit(client) == (spec().id, False)
 
 
 class TestFollow:
-    def test_a_connection_that_breaks_is_made_again_and_nothing_is_shown_twice(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(cluster, "RETRY", 0.0)
+    def test_reconnects_and_writes_nothing_twice(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(jobs_client, "RETRY_SECONDS", 0.0)
         client = FakeClient()
-        client.jobs = [info("j", "SUCCEEDED", 0)]
+        client.jobs = [details("j", "SUCCEEDED", 0)]
         client.tails = [["one\n", "tw", RuntimeError("closed")], ["one\ntwo\n", "three\n"]]  # type: ignore[list-item]
         shown: list[str] = []
-        job = Cluster(client, "http://head:8265").follow("j", shown.append)
+        job = JobsClient(client, "http://head:8265").follow("j", shown.append)
         assert "".join(shown) == "one\ntwo\nthree\n"
         assert job.exit_code == 0
 
-    def test_a_connection_that_breaks_after_hours_is_made_again(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_reconnects_after_hours(self, monkeypatch: pytest.MonkeyPatch) -> None:
         hours = itertools.count(0, 3600)
-        monkeypatch.setattr(cluster, "RETRY", 0.0)
-        monkeypatch.setattr(cluster.time, "monotonic", lambda: next(hours))
+        monkeypatch.setattr(jobs_client, "RETRY_SECONDS", 0.0)
+        monkeypatch.setattr(jobs_client.time, "monotonic", lambda: next(hours))
         client = FakeClient()
-        client.jobs = [info("j", "SUCCEEDED", 0)]
+        client.jobs = [details("j", "SUCCEEDED", 0)]
         client.tails = [
             ["one\n", RuntimeError("closed")],  # type: ignore[list-item]
             ["one\n", "two\n", RuntimeError("closed")],  # type: ignore[list-item]
             ["one\n", "two\n"],
         ]
         shown: list[str] = []
-        assert Cluster(client, "http://head:8265").follow("j", shown.append).exit_code == 0
+        assert JobsClient(client, "http://head:8265").follow("j", shown.append).exit_code == 0
         assert "".join(shown) == "one\ntwo\n"
 
-    def test_a_dashboard_that_stays_silent_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cluster, "RETRY", 0.0)
-        monkeypatch.setattr(cluster, "PATIENCE", -1.0)
+    def test_a_dashboard_that_stays_silent_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(jobs_client, "RETRY_SECONDS", 0.0)
+        monkeypatch.setattr(jobs_client, "FOLLOW_TIMEOUT_SECONDS", -1.0)
         client = FakeClient()
-        client.jobs = [info("j", "RUNNING")]
+        client.jobs = [details("j", "RUNNING")]
         client.tails = [[RuntimeError("gone")]]  # type: ignore[list-item]
         with pytest.raises(InfrastructureError, match="following j: gone; `harness logs j --follow`"):
-            Cluster(client, "http://head:8265").follow("j", print)
+            JobsClient(client, "http://head:8265").follow("j", print)
 
-    def test_an_unknown_job_names_the_nearest(self) -> None:
+    def test_an_unknown_job_is_an_error_that_names_the_nearest(self) -> None:
         client = FakeClient()
-        client.jobs = [info("nightly-12ab", "RUNNING")]
+        client.jobs = [details("nightly-12ab", "RUNNING")]
         with pytest.raises(UsageError, match="unknown job 'nightly-12a'; did you mean 'nightly-12ab'"):
-            Cluster(client, "http://head:8265").follow("nightly-12a", print)
+            JobsClient(client, "http://head:8265").follow("nightly-12a", print)
 
 
 class TestPackage:
-    def test_code_suite_and_the_weights_that_it_names_travel_and_nothing_else(self, tmp_path: Path) -> None:
+    def test_holds_code_suite_and_named_weights_and_nothing_else(self, tmp_path: Path) -> None:
         (tmp_path / "suites").mkdir()
         (tmp_path / "weights").mkdir()
         (tmp_path / "weights" / "w.pth").write_bytes(b"weights")
@@ -228,7 +226,7 @@ class TestPackage:
         ]
         assert not [name for name in packed.files if "secret" in name.lower() or "__pycache__" in name]
 
-    def test_hidden_files_and_links_that_leave_a_package_stay(
+    def test_excludes_hidden_files_and_links_out_of_a_package(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         folder = tmp_path / "planted"
@@ -238,10 +236,10 @@ class TestPackage:
         (tmp_path / "elsewhere.txt").write_text("x")
         (folder / "link.txt").symlink_to(tmp_path / "elsewhere.txt")
         monkeypatch.syspath_prepend(tmp_path)
-        assert [name for name, _ in package._code("planted")] == ["planted/__init__.py"]
+        assert [name for name, _ in package._code_files("planted")] == ["planted/__init__.py"]
 
-    def test_the_same_plan_comes_out_of_the_package(self, tmp_path: Path) -> None:
-        """A shipped and a third party's adapter, shipped weights, and the harness's own code."""
+    def test_gives_the_same_plan_on_the_cluster(self, tmp_path: Path) -> None:
+        """With a shipped and a third-party adapter, shipped weights, and the code of the harness."""
         shipped = {"adapter": "attention", "checkpoint": "attention-phrases-en-de"}
         path = write(tmp_path, document(shipped=shipped, theirs={}))
         packed = pack(load_suite(path))
@@ -260,7 +258,7 @@ class TestPackage:
         ids = [(trial["trial"], trial["id"], trial["train"]) for trial in here["trials"]]
         assert [(trial["trial"], trial["id"], trial["train"]) for trial in there["trials"]] == ids
 
-    def test_equal_packages_are_equal_to_the_byte_and_their_content_counts(self, tmp_path: Path) -> None:
+    def test_equal_packages_have_equal_bytes_and_other_content_another_digest(self, tmp_path: Path) -> None:
         path = write(tmp_path, document())
         first, second = pack(load_suite(path)), pack(load_suite(path))
         first.write(tmp_path / "a.zip")
@@ -270,16 +268,16 @@ class TestPackage:
         write(tmp_path, document(21))
         assert pack(load_suite(path)).digest != first.digest
 
-    def test_one_too_large_is_refused_before_it_is_sent(
+    def test_that_is_too_large_is_an_error_before_it_is_sent(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(package, "LARGEST", 1000)
-        with pytest.raises(UsageError, match=r"is 0\.\d MiB, and Ray takes at most 0\.0 MiB \(largest: "):
+        monkeypatch.setattr(package, "MAX_PACKAGE_BYTES", 1000)
+        with pytest.raises(UsageError, match=r"has 0\.\d MiB, and Ray accepts at most 0\.0 MiB \(largest: "):
             pack(load_suite(write(tmp_path, document()))).write(tmp_path / "p.zip")
 
 
 class TestPreparation:
-    def test_options_reach_the_command(self, tmp_path: Path) -> None:
+    def test_passes_options_to_the_command(self, tmp_path: Path) -> None:
         options = RunOptions("/shared/run", ("adapters.ok.batch_size=4",), "words/*", 8, 2, 16, "ci", False)
         made = prepare(load_suite(write(tmp_path, document())), options, ["A=1"])
         assert made.spec.entrypoint == (
@@ -288,7 +286,7 @@ class TestPreparation:
         )
         assert made.variables["A"] == "1"
 
-    def test_the_tracking_server_goes_along_unless_it_holds_a_password(
+    def test_passes_the_tracking_server_unless_it_holds_a_password(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         loaded = load_suite(write(tmp_path, document()))
@@ -298,9 +296,7 @@ class TestPreparation:
             sent[uri] = prepare(loaded, OPTIONS, []).variables.get("MLFLOW_TRACKING_URI")
         assert list(sent.values()) == ["http://mlflow:5000", None, None]
 
-    def test_the_revision_of_the_code_goes_along(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_passes_the_revision_of_the_code(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(environment, "git_state", lambda folder: ("abc", True))
         made = prepare(load_suite(write(tmp_path, document())), OPTIONS, [])
         monkeypatch.undo()
@@ -318,7 +314,7 @@ class TestPreparation:
             (None, ["NOT_SET_HERE"], "--env NOT_SET_HERE: not set here"),
         ],
     )
-    def test_wrong_options_are_told(
+    def test_invalid_options_are_errors(
         self, tmp_path: Path, out: str | None, variables: list[str], says: str
     ) -> None:
         options = RunOptions(out, (), None, None, None, 64, None, True)
@@ -336,18 +332,18 @@ class TestConnection:
         ["head:6379", "ray://head:10001", "http://", "http://head:abc", "http://[::1", "http://head:99999",
          "http://me:hidden@head:8265", "me:hidden@head:8265", "http://head 1", "http://.head"],
     )  # fmt: skip
-    def test_an_address_that_is_no_dashboard_is_told(self, address: str) -> None:
+    def test_an_address_that_is_not_a_dashboards_is_an_error(self, address: str) -> None:
         with pytest.raises(
             UsageError, match="expected the cluster's dashboard, such as http://head:8265"
         ) as told:
             connect(address)
         assert "hidden" not in str(told.value)
 
-    def test_a_port_that_does_not_speak_http_is_told(self) -> None:
+    def test_a_port_that_does_not_speak_http_is_an_error(self) -> None:
         def answer() -> None:
             with server.accept()[0] as caller:
                 caller.recv(1000)
-                caller.sendall(bytes([0, 0, 6, 4, 0, 0, 0, 0, 0]) + b"\n")  # a frame of HTTP/2, as gRPC's
+                caller.sendall(bytes([0, 0, 6, 4, 0, 0, 0, 0, 0]) + b"\n")  # a frame of HTTP/2, as gRPC sends
 
         with socket.create_server(("127.0.0.1", 0)) as server:
             thread = threading.Thread(target=answer)
@@ -356,27 +352,27 @@ class TestConnection:
                 connect(f"http://127.0.0.1:{server.getsockname()[1]}")
             thread.join()
 
-    @pytest.mark.parametrize("place", ["variable", "named file", "file at home"])
+    @pytest.mark.parametrize("source", ["variable", "named file", "file at home"])
     @pytest.mark.parametrize("token", [b"hidden\ntoken", b"hidden token", b"hidden\xe4", b"hidden\xc3\xa4"])
-    def test_what_cannot_be_a_token_is_told_and_not_shown(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, token: bytes
+    def test_a_malformed_token_is_an_error_that_does_not_show_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, token: bytes
     ) -> None:
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
         file = tmp_path / ".ray" / "auth_token"
         file.parent.mkdir()
         file.write_bytes(token)
-        if place == "variable":
+        if source == "variable":
             monkeypatch.setenv("RAY_AUTH_TOKEN", os.fsdecode(token))
-        elif place == "named file":
+        elif source == "named file":
             monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(file))
         done = call("status", "--address", "http://127.0.0.1:1")
-        assert done.exit_code == 2, "it was not even tried"
+        assert done.exit_code == 2, "before anything is sent"
         says = "expected a token: one line of ASCII|token file .*auth_token: cannot be read: not text"
         assert re.search(says, done.stderr)
         assert "hidden" not in done.stderr
 
-    def test_a_token_file_that_cannot_be_read_is_told(
+    def test_an_unreadable_token_file_is_an_error(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path))
@@ -386,12 +382,12 @@ class TestConnection:
     @pytest.mark.parametrize(
         ("code", "token", "says"),
         [
-            (401, None, "asks for a token and there is none: set RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH"),
-            (403, "wrong", "the cluster refuses the token from RAY_AUTH_TOKEN"),
+            (401, None, "requires a token, and none is set: set RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH"),
+            (403, "wrong", "the cluster rejects the token from RAY_AUTH_TOKEN"),
             (404, None, "no Ray dashboard: HTTP 404"),
         ],
     )
-    def test_a_refusal_is_one_line_and_exits_with_3(
+    def test_a_rejection_is_one_line_and_exit_code_3(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, token: str | None, says: str
     ) -> None:
         monkeypatch.setenv("HOME", str(tmp_path))
@@ -404,7 +400,7 @@ class TestConnection:
         assert says in done.stderr
         assert [request.get("Authorization") for request in seen] == [token and f"Bearer {token}"]
 
-    def test_nothing_there_is_told_at_once(self) -> None:
+    def test_a_missing_dashboard_is_an_error_at_once(self) -> None:
         done = call("status", "--address", "http://127.0.0.1:1")
         assert done.exit_code == 3
         assert "no Ray dashboard answers there (" in done.stderr
@@ -414,10 +410,10 @@ class TestCommands:
     @pytest.fixture
     def client(self, monkeypatch: pytest.MonkeyPatch) -> FakeClient:
         client = FakeClient(("FAILED", 3))
-        monkeypatch.setattr(cluster, "connect", lambda address: Cluster(client, address))
+        monkeypatch.setattr(jobs_client, "connect", lambda address: JobsClient(client, address))
         return client
 
-    def test_submit_prints_the_job_and_follow_ends_with_its_exit_code(
+    def test_submit_with_follow_prints_the_job_and_ends_with_its_exit_code(
         self, client: FakeClient, tmp_path: Path
     ) -> None:
         client.tails = [["words/ok: 20/20 samples\n"]]
@@ -429,48 +425,50 @@ class TestCommands:
         assert (printed["status"], printed["exit_code"], printed["new"]) == ("FAILED", 3, True)
         assert client.submitted[0]["metadata"] == {"harness-suite": "small"}
 
-    def test_without_follow_the_id_is_all_and_success(self, client: FakeClient, tmp_path: Path) -> None:
+    def test_submit_without_follow_prints_the_id_and_succeeds(
+        self, client: FakeClient, tmp_path: Path
+    ) -> None:
         done = call("submit", write(tmp_path, document()), "--address", "http://head:8265")
         assert (done.exit_code, done.stdout) == (0, f"{client.jobs[0].submission_id}\n")
         assert "results go to ~/runs/small" in done.stderr
 
-    def test_ctrl_c_leaves_the_job_running_where_nobody_can_be_asked(
+    def test_ctrl_c_without_a_terminal_leaves_the_job_running(
         self, client: FakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(Cluster, "follow", interrupted)
-        client.jobs = [info("j", "RUNNING", metadata={"harness-suite": "small"})]
+        monkeypatch.setattr(JobsClient, "follow", interrupted)
+        client.jobs = [details("j", "RUNNING", metadata={"harness-suite": "small"})]
         done = call("logs", "j", "--address", "http://head:8265", "--follow")
         assert done.exit_code == 130
-        assert "j goes on; `harness logs j --follow` shows it again" in done.stderr
+        assert "j keeps running; `harness logs j --follow` shows it again" in done.stderr
 
     @pytest.mark.parametrize(
         ("answer", "stopped"), [("s\n", True), ("l\n", False), ("\n", False), ("", False)]
     )
-    def test_ctrl_c_on_a_terminal_offers_to_stop_it(
+    def test_ctrl_c_on_a_terminal_offers_to_stop_the_job(
         self, client: FakeClient, monkeypatch: pytest.MonkeyPatch, answer: str, stopped: bool
     ) -> None:
-        asked: list[str] = []
-        monkeypatch.setattr(Cluster, "follow", interrupted)
-        monkeypatch.setattr(Cluster, "stop", lambda self, job_id: asked.append(job_id))
+        stopped_jobs: list[str] = []
+        monkeypatch.setattr(JobsClient, "follow", interrupted)
+        monkeypatch.setattr(JobsClient, "stop", lambda self, job_id: stopped_jobs.append(job_id))
         monkeypatch.setattr("harness.cli.jobs._on_terminal", lambda: True)
         done = call("logs", "j", "--address", "http://head:8265", "--follow", input=answer)
         assert done.exit_code == 130, "the end of the input, like a second Ctrl-C, leaves the job"
-        assert asked == (["j"] if stopped else [])
+        assert stopped_jobs == (["j"] if stopped else [])
 
-    def test_status_lists_the_harness_jobs_only(self, client: FakeClient) -> None:
+    def test_status_lists_only_jobs_of_the_harness(self, client: FakeClient) -> None:
         client.jobs = [
-            info("a", "SUCCEEDED", 0, {"harness-suite": "small"}),
-            info("somebody-elses", "RUNNING"),
+            details("a", "SUCCEEDED", 0, {"harness-suite": "small"}),
+            details("somebody-elses", "RUNNING"),
         ]
         (job,) = json.loads(call("status", "--address", "http://head:8265", "--json").stdout)
         assert (job["id"], job["exit_code"], job["started"]) == ("a", 0, "2023-11-14T22:13:20+00:00")
         table = call("status", "a", "--address", "http://head:8265").stdout.splitlines()
         assert table[1].split("\t")[:3] == ["a", "SUCCEEDED", "0"]
 
-    def test_only_jobs_of_the_harness_are_stopped(self, client: FakeClient) -> None:
+    def test_stop_stops_only_jobs_of_the_harness(self, client: FakeClient) -> None:
         client.jobs = [
-            info("ours", "RUNNING", metadata={"harness-suite": "small"}),
-            info("theirs", "RUNNING", metadata={"owner": "them"}),
+            details("ours", "RUNNING", metadata={"harness-suite": "small"}),
+            details("theirs", "RUNNING", metadata={"owner": "them"}),
         ]
         assert call("stop", "ours", "--address", "http://head:8265").stdout == "ours: stopping\n"
         done = call("stop", "theirs", "--address", "http://head:8265")
@@ -479,7 +477,7 @@ class TestCommands:
         assert client.stopped == ["ours"]
 
 
-def test_an_interpreter_that_lacks_a_library_is_told_and_is_no_regression() -> None:
+def test_a_missing_library_is_an_error_and_not_a_regression() -> None:
     code = "import runpy, sys; sys.modules['typer'] = None; runpy.run_module('harness', run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 3

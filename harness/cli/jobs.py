@@ -14,7 +14,7 @@ from harness.cli.options import AsJson, Limit, Only, Override, Profile, ShardSiz
 from harness.run.settings import SHARD_SIZE
 
 if TYPE_CHECKING:
-    from harness.jobs.client import Cluster, Submitted
+    from harness.jobs.client import JobsClient, Submitted
     from harness.jobs.job import JobRecord
 
 jobs_app = typer.Typer()
@@ -153,16 +153,16 @@ def stop(job_id: JobId, address: Address, as_json: AsJson = False) -> None:
         sys.stdout.write(f"{job_id}: {'stopping' if stopped else 'had already ended'}\n")
 
 
-def _follow(cluster: Cluster, job_id: str) -> JobRecord:
+def _follow(jobs: JobsClient, job_id: str) -> JobRecord:
     """Print the output until the job ends. On Ctrl-C, ask whether to leave the job running or stop it."""
     from harness.cli.terminal import console
 
     try:
-        job = cluster.follow(job_id, lambda text: console.print(text, end="", markup=False, highlight=False))
+        job = jobs.follow(job_id, lambda text: console.print(text, end="", markup=False, highlight=False))
     except KeyboardInterrupt:
         stopping = _on_terminal() and _wants_to_stop(job_id)
         if stopping:
-            cluster.stop(job_id)
+            jobs.stop(job_id)
         state = (
             "is stopping" if stopping else f"keeps running; `harness logs {job_id} --follow` shows it again"
         )

@@ -10,8 +10,8 @@ from harness.errors import InfrastructureError, UsageError, describe
 from harness.executors.executor import Executor
 from harness.recipe import CheckpointRef
 from harness.scenarios.settings import SpeedSettings
-from harness.stages.measure import Measurement, measure
 from harness.stages.device import pick_device
+from harness.stages.measure import Measurement, measure
 from harness.stages.predict import Predictor
 from harness.stages.shards import Outcome, ShardError, Work
 from harness.trial import Trial

@@ -1,4 +1,4 @@
-"""A suite as a Ray job: its id, its command, and what its end means as an exit code of ours. Pure."""
+"""A suite as a Ray job: its id, its command, and its exit code. Pure."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Protocol
 
 from harness.errors import InfrastructureError, UsageError
 from harness.identity import content_id
 
-INTERRUPTED = 130  # as a shell reports SIGINT
-RUN_CODES = {UsageError.exit_code, InfrastructureError.exit_code, INTERRUPTED}  # `harness run` that fails
-OURS = "harness-suite"  # metadata key of the jobs that this module made
-ENDED = {"SUCCEEDED", "FAILED", "STOPPED"}
+INTERRUPTED_EXIT_CODE = 130  # as a shell reports SIGINT
+# With which `harness run` fails. It judges nothing, so 1, a regression, is not among them.
+RUN_EXIT_CODES = {UsageError.exit_code, InfrastructureError.exit_code, INTERRUPTED_EXIT_CODE}
+SUITE_KEY = "harness-suite"  # the metadata key by which jobs of the harness are recognised
+ENDED_STATUSES = {"SUCCEEDED", "FAILED", "STOPPED"}
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What `harness submit` asks a cluster to do."""
+    """A job that `harness submit` requests."""
 
     suite: str
-    """Its name."""
+    """Name of the suite."""
     arguments: Sequence[str]
     """Of `harness run` on the cluster."""
     package: str
-    """Digest of what travels."""
+    """Digest of the package with code, suite and weights."""
     environment: Mapping[str, str]
-    """Variables that the user sets for the job."""
+    """Environment variables that the user sets for the job."""
 
     @property
     def id(self) -> str:
-        """Equal for equal suite, code, weights, options, --out and variables; `SUITE-HASH`."""
+        """`SUITE-HASH`, which is equal for equal suites, code, weights, options, --out and variables."""
         parts = {
             "arguments": list(self.arguments),
             "package": self.package,
@@ -43,72 +44,95 @@ class JobSpec:
 
     @property
     def entrypoint(self) -> str:
+        """The job's shell command."""
         return shlex.join(["python", "-m", "harness", "run", *self.arguments])
+
+
+class RayJobDetails(Protocol):
+    """The attributes of Ray's `JobDetails` that are read here."""
+
+    submission_id: str | None
+    """None for a job that was not submitted through the dashboard."""
+    status: object
+    """An enumeration whose `str` is PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
+    driver_exit_code: int | None
+    metadata: Mapping[str, str] | None
+    message: str | None
+    start_time: int | None
+    """Milliseconds since 1970, as is `end_time`."""
+    end_time: int | None
+    entrypoint: str
 
 
 @dataclass(frozen=True)
 class JobRecord:
-    """A job as the cluster knows it."""
+    """A job on the cluster."""
 
     id: str
     suite: str | None
-    """None: not a job of the harness."""
+    """None for a job that is not of the harness."""
     status: str
-    """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED: Ray's words."""
+    """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
     exit_code: int | None
-    """Ours, once it has ended."""
+    """The harness's exit code, see `exit_code`; None while the job may still run."""
     message: str
     started: str | None
+    """UTC, ISO 8601, as is `ended`."""
     ended: str | None
-    """UTC, ISO 8601."""
     command: str
 
 
-def record(info: Any) -> JobRecord:
-    """From Ray's `JobDetails`."""
+def job_record(details: RayJobDetails) -> JobRecord:
+    """Return the record of a job that was submitted through the dashboard."""
+    status = str(details.status)
     return JobRecord(
-        id=info.submission_id,
-        suite=(info.metadata or {}).get(OURS),
-        status=str(info.status),
-        exit_code=exit_code(str(info.status), info.driver_exit_code),
-        message=" ".join((info.message or "").split())[:400],
-        started=_time(info.start_time),
-        ended=_time(info.end_time),
-        command=info.entrypoint,
+        id=details.submission_id or "",
+        suite=(details.metadata or {}).get(SUITE_KEY),
+        status=status,
+        exit_code=exit_code(status, details.driver_exit_code),
+        message=" ".join((details.message or "").split())[:400],
+        started=_iso_time(details.start_time),
+        ended=_iso_time(details.end_time),
+        command=details.entrypoint,
     )
 
 
-def exit_code(status: str, of_driver: int | None) -> int | None:
-    """What `harness run` ended with where it could say so; None while it may still run.
+def exit_code(status: str, driver_exit_code: int | None) -> int | None:
+    """Return the harness's exit code for a job that has ended, or None while it may still run.
 
-    A stopped job is interrupted: submitting it again resumes it. A driver that was killed, or never
-    started, is an infrastructure failure. So is one that ends with 1, as Python and Ray do where a library
-    or the head is missing: `harness run` judges nothing, and never means a regression.
+    - A stopped job is interrupted: submitting it again resumes it.
+    - A failed job has the exit code of `harness run`, if that is a failure of the harness.
+    - All other failures are of the infrastructure: the driver was killed or never started, or ended with 1,
+      as Python and Ray do if a library or the head is missing.
     """
-    if status not in ENDED:
+    if status not in ENDED_STATUSES:
         return None
     if status == "STOPPED":
-        return INTERRUPTED
+        return INTERRUPTED_EXIT_CODE
     if status == "SUCCEEDED":
         return 0
-    return of_driver if of_driver in RUN_CODES else InfrastructureError.exit_code
+    return driver_exit_code if driver_exit_code in RUN_EXIT_CODES else InfrastructureError.exit_code
 
 
 def attempts(job_id: str, jobs: Iterable[JobRecord]) -> dict[int, JobRecord]:
-    """Attempt number → job: `ID`, then `ID-2`, `ID-3`; Ray takes no id twice, not even a deleted one."""
-    found = {}
+    """Return the attempts of a job by number: `ID`, then `ID-2`, `ID-3`.
+
+    Ray accepts no id twice, not even that of a deleted job.
+    """
+    by_number = {}
     for job in jobs:
         match = re.fullmatch(rf"{re.escape(job_id)}(?:-(\d+))?", job.id)
         if match:
-            found[int(match[1] or 1)] = job
-    return found
+            by_number[int(match[1] or 1)] = job
+    return by_number
 
 
 def attempt_id(job_id: str, attempt: int) -> str:
+    """Return Ray's submission id for an attempt of a job; the first attempt is 1."""
     return job_id if attempt == 1 else f"{job_id}-{attempt}"
 
 
-def _time(milliseconds: int | None) -> str | None:
+def _iso_time(milliseconds: int | None) -> str | None:
     if not milliseconds:
         return None
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""From a suite and the options of a run to a job: what travels, its command and its variables."""
+"""Preparation of a job from a suite and the options of a run: package, command and variables."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from harness.errors import UnavailableError, UsageError
 from harness.jobs.job import JobSpec
 from harness.jobs.package import Package, pack
 from harness.rundir.store import run_folder
+from harness.suite.loading import LoadedSuite
 from harness.suite.plan import plan
-from harness.suite.schema import LoadedSuite
 
-TRACKING = "MLFLOW_TRACKING_URI"
+TRACKING_URI = "MLFLOW_TRACKING_URI"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Submission:
-    """All that a cluster is given."""
+    """Everything that is sent to a cluster."""
 
     spec: JobSpec
     package: Package
@@ -47,60 +47,65 @@ class Submission:
 
 
 def prepare(loaded: LoadedSuite, options: RunOptions, variables: Sequence[str]) -> Submission:
-    """Check here whatever can be checked before anything is sent.
+    """Prepare a job, checking everything that can be checked on this machine.
+
+    Args:
+        variables: NAME=VALUE, or NAME for a variable that is set here.
 
     Raises:
-        UsageError: the suite, --out or a variable is wrong.
+        UsageError: The suite, --out or a variable is invalid.
     """
-    with suppress(UnavailableError):  # the cluster may have the data that this machine lacks
+    with suppress(UnavailableError):  # the cluster may have data that this machine lacks
         plan(loaded, options.only, options.limit)
     out = options.out or f"~/runs/{loaded.suite.name}"
     run_folder(out)
     if not out.startswith(("/", "~")):
         raise UsageError(f"--out {out}: expected an absolute path on the cluster")
     package = pack(loaded)
-    wanted = dict(_variable(given) for given in variables)
-    tracking = os.environ.get(TRACKING, "")
+    environment_variables = dict(_parse_variable(variable) for variable in variables)
+    tracking = os.environ.get(TRACKING_URI, "")
     if urlsplit(tracking).scheme in {"http", "https"} and "@" not in tracking:
-        wanted.setdefault(TRACKING, tracking)  # anyone who sees the dashboard sees a job's variables
-    spec = JobSpec(loaded.suite.name, _arguments(package.suite, out, options), package.digest, wanted)
-    return Submission(spec, package, {**_provenance(), **wanted}, out)
+        # Not with a password, since the dashboard shows a job's variables.
+        environment_variables.setdefault(TRACKING_URI, tracking)
+    arguments = _arguments(package.suite, out, options)
+    spec = JobSpec(loaded.suite.name, arguments, package.digest, environment_variables)
+    return Submission(spec, package, {**_provenance(), **environment_variables}, out)
 
 
 def _arguments(suite: str, out: str, options: RunOptions) -> list[str]:
     arguments = [suite, "--out", out, "--address", "auto", "--shard-size", str(options.shard_size)]
     for override in options.overrides:
         arguments += ["--set", override]
-    chosen = {
+    optional = {
         "--only": options.only,
         "--limit": options.limit,
         "--workers": options.workers,
         "--profile": options.profile,
     }
-    for option, value in chosen.items():
+    for option, value in optional.items():
         if value is not None:
             arguments += [option, str(value)]
     return arguments if options.sync else [*arguments, "--no-sync"]
 
 
-def _variable(given: str) -> tuple[str, str]:
-    name, equals, value = given.partition("=")
+def _parse_variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
     if not re.fullmatch(r"[A-Za-z_]\w*", name):
-        raise UsageError(f"--env {given}: expected NAME or NAME=VALUE")
+        raise UsageError(f"--env {text}: expected NAME or NAME=VALUE")
     if not equals:
         if name not in os.environ:
-            raise UsageError(f"--env {name}: not set here; give it as {name}=VALUE")
+            raise UsageError(f"--env {name}: not set here; pass {name}=VALUE")
         value = os.environ[name]
     return name, value
 
 
 def _provenance() -> dict[str, str]:
-    """What the code was before it left its checkout; the job's results name it."""
+    """Return variables with the revision of the code here, which the job's results record."""
     spec = find_spec("harness")
     folder = Path(spec.origin or "").parent if spec else Path()
     revision, dirty = environment.git_state(folder)
-    found = {
+    revisions = {
         environment.SENT_REVISION: revision and f"{revision}{'+dirty' if dirty else ''}",
         environment.SENT_BRANCH: environment.git_branch(Path.cwd()),
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in revisions.items() if value}

@@ -7,8 +7,6 @@ restarts for ever on a batch that kills its worker (docs/decisions/0002-own-acto
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
@@ -71,7 +69,6 @@ class RayExecutor(Executor):
 
     def _init_ray(self) -> None:
         options: dict[str, object] = {} if self._address else {"include_dashboard": False}
-        handler = signal.getsignal(signal.SIGTERM)  # Ray replaces it by one that ends the process at once
         try:
             ray.init(address=self._address or "local", log_to_driver=False, logging_level="error", **options)
         except Exception as error:  # Ray raises a bare Exception if a node does not start in time
@@ -79,10 +76,6 @@ class RayExecutor(Executor):
             may_lack_token = self._address and "RAY_AUTH_MODE" not in os.environ
             hint = " (set RAY_AUTH_MODE=token if it requires tokens)" if may_lack_token else ""
             raise InfrastructureError(f"Ray at {self._address or 'this machine'}: {error}{hint}") from error
-        finally:
-            # Only the main thread may set a handler.
-            if callable(handler) and threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, handler)
 
     def __exit__(
         self,

@@ -1,0 +1,111 @@
+"""Access to a cluster's dashboard: its address, its token, and a first request with clear errors."""
+
+from __future__ import annotations
+
+import os
+import re
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from harness.errors import InfrastructureError, UsageError
+
+VERSION_TIMEOUT_SECONDS = 10.0  # for the dashboard's version
+VISIBLE_ASCII = "[!-~]*"  # what an address or a header may hold
+TOKEN_SOURCES = "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
+EXPECTED_ADDRESS = "expected the cluster's dashboard, such as http://head:8265"
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """A dashboard that has answered."""
+
+    address: str
+    """http://HOST:PORT, without a slash at the end."""
+    headers: dict[str, str]
+    """The token, if there is one."""
+
+
+def find_dashboard(address: str) -> Dashboard:
+    """Check that a Ray dashboard answers at `http://HOST:8265` and accepts the user's token.
+
+    Raises:
+        UsageError: The address is not that of a dashboard, or the token is malformed.
+        InfrastructureError: Nothing answers there, or it rejects the token.
+    """
+    if not _is_dashboard_address(address):
+        shown = re.sub(".*@", "…@", address)  # hides a password
+        raise UsageError(f"--address {shown}: {EXPECTED_ADDRESS}")
+    address = address.rstrip("/")
+    source, token = _read_token()
+    dashboard = Dashboard(address, {"Authorization": f"Bearer {token}"} if token else {})
+    _request_version(dashboard, source)
+    return dashboard
+
+
+def _is_dashboard_address(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        port = parts.port  # parsed only now
+    except ValueError:
+        return False
+    valid = parts.scheme in {"http", "https"} and parts.hostname and port != 0 and "@" not in parts.netloc
+    return bool(valid) and re.fullmatch(VISIBLE_ASCII, address) is not None
+
+
+def _request_version(dashboard: Dashboard, token_source: str) -> None:
+    """Request the version. Without this, Ray's own client takes 20 s to raise a vague error."""
+    prefix = f"--address {dashboard.address}"
+    request = urllib.request.Request(f"{dashboard.address}/api/version", headers=dashboard.headers)
+    try:
+        with urllib.request.urlopen(request, timeout=VERSION_TIMEOUT_SECONDS):
+            return
+    except urllib.error.HTTPError as error:
+        if error.code == 401:
+            reason = f"the cluster requires a token, and none is set: set {TOKEN_SOURCES}"
+        elif error.code == 403 and token_source:
+            reason = f"the cluster rejects the token from {token_source}"
+        elif error.code == 403:
+            reason = "access is forbidden"
+        else:
+            reason = f"no Ray dashboard: HTTP {error.code}"
+        raise InfrastructureError(f"{prefix}: {reason}") from error
+    except OSError as error:
+        reason = str(getattr(error, "reason", error))
+        raise InfrastructureError(f"{prefix}: no Ray dashboard answers there ({reason})") from error
+    except (HTTPException, ValueError) as error:  # Ray's own port, 6379, for example, or an invalid host name
+        raise UsageError(f"{prefix}: nothing there speaks HTTP; {EXPECTED_ADDRESS}") from error
+
+
+def _read_token() -> tuple[str, str]:
+    """Return the source of the token and the token, or two empty strings if there is none.
+
+    Sources are tried in the same order as by Ray. The token itself is never part of a message.
+
+    Raises:
+        UsageError: The token cannot be read, or is malformed.
+    """
+    default = Path.home() / ".ray" / "auth_token"
+    if token := os.environ.get("RAY_AUTH_TOKEN", ""):
+        source = "RAY_AUTH_TOKEN"
+    elif path := os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        source, token = f"RAY_AUTH_TOKEN_PATH ({path})", _read_text(Path(path))
+    elif default.exists():
+        source, token = "~/.ray/auth_token", _read_text(default)
+    else:
+        return "", ""
+    token = token.strip()
+    if not re.fullmatch(VISIBLE_ASCII, token):
+        raise UsageError(f"{source}: expected a token: one line of ASCII letters, digits and signs")
+    return source, token
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        raise UsageError(f"token file {path}: cannot be read: {reason}") from None
