@@ -1,4 +1,4 @@
-"""What may change in a picture of digits without changing what it shows. No flips: a mirrored 5 is no 5."""
+"""Augmentation of images of digits: shifts and colours. No flips: a mirrored 5 is not a 5."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from numpy.typing import NDArray
 
 from harness.task import Image
 
-MOST = 24  # px; measured with the prototype of the recipes
+MAX_SHIFT = 24  # px; measured with the prototype of the recipes
 
 
 def draw_shift(generator: np.random.Generator, low: float, high: float, length: int) -> int:
-    """A whole shift along one axis that keeps objects between low and high px inside 0…length."""
-    least = -min(MOST, max(0, int(low)))
-    most = min(MOST, max(0, int(length - high)))
-    return int(generator.integers(least, most + 1))
+    """Draw a shift along an axis, in whole px, that keeps objects from low to high px inside 0…length."""
+    smallest = -min(MAX_SHIFT, max(0, int(low)))
+    largest = min(MAX_SHIFT, max(0, int(length - high)))
+    return int(generator.integers(smallest, largest + 1))
 
 
 def shifted(pixels: NDArray[np.uint8], down: int, right: int, fill: int | None = None) -> NDArray[np.uint8]:
-    """[H, W, …] moved by whole pixels; what comes in repeats the edge, or is `fill`."""
+    """Shift [H, W, …] by whole pixels; the uncovered border repeats the edge, or is `fill`."""
     height, width = pixels.shape[:2]
     rows, columns = np.arange(height) - down, np.arange(width) - right
     moved: NDArray[np.uint8] = pixels[rows.clip(0, height - 1)][:, columns.clip(0, width - 1)]
@@ -29,6 +29,6 @@ def shifted(pixels: NDArray[np.uint8], down: int, right: int, fill: int | None =
 
 
 def recoloured(generator: np.random.Generator, image: Image) -> Image:
-    """Channels in a random order, and in half of the cases the negative."""
+    """Permute the colour channels at random, and invert the colours with probability 0.5."""
     permuted: Image = image[..., generator.permutation(3)]
     return 255 - permuted if generator.random() < 0.5 else permuted

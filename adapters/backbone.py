@@ -1,15 +1,15 @@
-"""The convolutional trunk of the small vision models: feature maps of strides 2, 4, 8, 16 and 32."""
+"""The convolutional backbone of the small vision models: feature maps of strides 2, 4, 8, 16 and 32."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-WIDEST = 8  # times the width; deeper maps grow no wider, which keeps a checkpoint under 3 MB
+MAX_WIDTH_FACTOR = 8  # channels grow no further than this times the width, to keep checkpoints under 3 MB
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution, batch normalisation (Ioffe & Szegedy 2015), ReLU; the size is divided by the stride."""
+    """Convolution, batch normalisation (Ioffe & Szegedy 2015), ReLU; the stride divides the map's size."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> None:
         super().__init__(
@@ -20,7 +20,7 @@ class ConvNorm(nn.Sequential):
 
 
 class Residual(nn.Module):
-    """x + F(x) with two 3×3 convolutions (He et al. 2016 §3.2)."""
+    """Residual block x + F(x) with two 3×3 convolutions (He et al. 2016 §3.2)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -30,16 +30,16 @@ class Residual(nn.Module):
         nn.init.zeros_(self.norm.weight)  # a block starts as the identity, Goyal et al. 2017 §5.1
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] → the same shape."""
+        """Map [N, C, H, W] to the same shape."""
         return torch.relu(x + self.norm(self.second(self.first(x))))
 
 
 class Backbone(nn.Module):
-    """Stage k halves the size and has width · 2ᵏ channels (at most 8 · width)."""
+    """A stack of stages; stage k halves the size and has width · 2ᵏ channels (at most 8 · width)."""
 
     def __init__(self, width: int, stages: int) -> None:
         super().__init__()
-        self.channels = [width * min(2**k, WIDEST) for k in range(stages)]
+        self.channels = [width * min(2**k, MAX_WIDTH_FACTOR) for k in range(stages)]
         stem = ConvNorm(3, self.channels[0], stride=2)
         deeper = [
             nn.Sequential(ConvNorm(inputs, outputs, stride=2), Residual(outputs))

@@ -1,4 +1,4 @@
-"""Images on their way into a model: resized, padded, stacked, scaled."""
+"""Images on their way into a model: resized, padded, stacked and normalised."""
 
 from __future__ import annotations
 
@@ -11,58 +11,59 @@ from torch import Tensor
 
 from harness.task import Image, Sample
 
-# Mean and deviation of red, green, blue over ImageNet in 0–1, as torchvision's published weights expect them.
+# Mean and standard deviation of red, green and blue over ImageNet, for values 0–1; torchvision's published
+# weights expect inputs normalised with them.
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# Means of the images that VGG-16 was trained on, in 0–1; Simonyan & Zisserman's 123, 117, 104 levels.
+# Channel means of VGG-16's training images, for values 0–1: Simonyan & Zisserman's 123, 117 and 104 of 255.
 VGG = (0.48235, 0.45882, 0.40784)
-GREY = 127  # of padding; maps to 0 in `to_tensor` but for rounding
+GREY = 127  # value of padding pixels; `to_tensor` maps it to 0, up to rounding
 
 
-def of(sample: Sample) -> Image:
-    """The sample's input, which for the tasks of vision is an image."""
+def of_sample(sample: Sample) -> Image:
+    """Return the input image of a vision sample."""
     assert isinstance(sample.input, np.ndarray)
     return sample.input
 
 
-def to_bytes(images: Sequence[Image], device: str) -> Tensor:
-    """Images of one size → [N, H, W, 3], uint8, on the device: a quarter of what floats would take."""
+def to_uint8_tensor(images: Sequence[Image], device: str) -> Tensor:
+    """Stack images of one size: uint8 [N, H, W, 3] on the device, a quarter of the transfer of floats."""
     return torch.from_numpy(np.stack(images)).to(device, non_blocking=True)
 
 
 def centred(pixels: Tensor) -> Tensor:
-    """[N, H, W, 3], uint8 → [N, 3, H, W] in −1…1, channels last in memory."""
+    """Scale uint8 [N, H, W, 3] to [N, 3, H, W] with values −1…1, channels last in memory."""
     return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
 def standardised(pixels: Tensor) -> Tensor:
-    """[N, H, W, 3], uint8 → [N, 3, H, W], of mean 0 and deviation 1 over ImageNet; channels last."""
+    """Scale uint8 [N, H, W, 3] to [N, 3, H, W] with mean 0 and deviation 1 over ImageNet, channels last."""
     mean, deviation = (torch.tensor(values, device=pixels.device)[:, None, None] for values in IMAGENET)
     return pixels.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(deviation)
 
 
-def of_vgg(pixels: Tensor) -> Tensor:
-    """[N, H, W, 3], uint8 → [N, 3, H, W], levels less VGG's mean; channels last."""
+def mean_subtracted(pixels: Tensor) -> Tensor:
+    """Subtract VGG's channel means from uint8 [N, H, W, 3]: [N, 3, H, W] in levels of 255, channels last."""
     mean = torch.tensor(VGG, device=pixels.device)[:, None, None]
     return pixels.permute(0, 3, 1, 2).float().div_(255).sub_(mean).mul_(255)
 
 
 def to_tensor(images: Sequence[Image], device: str) -> Tensor:
-    """Images of one size → [N, 3, H, W] in −1…1 on the device, channels last in memory."""
-    return centred(to_bytes(images, device))
+    """Stack images of one size: [N, 3, H, W] with values −1…1 on the device, channels last in memory."""
+    return centred(to_uint8_tensor(images, device))
 
 
 def resize(image: Image, height: int, width: int) -> Image:
-    """Bilinear, averaging what falls on one pixel where it shrinks (antialiased), rounded to bytes."""
+    """Resize an image bilinearly, antialiased where it shrinks, and round to uint8."""
     if image.shape[:2] == (height, width):
         return image
     return np.asarray(PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BILINEAR))
 
 
 def fit(image: Image, side: int) -> tuple[Image, tuple[float, float]]:
-    """Scale to fit a square, its proportions kept, and pad with grey to the right and below.
+    """Resize an image to fit a square, keeping its aspect ratio, and pad it with grey to the right and below.
 
-    Returns the square image and the factors (x, y) from original to square pixels; these differ by the
-    rounding to whole pixels.
+    Returns the square image and the scale factors (x, y) from original to square pixels. The two differ
+    because sides are rounded to whole pixels.
     """
     height, width = image.shape[:2]
     scale = side / max(height, width)
@@ -72,7 +73,7 @@ def fit(image: Image, side: int) -> tuple[Image, tuple[float, float]]:
 
 
 def pad(image: Image, height: int, width: int) -> Image:
-    """Grey to the right and below until the size is reached."""
+    """Pad an image with grey to the right and below, up to the given size."""
     if image.shape[:2] == (height, width):
         return image
     padded = np.full((height, width, 3), GREY, dtype=np.uint8)

@@ -30,7 +30,8 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn, ssd300_vgg16
 from adapters.detection.faster_rcnn import FasterRcnn, FasterRcnnOptions
 from adapters.detection.ssd import Ssd, SsdOptions
 from adapters.torch_adapter import TorchAdapter
-from adapters.torchvision import detection as peers
+from adapters.torchvision.faster_rcnn import TorchvisionFasterRcnn
+from adapters.torchvision.ssd import TorchvisionSsd
 from harness.adapter import Runtime
 from harness.checkpoint import Checkpoint
 from harness.task import Detections, Sample
@@ -64,10 +65,10 @@ def adapters(name: str, tensors: dict[str, Tensor], device: str, shorter: int) -
     longer = shorter * 1333 // 800
     if name == "faster-rcnn":
         own: TorchAdapter = FasterRcnn(FasterRcnnOptions(shorter_side=shorter, longer_side=longer), runtime)
-        options = peers.FasterRcnnOptions(shorter_side=shorter, longer_side=longer)
-        peer: TorchAdapter = peers.TorchvisionFasterRcnn(options, runtime)
+        options = TorchvisionFasterRcnn.Options(shorter_side=shorter, longer_side=longer)
+        peer: TorchAdapter = TorchvisionFasterRcnn(options, runtime)
     else:
-        own, peer = Ssd(SsdOptions(), runtime), peers.TorchvisionSsd(peers.SsdOptions(), runtime)
+        own, peer = Ssd(SsdOptions(), runtime), TorchvisionSsd(TorchvisionSsd.Options(), runtime)
     for adapter in (own, peer):
         adapter.load(Checkpoint(tensors, "", {}))
     return [own, peer]
@@ -81,7 +82,7 @@ def calibrated(name: str, device: str, shorter: int, candidates: int) -> list[To
     biases = background(name, tensors)
     (own, _), sample = adapters(name, tensors, device, shorter), photographs(1)
     raw = own.forward(own.preprocess(sample))
-    logits = (raw[0].logits if name == "faster-rcnn" else raw[0][0]).float().cpu()
+    logits = (raw[0].logits if name == "faster-rcnn" else raw.logits[0]).float().cpu()
     low, high = -20.0, 40.0
     for _ in range(40):
         shift = (low + high) / 2

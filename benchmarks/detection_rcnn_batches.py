@@ -21,7 +21,7 @@ from adapters.detection import rcnn
 from harness.adapter import Runtime
 from harness.checkpoint import load
 from harness.datasets.scenes.scenes import Scenes, ScenesOptions
-from harness.recipe import resolve
+from harness.recipe import resolve_checkpoint
 from harness.task import Sample
 
 SIZES = (1, 16, 64, 256)
@@ -37,16 +37,16 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     clock = time.process_time if options.threads == 1 else time.perf_counter
     adapter = rcnn.Rcnn(rcnn.Rcnn.Options(), Runtime())
-    adapter.load(load(resolve("rcnn-scenes", "rcnn", None).weights))
+    adapter.load(load(resolve_checkpoint("rcnn-scenes", "rcnn", None).weights))
     scenes = Scenes(ScenesOptions(size=options.scenes), "test", "detection")
     taken = np.zeros((len(scenes), len(SIZES)))
     regions = []
     for place in range(len(scenes)):
         batch = adapter.preprocess([Sample(scenes[place].id, scenes[place].input)])
-        regions.append(len(batch[1][0]))
+        regions.append(len(batch[0].regions[0]))
         expected = adapter.forward(batch)[0].logits
         for column in np.random.default_rng(place).permutation(len(SIZES)):
-            rcnn.AT_ONCE = SIZES[column]
+            rcnn.CHUNK = SIZES[column]
             start = clock()
             (found,) = adapter.forward(batch)
             taken[place, column] = clock() - start

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from adapters.detection import anchors, matching
-from adapters.detection import box_regression as coder
+from adapters.detection import box_regression, matching
+from adapters.detection.anchors import cell_anchors, grid_anchors
+from adapters.detection.box_regression import SCALED_WEIGHTS, UNIT_WEIGHTS
 
 
 def random_boxes(n, seed, least=1.0):
@@ -11,23 +12,27 @@ def random_boxes(n, seed, least=1.0):
     return torch.cat([corners, corners + least + torch.rand(n, 2, generator=generator) * 100], dim=1)
 
 
-@pytest.mark.parametrize("weights", [coder.PLAIN, coder.SCALED])
+@pytest.mark.parametrize("weights", [UNIT_WEIGHTS, SCALED_WEIGHTS])
 def test_offsets_equal_torchvisions(weights):
     from torchvision.models.detection._utils import BoxCoder
 
     boxes, references = random_boxes(50, 0), random_boxes(50, 1)
     theirs = BoxCoder(weights)
     expected = theirs.encode_single(boxes, references)
-    torch.testing.assert_close(coder.encode(boxes, references, weights), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        box_regression.encode(boxes, references, weights), expected, atol=1e-5, rtol=1e-5
+    )
     offsets = torch.randn(50, 4) * 5  # some beyond the largest ratio
     expected = theirs.decode_single(offsets, references)
-    torch.testing.assert_close(coder.decode(offsets, references, weights), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        box_regression.decode(offsets, references, weights), expected, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_decoding_undoes_encoding():
     boxes, references = random_boxes(50, 0), random_boxes(50, 1)
-    offsets = coder.encode(boxes, references, coder.SCALED)
-    found = coder.decode(offsets, references, coder.SCALED)
+    offsets = box_regression.encode(boxes, references, SCALED_WEIGHTS)
+    found = box_regression.decode(offsets, references, SCALED_WEIGHTS)
     torch.testing.assert_close(found, boxes, atol=1e-3, rtol=1e-5)
 
 
@@ -40,7 +45,7 @@ def test_anchors_equal_torchvisions():
     (expected,) = theirs(ImageList(torch.zeros(1, 3, 144, 208), [(144, 208)]), maps)
     found = torch.cat(
         [
-            anchors.spread(anchors.shapes(sizes, (0.5, 1.0, 2.0)), *shape, strides)
+            grid_anchors(cell_anchors(sizes, (0.5, 1.0, 2.0)), *shape, strides)
             for sizes, shape, strides in [
                 ((32, 64), (9, 13), (16, 16)),
                 ((128, 256), (5, 7), (28, 29)),
@@ -50,14 +55,14 @@ def test_anchors_equal_torchvisions():
     torch.testing.assert_close(found, expected, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("best_too", [False, True])
-def test_matches_equal_torchvisions(best_too):
+@pytest.mark.parametrize("allow_low_quality", [False, True])
+def test_matches_equal_torchvisions(allow_low_quality):
     from torchvision.models.detection._utils import Matcher
     from torchvision.ops import box_iou
 
     references, objects = random_boxes(300, 2), random_boxes(8, 3)
-    expected = Matcher(0.6, 0.3, best_too)(box_iou(objects, references))
-    found = matching.match(references, objects, 0.6, 0.3, best_too=best_too)
+    expected = Matcher(0.6, 0.3, allow_low_quality)(box_iou(objects, references))
+    found = matching.match(references, objects, 0.6, 0.3, allow_low_quality=allow_low_quality)
     assert torch.equal(found, expected)
     assert {-1, -2} <= set(found.tolist()) and (found >= 0).any()
 
@@ -70,9 +75,11 @@ def test_each_objects_best_box_is_its_own_as_in_torchvisions_ssd():
     for seed in range(20):
         references, objects = random_boxes(300, seed), random_boxes(12, 100 + seed)
         expected = SSDMatcher(0.5)(box_iou(objects, references))
-        found = matching.match_each(references, objects, 0.5, 0.5)
+        found = matching.match_every_object(references, objects, 0.5, 0.5)
         assert torch.equal(found, expected)
-        differ += not torch.equal(found, matching.match(references, objects, 0.5, 0.5, best_too=True))
+        differ += not torch.equal(
+            found, matching.match(references, objects, 0.5, 0.5, allow_low_quality=True)
+        )
     assert differ  # objects overlap
 
 
@@ -80,27 +87,29 @@ def test_of_objects_with_one_best_box_the_later_has_it():
     """Thousands of them, so that a device that wrote them in any order would be found out."""
     references = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30]])
     objects = torch.tensor([[0.0, 0, 9, 9]]).repeat(5000, 1)
-    assert matching.match_each(references, objects, 0.5, 0.5).tolist() == [4999, matching.BACKGROUND]
+    assert matching.match_every_object(references, objects, 0.5, 0.5).tolist() == [4999, matching.BACKGROUND]
 
 
 def test_an_object_that_touches_nothing_takes_nothing():
     far = torch.tensor([[900.0, 900.0, 950.0, 950.0]])
-    assert (matching.match(random_boxes(20, 0), far, 0.5, 0.5, best_too=True) == matching.BACKGROUND).all()
+    assert (
+        matching.match(random_boxes(20, 0), far, 0.5, 0.5, allow_low_quality=True) == matching.BACKGROUND
+    ).all()
 
 
 def test_without_objects_everything_is_background():
-    found = matching.match(random_boxes(20, 0), torch.zeros(0, 4), 0.5, 0.3, best_too=True)
+    found = matching.match(random_boxes(20, 0), torch.zeros(0, 4), 0.5, 0.3, allow_low_quality=True)
     assert found.tolist() == [matching.BACKGROUND] * 20
 
 
 def test_a_sample_has_at_most_its_share_of_positives_and_fills_up_with_background():
-    matched = torch.tensor([0, 1, matching.BETWEEN, *[matching.BACKGROUND] * 20, 2, 0, 1, 2])
+    matched = torch.tensor([0, 1, matching.IGNORED, *[matching.BACKGROUND] * 20, 2, 0, 1, 2])
     torch.manual_seed(0)
     drawn = [matching.sample(matched, 8, 0.5) for _ in range(50)]
     for places in drawn:
         assert len(set(places.tolist())) == 8
         assert (matched[places] >= 0).sum() == 4
-        assert (matched[places] != matching.BETWEEN).all()
+        assert (matched[places] != matching.IGNORED).all()
     assert len(set(torch.cat(drawn).tolist())) == len(matched) - 1  # each has its turn
     few = matching.sample(matched[:10], 8, 0.5)
     assert (matched[:10][few] >= 0).sum() == 2 and len(few) == 8

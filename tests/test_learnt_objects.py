@@ -11,7 +11,8 @@ from adapters.detection.faster_rcnn import FasterRcnn
 from adapters.detection.rcnn import Rcnn
 from adapters.detection.ssd import Ssd
 from adapters.detection.yolo import Yolo
-from adapters.torchvision.detection import TorchvisionFasterRcnn, TorchvisionSsd
+from adapters.torchvision.faster_rcnn import TorchvisionFasterRcnn
+from adapters.torchvision.ssd import TorchvisionSsd
 from harness.adapter import Runtime
 from harness.task import Annotations, Sample
 
@@ -34,7 +35,7 @@ def learnt(adapter: Any) -> set[int]:
         if isinstance(adapter, Yolo):
             labels = [batch.targets.labels]
         elif isinstance(adapter, Rcnn):
-            labels = batch[0].labels
+            labels = batch.images.labels
         elif isinstance(adapter, TorchvisionFasterRcnn | TorchvisionSsd):
             labels = [target["labels"] - 1 for target in batch.targets]
         else:

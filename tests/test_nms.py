@@ -6,8 +6,7 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.detection import nms
-from adapters.detection import torchvision_ops as compiled
+from adapters.detection import nms, torchvision_ops
 from adapters.detection.boxes import iou
 
 
@@ -34,9 +33,9 @@ def greedy(boxes, scores, threshold):
 
 @settings(max_examples=60, deadline=None)
 @given(candidates(), st.sampled_from([0.0, 0.25, 0.5, 0.7, 1.0]))
-def test_own_suppression_equals_the_greedy_loop_and_torchvision(boxes_scores_labels, threshold):
+def test_suppression_in_torch_equals_the_greedy_loop_and_torchvision(boxes_scores_labels, threshold):
     boxes, scores, _ = boxes_scores_labels
-    ours = nms.suppress_here(boxes, scores, threshold).tolist()
+    ours = nms.suppress_in_torch(boxes, scores, threshold).tolist()
     assert ours == greedy(boxes, scores, threshold)
     assert ours == torchvision.ops.nms(boxes, scores, threshold).tolist()
 
@@ -53,29 +52,29 @@ def test_per_class_suppression_treats_each_class_alone(together, boxes_scores_la
         places = (labels == label).nonzero().flatten()
         kept = greedy(boxes[places], scores[places], threshold)
         expected |= set(places[kept].tolist())
-    with mock.patch.dict(nms.TOGETHER, {"cpu": together}):
+    with mock.patch.dict(nms.SINGLE_CALL_LIMIT, {"cpu": together}):
         found = nms.suppress_per_class(boxes, scores, labels, threshold).tolist()
     assert set(found) == expected
     assert found == sorted(found, key=lambda i: (-scores[i].item(), i))
 
 
 def test_the_compiled_operator_is_found_and_used():
-    assert compiled.operator("nms") is not None
+    assert torchvision_ops.operator("nms") is not None
 
 
-def test_without_torchvision_the_own_suppression_takes_over(monkeypatch):
+def test_without_torchvision_suppression_runs_in_torch(monkeypatch):
     boxes, scores = (
         torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 3], [9, 9, 10, 10]]),
         torch.tensor([0.1, 0.2, 0.3]),
     )
     with_it = nms.suppress(boxes, scores, 0.5)
-    compiled.operator.cache_clear()
-    monkeypatch.setattr(compiled, "find_spec", lambda name: None)
+    torchvision_ops.operator.cache_clear()
+    monkeypatch.setattr(torchvision_ops, "find_spec", lambda name: None)
     try:
-        assert compiled.operator("nms") is None
+        assert torchvision_ops.operator("nms") is None
         assert nms.suppress(boxes, scores, 0.5).tolist() == with_it.tolist() == [2, 1]
     finally:
-        compiled.operator.cache_clear()
+        torchvision_ops.operator.cache_clear()
 
 
 def test_iou_by_hand():

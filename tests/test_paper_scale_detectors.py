@@ -8,10 +8,12 @@ from adapters.detection import fast_rcnn, rcnn, yolov1
 from adapters.detection.fast_rcnn import FastRcnn
 from adapters.detection.faster_rcnn import FasterRcnn, FasterRcnnOptions
 from adapters.detection.rcnn import Rcnn
-from adapters.detection.region_head import Sampling
-from adapters.detection.ssd import Ssd, SsdOptions, Vgg16Network
+from adapters.detection.region_head import RegionSampling
+from adapters.detection.ssd import Ssd, SsdOptions
+from adapters.detection.ssd_network import Vgg16Network
 from adapters.detection.yolo import Yolo, YoloOptions
-from adapters.torchvision import detection as peers
+from adapters.torchvision.faster_rcnn import TorchvisionFasterRcnn
+from adapters.torchvision.ssd import TorchvisionSsd
 from adapters.vision.vgg import Vgg16
 from harness.adapter import Runtime
 from harness.checkpoint import Checkpoint
@@ -126,7 +128,7 @@ def test_rcnn_and_fast_rcnn_make_a_step_from_a_published_classifier(cls, frozen,
     options = {"backbone": "vgg16", "search": "small", "shorter_side": 128, "longer_side": 192}
     adapter = cls(cls.Options(pretrained=tmp_path / "vgg16.pth", **options), Runtime())
     adapter.build(SCENES)
-    adapter.module.sampling = Sampling(count=4)
+    adapter.module.sampling = RegionSampling(4)
     loss = stepped(adapter, 2)
     assert loss.isfinite() and loss > 0
     assert_learns(adapter, frozen=tuple(f"trunk.features.{place}." for place in frozen))
@@ -182,14 +184,14 @@ def test_yolo_starts_from_its_first_20_convolutions(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("options", [FasterRcnnOptions, SsdOptions, YoloOptions])
 def test_the_small_backbone_has_no_published_weights(options):
-    with pytest.raises(ValueError, match="pretrained: nobody publishes weights of the small backbone"):
+    with pytest.raises(ValueError, match="pretrained: there are no published weights of the small backbone"):
         options(pretrained="weights.pth")
 
 
 def test_a_file_of_another_network_is_told(tmp_path):
     path = published({"features.0.weight": (64, 3, 3, 3)}, tmp_path / "some.pth")
     with pytest.raises(UsageError, match=r"pretrained .*some.pth: .* tensor 'features\.0\.bias' is missing"):
-        Vgg16Network(3).start(path)
+        Vgg16Network(3).load_pretrained(path)
 
 
 @pytest.mark.slow
@@ -197,10 +199,10 @@ def test_a_file_of_another_network_is_told(tmp_path):
     ("cls", "parts"),
     [
         (
-            peers.TorchvisionFasterRcnn,
+            TorchvisionFasterRcnn,
             ("backbone.body.conv1", "rpn.head.bbox_pred", "roi_heads.box_predictor.cls_score"),
         ),
-        (peers.TorchvisionSsd, ("backbone.features.0", "head.regression_head.module_list.2")),
+        (TorchvisionSsd, ("backbone.features.0", "head.regression_head.module_list.2")),
     ],
 )
 def test_torchvisions_models_tell_of_nan_in_weights_and_in_scores(cls, parts):

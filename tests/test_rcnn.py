@@ -6,15 +6,21 @@ import scipy
 import skimage
 import torch
 
-from adapters.detection import fast_rcnn, proposal_cache, rcnn, region_head
+from adapters.detection import fast_rcnn, faster_rcnn, proposal_cache, rcnn
 from adapters.detection.boxes import iou
+from adapters.detection.detector_input import BoxTransform
 from adapters.detection.fast_rcnn import FastRcnn
 from adapters.detection.faster_rcnn import FasterRcnn
-from adapters.detection.proposal_cache import searched
+from adapters.detection.proposal_cache import cached_proposals
 from adapters.detection.rcnn import Rcnn
-from adapters.detection.searched_regions import SearchedRegionsOptions
+from adapters.detection.region_head import RegionSampling
 from adapters.detection.selective_search import MODES
-from adapters.detection.views import Placement, TrainingViews, photograph_lessons, square_lessons
+from adapters.detection.selective_search_detector import RegionTrainingBatch, SelectiveSearchOptions
+from adapters.detection.training_batch import (
+    TrainingBatch,
+    photograph_training_batch,
+    square_training_batch,
+)
 from harness import checkpoint as checkpoints
 from harness.adapter import Runtime
 from harness.datasets.scenes.scenes import Scenes, ScenesOptions
@@ -56,31 +62,31 @@ def test_regions_are_scored_alike_however_many_at_once(monkeypatch):
     regions = list(torch.cat([corners, corners + 5 + torch.rand(30, 2) * 25], dim=1).split([11, 19]))
     with torch.no_grad():
         expected = network(pixels, regions)
-        monkeypatch.setattr(rcnn, "AT_ONCE", 7)
+        monkeypatch.setattr(rcnn, "CHUNK", 7)
         found = network(pixels, regions)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("lessons", ["square", "photographs"])
+@pytest.mark.parametrize("kind", ["square", "photographs"])
 @pytest.mark.parametrize("seed", range(4))
-def test_placements_move_regions_as_the_objects(seed, lessons):
+def test_transforms_move_regions_as_the_objects(seed, kind):
     image = np.random.default_rng(0).integers(0, 256, (50, 80, 3), dtype=np.uint8)
     boxes = np.array([[20.0, 15, 45, 40], [50, 30, 66, 41]])
     samples = [Sample("0", image, Annotations.of_boxes(boxes, [0, 1]))]
     generator = np.random.default_rng(seed)
-    if lessons == "square":
-        views = square_lessons(samples, 96, generator, "cpu")
+    if kind == "square":
+        batch = square_training_batch(samples, 96, generator, "cpu")
     else:
-        views = photograph_lessons(samples, 64, 200, generator, "cpu")
-    moved = views.placements[0].seen(boxes)
-    np.testing.assert_allclose(moved, views.boxes[0].numpy(), atol=1e-4)
+        batch = photograph_training_batch(samples, 64, 200, generator, "cpu")
+    moved = batch.transforms[0].apply(boxes)
+    np.testing.assert_allclose(moved, batch.boxes[0].numpy(), atol=1e-4)
     assert (moved[:, 2:] > moved[:, :2]).all()
 
 
-def test_a_mirrored_placement_by_hand():
-    placement = Placement((-2.0, 2.0), (160.0, 0.0))  # 80 px wide, twice as large, mirrored
-    assert placement.seen(np.array([[10, 5, 30, 25]])).tolist() == [[100, 10, 140, 50]]
+def test_a_mirrored_transform_by_hand():
+    transform = BoxTransform((40, 80), (80, 160), (-2.0, 2.0), (160.0, 0.0))  # resized by 2 and mirrored
+    assert transform.apply(np.array([[10, 5, 30, 25]])).tolist() == [[100, 10, 140, 50]]
 
 
 @BOTH
@@ -117,15 +123,19 @@ def test_as_many_regions_are_sampled_as_the_papers_say(cls, backbone):
     with torch.device("meta"):
         network = adapter.make_module()
     count = SAMPLED[cls, backbone]
-    assert network.sampling == region_head.Sampling(count=count, share=0.25, positive=0.5)
+    assert network.sampling == RegionSampling(count, positive_fraction=0.25, positive_iou=0.5)
     if cls is FasterRcnn:  # Ren et al. 2015 §3.1.2, §3.1.3 and §3.3; Lin et al. 2017 §5.2
-        small, found = backbone == "small", network.rpn.settings
-        assert (found.positive, found.negative, found.nms_iou) == (0.6 if small else 0.7, 0.3, 0.7)
-        assert (found.learnt_from, found.share) == (128 if small else 256, 0.5)
-        assert (found.before, found.after, found.while_learning) == (
+        small, settings = backbone == "small", network.rpn.settings
+        assert (settings.positive_iou, settings.negative_iou, settings.nms_iou) == (
+            0.6 if small else 0.7,
+            0.3,
+            0.7,
+        )
+        assert (settings.anchors_per_image, settings.positive_fraction) == (128 if small else 256, 0.5)
+        assert (settings.pre_nms_top_n, settings.post_nms_top_n, settings.training_factor) == (
             (300, 100, 1) if small else (1000, 1000, 2)
         )
-        assert network.beta == 1 / 9  # as of proposals, which torchvision's loss shows
+        assert faster_rcnn.SMOOTH_L1_BETA == 1 / 9  # as of proposals, which torchvision's loss shows
 
 
 def loss_by_hand(logits, offsets, regions, objects, labels):
@@ -152,7 +162,7 @@ def loss_by_hand(logits, offsets, regions, objects, labels):
 class Answering(torch.nn.Module):
     """Random answers to whatever regions it is given."""
 
-    sampling = region_head.Sampling(count=64)
+    sampling = RegionSampling(64)
 
     def forward(self, pixels, regions):
         self.regions = torch.cat(regions)
@@ -169,8 +179,9 @@ def test_the_loss_is_the_papers_number_by_number(cls):
     objects, labels = torch.tensor([[10.0, 10, 50, 60], [30, 20, 90, 80]]), torch.tensor([2, 0])
     moves = torch.randn(12, 4, generator=torch.Generator().manual_seed(1)) * 4
     regions = torch.cat([objects.repeat(6, 1) + moves, torch.rand(20, 4) + torch.tensor([0.0, 0, 30, 20])])
-    seen = TrainingViews(torch.zeros(1, 3, 96, 96), [(96, 96)], [objects], [labels])
-    found = adapter.loss((seen, [regions]))
+    transform = BoxTransform((96, 96), (96, 96), (1.0, 1.0))
+    batch = TrainingBatch(torch.zeros(1, 3, 96, 96), [transform], [objects], [labels])
+    found = adapter.loss(RegionTrainingBatch(batch, [regions]))
     answered = adapter.module
     assert len(answered.regions) == 34  # all, and the objects themselves
     expected = loss_by_hand(answered.logits, answered.offsets, answered.regions, objects, labels)
@@ -182,23 +193,23 @@ def test_the_loss_is_the_papers_number_by_number(cls):
 def test_a_kept_file_that_was_cut_short_is_searched_for_again(damage, monkeypatch, tmp_path):
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
     image = Scenes(ScenesOptions(), "train", "detection")[0].input
-    expected = searched(image, MODES["small"])
+    expected = cached_proposals(image, MODES["small"])
     (path,) = (tmp_path / "proposals").rglob("*.npy")
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
-    assert (searched(image, MODES["small"]) == expected).all()
+    assert (cached_proposals(image, MODES["small"]) == expected).all()
     assert path.read_bytes() == whole
     monkeypatch.setattr(proposal_cache, "propose", None)
-    assert (searched(image, MODES["small"]) == expected).all()
+    assert (cached_proposals(image, MODES["small"]) == expected).all()
 
 
 def test_another_version_of_what_is_searched_with_searches_again(monkeypatch, tmp_path):
     assert proposal_cache.VERSIONS.split()[1:] == [skimage.__version__, scipy.__version__]
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
     image = Scenes(ScenesOptions(), "train", "detection")[0].input
-    searched(image, MODES["small"])
+    cached_proposals(image, MODES["small"])
     monkeypatch.setattr(proposal_cache, "VERSIONS", "2 0.0 0.0")
-    searched(image, MODES["small"])
+    cached_proposals(image, MODES["small"])
     assert len(list((tmp_path / "proposals").rglob("*.npy"))) == 2
 
 
@@ -211,7 +222,7 @@ class TestPaperScale:
             monkeypatch.setattr(module, "FULLY_CONNECTED", 16)
         torch.manual_seed(0)
         options = {"backbone": "vgg16", "search": "small", "shorter_side": 64, "longer_side": 96}
-        adapter = request.param(SearchedRegionsOptions(most_regions=3, **options), Runtime())
+        adapter = request.param(SelectiveSearchOptions(most_regions=3, **options), Runtime())
         adapter.build(Scenes(ScenesOptions(), "train", "detection"))
         return adapter
 
@@ -231,19 +242,19 @@ class TestPaperScale:
                 published[f"classifier.{place}.{kind}"] = torch.full_like(tensor, 0.25)
         torch.save(published, tmp_path / "vgg16.pth")
         options = {"backbone": "vgg16", "pretrained": tmp_path / "vgg16.pth"}
-        started = type(adapter)(SearchedRegionsOptions(**options), Runtime())
+        started = type(adapter)(SelectiveSearchOptions(**options), Runtime())
         started.build(Scenes(ScenesOptions(), "train", "detection"))
         assert (started.module.trunk.features[0].weight == 0.5).all()
         assert (started.module.roi_heads.box_head.fc7.bias == 0.25).all()
 
 
 def test_the_small_backbone_has_no_published_weights():
-    with pytest.raises(ValueError, match="pretrained: nobody publishes weights of the small backbone"):
-        SearchedRegionsOptions(pretrained="vgg16.pth")
+    with pytest.raises(ValueError, match="pretrained: there are no published weights of the small backbone"):
+        SelectiveSearchOptions(pretrained="vgg16.pth")
 
 
 @BOTH
 def test_weights_from_elsewhere_are_refused(cls, tmp_path):
     torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
-    with pytest.raises(UsageError, match=f"adapter '{cls.name}' loads weights that this harness has made"):
+    with pytest.raises(UsageError, match=f"adapter '{cls.name}' loads only checkpoints trained with this harness"):
         cls(cls.Options(), Runtime()).load(checkpoints.load(tmp_path / "x.pth"))

@@ -39,7 +39,7 @@ def regions():
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
-@pytest.mark.parametrize("own", [roi.pool_here, roi.align_here])
+@pytest.mark.parametrize("own", [roi.pool_in_torch, roi.align_in_torch])
 def test_equals_torchvisions_operator(own, size, features):
     from torchvision.ops import roi_align, roi_pool
 
@@ -47,7 +47,7 @@ def test_equals_torchvisions_operator(own, size, features):
     rows = torch.cat([images[:, None].float(), boxes], dim=1)
     expected = (
         roi_pool(features, rows, size, SCALE)
-        if own is roi.pool_here
+        if own is roi.pool_in_torch
         else roi_align(features, rows, size, SCALE, sampling_ratio=2)
     )
     torch.testing.assert_close(own(features, boxes, images, size, SCALE), expected, atol=1e-5, rtol=1e-5)
@@ -56,7 +56,7 @@ def test_equals_torchvisions_operator(own, size, features):
 def test_pooling_by_hand(features):
     """A window of 3×2 cells into 2×2 bins: rows {0, 1} and {1, 2} overlap, columns do not."""
     box = torch.tensor([[4 / SCALE, 5 / SCALE, 5 / SCALE, 7 / SCALE]])
-    (found,) = roi.pool_here(features, box, torch.tensor([1]), 2, SCALE)
+    (found,) = roi.pool_in_torch(features, box, torch.tensor([1]), 2, SCALE)
     for i, rows in enumerate([(5, 6), (6, 7)]):
         for j, column in enumerate([4, 5]):
             torch.testing.assert_close(found[:, i, j], features[1, :, rows, column].amax(dim=1))
@@ -65,17 +65,17 @@ def test_pooling_by_hand(features):
 def test_halves_are_rounded_away_from_zero():
     features = torch.arange(10.0).reshape(1, 1, 1, 10)
     box = torch.tensor([[2.5, 0.0, 2.5, 0.0]])  # Python's round would take cell 2
-    assert roi.pool_here(features, box, torch.tensor([0]), 1, 1.0).item() == 3.0
+    assert roi.pool_in_torch(features, box, torch.tensor([0]), 1, 1.0).item() == 3.0
     assert roi.pool(features, box, torch.tensor([0]), 1, 1.0).item() == 3.0
 
 
-@pytest.mark.parametrize("function", [roi.pool, roi.pool_here, roi.align, roi.align_here])
+@pytest.mark.parametrize("function", [roi.pool, roi.pool_in_torch, roi.align, roi.align_in_torch])
 def test_no_regions_give_no_grids(function, features):
     none = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
     assert function(features, *none, 7, SCALE).shape == (0, CHANNELS, 7, 7)
 
 
-@pytest.mark.parametrize("function", [roi.pool, roi.pool_here, roi.align, roi.align_here])
+@pytest.mark.parametrize("function", [roi.pool, roi.pool_in_torch, roi.align, roi.align_in_torch])
 def test_gradients_are_those_of_finite_differences(function):
     torch.manual_seed(0)
     features = torch.randn(2, 2, 6, 7, dtype=torch.float64, requires_grad=True)
@@ -109,7 +109,7 @@ assert "torchvision" not in sys.modules
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
 
 
-@pytest.mark.parametrize("count", [0, 5, roi.AT_ONCE, roi.AT_ONCE + 3])
+@pytest.mark.parametrize("count", [0, 5, roi.CHUNK, roi.CHUNK + 3])
 def test_the_fallback_computes_any_number_of_regions(count, monkeypatch, features):
     boxes, images = (torch.cat([values] * 3)[:count] for values in regions())
     for function in (roi.pool, roi.align):
@@ -123,7 +123,7 @@ def test_the_fallbacks_memory_does_not_grow_with_regions_times_the_map():
     """A map of 3 GiB that takes no memory, being one number: a copy for each of 100 regions would not fit."""
     features = torch.ones(1, 1, 1, 1).expand(1, 256, 1500, 2000)
     boxes = torch.tensor([[100.0, 200, 900, 1400]]).repeat(100, 1)
-    found = roi.align_here(features, boxes, torch.zeros(100, dtype=torch.int64), 7, 1.0)
+    found = roi.align_in_torch(features, boxes, torch.zeros(100, dtype=torch.int64), 7, 1.0)
     assert found.shape == (100, 256, 7, 7)
     torch.testing.assert_close(found, torch.ones_like(found))
 

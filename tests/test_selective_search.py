@@ -9,8 +9,8 @@ from adapters.detection.selective_search import (
     MODES,
     SPACES,
     Strategy,
-    apart_first,
     describe,
+    duplicates_last,
     propose,
     segment,
 )
@@ -141,14 +141,14 @@ def test_the_first_regions_are_among_the_boxes():
 def test_boxes_apart_from_those_before_come_first():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 5], [50, 0, 60, 10], [0, 0, 10, 8]])
     # IoU with the first: .9, .5, 0, .8
-    assert apart_first(boxes, 0.55).tolist() == boxes[[0, 2, 3, 1, 4]].tolist()
-    assert apart_first(boxes, 0.85).tolist() == boxes[[0, 2, 3, 4, 1]].tolist()
-    assert apart_first(boxes, 1.0).tolist() == boxes.tolist()
+    assert duplicates_last(boxes, 0.55).tolist() == boxes[[0, 2, 3, 1, 4]].tolist()
+    assert duplicates_last(boxes, 0.85).tolist() == boxes[[0, 2, 3, 4, 1]].tolist()
+    assert duplicates_last(boxes, 1.0).tolist() == boxes.tolist()
 
 
 def test_the_order_that_keeps_boxes_apart_loses_none():
     image, fast = noise(30, 40), MODES["fast"]
-    plain = propose(image, replace(fast, apart=None))
+    plain = propose(image, replace(fast, duplicate_iou=None))
     found = propose(image, fast)
     assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, plain.tolist()))
     assert found.tolist() != plain.tolist()
@@ -177,17 +177,17 @@ def test_modes_find_as_many_boxes_as_the_paper_says():
 def test_kept_regions_are_not_searched_again(monkeypatch, tmp_path):
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
     image = noise(20, 20)
-    first = proposal_cache.searched(image, PLAIN)
+    first = proposal_cache.cached_proposals(image, PLAIN)
     assert (first == propose(image, PLAIN)).all()
     searches = []
     monkeypatch.setattr(proposal_cache, "propose", lambda *asked: searches.append(asked) or first)
-    assert (proposal_cache.searched(image.copy(), PLAIN) == first).all()
+    assert (proposal_cache.cached_proposals(image.copy(), PLAIN) == first).all()
     assert not searches
     other = image.copy()
     other[3, 4, 1] ^= 1
-    proposal_cache.searched(other, PLAIN)
-    proposal_cache.searched(image, MODES["small"])
-    proposal_cache.searched(image.reshape(10, 40, 3), PLAIN)
+    proposal_cache.cached_proposals(other, PLAIN)
+    proposal_cache.cached_proposals(image, MODES["small"])
+    proposal_cache.cached_proposals(image.reshape(10, 40, 3), PLAIN)
     assert len(searches) == 3
     assert len(list(tmp_path.rglob("*.npy"))) == 4
     assert not list(tmp_path.rglob(".*"))  # nothing half-written is left

@@ -7,8 +7,9 @@ import torch
 from adapters.detection.fast_rcnn import FastRcnn
 from adapters.detection.faster_rcnn import FasterRcnn
 from adapters.detection.rcnn import Rcnn
+from adapters.detection.selective_search_detector import RegionTrainingBatch, SelectiveSearchDetector
 from adapters.detection.ssd import Ssd
-from adapters.detection.views import Placement, TrainingViews
+from adapters.detection.training_batch import TrainingBatch
 from harness import checkpoint as checkpoints
 from harness.adapter import Runtime
 from harness.datasets.scenes.scenes import Scenes, ScenesOptions
@@ -29,24 +30,27 @@ def make(cls, **options):
     return adapter
 
 
-def lesson(adapter, samples):
-    """The samples as they are: neither moved nor recoloured."""
+def training_batch(adapter, samples):
+    """The samples unchanged: neither shifted nor recoloured."""
     batch = adapter.preprocess(samples)
-    views, *regions = batch if isinstance(batch, tuple) else (batch,)
+    (group,) = batch if isinstance(batch, list) else (batch,)
+    group_images = group.images if isinstance(adapter, SelectiveSearchDetector) else group
+    transforms = group_images.transforms
     boxes = [
-        torch.from_numpy(Placement(factors).seen(sample.target.boxes)).float()
-        for sample, factors in zip(samples, views.factors, strict=True)
+        torch.from_numpy(transform.apply(sample.target.boxes)).float()
+        for sample, transform in zip(samples, transforms, strict=True)
     ]
     labels = [torch.from_numpy(sample.target.labels) for sample in samples]
-    (group,) = views.groups
-    seen = TrainingViews(group.pixels, group.inside, boxes, labels)
-    return (seen, *regions) if regions else seen
+    unchanged = TrainingBatch(group_images.pixels, transforms, boxes, labels)
+    if isinstance(adapter, SelectiveSearchDetector):
+        return RegionTrainingBatch(unchanged, group.regions)
+    return unchanged
 
 
 @pytest.fixture(scope="module", params=DETECTORS, ids=lambda cls: cls.name)
 def trained(request):
     adapter = make(request.param)
-    batch = lesson(adapter, LEARNT)
+    batch = training_batch(adapter, LEARNT)
     optimiser = torch.optim.AdamW(adapter.module.parameters(), lr=3e-3)
     adapter.module.train()
     losses = []

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from adapters.detection import ssd_augmentation
+from adapters.detection.ssd import Ssd, SsdOptions
+from harness.adapter import Runtime
 from harness.task import Annotations, Sample
 
 COLOURS = np.array([[250, 0, 0], [0, 250, 0]], dtype=np.uint8)
@@ -26,14 +28,14 @@ def shows(image, box, colour):
 
 @SEEDS
 def test_zooming_out_moves_boxes_with_their_pixels(seed):
-    image, boxes = ssd_augmentation.zoomed_out(picture(), BOXES, np.random.default_rng(seed))
+    image, boxes = ssd_augmentation.zoom_out(picture(), BOXES, np.random.default_rng(seed))
     assert 1 <= image.shape[0] / 80 <= 4 and abs(image.shape[0] / 80 - image.shape[1] / 100) < 0.02
     assert all(shows(image, box, colour) for box, colour in zip(boxes, COLOURS, strict=True))
 
 
 @SEEDS
 def test_a_part_keeps_the_objects_whose_centres_it_shows(seed):
-    image, boxes, kept = ssd_augmentation.cut_out(picture(), BOXES, np.random.default_rng(seed))
+    image, boxes, kept = ssd_augmentation.crop(picture(), BOXES, np.random.default_rng(seed))
     height, width = image.shape[:2]
     assert 0.5 <= height / width <= 2 and len(kept)
     assert height >= 0.3 * 80 - 1 and width >= 0.3 * 100 - 1
@@ -49,7 +51,7 @@ def test_parts_overlap_an_object_by_each_of_the_least_shares():
     """IoU of the part with the best object; all seven kinds of part occur, and small overlaps among them."""
     best, whole = [], 0
     for seed in range(200):
-        image, _, kept = ssd_augmentation.cut_out(picture(), BOXES, np.random.default_rng(seed))
+        image, _, kept = ssd_augmentation.crop(picture(), BOXES, np.random.default_rng(seed))
         whole += image.shape == (80, 100, 3)
         area = image.shape[0] * image.shape[1]
         best.append(max(np.prod(BOXES[k, 2:] - BOXES[k, :2]) for k in kept) / area)
@@ -58,13 +60,13 @@ def test_parts_overlap_an_object_by_each_of_the_least_shares():
 
 
 def test_nothing_to_find_is_not_cut():
-    image, boxes, kept = ssd_augmentation.cut_out(picture(), np.zeros((0, 4)), np.random.default_rng(0))
+    image, boxes, kept = ssd_augmentation.crop(picture(), np.zeros((0, 4)), np.random.default_rng(0))
     assert image.shape == (80, 100, 3) and len(boxes) == len(kept) == 0
 
 
 @SEEDS
 def test_distortion_changes_colours_not_places(seed):
-    found = ssd_augmentation.distorted(picture(), np.random.default_rng(seed))
+    found = ssd_augmentation.distort_colours(picture(), np.random.default_rng(seed))
     assert found.shape == (80, 100, 3) and found.dtype == np.uint8
     background = found[(picture() == 0).all(axis=2)]
     assert (background == background[0]).all()
@@ -72,12 +74,13 @@ def test_distortion_changes_colours_not_places(seed):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (80, 100)])
-def test_lessons_of_any_size_have_their_objects_inside(size):
+def test_training_batches_of_any_size_have_their_objects_inside(size):
     image = np.full((*size, 3), 200, dtype=np.uint8)
     sample = Sample("0", image, Annotations.of_boxes([[0, 0, size[1], size[0]]], [3]))
+    adapter = Ssd(SsdOptions(backbone="vgg16"), Runtime())
     for seed in range(5):
-        views = ssd_augmentation.lessons([sample] * 2, 300, np.random.default_rng(seed), "cpu")
-        assert views.pixels.shape == (2, 3, 300, 300) and views.pixels.isfinite().all()
-        for boxes, labels in zip(views.boxes, views.labels, strict=True):
+        batch = adapter.training_batch([sample] * 2, np.random.default_rng(seed))
+        assert batch.pixels.shape == (2, 3, 300, 300) and batch.pixels.isfinite().all()
+        for boxes, labels in zip(batch.boxes, batch.labels, strict=True):
             assert labels.tolist() == [3] * len(boxes)
             assert (boxes[:, 2:] > boxes[:, :2]).all() and boxes.min() >= 0 and boxes.max() <= 300.001

@@ -6,18 +6,21 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from sklearn.datasets import load_sample_images
 
-from adapters.detection import default_boxes, proposals, region_head
+from adapters.detection import default_boxes, faster_rcnn, region_head
 from adapters.detection.boxes import iou
+from adapters.detection.detector_input import BoxTransform
 from adapters.detection.faster_rcnn import FasterRcnn, FasterRcnnOptions
+from adapters.detection.rpn import RpnOutputs
 from adapters.detection.ssd import Ssd, SsdOptions
-from adapters.detection.views import TrainingViews
-from adapters.torchvision import detection as peers
+from adapters.detection.training_batch import TrainingBatch
+from adapters.torchvision.faster_rcnn import TorchvisionFasterRcnn
+from adapters.torchvision.ssd import TorchvisionSsd
 from adapters.vision.published import published_classes
 from harness.adapter import Runtime
 from harness.checkpoint import Checkpoint, load_into
 from harness.errors import UsageError
-from harness.stages.labels import class_map, relabelled
-from harness.suite.schema import find_suite, load_suite
+from harness.stages.labels import class_map, relabel
+from harness.suite.loading import find_suite, load_suite
 from harness.task import Annotations, Detections, Sample
 
 SHORTER, LONGER = 160, 266  # px: a fifth of the published size, for the time's sake
@@ -112,10 +115,10 @@ def ssd():
 def peer_of(own, theirs):
     """torchvision's model behind the interface, with the same options."""
     if own.name == "ssd":
-        peer = peers.TorchvisionSsd(peers.SsdOptions(), Runtime())
+        peer = TorchvisionSsd(TorchvisionSsd.Options(), Runtime())
     else:
         sides = {"shorter_side": own.options.shorter_side, "longer_side": own.options.longer_side}
-        peer = peers.TorchvisionFasterRcnn(peers.FasterRcnnOptions(**sides), Runtime())
+        peer = TorchvisionFasterRcnn(TorchvisionFasterRcnn.Options(**sides), Runtime())
     peer.load(Checkpoint(theirs.state_dict(), "", {}))
     return peer
 
@@ -144,7 +147,7 @@ def assert_same(found, expected, adapter):
 
 def on_an_edge(box, score, label, others, adapter):
     boxes, scores, labels = others
-    most = 200 if isinstance(adapter, Ssd | peers.TorchvisionSsd) else 100
+    most = 200 if isinstance(adapter, Ssd | TorchvisionSsd) else 100
     end = scores.min() if len(scores) == most else adapter.options.score_threshold
     better = boxes[(labels == label) & (scores > score)]
     overlaps = iou(torch.from_numpy(box), torch.from_numpy(better)).numpy()
@@ -298,7 +301,7 @@ def test_the_older_names_of_published_files_load_too(faster):
     assert adopted.tensors.keys() == own.module.state_dict().keys() == newer.keys()
     assert adopted.options["epsilon"] == 0.0
     assert adopted.classes[0] == "person" and len(adopted.classes) == 90
-    again = peers.TorchvisionFasterRcnn(peers.FasterRcnnOptions(), Runtime()).adopt(older)
+    again = TorchvisionFasterRcnn(TorchvisionFasterRcnn.Options(), Runtime()).adopt(older)
     assert again.tensors.keys() == newer.keys()
     assert (again.options, again.classes) == ({"epsilon": 0.0}, adopted.classes)
 
@@ -308,10 +311,8 @@ def test_the_older_names_of_published_files_load_too(faster):
     [
         ("faster", "faster-rcnn", FasterRcnn),
         ("ssd", "ssd300", Ssd),
-        pytest.param(
-            "faster", "torchvision-faster-rcnn", peers.TorchvisionFasterRcnn, marks=pytest.mark.slow
-        ),
-        pytest.param("ssd", "torchvision-ssd300", peers.TorchvisionSsd, marks=pytest.mark.slow),
+        pytest.param("faster", "torchvision-faster-rcnn", TorchvisionFasterRcnn, marks=pytest.mark.slow),
+        pytest.param("ssd", "torchvision-ssd300", TorchvisionSsd, marks=pytest.mark.slow),
     ],
 )
 def test_the_suite_names_the_options_of_the_published_weights(pair, label, adapter, request):
@@ -333,9 +334,7 @@ def test_a_model_of_90_classes_answers_for_the_80():
     classes = class_map("detection", model, data)
     assert classes is not None
     labels = np.arange(90)
-    (kept,) = relabelled(
-        [Detections(np.zeros((90, 4), np.float32), np.ones(90, np.float32), labels)], classes
-    )
+    (kept,) = relabel([Detections(np.zeros((90, 4), np.float32), np.ones(90, np.float32), labels)], classes)
     assert kept.labels.tolist() == list(range(80))
 
 
@@ -343,9 +342,9 @@ OWN_AND_PEERS = pytest.mark.parametrize(
     ("pair", "adapter"),
     [
         ("faster", FasterRcnn),
-        ("faster", peers.TorchvisionFasterRcnn),
+        ("faster", TorchvisionFasterRcnn),
         ("ssd", Ssd),
-        ("ssd", peers.TorchvisionSsd),
+        ("ssd", TorchvisionSsd),
     ],
 )
 
@@ -354,7 +353,7 @@ OWN_AND_PEERS = pytest.mark.parametrize(
 def test_weights_of_something_else_are_told(pair, adapter, request):
     tensors = request.getfixturevalue(pair)[0].state_dict()
     empty = adapter(adapter.Options(), Runtime())
-    with pytest.raises(UsageError, match=f"adapter '{adapter.name}': .* as torchvision's have"):
+    with pytest.raises(UsageError, match=f"adapter '{adapter.name}': .*, as torchvision's files have"):
         empty.adopt({"conv.weight": torch.zeros(1)})
     with pytest.raises(
         UsageError, match=f"checkpoint of adapter 'yolo' cannot be loaded by '{adapter.name}'"
@@ -372,7 +371,7 @@ def test_nan_weights_and_left_over_ones_are_told(pair, request):
     broken = {**tensors, name: torch.full_like(tensors[name], float("nan"))}
     for content, message in (
         (broken, "has NaN or infinite values"),
-        ({**tensors, "x": tensors[name]}, "left over"),
+        ({**tensors, "x": tensors[name]}, "unexpected"),
     ):
         with pytest.raises(UsageError, match=message):
             load_into(own.module, own.adopt(content), own.name)
@@ -382,7 +381,7 @@ CELLS = (38, 19, 10, 5, 3, 1)  # of SSD300's maps; that the networks have these,
 
 
 def default_boxes_of(own):
-    return default_boxes.boxes(own.module.pyramid, [(side, side) for side in CELLS], 300)
+    return default_boxes.default_boxes(own.module.layouts, [(side, side) for side in CELLS], 300)
 
 
 def test_default_boxes_are_torchvisions(ssd):
@@ -424,7 +423,7 @@ def first_ones(monkeypatch):
     monkeypatch.setattr(torch, "randperm", lambda count, **_: torch.arange(count))
 
 
-def lessons_of(seed):
+def training_targets(seed):
     """Objects of two pictures of 160 × 240 px, the second without any, and classes from 0."""
     generator = torch.Generator().manual_seed(seed)
     corners = torch.rand(7, 2, generator=generator) * torch.tensor([160, 80])
@@ -440,7 +439,7 @@ def test_the_losses_of_proposals_equal_torchvisions(seed, faster, monkeypatch):
     """Objects of some sizes fit no anchor by .7, so that their best ones have to do."""
     theirs, own = faster
     first_ones(monkeypatch)
-    generator, objects, _, targets = lessons_of(seed)
+    generator, objects, _, targets = training_targets(seed)
     maps = [torch.zeros(2, 256, 160 // stride, 256 // stride) for stride in (4, 8, 16, 32, 64)]
     with torch.no_grad():
         places = own.module.rpn(maps, 160, 256)
@@ -451,34 +450,34 @@ def test_the_losses_of_proposals_equal_torchvisions(seed, faster, monkeypatch):
     assert (labels[0] == 1).sum() >= 7
     aims = theirs.rpn.box_coder.encode(boxes, [anchors] * 2)
     expected = theirs.rpn.compute_loss(logits.reshape(-1, 1), offsets.reshape(-1, 4), labels, aims)
-    found = own.module.rpn.loss(proposals.Raw(anchors, logits, offsets, places.counts), objects)
+    found = own.module.rpn.loss(RpnOutputs(anchors, logits, offsets, places.counts), objects)
     torch.testing.assert_close(found["objectness"], expected[0])
     torch.testing.assert_close(found["anchors"], expected[1])
     assert found["anchors"] > 0
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_lesson_and_losses_of_regions_equal_torchvisions(seed, faster, monkeypatch):
+def test_the_targets_and_losses_of_regions_equal_torchvisions(seed, faster, monkeypatch):
     """More objects than their share, and regions that overlap them by less than half."""
     from torchvision.models.detection.roi_heads import fastrcnn_loss
 
     theirs, own = faster
     first_ones(monkeypatch)
-    generator, objects, labels, targets = lessons_of(seed)
+    generator, objects, labels, targets = training_targets(seed)
     near = objects[0].repeat(60, 1) + torch.randn(420, 4, generator=generator) * 5
     far = torch.rand(2, 600, 2, generator=generator) * 100
     far = torch.cat([far, far + 5 + torch.rand(2, 600, 2, generator=generator) * 60], dim=2)
     regions = [torch.cat([near, far[0]]), far[1]]
     chosen, _, wanted, aims = theirs.roi_heads.select_training_samples(list(regions), targets)
-    taught = region_head.lesson(regions, objects, labels, own.module.sampling)
-    for one, other in zip(taught.regions, chosen, strict=True):
+    sampled = region_head.sample_targets(regions, objects, labels, own.module.sampling)
+    for one, other in zip(sampled.regions, chosen, strict=True):
         assert torch.equal(one, other)
-    assert torch.equal(taught.labels, torch.cat(wanted))
-    assert (taught.labels > 0).sum() == 128  # a quarter of 512, Lin et al. 2017 §5.2 and Girshick 2015 §2.3
+    assert torch.equal(sampled.labels, torch.cat(wanted))
+    assert (sampled.labels > 0).sum() == 128  # a quarter of 512, Lin et al. 2017 §5.2 and Girshick 2015 §2.3
     logits = torch.randn(1024, 91, generator=generator)
     offsets = torch.randn(1024, 91, 4, generator=generator) / 3
     expected = fastrcnn_loss(logits, offsets.flatten(1), wanted, aims)
-    found = region_head.loss(logits, offsets, taught, own.module.beta)
+    found = region_head.loss(logits, offsets, sampled, faster_rcnn.SMOOTH_L1_BETA)
     torch.testing.assert_close(found["class"], expected[0])
     torch.testing.assert_close(found["box"], expected[1])
 
@@ -489,10 +488,11 @@ def test_a_step_of_training_equals_torchvisions(faster, monkeypatch):
 
     theirs, own = faster
     first_ones(monkeypatch)
-    _, objects, labels, targets = lessons_of(0)
+    _, objects, labels, targets = training_targets(0)
     pixels = torch.rand(2, 3, 160, 256, generator=torch.Generator().manual_seed(1))
-    seen = TrainingViews(pixels, [(160, 256)] * 2, objects, labels)
-    images = ImageList(pixels, seen.inside)
+    transform = BoxTransform((160, 256), (160, 256), (1.0, 1.0))
+    batch = TrainingBatch(pixels, [transform] * 2, objects, labels)
+    images = ImageList(pixels, batch.sizes)
     learning = (
         theirs.rpn,
         theirs.roi_heads,
@@ -504,7 +504,7 @@ def test_a_step_of_training_equals_torchvisions(faster, monkeypatch):
         maps = theirs.backbone(pixels)
         proposed, expected = theirs.rpn(images, maps, targets)
         _, of_regions = theirs.roi_heads(maps, proposed, images.image_sizes, targets)
-        found = own.module.losses(seen)
+        found = own.module.losses(batch)
     for part in learning:
         part.eval()
     assert min(map(len, proposed)) > 1000

@@ -119,7 +119,7 @@ def test_a_file_of_another_network_is_told() -> None:
         UsageError, match=r"pretrained r\.pth: .* 'Vgg16': tensor 'features\.0\.bias' is missing"
     ):
         start_from(Vgg16(), {"conv1.weight": torch.zeros(1)}, Path("r.pth"))
-    with pytest.raises(UsageError, match="adapter 'fcn-32s' loads weights that this harness has made"):
+    with pytest.raises(UsageError, match="adapter 'fcn-32s' loads only checkpoints trained with this harness"):
         Fcn32s(FcnOptions(), Runtime()).load(Checkpoint({}, adapter="", options={}))
 
 

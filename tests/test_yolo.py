@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from adapters import images
-from adapters.detection import grid, yolov1
-from adapters.detection.yolo import TrainingBatch, Yolo, YoloOptions
+from adapters.detection import yolo_augmentation, yolo_grid, yolov1
+from adapters.detection.yolo import Yolo, YoloBatch, YoloOptions
 from harness import checkpoint as checkpoints
 from harness.adapter import Runtime
 from harness.errors import UsageError
@@ -62,7 +62,7 @@ def test_assignment_equals_a_loop_over_objects(seed):
         size = ((boxes[i, 2] - boxes[i, 0]) * (boxes[i, 3] - boxes[i, 1])).item()
         if cell not in chosen or size > chosen[cell][0]:
             chosen[cell] = (size, i)
-    found = grid.assign(boxes, labels, owners, S, 3)
+    found = yolo_grid.assign(boxes, labels, owners, S, 3)
     expected = {cell: (labels[i].item(), boxes[i].tolist()) for cell, (_, i) in chosen.items()}
     got = zip(found.cells.tolist(), found.labels.tolist(), found.boxes.tolist(), strict=True)
     assert {cell: (label, box) for cell, label, box in got} == expected
@@ -70,7 +70,7 @@ def test_assignment_equals_a_loop_over_objects(seed):
 
 
 def loss_by_hand(raw, targets, weights, linear):
-    """Equation 3, number by number; not linear: with the differences that grid.Form names."""
+    """Equation 3, number by number; not linear: with the differences that yolo_grid.Variant names."""
     centre_weight, sides_weight, object_weight, empty_weight = weights
     terms = dict.fromkeys(("centre", "sides", "confidence", "class"), 0.0)
     objects = {
@@ -121,23 +121,26 @@ def loss_by_hand(raw, targets, weights, linear):
 
 
 @pytest.mark.parametrize(
-    ("form", "weights"),
-    [(grid.LOGISTIC, (2.0, 50.0, 2.0, 0.5)), (grid.PAPER, (5.0, 5.0, 1.0, 0.5))],  # the paper's λ: 5 and .5
+    ("variant", "weights"),
+    [
+        (yolo_grid.LOGISTIC, (2.0, 50.0, 2.0, 0.5)),
+        (yolo_grid.PAPER, (5.0, 5.0, 1.0, 0.5)),
+    ],  # the paper's λ: 5 and .5
 )
 @pytest.mark.parametrize("seed", range(4))
-def test_loss_equals_equation_3_computed_number_by_number(seed, form, weights):
+def test_loss_equals_equation_3_computed_number_by_number(seed, variant, weights):
     raw = torch.randn(3, S, S, C + 5 * B, generator=torch.Generator().manual_seed(seed))
-    targets = grid.assign(*random_objects(seed + 100), S, 3)
-    found = grid.loss(raw, targets, B, form)
-    expected = loss_by_hand(raw, targets, weights, form.linear)
+    targets = yolo_grid.assign(*random_objects(seed + 100), S, 3)
+    found = yolo_grid.loss(raw, targets, B, variant)
+    expected = loss_by_hand(raw, targets, weights, variant.linear)
     assert {name: term.item() for name, term in found.items()} == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("form", [grid.LOGISTIC, grid.PAPER])
-def test_a_batch_without_objects_has_a_finite_loss_and_gradient(form):
+@pytest.mark.parametrize("variant", [yolo_grid.LOGISTIC, yolo_grid.PAPER])
+def test_a_batch_without_objects_has_a_finite_loss_and_gradient(variant):
     raw = torch.randn(2, S, S, C + 5 * B, requires_grad=True)
     nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
-    terms = grid.loss(raw, grid.assign(*nothing, S, 2), B, form)
+    terms = yolo_grid.loss(raw, yolo_grid.assign(*nothing, S, 2), B, variant)
     sum(terms.values()).backward()
     assert terms["centre"] == terms["sides"] == terms["class"] == 0 < terms["confidence"]
     assert raw.grad.isfinite().all()
@@ -150,7 +153,7 @@ def test_a_box_written_into_the_raw_output_is_decoded_again():
     raw[0, *cell, label] = 20
     raw[0, *cell, C + 1] = 20
     raw[0, *cell, C + B + 4 :] = torch.cat([target[:2].logit(), target[2:]])
-    boxes, scores = grid.decode_all(raw, B, grid.LOGISTIC)
+    boxes, scores = yolo_grid.decode_all(raw, B, yolo_grid.LOGISTIC)
     best = scores[0].flatten().argmax().item()
     assert (best // C, best % C) == ((cell[0] * S + cell[1]) * B + 1, label)
     assert boxes[0, best // C].tolist() == pytest.approx(box.tolist(), abs=1e-6)
@@ -202,8 +205,8 @@ def trained() -> Yolo:
     samples = [Shapes()[i] for i in range(6)]
     corners = np.concatenate([sample.target.boxes for sample in samples]) / 64
     labels = torch.tensor([sample.target.labels[0] for sample in samples])
-    targets = grid.assign(torch.from_numpy(corners).float(), labels, torch.arange(6), S, 6)
-    batch = TrainingBatch(adapter.preprocess(samples).groups[0].pixels, targets)
+    targets = yolo_grid.assign(torch.from_numpy(corners).float(), labels, torch.arange(6), S, 6)
+    batch = YoloBatch(adapter.preprocess(samples).pixels, targets)
     optimiser = torch.optim.AdamW(adapter.module.parameters(), lr=5e-3)
     adapter.module.train()
     for _ in range(60):
@@ -341,7 +344,7 @@ class TestPaperScale:
         raw[0, 4, 3, 20 + 1] = 0.5  # confidence of the second predictor
         raw[0, 4, 3, 22 + 4 :] = torch.tensor([0.25, 0.5, 0.6, 0.3])
         raw[0, 0, 0, :22] = -1.0  # two negative outputs are no positive score
-        boxes, scores = grid.decode_all(raw, 2, grid.PAPER)
+        boxes, scores = yolo_grid.decode_all(raw, 2, yolo_grid.PAPER)
         place = (4 * 7 + 3) * 2 + 1
         centre, sides = (3.25 / 7, 4.5 / 7), (0.36, 0.09)
         low = [c - side / 2 for c, side in zip(centre, sides, strict=True)]
@@ -354,7 +357,7 @@ class TestPaperScale:
         sizes = [(1, 1), (60, 200), (480, 64)]
         samples = [Sample(str(k), generator.integers(0, 256, (*k, 3), np.uint8)) for k in sizes]
         batch = small.preprocess(samples)
-        assert batch.groups[0].pixels.shape == (3, 3, 128, 128)
+        assert batch.pixels.shape == (3, 3, 128, 128)
         raw = torch.zeros(3, 2, 2, C + 10)
         raw[..., C], raw[..., 0] = 1, 1
         raw[..., C + 2 : C + 6] = torch.tensor([0.5, 0.5, 0.5**0.5, 0.5**0.5])
@@ -368,20 +371,21 @@ class TestPaperScale:
         image = np.zeros((60, 100, 3), np.uint8)
         image[20:40, 30:70] = 255
         generator = np.random.default_rng(seed)
-        window, boxes, kept = yolov1.moved(image, np.array([[30.0, 20, 70, 40]]), generator)
+        window, boxes, kept = yolo_augmentation.jitter(image, np.array([[30.0, 20, 70, 40]]), generator)
         assert kept.tolist() == [0]
         x1, y1, x2, y2 = boxes[0].astype(int)
         assert (window[y1:y2, x1:x2] == 255).all()
         assert (window == 255).all(axis=2).sum() == (y2 - y1) * (x2 - x1) == 800
         assert 0.6 * 60 <= window.shape[0] <= 1.4 * 60 and 0.6 * 100 <= window.shape[1] <= 1.4 * 100
-        exposed = yolov1.exposed(window, generator)
+        exposed = yolo_augmentation.distort_exposure(window, generator)
         assert exposed.shape == window.shape and exposed.dtype == np.uint8
 
     def test_what_a_window_cuts_off_is_not_learnt(self):
         image = np.zeros((100, 100, 3), np.uint8)
         corner, middle = [0.0, 0, 4, 4], [40.0, 40, 60, 60]
         left = [
-            yolov1.moved(image, np.array([corner, middle]), np.random.default_rng(i))[2] for i in range(30)
+            yolo_augmentation.jitter(image, np.array([corner, middle]), np.random.default_rng(i))[2]
+            for i in range(30)
         ]
         assert all(1 in kept for kept in left)
         assert {len(kept) for kept in left} == {1, 2}

@@ -1,6 +1,6 @@
-"""Anchors: reference boxes of several sizes and shapes, centred on every cell of a feature map.
+"""Anchors: reference boxes of several sizes and aspect ratios, centred on every cell of a feature map.
 
-Ren et al. 2015, "Faster R-CNN", §3.1.1; one size a map where maps form a pyramid (Lin et al. 2017, "Feature
+Ren et al. 2015, "Faster R-CNN", §3.1.1; one size per map where maps form a pyramid (Lin et al. 2017, "Feature
 Pyramid Networks", §4.1).
 """
 
@@ -12,23 +12,23 @@ import torch
 from torch import Tensor
 
 
-def shapes(sizes: Sequence[float], aspects: Sequence[float]) -> Tensor:
-    """Boxes around the origin: [aspects · sizes, 4], aspect by aspect.
+def cell_anchors(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> Tensor:
+    """Return anchors centred on the origin, ordered by aspect ratio, then size: [aspect ratios · sizes, 4].
 
-    An anchor of size s and aspect a (height / width) has the area s². Corners are rounded to whole pixels,
+    An anchor of size s has area s². Its aspect ratio is height / width. Corners are rounded to whole pixels,
     ties to even, as the published weights expect.
     """
-    heights = torch.tensor(aspects).sqrt()
-    high = (heights[:, None] * torch.tensor(sizes)).flatten()
-    wide = ((1 / heights)[:, None] * torch.tensor(sizes)).flatten()
-    return (torch.stack([-wide, -high, wide, high], dim=1) / 2).round()
+    height_factors = torch.tensor(aspect_ratios).sqrt()
+    heights = (height_factors[:, None] * torch.tensor(sizes)).flatten()
+    widths = ((1 / height_factors)[:, None] * torch.tensor(sizes)).flatten()
+    return (torch.stack([-widths, -heights, widths, heights], dim=1) / 2).round()
 
 
-def spread(around: Tensor, height: int, width: int, strides: tuple[int, int]) -> Tensor:
-    """Put the shapes [A, 4] at every cell of a map [height, width]: [height · width · A, 4], row by row.
+def grid_anchors(around: Tensor, height: int, width: int, strides: tuple[int, int]) -> Tensor:
+    """Place the anchors [A, 4] at every cell of a map [height, width]: [height · width · A, 4], row by row.
 
     Args:
-        strides: px of the image between two cells, (vertical, horizontal). The first cell's anchors are
+        strides: image pixels between neighbouring cells, (vertical, horizontal). The first cell's anchors are
             centred on the image's corner, as in torchvision.
     """
     rows = torch.arange(height, device=around.device) * strides[0]

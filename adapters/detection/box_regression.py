@@ -3,7 +3,7 @@
     tx = (x − xᵣ) / wᵣ,  ty = (y − yᵣ) / hᵣ,  tw = ln(w / wᵣ),  th = ln(h / hᵣ)
 
 with (x, y) the centre of a box and r its reference (a proposal, an anchor, a default box). Each offset is
-multiplied by a weight, so that all are of similar size where they are learnt.
+multiplied by a weight, so that all four have a similar scale during training.
 """
 
 from __future__ import annotations
@@ -14,30 +14,33 @@ import torch
 from torch import Tensor
 
 Weights = tuple[float, float, float, float]
-PLAIN: Weights = (1.0, 1.0, 1.0, 1.0)  # of a region proposal network, Ren et al. 2015 equation 2
-# Of region classifiers and SSD: the reciprocals of the offsets' deviations, .1 and .2, that Girshick's and
-# Liu's published code divides by.
-SCALED: Weights = (10.0, 10.0, 5.0, 5.0)
-LARGEST = math.log(1000 / 16)  # of tw and th when decoding: exp stays finite; as in Detectron and torchvision
+UNIT_WEIGHTS: Weights = (1.0, 1.0, 1.0, 1.0)  # region proposal networks, Ren et al. 2015 equation 2
+# Region classifiers and SSD: the reciprocals of the standard deviations .1 and .2, by which Girshick's and
+# Liu's published code divide.
+SCALED_WEIGHTS: Weights = (10.0, 10.0, 5.0, 5.0)
+# Upper limit of tw and th when decoding, which keeps exp finite; as in Detectron and torchvision.
+MAX_LOG_RATIO = math.log(1000 / 16)
 
 
 def encode(boxes: Tensor, references: Tensor, weights: Weights) -> Tensor:
-    """Corners […, 4] of boxes and their references, both of positive sides → offsets […, 4]."""
-    centres, sides = _centres(boxes)
-    origins, units = _centres(references)
-    offsets = torch.cat([(centres - origins) / units, (sides / units).log()], dim=-1)
+    """Encode boxes relative to references, both corners […, 4] with positive sides, as offsets […, 4]."""
+    centres, sides = _centres_and_sides(boxes)
+    reference_centres, reference_sides = _centres_and_sides(references)
+    offsets = torch.cat(
+        [(centres - reference_centres) / reference_sides, (sides / reference_sides).log()], dim=-1
+    )
     return offsets * offsets.new_tensor(weights)
 
 
 def decode(offsets: Tensor, references: Tensor, weights: Weights) -> Tensor:
-    """The inverse of `encode`: offsets […, 4] and references, broadcastable → corners […, 4]."""
-    origins, units = _centres(references)
-    moved = offsets / offsets.new_tensor(weights)
-    centres = origins + moved[..., :2] * units
-    half = moved[..., 2:].clamp(max=LARGEST).exp() * units / 2
+    """Invert `encode`: offsets […, 4] and references, broadcastable → corners […, 4]."""
+    reference_centres, reference_sides = _centres_and_sides(references)
+    unscaled = offsets / offsets.new_tensor(weights)
+    centres = reference_centres + unscaled[..., :2] * reference_sides
+    half = unscaled[..., 2:].clamp(max=MAX_LOG_RATIO).exp() * reference_sides / 2
     return torch.cat([centres - half, centres + half], dim=-1)
 
 
-def _centres(boxes: Tensor) -> tuple[Tensor, Tensor]:
+def _centres_and_sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
     sides = boxes[..., 2:] - boxes[..., :2]
     return boxes[..., :2] + sides / 2, sides

@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def area(boxes: Tensor) -> Tensor:
-    """[…, 4] → […]."""
+    """Return the areas of boxes: […, 4] → […]."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def iou(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union of boxes that broadcast: […, 4], […, 4] → […]; 0 where both are empty.
+    """Return the intersection over union of broadcast boxes: […, 4], […, 4] → […]; 0 if both are empty.
 
-    All pairs of [n, 4] and [m, 4]: `iou(first[:, None], second)`, [n, m].
+    For all pairs of [n, 4] and [m, 4], use `iou(first[:, None], second)`: [n, m].
     """
     low = torch.maximum(first[..., :2], second[..., :2])
     high = torch.minimum(first[..., 2:], second[..., 2:])
@@ -25,11 +25,11 @@ def iou(first: Tensor, second: Tensor) -> Tensor:
 
 
 def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut to an image of (height, width): […, 4] → […, 4]."""
+    """Clip boxes to an image of size (height, width): […, 4] → […, 4]."""
     height, width = size
     return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
 
 
-def large_enough(boxes: Tensor, side: float) -> Tensor:
-    """Whether both sides have at least so many px: […, 4] → […]."""
-    return ((boxes[..., 2:] - boxes[..., :2]) >= side).all(dim=-1)
+def large_enough(boxes: Tensor, min_side: float) -> Tensor:
+    """Return whether both sides of each box are at least `min_side` px: […, 4] → […]."""
+    return ((boxes[..., 2:] - boxes[..., :2]) >= min_side).all(dim=-1)

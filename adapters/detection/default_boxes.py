@@ -1,4 +1,4 @@
-"""SSD's default boxes, and what each of them learns (Liu et al. 2016, "SSD")."""
+"""SSD's default boxes and its loss (Liu et al. 2016, "SSD: Single Shot MultiBox Detector")."""
 
 from __future__ import annotations
 
@@ -10,71 +10,77 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from adapters.detection import box_regression as coder
-from adapters.detection.matching import BETWEEN, match_each
+from adapters.detection import box_regression
+from adapters.detection.box_regression import SCALED_WEIGHTS
+from adapters.detection.matching import IGNORED, match_every_object
 
-NEGATIVES = 3  # background boxes learnt from, for each positive one, §2.2
-
+NEGATIVE_RATIO = 3  # background boxes in the loss per positive one, §2.2
 
 Shape = tuple[float, float]
 """Width and height."""
 
 
 @dataclass(frozen=True)
-class Map:
-    """Default boxes of one feature map, in shares of the image's side."""
+class MapLayout:
+    """Default boxes of one feature map; lengths are fractions of the image's side."""
 
-    step: float  # between two cells
-    shapes: tuple[Shape, ...]  # of the boxes around each cell's centre, none larger than the image
-
-
-def shape(scale: float, aspect: float) -> Shape:
-    """A box of the area scale² that is `aspect` times as wide as high, cut to the image."""
-    return min(1.0, scale * math.sqrt(aspect)), min(1.0, scale / math.sqrt(aspect))
-
-
-def pyramid(steps: Sequence[float], scales: Sequence[float], aspects: Sequence[Sequence[float]]) -> list[Map]:
-    """Maps as §2.2 has them, from their scales; there is one scale more than maps.
-
-    A cell has a square of its map's scale, one between that and the next map's (their geometric mean), and
-    for each aspect an upright and a lying box of the map's scale.
-    """
-    return [
-        Map(
-            step,
-            (
-                shape(scale, 1),
-                shape(math.sqrt(scale * following), 1),
-                *(shape(scale, ratio) for aspect in own for ratio in (aspect, 1 / aspect)),
-            ),
-        )
-        for step, (scale, following), own in zip(steps, pairwise(scales), aspects, strict=True)
-    ]
-
-
-def boxes(maps: Sequence[Map], cells: Sequence[tuple[int, int]], side: int) -> Tensor:
-    """Corners in px of a square image: [boxes of all maps, 4]; row by row, the shapes of a cell together.
-
-    Args:
-        cells: rows and columns of each map.
-    """
-    found = []
-    for one, (rows, columns) in zip(maps, cells, strict=True):
-        y, x = torch.meshgrid(
-            (torch.arange(rows) + 0.5) * one.step, (torch.arange(columns) + 0.5) * one.step, indexing="ij"
-        )
-        centres = torch.stack([x, y], dim=-1).reshape(-1, 1, 2)
-        half = torch.tensor(one.shapes) / 2
-        found.append(torch.cat([centres - half, centres + half], dim=-1).reshape(-1, 4))
-    return torch.cat(found) * side
+    step: float  # between neighbouring cells
+    shapes: tuple[Shape, ...]  # of the boxes around the centre of a cell, none larger than the image
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """IoU with an object from which a box is one, and under which it is background."""
+    """IoU with an object from which a default box is positive, and below which it is background."""
 
-    positive: float = 0.5  # §2.2
-    negative: float = 0.5
+    positive_iou: float = 0.5  # §2.2
+    negative_iou: float = 0.5
+
+
+def shape(scale: float, aspect_ratio: float) -> Shape:
+    """Return a box of area scale² and the given width / height, clipped to the image."""
+    return min(1.0, scale * math.sqrt(aspect_ratio)), min(1.0, scale / math.sqrt(aspect_ratio))
+
+
+def layouts_of_scales(
+    steps: Sequence[float], scales: Sequence[float], aspect_ratios: Sequence[Sequence[float]]
+) -> list[MapLayout]:
+    """Lay out maps as in §2.2; there is one scale more than maps.
+
+    A cell has a square of its map's scale and one of the geometric mean of that and the next scale. For each
+    aspect ratio of its map, it has a wide and a tall box of the map's scale.
+    """
+    return [
+        MapLayout(
+            step,
+            (
+                shape(scale, 1),
+                shape(math.sqrt(scale * next_scale), 1),
+                *(shape(scale, ratio) for aspect in map_ratios for ratio in (aspect, 1 / aspect)),
+            ),
+        )
+        for step, (scale, next_scale), map_ratios in zip(steps, pairwise(scales), aspect_ratios, strict=True)
+    ]
+
+
+def default_boxes(layouts: Sequence[MapLayout], cells: Sequence[tuple[int, int]], side: int) -> Tensor:
+    """Return the default boxes of all maps of a square image, corners in px: [D, 4].
+
+    The order is map by map, row by row, and the shapes of a cell together.
+
+    Args:
+        cells: rows and columns per map.
+    """
+    boxes = []
+    for layout, (rows, columns) in zip(layouts, cells, strict=True):
+        y, x = torch.meshgrid(
+            (torch.arange(rows) + 0.5) * layout.step,
+            (torch.arange(columns) + 0.5) * layout.step,
+            indexing="ij",
+        )
+        centres = torch.stack([x, y], dim=-1).reshape(-1, 1, 2)
+        half = torch.tensor(layout.shapes) / 2
+        boxes.append(torch.cat([centres - half, centres + half], dim=-1).reshape(-1, 4))
+    return torch.cat(boxes) * side
 
 
 def loss(
@@ -85,41 +91,49 @@ def loss(
     labels: Sequence[Tensor],
     thresholds: Thresholds,
 ) -> dict[str, Tensor]:
-    """Equations 1–3, normalised by the positives of the whole batch.
+    """Compute equations 1–3, normalised by the number of positive boxes of the whole batch.
 
     Args:
         logits: [N, D, 1 + C], background first.
         offsets: [N, D, 4].
-        objects: per image, [Mᵢ, 4] in px; every object has its best box, however badly it
-            fits, unless two have the same.
+        defaults: [D, 4] in px.
+        objects: per image, [Mᵢ, 4] in px. Every object is matched to its best default box, however small
+            their IoU, unless two objects have the same best box.
+        labels: per image, [Mᵢ].
     """
-    matched = torch.stack(
-        [match_each(defaults, own, thresholds.positive, thresholds.negative) for own in objects]
+    matches = torch.stack(
+        [
+            match_every_object(defaults, boxes, thresholds.positive_iou, thresholds.negative_iou)
+            for boxes in objects
+        ]
     )
-    positive = matched >= 0
-    images, places = positive.nonzero(as_tuple=True)
-    first = torch.tensor([0, *[len(own) for own in objects][:-1]], device=logits.device).cumsum(0)
-    chosen = first[images] + matched[images, places]  # among the objects of all images
-    wanted = torch.zeros_like(matched)
-    wanted[images, places] = torch.cat(list(labels))[chosen] + 1
-    aim = coder.encode(torch.cat(list(objects))[chosen], defaults[places], coder.SCALED)
+    positive = matches >= 0
+    images, defaults_matched = positive.nonzero(as_tuple=True)
+    first = torch.tensor([0, *[len(boxes) for boxes in objects][:-1]], device=logits.device).cumsum(0)
+    matched = first[images] + matches[images, defaults_matched]  # index into the objects of all images
+    target_labels = torch.zeros_like(matches)
+    target_labels[images, defaults_matched] = torch.cat(list(labels))[matched] + 1
+    target_offsets = box_regression.encode(
+        torch.cat(list(objects))[matched], defaults[defaults_matched], SCALED_WEIGHTS
+    )
     count = max(1, len(images))
-    surprise = nn.functional.cross_entropy(
-        logits.float().flatten(0, 1), wanted.flatten(), reduction="none"
-    ).view_as(wanted)
-    learnt = positive | hardest(surprise.detach(), positive, matched == BETWEEN)
-    return {
-        "box": nn.functional.smooth_l1_loss(offsets[images, places].float(), aim, reduction="sum") / count,
-        "class": surprise[learnt].sum() / count,
-    }
+    class_losses = nn.functional.cross_entropy(
+        logits.float().flatten(0, 1), target_labels.flatten(), reduction="none"
+    ).view_as(target_labels)
+    counted = positive | hard_negatives(class_losses.detach(), positive, matches == IGNORED)
+    box_losses = nn.functional.smooth_l1_loss(
+        offsets[images, defaults_matched].float(), target_offsets, reduction="sum"
+    )
+    return {"box": box_losses / count, "class": class_losses[counted].sum() / count}
 
 
-def hardest(surprise: Tensor, positive: Tensor, ignored: Tensor) -> Tensor:
-    """Hard negative mining (§2.2): of each image the background boxes of highest loss, three a positive one.
+def hard_negatives(class_losses: Tensor, positive: Tensor, ignored: Tensor) -> Tensor:
+    """Select the background boxes with the highest loss, NEGATIVE_RATIO per positive box of an image (§2.2).
 
-    All [N, D]; positives must not be among those that are ranked, or they take the negatives' places.
+    All tensors are [N, D]. Positive boxes are ranked last, so that they do not displace negatives.
     """
-    ranked = surprise.masked_fill(positive | ignored, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(ranked.shape[1], device=ranked.device).expand_as(ranked)
-    rank = torch.empty_like(ranked).scatter_(1, ranked, places)
-    return (rank < NEGATIVES * positive.sum(dim=1, keepdim=True)) & ~positive & ~ignored
+    ranked = class_losses.masked_fill(positive | ignored, -torch.inf)
+    order = ranked.argsort(dim=1, descending=True, stable=True)
+    positions = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(1, order, positions)
+    return (rank < NEGATIVE_RATIO * positive.sum(dim=1, keepdim=True)) & ~positive & ~ignored

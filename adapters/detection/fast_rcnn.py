@@ -1,7 +1,7 @@
-"""Fast R-CNN: the image is seen once, and each region is cut out of its features (Girshick 2015).
+"""Fast R-CNN: one forward pass per image, and each region is pooled from its features (Girshick 2015).
 
-Regions come from selective search; RoI pooling brings them to one size, and one head says class and box. At
-two scales: a small trunk for pictures of 128 px, and VGG-16.
+Regions come from selective search. RoI pooling brings them to one size, and a head gives class and box. At
+two scales: a small trunk for images of 128 px, and VGG-16.
 """
 
 from __future__ import annotations
@@ -13,45 +13,46 @@ import torch
 from torch import Tensor, nn
 
 from adapters.detection import region_head, region_trunk, roi
-from adapters.detection.searched_regions import RegionNetwork, SearchedRegions
+from adapters.detection.region_head import POOLED_SIDE, RegionSampling
+from adapters.detection.selective_search_detector import RegionNetwork, SelectiveSearchDetector
 from adapters.vision.vgg import CHANNELS, FULLY_CONNECTED, Vgg16
 from harness.datasets.dataset import Dataset
 
-VGG_STRIDE = 16  # of conv5_3: pool5 is what RoI pooling replaces, §2.2
-FROZEN = 10  # layers of a published VGG-16, up to pool2, that learn no more: conv3_1 and up do, §4.5
+VGG_STRIDE = 16  # of conv5_3; RoI pooling replaces pool5, §2.2
+FROZEN = 10  # layers of a pretrained VGG-16, up to pool2, that are not trained: conv3_1 and up are, §4.5
 
 
 class Network(RegionNetwork):
-    """A trunk, RoI pooling of one of its maps, the head."""
+    """A trunk, RoI pooling of one of its maps, and the head."""
 
     stride: int
-    """px between two cells of the map."""
+    """px of the input per cell of the map."""
+
+    def forward(self, pixels: Tensor, regions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Compute the map of each image once, pool its regions and classify them."""
+        features = self.features(pixels)
+        image_indices = region_head.image_indices(regions)
+        pooled = roi.pool(features, torch.cat(list(regions)), image_indices, POOLED_SIDE, 1 / self.stride)
+        logits, offsets = self.roi_heads(pooled)
+        return logits, offsets
 
     @abstractmethod
     def features(self, pixels: Tensor) -> Tensor:
-        """Images [N, 3, H, W] → the map [N, C, H / stride, W / stride]."""
-
-    def forward(self, pixels: Tensor, regions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        images = region_head.owners(regions)
-        pooled = roi.pool(
-            self.features(pixels), torch.cat(list(regions)), images, region_head.GRID, 1 / self.stride
-        )
-        found: tuple[Tensor, Tensor] = self.roi_heads(pooled)
-        return found
+        """Map images [N, 3, H, W] to [N, C, H / stride, W / stride]."""
 
 
 class SmallNetwork(Network):
-    """The finer map of the trunk that Faster R-CNN has too."""
+    """The fine map of the trunk that Faster R-CNN also has."""
 
-    stride = region_trunk.FINE
+    stride = region_trunk.FINE_STRIDE
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
         self.trunk = region_trunk.SmallTrunk(width)
         self.roi_heads = region_head.RegionClassifier(
-            self.trunk.channels, region_head.GRID, units=12 * width, classes=classes
+            self.trunk.channels, POOLED_SIDE, units=12 * width, classes=classes
         )
-        self.sampling = region_head.Sampling(count=32)  # as Faster R-CNN's
+        self.sampling = RegionSampling(regions_per_image=32)  # as Faster R-CNN's
 
     def features(self, pixels: Tensor) -> Tensor:
         fine: Tensor = self.trunk(pixels)[0]
@@ -59,7 +60,7 @@ class SmallNetwork(Network):
 
 
 class Vgg16Network(Network):
-    """VGG-16 to conv5_3, and its fully connected layers as the head."""
+    """VGG-16 up to conv5_3, with its fully connected layers as the head."""
 
     trunk: Vgg16
     stride = VGG_STRIDE
@@ -68,20 +69,20 @@ class Vgg16Network(Network):
         super().__init__()
         self.trunk = Vgg16()
         self.roi_heads = region_head.RegionClassifier(
-            CHANNELS[-1], region_head.GRID, FULLY_CONNECTED, classes, dropout=0.5
+            CHANNELS[-1], POOLED_SIDE, FULLY_CONNECTED, classes, dropout=0.5
         )
-        self.sampling = region_head.Sampling(count=64)  # §2.3, of 2 images a batch
+        self.sampling = RegionSampling(regions_per_image=64)  # §2.3, with 2 images per batch
 
     def features(self, pixels: Tensor) -> Tensor:
-        found: Tensor = self.trunk.features[:-1](pixels)  # without pool5
-        return found
+        conv5_3: Tensor = self.trunk.features[:-1](pixels)  # without pool5
+        return conv5_3
 
 
-class FastRcnn(SearchedRegions):
+class FastRcnn(SelectiveSearchDetector):
     """Fast R-CNN at either scale."""
 
     name = "fast-rcnn"
-    side = region_trunk.SIDE
+    side = region_trunk.INPUT_SIDE
 
     def make_module(self) -> nn.Module:
         if self.options.backbone == "small":

@@ -1,12 +1,11 @@
-"""Faster R-CNN: proposals from the features that classify them, one network (Ren et al. 2015).
+"""Faster R-CNN: one network proposes regions and classifies them from the same features (Ren et al. 2015).
 
-At two scales: a small trunk for pictures of 128 px, and ResNet-50 with a feature pyramid, what torchvision
-publishes as `fasterrcnn_resnet50_fpn` (parameters named alike, so that its file loads directly).
+At two scales: a small trunk for images of 128 px, and ResNet-50 with a feature pyramid, which torchvision
+publishes as `fasterrcnn_resnet50_fpn`. Parameters have the same names, so that its file loads directly.
 """
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,116 +19,127 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from adapters import images
-from adapters.detection import proposals, pyramid, region_head, region_trunk, roi, views
+from adapters.detection import feature_pyramid, region_head, region_trunk, roi
+from adapters.detection.detector_input import DetectorInput, Size, photograph_inputs, square_input
 from adapters.detection.finite import check_finite
-from adapters.detection.region_head import GRID, Answers
-from adapters.detection.views import Size, TrainingViews, Views
+from adapters.detection.region_head import POOLED_SIDE, RegionOutputs, RegionSampling
+from adapters.detection.rpn import SMOOTH_L1_BETA, RegionProposalNetwork, RpnSettings
+from adapters.detection.torchvision_weights import faster_rcnn_weights
+from adapters.detection.training_batch import (
+    TrainingBatch,
+    photograph_training_batch,
+    square_training_batch,
+)
 from adapters.torch_adapter import TorchAdapter
 from adapters.vision.pretrained import PretrainedOptions, start_from
-from adapters.vision.published import published_classes
 from adapters.vision.resnet import CHANNELS, FrozenBatchNorm, ResNet50
 from harness.checkpoint import Checkpoint, load
 from harness.datasets.dataset import Dataset
-from harness.errors import UsageError
 from harness.task import Prediction, Sample
 
-# What does not learn after ImageNet: FREEZE_AT = 2 of Girshick et al.'s Detectron, torchvision's default too.
+# Layers of a pretrained ResNet that are not trained: FREEZE_AT = 2 of Girshick et al.'s Detectron, and
+# torchvision's default.
 FROZEN = ("conv1", "layer1")
 
 
 class FasterRcnnOptions(PretrainedOptions):
-    """The first three shape the weights."""
+    """Options of `faster-rcnn`; the first three determine the shape of the weights."""
 
     backbone: Literal["small", "resnet50-fpn"] = "small"
     width: int = Field(16, ge=4, le=64)
     """Channels of the small backbone's first stage."""
     epsilon: float = Field(1e-5, ge=0)
-    """Of the pyramid's frozen batch normalisation; torchvision's COCO_V1 weights were made with 0."""
+    """Of the pyramid's frozen batch normalisation; 0 for torchvision's COCO_V1 weights."""
     score_threshold: float = Field(0.05, ge=0, le=1)
     nms_iou: float = Field(0.5, ge=0, le=1)
     shorter_side: int = Field(800, ge=32)
-    """px that an image's shorter side is scaled to, for the pyramid (Lin et al. 2017 §5.1)."""
+    """px to which the shorter side of an image is resized, for the pyramid (Lin et al. 2017 §5.1)."""
     longer_side: int = Field(1333, ge=32)
-    """px that its longer side does not exceed."""
+    """Maximum px of the longer side."""
     pretrained: Path | None = None
-    """Where training of the ResNet starts: torchvision's published ImageNet classifier, a .pth file."""
+    """Weights from which the ResNet's training starts: torchvision's published ImageNet classifier, a .pth
+    file."""
 
 
 @dataclass(frozen=True, eq=False)
-class Maps:
-    """Features [N, C, Hₖ, Wₖ], finest first."""
+class Features:
+    """Feature maps [N, C, Hₖ, Wₖ], finest first."""
 
-    proposing: list[Tensor]
-    """Proposals are made from these."""
-    pooled: list[Tensor]
-    """Regions are cut out of these."""
+    proposal_maps: list[Tensor]
+    """Input of the region proposal network."""
+    pooling_maps: list[Tensor]
+    """Maps that regions are pooled from."""
 
 
 class Network(nn.Module):
-    """Images [N, 3, H, W] → maps → proposals → answers."""
+    """Images to maps to proposals to classes and boxes of the proposals."""
 
-    rpn: proposals.ProposalNetwork
+    rpn: RegionProposalNetwork
     roi_heads: region_head.RegionClassifier
-    sampling: region_head.Sampling
-    beta: float
-    """Where the smooth L1 of the regions' offsets turns linear."""
+    sampling: RegionSampling
+
+    def forward(self, pixels: Tensor, sizes: Sequence[Size]) -> RegionOutputs:
+        """Compute raw outputs for images [N, 3, H, W] of the given sizes without padding."""
+        features = self.features(pixels)
+        rpn_outputs = self.rpn(features.proposal_maps, pixels.shape[2], pixels.shape[3])
+        check_finite(rpn_outputs.logits, rpn_outputs.offsets)
+        proposals = self.rpn.propose(rpn_outputs, sizes)
+        return RegionOutputs(proposals, *self._classify(features.pooling_maps, proposals))
 
     @abstractmethod
-    def maps(self, pixels: Tensor) -> Maps:
-        """Features of images [N, 3, H, W]."""
+    def features(self, pixels: Tensor) -> Features:
+        """Compute the maps of images [N, 3, H, W]."""
 
     @abstractmethod
-    def pool(self, maps: Sequence[Tensor], regions: Tensor, owners: Tensor) -> Tensor:
-        """Regions [R, 4] of the images `owners` [R] → [R, C, GRID, GRID]."""
+    def pool(self, maps: Sequence[Tensor], regions: Tensor, image_indices: Tensor) -> Tensor:
+        """Pool regions [R, 4] of images `image_indices` [R] to [R, C, POOLED_SIDE, POOLED_SIDE]."""
 
-    def forward(self, pixels: Tensor, inside: Sequence[Size]) -> Answers:
-        maps = self.maps(pixels)
-        raw = self.rpn(maps.proposing, pixels.shape[2], pixels.shape[3])
-        check_finite(raw.logits, raw.offsets)
-        found = self.rpn.propose(raw, inside)
-        return Answers(found, *self._classified(maps.pooled, found))
-
-    def losses(self, batch: TrainingViews) -> dict[str, Tensor]:
-        maps = self.maps(batch.pixels)
-        raw = self.rpn(maps.proposing, batch.pixels.shape[2], batch.pixels.shape[3])
+    def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Compute the losses of the proposals and of regions sampled from them."""
+        features = self.features(batch.pixels)
+        rpn_outputs = self.rpn(features.proposal_maps, batch.pixels.shape[2], batch.pixels.shape[3])
         with torch.no_grad():
-            found = self.rpn.propose(raw, batch.inside)
-            taught = region_head.lesson(found, batch.boxes, batch.labels, self.sampling)
-        answers = self._classified(maps.pooled, taught.regions)
-        return self.rpn.loss(raw, batch.boxes) | region_head.loss(*answers, taught, self.beta)
+            proposals = self.rpn.propose(rpn_outputs, batch.sizes)
+            targets = region_head.sample_targets(proposals, batch.boxes, batch.labels, self.sampling)
+        logits, offsets = self._classify(features.pooling_maps, targets.regions)
+        rpn_loss = self.rpn.loss(rpn_outputs, batch.boxes)
+        return rpn_loss | region_head.loss(logits, offsets, targets, SMOOTH_L1_BETA)
 
-    def _classified(self, maps: Sequence[Tensor], regions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        pooled = self.pool(maps, torch.cat(list(regions)), region_head.owners(regions))
-        found: tuple[Tensor, Tensor] = self.roi_heads(pooled)
-        return found
+    def _classify(self, maps: Sequence[Tensor], regions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return logits [R, 1 + C] and offsets [R, 1 + C, 4] of the regions of all images."""
+        pooled = self.pool(maps, torch.cat(list(regions)), region_head.image_indices(regions))
+        logits, offsets = self.roi_heads(pooled)
+        return logits, offsets
 
 
 class SmallNetwork(Network):
-    """Proposals from a map of stride 8, their features from one of stride 4."""
+    """Proposes regions from a map of stride 8 and pools them from one of stride 4."""
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
         self.trunk = region_trunk.SmallTrunk(width)
         channels = self.trunk.channels
-        settings = proposals.Settings(
-            sizes=((16, 24, 36, 54, 80, 120),),  # px of the input; digits are 18 to 126 px high there
-            aspects=(1.0, 1.6, 2.5),  # digits are taller than wide
-            before=300,
-            after=100,
-            positive=0.6,  # as `before` and `after`, the prototype's
-            learnt_from=128,
+        settings = RpnSettings(
+            sizes=((16, 24, 36, 54, 80, 120),),  # px of the input, in which digits are 18 to 126 px high
+            aspect_ratios=(1.0, 1.6, 2.5),  # digits are taller than wide
+            # the prototype's, as are the rest
+            pre_nms_top_n=300,
+            post_nms_top_n=100,
+            positive_iou=0.6,
+            anchors_per_image=128,
         )
-        self.rpn = proposals.ProposalNetwork(channels, settings)
-        self.roi_heads = region_head.RegionClassifier(channels, GRID, units=12 * width, classes=classes)
-        self.sampling = region_head.Sampling(count=32)
-        self.beta = proposals.BETA
+        self.rpn = RegionProposalNetwork(channels, settings)
+        self.roi_heads = region_head.RegionClassifier(
+            channels, POOLED_SIDE, units=12 * width, classes=classes
+        )
+        self.sampling = RegionSampling(regions_per_image=32)
 
-    def maps(self, pixels: Tensor) -> Maps:
+    def features(self, pixels: Tensor) -> Features:
         fine, coarse = self.trunk(pixels)
-        return Maps([coarse], [fine])
+        return Features([coarse], [fine])
 
-    def pool(self, maps: Sequence[Tensor], regions: Tensor, owners: Tensor) -> Tensor:
-        return roi.align(maps[0], regions, owners, GRID, 1 / region_trunk.FINE)
+    def pool(self, maps: Sequence[Tensor], regions: Tensor, image_indices: Tensor) -> Tensor:
+        return roi.align(maps[0], regions, image_indices, POOLED_SIDE, 1 / region_trunk.FINE_STRIDE)
 
 
 class PyramidNetwork(Network):
@@ -140,37 +150,37 @@ class PyramidNetwork(Network):
         self.backbone = nn.ModuleDict(
             {
                 "body": ResNet50(norm=partial(FrozenBatchNorm, eps=epsilon)),
-                "fpn": pyramid.Pyramid(CHANNELS),
+                "fpn": feature_pyramid.FeaturePyramid(CHANNELS),
             }
         )
-        settings = proposals.Settings(
+        settings = RpnSettings(
             sizes=((32,), (64,), (128,), (256,), (512,)),  # Lin et al. 2017 §4.1
-            aspects=(0.5, 1.0, 2.0),
-            before=1000,
-            after=1000,  # Lin et al. 2017 §5.2, as the next
-            while_learning=2,
+            aspect_ratios=(0.5, 1.0, 2.0),  # §4.1
+            pre_nms_top_n=1000,  # §5.2, as are the next two
+            post_nms_top_n=1000,
+            training_factor=2,
         )
-        self.rpn = proposals.ProposalNetwork(pyramid.WIDTH, settings)
-        units = 1024  # Lin et al. 2017 §4.2
-        self.roi_heads = region_head.RegionClassifier(pyramid.WIDTH, GRID, units, classes)
-        self.sampling = region_head.Sampling(count=512)  # Lin et al. 2017 §5.2
-        self.beta = proposals.BETA
+        self.rpn = RegionProposalNetwork(feature_pyramid.WIDTH, settings)
+        units = 1024  # §4.2
+        self.roi_heads = region_head.RegionClassifier(feature_pyramid.WIDTH, POOLED_SIDE, units, classes)
+        self.sampling = RegionSampling(regions_per_image=512)  # §5.2
 
-    def maps(self, pixels: Tensor) -> Maps:
-        found: list[Tensor] = self.backbone["fpn"](self.backbone["body"](pixels))
-        return Maps(found, found[:-1])
+    def features(self, pixels: Tensor) -> Features:
+        maps: list[Tensor] = self.backbone["fpn"](self.backbone["body"](pixels))
+        return Features(maps, maps[:-1])
 
-    def pool(self, maps: Sequence[Tensor], regions: Tensor, owners: Tensor) -> Tensor:
-        return pyramid.align(maps, regions, owners, GRID, finest=2)
+    def pool(self, maps: Sequence[Tensor], regions: Tensor, image_indices: Tensor) -> Tensor:
+        return feature_pyramid.align(maps, regions, image_indices, POOLED_SIDE, finest_level=2)
 
 
-class FasterRcnn(TorchAdapter):
+class FasterRcnn(TorchAdapter[list[DetectorInput], list[RegionOutputs], TrainingBatch]):
     """Faster R-CNN at either scale."""
 
     name = "faster-rcnn"
     task = "detection"
     Options = FasterRcnnOptions
-    shaping = ("backbone", "width", "epsilon")
+    options: FasterRcnnOptions
+    architecture_options = ("backbone", "width", "epsilon")
 
     module: Network
 
@@ -182,69 +192,39 @@ class FasterRcnn(TorchAdapter):
 
     def build(self, train: Dataset) -> None:
         super().build(train)
-        path: Path | None = self.options.pretrained
+        path = self.options.pretrained
         if path is not None:
-            trunk = self.module.get_submodule("backbone.body")
-            start_from(trunk, load(path).tensors, path)
-            for first in FROZEN:
-                trunk.get_submodule(first).requires_grad_(False)
+            body = self.module.get_submodule("backbone.body")
+            start_from(body, load(path).tensors, path)
+            for layer in FROZEN:
+                body.get_submodule(layer).requires_grad_(False)
 
-    def preprocess(self, samples: Sequence[Sample]) -> Views:
-        options, originals = self.options, [images.of(sample) for sample in samples]
+    def preprocess(self, samples: Sequence[Sample]) -> list[DetectorInput]:
+        options, device = self.options, self.runtime.device
+        originals = [images.of_sample(sample) for sample in samples]
         if options.backbone == "small":
-            return views.square(originals, region_trunk.SIDE, self.runtime.device)
-        return views.photographs(originals, options.shorter_side, options.longer_side, self.runtime.device)
+            return [square_input(originals, region_trunk.INPUT_SIDE, device)]
+        return photograph_inputs(originals, options.shorter_side, options.longer_side, device)
 
-    def infer(self, batch: Views) -> list[Answers]:
-        return [self.module(group.pixels, group.inside) for group in batch.groups]
+    def infer(self, batch: list[DetectorInput]) -> list[RegionOutputs]:
+        return [self.module(group.pixels, group.sizes) for group in batch]
 
-    def postprocess(self, raw: list[Answers], batch: Views) -> list[Prediction]:
-        reporting = region_head.Reporting(self.options.score_threshold, self.options.nms_iou)
-        return region_head.report(raw, batch, reporting)
+    def postprocess(self, raw: list[RegionOutputs], batch: list[DetectorInput]) -> list[Prediction]:
+        options = self.options
+        settings = region_head.PostprocessSettings(options.score_threshold, options.nms_iou)
+        return region_head.postprocess(raw, batch, settings)
 
-    def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingViews:
+    def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingBatch:
         device, options = self.runtime.device, self.options
         if options.backbone == "small":
-            return views.square_lessons(samples, region_trunk.SIDE, generator, device)
+            return square_training_batch(samples, region_trunk.INPUT_SIDE, generator, device)
         shorter, longer = options.shorter_side, options.longer_side
-        return views.photograph_lessons(samples, shorter, longer, generator, device)
+        return photograph_training_batch(samples, shorter, longer, generator, device)
 
-    def loss(self, batch: TrainingViews) -> dict[str, Tensor]:
+    def loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         return self.module.losses(batch)
 
     def adopt(self, tensors: Mapping[str, Tensor]) -> Checkpoint:
-        renamed, epsilon, classes = published(self.name, tensors)
-        options = {"backbone": "resnet50-fpn", "width": 16, "epsilon": epsilon}
-        return Checkpoint(renamed, self.name, options, classes)
-
-
-def published(
-    adapter: str, tensors: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], float, tuple[str, ...]]:
-    """Weights in either generation of torchvision's names → under the newer, epsilon, classes.
-
-    A file without batch counters has frozen normalisation and is taken for COCO_V1, whose epsilon is 0.
-
-    Raises:
-        UsageError: they are not this model's.
-    """
-    logits = "roi_heads.box_predictor.cls_score.bias"
-    if logits not in tensors:
-        raise UsageError(f"adapter '{adapter}': the file has no tensor '{logits}' as torchvision's have")
-    kept = {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
-    renamed = {_renamed(name): tensor for name, tensor in kept.items()}
-    epsilon = 1e-5 if len(kept) < len(tensors) else 0.0
-    return renamed, epsilon, published_classes(len(tensors[logits]) - 1)
-
-
-# torchvision up to 0.12 → since; what else there is is named alike here.
-_OLDER = (
-    (re.compile(r"^rpn\.head\.conv\.(weight|bias)$"), r"rpn.head.conv.0.0.\1"),
-    (re.compile(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)$"), r"\1.0.\2"),
-)
-
-
-def _renamed(name: str) -> str:
-    for pattern, replacement in _OLDER:
-        name = pattern.sub(replacement, name)
-    return name
+        weights = faster_rcnn_weights(self.name, tensors)
+        options = {"backbone": "resnet50-fpn", "width": 16, "epsilon": weights.epsilon}
+        return Checkpoint(weights.tensors, self.name, options, weights.classes)

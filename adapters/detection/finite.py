@@ -1,4 +1,4 @@
-"""Outputs of a network that boxes and scores can be read from."""
+"""A check of a detector's raw outputs before boxes and scores are computed from them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from harness.errors import UsageError
 
 
 def check_finite(*outputs: Tensor) -> None:
-    """Refuse raw outputs, before softmax, sigmoid or a limit hides what they are.
+    """Check raw outputs before softmax, sigmoid or clipping can hide NaN and infinite values.
+
+    A NaN score would be 0 or fail every comparison, and a NaN box would have no area: the model would seem to
+    have detected nothing.
 
     Raises:
-        UsageError: one is NaN or infinite, as when numbers grow beyond what the precision holds. Its score
-            would be 0 or compare with nothing, its box have no area: the model would seem to have found
-            nothing.
+        UsageError: an output is NaN or infinite, for example because values overflow the precision.
     """
-    # extremes pass NaN on; of SSD's logits they take a fifth of the time of isnan (measured)
-    extremes = [value.float() for one in outputs if one.numel() for value in one.aminmax()]
+    # minimum and maximum propagate NaN; for SSD's logits they take a fifth of the time of isnan (measured)
+    extremes = [extreme.float() for output in outputs if output.numel() for extreme in output.aminmax()]
     if extremes and not bool(torch.stack(extremes).isfinite().all()):
         raise UsageError(
             "the model's outputs are NaN or infinite: its weights are bad, or too large for the precision"

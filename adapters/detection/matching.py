@@ -1,4 +1,4 @@
-"""Which object a reference box (anchor, default box, proposal) is to find; which of them are learnt from."""
+"""Matching of reference boxes (anchors, default boxes, proposals) to objects, and sampling of matches."""
 
 from __future__ import annotations
 
@@ -8,53 +8,66 @@ from torch import Tensor
 from adapters.detection.boxes import iou
 
 BACKGROUND = -1
-BETWEEN = -2
+IGNORED = -2  # neither positive nor negative: not in the loss (Ren et al. 2015 §3.1.2)
 
 
-def match(references: Tensor, objects: Tensor, positive: float, negative: float, *, best_too: bool) -> Tensor:
-    """Match each reference box with an object: [n, 4], [m, 4] → [n], an object's index or below 0.
+def match(
+    references: Tensor,
+    objects: Tensor,
+    positive_iou: float,
+    negative_iou: float,
+    *,
+    allow_low_quality: bool,
+) -> Tensor:
+    """Match each reference box to an object: [n, 4], [m, 4] → [n], an object's index or a negative constant.
 
-    A reference takes the object of its highest IoU if that is at least `positive`; below `negative` it is
-    BACKGROUND, else BETWEEN and not learnt from.
+    A reference takes the object of its highest IoU if that IoU is at least `positive_iou`. It is BACKGROUND
+    if the IoU is below `negative_iou`, else IGNORED.
 
     Args:
-        best_too: the references of highest IoU with an object are no background however low that is (ties:
-            all), and take the object nearest to them, maybe another (Ren et al. 2015 §3.1.2 (i)).
+        allow_low_quality: whether the references with the highest IoU for an object (all of them in a tie)
+            are positive however low that IoU is. Each still takes the object of its own highest IoU, possibly
+            another one (Ren et al. 2015 §3.1.2 (i)).
     """
     if not len(objects):
         return torch.full((len(references),), BACKGROUND, device=references.device)
     overlaps = iou(objects[:, None], references)  # [m, n]
     overlap, nearest = overlaps.max(dim=0)
-    found = torch.where(overlap >= positive, nearest, torch.where(overlap < negative, BACKGROUND, BETWEEN))
-    if best_too:
+    unmatched = torch.where(overlap < negative_iou, BACKGROUND, IGNORED)
+    matches = torch.where(overlap >= positive_iou, nearest, unmatched)
+    if allow_low_quality:
         best = (overlaps == overlaps.amax(dim=1, keepdim=True)) & (overlaps > 0)
-        found = torch.where(best.any(dim=0), nearest, found)
-    return found
+        matches = torch.where(best.any(dim=0), nearest, matches)
+    return matches
 
 
-def match_each(references: Tensor, objects: Tensor, positive: float, negative: float) -> Tensor:
-    """As `match`, but each object that touches a reference then takes the one of its highest IoU.
+def match_every_object(
+    references: Tensor, objects: Tensor, positive_iou: float, negative_iou: float
+) -> Tensor:
+    """Match as `match` does, then give each object that overlaps a reference the one of its highest IoU.
 
-    So every object is learnt (Liu et al. 2016 §2.2), unless two have the same best reference: then the later.
+    Every object is therefore matched (Liu et al. 2016 §2.2). If two objects have the same best reference, the
+    later one takes it.
     """
-    found = match(references, objects, positive, negative, best_too=False)
+    matches = match(references, objects, positive_iou, negative_iou, allow_low_quality=False)
     if len(objects):
         overlap, best = iou(objects[:, None], references).max(dim=1)
-        touching = (overlap > 0).nonzero()[:, 0]
-        found.scatter_reduce_(0, best[touching], touching, "amax", include_self=False)
-    return found
+        overlapping = (overlap > 0).nonzero()[:, 0]
+        matches.scatter_reduce_(0, best[overlapping], overlapping, "amax", include_self=False)
+    return matches
 
 
-def sample(matched: Tensor, count: int, positives: float) -> Tensor:
-    """Draw `count` of the references, at most a share `positives` of them matched ones: indices, sorted.
+def sample(matches: Tensor, count: int, positive_fraction: float) -> Tensor:
+    """Sample `count` references and return their indices, sorted.
 
-    Background fills what matched ones leave (Girshick 2015 §2.3). Drawn from torch's generator.
+    At most `positive_fraction` of them are matched to an object; background fills the rest (Girshick 2015
+    §2.3). Draws from torch's global generator.
     """
-    objects, background = (matched >= 0).nonzero()[:, 0], (matched == BACKGROUND).nonzero()[:, 0]
-    taken = _draw(objects, int(count * positives))
-    return torch.cat([taken, _draw(background, count - len(taken))]).sort().values
+    positives, background = (matches >= 0).nonzero()[:, 0], (matches == BACKGROUND).nonzero()[:, 0]
+    drawn = _draw(positives, int(count * positive_fraction))
+    return torch.cat([drawn, _draw(background, count - len(drawn))]).sort().values
 
 
-def _draw(places: Tensor, count: int) -> Tensor:
+def _draw(indices: Tensor, count: int) -> Tensor:
     # on the CPU, so that a seed draws the same on every device
-    return places[torch.randperm(len(places))[:count].to(places.device)]
+    return indices[torch.randperm(len(indices))[:count].to(indices.device)]

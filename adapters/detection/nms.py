@@ -8,57 +8,56 @@ from torch import Tensor
 from adapters.detection.boxes import iou
 from adapters.detection.torchvision_ops import operator
 
-# Up to so many boxes, all classes are suppressed in one call; torchvision's limits. A call's work grows with
-# the square of the boxes, but on a GPU a call a class costs more: each waits for the one before.
-TOGETHER = {"cpu": 1000, "cuda": 5000}
+# Up to this many boxes, all classes are suppressed in one call; torchvision's limits. The work of a call
+# grows with the square of the boxes, but on a GPU one call per class costs more: each waits for the previous.
+SINGLE_CALL_LIMIT = {"cpu": 1000, "cuda": 5000}
 
 
 def suppress_per_class(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tensor:
-    """`suppress` in which boxes of different labels never suppress each other."""
-    if len(boxes) <= TOGETHER.get(boxes.device.type, 0):
-        return _together(boxes, scores, labels, threshold)
-    kept = []
+    """Suppress as `suppress` does, but only between boxes of the same label."""
+    if len(boxes) <= SINGLE_CALL_LIMIT.get(boxes.device.type, 0):
+        return _single_call(boxes, scores, labels, threshold)
+    kept_per_class = []
     for label in labels.unique():
-        own = (labels == label).nonzero()[:, 0]
-        kept.append(own[suppress(boxes[own], scores[own], threshold)])
-    found = torch.cat(kept).sort().values  # by index, so that ties of the score keep this order
-    return found[scores[found].argsort(descending=True, stable=True)]
+        members = (labels == label).nonzero()[:, 0]
+        kept_per_class.append(members[suppress(boxes[members], scores[members], threshold)])
+    kept = torch.cat(kept_per_class).sort().values  # by index, so that equal scores keep this order
+    return kept[scores[kept].argsort(descending=True, stable=True)]
 
 
-def _together(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tensor:
-    """Each label's boxes are moved to a place of their own, by whole px in float64: no digit is lost."""
+def _single_call(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tensor:
+    """Move the boxes of each label apart, by whole pixels in float64, which loses no digit, and suppress."""
     if not len(boxes):
         return torch.empty(0, dtype=torch.int64, device=boxes.device)
-    apart = (boxes.amax() - boxes.amin()).ceil().double() + 1
-    return suppress(boxes.double() + (labels * apart)[:, None], scores.double(), threshold)
+    distance = (boxes.amax() - boxes.amin()).ceil().double() + 1
+    return suppress(boxes.double() + (labels * distance)[:, None], scores.double(), threshold)
 
 
 def suppress(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Indices of the boxes kept, by descending score (ties: by index).
+    """Return the indices of the boxes to keep, by descending score (ties: by index).
 
-    A box is dropped if its IoU with a kept box of higher score is over the threshold. boxes: [n, 4],
-    scores: [n]. Computed by torchvision where it is installed, else by `suppress_here`; equal results.
+    A box is dropped if its IoU with a kept box of higher score exceeds the threshold. boxes: [n, 4],
+    scores: [n]. Uses torchvision's operator if installed, else `suppress_in_torch`; the results are equal.
     """
     compiled = operator("nms")
     if compiled is None:
-        return suppress_here(boxes, scores, threshold)
-    kept: Tensor = compiled(boxes, scores, threshold)
-    return kept
+        return suppress_in_torch(boxes, scores, threshold)
+    return compiled(boxes, scores, threshold)
 
 
-def suppress_here(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """The same in tensor operations.
+def suppress_in_torch(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    """Suppress as `suppress` does, with torch's own operations.
 
-    keepⱼ = no i < j with keepᵢ and IoUᵢⱼ > threshold, iterated to its fixed point, which is unique and
-    what the greedy loop gives (Cluster-NMS, Zheng et al. 2020 §3.3): passes as many as the longest chain
-    of suppressions, not as boxes.
+    keepⱼ = no i < j with keepᵢ and IoUᵢⱼ > threshold, iterated to its fixed point. The fixed point is unique
+    and equals the result of the greedy loop (Cluster-NMS, Zheng et al. 2020 §3.3). The number of passes is
+    the length of the longest chain of suppressions, not the number of boxes.
     """
     order = scores.argsort(descending=True, stable=True)
     ordered = boxes[order]
     over = (iou(ordered[:, None], ordered) > threshold).triu(diagonal=1)
     keep = torch.ones_like(order, dtype=torch.bool)
     while True:
-        kept = ~(over & keep[:, None]).any(dim=0)
-        if torch.equal(kept, keep):
+        updated = ~(over & keep[:, None]).any(dim=0)
+        if torch.equal(updated, keep):
             return order[keep]
-        keep = kept
+        keep = updated

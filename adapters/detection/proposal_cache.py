@@ -1,4 +1,4 @@
-"""Regions that selective search has found in an image, kept on disk: training sees each image many times."""
+"""Regions found by selective search, cached on disk because training uses each image many times."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from adapters.detection.selective_search import VERSION, Strategy, propose
 from harness.cache import cache_folder
 from harness.task import Image
 
-VERSIONS = f"{VERSION} {version('scikit-image')} {version('scipy')}"  # what decides which regions are found
+VERSIONS = f"{VERSION} {version('scikit-image')} {version('scipy')}"  # everything that decides the regions
 
 
-def searched(image: Image, strategy: Strategy) -> NDArray[np.int32]:
-    """What `propose` gives, from disk if it is there. Any number of processes may do this at once."""
+def cached_proposals(image: Image, strategy: Strategy) -> NDArray[np.int32]:
+    """Return what `propose` returns, from disk if cached. Safe to call from several processes at once."""
     path = _path(image, strategy)
     try:
-        kept: NDArray[np.int32] = np.load(path)
-        return kept
-    except (FileNotFoundError, EOFError, ValueError):  # the last two: cut short, as by a full disk
-        found = propose(image, strategy)
+        cached: NDArray[np.int32] = np.load(path)
+        return cached
+    except (FileNotFoundError, EOFError, ValueError):  # the last two: a truncated file, e.g. on a full disk
+        proposals = propose(image, strategy)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("wb") as stream:
-        np.save(stream, found)
-    temporary.replace(path)  # whole or not at all
-    return found
+        np.save(stream, proposals)
+    temporary.replace(path)  # atomic: the file is complete or absent
+    return proposals
 
 
 def _path(image: Image, strategy: Strategy) -> Path:
-    """By content: of the image, the options and the versions."""
+    """Return the path for an image's content, the strategy and the versions."""
     digest = hashlib.sha256(f"{VERSIONS} {image.shape} {strategy}".encode())
     digest.update(image.tobytes())
     name = digest.hexdigest()

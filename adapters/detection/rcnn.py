@@ -1,8 +1,9 @@
-"""R-CNN: each region is warped to one size and seen by a convolutional network (Girshick et al. 2014).
+"""R-CNN: a convolutional network sees each region warped to one size (Girshick et al. 2014).
 
-Regions come from selective search. What the paper learns in three stages (a network, support vector machines,
-a regression of the boxes) is one network with one loss here, that of Girshick 2015, who found the softmax as
-good as the machines (§5.4). At two scales: a small trunk that sees regions of 40 px, and VGG-16 at 224 px.
+Regions come from selective search. The paper trains in three stages: a network, support vector machines and a
+regression of the boxes. Here, one network has one loss, that of Girshick 2015, who found softmax as good as
+the support vector machines (§5.4). At two scales: a small trunk that sees regions of 40 px, and VGG-16 at
+224 px.
 """
 
 from __future__ import annotations
@@ -14,67 +15,62 @@ from torch import Tensor, nn
 
 from adapters.backbone import Backbone
 from adapters.detection import region_head, roi
-from adapters.detection.searched_regions import RegionNetwork, SearchedRegions
+from adapters.detection.region_head import RegionSampling
+from adapters.detection.selective_search_detector import RegionNetwork, SelectiveSearchDetector
 from adapters.vision.vgg import CHANNELS, FULLY_CONNECTED, Vgg16
 
-SMALL_SIDE = 128  # px of the view that regions of `scenes` are cut out of
-SMALL_WINDOW, WINDOW = 40, 224  # px of a warped region: the prototype's; VGG-16's input
-CONTEXT = 16 / 227  # of a warped region's side, on each side of it, is surroundings; appendix A
-AT_ONCE = 256  # regions in one forward pass, which bounds memory
+SMALL_SIDE = 128  # px of the input from which regions of `scenes` are warped
+SMALL_WINDOW, WINDOW = 40, 224  # px of a warped region: as in the prototype; VGG-16's input
+CONTEXT = 16 / 227  # context on each side of a warped region, as a fraction of the window; appendix A
+CHUNK = 256  # regions per forward pass, which bounds memory
 
 
 class Network(RegionNetwork):
-    """Windows, a trunk, and the head on its coarsest map."""
+    """Warped regions, a trunk, and the head on its coarsest map."""
 
     def __init__(
-        self,
-        trunk: nn.Module,
-        head: region_head.RegionClassifier,
-        window: int,
-        sampling: region_head.Sampling,
+        self, trunk: nn.Module, head: region_head.RegionClassifier, window: int, sampling: RegionSampling
     ) -> None:
         super().__init__()
         self.trunk, self.roi_heads = trunk, head
         self.window, self.sampling = window, sampling
 
     def forward(self, pixels: Tensor, regions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        together, images = torch.cat(list(regions)), region_head.owners(regions)
-        parts = [
-            self.roi_heads(self.trunk(warp(pixels, own, of, self.window))[-1])
-            for own, of in zip(together.split(AT_ONCE), images.split(AT_ONCE), strict=True)
-        ]
+        """Warp regions of images [N, 3, H, W] and classify them, CHUNK at a time."""
+        image_indices = region_head.image_indices(regions)
+        chunks = zip(torch.cat(list(regions)).split(CHUNK), image_indices.split(CHUNK), strict=True)
+        parts = [self.roi_heads(self.trunk(warp(pixels, *chunk, self.window))[-1]) for chunk in chunks]
         return torch.cat([logits for logits, _ in parts]), torch.cat([offsets for _, offsets in parts])
 
 
-def warp(pixels: Tensor, regions: Tensor, images: Tensor, size: int) -> Tensor:
-    """Regions [R, 4] of `images` [R], with context and whatever their proportions → [R, 3, size, size].
+def warp(pixels: Tensor, regions: Tensor, image_indices: Tensor, size: int) -> Tensor:
+    """Warp regions [R, 4] with their context to a square, regardless of aspect ratio: [R, 3, size, size].
 
-    Outside the image is the mean, 0 (appendix A).
+    Outside the image, the pixels are the mean, 0 (appendix A).
     """
-    share = 1 / (1 - 2 * CONTEXT)  # a side with its context, by the side
-    centres, sides = (regions[:, :2] + regions[:, 2:]) / 2, (regions[:, 2:] - regions[:, :2]) * share
-    wider = torch.cat([centres - sides / 2, centres + sides / 2], dim=1)
-    warped = roi.align(pixels, wider, images, size, 1.0)
+    factor = 1 / (1 - 2 * CONTEXT)  # side with context / side without
+    centres, sides = (regions[:, :2] + regions[:, 2:]) / 2, (regions[:, 2:] - regions[:, :2]) * factor
+    with_context = torch.cat([centres - sides / 2, centres + sides / 2], dim=1)
+    warped = roi.align(pixels, with_context, image_indices, size, 1.0)
     return warped.contiguous(memory_format=torch.channels_last)
 
 
-class Rcnn(SearchedRegions):
+class Rcnn(SelectiveSearchDetector):
     """R-CNN at either scale."""
 
     name = "rcnn"
     side = SMALL_SIDE
 
     def make_module(self) -> nn.Module:
-        classes = len(self.classes)
+        classes, width = len(self.classes), self.options.width
         if self.options.backbone == "small":
-            trunk = Backbone(self.options.width, 3)
-            channels, cells = trunk.channels[-1], SMALL_WINDOW // 2**3
+            trunk = Backbone(width, 3)
             head = region_head.RegionClassifier(
-                channels, cells, units=8 * self.options.width, classes=classes
+                trunk.channels[-1], SMALL_WINDOW // 2**3, units=8 * width, classes=classes
             )
-            return Network(trunk, head, SMALL_WINDOW, region_head.Sampling(count=24))  # the prototype's
+            return Network(trunk, head, SMALL_WINDOW, RegionSampling(24))  # 24 as in the prototype
         head = region_head.RegionClassifier(
-            CHANNELS[-1], region_head.GRID, FULLY_CONNECTED, classes, dropout=0.5
+            CHANNELS[-1], region_head.POOLED_SIDE, FULLY_CONNECTED, classes, dropout=0.5
         )
-        # 128 regions a batch, a quarter of them objects (Girshick et al. 2014 §2.3); of 2 images each
-        return Network(Vgg16(), head, WINDOW, region_head.Sampling(count=64))
+        # 128 regions per batch, a quarter of them objects (Girshick et al. 2014 §2.3), from 2 images
+        return Network(Vgg16(), head, WINDOW, RegionSampling(64))

@@ -1,6 +1,6 @@
-"""What a region shows and where exactly it is: the head that R-CNN, Fast and Faster R-CNN share.
+"""The head that R-CNN, Fast and Faster R-CNN share: classes of regions and offsets of their boxes.
 
-Class scores with a background class, and box offsets for each class (Girshick 2015, "Fast R-CNN", §2.1).
+It gives class scores with a background class, and box offsets per class (Girshick 2015, "Fast R-CNN", §2.1).
 """
 
 from __future__ import annotations
@@ -11,58 +11,60 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adapters.detection import box_regression as coder
+from adapters.detection import box_regression
+from adapters.detection.box_regression import SCALED_WEIGHTS
 from adapters.detection.boxes import clip, large_enough
+from adapters.detection.detector_input import DetectorInput, Size
 from adapters.detection.finite import check_finite
 from adapters.detection.matching import match, sample
 from adapters.detection.nms import suppress_per_class
-from adapters.detection.views import Views
 from harness.task import Detections, Prediction
 
-GRID = 7  # cells a side that a region is pooled to; Girshick 2015 §2.1 for VGG-16, Lin et al. 2017 §4.2
-SMALLEST = 1e-2  # px, of a detection's sides; as in torchvision
+# Cells per side of a pooled region; Girshick 2015 §2.1 for VGG-16, Lin et al. 2017 §4.2.
+POOLED_SIDE = 7
+MIN_SIDE = 1e-2  # px, of a detection's sides; as in torchvision
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """Which regions of an image are learnt from; Girshick 2015 §2.3 where not said."""
+class RegionSampling:
+    """How regions are sampled for training; defaults are those of Girshick 2015 §2.3."""
 
-    count: int  # an image
-    share: float = 0.25  # at most so many of them objects
-    # IoU with an object from which a region is one; below, it is background: [0, .5), not §2.3's [.1, .5)
-    positive: float = 0.5
+    regions_per_image: int
+    positive_fraction: float = 0.25  # of the sampled regions at most
+    # IoU with an object from which a region is positive. Below it, a region is background: [0, .5), where
+    # §2.3 has [.1, .5).
+    positive_iou: float = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
-    """The regions of a batch that are learnt from."""
+class RegionTargets:
+    """The sampled regions of a batch and what the head is trained to output for them."""
 
     regions: list[Tensor]  # per image, [Rᵢ, 4]
-    labels: Tensor  # [R], 0 background, class + 1 else
-    boxes: Tensor  # [R, 4], the object of each; without meaning for background
+    labels: Tensor  # [R], 0 for background, else class + 1
+    boxes: Tensor  # [R, 4], the matched object; meaningless for background
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """What a network says of the regions of a group of images."""
+class RegionOutputs:
+    """Raw outputs of a network for the regions of images of one padded size."""
 
-    regions: list[Tensor]  # per image, [Rᵢ, 4] in seen pixels
+    regions: list[Tensor]  # per image, [Rᵢ, 4] in px of the input
     logits: Tensor  # [R, 1 + C]
     offsets: Tensor  # [R, 1 + C, 4]
 
 
 @dataclass(frozen=True)
-class Reporting:
-    """Which answers become detections."""
+class PostprocessSettings:
+    """Which raw outputs become detections."""
 
     score_threshold: float
     nms_iou: float
-    most: int = 100
-    """An image; what COCO's AP looks at."""
+    detections_per_image: int = 100  # as many as COCO's AP counts
 
 
 class RegionFeatures(nn.Sequential):
-    """Pooled regions [R, …] of `inputs` numbers each → [R, units]."""
+    """Two fully connected layers: pooled regions [R, …] with `inputs` values each to [R, units]."""
 
     def __init__(self, inputs: int, units: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -75,101 +77,119 @@ class RegionFeatures(nn.Sequential):
         self.add_module("drop7", nn.Dropout(dropout))
 
 
-class Predictor(nn.Module):
-    """Features [R, F] → class logits [R, 1 + C], background first, and offsets [R, 1 + C, 4]."""
+class RegionPredictor(nn.Module):
+    """Features [R, F] to class logits [R, 1 + C], background first, and offsets [R, 1 + C, 4]."""
 
     def __init__(self, features: int, classes: int) -> None:
         super().__init__()
         self.cls_score = nn.Linear(features, 1 + classes)
         self.bbox_pred = nn.Linear(features, 4 * (1 + classes))
-        nn.init.normal_(self.cls_score.weight, std=0.01)  # Girshick 2015 §2.3, as the next
+        nn.init.normal_(self.cls_score.weight, std=0.01)  # Girshick 2015 §2.3, as is the next
         nn.init.normal_(self.bbox_pred.weight, std=0.001)
         nn.init.zeros_(self.cls_score.bias)
         nn.init.zeros_(self.bbox_pred.bias)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute logits [R, 1 + C] and offsets [R, 1 + C, 4]."""
         return self.cls_score(features), self.bbox_pred(features).unflatten(1, (-1, 4))
 
 
 class RegionClassifier(nn.Module):
-    """Features of regions pooled to cells × cells, then classes and offsets."""
+    """Features of pooled regions, then classes and offsets."""
 
-    def __init__(self, channels: int, cells: int, units: int, classes: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, channels: int, pooled_side: int, units: int, classes: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.box_head = RegionFeatures(channels * cells * cells, units, dropout)
-        self.box_predictor = Predictor(units, classes)
+        self.box_head = RegionFeatures(channels * pooled_side * pooled_side, units, dropout)
+        self.box_predictor = RegionPredictor(units, classes)
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        found: tuple[Tensor, Tensor] = self.box_predictor(self.box_head(pooled))
-        return found
+        """Map regions [R, C, side, side] to logits [R, 1 + C] and offsets [R, 1 + C, 4]."""
+        logits, offsets = self.box_predictor(self.box_head(pooled))
+        return logits, offsets
 
 
-def lesson(
-    proposals: Sequence[Tensor], objects: Sequence[Tensor], labels: Sequence[Tensor], sampling: Sampling
-) -> Lesson:
-    """Sample regions of each image; its objects themselves are among those to be drawn from."""
-    regions, wanted, boxes = [], [], []
-    for own, truth, classes in zip(proposals, objects, labels, strict=True):
-        candidates = torch.cat([own, truth.to(own)])
-        matched = match(candidates, truth.to(own), sampling.positive, sampling.positive, best_too=False)
-        places = sample(matched, sampling.count, sampling.share)
-        object_of = matched[places]
-        regions.append(candidates[places])
-        found = object_of >= 0
-        wanted.append(torch.zeros_like(object_of).masked_scatter(found, classes[object_of[found]] + 1))
-        boxes.append(candidates[places].masked_scatter(found[:, None], truth.to(own)[object_of[found]]))
-    return Lesson(regions, torch.cat(wanted), torch.cat(boxes))
+def sample_targets(
+    proposals: Sequence[Tensor],
+    objects: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    sampling: RegionSampling,
+) -> RegionTargets:
+    """Sample regions of each image for training, from its proposals and the boxes of its objects."""
+    regions, target_labels, target_boxes = [], [], []
+    for image_proposals, boxes, classes in zip(proposals, objects, labels, strict=True):
+        truth = boxes.to(image_proposals)
+        candidates = torch.cat([image_proposals, truth])
+        threshold = sampling.positive_iou
+        matches = match(candidates, truth, threshold, threshold, allow_low_quality=False)
+        sampled = sample(matches, sampling.regions_per_image, sampling.positive_fraction)
+        matched = matches[sampled]
+        positive = matched >= 0
+        regions.append(candidates[sampled])
+        target_labels.append(
+            torch.zeros_like(matched).masked_scatter(positive, classes[matched[positive]] + 1)
+        )
+        target_boxes.append(candidates[sampled].masked_scatter(positive[:, None], truth[matched[positive]]))
+    return RegionTargets(regions, torch.cat(target_labels), torch.cat(target_boxes))
 
 
-def loss(logits: Tensor, offsets: Tensor, taught: Lesson, beta: float) -> dict[str, Tensor]:
-    """Multi-task loss (equations 1–3): cross-entropy, and smooth L1 of the true class's offsets.
+def loss(logits: Tensor, offsets: Tensor, targets: RegionTargets, beta: float) -> dict[str, Tensor]:
+    """Compute the multi-task loss (Girshick 2015, equations 1–3).
+
+    It is the cross-entropy of the classes and the smooth L1 of the true class's offsets.
 
     Args:
-        beta: where smooth L1 turns linear.
+        beta: error from which smooth L1 is linear.
     """
-    regions = torch.cat(taught.regions)
-    positive = (taught.labels > 0).nonzero()[:, 0]
-    aim = coder.encode(taught.boxes[positive], regions[positive], coder.SCALED)
-    own = offsets.float()[positive, taught.labels[positive]]
-    error = nn.functional.smooth_l1_loss(own, aim, reduction="sum", beta=beta)
+    regions = torch.cat(targets.regions)
+    positive = (targets.labels > 0).nonzero()[:, 0]
+    target_offsets = box_regression.encode(targets.boxes[positive], regions[positive], SCALED_WEIGHTS)
+    class_offsets = offsets.float()[positive, targets.labels[positive]]
+    error = nn.functional.smooth_l1_loss(class_offsets, target_offsets, reduction="sum", beta=beta)
     return {
-        "class": nn.functional.cross_entropy(logits.float(), taught.labels),
+        "class": nn.functional.cross_entropy(logits.float(), targets.labels),
         "box": error / max(1, len(regions)),
     }
 
 
-def owners(regions: Sequence[Tensor]) -> Tensor:
-    """The image that each of all images' regions is in: [R]."""
-    counts = torch.tensor([len(own) for own in regions])
+def image_indices(regions: Sequence[Tensor]) -> Tensor:
+    """Return the index of the image that each region is in: N times [Rᵢ, 4] → [R]."""
+    counts = torch.tensor([len(image_regions) for image_regions in regions])
     return torch.arange(len(regions)).repeat_interleave(counts).to(regions[0].device)
 
 
-def report(answers: Sequence[Answers], batch: Views, reporting: Reporting) -> list[Prediction]:
-    """The detections of a batch's images, from the answers to its groups."""
-    found: dict[int, Detections] = {}
-    for said, group in zip(answers, batch.groups, strict=True):
-        counts = [len(own) for own in said.regions]
-        parts = zip(said.logits.split(counts), said.offsets.split(counts), strict=True)
-        for place, inside, regions, (logits, offsets) in zip(
-            group.members, group.inside, said.regions, parts, strict=True
-        ):
-            boxes, scores, labels = detections(logits, offsets, regions, inside, reporting)
-            restored = batch.restored(place, boxes)
-            found[place] = Detections(restored.cpu().numpy(), scores.cpu().numpy(), labels.cpu().numpy())
-    return [found[place] for place in range(len(batch.sizes))]
+def postprocess(
+    outputs: Sequence[RegionOutputs], inputs: Sequence[DetectorInput], settings: PostprocessSettings
+) -> list[Prediction]:
+    """Return the detections of a batch's images in the batch's order, from the raw outputs per input."""
+    detections: dict[int, Detections] = {}
+    for output, group in zip(outputs, inputs, strict=True):
+        counts = [len(regions) for regions in output.regions]
+        parts = zip(output.regions, output.logits.split(counts), output.offsets.split(counts), strict=True)
+        for index, transform, part in zip(group.indices, group.transforms, parts, strict=True):
+            boxes, scores, labels = select_detections(*part, transform.size, settings)
+            restored = transform.invert(boxes)
+            detections[index] = Detections(restored.cpu().numpy(), scores.cpu().numpy(), labels.cpu().numpy())
+    return [detections[index] for index in range(len(detections))]
 
 
-def detections(
-    logits: Tensor, offsets: Tensor, regions: Tensor, size: tuple[int, int], reporting: Reporting
+def select_detections(
+    regions: Tensor, logits: Tensor, offsets: Tensor, size: Size, settings: PostprocessSettings
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One image's regions [R, 4] and answers → boxes [n, 4] within (height, width), scores, labels [n]."""
+    """Select one image's detections from the raw outputs for its regions [R, 4].
+
+    Returns boxes [n, 4] in px of the input, clipped to (height, width), scores [n] and labels [n].
+
+    Raises:
+        UsageError: an output is NaN or infinite.
+    """
     check_finite(logits, offsets)
     scores = logits.float().softmax(dim=-1)[:, 1:]
-    boxes = coder.decode(offsets.float(), regions[:, None], coder.SCALED)[:, 1:]
+    boxes = box_regression.decode(offsets.float(), regions[:, None], SCALED_WEIGHTS)[:, 1:]
     boxes = clip(boxes, size)
-    places, labels = ((scores > reporting.score_threshold) & large_enough(boxes, SMALLEST)).nonzero(
-        as_tuple=True
-    )
-    boxes, scores = boxes[places, labels], scores[places, labels]
-    kept = suppress_per_class(boxes, scores, labels, reporting.nms_iou)[: reporting.most]
+    candidates = (scores > settings.score_threshold) & large_enough(boxes, MIN_SIDE)
+    indices, labels = candidates.nonzero(as_tuple=True)
+    boxes, scores = boxes[indices, labels], scores[indices, labels]
+    kept = suppress_per_class(boxes, scores, labels, settings.nms_iou)[: settings.detections_per_image]
     return boxes[kept], scores[kept], labels[kept]

@@ -6,15 +6,15 @@ from torch import Tensor, nn
 
 from adapters.backbone import Backbone, ConvNorm
 
-SIDE = 192  # px of the input: 1.5 × the pictures of `scenes`, as the prototype
-FINE, COARSE = 4, 8  # strides
+INPUT_SIDE = 192  # px of the input: 1.5 × the images of `scenes`, as in the prototype
+FINE_STRIDE = 4  # px of the input per cell of the fine map
 
 
 class SmallTrunk(nn.Module):
-    """Images [N, 3, H, W] → maps of strides 4 and 8, of the same channels.
+    """Images [N, 3, H, W] to two maps of the same channels with strides 4 and 8.
 
-    A region of 18 px, `scenes`' smallest, is two cells of the coarse map: too few to tell an 8 from a 3. What
-    the coarse map knows of the surroundings is added to the fine one (Lin et al. 2017, "Feature Pyramid
+    A region of 18 px, the smallest of `scenes`, is two cells of the coarse map: too few to distinguish an 8
+    from a 3. The fine map gets the context of the coarse one by addition (Lin et al. 2017, "Feature Pyramid
     Networks", §3, top-down pathway).
     """
 
@@ -28,6 +28,7 @@ class SmallTrunk(nn.Module):
         self.lateral = nn.Conv2d(narrow, self.channels, 1)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Map [N, 3, H, W] to [N, C, H / 4, W / 4] and [N, C, H / 8, W / 8]."""
         _, fine, coarse = self.backbone(pixels)
-        around = self.context(coarse)
-        return self.lateral(fine) + nn.functional.interpolate(around, scale_factor=2.0), around
+        context = self.context(coarse)
+        return self.lateral(fine) + nn.functional.interpolate(context, scale_factor=2.0), context

@@ -1,4 +1,4 @@
-"""Hierarchical grouping: the regions of a segmentation merge, the most alike neighbours first, down to one.
+"""Hierarchical grouping: the most similar neighbouring regions of a segmentation merge until one is left.
 
 Uijlings et al. 2013, "Selective Search for Object Recognition", algorithm 1 and §3.2.
 """
@@ -7,26 +7,28 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Counts = NDArray[np.float64]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """The regions of a segmentation, R of them."""
+    """The R regions of a segmentation."""
 
     labels: NDArray[np.int64]  # [H, W], 0…R−1
     sizes: Counts  # [R], px
     boxes: NDArray[np.int64]  # [R, 4], corners; the far ones are exclusive
-    colours: Counts  # [R, K], px a bin, the histograms of all channels behind one another
-    textures: Counts  # [R, L]
+    colours: Counts  # [R, K], px per bin, the histograms of all channels concatenated
+    textures: Counts  # [R, L], likewise
 
 
 def neighbours(labels: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Pairs i < j of regions that share an edge of a pixel, in order."""
+    """Return the sorted pairs i < j of regions that share the edge of a pixel."""
     across = np.stack([labels[:, :-1].ravel(), labels[:, 1:].ravel()])
     down = np.stack([labels[:-1].ravel(), labels[1:].ravel()])
     low, high = np.sort(np.concatenate([across, down], axis=1), axis=0)
@@ -36,74 +38,76 @@ def neighbours(labels: NDArray[np.int64]) -> list[tuple[int, int]]:
 
 
 def group(regions: Regions, measures: str) -> NDArray[np.int64]:
-    """Boxes [2R − 1, 4] of the regions and of what they merge into, in order of their making.
+    """Return the boxes [2R − 1, 4] of the regions and of those they merge into, in the order of merging.
 
-    Among equally similar pairs the one of the oldest regions merges first.
+    Among equally similar pairs, the one with the oldest regions merges first.
 
     Args:
-        measures: similarity is the sum of C colour, T texture, S size, F fill (equations 2–6), each 0–1.
+        measures: the letters of the similarities to sum (equations 2–6), each 0–1: C colour, T texture,
+            S size, F fill.
     """
     count = len(regions.sizes)
     hierarchy = _Hierarchy(regions, measures)
-    beside: list[set[int]] = [set() for _ in range(2 * count - 1)]
+    adjacent: list[set[int]] = [set() for _ in range(2 * count - 1)]
     for i, j in neighbours(regions.labels):
-        beside[i].add(j)
-        beside[j].add(i)
+        adjacent[i].add(j)
+        adjacent[j].add(i)
     heap: list[tuple[float, int, int]] = []
     for i in range(count):
-        later = sorted(j for j in beside[i] if j > i)
-        heap += [(-alike, i, j) for alike, j in zip(hierarchy.similarity(i, later), later, strict=True)]
+        later = sorted(j for j in adjacent[i] if j > i)
+        similarities = hierarchy.similarity(i, later)
+        heap += [(-similarity, i, j) for similarity, j in zip(similarities, later, strict=True)]
     heapq.heapify(heap)
-    alone = [True] * (2 * count - 1)  # not merged yet
+    unmerged = [True] * (2 * count - 1)
     for new in range(count, 2 * count - 1):
         _, i, j = heapq.heappop(heap)
-        while not (alone[i] and alone[j]):  # pairs of regions that are merged by now stay in the heap
+        while not (unmerged[i] and unmerged[j]):  # the heap still has pairs of regions merged since
             _, i, j = heapq.heappop(heap)
-        alone[i] = alone[j] = False
+        unmerged[i] = unmerged[j] = False
         hierarchy.merge(i, j, new)
-        around = sorted((beside[i] | beside[j]) - {i, j})
-        beside[new].update(around)
-        for other, alike in zip(around, hierarchy.similarity(new, around), strict=True):
-            beside[other] -= {i, j}
-            beside[other].add(new)
-            heapq.heappush(heap, (-alike, other, new))
+        around = sorted((adjacent[i] | adjacent[j]) - {i, j})
+        adjacent[new].update(around)
+        for other, similarity in zip(around, hierarchy.similarity(new, around), strict=True):
+            adjacent[other] -= {i, j}
+            adjacent[other].add(new)
+            heapq.heappush(heap, (-similarity, other, new))
     return hierarchy.boxes
 
 
 class _Hierarchy:
-    """Regions, first those of the segmentation, then what they merge into."""
+    """The regions of the segmentation, followed by those they merge into."""
 
     def __init__(self, regions: Regions, measures: str) -> None:
         self.measures, self.pixels = measures, regions.labels.size
-        self.sizes, self.boxes = _longer(regions.sizes), _longer(regions.boxes)
-        kinds = [regions.colours] * ("C" in measures) + [regions.textures] * ("T" in measures)
-        # an intersection is to be 0–1: divided by the number of histograms behind one another
-        parts = [kind * (regions.sizes[0] / kind[0].sum()) for kind in kinds]
-        self.weighted = _longer(np.concatenate([np.empty((len(regions.sizes), 0)), *parts], axis=1))
-        self.shares = self.weighted / np.maximum(self.sizes, 1)[:, None]
+        self.sizes, self.boxes = _extended(regions.sizes), _extended(regions.boxes)
+        histograms = [regions.colours] * ("C" in measures) + [regions.textures] * ("T" in measures)
+        # dividing by the number of concatenated histograms keeps an intersection within 0–1
+        parts = [histogram * (regions.sizes[0] / histogram[0].sum()) for histogram in histograms]
+        self.weighted = _extended(np.concatenate([np.empty((len(regions.sizes), 0)), *parts], axis=1))
+        self.normalised = self.weighted / np.maximum(self.sizes, 1)[:, None]
 
     def merge(self, i: int, j: int, new: int) -> None:
         for values in (self.sizes, self.weighted):
             values[new] = values[i] + values[j]
-        self.shares[new] = self.weighted[new] / self.sizes[new]
+        self.normalised[new] = self.weighted[new] / self.sizes[new]
         self.boxes[new, :2] = np.minimum(self.boxes[i, :2], self.boxes[j, :2])
         self.boxes[new, 2:] = np.maximum(self.boxes[i, 2:], self.boxes[j, 2:])
 
-    def similarity(self, one: int, others: list[int]) -> list[float]:
-        """How alike a region is to each of others: the sum of the measures."""
-        # equations 2 and 4: histograms intersected
-        found = np.minimum(self.shares[others], self.shares[one]).sum(axis=1)
-        total = self.sizes[one] + self.sizes[others]
-        if "S" in self.measures:  # equation 5: small ones merge early
-            found += 1 - total / self.pixels
-        if "F" in self.measures:  # equation 6: those that fit into each other
-            low = np.minimum(self.boxes[others, :2], self.boxes[one, :2])
-            high = np.maximum(self.boxes[others, 2:], self.boxes[one, 2:])
-            found += 1 - ((high - low).prod(axis=1) - total) / self.pixels
-        alike: list[float] = found.tolist()
-        return alike
+    def similarity(self, region: int, others: list[int]) -> list[float]:
+        """Return the similarity of a region to each of the others: the sum of the measures."""
+        # equations 2 and 4: intersection of histograms
+        total = np.minimum(self.normalised[others], self.normalised[region]).sum(axis=1)
+        sizes = self.sizes[region] + self.sizes[others]
+        if "S" in self.measures:  # equation 5: small regions merge early
+            total += 1 - sizes / self.pixels
+        if "F" in self.measures:  # equation 6: regions that fit into each other merge early
+            low = np.minimum(self.boxes[others, :2], self.boxes[region, :2])
+            high = np.maximum(self.boxes[others, 2:], self.boxes[region, 2:])
+            total += 1 - ((high - low).prod(axis=1) - sizes) / self.pixels
+        similarities: list[float] = total.tolist()
+        return similarities
 
 
-def _longer(values: NDArray[np.generic]) -> NDArray:
-    """With room for the regions that will be made of these."""
+def _extended(values: NDArray[Scalar]) -> NDArray[Scalar]:
+    """Append zeros for the R − 1 regions that R regions merge into."""
     return np.concatenate([values, np.zeros((len(values) - 1, *values.shape[1:]), dtype=values.dtype)])

@@ -1,78 +1,64 @@
-"""SSD's augmentation of photographs: without it, 19 points of VOC07 mAP are lost (Liu et al. 2016, table 2).
+"""SSD's augmentation of photographs, worth 19 points of VOC07 mAP (Liu et al. 2016, table 2).
 
-In order: colours distorted, the picture put on a larger canvas (§3.6: small objects), a part cut out that
-keeps a minimal overlap with an object (§2.2), mirrored.
+In order: the colours are distorted, the image is placed on a larger canvas (§3.6: small objects), a part is
+cropped that has a minimum overlap with an object (§2.2), and the result is mirrored.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
 from adapters import images
-from adapters.detection.views import MIRRORED, TrainingViews, Varied, mirrored, stretched_lessons
-from harness.task import Image, Sample
+from adapters.detection.box_augmentation import MIRROR_PROBABILITY, AugmentedImage, mirrored
+from harness.task import Image
 
-OVERLAPS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0, None)  # least IoU with an object; 0: any part, None: all. §2.2
-TRIALS = 50  # draws for one overlap; Liu's published code, as are the next three
-ZOOM = 4.0  # the largest canvas by the picture's side
-ZOOMED = DISTORTED = 0.5  # of the pictures
-BRIGHTNESS, CONTRAST, SATURATION, HUE = 32, (0.5, 1.5), (0.5, 1.5), 18  # levels, factors, factors, degrees
-LEAST_SIDE, ASPECTS = 0.3, (0.5, 2.0)  # of a part: §2.2 has an area of .1 to 1; aspects as there
+# Minimum IoU of a crop with an object; 0: any crop, None: the whole image. §2.2.
+MIN_OVERLAPS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0, None)
+TRIALS = 50  # crops drawn per minimum overlap; Liu's published code, as are the next four lines
+MAX_ZOOM = 4.0  # side of the largest canvas / side of the image
+ZOOM_PROBABILITY = DISTORTION_PROBABILITY = 0.5  # per image; per image and kind of distortion
+BRIGHTNESS, HUE = 32, 18  # maximum change in levels (of 255), in degrees
+CONTRAST, SATURATION = (0.5, 1.5), (0.5, 1.5)  # smallest and largest factor
+# Of a crop: minimum side / side of the image, where §2.2 has an area of .1 to 1; height / width as in §2.2.
+MIN_SIDE, ASPECT_RATIOS = 0.3, (0.5, 2.0)
 
 Boxes = NDArray[np.float64]
 
 
-def lessons(
-    samples: Sequence[Sample], side: int, generator: np.random.Generator, device: str
-) -> TrainingViews:
-    """Pictures stretched to a square of `side` px; crowds are not learnt from."""
-    return stretched_lessons(
-        samples,
-        side,
-        partial(augmented, generator=generator),
-        lambda picture: images.of_vgg(images.to_bytes([picture], device)),
-        device,
-        difficult=True,
-    )
-
-
-def augmented(image: Image, boxes: Boxes, generator: np.random.Generator) -> Varied:
-    """One picture and its boxes [m, 4], all of this in turn."""
-    image = distorted(image, generator)
-    if generator.random() < ZOOMED:
-        image, boxes = zoomed_out(image, boxes, generator)
-    image, boxes, kept = cut_out(image, boxes, generator)
-    if generator.random() < MIRRORED:
+def augment(image: Image, boxes: Boxes, generator: np.random.Generator) -> AugmentedImage:
+    """Apply all steps to an image and its boxes [m, 4]."""
+    image = distort_colours(image, generator)
+    if generator.random() < ZOOM_PROBABILITY:
+        image, boxes = zoom_out(image, boxes, generator)
+    image, boxes, indices = crop(image, boxes, generator)
+    if generator.random() < MIRROR_PROBABILITY:
         image, boxes = mirrored(image, boxes)
-    return image, boxes, kept
+    return AugmentedImage(image, boxes, indices)
 
 
-def distorted(image: Image, generator: np.random.Generator) -> Image:
-    """Brightness, contrast, saturation and hue, each in half of the pictures."""
+def distort_colours(image: Image, generator: np.random.Generator) -> Image:
+    """Change brightness, contrast, saturation and hue, each with DISTORTION_PROBABILITY."""
     pixels = image.astype(np.float32)
-    if generator.random() < DISTORTED:
+    if generator.random() < DISTORTION_PROBABILITY:
         pixels += generator.uniform(-BRIGHTNESS, BRIGHTNESS)
-    if generator.random() < DISTORTED:
+    if generator.random() < DISTORTION_PROBABILITY:
         pixels *= generator.uniform(*CONTRAST)
-    coloured = PIL.Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert("HSV")
-    hue, saturation, value = (np.asarray(band, dtype=np.float32) for band in coloured.split())
-    if generator.random() < DISTORTED:
+    hsv = PIL.Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).convert("HSV")
+    hue, saturation, value = (np.asarray(band, dtype=np.float32) for band in hsv.split())
+    if generator.random() < DISTORTION_PROBABILITY:
         saturation = (saturation * generator.uniform(*SATURATION)).clip(0, 255)
-    if generator.random() < DISTORTED:
+    if generator.random() < DISTORTION_PROBABILITY:
         hue = (hue + generator.uniform(-HUE, HUE) * 256 / 360) % 256
     bands = np.stack([hue, saturation, value], axis=-1).astype(np.uint8)
     return np.asarray(PIL.Image.fromarray(bands, mode="HSV").convert("RGB"))
 
 
-def zoomed_out(image: Image, boxes: Boxes, generator: np.random.Generator) -> tuple[Image, Boxes]:
-    """The picture somewhere on a canvas up to 16 times its area, of ImageNet's mean colour."""
+def zoom_out(image: Image, boxes: Boxes, generator: np.random.Generator) -> tuple[Image, Boxes]:
+    """Place an image at random on a canvas of up to 16 times its area, filled with ImageNet's mean colour."""
     height, width = image.shape[:2]
-    ratio = generator.uniform(1, ZOOM)
+    ratio = generator.uniform(1, MAX_ZOOM)
     top, left = (int(generator.uniform(0, side * ratio - side)) for side in (height, width))
     mean = np.array(images.IMAGENET[0]) * 255
     canvas = np.broadcast_to(mean.astype(np.uint8), (int(height * ratio), int(width * ratio), 3)).copy()
@@ -80,39 +66,42 @@ def zoomed_out(image: Image, boxes: Boxes, generator: np.random.Generator) -> tu
     return canvas, boxes + np.array([left, top, left, top])
 
 
-def cut_out(image: Image, boxes: Boxes, generator: np.random.Generator) -> Varied:
-    """A part of the picture; an object stays if its centre is in it, cut to what is seen."""
+def crop(image: Image, boxes: Boxes, generator: np.random.Generator) -> AugmentedImage:
+    """Crop a part of an image; objects with their centre in it remain, clipped to the crop."""
     height, width = image.shape[:2]
-    everything = np.arange(len(boxes))
+    all_indices = np.arange(len(boxes))
     while len(boxes):
-        least = OVERLAPS[int(generator.integers(len(OVERLAPS)))]
-        if least is None:
+        min_overlap = MIN_OVERLAPS[int(generator.integers(len(MIN_OVERLAPS)))]
+        if min_overlap is None:
             break
         for _ in range(TRIALS):
-            part = _part(height, width, generator)
-            if part is None or _ious(boxes, part).max() < least:  # of any object, in Liu's published code
+            window = _draw_window(height, width, generator)
+            # the maximum of all objects, as in Liu's published code
+            if window is None or _ious(boxes, window).max() < min_overlap:
                 continue
             centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-            kept = everything[((centres > part[:2]) & (centres < part[2:])).all(axis=1)]
-            if len(kept):
-                left, top, right, bottom = part
-                seen = np.clip(boxes[kept], np.tile(part[:2], 2), np.tile(part[2:], 2)) - np.tile(part[:2], 2)
-                return np.ascontiguousarray(image[top:bottom, left:right]), seen, kept
-    return image, boxes, everything
+            indices = all_indices[((centres > window[:2]) & (centres < window[2:])).all(axis=1)]
+            if len(indices):
+                left, top, right, bottom = window
+                origin, limit = np.tile(window[:2], 2), np.tile(window[2:], 2)
+                clipped = np.clip(boxes[indices], origin, limit) - origin
+                cropped = np.ascontiguousarray(image[top:bottom, left:right])
+                return AugmentedImage(cropped, clipped, indices)
+    return AugmentedImage(image, boxes, all_indices)
 
 
-def _part(height: int, width: int, generator: np.random.Generator) -> NDArray[np.int64] | None:
-    """x1 y1 x2 y2 of a random part; None where its aspect is not allowed."""
-    high, wide = (int(side * generator.uniform(LEAST_SIDE, 1)) for side in (height, width))
-    if min(high, wide) < 1 or not ASPECTS[0] <= high / wide <= ASPECTS[1]:
+def _draw_window(height: int, width: int, generator: np.random.Generator) -> NDArray[np.int64] | None:
+    """Draw the corners (x1, y1, x2, y2) of a crop; None if its aspect ratio is not allowed."""
+    high, wide = (int(side * generator.uniform(MIN_SIDE, 1)) for side in (height, width))
+    if min(high, wide) < 1 or not ASPECT_RATIOS[0] <= high / wide <= ASPECT_RATIOS[1]:
         return None
     left, top = int(generator.integers(0, width - wide + 1)), int(generator.integers(0, height - high + 1))
     return np.array([left, top, left + wide, top + high])
 
 
-def _ious(boxes: Boxes, part: NDArray[np.int64]) -> NDArray[np.float64]:
-    shared = (
-        (np.minimum(boxes[:, 2:], part[2:]) - np.maximum(boxes[:, :2], part[:2])).clip(min=0).prod(axis=1)
-    )
+def _ious(boxes: Boxes, window: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the IoU of each box [m, 4] with the window: [m]."""
+    sides = np.minimum(boxes[:, 2:], window[2:]) - np.maximum(boxes[:, :2], window[:2])
+    shared = sides.clip(min=0).prod(axis=1)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    return np.asarray(shared / (areas + (part[2:] - part[:2]).prod() - shared))
+    return np.asarray(shared / (areas + (window[2:] - window[:2]).prod() - shared))

@@ -1,4 +1,4 @@
-"""torchvision's segmentation networks behind the uniform interface: peers, and oracles of the own ones."""
+"""torchvision's segmentation networks behind the adapter interface, as peers of this project's models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from adapters.segmentation.fcn_resnet import FcnResNet50
 
 
 class TorchvisionFcnResNet50(FcnResNet50):
-    """torchvision's `fcn_resnet50`; its input and what becomes of its scores are `fcn-resnet50`'s."""
+    """torchvision's `fcn_resnet50`, with the preprocessing and postprocessing of `fcn-resnet50`."""
 
     name = "torchvision/fcn_resnet50"
 
@@ -16,7 +16,7 @@ class TorchvisionFcnResNet50(FcnResNet50):
         from torchvision.models.segmentation import fcn_resnet50  # 6–9 s to import
 
         module: nn.Module = fcn_resnet50(
-            weights=None,  # none is downloaded: weights come from the suite's checkpoint
+            weights=None,  # no download: weights come from the suite's checkpoint
             weights_backbone=None,
             num_classes=len(self.classes),
             aux_loss=self.auxiliary,

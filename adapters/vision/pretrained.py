@@ -1,4 +1,4 @@
-"""Parts of a network that start from a published ImageNet classifier."""
+"""Networks of which a part starts from a published ImageNet classifier."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from harness.errors import UsageError
 
 
 class PretrainedOptions(AdapterOptions):
-    """Of a model that is small, or of the paper's scale with a published classifier as its backbone."""
+    """Options of a model with a small backbone or, at the paper's scale, a published classifier."""
 
     backbone: str = "small"
     pretrained: Path | None = None
-    """Where training of the larger backbone starts."""
+    """Weights from which training of the larger backbone starts."""
 
     @model_validator(mode="after")
     def _published(self) -> PretrainedOptions:
         if self.backbone == "small" and self.pretrained is not None:
-            raise ValueError("pretrained: nobody publishes weights of the small backbone")
+            raise ValueError("pretrained: there are no published weights of the small backbone")
         return self
 
 
 def start_from(part: nn.Module, published: Mapping[str, Tensor], path: Path) -> None:
-    """Copy into a part of a network the tensors that it shares names with; the others are not looked at.
+    """Copy the tensors that a part of a network shares by name with a published file; ignore all others.
 
     Raises:
         UsageError: a tensor of the part is missing from the file or has another shape.

@@ -1,7 +1,7 @@
-"""ResNet-50 (He et al. 2016, "Deep residual learning for image recognition"), the trunk without classifier.
+"""ResNet-50 (He et al. 2016, "Deep residual learning for image recognition") without the classifier.
 
-The stride of a stage stands in its first block's 3×3 convolution, as in torchvision, not in the 1×1 before
-it, as in the paper. Parameters are named as in torchvision's published files, which therefore load directly.
+The first block of a stage has its stride in the 3×3 convolution, as in torchvision, not in the 1×1 before it,
+as in the paper. Parameters are named as in torchvision's published files, which therefore load directly.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-BLOCKS = (3, 4, 6, 3)  # of the four stages, He et al. 2016 table 1
-WIDTHS = (64, 128, 256, 512)  # of their 3×3 convolutions, the same table
-EXPANSION = 4  # outputs of a block by its width, the same table
+BLOCKS = (3, 4, 6, 3)  # per stage, He et al. 2016 table 1
+WIDTHS = (64, 128, 256, 512)  # channels of the 3×3 convolutions per stage, the same table
+EXPANSION = 4  # output channels of a block divided by its width, the same table
 CHANNELS = tuple(EXPANSION * width for width in WIDTHS)
 Norm = Callable[[int], nn.Module]
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch normalisation with statistics and scale that never change: for batches too small to have any.
+    """Batch normalisation with constant statistics and scale, for batches too small to estimate them.
 
-    Girshick's and He's detectors are fine-tuned so (He et al. 2016, appendix A).
+    He et al. 2016 fine-tune their detectors this way (appendix A).
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -31,17 +31,17 @@ class FrozenBatchNorm(nn.Module):
             self.register_buffer(name, torch.full((channels,), value))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] → the same shape."""
-        # one pass over the map where a product and a sum are two; measured: 8% of ResNet-50's time on a CPU
+        """Map [N, C, H, W] to the same shape."""
+        # one pass over the map, where a product and a sum take two; measured: 8% of ResNet-50's time on a CPU
         statistics = self.get_buffer("running_mean"), self.get_buffer("running_var")
         affine = self.get_buffer("weight"), self.get_buffer("bias")
         return nn.functional.batch_norm(x, *statistics, *affine, training=False, eps=self.eps)
 
 
 class Bottleneck(nn.Module):
-    """x + F(x), with F a 1×1, a 3×3 and a 1×1 convolution (figure 5, right).
+    """Residual block x + F(x) with a 1×1, a 3×3 and a 1×1 convolution (He et al. 2016, figure 5, right).
 
-    Where F changes the shape, x is projected (`downsample`, equation 2).
+    Where F changes the shape, `downsample` projects x (equation 2).
     """
 
     def __init__(self, inputs: int, width: int, stride: int, dilation: int, norm: Norm) -> None:
@@ -60,6 +60,7 @@ class Bottleneck(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [N, C, H, W] to [N, EXPANSION · width, H / stride, W / stride]."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.bn1(self.conv1(x)).relu_()
         x = self.bn2(self.conv2(x)).relu_()
@@ -68,13 +69,12 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """Images → the maps of the four stages, strides 4, 8, 16, 32 with 256, 512, 1024, 2048 channels.
+    """Images to maps of the four stages: strides 4, 8, 16, 32 and 256, 512, 1024, 2048 channels.
 
     Args:
-        dilated: for stages 2, 3, 4 whether dilation takes the place of the stride: the map keeps its size
-            and every later kernel is spread by the factor 2, so that a pixel sees what it saw before
-            (Yu & Koltun 2016).
-        norm: the normalisation after each convolution, by its number of channels.
+        dilated: for stages 2, 3 and 4, whether dilation replaces the stride. The map then keeps its size, and
+            the dilation of every later kernel doubles, which keeps its receptive field (Yu & Koltun 2016).
+        norm: makes the normalisation after a convolution from its number of channels.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class ResNet50(nn.Module):
             stride, spread = (1 if number == 1 else 2), dilation
             if number > 1 and dilated[number - 2]:
                 stride, dilation = 1, 2 * dilation
-            # The first block still looks at its input as it would with the stride: with the old dilation.
+            # The first block keeps the old dilation: its input is as fine as it would be with the stride.
             stage = [Bottleneck(inputs, width, stride, spread, norm)]
             inputs = EXPANSION * width
             stage += [Bottleneck(inputs, width, 1, dilation, norm) for _ in range(blocks - 1)]

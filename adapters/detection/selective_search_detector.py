@@ -1,0 +1,182 @@
+"""Detectors whose regions come from selective search: the part that R-CNN and Fast R-CNN share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from adapters import images
+from adapters.detection import region_head
+from adapters.detection.boxes import clip, large_enough
+from adapters.detection.detector_input import (
+    BoxTransform,
+    DetectorInput,
+    photograph_inputs,
+    square_input,
+)
+from adapters.detection.proposal_cache import cached_proposals
+from adapters.detection.region_head import RegionOutputs, RegionSampling
+from adapters.detection.selective_search import MODES, Mode, propose
+from adapters.detection.training_batch import (
+    TrainingBatch,
+    photograph_training_batch,
+    square_training_batch,
+)
+from adapters.torch_adapter import TorchAdapter
+from adapters.vision.pretrained import PretrainedOptions, start_from
+from adapters.vision.vgg import fully_connected
+from harness.checkpoint import load
+from harness.datasets.dataset import Dataset
+from harness.task import Prediction, Sample
+
+MIN_SIDE = 1.0  # px of the input, of a region's sides; thinner regions show nothing
+SMOOTH_L1_BETA = 1.0  # error from which smooth L1 is linear; Girshick 2015 equation 3
+
+
+class SelectiveSearchOptions(PretrainedOptions):
+    """Options of `rcnn` and `fast-rcnn`; the first two determine the shape of the weights."""
+
+    backbone: Literal["small", "vgg16"] = "small"
+    width: int = Field(16, ge=4, le=64)
+    """Channels of the small backbone's first stage."""
+    search: Mode | None = None
+    """By default `small` for the small backbone and `fast` for VGG-16 (Girshick et al. 2014 §2.2)."""
+    most_regions: int = Field(2000, ge=1)
+    """Maximum regions per image, the likeliest ones; Girshick et al. 2014 §2."""
+    kept_regions: bool = False
+    """Predict from regions cached by an earlier search. Measured times then exclude the search."""
+    score_threshold: float = Field(0.01, ge=0, le=1)
+    nms_iou: float = Field(0.3, ge=0, le=1)
+    """Girshick's published code."""
+    shorter_side: int = Field(600, ge=32)
+    """px to which the shorter side of an image is resized, for VGG-16 (Girshick 2015 §3)."""
+    longer_side: int = Field(1000, ge=32)
+    """Maximum px of the longer side."""
+    pretrained: Path | None = None
+    """Weights from which VGG-16's training starts: torchvision's published ImageNet classifier, a .pth
+    file."""
+
+
+@dataclass(frozen=True, eq=False)
+class RegionInput:
+    """Images of one padded size, and the regions of each."""
+
+    images: DetectorInput
+    regions: list[Tensor]  # per image, [Rᵢ, 4] in px of the input
+
+
+@dataclass(frozen=True, eq=False)
+class RegionTrainingBatch:
+    """Images, the objects in them, and their regions."""
+
+    images: TrainingBatch
+    regions: list[Tensor]  # per image, [Rᵢ, 4] in px of the input
+
+
+class RegionNetwork(nn.Module):
+    """Images and their regions to classes and boxes of the regions."""
+
+    sampling: RegionSampling
+    trunk: nn.Module
+    roi_heads: region_head.RegionClassifier
+
+    @abstractmethod
+    def forward(self, pixels: Tensor, regions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Map [N, 3, H, W] and N times [Rᵢ, 4] in px to logits [R, 1 + C] and offsets [R, 1 + C, 4]."""
+
+
+class SelectiveSearchDetector(TorchAdapter[list[RegionInput], list[RegionOutputs], RegionTrainingBatch]):
+    """A detector that classifies regions from selective search; subclasses define the network."""
+
+    task = "detection"
+    Options = SelectiveSearchOptions
+    options: SelectiveSearchOptions
+    architecture_options = ("backbone", "width")
+    side: ClassVar[int]
+    """px of the small network's input."""
+
+    module: RegionNetwork
+
+    def build(self, train: Dataset) -> None:
+        super().build(train)
+        path = self.options.pretrained
+        if path is not None:
+            published = load(path).tensors
+            start_from(self.module.trunk, published, path)
+            start_from(self.module.roi_heads.box_head, fully_connected(published), path)
+
+    def preprocess(self, samples: Sequence[Sample]) -> list[RegionInput]:
+        options, device = self.options, self.runtime.device
+        originals = [images.of_sample(sample) for sample in samples]
+        if self._small:
+            groups = [square_input(originals, self.side, device)]
+        else:
+            groups = photograph_inputs(originals, options.shorter_side, options.longer_side, device)
+        search = cached_proposals if options.kept_regions else propose
+        regions = [search(image, MODES[self._mode]) for image in originals]
+        return [
+            RegionInput(
+                group,
+                [
+                    self._to_input(regions[index], transform)
+                    for index, transform in zip(group.indices, group.transforms, strict=True)
+                ],
+            )
+            for group in groups
+        ]
+
+    def infer(self, batch: list[RegionInput]) -> list[RegionOutputs]:
+        return [
+            RegionOutputs(group.regions, *self.module(group.images.pixels, group.regions)) for group in batch
+        ]
+
+    def postprocess(self, raw: list[RegionOutputs], batch: list[RegionInput]) -> list[Prediction]:
+        options = self.options
+        settings = region_head.PostprocessSettings(options.score_threshold, options.nms_iou)
+        return region_head.postprocess(raw, [group.images for group in batch], settings)
+
+    def training_batch(
+        self, samples: Sequence[Sample], generator: np.random.Generator
+    ) -> RegionTrainingBatch:
+        device, options = self.runtime.device, self.options
+        if self._small:
+            batch = square_training_batch(samples, self.side, generator, device)
+        else:
+            shorter, longer = options.shorter_side, options.longer_side
+            batch = photograph_training_batch(samples, shorter, longer, generator, device)
+        regions = [
+            self._to_input(cached_proposals(images.of_sample(sample), MODES[self._mode]), transform)
+            for sample, transform in zip(samples, batch.transforms, strict=True)
+        ]
+        return RegionTrainingBatch(batch, regions)
+
+    def loss(self, batch: RegionTrainingBatch) -> dict[str, Tensor]:
+        annotated = batch.images
+        targets = region_head.sample_targets(
+            batch.regions, annotated.boxes, annotated.labels, self.module.sampling
+        )
+        logits, offsets = self.module(annotated.pixels, targets.regions)
+        return region_head.loss(logits, offsets, targets, SMOOTH_L1_BETA)
+
+    @property
+    def _small(self) -> bool:
+        return self.options.backbone == "small"
+
+    @property
+    def _mode(self) -> Mode:
+        return self.options.search or ("small" if self._small else "fast")
+
+    def _to_input(self, regions: NDArray[np.int32], transform: BoxTransform) -> Tensor:
+        """Transform the likeliest regions to px of the input, without those that are (almost) outside it."""
+        boxes = torch.from_numpy(transform.apply(regions[: self.options.most_regions])).float()
+        clipped = clip(boxes, transform.size)
+        return clipped[large_enough(clipped, MIN_SIDE)].to(self.runtime.device)

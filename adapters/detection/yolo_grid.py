@@ -1,0 +1,145 @@
+"""YOLO's grid: assignment of objects to cells and predictors, decoding of raw outputs, and the loss.
+
+Redmon et al. 2016, "You Only Look Once", §2. The raw output of a cell is, in this order, C classes, B
+confidences, and B × (x, y, √w, √h): the position of the centre within the cell, and the square roots of the
+sides as fractions of the image's side. Boxes are in fractions of the image's side (0–1) throughout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from adapters.detection.boxes import area, iou
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How raw values are interpreted, and the weights of the terms of the loss."""
+
+    linear: bool
+    """If true, classes, confidences and centres are the raw values and all errors are squared, as in the
+    paper. Otherwise, raw values are logits, and classes and confidences have a cross-entropy loss."""
+    centre_weight: float  # λ_coord of equation 3 for x and y
+    size_weight: float  # λ_coord for w and h
+    object_weight: float  # for the confidence of the predictor that is responsible for an object
+    no_object_weight: float  # λ_noobj, for all other confidences
+
+
+PAPER = Variant(
+    linear=True, centre_weight=5.0, size_weight=5.0, object_weight=1.0, no_object_weight=0.5
+)  # §2.2
+LOGISTIC = Variant(
+    linear=False, centre_weight=2.0, size_weight=50.0, object_weight=2.0, no_object_weight=0.5
+)  # as in the prototype
+
+
+@dataclass(frozen=True, eq=False)
+class GridTargets:
+    """The K objects that a cell is responsible for."""
+
+    cells: Tensor  # [K], image · S² + row · S + column
+    boxes: Tensor  # [K, 4], corners
+    labels: Tensor  # [K]
+
+
+def assign(boxes: Tensor, labels: Tensor, image_indices: Tensor, grid: int, images: int) -> GridTargets:
+    """Assign every object to the cell that contains its centre.
+
+    A cell is responsible for one object, the largest (ties: the first); the others are not in the loss.
+
+    Args:
+        boxes: [M, 4].
+        labels: [M].
+        image_indices: [M], 0…images − 1.
+        grid: S, cells per side.
+        images: number of images in the batch.
+    """
+    centres = ((boxes[:, :2] + boxes[:, 2:]) / 2 * grid).long().clamp(0, grid - 1)
+    cells = (image_indices * grid + centres[:, 1]) * grid + centres[:, 0]
+    largest_first = area(boxes).argsort(descending=True, stable=True)
+    rank = torch.empty_like(largest_first)
+    rank[largest_first] = torch.arange(len(boxes), device=boxes.device)
+    best = torch.full((images * grid * grid,), len(boxes), dtype=rank.dtype, device=boxes.device)
+    best.scatter_reduce_(0, cells, rank, "amin")
+    assigned = best[cells] == rank
+    return GridTargets(cells[assigned], boxes[assigned], labels[assigned])
+
+
+def split(raw: Tensor, predictors: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Split raw outputs […, C + 5B] into classes […, C], confidences […, B] and boxes […, B, 4]."""
+    classes = raw.shape[-1] - 5 * predictors
+    logits, confidences, boxes = raw.split([classes, predictors, 4 * predictors], dim=-1)
+    return logits, confidences, boxes.unflatten(-1, (predictors, 4))
+
+
+def decode(raw_boxes: Tensor, columns: Tensor, rows: Tensor, grid: int, variant: Variant) -> Tensor:
+    """Decode raw boxes […, 4] of the cells at columns and rows […] into corners […, 4]."""
+    cell = torch.stack(torch.broadcast_tensors(columns, rows), dim=-1).to(raw_boxes)
+    centre = (cell + _centre(raw_boxes, variant)) / grid
+    half = raw_boxes[..., 2:].clamp(min=0).square() / 2
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def decode_all(raw: Tensor, predictors: int, variant: Variant) -> tuple[Tensor, Tensor]:
+    """Decode raw outputs [N, S, S, C + 5B] into boxes [N, S·S·B, 4] and scores [N, S·S·B, C].
+
+    A score is Pr(class | object) · confidence.
+    """
+    grid = raw.shape[1]
+    classes, confidences, raw_boxes = split(raw.float(), predictors)
+    steps = torch.arange(grid, device=raw.device)
+    boxes = decode(raw_boxes, steps[None, :, None], steps[:, None, None], grid, variant)
+    if variant.linear:  # outputs can leave 0–1, and the product of two negative ones must not be a score
+        classes, confidences = classes.clamp(0, 1), confidences.clamp(0, 1)
+    else:
+        classes, confidences = classes.softmax(dim=-1), confidences.sigmoid()
+    scores = confidences[..., None] * classes[..., None, :]
+    return boxes.flatten(1, 3), scores.flatten(1, 3)
+
+
+def loss(raw: Tensor, targets: GridTargets, predictors: int, variant: Variant) -> dict[str, Tensor]:
+    """Compute the terms of equation 3 per image from raw outputs [N, S, S, C + 5B].
+
+    Of a cell's predictors, the one whose box has the highest IoU with the object is responsible for it. The
+    target of its confidence is that IoU, and that of all other confidences is 0.
+    """
+    images, grid = raw.shape[:2]
+    classes, confidences, raw_boxes = split(raw.float().flatten(0, 2), predictors)
+    cells = targets.cells
+    columns, rows = cells % grid, cells // grid % grid
+    with torch.no_grad():
+        boxes = decode(raw_boxes[cells], columns[:, None], rows[:, None], grid, variant)
+        overlaps = iou(boxes, targets.boxes[:, None])  # [K, B]
+        overlap, responsible = overlaps.max(dim=1)
+    target_confidences = torch.zeros_like(confidences)
+    target_confidences[cells, responsible] = overlap
+    weights = torch.full_like(confidences, variant.no_object_weight)
+    weights[cells, responsible] = variant.object_weight
+    responsible_boxes = raw_boxes[cells, responsible]  # [K, 4]
+    centres = (targets.boxes[:, :2] + targets.boxes[:, 2:]) / 2 * grid - torch.stack([columns, rows], dim=-1)
+    roots = (targets.boxes[:, 2:] - targets.boxes[:, :2]).sqrt()
+    if variant.linear:
+        confidence_loss = (weights * (confidences - target_confidences).square()).sum()
+        one_hot = nn.functional.one_hot(targets.labels, classes.shape[1])
+        class_loss = (classes[cells] - one_hot).square().sum()
+    else:
+        confidence_loss = nn.functional.binary_cross_entropy_with_logits(
+            confidences, target_confidences, weights, reduction="sum"
+        )
+        class_loss = nn.functional.cross_entropy(classes[cells], targets.labels, reduction="sum")
+    centre_loss = (_centre(responsible_boxes, variant) - centres).square().sum()
+    size_loss = (responsible_boxes[:, 2:] - roots).square().sum()
+    return {
+        "centre": variant.centre_weight * centre_loss / images,
+        "sides": variant.size_weight * size_loss / images,
+        "confidence": confidence_loss / images,
+        "class": class_loss / images,
+    }
+
+
+def _centre(raw_boxes: Tensor, variant: Variant) -> Tensor:
+    """Return the position of the centre within the cell, 0–1: […, 4] → […, 2]."""
+    return raw_boxes[..., :2] if variant.linear else raw_boxes[..., :2].sigmoid()
