@@ -1,7 +1,9 @@
-"""Provenance that is ours, or none."""
+"""The recorded environment, revision and branch."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,18 +13,18 @@ import pytest
 from harness import environment
 
 
-def test_the_revision_of_a_repository_that_only_contains_our_installation_is_not_ours(tmp_path: Path) -> None:
+def test_the_revision_of_a_repository_that_contains_an_installation_does_not_count(tmp_path: Path) -> None:
     package = tmp_path / ".venv" / "harness"
     package.mkdir(parents=True)
     (package / "environment.py").touch()
-    (tmp_path / "theirs.txt").touch()
+    (tmp_path / "other.txt").touch()
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-    for command in (["init", "-q"], ["add", "theirs.txt"], [*identity, "commit", "-qm", "theirs"]):
+    for command in (["init", "-q"], ["add", "other.txt"], [*identity, "commit", "-qm", "other"]):
         subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
     assert environment.git_state(package) == (None, None)
 
 
-def test_the_command_can_be_pasted_into_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recorded_command_is_quoted_for_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         sys, "argv", ["/some/where/harness", "run", "s", "--only", "a/*", "--set", "x=[1, 8]"]
     )
@@ -50,7 +52,25 @@ MERGE = {
         ({}, None),
     ],
 )
-def test_the_main_of_a_fork_is_not_main(
+def test_the_main_branch_of_a_fork_is_not_main(
     variables: dict[str, str], branch: str | None, tmp_path: Path
 ) -> None:
     assert environment.git_branch(tmp_path, variables) == branch
+
+
+def test_environments_are_equal_by_content_and_comparable_by_hardware() -> None:
+    here = environment.describe()
+    again = environment.Environment.model_validate_json(here.model_dump_json())
+    assert again == here and again.key == here.key
+    updated = here.model_copy(update={"host": "b", "packages": {"torch": "9.9"}})
+    assert updated.key != here.key and updated.hardware == here.hardware
+    gpu = environment.Gpu(name="H200", memory_bytes=2**37, driver="1")
+    accelerated = here.model_copy(update={"gpus": (gpu, gpu)})
+    assert accelerated.hardware != here.hardware
+    assert accelerated.hardware_name == "2 × H200"
+
+
+def test_the_key_is_the_hash_of_the_json_content() -> None:
+    here = environment.describe()
+    text = json.dumps(json.loads(here.model_dump_json()), sort_keys=True)
+    assert here.key == hashlib.sha256(text.encode()).hexdigest()[:12]

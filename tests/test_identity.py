@@ -1,4 +1,4 @@
-"""A trial's id hashes what can change its outcome: the code too, but not its comments."""
+"""A code version changes with the code that a module reaches, but not with comments or other code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def answer(x):
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A third party's package, never imported; its name is new in every test."""
+    """A package that is never imported; its name is new in every test."""
     folder = tmp_path / f"pkg_{tmp_path.name}"
     (folder / "deep").mkdir(parents=True)
     (folder / "__init__.py").write_text("from .model import answer\n")
@@ -37,7 +37,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "unused.py").write_text("U = 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield folder
-    assert folder.name not in sys.modules, "hashing must not import a third party's code"
+    assert folder.name not in sys.modules, "hashing must not import the code"
 
 
 def version(module: str) -> str:
@@ -54,9 +54,7 @@ def version(module: str) -> str:
         ("tables.py", "T = 2\n"),
     ],
 )
-def test_code_that_the_adapter_reaches_changes_the_version(
-    package: Path, entry: str, file: str, changed: str
-) -> None:
+def test_imported_code_changes_the_version(package: Path, entry: str, file: str, changed: str) -> None:
     before = version(package.name + entry)
     (package / file).write_text(changed)
     assert version(package.name + entry) != before
@@ -70,13 +68,15 @@ def test_code_that_the_adapter_reaches_changes_the_version(
         ("unused.py", "U = 2\n"),
     ],
 )
-def test_comments_docstrings_layout_and_other_modules_do_not(package: Path, file: str, changed: str) -> None:
+def test_comments_docstrings_layout_and_other_modules_do_not_change_the_version(
+    package: Path, file: str, changed: str
+) -> None:
     before = version(package.name)
     (package / file).write_text(changed)
     assert version(package.name) == before
 
 
-def test_a_content_id_depends_on_content_alone() -> None:
+def test_a_content_id_depends_on_content_only() -> None:
     assert content_id({"a": 1, "b": [1.5, None]}) == content_id({"b": [1.5, None], "a": 1})
     assert content_id({"a": 1}) != content_id({"a": "1"})
     # printf '{"a":1}' | sha256sum

@@ -1,4 +1,4 @@
-"""One run in this process: complete, resumed, failing in part; the same figures whatever happened."""
+"""Runs in this process: complete, resumed or failing in part, the figures are always the same."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ from harness.rundir.results import Results, json_schema, read_results
 from harness.rundir.store import RunDirectory
 from harness.task import Translation
 
+MISSING = object()
+
 
 def shard_files(folder: Path, out: str = "run") -> dict[str, int]:
-    """Shard → when it was written."""
+    """Return the modification time of every shard."""
     paths = (folder / out / "trials").glob("*/predictions/*.parquet")
     return {f"{path.parts[-3]}/{path.name}": path.stat().st_mtime_ns for path in paths}
 
@@ -39,36 +41,36 @@ def by_variant(results: Results) -> dict[str, Any]:
 
 class TestComplete:
     @pytest.fixture(scope="class")
-    def done(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
+    def complete(self, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
         folder = tmp_path_factory.mktemp("complete")
         return folder, run_suite(folder, document(), shard_size=7)
 
-    def test_every_figure_has_value_interval_n_and_signature(self, done: tuple[Path, Results]) -> None:
-        (trial,) = done[1].trials
+    def test_every_figure_has_value_interval_n_and_signature(self, complete: tuple[Path, Results]) -> None:
+        (trial,) = complete[1].trials
         assert trial.status == "complete"
         assert list(trial.metrics) == ["bleu", "chrf"], "in the suite's order, the headline first"
         for figure in trial.metrics.values():
             assert figure.low is not None and figure.value is not None and figure.high is not None
             assert figure.low < figure.value < figure.high
             assert (figure.n, bool(figure.signature)) == (20, True)
-        assert exit_code(done[1]) == 0
+        assert exit_code(complete[1]) == 0
 
-    def test_the_document_fits_its_schema_and_is_read_back(self, done: tuple[Path, Results]) -> None:
-        folder, results = done
+    def test_results_json_matches_its_schema_and_is_read_back(self, complete: tuple[Path, Results]) -> None:
+        folder, results = complete
         raw = json.loads((folder / "run" / "results.json").read_text())
         jsonschema.Draft202012Validator(json_schema()).validate(raw)
         assert read_results(folder / "run") == results == collect(folder / "run")
 
-    def test_the_directory_holds_what_the_contract_names(self, done: tuple[Path, Results]) -> None:
-        run = done[0] / "run"
+    def test_the_directory_contains_the_documented_files(self, complete: tuple[Path, Results]) -> None:
+        run = complete[0] / "run"
         assert yaml.safe_load((run / "suite.yaml").read_text())["name"] == "small"
         (trial,) = (run / "trials").iterdir()
         assert (trial / "trial.json").exists() and (trial / "metrics.json").exists()
         assert not (trial / "error.json").exists()
         assert not [path for path in run.rglob(".*") if path.is_file()], "no temporary files"
 
-    def test_a_recorded_suite_runs_again_as_the_same_trials(self, done: tuple[Path, Results]) -> None:
-        folder, results = done
+    def test_the_recorded_suite_gives_the_same_trials(self, complete: tuple[Path, Results]) -> None:
+        folder, results = complete
         recorded = yaml.safe_load((folder / "run" / "suite.yaml").read_text())
         assert [t.id for t in run_suite(folder, recorded, out="again").trials] == [
             t.id for t in results.trials
@@ -84,7 +86,7 @@ class TestSameFigures:
         assert figures(small) == figures(large)
 
     @pytest.mark.parametrize("shard_size", [7, 64])
-    def test_after_a_loss_and_only_the_lost_shard_is_made_again(
+    def test_after_a_shard_is_lost_and_only_that_shard_is_predicted_again(
         self, tmp_path: Path, shard_size: int
     ) -> None:
         suite = document(30, ok={"batch_size": 4})
@@ -102,12 +104,12 @@ class TestSameFigures:
         assert figures(resumed) == figures(undisturbed)
         assert resumed.run.id == undisturbed.run.id
 
-    def test_a_finished_run_is_not_touched_and_starts_no_executor(self, tmp_path: Path) -> None:
+    def test_a_complete_run_is_not_changed_and_starts_no_executor(self, tmp_path: Path) -> None:
         first = run_suite(tmp_path, document())
         before = shard_files(tmp_path)
 
         def refuse() -> Any:
-            raise AssertionError("nothing is left to be executed")
+            raise AssertionError("nothing is left to execute")
 
         again = run_suite(
             tmp_path, document(), executor=type("Refusing", (), {"__new__": lambda cls: refuse()})
@@ -115,7 +117,7 @@ class TestSameFigures:
         assert (again, shard_files(tmp_path)) == (first, before)
 
     def test_after_the_driver_died_at_any_shard(self, tmp_path: Path) -> None:
-        """The record is killed after k shards; what is on disk then is what a resumed run finds."""
+        """The driver dies after k shards, and a resumed run continues from what is on disk."""
 
         class Dying(InlineExecutor):
             survives = 0
@@ -138,7 +140,7 @@ class TestSameFigures:
 
 
 class TestFailures:
-    def test_a_poison_sample_is_named_and_fails_its_batch_and_nothing_else(self, tmp_path: Path) -> None:
+    def test_a_bad_sample_is_identified_and_only_its_batch_fails(self, tmp_path: Path) -> None:
         suite = document(20, bad={"options": {"raise_at": 13}, "batch_size": 4}, ok={})
         results = run_suite(tmp_path, suite, shard_size=20)
         trials = by_variant(results)
@@ -157,7 +159,7 @@ class TestFailures:
         (trial,) = run_suite(tmp_path, document(10, bad={"options": {"raise_at": 0}})).trials
         assert trial.status == "failed"
 
-    def test_the_same_command_tries_failed_shards_again(
+    def test_the_same_command_predicts_failed_shards_again(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         import fake_adapters
@@ -170,7 +172,7 @@ class TestFailures:
         assert (trial.status, trial.failures) == ("complete", [])
         assert before.items() <= shard_files(tmp_path).items()
 
-    def test_what_an_adapter_returns_wrongly_is_a_failure_too(
+    def test_an_invalid_prediction_is_a_failure(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         import fake_adapters
@@ -179,12 +181,12 @@ class TestFailures:
         (trial,) = run_suite(tmp_path, document()).trials
         assert trial.failures[0].error == "ValueError: the adapter returned 0 predictions for 16 samples"
 
-    def test_a_timing_that_fails_leaves_the_other_results(self, tmp_path: Path) -> None:
-        asked = []
+    def test_a_failed_timing_does_not_affect_other_results(self, tmp_path: Path) -> None:
+        calls = []
 
         class Failing(InlineExecutor):
             def measure(self, *arguments: Any) -> Any:
-                asked.append(arguments)
+                calls.append(arguments)
                 raise InfrastructureError("timing words/ok: the process died")
 
         suite = document()
@@ -198,11 +200,11 @@ class TestFailures:
         assert exit_code(results) == 3
         jsonschema.validate(json.loads((tmp_path / "run" / "results.json").read_text()), json_schema())
         run_suite(tmp_path, suite, executor=Failing)
-        assert len(asked) == 2, "the next run tries again"
+        assert len(calls) == 2, "the next run measures again"
 
 
 class TestSpeed:
-    def test_is_measured_in_a_fresh_process_and_kept_raw(self, tmp_path: Path) -> None:
+    def test_is_measured_in_a_fresh_process_and_raw_timings_are_stored(self, tmp_path: Path) -> None:
         suite = document(ok={"batch_size": 4})
         suite["benchmarks"]["words"]["speed"] = ["offline", "single-stream"]
         suite["speed"] = {"samples": 8, "threads": 1}
@@ -224,16 +226,16 @@ class TestSpeed:
         path = tmp_path / "run" / "trials" / trial.id / "speed" / "offline.json"
         write_json(path, read_json(path) | {"environment": "another"})
         again = run_suite(tmp_path, suite).trials[0].speed["offline"]
-        assert again.environment == results.run.environment, "another machine's is not taken for ours"
+        assert again.environment == results.run.environment, "timings of another environment are not used"
 
 
 def detection(**metrics: list[str]) -> dict[str, Any]:
-    """One benchmark a keyword, all of the shipped detector on the same few scenes."""
+    """Return a suite with one benchmark per keyword, all of the shipped detector on the same few scenes."""
     shared = {"dataset": "scenes", "task": "detection", "adapters": ["yolo"], "limit": 12}
     return {
         "name": "small",
         "adapters": {"yolo": {"adapter": "yolo", "checkpoint": "yolo-scenes"}},
-        "benchmarks": {name: shared | {"metrics": wanted} for name, wanted in metrics.items()},
+        "benchmarks": {name: shared | {"metrics": names} for name, names in metrics.items()},
     }
 
 
@@ -246,7 +248,7 @@ class TestTwoBenchmarksOfOneTrial:
         assert len(shard_files(tmp_path)) == 1
         assert [(t.benchmark, list(t.metrics)) for t in results.trials] == [("a", ["bleu"]), ("b", ["chrf"])]
 
-    def test_a_metric_added_later_is_scored_from_what_is_there(self, tmp_path: Path) -> None:
+    def test_a_metric_added_later_is_scored_from_existing_predictions(self, tmp_path: Path) -> None:
         suite = document()
         suite["benchmarks"]["words"]["metrics"] = ["chrf"]
         first = run_suite(tmp_path, suite)
@@ -256,18 +258,18 @@ class TestTwoBenchmarksOfOneTrial:
         assert both.trials[0].metrics["chrf"] == first.trials[0].metrics["chrf"]
         assert list(both.trials[0].metrics) == ["bleu", "chrf"]
 
-    def test_figures_of_one_name_stay_their_own_metrics(self, tmp_path: Path) -> None:
-        """voc07 and voc10 both give `map`, and another value of it."""
+    def test_figures_of_the_same_name_belong_to_their_own_metric(self, tmp_path: Path) -> None:
+        """voc07 and voc10 both have a figure `map`, with different values."""
         results = run_suite(tmp_path, detection(a=["voc07"], b=["voc10"], c=["coco", "voc10"]))
-        found = {trial.benchmark: trial for trial in results.trials}
+        trials = {trial.benchmark: trial for trial in results.trials}
         assert len({trial.id for trial in results.trials}) == 1
-        signatures = {name: trial.metrics["map"].signature for name, trial in found.items()}
+        signatures = {name: trial.metrics["map"].signature for name, trial in trials.items()}
         assert [signatures[name][:5] for name in "abc"] == ["voc07", "voc10", "voc10"]
-        assert found["a"].metrics["map"].value != found["b"].metrics["map"].value
-        assert found["b"].metrics["map"] == found["c"].metrics["map"]
-        assert run_suite(tmp_path, detection(a=["voc07"])).trials[0].metrics == found["a"].metrics
+        assert trials["a"].metrics["map"].value != trials["b"].metrics["map"].value
+        assert trials["b"].metrics["map"] == trials["c"].metrics["map"]
+        assert run_suite(tmp_path, detection(a=["voc07"])).trials[0].metrics == trials["a"].metrics
 
-    def test_class_figures_of_one_name_are_told_apart(self, tmp_path: Path) -> None:
+    def test_class_figures_of_the_same_name_are_prefixed_with_their_metric(self, tmp_path: Path) -> None:
         results = run_suite(tmp_path, detection(b=["voc10"], c=["coco", "voc10"]))
         alone, both = (trial.per_class["0"] for trial in results.trials)
         assert list(alone) == ["ap"]
@@ -276,18 +278,18 @@ class TestTwoBenchmarksOfOneTrial:
 
 
 class TestStaleScores:
-    def test_predictions_that_were_made_again_are_scored_again(self, tmp_path: Path) -> None:
+    def test_changed_predictions_are_scored_again(self, tmp_path: Path) -> None:
         (before,) = run_suite(tmp_path, document()).trials
-        place = RunDirectory(tmp_path / "run").trial(before.id)
-        rows = list(place.predictions.read("translation"))
+        trial_dir = RunDirectory(tmp_path / "run").trial(before.id)
+        rows = list(trial_dir.predictions.read("translation"))
         worse = [Translation("nothing") for _ in rows]
-        place.predictions.write(
+        trial_dir.predictions.write(
             "translation", 0, [sample for sample, _ in rows], worse, ShardProvenance(environment="here")
         )
         (after,) = run_suite(tmp_path, document()).trials
         assert after.metrics["bleu"].value == 0 < before.metrics["bleu"].value
 
-    def test_another_version_of_a_library_scores_again(
+    def test_another_version_of_a_library_causes_a_new_score(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (trial,) = run_suite(tmp_path, document()).trials
@@ -310,7 +312,7 @@ class TestNothingIsWritten:
         assert not (tmp_path / "run").exists()
         return str(caught.value)
 
-    def test_for_a_name_that_is_unknown(self, tmp_path: Path) -> None:
+    def test_for_an_unknown_name(self, tmp_path: Path) -> None:
         assert "did you mean" in self.refused(tmp_path, document(ok={"adapter": "fake-translatio"}))
 
     def test_for_a_pattern_that_matches_nothing(self, tmp_path: Path) -> None:
@@ -349,7 +351,7 @@ class TestNothingIsWritten:
         assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
 
 
-def test_figures_of_predictions_that_are_gone_are_not_reported(tmp_path: Path) -> None:
+def test_figures_of_lost_predictions_are_not_reported(tmp_path: Path) -> None:
     run_suite(tmp_path, document(ok={"batch_size": 4}), shard_size=4)
     (tmp_path / "run" / "trials" / min(shard_files(tmp_path)).replace("/", "/predictions/")).unlink()
     (trial,) = collect(tmp_path / "run").trials
@@ -363,27 +365,52 @@ def test_collecting_needs_a_run_directory(tmp_path: Path) -> None:
 
 
 class TestTheRecord:
-    def test_only_restricts_the_work_not_the_record_of_a_run(self, tmp_path: Path) -> None:
+    def test_only_restricts_the_work_but_not_the_record(self, tmp_path: Path) -> None:
         suite = document(a={}, b={"batch_size": 4})
         whole = run_suite(tmp_path, suite)
         part = run_suite(tmp_path, suite, only="words/a")
         assert part == whole
 
-    def test_failures_of_a_trial_that_is_complete_by_now_are_forgotten(self, tmp_path: Path) -> None:
+    def test_failures_of_a_trial_that_is_now_complete_are_removed(self, tmp_path: Path) -> None:
         (trial,) = run_suite(tmp_path, document()).trials
-        left = {
+        failure = {
             "first": 0,
             "last": 0,
             "samples": [],
-            "error": "killed before this was removed",
+            "error": "the driver was killed before it removed this file",
             "attempts": 1,
         }
-        write_json(tmp_path / "run" / "trials" / trial.id / "error.json", [left])
+        write_json(tmp_path / "run" / "trials" / trial.id / "error.json", [failure])
         assert run_suite(tmp_path, document()).trials[0].failures == []
 
-    def test_a_damaged_shard_is_made_again(self, tmp_path: Path) -> None:
+    def test_a_damaged_shard_is_predicted_again(self, tmp_path: Path) -> None:
         before = run_suite(tmp_path, document(20, ok={"batch_size": 4}), shard_size=8)
         shard = next((tmp_path / "run").rglob("00000008-00000016.parquet"))
         shard.write_bytes(shard.read_bytes()[:100])
         after = run_suite(tmp_path, document(20, ok={"batch_size": 4}), shard_size=8)
         assert figures(after) == figures(before)
+
+    @pytest.mark.parametrize(
+        ("file", "change", "problem"),
+        [
+            ("run.json", {"sweet": "a"}, "run.json: sweet: this key is unknown"),
+            ("run.json", {"suite": MISSING}, "run.json: suite: this key is missing"),
+            ("trials/ID/trial.json", {"size": MISSING}, "trial.json: size: this key is missing"),
+            ("trials/ID/metrics.json", {"ter": {}}, "metrics.json: ter.key: this key is missing"),
+            ("trials/ID/error.json", [{"first": 0}], "error.json: 0.last: this key is missing"),
+            ("pairs.json", {"words": [{"third": 1}]}, "pairs.json: words.0.key: this key is missing"),
+            ("environments/KEY.json", {"gpu": "a"}, "KEY.json: gpu: this key is unknown"),
+        ],
+    )
+    def test_a_file_that_does_not_match_its_model_is_an_error_with_file_and_key(
+        self, tmp_path: Path, file: str, change: Any, problem: str
+    ) -> None:
+        results = run_suite(tmp_path, document(4))
+        key = results.run.environment
+        path = tmp_path / "run" / file.replace("ID", results.trials[0].id).replace("KEY", key)
+        if isinstance(change, dict):
+            changed = (read_json(path) or {}) | change
+            change = {name: value for name, value in changed.items() if value is not MISSING}
+        write_json(path, change)
+        with pytest.raises(UsageError, match=problem.replace("KEY", key)):
+            collect(tmp_path / "run")

@@ -63,7 +63,7 @@ def write_run_record(
     )
     directory.write_environment(local)
     for trial in planned.trials:
-        write_record(directory.trial(trial.id).path / "trial.json", trial.spec)
+        write_record(directory.trial(trial.id).spec_file, trial.spec)
     text = yaml.safe_dump(loaded.suite.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
     write_text(directory.path / "suite.yaml", text)
     run_file = RunFile(

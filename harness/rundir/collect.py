@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.environment import Environment
 from harness.errors import UsageError
 from harness.rundir import speed
+from harness.rundir.prediction_shards import Range, ShardProvenance
 from harness.rundir.records import read_record
 from harness.rundir.results import (
     CheckpointRecord,
@@ -20,7 +21,7 @@ from harness.rundir.results import (
 )
 from harness.rundir.run_file import PairsFile, PlannedTrial, RunFile, TrialPair
 from harness.rundir.store import RunDirectory, TrialDirectory
-from harness.rundir.trial_files import FailuresFile, MetricRecord, TrialSpec
+from harness.rundir.trial_files import MetricRecord, TrialSpec
 from harness.statistics.holm import holm
 
 
@@ -59,51 +60,56 @@ def _pairs(
     trials: Sequence[TrialRecord],
     pairs: Mapping[str, Sequence[TrialPair]],
 ) -> list[PairRecord]:
-    """Return the pairs of complete trials by the headline figure of each metric.
-
-    The p-values are adjusted within the pairs of one benchmark and figure.
-    """
+    """Return the pairs of complete trials by the headline figure of each metric."""
     metrics = {trial.benchmark: trial.metrics for trial in planned}
-    variants = {(trial.benchmark, trial.id): trial.variant for trial in trials if trial.status == "complete"}
-    records: list[PairRecord] = []
-    for benchmark, names in metrics.items():
-        complete = [
-            pair
-            for pair in pairs.get(benchmark, ())
-            if {(benchmark, pair.first), (benchmark, pair.second)} <= variants.keys()
-        ]
-        for metric in names:
-            family = [
-                (pair, figure, tested.difference, tested.p)
-                for pair in complete
-                for figure, tested in list(pair.metrics.get(metric, {}).items())[:1]
-                if tested.p is not None
-            ]
-            adjusted = holm([p for *_, p in family])
-            records += [
-                PairRecord(
-                    benchmark=benchmark,
-                    metric=figure,
-                    first=variants[benchmark, pair.first],
-                    second=variants[benchmark, pair.second],
-                    difference=difference,
-                    p=p,
-                    p_adjusted=p_adjusted,
-                )
-                for (pair, figure, difference, p), p_adjusted in zip(family, adjusted, strict=True)
-            ]
-    return records
+    variants: dict[str, dict[str, str]] = {benchmark: {} for benchmark in metrics}
+    for trial in trials:
+        if trial.status == "complete":
+            variants[trial.benchmark][trial.id] = trial.variant
+    return [
+        record
+        for benchmark, names in metrics.items()
+        for name in names
+        for record in _family(benchmark, name, pairs.get(benchmark, ()), variants[benchmark])
+    ]
+
+
+def _family(
+    benchmark: str, metric: str, pairs: Sequence[TrialPair], variants: Mapping[str, str]
+) -> list[PairRecord]:
+    """Return the pairs of one benchmark by one metric, with p-values adjusted for their number.
+
+    Args:
+        variants: Trial id → variant, of complete trials.
+    """
+    tested = [
+        (pair, figure, difference.difference, difference.p)
+        for pair in pairs
+        if {pair.first, pair.second} <= variants.keys()
+        for figure, difference in list(pair.metrics.get(metric, {}).items())[:1]
+        if difference.p is not None
+    ]
+    adjusted = holm([p for *_, p in tested])
+    return [
+        PairRecord(
+            benchmark=benchmark,
+            metric=figure,
+            first=variants[pair.first],
+            second=variants[pair.second],
+            difference=difference,
+            p=p,
+            p_adjusted=p_adjusted,
+        )
+        for (pair, figure, difference, p), p_adjusted in zip(tested, adjusted, strict=True)
+    ]
 
 
 def _trial(planned: PlannedTrial, directory: TrialDirectory) -> TrialRecord:
-    spec = read_record(directory.path / "trial.json", TrialSpec)
-    if spec is None:
-        raise UsageError(f"{directory.path / 'trial.json'}: this file is missing; run the suite again")
-    size = planned.dataset.size
-    failures_file = read_record(directory.error_file, FailuresFile)
-    failures = list(failures_file.root) if failures_file else []
+    spec = directory.read_spec()
+    failures = directory.read_failures()
     scored = directory.read_metrics()
     scores = {name: scored[name] for name in planned.metrics if name in scored}
+    size = planned.dataset.size
     missing = directory.predictions.count_missing(size)
     status, reason = _status(size, missing, failures, scores.keys() >= set(planned.metrics))
     if status != "complete":
@@ -116,30 +122,38 @@ def _trial(planned: PlannedTrial, directory: TrialDirectory) -> TrialRecord:
         task=planned.task,
         adapter=planned.adapter,
         variant=planned.variant,
-        settings={
-            "precision": spec.precision,
-            "batch_size": spec.batch_size,
-            "device": spec.device,
-            "options": spec.options,
-            "code": spec.code,
-        },
+        settings=_settings(spec),
         dataset=planned.dataset,
-        checkpoint=checkpoint
-        and CheckpointRecord(name=checkpoint.name, sha256=checkpoint.sha256, recipe=checkpoint.recipe),
+        checkpoint=checkpoint and CheckpointRecord(**checkpoint.model_dump(exclude={"bytes"})),
         status=status,
         reason=reason,
         failures=failures,
         environments=sorted({shard.environment for shard in provenance.values()}),
-        halved=sum(
-            stop - start
-            for (start, stop), shard in provenance.items()
-            if (shard.batch_size or spec.batch_size) < spec.batch_size
-        ),
+        halved=_halved(provenance, spec.batch_size),
         metrics={name: figure for record in scores.values() for name, figure in record.metrics.items()},
         per_class=_per_class(scores),
         speed=speed.scenarios(directory.path, planned.scenarios),
         phases=speed.phases(directory.path),
         cost=speed.cost(directory.path, checkpoint.bytes if checkpoint else None),
+    )
+
+
+def _settings(spec: TrialSpec) -> dict[str, object]:
+    return {
+        "precision": spec.precision,
+        "batch_size": spec.batch_size,
+        "device": spec.device,
+        "options": spec.options,
+        "code": spec.code,
+    }
+
+
+def _halved(provenance: Mapping[Range, ShardProvenance], batch_size: int) -> int:
+    """Count the samples that were predicted in batches below the trial's size."""
+    return sum(
+        stop - start
+        for (start, stop), shard in provenance.items()
+        if shard.batch_size is not None and shard.batch_size < batch_size
     )
 
 

@@ -24,8 +24,9 @@ from harness.errors import InfrastructureError, UsageError
 from harness.files import write_bytes, write_json
 from harness.rundir.prediction_shards import PredictionShards
 from harness.rundir.records import read_record, write_record
+from harness.rundir.results import Failure
 from harness.rundir.run_file import RunFile
-from harness.rundir.trial_files import MetricRecord, MetricsFile
+from harness.rundir.trial_files import FailuresFile, MetricRecord, MetricsFile, TrialSpec
 
 _TEMPORARY = re.compile(r"^\..+\.\d+$")
 _WRITTEN_BEFORE_RUN_FILE = {"run.lock", "environments", "trials", "suite.yaml"}
@@ -62,8 +63,29 @@ class TrialDirectory:
         """Return the path of metrics.json."""
         return self.path / "metrics.json"
 
+    @property
+    def spec_file(self) -> Path:
+        """Return the path of trial.json."""
+        return self.path / "trial.json"
+
+    def read_spec(self) -> TrialSpec:
+        """Return the trial's specification.
+
+        Raises:
+            UsageError: The file does not exist or does not match its model.
+        """
+        spec = read_record(self.spec_file, TrialSpec)
+        if spec is None:
+            raise UsageError(f"{self.spec_file}: this file is missing; run the suite again")
+        return spec
+
+    def read_failures(self) -> list[Failure]:
+        """Return the recorded failures, of which there are none if error.json does not exist."""
+        failures = read_record(self.error_file, FailuresFile)
+        return list(failures.root) if failures else []
+
     def read_metrics(self) -> dict[str, MetricRecord]:
-        """Return the figures of metrics.json by metric, or an empty dict if the file does not exist."""
+        """Return the figures of metrics.json by metric, of which there are none before the first score."""
         metrics = read_record(self.metrics_file, MetricsFile)
         return dict(metrics.root) if metrics else {}
 
