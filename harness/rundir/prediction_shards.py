@@ -11,7 +11,7 @@ from typing import TypeAlias
 from harness.errors import InfrastructureError
 from harness.identity import digest
 from harness.rundir.predictions import from_table, to_table
-from harness.rundir.records import Record
+from harness.strict_model import StrictModel
 from harness.task import Prediction, TaskName
 
 _SHARD = re.compile(r"^(\d{8})-(\d{8})\.parquet$")
@@ -19,7 +19,7 @@ Range: TypeAlias = tuple[int, int]
 """Sample indices [start, stop)."""
 
 
-class ShardProvenance(Record):
+class ShardProvenance(StrictModel):
     """Where, when and how the predictions of one shard were made."""
 
     environment: str

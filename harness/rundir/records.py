@@ -5,18 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from harness.errors import UsageError
 from harness.files import write_json
 
 _MESSAGES = {"missing": "this key is missing", "extra_forbidden": "this key is unknown"}
-
-
-class Record(BaseModel):
-    """Base of the models of such files: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 M = TypeVar("M", bound=BaseModel)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field, RootModel
+from pydantic import ConfigDict, Field, RootModel
 
-from harness.rundir.records import Record
 from harness.rundir.results import CheckpointRecord, DatasetRecord, RunRecord, Skipped
+from harness.strict_model import StrictModel
 from harness.task import Figure, TaskName
 
 
@@ -15,7 +15,7 @@ class PlannedCheckpoint(CheckpointRecord):
     bytes: int
 
 
-class PlannedTrial(Record):
+class PlannedTrial(StrictModel):
     """A trial of the plan, in addition to its specification in trial.json."""
 
     id: str
@@ -29,7 +29,7 @@ class PlannedTrial(Record):
     scenarios: tuple[str, ...]
 
 
-class RunFile(Record):
+class RunFile(StrictModel):
     """Content of run.json."""
 
     suite: str
@@ -39,14 +39,14 @@ class RunFile(Record):
     skipped: tuple[Skipped, ...]
 
 
-class FigureDifference(Record):
+class FigureDifference(StrictModel):
     """Difference of one figure between two trials: second − first."""
 
     difference: Figure
     p: float | None = Field(description="two-sided, of no difference; null if the figure is undefined")
 
 
-class TrialPair(Record):
+class TrialPair(StrictModel):
     """Two trials of a benchmark on the same samples."""
 
     key: str = Field(description="hash of the figures and of the code that the differences follow from")
@@ -57,3 +57,5 @@ class TrialPair(Record):
 
 class PairsFile(RootModel[dict[str, tuple[TrialPair, ...]]]):
     """Content of pairs.json: benchmark → pairs of its complete trials."""
+
+    model_config = ConfigDict(frozen=True)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field, RootModel
+from pydantic import ConfigDict, Field, RootModel
 
 from harness.adapter import Precision
 from harness.identity import content_id
-from harness.rundir.records import Record
 from harness.rundir.results import Failure
+from harness.strict_model import StrictModel
 from harness.task import Figure, TaskName
 
 
-class TrialSpec(Record):
+class TrialSpec(StrictModel):
     """Content of trial.json: everything that can change a trial's outcome, and nothing else."""
 
     task: TaskName
@@ -39,7 +39,7 @@ class TrialSpec(Record):
         return content_id(self.model_dump(mode="json"))
 
 
-class MetricRecord(Record):
+class MetricRecord(StrictModel):
     """Figures of one metric."""
 
     key: str = Field(description="hash of the predictions and of the code that the figures follow from")
@@ -50,6 +50,10 @@ class MetricRecord(Record):
 class MetricsFile(RootModel[dict[str, MetricRecord]]):
     """Content of metrics.json: metric → its figures."""
 
+    model_config = ConfigDict(frozen=True)
+
 
 class FailuresFile(RootModel[tuple[Failure, ...]]):
     """Content of error.json: batches without predictions, in sample order."""
+
+    model_config = ConfigDict(frozen=True)

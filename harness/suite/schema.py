@@ -21,6 +21,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # names become folder names and MLf
 
 
 def _check_scenario(name: str) -> str:
+    """Return the name of a registered scenario; report any other name as a `Literal` would."""
     known = SCENARIOS.entries()
     if name not in known:
         raise PydanticKnownError("literal_error", {"expected": ", ".join(f"'{entry}'" for entry in known)})
@@ -28,6 +29,7 @@ def _check_scenario(name: str) -> str:
 
 
 def _add_scenarios(schema: JsonDict) -> None:
+    """List the registered scenarios in the JSON Schema."""
     schema["items"] = {"enum": [*SCENARIOS.entries()], "type": "string"}
 
 
