@@ -1,4 +1,4 @@
-"""Curves against pycocotools; TIDE's errors one by one, by hand, and by its definitions in plain loops."""
+"""Analysis of detection: curves against pycocotools, TIDE's errors by hand and in plain loops."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from harness.metrics.matching import match_coco
 from harness.task import Annotations, Detections, Sample
 
 SHIFTS = {.9: 2 / 38, .5: 20 / 3, .3: 140 / 13}  # fmt: skip
-"""IoU → px by which a 20×20 box is moved: (20 − x) / (20 + x)."""
+"""IoU → px by which a 20×20 box is shifted: IoU = (20 − x) / (20 + x)."""
 
 
 def annotated(*objects, crowd=(), difficult=()):
-    """(x, y, label) of 20×20 objects."""
+    """Return annotations of 20×20 objects, given as (x, y, label)."""
     plain = Annotations.of_boxes(
         [(x, y, x + 20, y + 20) for x, y, _ in objects], [label for *_, label in objects]
     )
-    flags = [np.isin(np.arange(len(objects)), places) for places in (crowd, difficult)]
+    flags = [np.isin(np.arange(len(objects)), indices) for indices in (crowd, difficult)]
     return Annotations(plain.boxes, plain.labels, plain.areas, *flags)
 
 
-def detected(*found):
-    """(x, y, label, score) of 20×20 detections."""
-    boxes = np.array([(x, y, x + 20, y + 20) for x, y, *_ in found], dtype=np.float32).reshape(-1, 4)
+def detected(*reported):
+    """Return 20×20 detections, given as (x, y, label, score)."""
+    boxes = np.array([(x, y, x + 20, y + 20) for x, y, *_ in reported], dtype=np.float32).reshape(-1, 4)
     return Detections(
-        boxes, np.array([f[3] for f in found], dtype=np.float32), np.array([f[2] for f in found], int)
+        boxes, np.array([f[3] for f in reported], dtype=np.float32), np.array([f[2] for f in reported], int)
     )
 
 
 def states(target, detections):
-    """State of each detection, in the order reported."""
+    """Return the state of each detection as reported, and whether each annotation is missed."""
     image = classify_errors(target, detections)
-    found = dict(zip(image.order.tolist(), (STATES[state] for state in image.states), strict=True))
-    return [found[row] for row in range(len(found))], image.missed().tolist()
+    by_row = dict(zip(image.order.tolist(), (STATES[state] for state in image.states), strict=True))
+    return [by_row[row] for row in range(len(by_row))], image.missed().tolist()
 
 
 def random_images(seed, count=30):
-    """Objects, and detections near them: displaced, of other classes, doubled; and some anywhere."""
+    """Return objects with detections near them (displaced, of other classes, duplicated) and elsewhere."""
     generator = np.random.default_rng(seed)
     pairs = []
     for _ in range(count):
@@ -60,15 +60,17 @@ def random_images(seed, count=30):
         target = Annotations(boxes, labels, (boxes[:, 2:] - boxes[:, :2]).prod(axis=1), *flags)
         near = boxes[generator.integers(0, n, 8)] + generator.normal(0, 6, (8, 4)) if n else np.empty((0, 4))
         far = generator.uniform(0, 60, (3, 4)) + np.array([0, 0, 60, 60])
-        found = np.concatenate([near, far]).astype(np.float32)
-        other = generator.integers(0, 3, len(found))
+        detected_boxes = np.concatenate([near, far]).astype(np.float32)
+        other = generator.integers(0, 3, len(detected_boxes))
         guesses = np.where(
-            generator.random(len(found)) < 0.4,
+            generator.random(len(detected_boxes)) < 0.4,
             other,
-            other if not n else labels[generator.integers(0, n, len(found))],
+            other if not n else labels[generator.integers(0, n, len(detected_boxes))],
         )
-        scores = generator.choice(np.linspace(0.05, 0.95, 12), len(found), replace=False).astype(np.float32)
-        pairs.append((target, Detections(found, scores, guesses)))
+        scores = generator.choice(np.linspace(0.05, 0.95, 12), len(detected_boxes), replace=False).astype(
+            np.float32
+        )
+        pairs.append((target, Detections(detected_boxes, scores, guesses)))
     return pairs
 
 
@@ -81,7 +83,7 @@ def analysed(pairs):
 
 class TestCurves:
     def pycocotools(self, pairs):
-        truths, found = [], []
+        truths, results = [], []
         for image, (target, detections) in enumerate(pairs, start=1):
             for box, label, area, crowd in zip(
                 target.boxes, target.labels, target.areas, target.crowd, strict=True
@@ -101,9 +103,9 @@ class TestCurves:
                 detections.boxes.astype(float), detections.labels, detections.scores, strict=True
             ):
                 sides = [*box[:2], *(box[2:] - box[:2])]
-                found.append(
+                results.append(
                     {
-                        "id": len(found) + 1,
+                        "id": len(results) + 1,
                         "image_id": image,
                         "category_id": int(label),
                         "bbox": sides,
@@ -113,13 +115,13 @@ class TestCurves:
                     }
                 )
         with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = COCOeval(indexed(truths, len(pairs)), indexed(found, len(pairs)), "bbox")
+            evaluation = COCOeval(indexed(truths, len(pairs)), indexed(results, len(pairs)), "bbox")
             evaluation.evaluate()
             evaluation.accumulate()
         return evaluation.eval
 
     @pytest.mark.parametrize("seed", range(4))
-    def test_precision_and_scores_are_those_of_pycocotools(self, seed):
+    def test_precision_and_scores_equal_pycocotools(self, seed):
         pairs = [
             (Annotations(t.boxes, t.labels, t.areas, t.crowd, np.zeros_like(t.crowd)), d)
             for t, d in random_images(seed)
@@ -128,52 +130,52 @@ class TestCurves:
         for curve in analysed(pairs).curves:
             if curve.label is None:
                 continue
-            place = (0 if curve.iou == 0.5 else 5, slice(None), CLASSES.index(curve.label), 0, 2)
-            np.testing.assert_allclose(curve.precision, expected["precision"][place], atol=5e-5)
+            index = (0 if curve.iou == 0.5 else 5, slice(None), CLASSES.index(curve.label), 0, 2)
+            np.testing.assert_allclose(curve.precision, expected["precision"][index], atol=5e-5)
             scores = [0.0 if score is None else score for score in curve.scores]
-            np.testing.assert_allclose(scores, expected["scores"][place], atol=5e-5)
+            np.testing.assert_allclose(scores, expected["scores"][index], atol=5e-5)
 
-    def test_areas_and_intervals_are_those_of_the_metric(self):
+    def test_areas_and_intervals_equal_those_of_the_metric(self):
         pairs = random_images(9)
         metric = Coco(CLASSES)
         expected = metric.summarise([metric.statistics(*pair) for pair in pairs])
         curves = {(curve.iou, curve.label): curve for curve in analysed(pairs).curves}
         for iou, name in ((0.5, "ap50"), (0.75, "ap75")):
-            ap, wanted = curves[iou, None].ap, expected.metrics[name]
+            ap, reference = curves[iou, None].ap, expected.metrics[name]
             assert (ap.value, ap.low, ap.high, ap.n) == pytest.approx(
-                (wanted.value, wanted.low, wanted.high, wanted.n)
+                (reference.value, reference.low, reference.high, reference.n)
             )
             assert np.mean(curves[iou, None].precision) == pytest.approx(ap.value, abs=1e-4)
         for label in CLASSES:
             assert curves[0.5, label].ap.value == pytest.approx(expected.per_class[label]["ap50"])
 
     def test_a_class_without_annotations_has_no_curve(self):
-        found = analysed([(annotated((0, 0, 0)), detected((0, 0, 0, 0.9), (50, 50, 1, 0.8)))])
-        curves = {curve.label: curve for curve in found.curves if curve.iou == 0.5}
+        analysis = analysed([(annotated((0, 0, 0)), detected((0, 0, 0, 0.9), (50, 50, 1, 0.8)))])
+        curves = {curve.label: curve for curve in analysis.curves if curve.iou == 0.5}
         assert curves["b"].precision is None and curves["b"].ap.value is None
         assert set(curves[None].precision) == {1.0}
 
 
-class TestEachError:
-    """One object of class 0 at the origin, sometimes one of class 1; what a detection is called."""
+class TestErrorTypes:
+    """The state of a detection near an object of class 0 at the origin, sometimes with one of class 1."""
 
     def test_correct(self):
         assert states(annotated((0, 0, 0)), detected((SHIFTS[0.9], 0, 0, 0.5))) == (["correct"], [False])
 
-    def test_a_wrong_class_in_the_right_place_is_classification_and_not_missed(self):
+    def test_a_wrong_class_at_an_object_is_classification_and_the_object_not_missed(self):
         assert states(annotated((0, 0, 0)), detected((1, 0, 1, 0.5))) == (["classification"], [False])
 
-    def test_the_right_class_between_the_thresholds_is_localisation_and_not_missed(self):
+    def test_the_right_class_between_the_thresholds_is_localisation_and_the_object_not_missed(self):
         assert states(annotated((0, 0, 0)), detected((SHIFTS[0.3], 0, 0, 0.5))) == (["localisation"], [False])
 
     def test_a_wrong_class_between_the_thresholds_is_both_and_the_object_missed(self):
         assert states(annotated((0, 0, 0)), detected((SHIFTS[0.3], 0, 1, 0.5))) == (["both"], [True])
 
     def test_a_second_detection_of_a_found_object_is_a_duplicate(self):
-        found, missed = states(annotated((0, 0, 0)), detected((1, 0, 0, 0.5), (0, 0, 0, 0.9)))
-        assert (found, missed) == (["duplicate", "correct"], [False])
+        state, missed = states(annotated((0, 0, 0)), detected((1, 0, 0, 0.5), (0, 0, 0, 0.9)))
+        assert (state, missed) == (["duplicate", "correct"], [False])
 
-    def test_a_detection_of_nothing_is_background_and_the_object_missed(self):
+    def test_a_detection_far_from_objects_is_background_and_the_object_missed(self):
         assert states(annotated((0, 0, 0)), detected((50, 50, 0, 0.9))) == (["background"], [True])
 
     def test_an_image_without_objects_has_background_only(self):
@@ -183,7 +185,7 @@ class TestEachError:
         assert states(annotated((0, 0, 0)), detected()) == ([], [True])
 
     def test_an_iou_of_exactly_the_threshold_is_a_match(self):
-        """2:1 in width, the same height: IoU ½."""
+        """Half the width and the same height: IoU ½."""
         narrow = Detections(
             np.array([[0, 0, 10, 20]], np.float32), np.array([0.9], np.float32), np.array([0])
         )
@@ -195,20 +197,20 @@ class TestEachError:
         # A crowd absorbs any number; a difficult object one, as in COCO.
         assert states(target, detections) == (["ignored", "ignored", "ignored", "background"], [False, False])
 
-    def test_own_class_nearby_comes_before_another_class_in_place(self):
-        """As in the authors' toolbox; the paper does not say."""
+    def test_localisation_takes_precedence_over_classification(self):
+        """As in the authors' toolbox; the paper does not define the order."""
         target = annotated((0, 0, 0), (SHIFTS[0.3], 0, 1))
         assert states(target, detected((SHIFTS[0.3], 0, 0, 0.5)))[0] == ["localisation"]
 
 
-class TestWhatErrorsCost:
-    """AP of one class from its definition; what the oracle leaves is written down by hand."""
+class TestErrorEffects:
+    """dAP, from the definition of AP; what the oracle leaves is written by hand."""
 
     @staticmethod
     def average_precision(correct, positives):
-        """Of detections in descending order of score; the levels are linspace's, as COCO has it."""
-        found = np.cumsum(correct)
-        precision, recall = found / np.arange(1, len(correct) + 1), found / positives
+        """Compute AP of detections in descending order of score, at COCO's levels (linspace)."""
+        true_positives = np.cumsum(correct)
+        precision, recall = true_positives / np.arange(1, len(correct) + 1), true_positives / positives
         return np.mean([max(precision[recall >= level], default=0.0) for level in np.linspace(0, 1, 101)])
 
     def effects(self, *pairs, classes=1):
@@ -216,8 +218,8 @@ class TestWhatErrorsCost:
         effects, positives, negatives = error_effects(images, classes, 0.0)
         return {name: effect.dap.value for name, effect in effects.items()}, positives.value, negatives.value
 
-    def test_every_kind_in_one_class(self):
-        """Objects: one found, twice; one badly placed, twice; one missed. And one detection of nothing."""
+    def test_every_type_in_one_class(self):
+        """One object is found twice, one badly localised twice, one missed; one detection is background."""
         target = annotated((0, 0, 0), (50, 0, 0), (100, 0, 0))
         detections = detected(
             (0, 0, 0, 0.9),  # correct
@@ -229,7 +231,9 @@ class TestWhatErrorsCost:
         dap, false_positives, false_negatives = self.effects((target, detections))
         ap = self.average_precision
         base = ap([1, 0, 0, 0, 0], 3)
-        assert dap["localisation"] == pytest.approx(ap([1, 0, 0, 1], 3) - base), "one mended, the other gone"
+        assert dap["localisation"] == pytest.approx(ap([1, 0, 0, 1], 3) - base), (
+            "one is fixed, the other removed"
+        )
         assert dap["duplicate"] == pytest.approx(ap([1, 0, 0, 0], 3) - base)
         assert dap["background"] == pytest.approx(ap([1, 0, 0, 0], 3) - base)
         assert dap["missed"] == pytest.approx(ap([1, 0, 0, 0, 0], 2) - base), "two objects are left"
@@ -237,22 +241,22 @@ class TestWhatErrorsCost:
         assert false_positives == pytest.approx(ap([1], 3) - base)
         assert false_negatives == pytest.approx(ap([1, 0, 0, 0, 0], 1) - base)
 
-    def test_a_mended_class_moves_the_detection_to_the_right_one(self):
+    def test_a_fixed_classification_error_moves_the_detection_to_the_right_class(self):
         target = annotated((0, 0, 0), (50, 0, 1))
         detections = detected((0, 0, 0, 0.6), (50, 0, 0, 0.9), (51, 0, 0, 0.8))
         dap, *_ = self.effects((target, detections), classes=2)
         base = (self.average_precision([0, 0, 1], 1) + 0) / 2
         assert dap["classification"] == pytest.approx((1 + 1) / 2 - base)
 
-    def test_a_class_of_which_nothing_is_left_keeps_its_ap(self):
-        """All objects of class 1 missed: taking them away must not take the class out of the mean."""
+    def test_a_class_without_any_object_left_counts_as_zero(self):
+        """All objects of class 1 are missed: removing them must not remove the class from the mean."""
         dap, _, false_negatives = self.effects(
             (annotated((0, 0, 0), (50, 0, 1)), detected((0, 0, 0, 0.9))), classes=2
         )
         assert dap["missed"] == false_negatives == 0
 
     @pytest.mark.parametrize("seed", range(5))
-    def test_on_random_images_as_by_the_definitions_in_loops(self, seed):
+    def test_effects_on_random_images_equal_the_definitions_in_plain_loops(self, seed):
         pairs = random_images(seed)
         images = [classify_errors(*pair) for pair in pairs]
         effects, false_positives, _ = error_effects(images, 3, 0.5)
@@ -260,14 +264,14 @@ class TestWhatErrorsCost:
         assert {name: effect.count for name, effect in effects.items()} == {
             name: naive.count(name) for name in ERRORS
         }
-        sure = Naive(pairs, least=0.5)
+        confident = Naive(pairs, min_score=0.5)
         assert {name: effect.shown for name, effect in effects.items()} == {
-            name: sure.count(name) for name in ERRORS
+            name: confident.count(name) for name in ERRORS
         }
         for name, effect in effects.items():
-            assert effect.dap.value == pytest.approx(naive.mended(name) - naive.mended(None), abs=1e-9), name
+            assert effect.dap.value == pytest.approx(naive.fixed(name) - naive.fixed(None), abs=1e-9), name
             assert effect.dap.low <= effect.dap.value <= effect.dap.high
-        assert false_positives.value == pytest.approx(naive.mended("all") - naive.mended(None), abs=1e-9)
+        assert false_positives.value == pytest.approx(naive.fixed("all") - naive.fixed(None), abs=1e-9)
 
 
 def iou(a, b, crowd=False):
@@ -278,10 +282,10 @@ def iou(a, b, crowd=False):
 
 
 class Naive:
-    """TIDE in plain loops over dictionaries: one list of detections, one of objects."""
+    """TIDE in plain loops over dictionaries: one list of detections and one of objects."""
 
-    def __init__(self, pairs, least=0.0):
-        self.found, self.objects = [], []
+    def __init__(self, pairs, min_score=0.0):
+        self.detections, self.objects = [], []
         for image, (target, detections) in enumerate(pairs):
             objects = [
                 {
@@ -295,7 +299,7 @@ class Naive:
                 for i in range(len(target.boxes))
             ]
             order = sorted(range(len(detections.scores)), key=lambda i: (-detections.scores[i], i))
-            found = [
+            entries = [
                 {
                     "box": detections.boxes[i].astype(float),
                     "label": detections.labels[i],
@@ -303,46 +307,48 @@ class Naive:
                     "image": image,
                 }
                 for i in order
-                if detections.scores[i] >= least
+                if detections.scores[i] >= min_score
             ]
-            for each in found:
-                self.classify(each, objects)
-            self.found += found
+            for detection in entries:
+                self.classify(detection, objects)
+            self.detections += entries
             self.objects += [o for o in objects if not o["ignored"]]
 
-    def classify(self, each, objects):
+    def classify(self, detection, objects):
         for ignored in (False, True):
             free = [
-                (iou(each["box"], o["box"], o["crowd"]), k)
+                (iou(detection["box"], o["box"], o["crowd"]), k)
                 for k, o in enumerate(objects)
-                if o["label"] == each["label"] and o["ignored"] == ignored and (o["by"] is None or o["crowd"])
+                if o["label"] == detection["label"]
+                and o["ignored"] == ignored
+                and (o["by"] is None or o["crowd"])
             ]
-            best, place = max(free, default=(0, None))
+            best, index = max(free, default=(0, None))
             if best >= 0.5:
-                objects[place]["by"] = each
-                each["state"] = "ignored" if ignored else "correct"
+                objects[index]["by"] = detection
+                detection["state"] = "ignored" if ignored else "correct"
                 return
-        counted = [(iou(each["box"], o["box"]), k, o) for k, o in enumerate(objects) if not o["ignored"]]
-        own = max(
-            ((v, -k, o) for v, k, o in counted if o["label"] == each["label"]),
+        counted = [(iou(detection["box"], o["box"]), k, o) for k, o in enumerate(objects) if not o["ignored"]]
+        same = max(
+            ((v, -k, o) for v, k, o in counted if o["label"] == detection["label"]),
             default=(0, 0, None),
             key=lambda t: t[:2],
         )
         other = max(
-            ((v, -k, o) for v, k, o in counted if o["label"] != each["label"]),
+            ((v, -k, o) for v, k, o in counted if o["label"] != detection["label"]),
             default=(0, 0, None),
             key=lambda t: t[:2],
         )
-        if 0.1 <= own[0] < 0.5:
-            each["state"], each["aim"] = "localisation", own[2]
+        if 0.1 <= same[0] < 0.5:
+            detection["state"], detection["aim"] = "localisation", same[2]
         elif other[0] >= 0.5:
-            each["state"], each["aim"] = "classification", other[2]
-        elif own[0] >= 0.5:
-            each["state"] = "duplicate"
+            detection["state"], detection["aim"] = "classification", other[2]
+        elif same[0] >= 0.5:
+            detection["state"] = "duplicate"
         else:
-            each["state"] = "background" if max(own[0], other[0]) <= 0.1 else "both"
-        if "aim" in each:
-            each["aim"]["near"] = True
+            detection["state"] = "background" if max(same[0], other[0]) <= 0.1 else "both"
+        if "aim" in detection:
+            detection["aim"]["near"] = True
 
     def missed(self, o):
         return o["by"] is None and not o["near"]
@@ -350,44 +356,44 @@ class Naive:
     def count(self, error):
         if error == "missed":
             return sum(map(self.missed, self.objects))
-        return sum(each["state"] == error for each in self.found)
+        return sum(detection["state"] == error for detection in self.detections)
 
-    def mended(self, error):
-        """mAP without the errors of one type; of none; of all false positives."""
+    def fixed(self, error):
+        """Return the mAP without errors of one type, with all (None), or without false positives (all)."""
         rows = {label: [] for label in range(3)}
         served = set()
-        for each in sorted(self.found, key=lambda e: -e["score"]):
-            label, state = each["label"], each["state"]
+        for detection in sorted(self.detections, key=lambda e: -e["score"]):
+            label, state = detection["label"], detection["state"]
             wrong = state not in ("correct", "ignored")
             if state == "ignored" or (wrong and error == "all"):
                 continue
             correct = state == "correct"
             if wrong and state == error:
-                aim = each.get("aim")
+                aim = detection.get("aim")
                 if aim is None or aim["by"] is not None or id(aim) in served:
                     continue
                 served.add(id(aim))
                 label, correct = aim["label"], True
-            rows[label].append((each["score"], correct, each["image"]))
+            rows[label].append((detection["score"], correct, detection["image"]))
         values = []
-        for label, found in rows.items():
+        for label, detections in rows.items():
             positives = [o for o in self.objects if o["label"] == label]
             left = [o for o in positives if not (error == "missed" and self.missed(o))]
-            found.sort(key=lambda row: -row[0])
-            correct = [c for _, c, _ in found]
+            detections.sort(key=lambda row: -row[0])
+            correct = [c for _, c, _ in detections]
             if positives:
                 values.append(
-                    TestWhatErrorsCost.average_precision(correct, len(left)) if correct and left else 0.0
+                    TestErrorEffects.average_precision(correct, len(left)) if correct and left else 0.0
                 )
         return np.mean(values)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_matches_are_those_of_average_precision(seed):
+def test_correct_detections_equal_those_of_average_precision(seed):
     for target, detections in random_images(seed):
-        found = match_coco(target, detections, np.array([[0, 1e10]]))
-        correct = np.zeros(len(found.scores), dtype=bool)
-        correct[found.matched] = found.correct[:, 0, 0]
+        matches = match_coco(target, detections, np.array([[0, 1e10]]))
+        correct = np.zeros(len(matches.scores), dtype=bool)
+        correct[matches.matched] = matches.correct[:, 0, 0]
         image = classify_errors(target, detections)
         np.testing.assert_array_equal(image.states == STATES.index("correct"), correct)
 
@@ -399,9 +405,9 @@ class TestOperatingPoint:
         images = [classify_errors(*pair) for pair in pairs]
 
         def f1(threshold):
-            kept = [image.states[image.scores >= threshold] for image in images]
-            correct = sum((states == STATES.index("correct")).sum() for states in kept)
-            counted = sum((states != STATES.index("ignored")).sum() for states in kept)
+            shown = [image.states[image.scores >= threshold] for image in images]
+            correct = sum((states == STATES.index("correct")).sum() for states in shown)
+            counted = sum((states != STATES.index("ignored")).sum() for states in shown)
             return 2 * correct / (counted + sum(image.counted.sum() for image in images))
 
         thresholds = {float(score) for image in images for score in image.scores}
@@ -410,37 +416,37 @@ class TestOperatingPoint:
         assert point.f1.low < point.f1.value < point.f1.high
 
     def test_detections_of_one_score_are_taken_together(self):
-        """Correct at .95 and .9, two of nothing at .9, correct at .5; three objects.
+        """Correct at .95 and .9, two background detections at .9, correct at .5; three objects.
 
         F1 from .95: 2/4; from .9: 4/7, though between its detections 4/5; from .5: 6/8.
         """
         target = annotated((0, 0, 0), (50, 0, 0), (100, 0, 0))
-        nothing = [(200, 0, 0, 0.9), (300, 0, 0, 0.9)]
-        detections = detected((0, 0, 0, 0.95), (50, 0, 0, 0.9), *nothing, (100, 0, 0, 0.5))
+        background = [(200, 0, 0, 0.9), (300, 0, 0, 0.9)]
+        detections = detected((0, 0, 0, 0.95), (50, 0, 0, 0.9), *background, (100, 0, 0, 0.5))
         point = analysed([(target, detections)]).operating_point
         assert (point.score, point.f1.value) == (0.5, 0.75)
 
-    def test_without_a_correct_detection_there_is_none(self):
+    def test_without_a_correct_detection_there_is_no_operating_point(self):
         point = analysed([(annotated((0, 0, 0)), detected((90, 90, 0, 0.9)))]).operating_point
         assert (point.score, point.precision.value, point.recall.value) == (None, None, 0.0)
 
     def test_confusion_by_hand(self):
-        """0 found; 1 taken for 2; another 1 undetected; a 2 of nothing; what scores less is not counted."""
+        """A 0 is found, a 1 detected as 2, another 1 undetected; a 2 is background; low scores do not count."""
         target = annotated((0, 0, 0), (50, 0, 1), (100, 0, 1))
         detections = detected(
             (0, 0, 0, 0.9), (50, 0, 2, 0.8), (200, 0, 2, 0.7), (100, 0, 0, 0.1), (300, 0, 0, 0.1)
         )
         # F1 at .9: 2/4; at .8: 2/5: the threshold is .9; other images move it to .7.
-        sure = [(annotated((0, 0, 0)), detected((0, 0, 0, 0.7)))] * 9
-        found = analysed([(target, detections), *sure])
-        assert found.operating_point.score == pytest.approx(0.7)
-        assert found.confusion == [[10, 0, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 1, 0]]
+        confident = [(annotated((0, 0, 0)), detected((0, 0, 0, 0.7)))] * 9
+        analysis = analysed([(target, detections), *confident])
+        assert analysis.operating_point.score == pytest.approx(0.7)
+        assert analysis.confusion == [[10, 0, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 1, 0]]
 
     @pytest.mark.parametrize("seed", range(3))
     def test_confusion_counts_every_object_and_detection_once(self, seed):
         pairs = random_images(seed)
-        found = analysed(pairs)
-        matrix, point = np.array(found.confusion), found.operating_point
+        analysis = analysed(pairs)
+        matrix, point = np.array(analysis.confusion), analysis.operating_point
         objects = np.concatenate([t.labels[~(t.crowd | t.difficult)] for t, _ in pairs])
         assert matrix.sum(axis=1)[:3].tolist() == np.bincount(objects, minlength=3).tolist()
         correct = matrix.diagonal()[:3].sum()
@@ -449,7 +455,7 @@ class TestOperatingPoint:
 
 
 class TestSamples:
-    def test_the_worst_has_the_lowest_f1_and_its_boxes_say_what_is_wrong(self):
+    def test_the_worst_image_has_the_lowest_f1_and_its_boxes_have_their_errors(self):
         good = (annotated((0, 0, 0), (50, 0, 1)), detected((0, 0, 0, 0.9), (50, 0, 1, 0.9)))
         bad = (annotated((0, 0, 0), (50, 0, 1)), detected((0, 0, 1, 0.9), (90, 90, 0, 0.95)))
         pairs = [good] * 10 + [bad]
@@ -460,16 +466,16 @@ class TestSamples:
             analyser.add(sample, detections)
         worst, *others = analyser.picks()
         assert (worst.index, worst.role, worst.score) == (10, "worst", 0.0)
-        assert [each.role for each in others] == ["worst"] * 3 + ["median"] * 2 + ["best"] * 2
-        shown, pictures = analyser.show(worst, samples[10], bad[1])
+        assert [pick.role for pick in others] == ["worst"] * 3 + ["median"] * 2 + ["best"] * 2
+        shown, images = analyser.show(worst, samples[10], bad[1])
         assert [(box.label, box.state) for box in shown.annotations] == [("a", "missed"), ("b", "missed")]
         assert sorted((box.label, box.state) for box in shown.detections) == [
             ("a", "background"),
             ("b", "classification"),
         ]
-        assert (shown.width, shown.height, list(pictures)) == (200, 100, [shown.image])
+        assert (shown.width, shown.height, list(images)) == (200, 100, [shown.image])
 
-    def test_pictures_keep_their_proportions_and_are_never_enlarged(self):
+    def test_images_keep_their_proportions_and_are_never_enlarged(self):
         assert shown_size(100, 200) == (200, 100)
         assert shown_size(1000, 4000) == (256, 64)
         assert shown_size(1, 5000) == (256, 1)

@@ -1,4 +1,4 @@
-"""The confusion matrix against scikit-learn, class figures against the metric, pictures read back."""
+"""Analysis of segmentation: confusion against scikit-learn, figures against the metric, images read back."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ IGNORE = 255
 
 
 def pairs(count=12, seed=0):
-    """(target, prediction): three classes of four, some pixels ignored, most right."""
+    """Return (target, prediction): three of the four classes; some pixels are ignored, most are right."""
     generator = np.random.default_rng(seed)
-    found = []
+    masks = []
     for _ in range(count):
         target = np.kron(generator.integers(0, 3, (4, 5), dtype=np.uint8), np.ones((6, 6), np.uint8))
         guess = generator.integers(0, 3, target.shape, dtype=np.uint8)
         prediction = np.where(generator.random(target.shape) < 0.7, target, guess)
-        found.append(
+        masks.append(
             (np.where(generator.random(target.shape) < 0.1, IGNORE, target).astype(np.uint8), prediction)
         )
-    return found
+    return masks
 
 
 def analyser_of(masks, classes=CLASSES):
@@ -39,7 +39,7 @@ def analyser_of(masks, classes=CLASSES):
     return analyser
 
 
-def test_the_confusion_matrix_is_scikit_learns():
+def test_the_confusion_matrix_equals_scikit_learns():
     masks = pairs()
     targets, predictions = (
         np.concatenate([mask.ravel() for mask in side]) for side in zip(*masks, strict=True)
@@ -49,17 +49,17 @@ def test_the_confusion_matrix_is_scikit_learns():
     assert analyser_of(masks).conclude([]).confusion == expected.tolist()
 
 
-def test_class_figures_are_those_of_the_metric():
+def test_class_figures_equal_those_of_the_metric():
     masks = pairs()
     metric = Iou(CLASSES, ignore_index=IGNORE)
-    expected = metric.summarise([metric.statistics(*each) for each in masks]).per_class
-    for each in analyser_of(masks).conclude([]).per_class:
+    expected = metric.summarise([metric.statistics(*pair) for pair in masks]).per_class
+    for record in analyser_of(masks).conclude([]).per_class:
         for name in ("iou", "accuracy", "boundary_iou"):
-            value, wanted = getattr(each, name).value, expected[each.label][name]
-            assert value == (None if wanted is None else pytest.approx(wanted)), (each.label, name)
+            value, reference = getattr(record, name).value, expected[record.label][name]
+            assert value == (None if reference is None else pytest.approx(reference)), (record.label, name)
 
 
-def test_the_interval_of_a_class_is_that_of_rescoring_resampled_images():
+def test_the_interval_of_a_class_equals_that_of_rescoring_resampled_images():
     masks = pairs(6)
     draws = np.random.default_rng(0).integers(0, 6, size=(1000, 6))
     values = []
@@ -85,18 +85,18 @@ def test_the_worst_image_has_the_lowest_mean_iou_of_its_own_classes():
     ("classes", "first"),
     [(("background", "a", "b"), 1), (("a", "background", "b"), 0), (("a", "b", "c"), 2)],
 )
-def test_of_equal_images_that_with_the_most_objects_comes_first(classes, first):
+def test_of_equal_images_the_one_with_the_most_objects_comes_first(classes, first):
     masks = [np.array([row], np.uint8) for row in ([0, 2, 2], [1, 2, 2], [0, 1, 2])]
     assert analyser_of([(mask, mask) for mask in masks], classes).picks()[0].index == first
 
 
-def test_an_image_that_is_ignored_as_a_whole_has_nothing_wrong():
+def test_an_image_with_only_ignored_pixels_has_no_errors():
     ignored = np.full((4, 4), IGNORE, np.uint8)
     assert [p.score for p in analyser_of([(ignored, np.zeros((4, 4), np.uint8))]).picks()] == [1.0]
 
 
-class TestPictures:
-    def test_masks_are_read_back_as_they_are_with_vocs_colours(self):
+class TestImageFiles:
+    def test_masks_are_read_back_unchanged_with_vocs_colours(self):
         mask = np.array([[0, 1], [2, IGNORE]], np.uint8)
         stored = Image.open(io.BytesIO(mask_file(mask, 4)))
         assert (stored.mode, np.asarray(stored).tolist()) == ("P", mask.tolist())
@@ -105,7 +105,7 @@ class TestPictures:
             [[0, 128, 0], [224, 224, 192]],
         ]
 
-    def test_colours_are_those_published_for_voc(self):
+    def test_colours_equal_those_published_for_voc(self):
         """VOCdevkit: 1 aeroplane, 3 boat, 15 person, 20 tv/monitor."""
         assert [colour(label) for label in (1, 3, 15, 20)] == [
             (128, 0, 0),
@@ -114,13 +114,13 @@ class TestPictures:
             (0, 64, 128),
         ]
 
-    def test_errors_are_opaque_where_wrong_or_ignored_alone(self):
+    def test_only_wrong_and_ignored_pixels_are_opaque_in_the_errors(self):
         target, prediction = np.array([[0, 1, IGNORE]], np.uint8), np.array([[0, 0, 0]], np.uint8)
         stored = np.asarray(Image.open(io.BytesIO(error_file(target, prediction, 4))).convert("RGBA"))
         assert stored[0, :, 3].tolist() == [0, 255, 255]
         assert stored[0, 1].tolist() != stored[0, 2].tolist()
 
-    def test_a_sample_has_four_pictures_of_one_size_and_no_new_classes(self):
+    def test_a_sample_has_four_images_of_one_size_and_no_new_classes(self):
         target = np.kron(np.arange(3, dtype=np.uint8), np.ones((400, 200), np.uint8))
         analyser = analyser_of([(target, target)])
         sample = Sample("x", np.zeros((400, 600, 3), np.uint8), target)

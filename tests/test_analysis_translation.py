@@ -1,4 +1,4 @@
-"""By length against sacrebleu on the same sentences; rates by hand."""
+"""Analysis of translation: buckets against sacrebleu on the same sentences, rates by hand."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ WORDS = ["der", "Hund", "bellt", "laut", "und", "die", "Katze", "schläft", "nic
 
 
 def sentences(count=60, seed=0):
-    """(source, references, hypothesis): sources of 1 to 60 words, hypotheses with some words changed."""
+    """Return (source, references, hypothesis): sources of 1 to 60 words, hypotheses with some wrong words."""
     generator = np.random.default_rng(seed)
-    found = []
+    triples = []
     for _ in range(count):
         length = int(generator.integers(1, 61))
         reference = [WORDS[i] for i in generator.integers(0, len(WORDS), length)]
         hypothesis = [word if generator.random() < 0.8 else "sehr" for word in reference]
-        found.append((" ".join(["word"] * length), (" ".join(reference),), " ".join(hypothesis)))
-    return found
+        triples.append((" ".join(["word"] * length), (" ".join(reference),), " ".join(hypothesis)))
+    return triples
 
 
 def analyser_of(triples):
@@ -36,11 +36,11 @@ def analysed(triples):
     return analyser_of(triples).conclude([])
 
 
-def test_each_bucket_is_sacrebleu_of_its_sentences():
+def test_each_bucket_equals_sacrebleu_on_its_sentences():
     triples = sentences()
-    found = analysed(triples)
-    assert sum(bucket.n for bucket in found.by_length) == len(triples)
-    for bucket in found.by_length:
+    analysis = analysed(triples)
+    assert sum(bucket.n for bucket in analysis.by_length) == len(triples)
+    for bucket in analysis.by_length:
         members = [t for t in triples if bucket.shortest <= len(t[0].split()) <= (bucket.longest or 10**9)]
         assert len(members) == bucket.n
         hypotheses, references = [t[2] for t in members], [[t[1][0] for t in members]]
@@ -49,15 +49,15 @@ def test_each_bucket_is_sacrebleu_of_its_sentences():
         assert bucket.n == 1 or bucket.bleu.low <= bucket.bleu.value <= bucket.bleu.high
 
 
-def test_the_last_bucket_has_no_end_and_an_empty_source_is_in_none():
-    found = analysed([(" ".join(["word"] * 500), ("a",), "a"), ("", ("",), "")])
-    assert [(bucket.shortest, bucket.longest, bucket.n) for bucket in found.by_length] == [
+def test_the_last_bucket_is_unbounded_and_an_empty_source_is_in_no_bucket():
+    analysis = analysed([(" ".join(["word"] * 500), ("a",), "a"), ("", ("",), "")])
+    assert [(bucket.shortest, bucket.longest, bucket.n) for bucket in analysis.by_length] == [
         (BUCKETS[-1], None, 1)
     ]
-    assert found.n == 2
+    assert analysis.n == 2
 
 
-def test_the_length_ratio_is_sacrebleus_lengths():
+def test_the_length_ratio_equals_that_of_sacrebleus_lengths():
     triples = [(s, r, h + " noch mehr") for s, r, h in sentences()]
     score = BLEU().corpus_score([t[2] for t in triples], [[t[1][0] for t in triples]])
     ratio = analysed(triples).rates["length_ratio"]
@@ -71,13 +71,13 @@ def test_the_length_ratio_is_sacrebleus_lengths():
     [
         ("a b c d a b c d", ["a b c d"], True),
         ("ja ja ja ja ja", ["ja"], True),  # "ja ja ja ja" twice, overlapping
-        ("a b c d a b c d", ["a b c d a b c d", "x"], False),  # a reference says it as often
-        ("a b c d a b c d a b c d", ["a b c d a b c d"], True),  # but not that often
-        ("a b c a b c", ["a b c"], False),  # runs of three
-        ("a b c d", [""], False),  # once is no repetition, whatever the reference
+        ("a b c d a b c d", ["a b c d a b c d", "x"], False),  # as often in a reference
+        ("a b c d a b c d a b c d", ["a b c d a b c d"], True),  # more often than in the reference
+        ("a b c a b c", ["a b c"], False),  # only three words
+        ("a b c d", [""], False),  # one occurrence is not a repetition
     ],
 )
-def test_repetition_is_a_run_of_four_words_again_and_more_often_than_in_any_reference(
+def test_repetition_is_four_words_that_recur_more_often_than_in_any_reference(
     hypothesis, references, repeats
 ):
     assert failures("source", tuple(references), hypothesis)["repetition"] is repeats
@@ -88,54 +88,54 @@ def test_repetition_is_a_run_of_four_words_again_and_more_often_than_in_any_refe
     [
         ("File", "Datei", "Datei", {"exact_match"}),
         ("File", "Datei", "File", {"copied"}),
-        ("GIMP", "GIMP", "GIMP", {"exact_match"}),  # to be copied, and was
+        ("GIMP", "GIMP", "GIMP", {"exact_match"}),  # copying is correct
         ("File", "Datei", "", {"empty"}),
         ("", "", "", {"exact_match", "empty"}),
         ("File", "Datei", "Datei ⁇ ", {"unknown"}),
-        ("<unk> File", "Datei", "<unk> Datei", set()),  # the source's own
+        ("<unk> File", "Datei", "<unk> Datei", set()),  # the mark is in the source
         ("File", "Datei", "datei", set()),
     ],
 )
-def test_what_a_hypothesis_is_counted_as(source, reference, hypothesis, true):
-    found = failures(source, (reference,), hypothesis)
-    assert {name for name, value in found.items() if value} == true
+def test_failures_of_a_hypothesis(source, reference, hypothesis, true):
+    flags = failures(source, (reference,), hypothesis)
+    assert {name for name, value in flags.items() if value} == true
 
 
-def test_rates_are_shares_of_all_sentences_with_intervals():
-    found = analysed([("File", ("Datei",), "Datei")] * 30 + [("File", ("Datei",), "File")] * 10)
-    rate = found.rates["exact_match"]
+def test_rates_are_fractions_of_all_sentences_with_intervals():
+    analysis = analysed([("File", ("Datei",), "Datei")] * 30 + [("File", ("Datei",), "File")] * 10)
+    rate = analysis.rates["exact_match"]
     assert (rate.value, rate.n) == (0.75, 40)
-    # Normal interval of a share: .75 ± 1.96 · √(.75 · .25 / 40) = .75 ± .134
+    # Normal interval of a fraction: .75 ± 1.96 · √(.75 · .25 / 40) = .75 ± .134
     assert (rate.low, rate.high) == (pytest.approx(0.616, abs=0.03), pytest.approx(0.884, abs=0.03))
-    assert found.rates["copied"].value == 0.25
+    assert analysis.rates["copied"].value == 0.25
 
 
 class TestPicks:
     def test_worst_median_and_best_of_many(self):
         picks = pick_samples([float(score) for score in range(100)], [1.0] * 100)
-        found = {role: [p.index for p in picks if p.role == role] for role in ("worst", "median", "best")}
-        assert found == {"worst": [0, 1, 2, 3], "median": [49, 50], "best": [99, 98]}
+        indices = {role: [p.index for p in picks if p.role == role] for role in ("worst", "median", "best")}
+        assert indices == {"worst": [0, 1, 2, 3], "median": [49, 50], "best": [99, 98]}
 
-    def test_of_equal_scores_the_one_that_says_most(self):
+    def test_of_equal_scores_the_heaviest_sample_is_picked(self):
         picks = pick_samples([1.0] * 20, [float(words) for words in range(20)])
-        assert picks[0].index == 19, "the longest is shown first, as worst"
+        assert picks[0].index == 19, "the longest is shown first, as the worst"
         assert [p.index for p in picks if p.role == "best"] == [15, 14]
-        assert all(p.index for p in picks), "the empty one says nothing"
+        assert all(p.index for p in picks), "the empty sentence is not shown"
 
-    def test_samples_with_nothing_to_get_wrong_are_shown_only_where_there_are_no_others(self):
+    def test_samples_of_weight_zero_are_picked_only_if_there_are_no_others(self):
         assert [p.index for p in pick_samples([1.0, 0.2, 1.0], [0.0, 3.0, 0.0])] == [1]
         assert [p.index for p in pick_samples([1.0, 1.0], [0.0, 0.0])] == [0, 1]
 
-    def test_few_samples_are_each_shown_once(self):
+    def test_of_few_samples_each_is_picked_once(self):
         assert sorted(p.index for p in pick_samples([3.0, 1.0, 2.0], [1.0] * 3)) == [0, 1, 2]
         assert pick_samples([], []) == []
 
-    def test_a_sample_shown_has_its_own_chrf(self):
+    def test_a_shown_sample_has_its_own_chrf(self):
         triples = sentences(20)
         analyser = analyser_of(triples)
-        for each in analyser.picks():
-            source, references, hypothesis = triples[each.index]
-            sample = Sample(f"id {each.index}", source, references)
-            shown, pictures = analyser.show(each, sample, Translation(hypothesis))
+        for pick in analyser.picks():
+            source, references, hypothesis = triples[pick.index]
+            sample = Sample(f"id {pick.index}", source, references)
+            shown, images = analyser.show(pick, sample, Translation(hypothesis))
             assert shown.score == pytest.approx(CHRF().sentence_score(hypothesis, list(references)).score)
-            assert (shown.hypothesis, shown.references, pictures) == (hypothesis, list(references), {})
+            assert (shown.hypothesis, shown.references, images) == (hypothesis, list(references), {})

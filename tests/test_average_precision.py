@@ -1,4 +1,4 @@
-"""Against pycocotools, a devkit-style implementation, and plain resampling of whole images."""
+"""Average precision, checked against pycocotools, a plain VOC devkit, and resampling of whole images."""
 
 import contextlib
 import io
@@ -17,38 +17,42 @@ from harness.metrics.average_precision import Coco, Voc07, Voc10
 from harness.task import Annotations, Detections
 
 CLASSES = ("a", "b", "c")
-SIDES = st.sampled_from([8, 16, 32, 96, 100])  # 32² and 96² lie on the edges of COCO's area ranges
+SIDES = st.sampled_from([8, 16, 32, 96, 100])  # 32² and 96² are limits of COCO's area ranges
 CORNERS = st.sampled_from([0, 4, 8, 16, 40])
 SCORES = st.sampled_from([0.1, 0.3, 0.5, 0.9])  # many ties
 
 
 @st.composite
 def images(draw, max_images=4):
-    """[(annotations, detections)]: whole pixels, so that IoUs meet thresholds; some images empty."""
+    """Draw [(annotations, detections)], some empty; boxes are whole pixels, so that IoUs equal thresholds."""
     box = st.tuples(CORNERS, CORNERS, SIDES, SIDES)
     label = st.integers(0, draw(st.integers(0, 2)))
     objects = st.lists(
         st.tuples(box, label, st.booleans(), st.sampled_from([None, 1023, 1024, 9216])), max_size=5
     )
-    found = st.lists(st.tuples(box, label, SCORES), max_size=8)
+    reported = st.lists(st.tuples(box, label, SCORES), max_size=8)
     return [
-        (annotations_of(draw(objects)), detections_of(draw(found)))
+        (annotations_of(draw(objects)), detections_of(draw(reported)))
         for _ in range(draw(st.integers(1, max_images)))
     ]
 
 
-def annotations_of(objects, kind="crowd"):
+def annotations_of(objects, flag="crowd"):
     flags = np.array([flag for _, _, flag, _ in objects], dtype=bool)
     plain = Annotations.of_boxes(corners([box for box, *_ in objects]), [label for _, label, *_ in objects])
-    areas = [own if area is None else area for own, (*_, area) in zip(plain.areas, objects, strict=True)]
+    areas = [
+        box_area if area is None else area for box_area, (*_, area) in zip(plain.areas, objects, strict=True)
+    ]
     none = np.zeros(len(objects), dtype=bool)
-    crowd, difficult = (flags, none) if kind == "crowd" else (none, flags)
+    crowd, difficult = (flags, none) if flag == "crowd" else (none, flags)
     return Annotations(plain.boxes, plain.labels, np.array(areas, dtype=float), crowd, difficult)
 
 
-def detections_of(found):
-    labels = np.array([label for _, label, _ in found], dtype=np.int64)
-    return Detections(corners([box for box, *_ in found]), np.array([score for *_, score in found]), labels)
+def detections_of(reported):
+    labels = np.array([label for _, label, _ in reported], dtype=np.int64)
+    return Detections(
+        corners([box for box, *_ in reported]), np.array([score for *_, score in reported]), labels
+    )
 
 
 def corners(boxes):
@@ -61,8 +65,11 @@ def scored(metric, pairs, **options):
 
 
 def pycocotools(pairs):
-    """COCO's twelve figures of images in this order, None where it says −1; ids from 1, against its bug."""
-    truths, found = [], []
+    """Return COCO's twelve figures of images in this order, None for −1.
+
+    Ids start at 1, because COCOeval treats a match with id 0 as none.
+    """
+    truths, detected = [], []
     for image, (target, detections) in enumerate(pairs, start=1):
         for row, box in enumerate(
             np.concatenate([target.boxes[:, :2], target.boxes[:, 2:] - target.boxes[:, :2]], 1)
@@ -81,11 +88,11 @@ def pycocotools(pairs):
         for row, box in enumerate(np.concatenate([detections.boxes[:, :2], sides], axis=1)):
             entry = {"score": detections.scores[row], "area": box[2] * box[3], "iscrowd": 0}
             label = int(detections.labels[row])
-            found.append(
-                {"id": len(found) + 1, "image_id": image, "category_id": label, "bbox": [*box]} | entry
+            detected.append(
+                {"id": len(detected) + 1, "image_id": image, "category_id": label, "bbox": [*box]} | entry
             )
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(indexed(truths, len(pairs)), indexed(found, len(pairs)), "bbox")
+        evaluation = COCOeval(indexed(truths, len(pairs)), indexed(detected, len(pairs)), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -113,7 +120,7 @@ def test_coco_equals_pycocotools(pairs):
 
 
 def crowded_scene(seed, count=12, detections=130):
-    """Images with more detections than the limit of 100, all scores different."""
+    """Return images with more detections than the limit of 100 and distinct scores."""
     generator = np.random.default_rng(seed)
     pairs = []
     for _ in range(count):
@@ -138,23 +145,23 @@ def crowded_scene(seed, count=12, detections=130):
     return pairs
 
 
-def test_coco_equals_pycocotools_beyond_the_limit_of_detections():
+def test_coco_equals_pycocotools_with_more_detections_than_the_limit():
     pairs = crowded_scene(1, detections=260)
     figures = scored(Coco(CLASSES), pairs, resamples=1).metrics
     assert [figure.value for figure in figures.values()] == pytest.approx(pycocotools(pairs), abs=1e-12)
 
 
-@pytest.mark.parametrize(("first", "second", "found"), [(0, 4, 1), (4, 0, 2)])
-def test_of_objects_that_overlap_equally_coco_takes_the_later(first, second, found):
+@pytest.mark.parametrize(("first", "second", "correct"), [(0, 4, 1), (4, 0, 2)])
+def test_coco_takes_the_later_of_two_equally_overlapping_objects(first, second, correct):
     """The box at 2 overlaps those at 0 and 4 by 8/12; the box at 5 overlaps only the one at 4 enough."""
     target = annotations_of([((x, 0, 10, 10), 0, False, None) for x in (first, second)])
     pair = (target, detections_of([((2, 0, 10, 10), 0, 0.9), ((5, 0, 10, 10), 0, 0.8)]))
     figures = scored(Coco(CLASSES), [pair], resamples=1).metrics
     assert [figure.value for figure in figures.values()][:10] == pytest.approx(pycocotools([pair])[:10])
-    assert figures["ap50"].value == pytest.approx((51 if found == 1 else 101) / 101)
+    assert figures["ap50"].value == pytest.approx((51 if correct == 1 else 101) / 101)
 
 
-def test_the_interval_is_that_of_evaluating_resampled_images():
+def test_the_interval_equals_that_of_evaluating_resampled_images():
     pairs = crowded_scene(2, count=7, detections=30)
     draws = np.random.default_rng(9).integers(0, 7, size=(12, 7))
     naive = np.array([pycocotools([pairs[index] for index in sorted(draw)]) for draw in draws], dtype=float)
@@ -168,12 +175,12 @@ def test_the_interval_is_that_of_evaluating_resampled_images():
 
 
 def basic(value, low, high):
-    """Percentiles of resamples → the basic bootstrap's interval of a fraction."""
+    """Return the basic bootstrap's interval of a fraction from the percentiles of the resamples."""
     return max(0, min(value, 2 * value - high)), min(1, max(value, 2 * value - low))
 
 
 @pytest.mark.parametrize("metric", [Voc07(CLASSES), Voc10(CLASSES)])
-def test_the_interval_of_voc_is_that_of_evaluating_resampled_images(metric):
+def test_the_interval_of_voc_equals_that_of_evaluating_resampled_images(metric):
     pairs = crowded_scene(3, count=7, detections=30)
     draws = np.random.default_rng(9).integers(0, 7, size=(12, 7))
     naive = [devkit([pairs[index] for index in sorted(draw)], metric.protocol) for draw in draws]
@@ -185,7 +192,7 @@ def test_the_interval_of_voc_is_that_of_evaluating_resampled_images(metric):
     assert figure.signature == f"{metric.protocol}|iou:0.5|interval:{method}|v:1"
 
 
-def test_figures_do_not_depend_on_how_resamples_are_blocked(monkeypatch):
+def test_figures_do_not_depend_on_the_size_of_a_block_of_resamples(monkeypatch):
     pairs = crowded_scene(4, count=5, detections=20)
     expected = scored(Coco(CLASSES), pairs, resamples=40)
     monkeypatch.setattr(precision_recall, "CELLS", 16)
@@ -193,21 +200,21 @@ def test_figures_do_not_depend_on_how_resamples_are_blocked(monkeypatch):
 
 
 def devkit(pairs, protocol, threshold=Fraction(1, 2)):
-    """VOCevaldet.m's loops: inclusive pixels with `+1`, exact fractions for whole-pixel boxes."""
+    """Compute mean AP with VOCevaldet.m's loops: inclusive pixels with `+1`, in exact fractions."""
     averages = []
     for label in range(len(CLASSES)):
         rows = [
             (-score, image, order, box)
-            for image, (_, found) in enumerate(pairs)
-            for order, (box, score, own) in enumerate(
-                zip(found.boxes, found.scores, found.labels, strict=True)
+            for image, (_, reported) in enumerate(pairs)
+            for order, (box, score, box_label) in enumerate(
+                zip(reported.boxes, reported.scores, reported.labels, strict=True)
             )
-            if own == label
+            if box_label == label
         ]
         positives = sum(
-            int(own == label and not skip)
+            int(object_label == label and not skip)
             for target, _ in pairs
-            for own, skip in zip(target.labels, target.difficult | target.crowd, strict=True)
+            for object_label, skip in zip(target.labels, target.difficult | target.crowd, strict=True)
         )
         if not positives:
             continue
@@ -238,18 +245,18 @@ def devkit(pairs, protocol, threshold=Fraction(1, 2)):
             )
         else:
             area, before = Fraction(0), Fraction(0)
-            for at, r in enumerate(recall):
-                area += (r - before) * max(precision[at:])
+            for step, r in enumerate(recall):
+                area += (r - before) * max(precision[step:])
                 before = r
             averages.append(area)
     return float(sum(averages) / len(averages)) if averages else None
 
 
-def inclusive_iou(one, other):
-    """Continuous corners → the files' inclusive pixels, then the devkit's formula."""
+def inclusive_iou(box, other):
+    """Convert continuous corners to the files' inclusive pixels, then apply the devkit's formula."""
     (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = (
         (Fraction(box[0]) + 1, Fraction(box[1]) + 1, Fraction(box[2]), Fraction(box[3]))
-        for box in (one, other)
+        for box in (box, other)
     )
     width, height = min(ax2, bx2) - max(ax1, bx1) + 1, min(ay2, by2) - max(ay1, by1) + 1
     if width <= 0 or height <= 0:
@@ -263,8 +270,8 @@ def inclusive_iou(one, other):
 @settings(max_examples=150, deadline=None)
 def test_voc_equals_the_devkit(metric, pairs):
     expected = devkit(pairs, metric.protocol)
-    found = scored(metric, pairs, resamples=1).metrics["map"].value
-    assert found == (None if expected is None else pytest.approx(expected, abs=1e-12))
+    value = scored(metric, pairs, resamples=1).metrics["map"].value
+    assert value == (None if expected is None else pytest.approx(expected, abs=1e-12))
 
 
 OBJECT = ((0, 0, 10, 10), 0, False, None)
@@ -276,30 +283,30 @@ def test_voc07_reaches_a_recall_of_exactly_three_tenths():
     With np.arange(0, 1.1, .1) the level would be 0.30000000000000004, and AP 3/11.
     """
     target = annotations_of([((20 * i, 0, 10, 10), 0, False, None) for i in range(10)])
-    found = detections_of([((20 * i, 0, 10, 10), 0, 0.9) for i in range(3)])
-    assert scored(Voc07(CLASSES), [(target, found)]).metrics["map"].value == pytest.approx(4 / 11)
-    assert scored(Voc10(CLASSES), [(target, found)]).metrics["map"].value == pytest.approx(3 / 10)
+    detections = detections_of([((20 * i, 0, 10, 10), 0, 0.9) for i in range(3)])
+    assert scored(Voc07(CLASSES), [(target, detections)]).metrics["map"].value == pytest.approx(4 / 11)
+    assert scored(Voc10(CLASSES), [(target, detections)]).metrics["map"].value == pytest.approx(3 / 10)
 
 
-def test_voc_gives_no_second_choice_where_coco_does():
+def test_coco_tries_the_second_best_object_and_voc_does_not():
     """Both detections overlap the left object most; COCO lets the second take the right one (IoU 7/13)."""
     target = annotations_of([((0, 0, 10, 10), 0, False, None), ((4, 0, 10, 10), 0, False, None)])
-    found = detections_of([((0, 0, 10, 10), 0, 0.9), ((1, 0, 10, 10), 0, 0.8)])
-    assert scored(Voc10(CLASSES), [(target, found)]).metrics["map"].value == 0.5
-    assert scored(Coco(CLASSES), [(target, found)]).metrics["ap50"].value == pytest.approx(1)
+    detections = detections_of([((0, 0, 10, 10), 0, 0.9), ((1, 0, 10, 10), 0, 0.8)])
+    assert scored(Voc10(CLASSES), [(target, detections)]).metrics["map"].value == 0.5
+    assert scored(Coco(CLASSES), [(target, detections)]).metrics["ap50"].value == pytest.approx(1)
 
 
 def test_an_iou_equal_to_the_threshold_matches():
     target = annotations_of([((0, 0, 10, 10), 0, False, None)])
-    found = detections_of([((0, 0, 10, 5), 0, 0.9)])
-    assert scored(Voc10(CLASSES), [(target, found)]).metrics["map"].value == 1
-    assert scored(Voc10(CLASSES, iou=0.51), [(target, found)]).metrics["map"].value == 0
+    detections = detections_of([((0, 0, 10, 5), 0, 0.9)])
+    assert scored(Voc10(CLASSES), [(target, detections)]).metrics["map"].value == 1
+    assert scored(Voc10(CLASSES, iou=0.51), [(target, detections)]).metrics["map"].value == 0
 
 
-def test_what_matches_a_difficult_object_is_neither_right_nor_wrong():
+def test_a_detection_of_a_difficult_object_is_neither_right_nor_wrong():
     target = annotations_of([((0, 0, 10, 10), 0, True, None), ((50, 0, 10, 10), 0, False, None)], "difficult")
-    found = detections_of([((0, 0, 10, 10), 0, 0.9), ((0, 0, 10, 9), 0, 0.8), ((50, 0, 10, 10), 0, 0.7)])
-    assert scored(Voc10(CLASSES), [(target, found)]).metrics["map"].value == 1
+    detections = detections_of([((0, 0, 10, 10), 0, 0.9), ((0, 0, 10, 9), 0, 0.8), ((50, 0, 10, 10), 0, 0.7)])
+    assert scored(Voc10(CLASSES), [(target, detections)]).metrics["map"].value == 1
 
 
 def test_an_area_on_the_edge_is_small_and_medium():
@@ -309,38 +316,38 @@ def test_an_area_on_the_edge_is_small_and_medium():
     assert figures["ap_large"].value is None
 
 
-def test_a_detection_area_on_the_edge_survives_the_addition_of_a_decimal_corner():
-    """32.12 + 32 − 32.12 > 32 in doubles: unmatched, it must still be a false positive among small."""
+def test_a_detection_area_on_the_edge_is_exact_despite_a_decimal_corner():
+    """32.12 + 32 − 32.12 > 32 in double precision; unmatched, it must count as a small false positive."""
     target = annotations_of([((100, 100, 16, 16), 0, False, None)])
-    found = detections_of([((32.12, 32.12, 32.0, 32.0), 0, 0.9), ((100, 100, 16, 16), 0, 0.8)])
-    assert found.boxes[0, 2] - found.boxes[0, 0] > 32
-    assert scored(Coco(CLASSES), [(target, found)]).metrics["ap_small"].value == pytest.approx(0.5)
+    detections = detections_of([((32.12, 32.12, 32.0, 32.0), 0, 0.9), ((100, 100, 16, 16), 0, 0.8)])
+    assert detections.boxes[0, 2] - detections.boxes[0, 0] > 32
+    assert scored(Coco(CLASSES), [(target, detections)]).metrics["ap_small"].value == pytest.approx(0.5)
 
 
-def test_the_data_set_may_set_its_own_area_ranges():
+def test_the_options_of_a_data_set_may_define_area_ranges():
     ranges = {"small": [0, 50], "medium": [50, 200], "large": [200, 1e10]}
     metric = Coco(CLASSES, area_ranges=ranges, ignore_index=255)
-    found = scored(metric, [(annotations_of([OBJECT]), detections_of([((0, 0, 10, 10), 0, 0.9)]))]).metrics
-    assert found["ap_medium"].value == pytest.approx(1)
-    assert found["ap_small"].value is None
-    assert "areas:small:0-50,medium:50-200,large:200-1e+10" in found["ap"].signature
+    figures = scored(metric, [(annotations_of([OBJECT]), detections_of([((0, 0, 10, 10), 0, 0.9)]))]).metrics
+    assert figures["ap_medium"].value == pytest.approx(1)
+    assert figures["ap_small"].value is None
+    assert "areas:small:0-50,medium:50-200,large:200-1e+10" in figures["ap"].signature
 
 
 @pytest.mark.parametrize(
     "ranges", [{"small": [0, 9]}, {"small": [9, 0], "medium": [0, 1], "large": [0, 1]}, {"huge": [0, 1]}]
 )
-def test_wrong_area_ranges_are_refused(ranges):
+def test_wrong_area_ranges_are_rejected(ranges):
     with pytest.raises(UsageError, match="area_ranges"):
         Coco(CLASSES, area_ranges=ranges)
 
 
 @pytest.mark.parametrize("iou", [0, -0.5, 1.5])
-def test_a_threshold_outside_0_to_1_is_refused(iou):
+def test_a_threshold_outside_0_to_1_is_rejected(iou):
     with pytest.raises(UsageError, match="iou"):
         Voc07(CLASSES, iou=iou)
 
 
-def test_classes_have_their_own_figures_and_absent_ones_none():
+def test_a_class_has_its_own_figures_which_are_undefined_if_it_is_absent():
     target = annotations_of([OBJECT, ((50, 0, 10, 10), 1, False, None)])
     scores = scored(Coco(CLASSES), [(target, detections_of([((0, 0, 10, 10), 0, 0.9)]))])
     assert scores.per_class == {

@@ -1,3 +1,5 @@
+"""BLEU and chrF, checked against sacrebleu on whole and on resampled corpora."""
+
 import numpy as np
 import pytest
 import sacrebleu
@@ -23,7 +25,7 @@ def scored(metric, hypotheses, references, **options):
 @pytest.mark.parametrize(("ours", "oracle"), ORACLES)
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_score_and_signature_are_sacrebleus_with_any_number_of_references(ours, oracle, data):
+def test_score_and_signature_equal_sacrebleus_with_any_number_of_references(ours, oracle, data):
     count = data.draw(st.integers(1, 3))
     corpus = data.draw(st.lists(st.tuples(SENTENCE, *[SENTENCE] * count), min_size=1, max_size=6))
     hypotheses = [row[0] for row in corpus]
@@ -31,14 +33,14 @@ def test_score_and_signature_are_sacrebleus_with_any_number_of_references(ours, 
     expected = scorer.corpus_score(
         hypotheses, [list(column) for column in zip(*(row[1:] for row in corpus), strict=True)]
     )
-    found = scored(ours(), hypotheses, [row[1:] for row in corpus], resamples=3)
-    assert found.value == expected.score
-    assert found.signature == str(scorer.get_signature())
-    assert (found.n, found.unit) == (len(corpus), "points")
+    figure = scored(ours(), hypotheses, [row[1:] for row in corpus], resamples=3)
+    assert figure.value == expected.score
+    assert figure.signature == str(scorer.get_signature())
+    assert (figure.n, figure.unit) == (len(corpus), "points")
 
 
 @pytest.mark.parametrize(("ours", "oracle"), ORACLES)
-def test_the_interval_is_that_of_rescoring_resampled_corpora(ours, oracle):
+def test_the_interval_equals_that_of_rescoring_resampled_corpora(ours, oracle):
     hypotheses = ["the cat sat on the mat .", "a cat", "on the mat the cat sat down", "a dog barks at me"]
     references = [("the cat sat on a mat .",), ("the cat",), ("the cat sat on the mat",), ("a dog barks",)]
     draws = np.random.default_rng(11).integers(0, 4, size=(20, 4))
@@ -46,17 +48,17 @@ def test_the_interval_is_that_of_rescoring_resampled_corpora(ours, oracle):
         oracle().corpus_score([hypotheses[i] for i in draw], [[references[i][0] for i in draw]]).score
         for draw in draws
     ]
-    found = scored(ours(), hypotheses, references, resamples=20, seed=11)
-    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(naive, (2.5, 97.5))), abs=1e-12)
+    figure = scored(ours(), hypotheses, references, resamples=20, seed=11)
+    assert (figure.low, figure.high) == pytest.approx(tuple(np.percentile(naive, (2.5, 97.5))), abs=1e-12)
 
 
 def test_sentences_may_have_different_numbers_of_references():
-    found = scored(
+    figure = scored(
         Bleu(), ["a cat sat here", "a dog ran there"], [("a cat sat here",), ("a dog ran", "it ran")]
     )
-    assert "nrefs:var" in found.signature
+    assert "nrefs:var" in figure.signature
 
 
-def test_no_sentences_have_no_score():
-    found = Bleu().summarise([]).metrics["bleu"]
-    assert (found.value, found.low, found.high, found.n) == (None, None, None, 0)
+def test_without_sentences_the_score_is_undefined():
+    figure = Bleu().summarise([]).metrics["bleu"]
+    assert (figure.value, figure.low, figure.high, figure.n) == (None, None, None, 0)

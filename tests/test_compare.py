@@ -1,4 +1,4 @@
-"""A comparison finds what became worse, is silent where nothing did, and says what it cannot tell."""
+"""A comparison reports regressions, no changes between equal runs, and what it cannot compare."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ RUNNER = CliRunner()
 
 
 def harness(*arguments: object) -> tuple[int, str]:
-    """Exit code and standard output of a command."""
-    found = RUNNER.invoke(app, [str(argument) for argument in arguments])
-    assert found.exception is None or isinstance(found.exception, SystemExit), found.exception
-    return found.exit_code, found.stdout
+    """Run a command; return its exit code and standard output."""
+    result = RUNNER.invoke(app, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout
 
 
 def run(folder: Path, out: Path, *more: str) -> int:
@@ -86,20 +86,20 @@ Translate = Callable[[int, list[str]], list[str]]
 
 
 def answer(folder: Path, out: Path, translate: Translate) -> None:
-    """Replace the first trial's predictions and have it scored again."""
+    """Replace the first trial's predictions and score it again."""
     entry = read_json(out / "run.json")["trials"][0]
-    place = TrialDirectory(out / "trials" / entry["id"])
+    directory = TrialDirectory(out / "trials" / entry["id"])
     data = entry["dataset"]
     dataset = DatasetUse(data["name"], data["options"], data["split"], "translation").open()
     samples = [dataset[index] for index in range(data["size"])]
-    shutil.rmtree(place.predictions.folder)
+    shutil.rmtree(directory.predictions.folder)
     texts = [
         Translation(" ".join(translate(i, sample.target[0].split()))) for i, sample in enumerate(samples)
     ]
-    place.predictions.write(
+    directory.predictions.write(
         "translation", 0, [sample.id for sample in samples], texts, ShardProvenance(environment="here")
     )
-    (place.path / "metrics.json").unlink()
+    (directory.path / "metrics.json").unlink()
     assert run(folder, out) == 0
 
 
@@ -153,19 +153,19 @@ def test_the_difference_equals_a_plain_loop_over_resampled_sentences() -> None:
         ]
         for texts in (base, head)
     ]
-    found = paired_bootstrap(metric, *sides)["bleu"].difference
+    difference = paired_bootstrap(metric, *sides)["bleu"].difference
 
     def score(texts: list[str], drawn: Any) -> float:
         return corpus_bleu([texts[i] for i in drawn], [[references[i] for i in drawn]]).score
 
     draws = np.random.default_rng(SEED).integers(0, 6, size=(RESAMPLES, 6))
     loop = [score(head, drawn) - score(base, drawn) for drawn in draws]
-    assert found.value == pytest.approx(score(head, range(6)) - score(base, range(6)))
-    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(loop, [2.5, 97.5])))
+    assert difference.value == pytest.approx(score(head, range(6)) - score(base, range(6)))
+    assert (difference.low, difference.high) == pytest.approx(tuple(np.percentile(loop, [2.5, 97.5])))
 
 
-def test_either_run_keeps_its_own_interval_and_the_difference_is_not_reflected() -> None:
-    """The basic bounds of an AP say nothing of a difference, whose bias cancels."""
+def test_each_run_keeps_its_interval_and_that_of_the_difference_is_not_reflected() -> None:
+    """The basic bounds of an AP do not apply to a difference, whose bias cancels."""
     generator = np.random.default_rng(3)
     metric = Voc10(["a"])
     sides: list[list[Any]] = [[], []]
@@ -174,35 +174,35 @@ def test_either_run_keeps_its_own_interval_and_the_difference_is_not_reflected()
         target = Annotations.of_boxes([[x, y, x + 20, y + 20]], [0])
         for side, spread in zip(sides, (4, 6), strict=True):
             boxes = target.boxes + generator.normal(0, spread, (1, 1))
-            found = Detections(boxes, generator.random(1), np.zeros(1, dtype=np.int64))
-            side.append(metric.statistics(target, found))
-    found = paired_bootstrap(metric, *sides)["map"]
-    assert [found.base, found.head] == [metric.summarise(side).metrics["map"] for side in sides]
+            detections = Detections(boxes, generator.random(1), np.zeros(1, dtype=np.int64))
+            side.append(metric.statistics(target, detections))
+    paired = paired_bootstrap(metric, *sides)["map"]
+    assert [paired.base, paired.head] == [metric.summarise(side).metrics["map"] for side in sides]
     before, after = (metric.resample(side)["map"] for side in sides)
     expected = np.percentile(after - before, [2.5, 97.5])
-    assert (found.difference.low, found.difference.high) == pytest.approx(tuple(expected))
+    assert (paired.difference.low, paired.difference.high) == pytest.approx(tuple(expected))
 
 
 def masks(generator: np.random.Generator, hit: np.ndarray) -> list[np.ndarray]:
-    """Statistics of images of 100 pixels in two classes, 50 each, each pixel right with probability `hit`."""
+    """Return statistics of images with 50 pixels of either class, each right with probability `hit`."""
     right = generator.binomial(50, hit[:, None], size=(len(hit), 2))
     predicted = right + (50 - right)[:, ::-1]
     zero = np.zeros_like(right)
     return list(np.stack([right, np.full_like(right, 50), predicted, zero, zero], axis=1))
 
 
-def test_the_same_hard_samples_make_a_difference_surer_than_two_intervals() -> None:
+def test_pairing_the_samples_makes_a_difference_clearer_than_two_intervals() -> None:
     generator = np.random.default_rng(1)
     difficulty = generator.uniform(0.3, 0.9, 80)  # of the samples, for both models
-    found = paired_bootstrap(
+    paired = paired_bootstrap(
         Iou(("a", "b")), masks(generator, difficulty), masks(generator, difficulty + 0.05)
     )["pixel_accuracy"]
-    assert found.base.high > found.head.low  # the intervals overlap …
-    assert decide(found.difference)[0] == "improvement"  # … and the difference is plain
+    assert paired.base.high > paired.head.low  # the intervals overlap …
+    assert decide(paired.difference)[0] == "improvement"  # … and yet the difference is clear
 
 
 def test_models_of_equal_quality_are_rarely_called_worse() -> None:
-    """Of 200 comparisons of equally good models 2.5% should be called regressions: 5, give or take 2.2."""
+    """Of 200 comparisons of equally good models 2.5% should be called regressions: 5 ± 2.2."""
     metric, generator = Iou(("a", "b")), np.random.default_rng(2)
     called = []
     for _ in range(200):
@@ -248,18 +248,18 @@ def test_flips_are_the_samples_whose_stored_prediction_differs(
 ) -> None:
     sides = []
     for name, second in (("base", before), ("head", after)):
-        place = TrialDirectory(tmp_path / name)
-        place.predictions.write(
+        directory = TrialDirectory(tmp_path / name)
+        directory.predictions.write(
             task, 0, ["a", "b", "c"], [before, second, before], ShardProvenance(environment="here")
         )
-        sides.append(Side(TrialRecord.model_validate(trial(task, "model")), place))
+        sides.append(Side(TrialRecord.model_validate(trial(task, "model")), directory))
     assert find_flips(Pair(*sides)).ids == ("b",)
 
 
 # Stored statistics
 
 
-def test_stored_statistics_of_detections_are_the_computed_ones(tmp_path: Path) -> None:
+def test_stored_statistics_of_detections_equal_the_computed_ones(tmp_path: Path) -> None:
     generator = np.random.default_rng(5)
     metric = Voc10(["a", "b"])
     images = []
@@ -272,22 +272,22 @@ def test_stored_statistics_of_detections_are_the_computed_ones(tmp_path: Path) -
             target.boxes.astype(np.float32), generator.random(objects).astype(np.float32), target.labels
         )
         images.append(metric.statistics(target, noisy))
-    place = TrialDirectory(tmp_path)
-    place.write_statistics("voc10", metric.pack(images))
-    restored = metric.unpack(place.read_statistics("voc10"))
+    directory = TrialDirectory(tmp_path)
+    directory.write_statistics("voc10", metric.pack(images))
+    restored = metric.unpack(directory.read_statistics("voc10"))
     assert metric.summarise(restored) == metric.summarise(images)
     for before, after in zip(images, restored, strict=True):
         for part, array in vars(before).items():
             assert np.array_equal(array, getattr(after, part)) and array.dtype == getattr(after, part).dtype
 
 
-def test_damaged_statistics_are_one_message(tmp_path: Path) -> None:
-    place = TrialDirectory(tmp_path)
-    place.write_statistics("bleu", {"rows": np.arange(1000)})
-    file = place.statistics_path("bleu")
+def test_damaged_statistics_give_one_message(tmp_path: Path) -> None:
+    directory = TrialDirectory(tmp_path)
+    directory.write_statistics("bleu", {"rows": np.arange(1000)})
+    file = directory.statistics_path("bleu")
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(InfrastructureError, match=r"bleu\.npz: damaged"):
-        place.read_statistics("bleu")
+        directory.read_statistics("bleu")
 
 
 # Many comparisons
@@ -295,7 +295,7 @@ def test_damaged_statistics_are_one_message(tmp_path: Path) -> None:
 
 @given(st.lists(st.floats(0.0001, 1), max_size=6))
 def test_holm_is_the_closure_of_bonferronis_test(p_values: list[float]) -> None:
-    """Marcus, Peritz & Gabriel 1976: a hypothesis falls when Bonferroni rejects every set that holds it."""
+    """Marcus, Peritz & Gabriel 1976: reject a hypothesis if Bonferroni rejects every set that contains it."""
     sets = [s for n in range(1, len(p_values) + 1) for s in combinations(range(len(p_values)), n)]
     closure = [
         max(min(1.0, len(chosen) * min(p_values[j] for j in chosen)) for chosen in sets if i in chosen)
@@ -304,14 +304,14 @@ def test_holm_is_the_closure_of_bonferronis_test(p_values: list[float]) -> None:
     assert holm(p_values) == pytest.approx(closure)
 
 
-def test_the_p_value_is_twice_the_smaller_share() -> None:
+def test_the_sign_p_value_is_twice_the_smaller_share() -> None:
     assert sign_p(np.array([-1.0] * 97 + [1.0] * 3)) == pytest.approx(0.06)
     assert sign_p(np.full(1000, -1.0)) == 0.002
     assert sign_p(np.zeros(10)) == 1.0
     assert sign_p(np.array([np.nan, np.nan])) == 1.0
 
 
-def several(p_values: list[float]) -> list[TrialComparison]:
+def trials_with_p_values(p_values: list[float]) -> list[TrialComparison]:
     figure = Figure(-1.0, -2.0, -0.5, 300, "points", "s")
     return [
         TrialComparison(
@@ -328,23 +328,28 @@ def several(p_values: list[float]) -> list[TrialComparison]:
     ]
 
 
-def test_one_doubtful_change_among_many_is_not_called_a_regression() -> None:
-    found = [
-        [change.verdict for change in each.changes] for each in correct_verdicts(several([0.002, 0.04, 0.9]))
+def test_a_doubtful_change_among_many_is_not_called_a_regression() -> None:
+    verdicts_by_trial = [
+        [change.verdict for change in trial_changes.changes]
+        for trial_changes in correct_verdicts(trials_with_p_values([0.002, 0.04, 0.9]))
     ]
-    assert found == [["regression"] * 2, ["inconclusive", "regression"], ["inconclusive", "regression"]]
-    (alone,) = correct_verdicts(several([0.04]))
+    assert verdicts_by_trial == [
+        ["regression"] * 2,
+        ["inconclusive", "regression"],
+        ["inconclusive", "regression"],
+    ]
+    (alone,) = correct_verdicts(trials_with_p_values([0.04]))
     assert alone.changes[0].verdict == "regression"
 
 
 @pytest.mark.parametrize("comparisons", [1, 12, 25, 26, 200])
 def test_the_strongest_of_many_changes_can_be_proven(comparisons: int) -> None:
-    least = 2 / least_resamples(comparisons)
-    assert holm([least] + [1.0] * (comparisons - 1))[0] <= ALPHA
+    smallest_p = 2 / least_resamples(comparisons)
+    assert holm([smallest_p] + [1.0] * (comparisons - 1))[0] <= ALPHA
 
 
 def test_of_a_suite_of_equal_models_few_are_called_changed() -> None:
-    """Of 60 suites of 12 equal models 5% should have a change: 3, give or take 1.7; without Holm 27."""
+    """Of 60 suites of 12 equal models 5% should have a change: 3 ± 1.7; without Holm 27."""
     metric, generator = Iou(("a", "b")), np.random.default_rng(6)
     raw_count = corrected_count = 0
     for _ in range(60):
@@ -366,8 +371,8 @@ def test_identical_runs_are_unchanged(baseline: Path, head: Path) -> None:
     assert harness("compare", head, "--baseline", baseline, "--strict")[0] == 0
     comparison = compare(head, baseline)
     assert comparison.outcome == "pass"
-    assert {change.verdict for each in comparison.trials for change in each.changes} == {"unchanged"}
-    assert [each.flipped for each in comparison.trials] == [0, 0]
+    assert {change.verdict for compared in comparison.trials for change in compared.changes} == {"unchanged"}
+    assert [compared.flipped for compared in comparison.trials] == [0, 0]
 
 
 def test_a_crippled_model_is_a_regression(baseline: Path, head: Path, tmp_path: Path) -> None:
@@ -397,7 +402,7 @@ def test_a_better_model_is_an_improvement_and_passes(baseline: Path, head: Path,
     assert harness("compare", head, "--baseline", baseline, "--strict")[0] == 0
 
 
-def test_one_sample_that_flips_is_inconclusive_and_fails_only_under_strict(
+def test_a_single_flip_is_inconclusive_and_fails_only_if_strict(
     baseline: Path, head: Path, tmp_path: Path
 ) -> None:
     answer(tmp_path, head, lambda index, words: ["nein"] if index == 7 else good(index, words))
@@ -409,7 +414,7 @@ def test_one_sample_that_flips_is_inconclusive_and_fails_only_under_strict(
 
 
 def test_an_incomplete_trial_is_never_compared(baseline: Path, head: Path) -> None:
-    edit(head, lambda found: found.update(status="partial", reason="poison", metrics={}))
+    edit(head, lambda entry: entry.update(status="partial", reason="poison", metrics={}))
     comparison = compare(head, baseline)
     assert (comparison.trials[0].state, comparison.trials[0].reason) == ("incomplete", "poison")
     assert harness("compare", head, "--baseline", baseline)[0] == 3
@@ -417,7 +422,9 @@ def test_an_incomplete_trial_is_never_compared(baseline: Path, head: Path) -> No
     assert harness("compare", baseline, "--baseline", head, "--strict")[0] == 4
 
 
-def test_a_regression_outweighs_an_incomplete_trial(baseline: Path, head: Path, tmp_path: Path) -> None:
+def test_a_regression_takes_precedence_over_an_incomplete_trial(
+    baseline: Path, head: Path, tmp_path: Path
+) -> None:
     answer(tmp_path, head, lambda index, words: words[::2])
     document = json.loads((head / "results.json").read_text())
     document["trials"][1].update(status="failed", metrics={})
@@ -429,79 +436,80 @@ def test_a_regression_outweighs_an_incomplete_trial(baseline: Path, head: Path, 
 def test_trials_on_other_samples_are_incomparable(
     field: str, value: object, baseline: Path, head: Path
 ) -> None:
-    edit(head, lambda found: found["dataset"].update({field: value}))
-    found = compare(head, baseline).trials[0]
-    assert found.state == "incomparable"
-    assert found.reason.startswith(f"data set {field} differs: ")
+    edit(head, lambda entry: entry["dataset"].update({field: value}))
+    compared = compare(head, baseline).trials[0]
+    assert compared.state == "incomparable"
+    assert compared.reason.startswith(f"data set {field} differs: ")
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"), [("signature", "tok:none", "metric signature differs"), ("n", 5, "n differs")]
+    ("field", "value", "reason"),
+    [("signature", "tok:none", "metric signature differs"), ("n", 5, "n differs")],
 )
-def test_figures_of_another_kind_are_incomparable(
-    field: str, value: object, said: str, baseline: Path, head: Path
+def test_figures_with_another_signature_or_n_are_incomparable(
+    field: str, value: object, reason: str, baseline: Path, head: Path
 ) -> None:
-    edit(head, lambda found: found["metrics"]["bleu"].update({field: value}))
+    edit(head, lambda entry: entry["metrics"]["bleu"].update({field: value}))
     bleu, chrf = compare(head, baseline).trials[0].changes
     assert (bleu.verdict, chrf.verdict) == ("incomparable", "unchanged")
-    assert said in bleu.reason and str(value) in bleu.reason
+    assert reason in bleu.reason and str(value) in bleu.reason
     assert harness("compare", head, "--baseline", baseline, "--strict")[0] == 4
 
 
-def test_a_metric_whose_code_changed_under_the_same_signature_is_noticed(baseline: Path, head: Path) -> None:
-    edit(head, lambda found: found["metrics"]["bleu"].update(value=99.0))
+def test_a_change_of_a_metrics_code_under_the_same_signature_is_detected(baseline: Path, head: Path) -> None:
+    edit(head, lambda entry: entry["metrics"]["bleu"].update(value=99.0))
     change = compare(head, baseline).trials[0].changes[0]
     assert (change.verdict, change.difference) == ("incomparable", None)
 
 
-def test_a_headline_that_the_run_no_longer_scores_is_not_passed_over(baseline: Path, head: Path) -> None:
-    edit(head, lambda found: found["metrics"].pop("bleu"))
-    found = {change.name: change for change in compare(head, baseline).trials[0].changes}
-    assert (found["bleu"].verdict, found["bleu"].decides) == ("incomparable", True)
+def test_a_headline_that_the_run_no_longer_scores_is_incomparable(baseline: Path, head: Path) -> None:
+    edit(head, lambda entry: entry["metrics"].pop("bleu"))
+    changes = {change.name: change for change in compare(head, baseline).trials[0].changes}
+    assert (changes["bleu"].verdict, changes["bleu"].decides) == ("incomparable", True)
     assert harness("compare", head, "--baseline", baseline, "--strict")[0] == 4
 
 
-def test_a_comparison_needs_no_data_set(
+def test_a_comparison_does_not_open_the_data_set(
     baseline: Path, head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A baseline from elsewhere is compared on a machine that lacks its data."""
+    """A baseline from another machine can be compared without its data."""
     answer(tmp_path, head, lambda index, words: words[::2])
     monkeypatch.setattr(DatasetUse, "open", lambda self: pytest.fail("the data set was opened"))
     assert verdicts(compare(head, baseline))["bleu"] == "regression"
 
 
-def test_figures_that_the_stored_statistics_do_not_give_are_incomparable(
+def test_figures_that_do_not_follow_from_the_stored_statistics_are_incomparable(
     baseline: Path, head: Path, tmp_path: Path
 ) -> None:
     answer(tmp_path, head, lambda index, words: words[::2])
-    edit(head, lambda found: found["metrics"]["bleu"].update(value=99.0))
+    edit(head, lambda entry: entry["metrics"]["bleu"].update(value=99.0))
     change = compare(head, baseline).trials[0].changes[0]
     assert (change.verdict, change.difference) == ("incomparable", None)
 
 
-def without_a_shard(run: Path) -> None:
-    """Of the first trial; results.json still calls it complete."""
+def delete_a_shard(run: Path) -> None:
+    """Delete a shard of the first trial, which results.json still calls complete."""
     first = read_json(run / "run.json")["trials"][0]["id"]
     next(run.glob(f"trials/{first}/predictions/*.parquet")).unlink()
 
 
-def test_a_run_that_lost_a_shard_is_incomplete_whatever_its_results_say(baseline: Path, head: Path) -> None:
-    without_a_shard(head)
-    found = compare(head, baseline).trials[0]
-    assert found.state == "incomplete"
-    assert found.reason.startswith("incomplete run directory: 32 of 32 predictions are not in ")
+def test_a_run_without_a_shard_is_incomplete_despite_its_results(baseline: Path, head: Path) -> None:
+    delete_a_shard(head)
+    compared = compare(head, baseline).trials[0]
+    assert compared.state == "incomplete"
+    assert compared.reason.startswith("incomplete run directory: 32 of 32 predictions are not in ")
     assert harness("compare", head, "--baseline", baseline)[0] == 3
 
 
-def test_a_baseline_that_lost_a_shard_is_incomparable(baseline: Path, head: Path) -> None:
-    without_a_shard(head)
-    found, other = compare(baseline, head).trials
-    assert (found.state, other.state) == ("incomparable", "compared")
-    assert "the baseline's is an incomplete run directory" in found.reason
+def test_a_baseline_without_a_shard_is_incomparable(baseline: Path, head: Path) -> None:
+    delete_a_shard(head)
+    damaged, other = compare(baseline, head).trials
+    assert (damaged.state, other.state) == ("incomparable", "compared")
+    assert "the baseline's is an incomplete run directory" in damaged.reason
     assert harness("compare", baseline, "--baseline", head, "--strict")[0] == 4
 
 
-def test_lost_statistics_are_noticed_and_made_again_by_a_run(
+def test_missing_statistics_are_detected_and_recreated_by_a_run(
     baseline: Path, head: Path, tmp_path: Path
 ) -> None:
     answer(tmp_path, head, lambda index, words: words[::2])
@@ -514,10 +522,10 @@ def test_lost_statistics_are_noticed_and_made_again_by_a_run(
     assert verdicts(compare(head, baseline))["bleu"] == "regression"
 
 
-def test_trials_of_one_run_only_are_listed(baseline: Path, head: Path) -> None:
-    edit(head, lambda found: found.update(variant="renamed"))
+def test_trials_that_only_one_run_has_are_listed(baseline: Path, head: Path) -> None:
+    edit(head, lambda entry: entry.update(variant="renamed"))
     comparison = compare(head, baseline)
-    assert [(each.name, each.state) for each in comparison.trials] == [
+    assert [(compared.name, compared.state) for compared in comparison.trials] == [
         ("phrases/renamed", "new"),
         ("phrases/other", "compared"),
         ("phrases/fake", "missing"),
@@ -526,18 +534,18 @@ def test_trials_of_one_run_only_are_listed(baseline: Path, head: Path) -> None:
     assert compare(baseline, head).trials[0].state == "new"
 
 
-def test_wrong_input_is_one_message_and_exit_code_2(baseline: Path, head: Path, tmp_path: Path) -> None:
+def test_wrong_input_gives_exit_code_2(baseline: Path, head: Path, tmp_path: Path) -> None:
     document = json.loads((head / "results.json").read_text())
     (head / "results.json").write_text(json.dumps({**document, "trials": []}))
     for other in (tmp_path / "nowhere", baseline / "results.json", head, tmp_path):
         assert harness("compare", baseline, "--baseline", other)[0] == 2
 
 
-def test_json_holds_the_outcome_and_every_change(baseline: Path, head: Path, tmp_path: Path) -> None:
+def test_json_contains_the_outcome_and_every_change(baseline: Path, head: Path, tmp_path: Path) -> None:
     answer(tmp_path, head, lambda index, words: words[::2])
-    found = json.loads(harness("compare", head, "--baseline", baseline, "--json")[1])
-    change = found["trials"][0]["changes"][0]
-    assert (found["outcome"], change["name"], change["verdict"]) == ("regression", "bleu", "regression")
+    document = json.loads(harness("compare", head, "--baseline", baseline, "--json")[1])
+    change = document["trials"][0]["changes"][0]
+    assert (document["outcome"], change["name"], change["verdict"]) == ("regression", "bleu", "regression")
     assert change["difference"]["high"] < 0
 
 
@@ -545,7 +553,7 @@ def test_json_holds_the_outcome_and_every_change(baseline: Path, head: Path, tmp
 
 
 def raw(name: str, seconds: list[list[float]], **changes: Any) -> ScenarioTimings:
-    """Timings of processes, each with the times of a sample in its windows or of its queries."""
+    """Return timings of processes, given as seconds per sample of their windows or queries."""
     if name == "offline":
         return offline_timings([[(8, 8 * s) for s in times] for times in seconds], **changes)
     return single_stream_timings(seconds, **changes)
@@ -561,22 +569,22 @@ ENVIRONMENTS = {
 def timed(
     folder: Path, factor: float, profile: str = "ci", head: dict[str, Any] | None = None
 ) -> list[Change]:
-    """The changes to a head that takes `factor` times as long; `head` replaces parts of its record."""
+    """Return the changes for a head that takes `factor` times as long; `head` replaces parts of its record."""
     noise = np.random.default_rng(3).normal(1, 0.002, (2, 6, 4))
     sides = []
     for number, (name, scale) in enumerate((("base", 1.0), ("head", factor))):
-        place = TrialDirectory(folder / name)
+        directory = TrialDirectory(folder / name)
         for scenario in ("offline", "single-stream"):
             times = (0.01 * scale * noise[number]).tolist()
-            write_record(place.path / "speed" / f"{scenario}.json", raw(scenario, times))
+            write_record(directory.path / "speed" / f"{scenario}.json", raw(scenario, times))
         record = trial("detection", "model", speed=scenarios(100 / scale))
         for scenario in record["speed"].values():
             scenario.update({"profile": profile, **((head or {}) if name == "head" else {})})
-        sides.append(Side(TrialRecord.model_validate(record), place))
+        sides.append(Side(TrialRecord.model_validate(record), directory))
     return list(speed_changes(Pair(*sides), ENVIRONMENTS, ENVIRONMENTS))
 
 
-def test_welchs_interval_is_scipys() -> None:
+def test_welchs_interval_equals_scipys() -> None:
     base, head = [1.0, 1.1, 0.9, 1.05], [1.3, 1.0, 1.2]
     expected = stats.ttest_ind(head, base, equal_var=False).confidence_interval(0.95)
     assert welch(base, head) == pytest.approx((expected.low, expected.high))
@@ -588,12 +596,12 @@ def test_welchs_interval_is_scipys() -> None:
 def test_a_slowdown_is_the_ratio_of_geometric_means_over_processes(name: str) -> None:
     base = raw(name, [[1.0, 1.0, 9.0 if name != "offline" else 1.0], [4.0, 4.0, 4.0]])  # medians 1 and 4
     head = raw(name, [[2.0, 2.0, 2.0], [4.5, 4.5, 4.5]])
-    found = slowdown(base, head)
-    assert found.value == pytest.approx(3 / 2 - 1)  # √(2 · 4.5) / √(1 · 4)
-    assert (found.n, found.unit) == (4, "of the time per sample")
+    difference = slowdown(base, head)
+    assert difference.value == pytest.approx(3 / 2 - 1)  # √(2 · 4.5) / √(1 · 4)
+    assert (difference.n, difference.unit) == (4, "of the time per sample")
 
 
-def test_of_single_processes_the_windows_or_passes_are_compared() -> None:
+def test_with_single_processes_the_windows_or_passes_are_compared() -> None:
     assert slowdown(raw("offline", [[1.0, 1.0]]), raw("offline", [[2.0, 2.0]])).value == pytest.approx(1)
     passes = slowdown(
         raw("single-stream", [[1.0, 3.0, 2.0, 2.0]]), raw("single-stream", [[4.0, 4.0, 4.0, 4.0]])
@@ -615,7 +623,7 @@ def test_of_single_processes_the_windows_or_passes_are_compared() -> None:
         ("smoke", 1, 0.5, 0.6, "not decided"),
     ],
 )
-def test_only_what_is_surely_slower_is_a_regression(
+def test_only_a_certain_slowdown_is_a_regression(
     profile: str, processes: int, low: float | None, high: float | None, expected: Verdict
 ) -> None:
     assert decide_speed(profile, processes, Figure(0.0, low, high, 12, "", ""))[0] == expected
@@ -635,7 +643,7 @@ def test_stored_measurements_decide(factor: float, expected: Verdict, tmp_path: 
 def test_without_drift_equal_speeds_pass_and_ten_percent_is_caught(
     factor: float, least: float, most: float
 ) -> None:
-    """Six processes on each side that differ by 2%, 200 times."""
+    """Compare six processes per side that differ by 2%, 200 times."""
     generator = np.random.default_rng(4)
     called = []
     for _ in range(200):
@@ -646,13 +654,13 @@ def test_without_drift_equal_speeds_pass_and_ten_percent_is_caught(
 
 
 def test_smoke_never_decides(tmp_path: Path) -> None:
-    assert {(each.verdict, each.decides) for each in timed(tmp_path, 2.0, "smoke")} == {
+    assert {(change.verdict, change.decides) for change in timed(tmp_path, 2.0, "smoke")} == {
         ("not decided", False)
     }
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         ({"batch_size": 4}, "batch size differs: "),
         ({"threads": 2}, "threads differs: 1 → 2"),
@@ -663,52 +671,52 @@ def test_smoke_never_decides(tmp_path: Path) -> None:
     ],
 )
 def test_timings_under_other_conditions_are_incomparable(
-    change: dict[str, Any], said: str, tmp_path: Path
+    change: dict[str, Any], reason: str, tmp_path: Path
 ) -> None:
-    for found in timed(tmp_path, 1.1, head=change):
-        assert found.verdict == "incomparable"
-        assert said in found.reason
+    for compared in timed(tmp_path, 1.1, head=change):
+        assert compared.verdict == "incomparable"
+        assert reason in compared.reason
 
 
 @pytest.mark.parametrize(
-    ("part", "said"),
+    ("part", "reason"),
     [
         ({"settings": SETTINGS.model_copy(update={"device": "cuda"})}, "device differs: cpu → cuda"),
         ({"samples": ["a", "c"]}, "other samples were timed"),
         (None, "the raw measurements are not in the run directory"),
     ],
 )
-def test_what_was_timed_is_read_from_the_raw_measurements(
-    part: dict[str, Any] | None, said: str, tmp_path: Path
+def test_timings_of_other_work_are_incomparable(
+    part: dict[str, Any] | None, reason: str, tmp_path: Path
 ) -> None:
     record = trial("detection", "model", speed={"offline": scenarios(100)["offline"]})
     times = [[0.01, 0.01]] * 2
     sides = []
     for name, changes in (("base", {}), ("head", part)):
-        place = TrialDirectory(tmp_path / name)
+        directory = TrialDirectory(tmp_path / name)
         if changes is not None:
-            write_record(place.path / "speed" / "offline.json", raw("offline", times, **changes))
-        sides.append(Side(TrialRecord.model_validate(record), place))
+            write_record(directory.path / "speed" / "offline.json", raw("offline", times, **changes))
+        sides.append(Side(TrialRecord.model_validate(record), directory))
     (change,) = speed_changes(Pair(*sides), ENVIRONMENTS, ENVIRONMENTS)
-    assert (change.verdict, change.reason) == ("incomparable", said)
+    assert (change.verdict, change.reason) == ("incomparable", reason)
 
 
 def test_a_scenario_that_is_no_longer_measured_is_incomparable(baseline: Path, head: Path) -> None:
     old = json.loads((baseline / "results.json").read_text())
     old["trials"][0]["speed"] = {"offline": scenarios(100)["offline"]}
     (head / "results.json").write_text(json.dumps(old))
-    found = compare(baseline, head)
-    change = found.trials[0].changes[-1]
+    outcome = compare(baseline, head)
+    change = outcome.trials[0].changes[-1]
     assert (change.reason, change.base is None, change.head) == ("not measured in the run", False, None)
-    assert found.exit_code(strict=True) == 4
+    assert outcome.exit_code(strict=True) == 4
 
 
-def test_speed_is_never_shown_without_what_its_interval_leaves_out(
+def test_speed_is_always_shown_with_the_caveat_about_drift(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changes = tuple(timed(tmp_path, 1.1))
-    found = TrialComparison("b", "v", "detection", "compared", samples=1, flipped=0, changes=changes)
-    slower = Comparison("tiny", "run-1", None, "run-0", None, (found,), ())
+    compared = TrialComparison("b", "v", "detection", "compared", samples=1, flipped=0, changes=changes)
+    slower = Comparison("tiny", "run-1", None, "run-0", None, (compared,), ())
     show_comparison(slower)
     shown = capsys.readouterr().out
     assert DRIFT in shown
@@ -717,12 +725,12 @@ def test_speed_is_never_shown_without_what_its_interval_leaves_out(
     assert DRIFT not in comparison_to_markdown(comparison(1))
 
 
-def test_an_updated_library_is_compared_since_its_cost_is_the_question(tmp_path: Path) -> None:
-    found = timed(tmp_path, 1.1, head={"environment": "updated"})
-    assert {change.verdict for change in found} == {"regression"}
+def test_speed_is_compared_across_an_update_of_a_library(tmp_path: Path) -> None:
+    changes = timed(tmp_path, 1.1, head={"environment": "updated"})
+    assert {change.verdict for change in changes} == {"regression"}
 
 
-def test_what_was_updated_is_listed(baseline: Path, head: Path) -> None:
+def test_updated_libraries_are_listed(baseline: Path, head: Path) -> None:
     document = json.loads((head / "results.json").read_text())
     machine = document["environments"][document["run"]["environment"]]
     before = machine["packages"]["numpy"]
@@ -737,17 +745,17 @@ def test_what_was_updated_is_listed(baseline: Path, head: Path) -> None:
 def comparison(trials: int, verdict: Verdict = "regression") -> Comparison:
     figure = Figure(0.5, 0.4, 0.6, 300, "fraction", "v1")
     change = Change("accuracy", "ap", figure, figure, figure, verdict, HOSTILE, True)
-    found = tuple(
+    compared = tuple(
         TrialComparison(
             f"b{i}", HOSTILE, "detection", "compared", "", 300, 2, (HOSTILE, "x"), (change, change)
         )
         for i in range(trials)
     )
-    return Comparison("tiny", "run-1", "a" * 40, "run-0", None, found, ("torch 2.6.0 → 2.7.0",))
+    return Comparison("tiny", "run-1", "a" * 40, "run-0", None, compared, ("torch 2.6.0 → 2.7.0",))
 
 
 def cells(text: str) -> list[list[str]]:
-    """Of every table row, as a GFM parser reads it."""
+    """Return the cells of every table row, as a GFM parser reads it."""
     rows: list[list[str]] = []
     tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(text)
     for before, token in pairwise(tokens):
@@ -768,11 +776,11 @@ def test_hostile_names_stay_in_their_cells() -> None:
     assert html == {"<details><summary>Samples with another prediction (2)</summary>", "</details>"}
 
 
-def test_the_page_says_everything_escapes_it_and_needs_nothing_else() -> None:
+def test_the_page_is_complete_escaped_and_self_contained() -> None:
     frontier = (
         FrontierChange("b0", "ap", "cpu", ("x",), joined=(HOSTILE,), left=("old",)),
         FrontierChange("b1", "ap", "cpu", ("x",)),
-        FrontierChange("b2", "ap", "cpu", reason="the run has no such chart"),
+        FrontierChange("b2", "ap", "cpu", reason="the run has no such metric"),
     )
     shown = comparison_to_html(replace(comparison(2), frontier=frontier))
     parsed = html.fromstring(shown)
@@ -784,15 +792,15 @@ def test_the_page_says_everything_escapes_it_and_needs_nothing_else() -> None:
     assert "0.50 [0.40, 0.60] → 0.50 [0.40, 0.60]" in text
     assert display(HOSTILE).strip() in text
     assert "2 of 300" in text
-    for said in (
+    for expected in (
         "joined, old left",
         "frontier unchanged (x)",
-        "cannot be compared: the run has no such chart",
+        "cannot be compared: the run has no such metric",
     ):
-        assert said in text
+        assert expected in text
 
 
-def test_the_page_folds_what_did_not_change() -> None:
+def test_the_page_folds_unchanged_figures() -> None:
     parsed = html.fromstring(comparison_to_html(comparison(3, "unchanged")))
     assert parsed.xpath("//section[@id='changed']//tr") == []
     (folded,) = parsed.xpath("//details[not(@open)][starts-with(summary, 'Other figures')]")
@@ -800,7 +808,7 @@ def test_the_page_folds_what_did_not_change() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "base", "difference", "expected"),
+    ("figure_kind", "base", "difference", "expected"),
     [
         ("accuracy", 30.0, -1.5, "−5.0%"),
         ("accuracy", 0.5, 0.01, "+2.0%"),
@@ -809,33 +817,35 @@ def test_the_page_folds_what_did_not_change() -> None:
         ("speed", 120.0, 0.034, "+3.4% time"),
     ],
 )
-def test_the_share_of_a_difference_is_of_the_baseline(
-    kind: Any, base: float | None, difference: float, expected: str
+def test_a_relative_difference_is_relative_to_the_baseline(
+    figure_kind: Any, base: float | None, difference: float, expected: str
 ) -> None:
-    before, found = (Figure(value, None, None, 9, "u", "s") for value in (base, difference))
-    change = Change(kind, "x", before, before, found, "regression", "", True)
+    before, change_figure = (Figure(value, None, None, 9, "u", "s") for value in (base, difference))
+    change = Change(figure_kind, "x", before, before, change_figure, "regression", "", True)
     assert change.relative_text() == expected
 
 
 def test_a_changed_frontier_is_in_the_comment_the_terminal_and_the_data(baseline: Path, head: Path) -> None:
     def timed_at(*speeds: float) -> Callable[[dict[str, Any]], None]:
         def change(document: dict[str, Any]) -> None:
-            for each, bleu, speed in zip(document["trials"], (40.0, 30.0), speeds, strict=True):
-                each["metrics"]["bleu"]["value"] = bleu
-                each["speed"] = {"offline": scenarios(speed)["offline"]}
+            for entry, bleu, speed in zip(document["trials"], (40.0, 30.0), speeds, strict=True):
+                entry["metrics"]["bleu"]["value"] = bleu
+                entry["speed"] = {"offline": scenarios(speed)["offline"]}
 
         return change
 
     base = Path(shutil.copytree(baseline, head.parent / "base"))
     edit_whole(base, timed_at(50, 100))
     edit_whole(head, timed_at(50, 10))
-    found = compare(head, base).frontier
-    assert [(each.frontier, each.joined, each.left) for each in found] == [(("fake",), (), ("other",))]
+    changes = compare(head, base).frontier
+    assert [(frontier.frontier, frontier.joined, frontier.left) for frontier in changes] == [
+        (("fake",), (), ("other",))
+    ]
     text = harness("compare", head, "--baseline", base)[1]
-    said = found[0].describe()
-    assert said in text
-    assert said in (head / "report" / "compare.md").read_text()
-    assert read_json(head / "report" / "compare.json")["frontier"][0]["left"] == list(found[0].left)
+    description = changes[0].describe()
+    assert description in text
+    assert description in (head / "report" / "compare.md").read_text()
+    assert read_json(head / "report" / "compare.json")["frontier"][0]["left"] == list(changes[0].left)
 
 
 def test_unchanged_figures_are_folded() -> None:
@@ -844,7 +854,7 @@ def test_unchanged_figures_are_folded() -> None:
     assert text.index("<summary>Other figures (6)</summary>") < text.index("| Trial |")
 
 
-def test_a_large_comparison_fits_a_comment_and_says_what_it_left_out() -> None:
+def test_a_large_comparison_fits_a_comment_and_names_what_was_omitted() -> None:
     text = comparison_to_markdown(comparison(2_000))
     assert len(text.encode()) <= 60_000
     assert "more figures are in `harness compare --json`" in text

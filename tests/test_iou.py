@@ -1,3 +1,5 @@
+"""Segmentation figures, checked against their definitions in plain loops and SciPy's erosion."""
+
 import tracemalloc
 
 import numpy as np
@@ -19,9 +21,9 @@ def masks(values, shape):
 
 @st.composite
 def image_pairs(draw, classes=4):
-    """A few images: blocks of classes, so that some have an interior, and ignored pixels.
+    """Draw a few images with blocks of classes, some of which have an interior, and ignored pixels.
 
-    Some classes are annotated only, some predicted only, some neither.
+    Some classes are only annotated, some only predicted, some neither.
     """
     some = st.lists(st.sampled_from(range(classes)), min_size=1, unique=True)
     annotated, predicted = draw(some), draw(some)
@@ -36,13 +38,13 @@ def image_pairs(draw, classes=4):
 
 
 def eroded_boundary(mask):
-    """Boundary IoU's definition, literally: d erosions of a Boolean mask, outside is False."""
+    """Return the boundary by its definition: d erosions of a Boolean mask; outside is False."""
     d = max(1, round(0.02 * np.hypot(*mask.shape)))
     return mask & ~ndimage.binary_erosion(mask, np.ones((3, 3)), iterations=d, border_value=0)
 
 
 def brute_force(pairs, classes):
-    """Each figure from its definition over all pixels of all images, class by class."""
+    """Compute each figure from its definition over all pixels of all images, class by class."""
     iou, accuracy, boundary_iou, frequency = {}, {}, {}, {}
     valid = [target != IGNORE for target, _ in pairs]
     for label in range(classes):
@@ -94,7 +96,7 @@ def test_every_figure_equals_its_definition(pairs):
 
 @given(masks(range(3), (9, 7)), st.sampled_from([1, 8, 20]))
 @settings(max_examples=60, deadline=None)
-def test_the_boundary_of_all_classes_at_once_is_that_of_each_class_mask(mask, scale):
+def test_the_boundary_of_all_classes_at_once_equals_that_of_each_class_mask(mask, scale):
     mask = np.kron(mask, np.ones((scale, scale), np.uint8))
     expected = np.zeros(mask.shape, dtype=bool)
     for label in range(3):
@@ -102,7 +104,7 @@ def test_the_boundary_of_all_classes_at_once_is_that_of_each_class_mask(mask, sc
     np.testing.assert_array_equal(boundary(mask), expected)
 
 
-def test_the_interval_is_that_of_rescoring_resampled_images():
+def test_the_interval_equals_that_of_rescoring_resampled_images():
     generator = np.random.default_rng(4)
     pairs = [(generator.integers(0, 4, (12, 12), np.uint8), generator.integers(0, 4, (12, 12), np.uint8))] * 2
     pairs += [(target, np.where(generator.random((12, 12)) < 0.6, target, guess)) for target, guess in pairs]
@@ -114,19 +116,19 @@ def test_the_interval_is_that_of_rescoring_resampled_images():
         assert (figure.low, figure.high) == pytest.approx(tuple(expected), abs=1e-12), name
 
 
-def test_counts_are_of_the_data_set_not_averages_of_images():
+def test_pixels_are_counted_over_the_data_set_and_not_averaged_over_images():
     """Class 1: 1 of 1 pixel right in one image, 0 of 9 in the other: IoU 1/10, not 1/2."""
     small = np.ones((1, 1), np.uint8)
     large = np.ones((3, 3), np.uint8)
-    found = scored([(small, small), (large, np.zeros_like(large))], classes=2)
-    assert found.per_class["class 1"]["iou"] == pytest.approx(0.1)
+    scores = scored([(small, small), (large, np.zeros_like(large))], classes=2)
+    assert scores.per_class["class 1"]["iou"] == pytest.approx(0.1)
 
 
-def test_a_predicted_class_that_is_never_annotated_has_iou_0_and_an_absent_one_none():
-    found = scored([(np.zeros((2, 2), np.uint8), np.array([[0, 0], [0, 1]], np.uint8))], classes=3)
-    assert found.per_class["class 1"] == {"iou": 0.0, "accuracy": None, "boundary_iou": 0.0}
-    assert found.per_class["class 2"] == {"iou": None, "accuracy": None, "boundary_iou": None}
-    assert found.metrics["miou"].value == pytest.approx((3 / 4 + 0) / 2)
+def test_a_class_that_is_only_predicted_has_iou_0_and_an_absent_class_has_none():
+    scores = scored([(np.zeros((2, 2), np.uint8), np.array([[0, 0], [0, 1]], np.uint8))], classes=3)
+    assert scores.per_class["class 1"] == {"iou": 0.0, "accuracy": None, "boundary_iou": 0.0}
+    assert scores.per_class["class 2"] == {"iou": None, "accuracy": None, "boundary_iou": None}
+    assert scores.metrics["miou"].value == pytest.approx((3 / 4 + 0) / 2)
 
 
 def test_counts_beyond_two_to_the_24_are_exact():
@@ -136,18 +138,18 @@ def test_counts_beyond_two_to_the_24_are_exact():
     assert metric.summarise([counts]).metrics["pixel_accuracy"].value == (2**24 + 1) / (2**24 + 2)
 
 
-def test_intervals_of_such_counts_are_exact_too():
+def test_intervals_of_counts_beyond_two_to_the_24_are_exact():
     metric = Iou(["a", "b"])
     counts = [
         np.array([[2**24 + 1, 0], [2**24 + 2 + k, 0], [2**24 + 1, k], [1, 0], [1, 1]]) for k in (0, 9, 99)
     ]
     draws = np.random.default_rng(2).integers(0, 3, size=(15, 3))
     naive = [(2**24 + 1) * 3 / sum(2**24 + 2 + (0, 9, 99)[i] for i in draw) for draw in draws]
-    found = metric.summarise(counts, resamples=15, seed=2).metrics["pixel_accuracy"]
-    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(naive, (2.5, 97.5))), abs=1e-13)
+    figure = metric.summarise(counts, resamples=15, seed=2).metrics["pixel_accuracy"]
+    assert (figure.low, figure.high) == pytest.approx(tuple(np.percentile(naive, (2.5, 97.5))), abs=1e-13)
 
 
-def test_without_a_class_called_background_there_is_no_foreground():
+def test_without_a_class_called_background_foreground_iou_is_undefined():
     mask = np.array([[0, 1]], np.uint8)
     metric = Iou(["road", "sky"])
     figures = metric.summarise([metric.statistics(mask, mask)] * 2).metrics
@@ -158,23 +160,23 @@ def test_without_a_class_called_background_there_is_no_foreground():
     )
 
 
-def test_foreground_iou_is_the_mean_over_classes_not_of_any_object_against_none():
+def test_foreground_iou_is_the_mean_over_classes_and_not_the_binary_iou():
     """Background 1/1, class 1 1/2, class 2 1/2; any object against none would be 3/3."""
-    found = scored([(np.array([[0, 1, 1, 2]], np.uint8), np.array([[0, 1, 2, 2]], np.uint8))], classes=3)
-    assert found.metrics["foreground_iou"].value == pytest.approx(1 / 2)
+    scores = scored([(np.array([[0, 1, 1, 2]], np.uint8), np.array([[0, 1, 2, 2]], np.uint8))], classes=3)
+    assert scores.metrics["foreground_iou"].value == pytest.approx(1 / 2)
 
 
-def test_the_background_is_the_class_of_that_name_wherever_it_stands():
+def test_the_background_is_the_class_of_that_name_at_any_index():
     metric = Iou(["a", "background"])
-    found = metric.summarise(
+    scores = metric.summarise(
         [metric.statistics(np.array([[0, 1, 1]], np.uint8), np.array([[0, 0, 1]], np.uint8))]
     )
-    assert found.metrics["foreground_iou"].value == pytest.approx(1 / 2)  # that of a: 1 of 2 pixels
+    assert scores.metrics["foreground_iou"].value == pytest.approx(1 / 2)  # that of a: 1 of 2 pixels
 
 
-def test_memory_of_scoring_grows_by_the_statistics_alone():
+def test_memory_grows_only_by_the_statistics():
     def used(count):
-        """Bytes held by the statistics, and the most at a time; maps come and go one by one."""
+        """Return the bytes held by the statistics, and the peak; maps are created and freed one by one."""
         metric = Iou([str(label) for label in range(classes)])
         generator = np.random.default_rng(0)
         tracemalloc.start()
@@ -184,22 +186,22 @@ def test_memory_of_scoring_grows_by_the_statistics_alone():
             statistics.append(metric.statistics(target, prediction))
         held = tracemalloc.get_traced_memory()[0]
         metric.summarise(statistics)
-        most = tracemalloc.get_traced_memory()[1]
+        peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        return held, most
+        return held, peak
 
     classes = 21
-    counts = 5 * classes * 8  # bytes an image
+    counts = 5 * classes * 8  # bytes per image
     used(10)  # imports and caches
-    (few, fewest), (many, most) = used(200), used(2000)
-    assert counts < (many - few) / 1800 < counts + 200  # and NumPy's header
-    # As much again while resampling, and draws up to a bound; an image and its prediction have 8,192.
-    assert (most - fewest) / 1800 < 4 * counts
+    (few, few_peak), (many, many_peak) = used(200), used(2000)
+    assert counts < (many - few) / 1800 < counts + 200  # up to 200 bytes of NumPy's header
+    # As much again while resampling, and a bounded number of draws. An image with its prediction has 8,192.
+    assert (many_peak - few_peak) / 1800 < 4 * counts
 
 
-def test_no_images_have_no_scores():
-    found = scored([])
-    assert {figure.value for figure in found.metrics.values()} == {None}
+def test_without_images_every_figure_is_undefined():
+    scores = scored([])
+    assert {figure.value for figure in scores.metrics.values()} == {None}
 
 
 @pytest.mark.parametrize(
@@ -211,20 +213,20 @@ def test_no_images_have_no_scores():
         ([[0, 1]], [[0], [1]], "the annotation is 2×1, the prediction 1×2 pixels"),
     ],
 )
-def test_pixels_that_are_no_class_are_refused(target, prediction, message):
+def test_pixels_that_are_not_a_class_are_rejected(target, prediction, message):
     with pytest.raises(UsageError, match=message):
         scored([(np.array(target, np.uint8), np.array(prediction, np.uint8))])
 
 
-def test_256_classes_leave_no_ignore_index():
+def test_with_256_classes_an_ignore_index_is_rejected():
     with pytest.raises(UsageError, match="256 classes leave no value for it, found 255"):
         Iou([str(label) for label in range(256)], ignore_index=255)
 
 
-def test_a_new_version_of_the_harness_leaves_figures_comparable():
+def test_the_signature_has_the_version_of_the_figures_and_not_of_the_harness():
     assert Iou(["a", "b"]).signature.endswith("|v:1")
 
 
-def test_the_ignore_index_must_be_no_class():
+def test_an_ignore_index_that_is_a_class_is_rejected():
     with pytest.raises(UsageError, match="ignore_index"):
         Iou(["a", "b"], ignore_index=1)

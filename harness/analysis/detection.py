@@ -155,16 +155,16 @@ class DetectionAnalyser(Analyser[Detections, ShownDetections]):
         """Return the records of the annotations, then of the detections at the operating point."""
         image = classify_errors(target, prediction)
         shown = image.scores >= self._min_score
-        found = np.zeros(len(image.positives), dtype=bool)
-        found[image.annotations[shown & (image.states == CORRECT)]] = True
+        hit = np.zeros(len(image.positives), dtype=bool)
+        hit[image.annotations[shown & (image.states == CORRECT)]] = True
         annotations = [
             ShownBox(
                 box=_rounded(box),
                 label=self._classes[label],
-                state="ignored" if not counted else "correct" if is_found else "missed",
+                state="ignored" if not counted else "correct" if is_hit else "missed",
             )
-            for box, label, counted, is_found in zip(
-                target.boxes, target.labels, image.counted, found, strict=True
+            for box, label, counted, is_hit in zip(
+                target.boxes, target.labels, image.counted, hit, strict=True
             )
         ]
         detections = [

@@ -118,7 +118,7 @@ def headline(trial: TrialRecord) -> tuple[str, Figure] | None:
 
 
 def throughput(trial: TrialRecord) -> Figure | None:
-    """Samples/s of the offline scenario; None if it was not measured."""
+    """Return the samples/s of the offline scenario, or None if it was not measured."""
     return trial.offline.throughput if trial.offline else None
 
 
@@ -173,14 +173,14 @@ def _frontier_change(old: FrontierChart | None, new: FrontierChart | None) -> Fr
     names = (shown.benchmark, shown.metric, shown.hardware)
     if old is None or new is None:
         where = "baseline" if old is None else "run"
-        reason = f"the {where} has no such chart (same samples, metric and hardware)"
+        reason = f"the {where} has no chart of the same samples, metric and hardware"
         return FrontierChange(*names, tuple(new.frontier() if new else ()), reason=reason)
     before, after = old.ranked(), new.ranked()
     if not (before and after):
         where = "run" if before else "baseline" if after else "run and in the baseline"
-        reason = f"nothing is ranked in the {where}, for lack of a complete trial with a valid timing"
+        reason = f"no complete trial has a valid timing in the {where}"
         return FrontierChange(*names, tuple(new.frontier()), reason=reason)
-    # A variant that is ranked in one run only could push others off the frontier, or its absence let them on.
+    # Only variants that are ranked in both runs: another one could push these off the frontier in one run only.
     was = _undominated({variant: point for variant, point in before.items() if variant in after})
     now = _undominated({variant: point for variant, point in after.items() if variant in before})
     return FrontierChange(
@@ -217,13 +217,14 @@ def _undominated(points: Mapping[str, Coordinates]) -> list[str]:
 
 
 def _without(names: Iterable[str], others: Container[str]) -> tuple[str, ...]:
+    """Return the names that are not among the others."""
     return tuple(name for name in names if name not in others)
 
 
 def _chart(trials: list[tuple[int, TrialRecord]], signature: tuple[str, ...]) -> FrontierChart:
     """Rank the trials of one signature, given with their indices in `results.trials`."""
     shown = [_unranked(index, trial) for index, trial in trials]
-    # Shown but never ranked: a partial trial, which saw other samples, and one with an invalid timing.
+    # Partial trials, which saw other samples, and trials with an invalid timing are shown but not ranked.
     ranked = [point for point in shown if point.trial.status == "complete" and point.scenario.valid]
     undominated = pareto([point.coordinates for point in ranked])
     frontier = sorted(

@@ -22,9 +22,8 @@ class Trainings:
 
     name: str
     values: NDArray[np.float64]  # [K], the figure of each training
-    resampled: NDArray[
-        np.float64
-    ]  # [K, R], the figure in each resample; the same R resamples for all recipes
+    # [K, R], the figure of each training in each resample; the same R resamples for all recipes
+    resampled: NDArray[np.float64]
 
     @property
     def seed_variance(self) -> float | None:
