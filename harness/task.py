@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict
 
 TaskName = Literal["translation", "detection", "segmentation"]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
@@ -108,6 +109,8 @@ class Figure:
     `high` bound its 95% interval. `n` is the number of items that it was computed over. `signature` names
     every choice that changes the value, so that a glance shows whether two figures can be compared.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     value: float | None
     low: float | None

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 import torch
 import yaml
+from sample_results import figure
 from sample_run import run_file
 from small_suite import document, figures, run_suite
 
@@ -27,6 +28,7 @@ from harness.rundir.store import RunDirectory
 from harness.task import Translation
 
 MISSING = object()
+FIGURE_WITH_P = {"key": "k", "metrics": {"ter": {**figure(0.5), "p": 0.1}}, "per_class": {}}
 
 
 def shard_files(folder: Path, out: str = "run") -> dict[str, int]:
@@ -397,6 +399,7 @@ class TestTheRecord:
             ("run.json", {"suite": MISSING}, "run.json: suite: this key is missing"),
             ("trials/ID/trial.json", {"size": MISSING}, "trial.json: size: this key is missing"),
             ("trials/ID/metrics.json", {"ter": {}}, "metrics.json: ter.key: this key is missing"),
+            ("trials/ID/metrics.json", {"ter": FIGURE_WITH_P}, "ter.metrics.ter.p: this key is unknown"),
             ("trials/ID/error.json", [{"first": 0}], "error.json: 0.last: this key is missing"),
             ("pairs.json", {"words": [{"third": 1}]}, "pairs.json: words.0.key: this key is missing"),
             ("environments/KEY.json", {"gpu": "a"}, "KEY.json: gpu: this key is unknown"),

@@ -10,7 +10,11 @@ from pydantic import BaseModel, ValidationError
 from harness.errors import UsageError
 from harness.files import write_json
 
-_MESSAGES = {"missing": "this key is missing", "extra_forbidden": "this key is unknown"}
+_MESSAGES = {
+    "missing": "this key is missing",
+    "extra_forbidden": "this key is unknown",
+    "unexpected_keyword_argument": "this key is unknown",
+}
 
 
 M = TypeVar("M", bound=BaseModel)
