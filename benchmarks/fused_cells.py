@@ -1,11 +1,11 @@
-"""How fast the LSTM encoder is: our fused path against torch.nn.LSTM, and against our reference cell.
+"""Speed of the LSTM encoder with fused kernels, relative to torch.nn.LSTM and to the equations.
 
     python benchmarks/fused_cells.py [--pairs 15] [--layers 1] [--hidden 128]
 
 One thread, CPU seconds, the same weights, a batch of 32 sentences of 3 to 50 tokens. "train" is forward and
-backward, "encode" is forward without gradients. torch.nn.LSTM reads the sentences packed, which is right at
-any padding; and padded, which in two directions is a bound only: its backward one begins in the padding.
-Times alternate (A B A B …); the figure is the median of the pairs' ratios, above 1 where ours is faster.
+backward, "encode" is forward without gradients. torch.nn.LSTM reads the sentences packed, which is correct
+for any padding, and padded, which is only a bound in two directions: its backward one begins in the padding.
+Times alternate (A B A B …); the figure is the median of the pairs' ratios, above 1 if ours is faster.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from adapters.translation.cells import CellPath, LstmRecurrence, StackedEncoder
+from adapters.translation.cells import LstmLayer, StackedEncoder, unfuse
 
 INPUTS = 64
 BATCH = 32
 
 
-def ours(theirs: nn.LSTM, path: CellPath) -> StackedEncoder:
-    """Our encoder with the weights of torch's."""
-    made = StackedEncoder(
-        LstmRecurrence, INPUTS, theirs.hidden_size, theirs.num_layers, theirs.bidirectional, 0.0, path
+def ours(theirs: nn.LSTM) -> StackedEncoder:
+    """Return our encoder with the weights of torch's."""
+    encoder = StackedEncoder(
+        LstmLayer, INPUTS, theirs.hidden_size, theirs.num_layers, theirs.bidirectional, 0.0
     )
-    sides = [("", made.forwards), ("_reverse", made.backwards)][: 1 + theirs.bidirectional]
+    sides = [("", encoder.forwards), ("_reverse", encoder.backwards)][: 1 + theirs.bidirectional]
     for layer in range(theirs.num_layers):
         for suffix, side in sides:
             names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             weights = {f"weights.{name}_l0": getattr(theirs, f"{name}_l{layer}{suffix}") for name in names}
             side[layer].load_state_dict(weights)
-    return made
+    return encoder
 
 
 def median_ratio(ours: Callable[[], object], other: Callable[[], object], pairs: int) -> float:
-    """Time of `other` / time of ours, above 1 where ours is faster."""
+    """Return the time of `other` divided by the time of `ours`: above 1 if ours is faster."""
     ratios = []
     for _ in range(pairs + 2):  # the first two warm up
         spent = []
@@ -56,23 +56,24 @@ def median_ratio(ours: Callable[[], object], other: Callable[[], object], pairs:
 
 
 def compare(theirs: nn.LSTM, pairs: int) -> None:
-    fused, reference = ours(theirs, "fused"), ours(theirs, "reference")
+    fused, unfused = ours(theirs), ours(theirs)
+    unfuse(unfused)
     lengths = torch.linspace(3, 50, BATCH).round().long()
     x = torch.randn(BATCH, int(lengths.max()), INPUTS)
     real = torch.arange(x.shape[1]) < lengths.unsqueeze(1)
 
     def packed() -> Tensor:
         sentences = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        found: Tensor = pad_packed_sequence(theirs(sentences)[0], batch_first=True)[0]
-        return found[real]
+        hidden: Tensor = pad_packed_sequence(theirs(sentences)[0], batch_first=True)[0]
+        return hidden[real]
 
     ways: dict[str, Callable[[], Tensor]] = {
         "fused": lambda: fused(x, lengths)[0][real],
         "torch.nn.LSTM, packed": packed,
         "torch.nn.LSTM, padded": lambda: theirs(x)[0][real],
-        "the reference cell": lambda: reference(x, lengths)[0][real],
+        "the equations": lambda: unfused(x, lengths)[0][real],
     }
-    for way in (packed, ways["the reference cell"]):
+    for way in (packed, ways["the equations"]):
         torch.testing.assert_close(ways["fused"](), way(), rtol=1e-5, atol=1e-5)
 
     def train(way: Callable[[], Tensor]) -> Callable[[], object]:
@@ -89,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--layers", type=int, default=1)
-    parser.add_argument("--hidden", type=int, default=128, help="units of one direction")
+    parser.add_argument("--hidden", type=int, default=128, help="hidden units per direction")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from adapters.translation.additive_attention import AdditiveAttention
 from adapters.translation.attention import Attention, AttentionOptions
 from adapters.translation.attention_model import AttentionModel, Memory, State
+from adapters.translation.cells import unfuse
 from adapters.translation.translator import Batch
 from adapters.translation.vocabulary import BEGIN, END, PAD, UNKNOWN, VocabularyKind
 from harness import checkpoint as checkpoints
@@ -142,19 +142,23 @@ LENGTHS = torch.tensor([5, 3])
 TARGET = torch.tensor([[BEGIN, 5, 6, 7], [BEGIN, 10, 9, PAD]])
 
 
-@pytest.mark.parametrize("path", ["fused", "reference"])
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize(("tied", "layers"), [(True, 1), (False, 2)])
-def test_teacher_forcing_equals_a_loop_written_from_the_equations(tied: bool, layers: int, path: Any) -> None:
+def test_teacher_forcing_equals_a_loop_written_from_the_equations(
+    tied: bool, layers: int, fused: bool
+) -> None:
     torch.manual_seed(1)
-    model = AttentionModel(11, 6, 5, 7, 4, layers, dropout=0.3, tied_embeddings=tied, path=path)
+    model = AttentionModel(11, 6, 5, 7, 4, layers, dropout=0.3, tied_embeddings=tied)
     model = model.double().eval()
+    if not fused:
+        unfuse(model)
     source, lengths, target = SOURCE, LENGTHS, TARGET
-    wanted = target != PAD
-    logits, weights = model(source, lengths, target, wanted)
-    expected = [plain(model, source[b, : lengths[b]], target[b, : wanted[b].sum()]) for b in range(2)]
+    mask = target != PAD
+    logits, weights = model(source, lengths, target, mask)
+    expected = [plain(model, source[b, : lengths[b]], target[b, : mask[b].sum()]) for b in range(2)]
     torch.testing.assert_close(logits, torch.cat([rows for rows, _ in expected]))
     for b, (_, alphas) in enumerate(expected):
-        torch.testing.assert_close(weights[b, : wanted[b].sum(), : lengths[b]], alphas)
+        torch.testing.assert_close(weights[b, : mask[b].sum(), : lengths[b]], alphas)
 
 
 def plain(model: AttentionModel, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -198,11 +202,13 @@ def plain(model: AttentionModel, source: Tensor, target: Tensor) -> tuple[Tensor
     return torch.stack(logits), torch.stack(alphas)
 
 
-def test_fused_and_reference_agree_in_loss_and_gradients() -> None:
+def test_kernels_and_equations_agree_in_loss_and_gradients() -> None:
     torch.manual_seed(3)
     gradients, state = [], None
-    for path in ("fused", "reference"):
-        model = AttentionModel(11, 6, 5, 7, 4, 2, path=path)  # type: ignore[arg-type]
+    for fused in (True, False):
+        model = AttentionModel(11, 6, 5, 7, 4, 2)
+        if not fused:
+            unfuse(model)
         state = state or model.state_dict()
         model.load_state_dict(state)
         logits, _ = model(SOURCE, LENGTHS, TARGET, TARGET != PAD)
@@ -226,10 +232,9 @@ def test_gradients_of_the_whole_model_are_right() -> None:
     assert torch.autograd.gradcheck(run, [value.detach().requires_grad_() for value in values])
 
 
-@pytest.mark.parametrize("path", ["fused", "reference"])
-def test_step_by_step_equals_teacher_forcing(path: Any) -> None:
+def test_step_by_step_equals_teacher_forcing() -> None:
     torch.manual_seed(2)
-    model = AttentionModel(11, 6, 5, 7, 4, path=path).double().eval()
+    model = AttentionModel(11, 6, 5, 7, 4).double().eval()
     source, lengths = torch.tensor([[4, 5, 6, END], [8, 9, END, PAD]]), torch.tensor([4, 3])
     target = torch.tensor([[BEGIN, 5, 6], [BEGIN, 10, 9]])
     logits, weights = model(source, lengths, target, torch.ones_like(target, dtype=torch.bool))
@@ -295,9 +300,9 @@ def test_the_coverage_penalty_ranks_translations_by_their_own_attention() -> Non
     with torch.inference_mode():
         free, found = plain.search(sources), covering.search(sources)
     predictions = covering.predict(samples)
-    places = covering.preprocess(samples).places
+    indices = covering.preprocess(samples).indices
     for row, alignment in enumerate(
-        covering.alignments([samples[i] for i in places], [predictions[i] for i in places])
+        covering.alignments([samples[i] for i in indices], [predictions[i] for i in indices])
     ):
         # These translations are those of the free search, so that the scores differ by the penalty alone.
         assert found.tokens[row].tolist() == free.tokens[row].tolist()
@@ -401,7 +406,7 @@ def test_a_vocabulary_that_does_not_fit_is_an_error() -> None:
     made = built().checkpoint()
     smaller = "▁das\n▁Haus".encode()
     for assets, message in [
-        ({}, "holds no vocabulary"),
+        ({}, "contains no vocabulary"),
         ({"vocabulary": b""}, "vocabulary is empty"),
         ({"vocabulary": b"\xff\xff"}, "not of kind 'word'"),
         ({"vocabulary": smaller}, "a vocabulary of 6 tokens does not fit weights of 50"),
@@ -435,7 +440,7 @@ def test_a_very_long_source_is_cut_and_counted(caplog: pytest.LogCaptureFixture)
     with caplog.at_level(logging.WARNING):
         batch = adapter.preprocess([Sample("a", "car " * 10_000, None), Sample("b", "the car", None)])
     assert isinstance(batch, Batch)
-    assert batch.places == (1, 0)
+    assert batch.indices == (1, 0)
     assert batch.parts[-1].tokens.shape[1] == 50
     assert batch.parts[-1].tokens[-1, -1] == END
     assert "1 sources cut to 50 tokens, the first: a" in caplog.text
@@ -465,7 +470,7 @@ def test_long_training_texts_are_counted(caplog: pytest.LogCaptureFixture) -> No
     with caplog.at_level(logging.WARNING):
         built(maximum_tokens=9)
     # the house is old , the car is red: nine tokens in either language, and no room for the end
-    assert "attention: of 40 training texts 2 are cut to 9 tokens" in caplog.text
+    assert "attention: 2 of 40 training texts are cut to 9 tokens" in caplog.text
 
 
 def test_unknown_words_are_read_and_never_written() -> None:
@@ -488,15 +493,13 @@ def test_bf16_stays_near_fp32(beam: int) -> None:
 
 
 @pytest.mark.parametrize("beam", [1, 5])
-def test_the_reference_cell_is_an_option_that_changes_no_translation(beam: int) -> None:
-    adapter = trained()
-    reference = Attention(AttentionOptions(cell="reference", beam=beam), Runtime())
-    reference.load(adapter.checkpoint())
-    fused = Attention(AttentionOptions(beam=beam), Runtime())
-    fused.load(adapter.checkpoint())
+def test_the_equations_give_the_same_translations_as_the_kernels(beam: int) -> None:
+    adapter = Attention(AttentionOptions(beam=beam), Runtime())
+    adapter.load(trained().checkpoint())
     samples = untargeted(Toy())
-    assert reference.module.decoder.path == "reference"
-    assert texts(fused, samples) == texts(reference, samples)
+    fused = texts(adapter, samples)
+    unfuse(adapter.module)
+    assert texts(adapter, samples) == fused
 
 
 def test_flops_are_those_of_the_equations() -> None:

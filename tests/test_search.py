@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from adapters.translation.coverage import Covered, coverage_penalty
+from adapters.translation.coverage import CoverageState, coverage_penalty
 from adapters.translation.length_batches import length_batches
 from adapters.translation.search import (
     Hypotheses,
@@ -241,10 +241,10 @@ def test_coverage_penalty_by_hand() -> None:
     # Sums over the target: .5, 2 (counts as 1), .25, and padding. β (log .5 + log 1 + log .25) = β log .125
     attention = torch.tensor([[[0.5, 2.0, 0.25, 0.0], [1.0, 1.0, 1.0, 0.0]]])
     real = torch.tensor([[True, True, True, False]])
-    covered = Covered(Prefixes(torch.zeros(1), torch.zeros(1, 2, 0)), attention, real)
-    found = coverage_penalty(covered, 0.2)
+    coverage = CoverageState(Prefixes(torch.zeros(1), torch.zeros(1, 2, 0)), attention, real)
+    found = coverage_penalty(coverage, 0.2)
     assert found.tolist() == [[pytest.approx(0.2 * math.log(0.125)), 0.0]]
-    unseen = coverage_penalty(Covered(covered.state, torch.zeros(1, 1, 4), real), 0.2)
+    unseen = coverage_penalty(CoverageState(coverage.state, torch.zeros(1, 1, 4), real), 0.2)
     assert -100 < unseen.item() < -10  # bad, but a number
 
 
@@ -262,15 +262,15 @@ def test_with_coverage_too_a_beam_of_everything_finds_what_exhaustive_search_fin
     toy, alpha, beta = Toy(seed, sentences=3), 0.6, 0.8
     limits = torch.tensor([2, 3, MOST])
 
-    def step(tokens: Tensor, covered: Covered[Prefixes]) -> tuple[Tensor, Covered[Prefixes]]:
-        log_probabilities, state = toy.step(tokens, covered.state)
+    def step(tokens: Tensor, coverage: CoverageState[Prefixes]) -> tuple[Tensor, CoverageState[Prefixes]]:
+        log_probabilities, state = toy.step(tokens, coverage.state)
         rows = zip(state.sentences.tolist(), state.prefixes.tolist(), strict=True)
         seen = [torch.stack([looks(seed, row, tuple(p[1:])) for p in prefixes]) for row, prefixes in rows]
-        return log_probabilities, Covered(state, covered.attention + torch.stack(seen), covered.real)
+        return log_probabilities, CoverageState(state, coverage.attention + torch.stack(seen), coverage.mask)
 
-    start = Covered(toy.start(), torch.zeros(3, 1, SOURCE), torch.ones(3, SOURCE, dtype=torch.bool))
+    start = CoverageState(toy.start(), torch.zeros(3, 1, SOURCE), torch.ones(3, SOURCE, dtype=torch.bool))
     found = beam_search(
-        step, start, limits, len(TOKENS) ** MOST, alpha, lambda covered: coverage_penalty(covered, beta)
+        step, start, limits, len(TOKENS) ** MOST, alpha, lambda coverage: coverage_penalty(coverage, beta)
     )
     for sentence, limit in enumerate(limits.tolist()):
         scored = []

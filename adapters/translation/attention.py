@@ -1,4 +1,4 @@
-"""`attention`: translation with additive attention between LSTMs (attention_model.py)."""
+"""The adapter `attention`: translation with additive attention between LSTMs (attention_model.py)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from adapters.translation.attention_model import AttentionModel, State
-from adapters.translation.coverage import Covered, coverage_penalty
+from adapters.translation.coverage import CoverageState, coverage_penalty
 from adapters.translation.options import TranslatorOptions
 from adapters.translation.search import Hypotheses, beam_search
 from adapters.translation.translator import Sources, Translator, source_of, text_of
@@ -20,10 +20,10 @@ from harness.task import Alignment, Prediction, Sample
 
 
 class AttentionOptions(TranslatorOptions):
-    """The defaults of the widths make a checkpoint of 2.8 MB with 4,000 subwords."""
+    """Options of `attention`. With 4,000 subwords, the default sizes give a checkpoint of 2.8 MB."""
 
     encoder_size: int = Field(128, ge=1)
-    """Width of one direction."""
+    """Hidden units per direction."""
     encoder_layers: int = Field(1, ge=1)
     decoder_size: int = Field(192, ge=1)
     attention_size: int = Field(96, ge=1)
@@ -31,14 +31,14 @@ class AttentionOptions(TranslatorOptions):
     """Strength β of beam search's coverage penalty; Wu et al. 2016 §7 used 0.2."""
 
     @model_validator(mode="after")
-    def _coverage_has_a_beam(self) -> Self:
+    def _coverage_needs_a_beam(self) -> Self:
         if self.coverage_penalty and self.beam == 1:
-            raise ValueError("coverage_penalty: it ranks the hypotheses of a beam; give beam > 1 with it")
+            raise ValueError("coverage_penalty: it ranks the hypotheses of a beam, so set beam > 1")
         return self
 
 
-class Attention(Translator):
-    """The decoder looks back at every source position."""
+class Attention(Translator[State]):
+    """Encoder–decoder whose decoder attends to every source position."""
 
     name = "attention"
     Options = AttentionOptions
@@ -64,10 +64,9 @@ class Attention(Translator):
             encoder_layers=options.encoder_layers,
             dropout=options.dropout,
             tied_embeddings=options.tied_embeddings,
-            path=options.cell,
         )
 
-    def start(self, sources: Sources) -> State:
+    def encode(self, sources: Sources) -> State:
         return self.module.encode(sources.tokens, sources.lengths)
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
@@ -78,13 +77,14 @@ class Attention(Translator):
         options = self.options
         if options.coverage_penalty == 0:
             return super().search(sources)
-        state = self.start(sources)
-        real = sources.tokens != PAD
-        start = Covered(state, torch.zeros_like(real.unsqueeze(1), dtype=torch.float), real)
+        mask = sources.tokens != PAD
+        start = CoverageState(
+            self.encode(sources), torch.zeros_like(mask.unsqueeze(1), dtype=torch.float), mask
+        )
 
-        def step(tokens: Tensor, covered: Covered[State]) -> tuple[Tensor, Covered[State]]:
-            log_probabilities, state, weights = self.module.step(tokens, covered.state)
-            return log_probabilities, Covered(state, covered.attention + weights, real=covered.real)
+        def step(tokens: Tensor, coverage: CoverageState[State]) -> tuple[Tensor, CoverageState[State]]:
+            log_probabilities, state, weights = self.module.step(tokens, coverage.state)
+            return log_probabilities, CoverageState(state, coverage.attention + weights, coverage.mask)
 
         return beam_search(
             step,
@@ -92,28 +92,28 @@ class Attention(Translator):
             sources.limits,
             options.beam,
             options.length_penalty,
-            lambda covered: coverage_penalty(covered, options.coverage_penalty),
+            lambda coverage: coverage_penalty(coverage, options.coverage_penalty),
         )
 
-    def logits(self, sources: Sources, given: Tensor, wanted: Tensor) -> Tensor:
-        logits, _ = self.module(sources.tokens, sources.lengths, given, wanted)
+    def logits(self, sources: Sources, target: Tensor, mask: Tensor) -> Tensor:
+        logits: Tensor = self.module(sources.tokens, sources.lengths, target, mask)[0]
         return logits
 
     def alignments(self, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> list[Alignment]:
-        """α of teacher forcing: the model reads the translation as given. END counts on both sides."""
-        encode, read = self.vocabulary.encode, self._tokens
-        pairs = self.pairs(
+        """Return the attention weights α of teacher forcing with the predictions, END included."""
+        encode = self.vocabulary.encode
+        pairs = self.sentence_pairs(
             [(encode(source_of(s)), encode(text_of(p))) for s, p in zip(samples, predictions, strict=True)]
         )
-        sources, given, following = pairs.sources, pairs.targets[:, :-1], pairs.targets[:, 1:]
+        sources, following = pairs.sources, pairs.targets[:, 1:]
         with torch.inference_mode(), self.autocast():
-            _, weights = self.module(sources.tokens, sources.lengths, given, following != PAD)
-        found = []
+            _, weights = self.module(sources.tokens, sources.lengths, pairs.targets[:, :-1], following != PAD)
+        alignments = []
         for source, target, alpha in zip(sources.tokens, following, weights.float().cpu(), strict=True):
-            rows, columns = read(target), read(source)
-            found.append(Alignment(columns, rows, np.asarray(alpha[: len(rows), : len(columns)])))
-        return found
+            read, written = self._tokens(source), self._tokens(target)
+            alignments.append(Alignment(read, written, np.asarray(alpha[: len(written), : len(read)])))
+        return alignments
 
-    def _tokens(self, row: Tensor) -> tuple[str, ...]:
-        """Of ids [n], padding left out."""
-        return tuple(self.vocabulary.token(id) for id in row.tolist() if id != PAD)
+    def _tokens(self, ids: Tensor) -> tuple[str, ...]:
+        """Return the tokens of ids [n], without padding."""
+        return tuple(self.vocabulary.token(id) for id in ids.tolist() if id != PAD)

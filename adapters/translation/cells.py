@@ -1,223 +1,167 @@
-"""Recurrent layers: one step written as its equations, and the same numbers from torch's fused kernels.
+"""Recurrent layers: one step from the paper's equations, whole sequences in torch's fused kernels.
 
-Both read the parameters of a `torch.nn.RNN` or `torch.nn.LSTM` (its layout, so that its kernels and the
-equations share them). Shapes: […] any leading dimensions, B sentences, T steps, I inputs, H hidden units.
+Both read the parameters of a `torch.nn.RNN` or `torch.nn.LSTM`. Shapes: […] any leading dimensions,
+B sentences, T steps, I inputs, H hidden units, G gates (1 or 4).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-CellPath = Literal["reference", "fused"]
-"""How the layers compute: step by step from the equations, or in torch's kernels."""
-
 CellState = tuple[Tensor, ...]
-"""Between two steps, each […, H]: (h,) of a vanilla network, (h, c) of an LSTM."""
+"""The state after a step, each tensor […, H]: (h,) of a vanilla RNN, (h, c) of an LSTM."""
 
 
-def rnn_cell(x: Tensor, state: CellState, weight: Tensor, bias: Tensor) -> CellState:
-    """h_t = tanh(w [h_{t−1}, x_t] + b) (Elman 1990).
+class RecurrentLayer(nn.Module, ABC):
+    """One layer that reads in one direction; subclasses define the cell.
 
-    Args:
-        x: […, I].
-        state: (h_{t−1},).
-        weight: [H, H + I], w.
-        bias: [H].
+    a_t = W x_t + U h_{t−1} + b, with the gates stacked
     """
-    (h,) = state
-    return (torch.tanh(nn.functional.linear(torch.cat([h, x], dim=-1), weight, bias)),)
 
+    state_tensors: ClassVar[int]
+    """Number of tensors in a `CellState`."""
+    fused = True
+    """Read sequences with torch's kernel; if false, step by step from the equations (see `unfuse`)."""
 
-def lstm_cell(x: Tensor, state: CellState, weight: Tensor, bias: Tensor) -> CellState:
-    """Hochreiter and Schmidhuber 1997 with the forget gate of Gers, Schmidhuber and Cummins 2000.
-
-    i_t = σ(w_i [h_{t−1}, x_t] + b_i), f_t and o_t likewise, c̃_t = tanh(w_c [h_{t−1}, x_t] + b_c),
-    c_t = f_t ⊙ c_{t−1} + i_t ⊙ c̃_t, h_t = o_t ⊙ tanh(c_t).
-
-    Args:
-        x: […, I].
-        state: (h_{t−1}, c_{t−1}).
-        weight: [4H, H + I]: w_i, w_f, w_c, w_o, torch's order.
-        bias: [4H], likewise.
-    """
-    h, c = state
-    w_i, w_f, w_c, w_o = weight.chunk(4)
-    b_i, b_f, b_c, b_o = bias.chunk(4)
-    seen = torch.cat([h, x], dim=-1)
-    input_gate = torch.sigmoid(nn.functional.linear(seen, w_i, b_i))
-    forget_gate = torch.sigmoid(nn.functional.linear(seen, w_f, b_f))
-    output_gate = torch.sigmoid(nn.functional.linear(seen, w_o, b_o))
-    candidate = torch.tanh(nn.functional.linear(seen, w_c, b_c))
-    c = forget_gate * c + input_gate * candidate
-    return output_gate * torch.tanh(c), c
-
-
-class Recurrence(nn.Module, ABC):
-    """One layer in one direction."""
-
-    parts: ClassVar[int]
-    """Tensors of a state."""
-    weights: nn.RNNBase
-    """Holds the parameters; is the fused path."""
-
-    def __init__(self, hidden_size: int, path: CellPath) -> None:
+    def __init__(self, weights: nn.RNNBase) -> None:
         super().__init__()
-        self.hidden_size = hidden_size
-        self.path = path
+        self.weights = weights  # W [G·H, I], U [G·H, H] and two biases [G·H] whose sum is b
 
     @abstractmethod
-    def equations(self, x: Tensor, state: CellState, weight: Tensor, bias: Tensor) -> CellState:
-        """The reference cell."""
-
-    @abstractmethod
-    def fused_cell(self, gates: Tensor, state: CellState) -> CellState:
-        """The state after a step from w [h_{t−1}, x_t] + b of all gates, computed in one product."""
-
-    @abstractmethod
-    def run(self, x: Tensor, state: CellState) -> Tensor:
-        """The fused path over [B, T, I]."""
+    def cell(self, gates: Tensor, state: CellState) -> CellState:
+        """Return the state after a step from its a_t [..., G·H] and the state before."""
 
     def forward(self, x: Tensor, state: CellState | None = None) -> Tensor:
-        """All steps: x [B, T, I] and the state before the first (zeros), [B, H] → h_1 … h_T [B, T, H]."""
+        """Read x [B, T, I] from an initial state, each tensor [B, H] (zeros): h_1 … h_T [B, T, H]."""
         if state is None:
-            state = (x.new_zeros(len(x), self.hidden_size),) * self.parts
-        if self.path == "fused":
-            return self.run(x, state)
-        weight, bias = self._joined()
-        hidden = []
-        for position in range(x.shape[1]):
-            state = self.equations(x[:, position], state, weight, bias)
-            hidden.append(state[0])
-        return torch.stack(hidden, dim=1)
+            state = (x.new_zeros(len(x), self.weights.hidden_size),) * self.state_tensors
+        if self.fused:
+            initial = tuple(part.unsqueeze(0) for part in state)
+            hidden: Tensor = self.weights(x, initial if len(initial) > 1 else initial[0])[0]
+            return hidden
+        outputs = []
+        for x_t in x.unbind(dim=1):
+            state = self.step(x_t, state)
+            outputs.append(state[0])
+        return torch.stack(outputs, dim=1)
 
     def step(self, x: Tensor, state: CellState) -> CellState:
-        """One step: x […, I], the state before → the state after."""
-        if self.path == "reference":
-            return self.equations(x, state, *self._joined())
-        of_x, of_h, bias_x, bias_h = self.weights.all_weights[0]
-        gates = nn.functional.linear(x, of_x, bias_x) + nn.functional.linear(state[0], of_h, bias_h)
-        return self.fused_cell(gates, state)
+        """Return the state after an input x […, I], computed from the equations."""
+        W, U, bias_x, bias_h = self.weights.all_weights[0]
+        return self.cell(
+            nn.functional.linear(x, W, bias_x) + nn.functional.linear(state[0], U, bias_h), state
+        )
 
-    def first(self, x: Tensor) -> Tensor:
-        """Prepare the first inputs […, F] of many steps at once, for `step_after`: what they and the biases
-        add up to in all gates. On the reference path, without such a shortcut, they stay what they are."""
-        if self.path == "reference":
-            return x
-        of_x, _, bias_x, bias_h = self.weights.all_weights[0]
-        return nn.functional.linear(x, of_x[:, : x.shape[-1]], bias_x + bias_h)
+    def project(self, x: Tensor) -> Tensor:
+        """Return W x + b of the first F of I inputs, x […, F], for many steps at once: […, G·H]."""
+        W, _, bias_x, bias_h = self.weights.all_weights[0]
+        return nn.functional.linear(x, W[:, : x.shape[-1]], bias_x + bias_h)
 
-    def step_after(self, first: Tensor, x: Tensor, state: CellState) -> CellState:
-        """One step, of the prepared first inputs and of x […, I − F], those that follow them."""
-        if self.path == "reference":
-            return self.step(torch.cat([first, x], dim=-1), state)
-        of_x, of_h, _, _ = self.weights.all_weights[0]
-        seen = nn.functional.linear(x, of_x[:, -x.shape[-1] :]) + nn.functional.linear(state[0], of_h)
-        return self.fused_cell(first + seen, state)
-
-    def _joined(self) -> tuple[Tensor, Tensor]:
-        """w of [h_{t−1}, x_t] and b; torch keeps them in two parts, and two biases whose sum is b."""
-        of_x, of_h, bias_x, bias_h = self.weights.all_weights[0]
-        return torch.cat([of_h, of_x], dim=1), bias_h + bias_x
+    def step_projected(self, projected: Tensor, context: Tensor, state: CellState) -> CellState:
+        """Return the state after inputs that `project` prepared, followed by a context […, I − F]."""
+        W, U, _, _ = self.weights.all_weights[0]
+        recurrent = nn.functional.linear(context, W[:, -context.shape[-1] :]) + nn.functional.linear(
+            state[0], U
+        )
+        return self.cell(projected + recurrent, state)
 
 
-class VanillaRecurrence(Recurrence):
-    """The tanh network."""
+class RnnLayer(RecurrentLayer):
+    """The vanilla network of Elman 1990: h_t = tanh(a_t)."""
 
-    parts = 1
+    state_tensors = 1
 
-    def __init__(self, input_size: int, hidden_size: int, path: CellPath) -> None:
-        super().__init__(hidden_size, path)
-        self.weights = nn.RNN(input_size, hidden_size, batch_first=True)
-        # Keeps the length of what it carries from step to step, Saxe, McClelland and Ganguli 2014 §3.
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(nn.RNN(input_size, hidden_size, batch_first=True))
+        # An orthogonal U preserves the norm of the hidden state, Saxe, McClelland and Ganguli 2014 §3.
         nn.init.orthogonal_(self.weights.all_weights[0][1])
 
-    def equations(self, x: Tensor, state: CellState, weight: Tensor, bias: Tensor) -> CellState:
-        return rnn_cell(x, state, weight, bias)
-
-    def fused_cell(self, gates: Tensor, state: CellState) -> CellState:  # noqa: ARG002
+    def cell(self, gates: Tensor, state: CellState) -> CellState:  # noqa: ARG002
         return (gates.tanh(),)
 
-    def run(self, x: Tensor, state: CellState) -> Tensor:
-        hidden: Tensor = self.weights(x, state[0].unsqueeze(0))[0]
-        return hidden
 
+class LstmLayer(RecurrentLayer):
+    """Hochreiter and Schmidhuber 1997, with the forget gate of Gers, Schmidhuber and Cummins 2000.
 
-class LstmRecurrence(Recurrence):
-    """The long short-term memory."""
+    a_t = [a_i; a_f; a_g; a_o]
+    c_t = σ(a_f) ⊙ c_{t−1} + σ(a_i) ⊙ tanh(a_g)
+    h_t = σ(a_o) ⊙ tanh(c_t)
+    """
 
-    parts = 2
+    state_tensors = 2
 
-    def __init__(self, input_size: int, hidden_size: int, path: CellPath) -> None:
-        super().__init__(hidden_size, path)
-        self.weights = nn.LSTM(input_size, hidden_size, batch_first=True)
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(nn.LSTM(input_size, hidden_size, batch_first=True))
         with torch.no_grad():
-            # Remember at first: forget gates start open, Jozefowicz, Zaremba and Sutskever 2015 §4.
+            # Forget gates start open, Jozefowicz, Zaremba and Sutskever 2015 §4.
             self.weights.all_weights[0][2][hidden_size : 2 * hidden_size].fill_(1.0)
 
-    def equations(self, x: Tensor, state: CellState, weight: Tensor, bias: Tensor) -> CellState:
-        return lstm_cell(x, state, weight, bias)
-
-    def fused_cell(self, gates: Tensor, state: CellState) -> CellState:
+    def cell(self, gates: Tensor, state: CellState) -> CellState:
         i, f, g, o = gates.chunk(4, dim=-1)
-        cell = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
-        return o.sigmoid() * cell.tanh(), cell
+        c = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
 
-    def run(self, x: Tensor, state: CellState) -> Tensor:
-        hidden: Tensor = self.weights(x, (state[0].unsqueeze(0), state[1].unsqueeze(0)))[0]
-        return hidden
+
+def unfuse(module: nn.Module) -> None:
+    """Make all recurrent layers of a module compute from their equations.
+
+    The results are the same up to rounding. Torch counts no FLOPs for its fused kernels.
+    """
+    for layer in module.modules():
+        if isinstance(layer, RecurrentLayer):
+            layer.fused = False
 
 
 class StackedEncoder(nn.Module):
-    """Layers that read padded sentences, each in one direction or in both.
+    """Recurrent layers, each in one direction or in both, that read padded sentences.
 
-    Nothing is packed: on a CPU the dense kernels are 1.5–2.7 times as fast (measured: docs/benchmarks.md),
-    and what is computed at padding, always behind a sentence, is never looked at.
+    Sentences are not packed: on a CPU the dense kernels are 1.5–2.7 times as fast (docs/benchmarks.md).
+    Padding follows the sentence, so what is computed there affects no state before it.
     """
 
     def __init__(
         self,
-        cell: type[VanillaRecurrence | LstmRecurrence],
+        layer: type[RnnLayer | LstmLayer],
         input_size: int,
         hidden_size: int,
         layers: int,
         bidirectional: bool,
         dropout: float,
-        path: CellPath,
     ) -> None:
-        """`hidden_size` is the width of one direction; dropout lies between the layers."""
+        """`hidden_size` is per direction; dropout is applied between the layers."""
         super().__init__()
         directions = 2 if bidirectional else 1
         sizes = [input_size, *[directions * hidden_size] * (layers - 1)]
-        self.forwards = nn.ModuleList(cell(size, hidden_size, path) for size in sizes)
-        self.backwards = nn.ModuleList(cell(size, hidden_size, path) for size in sizes if bidirectional)
+        self.forwards = nn.ModuleList(layer(size, hidden_size) for size in sizes)
+        self.backwards = nn.ModuleList(layer(size, hidden_size) for size in sizes if bidirectional)
         self.dropout = nn.Dropout(dropout)
         self.output_size = directions * hidden_size
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Read [B, T, I] of `lengths` [B] ≥ 1, on x's device.
+        """Read x [B, T, I] with sentence lengths [B], all ≥ 1 and on the device of x.
 
         Returns:
-            The top layer's h_t, both directions joined, [B, T, output_size], anything at padding; every
-            layer's state after its last step, [B, output_size], of the backward direction the one at t = 1.
+            h_t of the top layer, directions concatenated, [B, T, output_size], undefined at padding; and
+            for each layer its last hidden state, [B, output_size]. The backward direction ends at t = 1.
         """
         rows = torch.arange(len(x), device=x.device)
         last = lengths - 1
         if self.backwards:
-            places = torch.arange(x.shape[1], device=x.device)
-            # Its own inverse; padding stays behind.
-            turned = rows.unsqueeze(1), (last.unsqueeze(1) - places) % x.shape[1]
+            positions = torch.arange(x.shape[1], device=x.device)
+            # Reverses each sentence and leaves its padding behind it. The permutation is its own inverse.
+            reverse = rows.unsqueeze(1), (last.unsqueeze(1) - positions) % x.shape[1]
         finals = []
-        for layer, forward in enumerate(self.forwards):
-            inputs = x if layer == 0 else self.dropout(x)
+        for number, forward in enumerate(self.forwards):
+            inputs = x if number == 0 else self.dropout(x)
             x = forward(inputs)
             final = x[rows, last]
             if self.backwards:
-                reading = self.backwards[layer](inputs[turned])
-                final = torch.cat([final, reading[rows, last]], dim=-1)
-                x = torch.cat([x, reading[turned]], dim=-1)
+                backward = self.backwards[number](inputs[reverse])
+                final = torch.cat([final, backward[rows, last]], dim=-1)
+                x = torch.cat([x, backward[reverse]], dim=-1)
             finals.append(final)
         return x, finals

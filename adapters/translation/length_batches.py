@@ -1,4 +1,4 @@
-"""Batches of similar lengths: padding is computed as if it were text, so little of it is fast."""
+"""Batches of sentences of similar length, which keep the cost of padding low."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 
 def length_batches(lengths: Sequence[int], maximum_tokens: int) -> list[list[int]]:
-    """Indices of sentences in order of length, cut into batches of at most `maximum_tokens` tokens each.
+    """Sort sentences by length and cut them into batches of at most `maximum_tokens` tokens with padding.
 
-    A batch counts its longest sentence for each of its sentences: padding too is computed. A sentence that
-    is longer than the maximum is a batch by itself.
+    A sentence longer than the maximum is a batch of its own.
 
     Args:
-        lengths: tokens of each sentence.
-        maximum_tokens: ≥ 1, of a batch, with padding.
+        lengths: number of tokens per sentence.
+        maximum_tokens: number of sentences times the longest sentence of a batch, ≥ 1.
+
+    Returns:
+        Indices of the sentences in each batch.
     """
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):

@@ -1,14 +1,15 @@
-"""Search for the most probable translation: greedy, and beam search with a length penalty.
+"""Search for the most probable translation: greedy search, and beam search with a length penalty.
 
-Both decode a batch at once, take a finished sentence out of the batch, and give every sentence what it
-would get alone. Shapes: B sentences, K hypotheses a sentence, n tokens in the vocabulary.
+Both decode a whole batch, drop a sentence from the batch when it is finished, and give every sentence the
+translation that it would get alone. Shapes: B sentences, K hypotheses per sentence, n tokens in the
+vocabulary; B' sentences are unfinished.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
+from typing import NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,41 +24,45 @@ class SearchState(Protocol):
         """Keep the sentences `rows` [B'], and of sentence b the hypotheses `parents[b]` [B', K']."""
 
 
-# Members of a group in `best_extensions`. Measured on one CPU thread, 5 hypotheses: 64 sentences and 4,000
-# tokens take 0.62 ms with 8, 0.50 ms with 16, 0.77 ms with 32 and 1.77 ms with `topk` over all; 25 sentences
-# and 1,419 tokens 0.14, 0.19, 0.20 and 0.22 ms.
-_MEMBERS = 12
-
 S = TypeVar("S", bound=SearchState)
 
 Step = Callable[[Tensor, S], tuple[Tensor, S]]
-"""Last tokens [B, K] and the state → log-probabilities of the next tokens [B, K, n], the next state.
+"""Last tokens [B, K] and state → log-probabilities of the next tokens [B, K, n] and the next state.
 
 The search may overwrite the log-probabilities."""
 
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """The translation found for each of B sentences."""
+    """The translations found for B sentences."""
 
-    tokens: Tensor  # [B, longest limit], END behind each sentence
-    scores: Tensor  # [B], log-probability; of beam search divided by the length penalty
+    tokens: Tensor  # [B, largest limit], each sentence followed by END
+    scores: Tensor  # [B], log-probability; in beam search divided by the length penalty
+
+
+class Extensions(NamedTuple):
+    """Hypotheses extended by one token, best first, each tensor [B, count]."""
+
+    scores: Tensor  # log-probabilities
+    parents: Tensor  # index of the extended hypothesis, 0 … K−1
+    tokens: Tensor
 
 
 def length_penalty(length: Tensor, alpha: float) -> Tensor:
-    """lp(Y) = (5 + |Y|)^α / (5 + 1)^α (Wu et al. 2016, §7, equation 14).
+    """Return lp(Y) = (5 + |Y|)^α / (5 + 1)^α (Wu et al. 2016, §7, equation 14).
 
-    |Y| counts END, as the sum of log-probabilities does. α = 0: no penalty; α > 0 favours longer ones.
+    |Y| counts END, as the sum of log-probabilities does. α = 0 means no penalty; α > 0 favours long
+    translations.
     """
     return ((5 + length) / 6) ** alpha
 
 
 def greedy_search(step: Step[S], state: S, limits: Tensor) -> Hypotheses:
-    """The most probable token at each position, until END or `limits` [B] tokens (0: no token at all)."""
+    """Choose the most probable token at each position, up to END or `limits` [B] tokens (0: no tokens)."""
     device = limits.device
-    tokens = torch.full((len(limits), _longest(limits)), END, device=device)
+    tokens = torch.full((len(limits), _largest(limits)), END, device=device)
     scores = torch.zeros(len(limits), device=device)
-    rows, state = _retire(limits > 0, torch.arange(len(limits), device=device), state)
+    rows, state = _keep_running(limits > 0, torch.arange(len(limits), device=device), state)
     last = torch.full((len(rows), 1), BEGIN, device=device)
     for position in range(tokens.shape[1]):
         log_probabilities, state = step(last, state)
@@ -66,7 +71,7 @@ def greedy_search(step: Step[S], state: S, limits: Tensor) -> Hypotheses:
         scores[rows] += best[:, 0]
         running = (last[:, 0] != END) & (position + 1 < limits[rows])
         if not running.all():
-            rows, state = _retire(running, rows, state)
+            rows, state = _keep_running(running, rows, state)
             last = last[running]
         if not len(rows):
             break
@@ -81,112 +86,153 @@ def beam_search(
     alpha: float,
     coverage: Callable[[S], Tensor] | None = None,
 ) -> Hypotheses:
-    """The best of the complete translations met while the `beam` best prefixes are extended.
+    """Return the best of the complete translations met while the `beam` best prefixes are extended.
 
-    A prefix whose extension by END is among the `beam` best extensions is complete; the best extensions
-    by other tokens go on. A sentence ends
-    - when no prefix can beat the best complete translation any more,
-    - when `beam` translations are complete and no prefix is now better than the best of them (their number
-      alone says nothing: beside one certain prefix, improbable ones soon end), or
-    - at its limit; there the best prefix stands in where none is complete.
+    A prefix is complete if its extension by END is among the `beam` best extensions. The best extensions by
+    other tokens are the next prefixes. `_Finished.running` says when the search for a sentence ends.
 
     Args:
         state: of B sentences with one hypothesis each.
-        limits: [B], tokens of a translation at most, END included (0: no token at all).
-        beam: hypotheses kept a sentence; 1 is greedy search.
-        alpha: exponent ≥ 0 of the length penalty.
-        coverage: gives the coverage penalty [B, K], ≤ 0, of the hypotheses of a state; None: no such penalty.
+        limits: [B], maximum number of tokens per translation, END included (0: no tokens).
+        beam: prefixes per sentence; 1 is greedy search.
+        alpha: exponent of the length penalty, ≥ 0.
+        coverage: returns the coverage penalties [B, K], ≤ 0, of the hypotheses of a state.
     """
-    device = limits.device
-    found = torch.full((len(limits), _longest(limits)), END, device=device)
-    best = torch.full((len(limits),), -torch.inf, device=device)
-    complete = torch.zeros(len(limits), dtype=torch.long, device=device)
-    penalties = length_penalty(torch.arange(found.shape[1] + 1, device=device), alpha)
-
-    rows, state = _retire(limits > 0, torch.arange(len(limits), device=device), state)
-    prefixes = torch.full((len(rows), 1, 1), BEGIN, device=device)
-    scores = torch.zeros(len(rows), 1, device=device)
-    shortest, some_complete = int(limits[rows].min()) if len(rows) else 0, False
-    for length in range(1, found.shape[1] + 1):
+    finished = _Finished(limits, beam, alpha)
+    rows, state = _keep_running(limits > 0, torch.arange(len(limits), device=limits.device), state)
+    prefixes = torch.full((len(rows), 1, 1), BEGIN, device=limits.device)
+    scores = torch.zeros(len(rows), 1, device=limits.device)
+    smallest_limit, any_complete = int(limits[rows].min()) if len(rows) else 0, False
+    for length in range(1, _largest(limits) + 1):
         log_probabilities, state = step(prefixes[..., -1], state)
-        totals, parents, tokens = best_extensions(scores, log_probabilities, 2 * beam)
-        uncovered = torch.zeros_like(scores) if coverage is None else coverage(state)
-
-        # Of 2·beam extensions at most `beam` end in END, so enough are left to go on.
-        ended = (tokens == END) & (totals > -torch.inf)
-        ended[:, beam:] = False
-        if ended.any():
-            score = totals / penalties[length] + uncovered.gather(1, parents)
-            score, which = torch.where(ended, score, -torch.inf).max(dim=-1)
-            better = score > best[rows]
-            best[rows[better]] = score[better]
-            found[rows[better], : length - 1] = prefixes[better, parents[better, which[better]], 1:]
-            complete[rows] += ended.sum(dim=-1)
-            some_complete = True
-
-        going_on = torch.where(tokens == END, -torch.inf, totals)
-        scores, kept = going_on.topk(min(beam, going_on.shape[1]), dim=-1)
-        parents, tokens = parents.gather(1, kept), tokens.gather(1, kept)
-        prefixes = torch.cat([_of_parents(prefixes, parents), tokens.unsqueeze(-1)], dim=-1)
-
-        if not some_complete and length < shortest:  # no sentence can end yet
-            state = state.select(torch.arange(len(rows), device=device), parents)
+        # At most `beam` of the 2·beam extensions end in END, so enough are left to go on.
+        extensions = best_extensions(scores, log_probabilities, 2 * beam)
+        penalties = torch.zeros_like(scores) if coverage is None else coverage(state)
+        any_complete |= finished.add_complete(rows, prefixes, extensions, penalties)
+        prefixes, scores, parents = _next_prefixes(prefixes, extensions, beam)
+        if not any_complete and length < smallest_limit:  # no sentence can be finished yet
+            state = state.select(torch.arange(len(rows), device=rows.device), parents)
             continue
-        # Scores only fall, the length penalty only grows and coverage adds nothing above 0: no translation
-        # can end better than what is attainable.
-        best_yet, attainable = best[rows], scores[:, 0] / penalties[limits[rows]]
-        promising = (complete[rows] < beam) | (scores[:, 0] / penalties[length] > best_yet)
-        at_limit = length >= limits[rows]
-        running = ~at_limit & promising & (attainable > best_yet)
-        stranded = at_limit & best_yet.isinf()
-        best[rows[stranded]] = (attainable + uncovered.gather(1, parents)[:, 0])[stranded]
-        found[rows[stranded], :length] = prefixes[stranded, 0, 1:]
+        running = finished.running(rows, scores, length)
+        finished.add_incomplete(rows, prefixes, scores, penalties.gather(1, parents))
         rows, state = rows[running], state.select(running.nonzero()[:, 0], parents[running])
         prefixes, scores = prefixes[running], scores[running]
         if not len(rows):
             break
-        some_complete = bool((best[rows] > -torch.inf).any())
-    return Hypotheses(found, best.where(limits > 0, 0.0))
+        any_complete = bool((finished.scores[rows] > -torch.inf).any())
+    return Hypotheses(finished.tokens, finished.scores.where(limits > 0, 0.0))
 
 
-def best_extensions(scores: Tensor, log_probabilities: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The `count` best of all extensions of a sentence's hypotheses, or all if they are fewer.
+class _Finished:
+    """The best complete translation of each sentence so far."""
 
-    `topk` is slow over all K·n of them. So they are dealt to small groups: one of the `count` best is in one
-    of the `count` groups with the best maxima, and only the members of these compete.
+    def __init__(self, limits: Tensor, beam: int, alpha: float) -> None:
+        largest = _largest(limits)
+        self.limits, self.beam = limits, beam
+        self.length_penalties = length_penalty(torch.arange(largest + 1, device=limits.device), alpha)
+        self.tokens = torch.full((len(limits), largest), END, device=limits.device)
+        self.scores = torch.full((len(limits),), -torch.inf, device=limits.device)
+        self.complete = torch.zeros(len(limits), dtype=torch.long, device=limits.device)  # how many
+
+    def add_complete(self, rows: Tensor, prefixes: Tensor, extensions: Extensions, penalties: Tensor) -> bool:
+        """Add the prefixes [B', K, length] that END completes; return whether there are any.
+
+        Args:
+            rows: [B'], the sentences of the prefixes.
+            penalties: [B', K], coverage penalties of the prefixes.
+        """
+        scores, parents, tokens = (part[:, : self.beam] for part in extensions)
+        complete = (tokens == END) & (scores > -torch.inf)
+        if not complete.any():
+            return False
+        length = prefixes.shape[-1]
+        scores = scores / self.length_penalties[length] + penalties.gather(1, parents)
+        best, which = torch.where(complete, scores, -torch.inf).max(dim=-1)
+        better = best > self.scores[rows]
+        self.scores[rows[better]] = best[better]
+        self.tokens[rows[better], : length - 1] = prefixes[better, parents[better, which[better]], 1:]
+        self.complete[rows] += complete.sum(dim=-1)
+        return True
+
+    def running(self, rows: Tensor, scores: Tensor, length: int) -> Tensor:
+        """Return for which sentences `rows` [B'] the search goes on: [B'], boolean.
+
+        The search for a sentence ends
+
+        - at the limit of its length,
+        - when no prefix can beat the best complete translation any more, or
+        - when `beam` translations are complete and no prefix is currently better than the best of them.
+          Their number alone is no criterion: next to a certain prefix, improbable ones soon end.
+
+        Args:
+            scores: [B', K], log-probabilities of the prefixes of `length` tokens, best first.
+        """
+        # Scores only decrease, the length penalty only increases and coverage penalties are at most 0, so
+        # that no translation can reach a higher score than this.
+        attainable = scores[:, 0] / self.length_penalties[self.limits[rows]]
+        best = self.scores[rows]
+        promising = (self.complete[rows] < self.beam) | (scores[:, 0] / self.length_penalties[length] > best)
+        return (length < self.limits[rows]) & promising & (attainable > best)
+
+    def add_incomplete(self, rows: Tensor, prefixes: Tensor, scores: Tensor, penalties: Tensor) -> None:
+        """Add the best prefix [B', K, 1 + length] of sentences at their limit without a translation."""
+        length = prefixes.shape[-1] - 1
+        stranded = (length >= self.limits[rows]) & self.scores[rows].isinf()
+        attained = scores[:, 0] / self.length_penalties[self.limits[rows]] + penalties[:, 0]
+        self.scores[rows[stranded]] = attained[stranded]
+        self.tokens[rows[stranded], :length] = prefixes[stranded, 0, 1:]
+
+
+# Members per group in `best_extensions`. Measured on one CPU thread, 5 hypotheses: 64 sentences and 4,000
+# tokens take 0.62 ms with 8, 0.50 ms with 16, 0.77 ms with 32 and 1.77 ms with `topk` over all; 25 sentences
+# and 1,419 tokens 0.14, 0.19, 0.20 and 0.22 ms.
+_MEMBERS = 12
+
+
+def best_extensions(scores: Tensor, log_probabilities: Tensor, count: int) -> Extensions:
+    """Return the `count` best extensions of each sentence's hypotheses, or all if there are fewer.
+
+    `topk` over all K·n extensions is slow. They are therefore dealt to small groups: each of the `count` best
+    is in one of the `count` groups with the best maxima, and only the members of these are compared.
 
     Args:
-        scores: [B, K], of the hypotheses.
+        scores: [B, K], log-probabilities of the hypotheses.
         log_probabilities: [B, K, n], of their next tokens; overwritten.
-
-    Returns:
-        Scores, parents (0 … K−1) and tokens [B, count], the best first.
     """
     size = log_probabilities.shape[-1]
     totals = log_probabilities.add_(scores.unsqueeze(-1)).flatten(1)  # [B, K·n]
     total = totals.shape[1]
     members = min(total, _MEMBERS)
-    groups = total // members  # place i is in group i mod `groups`; those from `dealt` on are in none
+    groups = total // members  # extension i is in group i mod `groups`; those from `dealt` on are in none
     dealt = groups * members
-    maxima = totals[:, :dealt].unflatten(1, (members, groups)).amax(dim=1)
+    maxima = totals[:, :dealt].view(len(totals), members, groups).amax(dim=1)
     chosen = maxima.topk(min(count, groups), dim=-1).indices
-    places = (chosen.unsqueeze(-1) + torch.arange(0, dealt, groups, device=scores.device)).flatten(1)
-    left = torch.arange(dealt, total, device=scores.device).expand(len(places), -1)
-    places = torch.cat([places, left], dim=1)
-    best, which = totals.gather(1, places).topk(min(count, places.shape[1]), dim=-1)
-    places = places.gather(1, which)
-    return best, places // size, places % size
+    candidates = (chosen.unsqueeze(-1) + torch.arange(0, dealt, groups, device=scores.device)).flatten(1)
+    undealt = torch.arange(dealt, total, device=scores.device).expand(len(candidates), -1)
+    candidates = torch.cat([candidates, undealt], dim=1)
+    best, which = totals.gather(1, candidates).topk(min(count, candidates.shape[1]), dim=-1)
+    indices = candidates.gather(1, which)
+    return Extensions(best, indices // size, indices % size)
 
 
-def _of_parents(prefixes: Tensor, parents: Tensor) -> Tensor:
-    return prefixes.gather(1, parents.unsqueeze(-1).expand(-1, -1, prefixes.shape[-1]))
+def _next_prefixes(prefixes: Tensor, extensions: Extensions, beam: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Extend prefixes [B', K, length] by their best tokens besides END.
+
+    Returns:
+        The new prefixes [B', beam, 1 + length], their log-probabilities and parents [B', beam].
+    """
+    scores = torch.where(extensions.tokens == END, -torch.inf, extensions.scores)
+    scores, chosen = scores.topk(min(beam, scores.shape[1]), dim=-1)
+    parents, tokens = extensions.parents.gather(1, chosen), extensions.tokens.gather(1, chosen)
+    extended = prefixes.gather(1, parents.unsqueeze(-1).expand(-1, -1, prefixes.shape[-1]))
+    return torch.cat([extended, tokens.unsqueeze(-1)], dim=-1), scores, parents
 
 
-def _retire(running: Tensor, rows: Tensor, state: S) -> tuple[Tensor, S]:
-    """Go on with the running sentences only, one hypothesis each."""
-    kept = running.nonzero()[:, 0]
-    return rows[kept], state.select(kept, torch.zeros_like(kept).unsqueeze(1))
+def _keep_running(running: Tensor, rows: Tensor, state: S) -> tuple[Tensor, S]:
+    """Keep only the running sentences, with one hypothesis each."""
+    indices = running.nonzero()[:, 0]
+    return rows[indices], state.select(indices, torch.zeros_like(indices).unsqueeze(1))
 
 
-def _longest(limits: Tensor) -> int:
+def _largest(limits: Tensor) -> int:
     return int(limits.max()) if len(limits) else 0

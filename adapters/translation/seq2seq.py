@@ -1,4 +1,4 @@
-"""`rnn` and `lstm`: translation through one vector between recurrent networks (seq2seq_model.py)."""
+"""The adapters `rnn` and `lstm`: translation through one context vector (seq2seq_model.py)."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from adapters.translation.cells import LstmRecurrence, VanillaRecurrence
+from adapters.translation.cells import LstmLayer, RnnLayer
 from adapters.translation.options import TranslatorOptions
 from adapters.translation.seq2seq_model import ContextUse, Seq2SeqModel, State
 from adapters.translation.translator import Sources, Translator
 
 
 class Seq2SeqOptions(TranslatorOptions):
-    """Of both cells."""
+    """Options of `rnn` and `lstm`."""
 
     encoder_size: int = Field(192, ge=1)
-    """Width of one direction."""
+    """Hidden units per direction."""
     decoder_size: int = Field(256, ge=1)
     layers: int = Field(1, ge=1)
-    """Of the encoder and of the decoder each."""
+    """Number of layers of the encoder, and of the decoder."""
     bidirectional: bool = True
-    """The encoder reads the sentence forwards and backwards."""
+    """Whether the encoder reads the sentence in both directions."""
     reversed_source: bool = False
-    """The source's last word is read first (Sutskever, Vinyals and Le 2014 §3.3)."""
+    """Read the source from its last word to its first (Sutskever, Vinyals and Le 2014 §3.3)."""
     context: ContextUse = "every-step"
-    """Where the decoder sees what the encoder kept: at every step, or in its initial state only."""
+    """Where the decoder sees the context vector: at every step, or only in its initial state."""
 
 
-class Seq2Seq(Translator):
-    """An encoder–decoder of one kind of cell."""
+class Seq2Seq(Translator[State]):
+    """Encoder–decoder with one kind of recurrent layer."""
 
     Options = Seq2SeqOptions
     options: Seq2SeqOptions
@@ -43,14 +43,14 @@ class Seq2Seq(Translator):
         "reversed_source",
         "context",
     )
-    recurrence: ClassVar[type[VanillaRecurrence | LstmRecurrence]]
+    layer: ClassVar[type[RnnLayer | LstmLayer]]
 
     module: Seq2SeqModel
 
     def make_module(self) -> Seq2SeqModel:
         options = self.options
         return Seq2SeqModel(
-            self.recurrence,
+            self.layer,
             vocabulary_size=len(self.vocabulary),
             embedding_size=options.embedding_size,
             encoder_size=options.encoder_size,
@@ -60,17 +60,16 @@ class Seq2Seq(Translator):
             context=options.context,
             dropout=options.dropout,
             tied_embeddings=options.tied_embeddings,
-            path=options.cell,
         )
 
-    def start(self, sources: Sources) -> State:
+    def encode(self, sources: Sources) -> State:
         return self.module.encode(sources.tokens, sources.lengths)
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         return self.module.step(tokens, state)
 
-    def logits(self, sources: Sources, given: Tensor, wanted: Tensor) -> Tensor:
-        logits: Tensor = self.module(sources.tokens, sources.lengths, given, wanted)
+    def logits(self, sources: Sources, target: Tensor, mask: Tensor) -> Tensor:
+        logits: Tensor = self.module(sources.tokens, sources.lengths, target, mask)
         return logits
 
     def reading_order(self, tokens: list[int]) -> list[int]:
@@ -78,14 +77,14 @@ class Seq2Seq(Translator):
 
 
 class Rnn(Seq2Seq):
-    """The vanilla tanh network."""
+    """Encoder–decoder with vanilla RNNs."""
 
     name = "rnn"
-    recurrence = VanillaRecurrence
+    layer = RnnLayer
 
 
 class Lstm(Seq2Seq):
-    """The long short-term memory; without attention, all of a sentence must fit its last state."""
+    """Encoder–decoder with LSTMs."""
 
     name = "lstm"
-    recurrence = LstmRecurrence
+    layer = LstmLayer

@@ -1,4 +1,4 @@
-"""Where tokens enter a translation model, and where they leave it."""
+"""The embedding and the output distribution of tokens in a translation model."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from adapters.translation.vocabulary import BEGIN, PAD, UNKNOWN
 
 
 def token_embedding(count: int, size: int) -> nn.Embedding:
-    """A vector of `size` for each of `count` tokens."""
-    # The scale keeps tied logits near ±1 at first: a product of `size` terms.
+    """Create an embedding of `count` tokens as vectors of `size` numbers."""
+    # The standard deviation keeps tied logits, which are sums of `size` products, near ±1 at first.
     embedding = nn.Embedding(count, size)
     nn.init.normal_(embedding.weight, std=size**-0.5)
     return embedding
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
-    """Of the next token, […, n]; −∞ for PAD, UNKNOWN and BEGIN, which no translation contains."""
+    """Return the log-probabilities […, n] of the next token, −∞ for PAD, UNKNOWN and BEGIN.
+
+    No translation contains these tokens.
+    """
     never = torch.tensor([PAD, UNKNOWN, BEGIN], device=logits.device)
-    # Sums of bf16, as autocast leaves them, would rank hypotheses by rounding.
+    # Sums in bf16, which autocast would leave, would rank hypotheses by rounding.
     exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return exact.log_softmax(dim=-1).index_fill_(-1, never, -torch.inf)

@@ -1,4 +1,4 @@
-"""What this project's translation models share: vocabulary, batches, loss, search."""
+"""The base class of the translation models: vocabulary, batches, loss and search."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from adapters.torch_adapter import TorchAdapter
+from adapters.translation.cells import unfuse
 from adapters.translation.length_batches import length_batches
 from adapters.translation.options import TranslatorOptions, curriculum_fraction
-from adapters.translation.search import Hypotheses, beam_search, greedy_search
+from adapters.translation.search import Hypotheses, SearchState, beam_search, greedy_search
 from adapters.translation.vocabulary import (
     BEGIN,
     END,
@@ -35,43 +36,59 @@ from harness.task import Prediction, Sample, Translation
 log = logging.getLogger(__name__)
 
 _ASSET = "vocabulary"
-_VOCABULARY_SAMPLES = 40_000  # pairs the vocabulary is learnt from; all of `gettext`, and quick to generate
+_VOCABULARY_SAMPLES = 40_000  # training pairs for the vocabulary: all of `gettext`, and quick to generate
+
+# Sentence pairs per part of a training batch. Measured on `gettext`, one CPU thread, batches of 128: 282
+# pairs/s in parts of 16, 310 in parts of 32, 264 in parts of 64. Small parts have less padding, large
+# matrix products are faster.
+_PAIRS_PER_PART = 32
+
+# A translation has at most 2 tokens per source token, and 10 more. Measured: 2 of 22,470 pairs of `gettext`
+# (EN→DE, 4,000 subwords) are longer, and none of `phrases`.
+_TARGET_TOKENS_PER_SOURCE_TOKEN, _EXTRA_TARGET_TOKENS = 2, 10
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Source sentences, each closed by END."""
+    """Source sentences, each with its END."""
 
-    tokens: Tensor  # [B, S], PAD behind each sentence; on the device
+    tokens: Tensor  # [B, S], each sentence followed by PAD; on the device
     lengths: Tensor  # [B], END included; on the host
-    limits: Tensor  # [B], tokens that a translation may have; 0 for an empty source
+    limits: Tensor  # [B], maximum number of tokens in the translation; 0 for an empty source
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Sources in parts of similar length."""
+    """Source sentences in parts of similar length."""
 
     parts: tuple[Sources, ...]
-    places: tuple[int, ...]  # of each source, part after part, among the samples
+    indices: tuple[int, ...]  # index of each source, part after part, among the samples
 
 
 @dataclass(frozen=True)
-class Pairs:
+class SentencePairs:
     """Sentence pairs of similar length."""
 
     sources: Sources
-    targets: Tensor  # [B, 1 + T], BEGIN y_1 … END, PAD behind each sentence
+    targets: Tensor  # [B, 1 + T], BEGIN y_1 … END, each sentence followed by PAD
 
 
-class Translator(TorchAdapter, TranslationAdapter):
-    """A model, its vocabulary and a search; subclasses make the module and ask it for its logits.
+State = TypeVar("State", bound=SearchState)
 
-    An empty source, or one of white space, has an empty translation. Signs that the vocabulary lacks are
-    read as UNKNOWN, which is never written.
+
+class Translator(
+    TorchAdapter[Batch, list[Hypotheses], list[SentencePairs]],
+    TranslationAdapter[Batch, list[Hypotheses]],
+    Generic[State],
+):
+    """An adapter around an encoder–decoder; subclasses create the module and call it.
+
+    The translation of a source without text is empty. Source tokens outside the vocabulary are read as
+    UNKNOWN, which is never written.
     """
 
-    loss_unit = "target_tokens"
     options: TranslatorOptions
+    loss_unit = "target_tokens"
     architecture_options: ClassVar[tuple[str, ...]] = (
         "vocabulary",
         "vocabulary_size",
@@ -82,16 +99,16 @@ class Translator(TorchAdapter, TranslationAdapter):
     vocabulary: Vocabulary
 
     @abstractmethod
-    def start(self, sources: Sources) -> Any:
-        """Read the sources: the state that the search starts from."""
+    def encode(self, sources: Sources) -> State:
+        """Encode the sources and return the state that the search starts from."""
 
     @abstractmethod
-    def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """The module's step for the search: see `search.Step`."""
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Decode one target position, as `search.Step`."""
 
     @abstractmethod
-    def logits(self, sources: Sources, given: Tensor, wanted: Tensor) -> Tensor:
-        """Of the tokens that follow `given` [B, T], where `wanted` [B, T] is true: [wanted.sum(), n]."""
+    def logits(self, sources: Sources, target: Tensor, mask: Tensor) -> Tensor:
+        """Return the logits [mask.sum(), n] of the tokens that follow `target` [B, T] at the mask."""
 
     def learn(self, train: Dataset) -> None:
         samples = [train[index] for index in range(min(len(train), _VOCABULARY_SAMPLES))]
@@ -100,14 +117,14 @@ class Translator(TorchAdapter, TranslationAdapter):
         limit = self.options.maximum_tokens
         cut = sum(len(self.vocabulary.encode(text)) >= limit for text in texts)
         if cut:
-            log.warning("%s: of %d training texts %d are cut to %d tokens", self.name, len(texts), cut, limit)
+            log.warning("%s: %d of %d training texts are cut to %d tokens", self.name, cut, len(texts), limit)
 
     def assets(self) -> dict[str, bytes]:
         return {_ASSET: self.vocabulary.to_bytes()}
 
     def restore(self, checkpoint: Checkpoint) -> None:
         if _ASSET not in checkpoint.assets:
-            raise UsageError(f"checkpoint of adapter '{self.name}': it holds no vocabulary")
+            raise UsageError(f"checkpoint of adapter '{self.name}': it contains no vocabulary")
         self.vocabulary = read_vocabulary(self.options.vocabulary, checkpoint.assets[_ASSET])
         embedding = checkpoint.tensors.get("embedding.weight")
         if embedding is not None and len(embedding) != len(self.vocabulary):
@@ -133,23 +150,23 @@ class Translator(TorchAdapter, TranslationAdapter):
         )
 
     def infer(self, batch: Batch) -> list[Hypotheses]:
-        """One for each part."""
+        """Return the translations of each part."""
         return [self.search(sources) for sources in batch.parts]
 
     def search(self, sources: Sources) -> Hypotheses:
-        """The translations of one part."""
-        state = self.start(sources)
+        """Return the translations of one part."""
+        state = self.encode(sources)
         if self.options.beam == 1:
             return greedy_search(self.step, state, sources.limits)
         return beam_search(self.step, state, sources.limits, self.options.beam, self.options.length_penalty)
 
     def postprocess(self, raw: list[Hypotheses], batch: Batch) -> list[Prediction]:
         rows = [row for part in raw for row in part.tokens.tolist()]
-        texts = {place: _before_end(row) for place, row in zip(batch.places, rows, strict=True)}
-        return [Translation(self.vocabulary.decode(texts[place])) for place in range(len(rows))]
+        tokens = {index: _before_end(row) for index, row in zip(batch.indices, rows, strict=True)}
+        return [Translation(self.vocabulary.decode(tokens[index])) for index in range(len(rows))]
 
     def lossy_inputs(self, samples: Sequence[Sample]) -> dict[str, list[bool]]:
-        """Sources with a token that the vocabulary lacks; sources longer than `maximum_tokens`."""
+        """Flag sources with a token outside the vocabulary, and sources longer than `maximum_tokens`."""
         sentences = [self.vocabulary.encode(source_of(sample)) for sample in samples]
         return {
             "unknown_source": [UNKNOWN in tokens for tokens in sentences],
@@ -159,7 +176,7 @@ class Translator(TorchAdapter, TranslationAdapter):
     def work_units(
         self, samples: Sequence[Sample], predictions: Sequence[Prediction]
     ) -> dict[str, list[int]]:
-        """Tokens, END included."""
+        """Count source and target tokens, END included."""
         encode = self.vocabulary.encode
         return {
             "source_tokens": [len(encode(source_of(sample))) + 1 for sample in samples],
@@ -167,100 +184,96 @@ class Translator(TorchAdapter, TranslationAdapter):
         }
 
     def flops(self, samples: Sequence[Sample]) -> float:
-        """Counted on the CPU by a twin whose layers torch takes apart; fused kernels count as nothing."""
-        twin = type(self)(self.options.model_copy(update={"cell": "reference"}), Runtime())
-        twin.vocabulary = self.vocabulary
-        twin.module = twin.make_module().eval()
-        twin.module.load_state_dict(self.module.state_dict())
-        batch = twin.preprocess(samples)
+        """Count on the CPU, with a copy of the model that computes from the equations: see `unfuse`."""
+        copy = type(self)(self.options, Runtime())
+        copy.vocabulary = self.vocabulary
+        copy.module = copy.make_module().eval()
+        copy.module.load_state_dict(self.module.state_dict())
+        unfuse(copy.module)
+        batch = copy.preprocess(samples)
         with FlopCounterMode(display=False) as counter:
-            twin.forward(batch)
+            copy.forward(batch)
         return float(counter.get_total_flops())
 
     @property
     def pooled_batches(self) -> int:
-        pooled: int = self.options.pooled_batches
-        return pooled
+        return self.options.pooled_batches
+
+    def bucketing_key(self, sample: Sample) -> int:
+        """Return the number of words in the source."""
+        return len(source_of(sample).split())
 
     def curriculum_fraction(self, step: int) -> float:
         return curriculum_fraction(step, self.options.curriculum)
 
-    def bucketing_key(self, sample: Sample) -> int:
-        """Words of the source."""
-        return len(source_of(sample).split())
-
-    def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> list[Pairs]:
-        """Sorted by length into parts, so that little is padded; of several references one is drawn."""
+    def training_batch(
+        self, samples: Sequence[Sample], generator: np.random.Generator
+    ) -> list[SentencePairs]:
+        """Sort the samples by length into parts; draw one of several references at random."""
         pairs = []
         for sample in samples:
             references = _references(sample)
             target = references[int(generator.integers(len(references)))]
             pairs.append((self.vocabulary.encode(source_of(sample)), self.vocabulary.encode(target)))
         pairs.sort(key=lambda pair: (len(pair[1]), len(pair[0])))
-        return [self.pairs(pairs[i : i + _PART]) for i in range(0, len(pairs), _PART)]
+        step = _PAIRS_PER_PART
+        return [self.sentence_pairs(pairs[start : start + step]) for start in range(0, len(pairs), step)]
 
-    def loss(self, batch: list[Pairs]) -> dict[str, Tensor]:
-        """Cross-entropy a target token, END included, in nats."""
+    def loss(self, batch: list[SentencePairs]) -> dict[str, Tensor]:
+        """Return the mean cross-entropy per target token, END included, in nats."""
         total: Tensor | float = 0.0
         count = 0
         for pairs in batch:
-            given, following = pairs.targets[:, :-1], pairs.targets[:, 1:]
-            wanted = following != PAD
-            gold = following[wanted]
+            target, following = pairs.targets[:, :-1], pairs.targets[:, 1:]
+            mask = following != PAD
+            expected = following[mask]
             total = total + nn.functional.cross_entropy(
-                self.logits(pairs.sources, given, wanted),
-                gold,
+                self.logits(pairs.sources, target, mask),
+                expected,
                 label_smoothing=self.options.label_smoothing,
                 reduction="sum",
             )
-            count += len(gold)
+            count += len(expected)
         return {"cross_entropy": torch.as_tensor(total) / count}
 
-    def training_units(self, batch: list[Pairs]) -> dict[str, int]:
-        """Tokens, END included."""
+    def training_units(self, batch: list[SentencePairs]) -> dict[str, int]:
+        """Count source and target tokens, END included."""
         return {
             "source_tokens": sum(int(pairs.sources.lengths.sum()) for pairs in batch),
             "target_tokens": sum(int((pairs.targets[:, 1:] != PAD).sum()) for pairs in batch),
         }
 
-    def pairs(self, pairs: Sequence[tuple[list[int], list[int]]]) -> Pairs:
-        """Of token ids without BEGIN and END."""
+    def sentence_pairs(self, pairs: Sequence[tuple[list[int], list[int]]]) -> SentencePairs:
+        """Pad pairs of token ids, given without BEGIN and END, to tensors."""
         targets = [[BEGIN, *target, END][: self.options.maximum_tokens + 1] for _, target in pairs]
-        return Pairs(self._sources([source for source, _ in pairs]), self._padded(targets))
+        return SentencePairs(self._sources([source for source, _ in pairs]), self._pad(targets))
 
     def reading_order(self, tokens: list[int]) -> list[int]:
-        """The order in which the encoder meets a source's tokens; END always comes last."""
+        """Return the tokens of a source in the order in which the encoder reads them; END is always last."""
         return tokens
 
     def _sources(self, sentences: Sequence[list[int]]) -> Sources:
         limit = self.options.maximum_tokens - 1
-        closed = [[*self.reading_order(tokens[:limit]), END] for tokens in sentences]
-        lengths = torch.tensor([len(tokens) for tokens in closed], dtype=torch.long)
-        limits = torch.where(lengths > 1, _LONGER * lengths + _LONGER_BY, 0)
-        return Sources(self._padded(closed), lengths, limits.to(self.runtime.device))
+        tokens = [[*self.reading_order(sentence[:limit]), END] for sentence in sentences]
+        lengths = torch.tensor([len(sentence) for sentence in tokens], dtype=torch.long)
+        limits = _TARGET_TOKENS_PER_SOURCE_TOKEN * lengths + _EXTRA_TARGET_TOKENS
+        limits = torch.where(lengths > 1, limits, 0)
+        return Sources(self._pad(tokens), lengths, limits.to(self.runtime.device))
 
-    def _padded(self, sentences: Sequence[list[int]]) -> Tensor:
+    def _pad(self, sentences: Sequence[list[int]]) -> Tensor:
         longest = max((len(tokens) for tokens in sentences), default=0)
         rows = [tokens + [PAD] * (longest - len(tokens)) for tokens in sentences]
         return torch.tensor(rows, dtype=torch.long).view(len(rows), longest).to(self.runtime.device)
 
 
-# Pairs computed at once. Measured on `gettext`, one CPU thread, batches of 128: 282 pairs/s in parts of 16,
-# 310 in parts of 32, 264 in parts of 64: smaller parts are padded less, larger products are faster.
-_PART = 32
-# A translation has at most 2 tokens per source token, and 10. Measured: 2 of 22,470 pairs of `gettext`
-# (EN→DE, 4,000 subwords) are longer, and none of `phrases`.
-_LONGER, _LONGER_BY = 2, 10
-
-
 def source_of(sample: Sample) -> str:
-    """A sample's text."""
+    """Return the source text of a sample."""
     assert isinstance(sample.input, str)
     return sample.input
 
 
 def text_of(prediction: Prediction) -> str:
-    """A prediction's text."""
+    """Return the text of a translation."""
     assert isinstance(prediction, Translation)
     return prediction.text
 
@@ -270,5 +283,5 @@ def _references(sample: Sample) -> tuple[str, ...]:
     return sample.target
 
 
-def _before_end(row: list[int]) -> list[int]:
-    return row[: row.index(END)] if END in row else row
+def _before_end(tokens: list[int]) -> list[int]:
+    return tokens[: tokens.index(END)] if END in tokens else tokens
