@@ -1,9 +1,9 @@
-"""What tensors hold at most while something runs; for the benchmark of cost and the test of windows."""
+"""Peak memory of tensors during a computation, for the benchmark of cost and the test of windows."""
 
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -11,28 +11,34 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """The most bytes that tensors held at one time, of all that any operator took or gave."""
+    """Bytes that the arguments and results of all operators hold: now, and at most at one time."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.most = 0
-        self._known: set[int] = set()
+        self.current = self.peak = 0
+        self._storages: set[int] = set()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves((args, result)):
             if isinstance(leaf, torch.Tensor):
-                self._count(leaf.untyped_storage())
+                self._add(leaf.untyped_storage())
         return result
 
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        if id(storage) in self._known:
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        if id(storage) in self._storages:
             return
-        self._known.add(id(storage))
-        self.now += storage.nbytes()
-        self.most = max(self.most, self.now)
-        weakref.finalize(storage, self._gone, id(storage), storage.nbytes())
+        self._storages.add(id(storage))
+        self.current += storage.nbytes()
+        self.peak = max(self.peak, self.current)
+        weakref.finalize(storage, self._remove, id(storage), storage.nbytes())
 
-    def _gone(self, known: int, size: int) -> None:
-        self._known.remove(known)
-        self.now -= size
+    def _remove(self, storage_id: int, size: int) -> None:
+        self._storages.remove(storage_id)
+        self.current -= size

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
 import numpy as np
-from composed_photographs import composed
+from composed_images import composed_images
 from numpy.typing import NDArray
 
 from adapters.detection.selective_search import MODES, propose
@@ -45,7 +45,7 @@ def main() -> None:
         scenes = Scenes(ScenesOptions(size=options.first + options.count), "test", "detection")
         samples = [scenes[i] for i in range(options.first, len(scenes))]
     else:
-        samples = composed(options.first + options.count)[options.first :]
+        samples = composed_images(options.first + options.count)[options.first :]
     objects = np.array([len(_boxes(sample)) for sample in samples])
     print(f"{len(samples)} pictures, {objects.sum()} objects\n")
     print("| search | proposals | ms | " + " | ".join(f"recall at {count}" for count in COUNTS) + " |")

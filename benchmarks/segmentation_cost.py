@@ -82,7 +82,7 @@ def main() -> None:
     for name, adapter in made.items():  # which warms them up, too
         with LiveBytes() as watched:
             adapter.predict(samples)
-        memory[name] = watched.most
+        memory[name] = watched.peak
     taken: dict[str, list[Seconds]] = {name: [] for name in made}
     for round_ in range(chosen.rounds):
         order = list(made) if round_ % 2 else list(reversed(made))

@@ -1,4 +1,4 @@
-"""The `coco` data set: COCO's layout and others, what its figures are, and every bad file."""
+"""The `coco` data set: COCO's layout and others, figures equal to pycocotools, and malformed files."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from harness.stages.score import score
 from harness.task import Detections
 
 FILE = "annotations/instances_val2017.json"
-SIZES = {139: (40, 30), 9: (32, 48), 20: (25, 25)}  # width, height; neither ascending nor in text order
+SIZES = {139: (40, 30), 9: (32, 48), 20: (25, 25)}  # width, height; neither ascending nor in lexical order
 
 
 def document() -> dict[str, Any]:
-    """Three images, the last without objects; one crowd as run lengths."""
+    """Return three images, the last without objects, and one crowd as run lengths."""
     mask = np.zeros((30, 40), dtype=np.uint8)
     mask[5:25, 10:30] = 1
     runs = {"size": [30, 40], "counts": [10 * 30 + 5, *[20, 10] * 19, 20, 5 + 10 * 30]}
@@ -81,22 +81,22 @@ def opened(root: Path, split: str = "validation", **options: Any) -> Coco:
 
 class TestContent:
     def test_every_listed_image_is_a_sample_in_order_of_id(self, root: Path) -> None:
-        found = opened(root)
-        assert [found[i].id for i in range(3)] == ["000000000009", "000000000020", "000000000139"]
-        assert len(found) == 3
+        dataset = opened(root)
+        assert [dataset[i].id for i in range(3)] == ["000000000009", "000000000020", "000000000139"]
+        assert len(dataset) == 3
         for index in range(3):
-            pixels: Any = found[index].input
-            stored = Image.open(root / f"val2017/{found[index].id}.png")
+            pixels: Any = dataset[index].input
+            stored = Image.open(root / f"val2017/{dataset[index].id}.png")
             np.testing.assert_array_equal(pixels, stored)
-        empty: Any = found[1].target
+        empty: Any = dataset[1].target
         assert empty.boxes.shape == (0, 4)
         with pytest.raises(IndexError):
-            found[3]
+            dataset[3]
 
     def test_boxes_are_corners_and_labels_follow_category_ids(self, root: Path) -> None:
-        found = opened(root)
-        target: Any = found[2].target
-        assert found.classes == ("person", "toothbrush")
+        dataset = opened(root)
+        target: Any = dataset[2].target
+        assert dataset.classes == ("person", "toothbrush")
         assert target.boxes.tolist() == [[2, 3, 12, 11], [10, 5, 30, 25]]
         assert target.labels.tolist() == [0, 1]
         assert target.areas.tolist() == [40, 200]
@@ -116,7 +116,7 @@ class TestContent:
             opened(root, images="valid", annotations="valid/_annotations.coco.json")[0].id == "000000000009"
         )
 
-    def test_fingerprint_is_of_content(self, root: Path) -> None:
+    def test_the_fingerprint_depends_on_content_only(self, root: Path) -> None:
         before = opened(root).fingerprint
         changed = document()
         changed["info"] = {"year": 2017}
@@ -133,13 +133,13 @@ class TestContent:
 
 
 class TestSegmentation:
-    def test_box_and_area_are_taken_from_shapes_where_they_are_missing(self, root: Path) -> None:
+    def test_missing_boxes_and_areas_are_computed_from_segmentations(self, root: Path) -> None:
         content = document()
         for entry in content["annotations"]:
             del entry["bbox"], entry["area"]
         crowd = content["annotations"][1]
-        packed = rle.frPyObjects(crowd["segmentation"], 30, 40)
-        for counts in (crowd["segmentation"]["counts"], packed["counts"].decode()):
+        compressed = rle.frPyObjects(crowd["segmentation"], 30, 40)
+        for counts in (crowd["segmentation"]["counts"], compressed["counts"].decode()):
             crowd["segmentation"] = {"size": [30, 40], "counts": counts}
             write(root, content)
             target: Any = opened(root)[2].target
@@ -149,7 +149,7 @@ class TestSegmentation:
     @pytest.mark.parametrize(
         ("shape", "message"),
         [
-            (None, r"missing key 'bbox', and no segmentation to take it from"),
+            (None, r"missing key 'bbox', and no segmentation to compute it from"),
             ("x", r"segmentation: expected polygons or run lengths, found 'x'"),
             ([[1, 2, 3, 4]], r"segmentation\[0\]: expected x, y, x, y, … of at least 3 corners"),
             ([[1, 2, 3, 4, 5, "6"]], r"segmentation\[0\]: expected x, y"),
@@ -158,20 +158,20 @@ class TestSegmentation:
             ([[1, 2, 3, 4, 5, 1e9]], r"segmentation\[0\]: expected corners within ±400 px, found 10{9}"),
             (
                 {"size": [40, 30], "counts": [1200]},
-                r"segmentation: size: expected \[30, 40\], its image's, found \[40, 30\]",
+                r"segmentation: size: expected \[30, 40\] as of its image, found \[40, 30\]",
             ),
             (
                 {"size": [30, 40], "counts": [1199]},
-                r"segmentation: counts: expected a sum of 1200, .* found 1199",
+                r"segmentation: counts: expected a sum of 1200 .* found 1199",
             ),
             (
                 {"size": [30, 40], "counts": [1201, -1]},
                 r"segmentation: counts: expected run lengths as a list of integers",
             ),
-            ({"size": [30, 40], "counts": "é"}, r"segmentation: counts: no compressed run lengths"),
+            ({"size": [30, 40], "counts": "é"}, r"segmentation: counts: not compressed run lengths"),
         ],
     )
-    def test_a_bad_shape_is_told(self, root: Path, shape: object, message: str) -> None:
+    def test_a_malformed_segmentation_is_named(self, root: Path, shape: object, message: str) -> None:
         content = document()
         entry = content["annotations"][1]
         del entry["bbox"]
@@ -182,7 +182,7 @@ class TestSegmentation:
 
 
 def test_figures_with_crowds_equal_pycocotools(root: Path) -> None:
-    """Detections on the crowd are absorbed; scored through the data set as a run does."""
+    """A crowd absorbs several detections. They are scored through the data set, as in a run."""
     generator = np.random.default_rng(0)
     data = opened(root)
     predictions, results = [], []
@@ -193,14 +193,14 @@ def test_figures_with_crowds_equal_pycocotools(root: Path) -> None:
         boxes[: len(target.boxes)] = target.boxes + 1
         scores, labels = generator.random(30).astype(np.float32), generator.integers(0, 2, 30)
         predictions.append((data[index].id, Detections(boxes, scores, labels)))
-        for box, one, label in zip(boxes.astype(float), scores, labels, strict=True):
+        for box, confidence, label in zip(boxes.astype(float), scores, labels, strict=True):
             sides = [*box[:2], *(box[2:] - box[:2])]
             category = (1, 90)[label]
             entry = {
                 "image_id": int(data[index].id),
                 "category_id": category,
                 "bbox": sides,
-                "score": float(one),
+                "score": float(confidence),
             }
             results.append(entry)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -250,18 +250,18 @@ class TestBadInput:
             ("images", 0, {"file_name": "../../x.png"}, r"images\[0\]: file_name: '../../x.png' leaves the"),
             ("images", 0, {"file_name": "/etc/x.png"}, r"images\[0\]: file_name: '/etc/x.png' leaves the"),
             ("images", 0, {"file_name": 5}, r"images\[0\]: file_name: expected a relative path, found 5"),
-            ("images", 0, {"file_name": "x.png"}, r"image 139: found no file .*val2017/x.png$"),
+            ("images", 0, {"file_name": "x.png"}, r"image 139: file not found: .*val2017/x.png$"),
             (
                 "images",
                 2,
                 {"file_name": f"{139:012d}.png"},
-                r"images\[2\]: file_name: '000000000139.png' is that of images\[0\], too$",
+                r"images\[2\]: file_name: '000000000139.png' is also that of images\[0\]$",
             ),
             ("categories", 0, {"id": 1}, r"categories: duplicate id 1"),
             ("categories", 0, {"name": "person"}, r"categories: two have the same name"),
         ],
     )
-    def test_an_annotation_file_is_refused_before_anything_runs(
+    def test_a_bad_annotation_is_rejected_when_the_data_set_is_opened(
         self, root: Path, section: str, index: int, change: dict[str, Any], message: str
     ) -> None:
         content = document()
@@ -281,86 +281,86 @@ class TestBadInput:
             opened(root)
         with pytest.raises(UsageError, match=r"instances_train2017.json: cannot be read: No such file"):
             opened(root, "train")
-        with pytest.raises(UnavailableError, match=r"nowhere: no such folder; it is the data set's root"):
+        with pytest.raises(UnavailableError, match=r"nowhere: folder not found \(root of the data set\)"):
             opened(root / "nowhere")
 
-    def test_all_missing_files_are_counted(self, root: Path) -> None:
+    def test_missing_image_files_are_counted(self, root: Path) -> None:
         for file in (root / "val2017").iterdir():
             file.unlink()
-        with pytest.raises(UsageError, match=r"image 9: found no file .*009.png \(nor for 2 more\)"):
+        with pytest.raises(UsageError, match=r"image 9: file not found: .*009.png \(and 2 more\)"):
             opened(root)
 
     @pytest.mark.parametrize("option", [{"images": "../x"}, {"annotations": "/x.json"}, {"images": "{id}"}])
     def test_a_path_may_not_leave_the_root(self, root: Path, option: dict[str, str]) -> None:
-        with pytest.raises(ValueError, match=r"leaves the data set's root|may hold"):
+        with pytest.raises(ValueError, match=r"leaves the data set's root|may contain"):
             opened(root, **option)
 
-    def test_a_box_without_area_is_kept_and_never_found_as_in_pycocotools(self, root: Path) -> None:
+    def test_an_empty_box_is_kept_and_never_detected_as_in_pycocotools(self, root: Path) -> None:
         content = document()
         content["annotations"][0] |= {"bbox": [3, 3, 0, 5], "area": 0}
         write(root, content)
         data = opened(root)
         target: Any = data[2].target
         assert target.boxes.tolist()[0] == [3, 3, 3, 8]
-        found = [
+        detections = [
             Detections(np.array([[3, 3, 4, 8]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int64))
         ]
         nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
         ids = [data[i].id for i in range(3)]
-        scored = score(data, 3, zip(ids, [nothing, nothing, *found], strict=True), ["coco"])["coco"].scores
+        scored = score(data, 3, zip(ids, [nothing, nothing, *detections], strict=True), ["coco"])[
+            "coco"
+        ].scores
         assert scored.metrics["ar100"].value == 0.0
 
 
-class TestPictures:
+class TestImages:
     @pytest.mark.parametrize(
         ("mode", "expected"),
         [("L", (7, 7, 7)), ("1", (255, 255, 255)), ("RGBA", (9, 8, 7)), ("P", (7, 7, 7)), ("LA", (7, 7, 7))],
     )
-    def test_any_picture_of_8_bits_is_three_channels(
+    def test_any_image_of_8_bits_is_read_as_three_channels(
         self, root: Path, mode: str, expected: tuple[int, ...]
     ) -> None:
-        """Transparency is dropped; grey fills the channels."""
+        """Transparency is dropped; grey fills all channels."""
         colour: Any = {"RGBA": (9, 8, 7, 0), "LA": (7, 0), "1": 1}.get(mode, 7)
-        picture = (
-            Image.new("L", (25, 25), 7).convert("P") if mode == "P" else Image.new(mode, (25, 25), colour)
-        )
-        picture.save(root / "val2017/000000000020.png")
+        image = Image.new("L", (25, 25), 7).convert("P") if mode == "P" else Image.new(mode, (25, 25), colour)
+        image.save(root / "val2017/000000000020.png")
         pixels: Any = opened(root)[1].input
         assert pixels.shape == (25, 25, 3)
         assert (pixels == expected).all()
 
-    def test_16_bits_are_refused(self, root: Path) -> None:
+    def test_an_image_of_16_bits_is_rejected(self, root: Path) -> None:
         Image.fromarray(np.zeros((25, 25), dtype=np.uint16)).save(root / "val2017/000000000020.png")
         with pytest.raises(
-            UsageError, match=r"020.png: expected a picture of 8 bits a channel, found mode I;16"
+            UsageError, match=r"020.png: expected an image with 8 bits per channel, found mode I;16"
         ):
             opened(root)[1]
 
-    def test_a_rotation_in_exif_is_not_applied(self, root: Path) -> None:
+    def test_an_exif_rotation_is_not_applied(self, root: Path) -> None:
         stored = np.random.default_rng(0).integers(0, 256, (48, 32, 3), np.uint8)
         exif = Image.Exif()
-        exif[0x0112] = 6  # turned by 90°
+        exif[0x0112] = 6  # rotated by 90°
         Image.fromarray(stored).save(root / "val2017/000000000009.png", exif=exif)
         np.testing.assert_array_equal(opened(root)[0].input, stored)
 
-    def test_a_picture_of_another_size_is_refused(self, root: Path) -> None:
+    def test_an_image_of_another_size_is_rejected(self, root: Path) -> None:
         Image.new("RGB", (48, 32)).save(root / "val2017/000000000009.png")
         message = r"009.png: 48×32 pixels as stored, but image 9 of .*2017.json has 32×48 \(width × height\)"
         with pytest.raises(UsageError, match=message):
             opened(root)[0]
 
-    @pytest.mark.parametrize("content", [b"", b"no picture", "cut"])
-    def test_a_corrupt_file_fails_when_read_and_not_before(self, root: Path, content: bytes | str) -> None:
+    @pytest.mark.parametrize("content", [b"", b"not an image", "cut"])
+    def test_a_corrupt_file_fails_only_when_it_is_read(self, root: Path, content: bytes | str) -> None:
         path = root / "val2017/000000000009.png"
         path.write_bytes(path.read_bytes()[:-400] if content == "cut" else content)
-        found = opened(root)
-        assert found[1].id == "000000000020"
-        with pytest.raises(UsageError, match=r"000000000009.png: (not a picture|cannot be read)"):
-            found[0]
+        dataset = opened(root)
+        assert dataset[1].id == "000000000020"
+        with pytest.raises(UsageError, match=r"000000000009.png: (not an image|cannot be read)"):
+            dataset[0]
 
 
-def test_a_run_keeps_what_it_can_and_names_the_bad_file(root: Path, tmp_path: Path) -> None:
-    """One pixel, and a picture that is none: the shard of the latter fails, nothing is scored."""
+def test_a_run_keeps_other_shards_and_names_the_bad_file(root: Path, tmp_path: Path) -> None:
+    """An image of one pixel is scored. The shard of a file that is not an image fails; nothing is scored."""
     content = document()
     content["images"][2] |= {"width": 1, "height": 1}
     write(root, content)
@@ -383,4 +383,4 @@ def test_a_run_keeps_what_it_can_and_names_the_bad_file(root: Path, tmp_path: Pa
     (trial,) = run_suite(tmp_path, suite, out="bad", shard_size=1).trials
     assert (trial.status, trial.metrics) == ("partial", {})
     (failure,) = trial.failures
-    assert "000000000009.png: not a picture file" in failure.error
+    assert "000000000009.png: not an image file" in failure.error

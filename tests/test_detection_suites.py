@@ -1,4 +1,4 @@
-"""The shipped suites `coco` and `voc`: valid anywhere, and what there are data and weights for is planned."""
+"""The shipped suites `coco` and `voc` are valid anywhere; trials with data and weights are planned."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from PIL import Image
 
 from harness import checkpoint as checkpoints
 from harness.errors import UsageError
+from harness.suite.loading import find_suite, load_suite
 from harness.suite.plan import plan
-from harness.suite.schema import find_suite, load_suite
 
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One picture, laid out as COCO 2017 and as VOC2007's test set."""
+    """One image in the layouts of COCO 2017 and of VOC2007's test set."""
     for folder in (
         "coco/annotations",
         "coco/val2017",
@@ -44,7 +44,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("suite", "benchmarks"),
     [("coco", ["faster-rcnn", "ssd300"]), ("voc", ["rcnn", "fast-rcnn", "faster-rcnn", "yolo", "ssd300"])],
 )
-def test_without_data_and_weights_a_suite_is_valid_and_all_is_skipped(
+def test_without_data_and_weights_a_suite_is_valid_and_everything_is_skipped(
     suite: str, benchmarks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HARNESS_DATA", "HARNESS_WEIGHTS"):
@@ -59,13 +59,13 @@ def test_coco_runs_own_and_torchvisions_models_on_the_same_weights(data: Path) -
     torch.save({"weight": torch.zeros(1)}, data / "ssd300_vgg16_coco-b556d3b4.pth")
     planned = plan(load_suite(find_suite("coco")))
     assert [trial.name for trial in planned.trials] == ["ssd300/ssd300", "ssd300/torchvision-ssd300"]
-    one, other = (trial.spec for trial in planned.trials)
-    assert (one.checkpoint, one.dataset, one.size) == (other.checkpoint, other.dataset, 1)
+    own, peer = (trial.spec for trial in planned.trials)
+    assert (own.checkpoint, own.dataset, own.size) == (peer.checkpoint, peer.dataset, 1)
     (skipped,) = planned.skipped
     assert skipped.reason.endswith("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth: no such file")
 
 
-def test_voc_runs_the_models_whose_weights_are_there(data: Path) -> None:
+def test_voc_runs_the_models_with_weights(data: Path) -> None:
     options = {"backbone": "yolov1", "grid": 7, "boxes": 2, "width": 16}
     weights = checkpoints.Checkpoint({"weight": torch.zeros(1)}, "yolo", options)
     checkpoints.save(weights, data / "yolo-yolov1-voc.safetensors")
@@ -73,11 +73,11 @@ def test_voc_runs_the_models_whose_weights_are_there(data: Path) -> None:
     assert [(trial.name, trial.metrics) for trial in planned.trials] == [("yolo/yolo", ("voc07",))]
     assert len(planned.skipped) == 4
     (data / "VOCdevkit").rename(data / "elsewhere")
-    reasons = {one.benchmark: one.reason for one in plan(load_suite(find_suite("voc"))).skipped}
-    assert reasons["yolo"].endswith("VOC2007: no such folder; it is the data set's root")
+    reasons = {skipped.benchmark: skipped.reason for skipped in plan(load_suite(find_suite("voc"))).skipped}
+    assert reasons["yolo"].endswith("VOC2007: folder not found (root of the data set)")
 
 
-def test_weights_of_another_adapter_are_told_before_their_options_are_taken(tmp_path: Path) -> None:
+def test_weights_of_another_adapter_are_rejected_before_their_options_are_used(tmp_path: Path) -> None:
     weights = checkpoints.Checkpoint({"weight": torch.zeros(1)}, "yolo", {"grid": 7})
     checkpoints.save(weights, tmp_path / "yolo.safetensors")
     suite = tmp_path / "suite.yaml"
@@ -85,7 +85,9 @@ def test_weights_of_another_adapter_are_told_before_their_options_are_taken(tmp_
         "name: s\nadapters: {m: {adapter: ssd, checkpoint: yolo.safetensors}}\n"
         "benchmarks: {b: {dataset: scenes, task: detection, adapters: [m], metrics: [coco]}}\n"
     )
-    with pytest.raises(UsageError, match=r"yaml:2: adapters.m.checkpoint: .* of adapter 'yolo', not 'ssd'"):
+    with pytest.raises(
+        UsageError, match=r"yaml:2: adapters.m.checkpoint: .* made by adapter 'yolo', not 'ssd'"
+    ):
         plan(load_suite(suite))
 
 
@@ -93,7 +95,7 @@ def test_weights_of_another_adapter_are_told_before_their_options_are_taken(tmp_
     ("adapter", "compiles"),
     [("yolo", True), ("ssd", True), ("faster-rcnn", False), ("fast-rcnn", False), ("rcnn", False)],
 )
-def test_a_suite_chooses_precision_and_where_the_graph_is_fixed_compilation(
+def test_a_suite_sets_precision_and_for_fixed_graphs_compilation(
     adapter: str, compiles: bool, tmp_path: Path
 ) -> None:
     suite = tmp_path / "suite.yaml"

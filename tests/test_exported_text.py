@@ -1,4 +1,4 @@
-"""`harness export`: the corpus that is read elsewhere is the one that was written here."""
+"""`harness export`: a corpus read on another machine is identical to the one exported."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def original(name: str, split: str, **options: object) -> Dataset:
 
 @pytest.fixture
 def lines(tmp_path: Path) -> dict[str, object]:
-    """Options of a corpus with two references, an empty line and signs of every kind."""
+    """Create a corpus with two references, an empty line and unusual characters. Return its options."""
     sources = [f'number {number}: "\\ \u2028 {chr(0x1F600 + number)}' for number in range(60)] + [""]
     (tmp_path / "all.en").write_text("\n".join([*sources, ""]), encoding="utf-8")
     for name in ("one", "two"):
@@ -43,13 +43,13 @@ def lines(tmp_path: Path) -> dict[str, object]:
     return {"directory": tmp_path, "source": "all.en", "references": ["one", "two"]}
 
 
-def same(one: Dataset, other: Dataset) -> bool:
-    return [(s.id, s.input, s.target) for s in map(one.__getitem__, range(len(one)))] == [
+def same(dataset: Dataset, other: Dataset) -> bool:
+    return [(s.id, s.input, s.target) for s in map(dataset.__getitem__, range(len(dataset)))] == [
         (s.id, s.input, s.target) for s in map(other.__getitem__, range(len(other)))
     ]
 
 
-def test_every_sample_comes_back_with_its_id_and_split(tmp_path):
+def test_samples_keep_their_ids_and_splits(tmp_path):
     for name, options in (("phrases", PHRASES), ("delayed-recall", {"size": 12})):
         out = tmp_path / "deeper" / name
         manifest = export_text(name, options, (), out)
@@ -67,7 +67,7 @@ def test_every_sample_comes_back_with_its_id_and_split(tmp_path):
             assert manifest.splits[split].samples == len(copy)
 
 
-def test_a_corpus_of_files_keeps_its_fingerprint_so_that_trials_are_the_same(lines, tmp_path):
+def test_a_corpus_of_files_keeps_its_fingerprint(lines, tmp_path):
     manifest = export_text("parallel-text", lines, (), tmp_path / "out")
     for split in SPLITS:
         source, copy = original("parallel-text", split, **lines), opened(tmp_path / "out", split)
@@ -94,7 +94,7 @@ class TestChangedFiles:
         export_text("copy", {"size": 5}, ["train", "test"], tmp_path / "out")
         return tmp_path / "out"
 
-    def test_one_changed_letter_is_refused(self, out: Path) -> None:
+    def test_a_changed_letter_is_rejected(self, out: Path) -> None:
         path = out / "test.jsonl"
         path.write_text(path.read_text().replace("a", "b", 1))
         with pytest.raises(UsageError, match=r"test\.jsonl: has changed since it was exported"):
@@ -107,7 +107,7 @@ class TestChangedFiles:
         ):
             opened(out, "validation")
 
-    def test_a_manifest_that_is_missing_malformed_or_leads_out(self, out: Path) -> None:
+    def test_a_manifest_that_is_missing_malformed_or_leaves_the_folder(self, out: Path) -> None:
         manifest = json.loads((out / MANIFEST).read_text())
         manifest["splits"]["train"]["file"] = "../secret"
         (out / MANIFEST).write_text(json.dumps(manifest))
@@ -118,37 +118,37 @@ class TestChangedFiles:
         with pytest.raises(UsageError, match=r"manifest\.json: splits\.train\.sha256: Field required"):
             opened(out, "test")
         (out / MANIFEST).unlink()
-        with pytest.raises(UsageError, match=r"no exported corpus \(manifest\.json is missing\)"):
+        with pytest.raises(UsageError, match=r"not an exported corpus \(manifest\.json is missing\)"):
             opened(out, "train")
 
 
 class TestNothingPartial:
-    def test_a_split_that_fails_leaves_nothing(self, tmp_path: Path) -> None:
+    def test_a_split_that_fails_leaves_no_folder(self, tmp_path: Path) -> None:
         (tmp_path / "train.tsv").write_text("a\tb\n")
         options = {"directory": tmp_path, "table": "{split}.tsv"}
-        with pytest.raises(UsageError, match=r"validation\.tsv: no such file"):
+        with pytest.raises(UsageError, match=r"validation\.tsv: file not found"):
             export_text("parallel-text", options, (), tmp_path / "out")
         assert [path.name for path in tmp_path.iterdir()] == ["train.tsv"]
         export_text("parallel-text", options, ["train"], tmp_path / "out")
         assert len(opened(tmp_path / "out", "train")) == 1
 
-    def test_a_folder_that_is_there_is_not_touched(self, tmp_path: Path) -> None:
+    def test_an_existing_folder_is_not_changed(self, tmp_path: Path) -> None:
         (tmp_path / "out").mkdir()
-        with pytest.raises(UsageError, match="is there already"):
+        with pytest.raises(UsageError, match="already exists"):
             export_text("copy", {"size": 5}, (), tmp_path / "out")
         assert not list((tmp_path / "out").iterdir())
 
 
 class TestCommand:
     def test_it_prints_the_manifest_or_a_table(self, tmp_path: Path) -> None:
-        done = call("export", "copy", "--option", "size=5", "--out", tmp_path / "out", "--json")
-        assert done.exit_code == 0, done.stderr
-        assert json.loads(done.stdout) == json.loads((tmp_path / "out" / MANIFEST).read_text())
-        done = call("export", "copy", "--option", "size=5", "--split", "test", "--out", tmp_path / "two")
-        assert done.stdout.splitlines()[1].split("\t")[:2] == [str(tmp_path / "two" / "test.jsonl"), "5"]
+        result = call("export", "copy", "--option", "size=5", "--out", tmp_path / "out", "--json")
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout) == json.loads((tmp_path / "out" / MANIFEST).read_text())
+        result = call("export", "copy", "--option", "size=5", "--split", "test", "--out", tmp_path / "two")
+        assert result.stdout.splitlines()[1].split("\t")[:2] == [str(tmp_path / "two" / "test.jsonl"), "5"]
 
     @pytest.mark.parametrize(
-        ("arguments", "says"),
+        ("arguments", "message"),
         [
             (["scenes"], "'scenes' is for detection and segmentation: only translation data sets"),
             (["phrase"], "unknown data set 'phrase'; did you mean 'phrases'?"),
@@ -160,10 +160,10 @@ class TestCommand:
             (["parallel-text"], "option directory: Field required"),
         ],
     )
-    def test_mistakes_are_one_line_and_exit_with_2(self, arguments, says, tmp_path: Path) -> None:
-        done = call("export", *arguments, "--out", tmp_path / "out")
-        assert done.exit_code == 2
-        assert says in done.stderr and done.stderr.count("\n") == 1
+    def test_usage_errors_are_one_line_and_exit_with_2(self, arguments, message, tmp_path: Path) -> None:
+        result = call("export", *arguments, "--out", tmp_path / "out")
+        assert result.exit_code == 2
+        assert message in result.stderr and result.stderr.count("\n") == 1
         assert not (tmp_path / "out").exists()
 
     def test_a_suite_plans_the_same_trial_from_an_exported_corpus(self, lines, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ class TestCommand:
         planned = []
         for folder, options in ((".", files), ("out", {})):
             suite = {
-                "name": "carried",
+                "name": "exported",
                 "data_root": str(tmp_path),
                 "datasets": {
                     "text": {"dataset": "parallel-text", "options": {"directory": folder, **options}}
@@ -183,7 +183,7 @@ class TestCommand:
                 "benchmarks": {"b": {"dataset": "text", "adapters": ["a"], "metrics": ["bleu"]}},
             }
             (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite))
-            done = call("plan", tmp_path / "suite.yaml", "--json", "--out", tmp_path / "run")
-            assert done.exit_code == 0, done.stderr
-            planned.append([trial["id"] for trial in json.loads(done.stdout)["trials"]])
+            result = call("plan", tmp_path / "suite.yaml", "--json", "--out", tmp_path / "run")
+            assert result.exit_code == 0, result.stderr
+            planned.append([trial["id"] for trial in json.loads(result.stdout)["trials"]])
         assert planned[0] == planned[1]

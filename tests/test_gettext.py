@@ -1,4 +1,4 @@
-"""The gettext data set, on catalogues that the tests write themselves byte by byte."""
+"""The gettext data set, on catalogues that the tests write byte by byte."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 from harness.datasets.catalogue import clean
 from harness.datasets.dataset import DATASETS
 from harness.datasets.gettext import Gettext, GettextOptions
-from harness.datasets.sentence_pairs import split_of
+from harness.datasets.sentence_pairs import split_of_source
 from harness.errors import UnavailableError
 
 SPLITS = ("train", "validation", "test")
 
 
 def catalogue(entries: dict[str, str], declared: str = "UTF-8", encoding: str | None = None) -> bytes:
-    """A little-endian `*.mo` (GNU gettext manual §10.3): counts, tables of lengths and offsets, texts."""
+    """Encode a little-endian `*.mo` (GNU gettext manual §10.3): counts, lengths and offsets, texts."""
     header = f"Content-Type: text/plain; charset={declared}\nPlural-Forms: nplurals=2; plural=n!=1;\n"
     pairs = sorted({"": header, **entries}.items())
     columns = [[text.encode(encoding or declared) for text in column] for column in zip(*pairs, strict=True)]
@@ -41,21 +41,21 @@ def opened(directory: Path, split: str = "train", **options: object) -> Gettext:
     return Gettext(GettextOptions(directory=directory, **options), split, "translation")
 
 
-def everything(directory: Path, **options: object) -> dict[str, tuple[str, ...]]:
-    """Source → references over all splits."""
-    found = {}
+def all_pairs(directory: Path, **options: object) -> dict[str, tuple[str, ...]]:
+    """Return source → references over all splits."""
+    pairs = {}
     for split in SPLITS:
         try:
             dataset = opened(directory, split, **options)
         except UnavailableError:
             continue
-        found |= {sample.input: sample.target for sample in dataset}
-    return found
+        pairs |= {sample.input: sample.target for sample in dataset}
+    return pairs
 
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    """600 pairs."""
+    """Create a catalogue of 600 pairs."""
     words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
     entries = {f"the {a} {b} {c}": f"das {c} {b} {a}" for a in words for b in words for c in words[:6]}
     install(tmp_path, "many", catalogue(entries))
@@ -65,7 +65,7 @@ def many(tmp_path: Path) -> Path:
 def test_catalogues_are_decoded_by_their_header(tmp_path):
     install(tmp_path, "latin", catalogue({"size": "Größe"}, "ISO-8859-1"))
     install(tmp_path, "unicode", catalogue({"door": "Tür"}))
-    assert everything(tmp_path) == {"size": ("Größe",), "door": ("Tür",)}
+    assert all_pairs(tmp_path) == {"size": ("Größe",), "door": ("Tür",)}
 
 
 def test_unreadable_catalogues_are_skipped_and_counted_in_one_warning(tmp_path, caplog):
@@ -76,10 +76,10 @@ def test_unreadable_catalogues_are_skipped_and_counted_in_one_warning(tmp_path, 
     install(tmp_path, "unknown", catalogue({"size": "Größe"}, "no-such-code", "UTF-8"))
     install(tmp_path, "other", b"not a catalogue")
     with caplog.at_level(logging.WARNING):
-        assert everything(tmp_path) == {"door": ("Tür",), "window": ("Fenster",)}
+        assert all_pairs(tmp_path) == {"door": ("Tür",), "window": ("Fenster",)}
     [record] = caplog.records
     assert record.getMessage().startswith("4 of 5 gettext catalogues for 'de' cannot be read")
-    dataset = next(opened(tmp_path, split) for split in SPLITS if split == split_of("door"))
+    dataset = next(opened(tmp_path, split) for split in SPLITS if split == split_of_source("door"))
     assert sorted(Path(line.split(":")[0]).stem for line in dataset.skipped) == [
         "lying",
         "other",
@@ -88,7 +88,7 @@ def test_unreadable_catalogues_are_skipped_and_counted_in_one_warning(tmp_path, 
     ]
 
 
-def test_contexts_become_alternatives_and_plurals_give_their_singular(tmp_path):
+def test_contexts_become_alternatives_and_plurals_become_their_singular(tmp_path):
     entries = {
         "menu\x04Open": "Öffnen",
         "state\x04Open": "Offen",
@@ -96,19 +96,19 @@ def test_contexts_become_alternatives_and_plurals_give_their_singular(tmp_path):
         "noun\x04a key\0some keys": "ein Schlüssel\0einige Schlüssel",
     }
     install(tmp_path, "contexts", catalogue(entries))
-    assert everything(tmp_path) == {
-        "Open": ("Offen", "Öffnen"),  # equally frequent: in order of text
+    assert all_pairs(tmp_path) == {
+        "Open": ("Offen", "Öffnen"),  # equally frequent, sorted by text
         "one file": ("eine Datei",),
         "a key": ("ein Schlüssel",),
     }
 
 
-def test_references_come_most_frequent_first_and_a_catalogue_counts_once(tmp_path):
+def test_references_are_sorted_by_the_number_of_catalogues(tmp_path):
     for name in ("one", "two"):
         install(tmp_path, name, catalogue({"Cancel": "Verwerfen"}))
     install(tmp_path, "three", catalogue({"Cancel": "Abbrechen", "a\x04Cancel": "Abbrechen"}))
     install(tmp_path, "four", catalogue({"_Cancel": "_Beenden"}))
-    assert everything(tmp_path) == {"Cancel": ("Verwerfen", "Abbrechen", "Beenden")}
+    assert all_pairs(tmp_path) == {"Cancel": ("Verwerfen", "Abbrechen", "Beenden")}
 
 
 @pytest.mark.parametrize(
@@ -138,11 +138,11 @@ def test_references_come_most_frequent_first_and_a_catalogue_counts_once(tmp_pat
         ("", "leer", None),
     ],
 )
-def test_cleaning(source, translation, expected):
+def test_clean_normalises_plain_pairs_and_rejects_others(source, translation, expected):
     assert clean(source, translation, max_words=3 if "four" in source else 15) == expected
 
 
-def test_splits_share_no_source_not_even_by_case_or_punctuation(many):
+def test_splits_share_no_source_whatever_its_case_and_punctuation(many):
     install(
         many,
         "variants",
@@ -151,16 +151,16 @@ def test_splits_share_no_source_not_even_by_case_or_punctuation(many):
     sources = {split: {sample.input for sample in opened(many, split)} for split in SPLITS}
     assert sum(map(len, sources.values())) == 602
     assert [len(sources[split]) / 602 for split in SPLITS] == pytest.approx([0.9, 0.05, 0.05], abs=0.03)
-    for one, other in (
+    for source, variant in (
         ("the alpha beta gamma", "The Alpha beta, gamma!"),
         ("the delta zeta zeta", "the delta: zeta zeta"),
     ):
-        assert [split for split in SPLITS if one in sources[split]] == [
-            split for split in SPLITS if other in sources[split]
+        assert [split for split in SPLITS if source in sources[split]] == [
+            split for split in SPLITS if variant in sources[split]
         ]
 
 
-def test_ids_ascend_and_size_takes_the_first(many):
+def test_ids_ascend_and_size_selects_the_first(many):
     whole, part = opened(many), opened(many, size=10)
     ids = [sample.id for sample in whole]
     assert ids == sorted(set(ids)) and ids[0].startswith("train-")
@@ -170,7 +170,7 @@ def test_ids_ascend_and_size_takes_the_first(many):
             part[index]
 
 
-def test_the_fingerprint_is_that_of_the_content_and_not_of_its_place(many, tmp_path):
+def test_the_fingerprint_depends_on_content_not_on_paths(many, tmp_path):
     content = (many / "de" / "LC_MESSAGES" / "many.mo").read_bytes()
     moved, changed = tmp_path / "moved", tmp_path / "changed"
     install(moved, "renamed", content)
@@ -179,13 +179,13 @@ def test_the_fingerprint_is_that_of_the_content_and_not_of_its_place(many, tmp_p
     for split in SPLITS:
         fingerprint = opened(many, split).fingerprint
         assert opened(moved, split).fingerprint == fingerprint
-        another = split == split_of("the alpha alpha alpha")
+        another = split == split_of_source("the alpha alpha alpha")
         assert (opened(changed, split).fingerprint != fingerprint) == another
     assert opened(many, size=10).fingerprint != opened(many).fingerprint
     assert opened(many, "test").fingerprint != opened(many).fingerprint
 
 
-def test_a_machine_without_catalogues_is_told_in_one_line(tmp_path):
+def test_missing_catalogues_are_reported_in_one_line(tmp_path):
     for directory in (tmp_path, tmp_path / "missing"):
         with pytest.raises(UnavailableError) as raised:
             opened(directory)
@@ -201,10 +201,10 @@ def test_a_machine_without_catalogues_is_told_in_one_line(tmp_path):
         opened(tmp_path, language="fr")
 
 
-def test_an_unknown_language_is_told_the_nearest_that_is_there(tmp_path):
+def test_the_nearest_language_is_suggested(tmp_path):
     for language in ("pt_BR", "fr", "sr@latin"):
         install(tmp_path, "some", catalogue({"door": "x"}), language)
-    (tmp_path / "pt" / "LC_MESSAGES").mkdir(parents=True)  # a folder without a catalogue does not count
+    (tmp_path / "pt" / "LC_MESSAGES").mkdir(parents=True)  # a folder without a catalogue is ignored
     for language, nearest in (("pt", "pt_BR"), ("frr", "fr"), ("sr", "sr@latin"), ("pt_PT", "pt_BR")):
         with pytest.raises(UnavailableError) as raised:
             opened(tmp_path, language=language)
@@ -217,39 +217,39 @@ def test_an_unknown_language_is_told_the_nearest_that_is_there(tmp_path):
 @pytest.mark.parametrize("language", ["de", "sr@Latn", "pt_BR", "zh_Hans", "sr_RS@latin", "ast"])
 def test_a_language_may_have_a_territory_a_script_and_a_variant(language, tmp_path):
     install(tmp_path, "some", catalogue({"door": "Tür"}), language)
-    assert everything(tmp_path, language=language) == {"door": ("Tür",)}
+    assert all_pairs(tmp_path, language=language) == {"door": ("Tür",)}
 
 
-def test_buckets_of_lengths_divide_the_pairs_and_keep_their_ids_and_splits(tmp_path):
+def test_length_ranges_divide_the_pairs_and_keep_their_ids_and_splits(tmp_path):
     words = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
     entries = {f"{w} {' '.join(words[:n])}": f"{' '.join(words[:n])} {w}" for w in words for n in range(8)}
     install(tmp_path, "some", catalogue(entries))
     whole = {sample.id: sample.input for sample in opened(tmp_path)}
-    buckets = [(1, 2), (3, 5), (6, 15)]
-    found = [opened(tmp_path, min_words=low, max_words=high) for low, high in buckets]
-    for (low, high), bucket in zip(buckets, found, strict=True):
-        assert {low <= len(sample.input.split()) <= high for sample in bucket} == {True}
-    assert {sample.id: sample.input for bucket in found for sample in bucket} == whole
-    assert sum(map(len, found)) == len(whole)
+    ranges = [(1, 2), (3, 5), (6, 15)]
+    datasets = [opened(tmp_path, min_words=low, max_words=high) for low, high in ranges]
+    for (low, high), dataset in zip(ranges, datasets, strict=True):
+        assert {low <= len(sample.input.split()) <= high for sample in dataset} == {True}
+    assert {sample.id: sample.input for dataset in datasets for sample in dataset} == whole
+    assert sum(map(len, datasets)) == len(whole)
     with pytest.raises(ValueError, match=r"max_words \(2\) must be at least min_words \(3\)"):
         GettextOptions(min_words=3, max_words=2)
 
 
-def test_ten_thousand_words_are_left_out(tmp_path):
+def test_a_pair_of_ten_thousand_words_is_excluded_by_max_words(tmp_path):
     long = " ".join(["word"] * 10_000)
     install(tmp_path, "some", catalogue({long: f"x {long}", "door": "Tür"}))
-    assert everything(tmp_path) == {"door": ("Tür",)}
-    assert everything(tmp_path, max_words=10_001) == {"door": ("Tür",), long: (f"x {long}",)}
+    assert all_pairs(tmp_path) == {"door": ("Tür",)}
+    assert all_pairs(tmp_path, max_words=10_001) == {"door": ("Tür",), long: (f"x {long}",)}
 
 
 @pytest.mark.parametrize("language", ["../etc", "de/..", "DE", ""])
-def test_a_language_is_a_folder_name_and_no_path(language):
+def test_a_language_may_not_be_a_path(language):
     with pytest.raises(ValueError, match="language"):
         GettextOptions(language=language)
 
 
-@pytest.mark.skipif(not Path("/usr/share/locale/de/LC_MESSAGES").is_dir(), reason="no German catalogues here")
-def test_the_systems_catalogues_give_plain_text():
+@pytest.mark.skipif(not Path("/usr/share/locale/de/LC_MESSAGES").is_dir(), reason="no German catalogues")
+def test_pairs_of_the_systems_catalogues_are_plain_text():
     dataset = Gettext(GettextOptions(), "validation", "translation")
     for sample in dataset:
         for text in (sample.input, *sample.target):

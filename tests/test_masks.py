@@ -1,4 +1,4 @@
-"""The `masks` data set: every layout and label form that a suite can declare, and every bad file."""
+"""The `masks` data set: layouts and labels that a suite can declare, and malformed files."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def save_colours(path: Path, names: list[list[str]]) -> Path:
 
 def opened(root: Path, split: str = "test", **options: Any) -> Masks:
     layout = {"images": "images", "labels": "labels", "classes": ["sky", "tree", "road"], "ignore": [255]}
-    given_ = {"root": root, **layout, **options}
-    return Masks(MasksOptions.model_validate(given_), split, "segmentation")
+    declared = {"root": root, **layout, **options}
+    return Masks(MasksOptions.model_validate(declared), split, "segmentation")
 
 
 @pytest.fixture
 def flat(tmp_path: Path) -> Path:
-    """Two pictures of different suffixes, a palette mask and a grey one."""
+    """Create two images with different suffixes, a palette mask and a grey mask."""
     save_image(tmp_path / "images/b.png")
     save_image(tmp_path / "images/a.jpg")
     save_labels(tmp_path / "labels/a.png", palette=True)
@@ -64,7 +64,7 @@ def flat(tmp_path: Path) -> Path:
 
 
 def deep_png(width: int, height: int) -> bytes:
-    """RGB of 16 bits a channel, which Pillow cannot write (PNG specification, §11.2.2)."""
+    """Encode RGB with 16 bits per channel, which Pillow cannot write (PNG specification §11.2.2)."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -74,40 +74,40 @@ def deep_png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
-def copied(tree: Path, name: str) -> Path:
+def copy_tree(tree: Path, name: str) -> Path:
     return Path(shutil.copytree(tree, tree.parent / name))
 
 
 class TestLayouts:
     def test_folders_pair_by_stem_in_order_of_id(self, flat: Path) -> None:
-        found = opened(flat)
-        assert [sample.id for sample in (found[0], found[1])] == ["a", "b"]
-        assert len(found) == 2
+        dataset = opened(flat)
+        assert [sample.id for sample in (dataset[0], dataset[1])] == ["a", "b"]
+        assert len(dataset) == 2
         for index in range(2):
-            sample = found[index]
+            sample = dataset[index]
             assert isinstance(sample.input, np.ndarray)
             assert (sample.input.shape, sample.input.dtype) == ((2, 3, 3), np.uint8)
             np.testing.assert_array_equal(sample.target, LABELS)
         with pytest.raises(IndexError):
-            found[2]
+            dataset[2]
 
     @pytest.mark.parametrize("images", ["./images", "images/", ".//images/{id}.*", "images/../images"])
     def test_a_path_may_be_written_in_several_ways(self, flat: Path, images: str) -> None:
         assert len(opened(flat, images=images, labels="./labels")) == 2
 
-    def test_pictures_may_lie_in_the_root_itself(self, flat: Path) -> None:
+    def test_images_may_be_in_the_root_itself(self, flat: Path) -> None:
         for name in ("a.jpg", "b.png"):
             (flat / "images" / name).rename(flat / name)
         assert [opened(flat, images=".")[index].id for index in range(2)] == ["a", "b"]
 
     def test_cityscapes(self, tmp_path: Path) -> None:
-        """Cities are folders, suffixes tell the files apart, 34 ids become classes, the rest is ignored."""
+        """Cities are folders, suffixes distinguish files, four labels have classes, the rest is ignored."""
         for city, number in (("ulm", 1), ("aachen", 2)):
             stem = f"{city}_00000{number}_000019"
             save_image(tmp_path / f"leftImg8bit/val/{city}/{stem}_leftImg8bit.png")
             save_labels(tmp_path / f"gtFine/val/{city}/{stem}_gtFine_labelIds.png", [[7, 26, 33], [0, 3, 27]])
             save_image(tmp_path / f"gtFine/val/{city}/{stem}_gtFine_color.png")
-        found = opened(
+        dataset = opened(
             tmp_path,
             "validation",
             images="leftImg8bit/{split}/*/{id}_leftImg8bit.png",
@@ -116,16 +116,16 @@ class TestLayouts:
             classes={"road": 7, "vehicle": [26, 27], "bicycle": 33},
             ignore="rest",
         )
-        assert [found[0].id, found[1].id] == ["aachen_000002_000019", "ulm_000001_000019"]
-        np.testing.assert_array_equal(found[0].target, [[0, 1, 2], [255, 255, 1]])
-        assert found.classes == ("road", "vehicle", "bicycle")
-        assert found.metric_options == {"ignore_index": 255}
+        assert [dataset[0].id, dataset[1].id] == ["aachen_000002_000019", "ulm_000001_000019"]
+        np.testing.assert_array_equal(dataset[0].target, [[0, 1, 2], [255, 255, 1]])
+        assert dataset.classes == ("road", "vehicle", "bicycle")
+        assert dataset.metric_options == {"ignore_index": 255}
 
     def test_ade(self, tmp_path: Path) -> None:
         """Label 0 is ignored and label 1 is the first class."""
         save_image(tmp_path / "images/validation/ADE_val_00000001.jpg")
         save_labels(tmp_path / "annotations/validation/ADE_val_00000001.png", [[0, 1, 2], [2, 2, 0]])
-        found = opened(
+        dataset = opened(
             tmp_path,
             "validation",
             images="images/{split}",
@@ -134,9 +134,9 @@ class TestLayouts:
             first_label=1,
             ignore=[0],
         )
-        np.testing.assert_array_equal(found[0].target, [[255, 0, 1], [1, 1, 255]])
+        np.testing.assert_array_equal(dataset[0].target, [[255, 0, 1], [1, 1, 255]])
 
-    def test_a_folder_a_sample(self, tmp_path: Path) -> None:
+    def test_one_folder_per_sample(self, tmp_path: Path) -> None:
         save_image(tmp_path / "train/n1/image.png")
         save_labels(tmp_path / "train/n1/mask.png")
         assert (
@@ -144,25 +144,23 @@ class TestLayouts:
             == "n1"
         )
 
-    def test_lists_make_the_splits_of_one_folder(self, flat: Path) -> None:
+    def test_lists_divide_one_folder_into_splits(self, flat: Path) -> None:
         (flat / "val.txt").write_text("b\r\n\n")
-        found = opened(flat, "validation", ids="{split}.txt", split_names=["train", "val", "test"])
-        assert [found[index].id for index in range(len(found))] == ["b"]
+        dataset = opened(flat, "validation", ids="{split}.txt", split_names=["train", "val", "test"])
+        assert [dataset[index].id for index in range(len(dataset))] == ["b"]
 
-    def test_masks_of_several_splits_may_share_a_folder_of_pictures_and_the_other_way_round(
-        self, flat: Path
-    ) -> None:
+    def test_masks_of_several_splits_may_share_a_folder_of_images_and_vice_versa(self, flat: Path) -> None:
         save_labels(flat / "masks/train/a.png")
         assert [s.id for s in opened(flat, "train", labels="masks/{split}")] == ["a"]
-        save_image(flat / "pictures/train/b.png")
-        assert [s.id for s in opened(flat, "train", images="pictures/{split}")] == ["b"]
+        save_image(flat / "other/train/b.png")
+        assert [s.id for s in opened(flat, "train", images="other/{split}")] == ["b"]
 
-    def test_hidden_files_are_no_samples(self, flat: Path) -> None:
+    def test_hidden_files_are_ignored(self, flat: Path) -> None:
         (flat / "images/.DS_Store").write_text("")
         save_labels(flat / "labels/._a.png")
         assert len(opened(flat)) == 2
 
-    def test_colours_of_rgb_and_of_palettes(self, tmp_path: Path) -> None:
+    def test_colours_in_rgb_and_palette_files(self, tmp_path: Path) -> None:
         for name in ("rgb", "palette"):
             save_image(tmp_path / f"images/{name}.png")
         save_colours(
@@ -171,50 +169,51 @@ class TestLayouts:
         )
         save_labels(tmp_path / "labels/palette.png", [[1, 0, 0], [0, 0, 0]], palette=True)
         classes = {"sky": "#808080", "car": ["#0000FF", "#0000fe", "#00ff07"]}
-        found = opened(tmp_path, classes=classes, ignore=["#000000", "#01fe07"])
-        np.testing.assert_array_equal(found[0].target, [[255, 1, 1], [1, 1, 1]])
-        np.testing.assert_array_equal(found[1].target, [[0, 1, 1], [255, 0, 0]])
+        dataset = opened(tmp_path, classes=classes, ignore=["#000000", "#01fe07"])
+        np.testing.assert_array_equal(dataset[0].target, [[255, 1, 1], [1, 1, 1]])
+        np.testing.assert_array_equal(dataset[1].target, [[0, 1, 1], [255, 0, 0]])
 
     @given(st.data())
     @settings(max_examples=25, deadline=None)
     def test_labels_become_classes_as_declared(self, tmp_path_factory: Any, data: st.DataObject) -> None:
-        """Against a dictionary of every label, whatever is declared."""
+        """Compare with a dictionary of all labels, for random declarations."""
         labels = data.draw(st.lists(st.integers(0, 255), min_size=3, max_size=12, unique=True))
         cut = data.draw(st.integers(1, len(labels) - 1))
         classes = {f"class {label}": label for label in labels[:cut]}
-        meaning = {label: place for place, label in enumerate(labels[:cut])} | dict.fromkeys(
+        values_by_label = {label: value for value, label in enumerate(labels[:cut])} | dict.fromkeys(
             labels[cut:], 255
         )
         values = data.draw(st.lists(st.sampled_from(labels), min_size=6, max_size=6))
         root = tmp_path_factory.mktemp("drawn")
         save_image(root / "images/a.png")
         save_labels(root / "labels/a.png", np.reshape(values, (2, 3)))
-        found = opened(root, classes=classes, ignore=labels[cut:])[0].target
-        assert found is not None and np.ravel(found).tolist() == [meaning[value] for value in values]
+        mask = opened(root, classes=classes, ignore=labels[cut:])[0].target
+        assert mask is not None
+        assert np.ravel(mask).tolist() == [values_by_label[value] for value in values]
 
-    def test_what_is_ignored_does_not_count(self, flat: Path) -> None:
-        """5 of 6 pixels count; all predicted as class 1, 3 are right."""
-        found = opened(flat)
-        (metric,) = make_metrics(["iou"], found)
+    def test_ignored_pixels_do_not_count(self, flat: Path) -> None:
+        """Five of six pixels count. All are predicted as class 1, and three are correct."""
+        dataset = opened(flat)
+        (metric,) = make_metrics(["iou"], dataset)
         assert isinstance(metric, Iou)
-        scores = metric.summarise([metric.statistics(found[0].target, np.ones((2, 3), np.uint8))])
+        scores = metric.summarise([metric.statistics(dataset[0].target, np.ones((2, 3), np.uint8))])
         assert scores.metrics["pixel_accuracy"].value == 3 / 5
 
-    def test_256_classes_leave_none_to_ignore(self, flat: Path) -> None:
+    def test_256_classes_leave_no_label_to_ignore(self, flat: Path) -> None:
         names = [str(label) for label in range(256)]
-        every = opened(flat, classes=names, ignore=[])
-        assert (every[0].target.max(), every.metric_options) == (255, {})  # type: ignore[union-attr]
+        dataset = opened(flat, classes=names, ignore=[])
+        assert (dataset[0].target.max(), dataset.metric_options) == (255, {})  # type: ignore[union-attr]
         with pytest.raises(ValueError, match="expected 1 to 255 classes, found 256"):
             opened(flat, classes=names, ignore="rest")
 
 
 class TestFingerprint:
-    def test_it_is_of_the_content_not_of_the_place(self, flat: Path) -> None:
-        moved = copied(flat, "elsewhere")
+    def test_it_does_not_depend_on_paths(self, flat: Path) -> None:
+        moved = copy_tree(flat, "elsewhere")
         (moved / "labels").rename(moved / "annotations")
         assert opened(flat).fingerprint == opened(moved, labels="annotations").fingerprint
 
-    def test_any_change_that_a_sample_shows_changes_it(self, flat: Path) -> None:
+    def test_it_depends_on_ids_content_and_labels(self, flat: Path) -> None:
         before = opened(flat).fingerprint
         others = [
             opened(flat, classes=["sky", "road", "tree"]),
@@ -223,13 +222,13 @@ class TestFingerprint:
             opened(flat, ignore=[255, 254]),
         ]
         for number, change in enumerate(("images/a.jpg", "labels/b.png")):
-            other = copied(flat, f"other{number}")
+            other = copy_tree(flat, f"other{number}")
             if number:
                 save_labels(other / change, [[0, 1, 2], [1, 1, 0]])
             else:
                 Image.new("RGB", (3, 2), (9, 9, 9)).save(other / change)
             others.append(opened(other))
-        renamed = copied(flat, "renamed")
+        renamed = copy_tree(flat, "renamed")
         (renamed / "images/a.jpg").rename(renamed / "images/c.jpg")
         (renamed / "labels/a.png").rename(renamed / "labels/c.png")
         others.append(opened(renamed))
@@ -241,11 +240,11 @@ class TestFingerprint:
         assert opened(flat).fingerprint != before
 
 
-def refused(root: Path, message: str, **options: Any) -> None:
-    """Opening the set or reading all of it fails with the one message."""
+def assert_rejected(root: Path, message: str, **options: Any) -> None:
+    """Assert that opening the data set or reading all of it fails with a message of one line."""
     with pytest.raises(UsageError, match=message) as caught:
-        found = opened(root, **options)
-        [found[index] for index in range(len(found))]
+        dataset = opened(root, **options)
+        [dataset[index] for index in range(len(dataset))]
     assert "\n" not in str(caught.value)
 
 
@@ -255,9 +254,9 @@ class TestBadFiles:
         [
             (
                 [[0, 1, 2]],
-                r"labels/b.png: 3×1 pixels, but its picture .*images/b.png has 3×2 \(width × height\)",
+                r"labels/b.png: 3×1 pixels, but its image .*images/b.png has 3×2 \(width × height\)",
             ),
-            ([[0, 1], [1, 1]], r"labels/b.png: 2×2 pixels, but its picture .*images/b.png has 3×2"),
+            ([[0, 1], [1, 1]], r"labels/b.png: 2×2 pixels, but its image .*images/b.png has 3×2"),
             (
                 [[0, 1, 2], [1, 7, 2]],
                 r"labels/b.png: the pixel at x 1, y 1 has the label 7, which is neither of a class nor "
@@ -265,114 +264,122 @@ class TestBadFiles:
             ),
         ],
     )
-    def test_wrong_size_and_unknown_label(self, flat: Path, values: Any, message: str) -> None:
+    def test_wrong_size_and_undeclared_label(self, flat: Path, values: Any, message: str) -> None:
         save_labels(flat / "labels/b.png", values)
-        refused(flat, message)
+        assert_rejected(flat, message)
 
-    def test_an_unknown_colour(self, tmp_path: Path) -> None:
+    def test_an_undeclared_colour(self, tmp_path: Path) -> None:
         save_image(tmp_path / "images/a.png")
         save_colours(tmp_path / "labels/a.png", [["#808080"] * 3, ["#808080", "#808081", "#808080"]])
-        refused(
+        assert_rejected(
             tmp_path,
             r"a.png: the pixel at x 1, y 1 has the label #808081",
             classes={"sky": "#808080"},
             ignore=[],
         )
 
-    def test_colours_where_ids_are_expected_and_ids_where_colours_are(self, flat: Path) -> None:
+    def test_colours_instead_of_indices_and_indices_instead_of_colours(self, flat: Path) -> None:
         save_image(flat / "labels/b.png")
-        refused(flat, "labels/b.png: expected a palette or grey PNG .* found mode RGB")
+        assert_rejected(flat, "labels/b.png: expected a palette or grey PNG .* found mode RGB")
         save_labels(flat / "labels/b.png")
-        refused(flat, "labels/b.png: expected an RGB or palette PNG", classes={"a": "#00ff07"}, ignore="rest")
+        assert_rejected(
+            flat, "labels/b.png: expected an RGB or palette PNG", classes={"a": "#00ff07"}, ignore="rest"
+        )
 
-    def test_16_bits(self, flat: Path) -> None:
+    def test_16_bits_per_pixel(self, flat: Path) -> None:
         Image.fromarray(np.array(LABELS, dtype=np.uint16)).save(flat / "labels/b.png")
-        refused(flat, "labels/b.png: expected a palette or grey PNG of up to 8 bits .* found mode I;16")
+        assert_rejected(
+            flat, "labels/b.png: expected a palette or grey PNG of up to 8 bits .* found mode I;16"
+        )
         save_labels(flat / "labels/b.png")
         Image.fromarray(np.array(LABELS, dtype=np.uint16)).save(flat / "images/b.png")
-        refused(flat, "images/b.png: expected a picture of 8 bits a channel, found mode I;16")
+        assert_rejected(flat, "images/b.png: expected an image with 8 bits per channel, found mode I;16")
 
-    def test_16_bits_a_colour(self, flat: Path) -> None:
-        """Pillow reads them as 8 bits and says nothing."""
+    def test_16_bits_per_colour(self, flat: Path) -> None:
+        """Pillow silently reads them as 8 bits."""
         (flat / "images/b.png").write_bytes(deep_png(3, 2))
         with Image.open(flat / "images/b.png") as image:
             assert image.mode == "RGB"
-        refused(flat, "images/b.png: expected a picture of 8 bits a channel, found mode RGB of 16 bits")
+        assert_rejected(
+            flat, "images/b.png: expected an image with 8 bits per channel, found mode RGB with 16 bits"
+        )
         save_image(flat / "images/b.png")
         (flat / "labels/b.png").write_bytes(deep_png(3, 2))
         colours = {"classes": {"a": "#00ff07"}, "ignore": "rest"}
-        refused(flat, "labels/b.png: expected an RGB or palette PNG of 8 bits .* RGB of 16 bits", **colours)
+        assert_rejected(
+            flat, "labels/b.png: expected an RGB or palette PNG of 8 bits .* RGB of 16 bits", **colours
+        )
 
     @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-    def test_more_pixels_than_are_read(self, flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_too_many_pixels(self, flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)
-        assert len(opened(flat)) == 2 and opened(flat)[1].target is not None, "up to twice as many"
+        assert len(opened(flat)) == 2 and opened(flat)[1].target is not None, "up to twice the limit is read"
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2)
-        refused(flat, "images/a.jpg: more than 4 pixels; cut it into smaller files")
+        assert_rejected(flat, "images/a.jpg: more than 4 pixels; cut it into smaller files")
 
-    def test_names_that_are_not_utf_8(self, flat: Path) -> None:
+    def test_file_names_that_are_not_utf_8(self, flat: Path) -> None:
         save_image(Path(os.fsdecode(os.fsencode(flat) + b"/images/\xff.png")))
-        refused(flat, r"images/\\xff.png: expected a file name in UTF-8")
+        assert_rejected(flat, r"images/\\xff.png: expected a file name in UTF-8")
 
     @pytest.mark.parametrize("name", ["images/b.png", "labels/b.png"])
     def test_corrupt_and_truncated_files(self, flat: Path, name: str) -> None:
         whole = (flat / name).read_bytes()
         flipped = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(41, len(whole) - 12)]
-        for content in (b"", b"no picture", whole[:40], whole[:-20], *flipped):
+        for content in (b"", b"not an image", whole[:40], whole[:-20], *flipped):
             (flat / name).write_bytes(content)
-            refused(flat, rf"{name}: (not a .* file|cannot be read: .*)")
+            assert_rejected(flat, rf"{name}: (not an? .* file|cannot be read: .*)")
 
     def test_missing_partners(self, flat: Path) -> None:
         save_labels(flat / "labels/c.png")
-        refused(flat, r"labels/c.png: found no images file .*images/c\.\*$")
+        assert_rejected(flat, r"labels/c.png: image file not found: .*images/c\.\*$")
         save_image(flat / "images/d.png")
         save_image(flat / "images/e.png")
-        refused(flat, r"images/d.png: found no labels file .*labels/d.png \(nor for 1 more\)")
+        assert_rejected(flat, r"images/d.png: label file not found: .*labels/d.png \(and 1 more\)")
 
-    def test_two_files_of_one_stem(self, flat: Path) -> None:
+    def test_two_files_with_the_same_stem(self, flat: Path) -> None:
         save_image(flat / "images/a.png")
-        refused(flat, r"images/a.png: images: id 'a' already has the file .*images/a.jpg")
+        assert_rejected(flat, r"images/a.png: id 'a' already has the image file .*images/a.jpg")
 
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("b\nc\n", r"test.txt:2: 'c': found no images file .*images/c\.\*"),
-            ("b\n\nb\n", r"test.txt:3: id 'b' stands in line 1 already"),
+            ("b\nc\n", r"test.txt:2: 'c': image file not found: .*images/c\.\*"),
+            ("b\n\nb\n", r"test.txt:3: duplicate id 'b', first in line 1"),
             ("../b\n", r"test.txt:1: '../b' leaves the data set's root"),
-            ("\n", r"test.txt: expected an id a line, found none"),
-            ("b 1\n", r"test.txt:1: 'b 1': found no images file"),
+            ("\n", r"test.txt: expected one id per line, found none"),
+            ("b 1\n", r"test.txt:1: 'b 1': image file not found"),
         ],
     )
     def test_bad_lists(self, flat: Path, text: str, message: str) -> None:
         (flat / "test.txt").write_text(text)
-        refused(flat, message, ids="{split}.txt")
+        assert_rejected(flat, message, ids="{split}.txt")
 
     def test_missing_lists_folders_and_splits(self, flat: Path) -> None:
-        refused(flat, "test.txt: cannot be read: No such file", ids="{split}.txt")
-        refused(flat, r"found no file that matches labels: nowhere/{id}.png", labels="nowhere")
-        with pytest.raises(UsageError, match="the one split is 'test', not 'train'"):
+        assert_rejected(flat, "test.txt: cannot be read: No such file", ids="{split}.txt")
+        assert_rejected(flat, r"no label file matches nowhere/{id}.png", labels="nowhere")
+        with pytest.raises(UsageError, match="the only split is 'test', not 'train'"):
             opened(flat, "train")
-        with pytest.raises(UnavailableError, match="nowhere: no such folder"):
+        with pytest.raises(UnavailableError, match="nowhere: folder not found"):
             opened(flat / "nowhere")
 
 
 SUITE: dict[str, Any] = {
     "name": "masks",
-    "datasets": {"own": {"dataset": "masks", "options": {}}},
+    "datasets": {"mine": {"dataset": "masks", "options": {}}},
     "adapters": {"fcn": {"adapter": "fcn-8s"}},
-    "benchmarks": {"b": {"dataset": "own", "adapters": ["fcn"], "metrics": ["iou"]}},
+    "benchmarks": {"b": {"dataset": "mine", "adapters": ["fcn"], "metrics": ["iou"]}},
 }
 
 
 def suite(**options: Any) -> dict[str, Any]:
-    known = {
+    defaults = {
         "root": "data",
         "images": "images",
         "labels": "labels",
         "classes": ["a", "b", "c"],
         "ignore": [255],
     }
-    return SUITE | {"datasets": {"own": {"dataset": "masks", "options": known | options}}}
+    return SUITE | {"datasets": {"mine": {"dataset": "masks", "options": defaults | options}}}
 
 
 class TestSuite:
@@ -388,40 +395,43 @@ class TestSuite:
                 {"images": "../{id}.jpg"},
                 r"options.images: the path: '../{id}.jpg' leaves the data set's root",
             ),
-            ({"images": "{stem}.jpg"}, r"options.images: the path may hold {id} once, {split} and \*"),
-            ({"ids": "*.txt"}, r"options.ids: the path may hold {split}, nothing else in brackets"),
+            (
+                {"images": "{stem}.jpg"},
+                r"options.images: the path may contain {id} once, {split} and \*, and no other",
+            ),
+            ({"ids": "*.txt"}, r"options.ids: the path may contain {split}, and no other braces"),
             ({"images": ""}, r"options.images: expected a path, found an empty one"),
-            ({"labels": "labels/{id}*.png"}, r"options.labels: no \* may stand beside {id}"),
-            ({"labels": "*{id}.png"}, r"options.labels: no \* may stand beside {id}"),
+            ({"labels": "labels/{id}*.png"}, r"options.labels: \* next to {id} is ambiguous"),
+            ({"labels": "*{id}.png"}, r"options.labels: \* next to {id} is ambiguous"),
             ({"classes": {"a": 1.5}}, r"options.classes: a label is a value .* found 1.5"),
             ({"classes": {"a": True}}, r"options.classes: a label is a value .* found True"),
             ({"classes": {"a": "1", "b": 2}}, r"options.classes: a label is a value .* found '1'"),
             ({"classes": []}, r"options.classes: expected 1 to 256 classes, found 0"),
-            ({"classes": ["a", "a"]}, r"options.classes: the class 'a' stands twice"),
-            ({"classes": {"a": 1, "b": [2, 1]}}, r"options.classes: the label 1 stands twice"),
+            ({"classes": ["a", "a"]}, r"options.classes: duplicate class 'a'"),
+            ({"classes": {"a": 1, "b": [2, 1]}}, r"options.classes: duplicate label 1"),
             ({"classes": {"a": 256}}, r"options.classes: a label is a value 0–255 or a colour .* found 256"),
             ({"classes": {"a": "#12345"}}, r"options.classes: a label is a value .* found '#12345'"),
             ({"classes": {"a": "#123456"}}, r"options.ignore: expected only values 0–255 or only colours"),
-            ({"ignore": [2]}, r"options.ignore: the label 2 stands twice"),
+            ({"ignore": [2]}, r"options.ignore: duplicate label 2"),
             ({"ignore": "others"}, r"options.ignore: "),
-            ({"classes": {"a": 1}, "first_label": 1}, r"options.first_label: first_label is for a list"),
+            ({"classes": {"a": 1}, "first_label": 1}, r"options.first_label: first_label requires a list"),
             ({"split_names": ["a", "../b", "c"]}, r"options.split_names: String should match"),
             ({"split_names": ["train", "val"]}, r"options.split_names: "),
         ],
     )
-    def test_wrong_options_are_named(self, tmp_path: Path, options: dict[str, Any], message: str) -> None:
-        with pytest.raises(UsageError, match=rf"suite.yaml:\d+: datasets.own.{message}"):
+    def test_invalid_options_are_named(self, tmp_path: Path, options: dict[str, Any], message: str) -> None:
+        with pytest.raises(UsageError, match=rf"suite.yaml:\d+: datasets.mine.{message}"):
             planned(tmp_path, suite(**options) | {"data_root": "."})
 
-    def test_many_classes_make_no_long_message(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="the label 9 stands twice") as caught:
+    def test_the_message_is_short_with_many_classes(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="duplicate label 9") as caught:
             planned(tmp_path, suite(classes={f"class {label}": label % 140 for label in range(9, 150)}))
         assert len(str(caught.value)) < 300 + len(str(tmp_path))
 
-    def test_a_missing_root_skips_the_benchmark_where_it_may_be_skipped(self, tmp_path: Path) -> None:
-        with pytest.raises(UnavailableError, match="data: no such folder"):
+    def test_a_missing_root_is_an_error_unless_the_benchmark_may_be_skipped(self, tmp_path: Path) -> None:
+        with pytest.raises(UnavailableError, match="data: folder not found"):
             planned(tmp_path, suite() | {"data_root": "."})
         lenient = suite() | {"data_root": "."}
         lenient["benchmarks"] = {"b": SUITE["benchmarks"]["b"] | {"when_unavailable": "skip"}}
         (skipped,) = planned(tmp_path, lenient).skipped
-        assert skipped.reason.endswith("data: no such folder; it is the data set's root")
+        assert skipped.reason.endswith("data: folder not found (root of the data set)")

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from harness.cli.app import app
 from harness.datasets.dataset import DATASETS
 from harness.datasets.parallel_text import ParallelText, ParallelTextOptions
-from harness.datasets.sentence_pairs import split_of
+from harness.datasets.sentence_pairs import split_of_source
 from harness.errors import UnavailableError, UsageError
 
 SPLITS = ("train", "validation", "test")
@@ -28,7 +28,7 @@ def pairs(dataset: ParallelText) -> list[tuple[object, object]]:
 
 
 def write(folder: Path, **files: str) -> Path:
-    """`train_en` is written as train.en."""
+    """Write the text of each keyword; `train_en` is written to train.en."""
     for name, text in files.items():
         (folder / name.replace("_", ".")).write_text(text, encoding="utf-8", newline="")
     return folder
@@ -38,7 +38,7 @@ LINES = {"source": "all.en", "references": ("all.de",)}
 
 
 class TestAlignedFiles:
-    def test_one_file_a_split_and_language_as_multi30k_and_wmt_have_them(self, tmp_path: Path) -> None:
+    def test_one_file_per_split_and_language_as_in_multi30k_and_wmt(self, tmp_path: Path) -> None:
         write(tmp_path, train_en="a dog\na cat\n", train_de="ein Hund\neine Katze\n")
         write(tmp_path, val_en="a cow\n", val_de="eine Kuh\n", flickr_en="a fly", flickr_de="eine Fliege")
         options = {
@@ -51,7 +51,7 @@ class TestAlignedFiles:
         assert pairs(opened(tmp_path, "test", **options)) == [("a fly", ("eine Fliege",))]
         assert [sample.id for sample in opened(tmp_path, **options)] == ["train-000000001", "train-000000002"]
 
-    def test_several_references_of_which_a_line_may_lack_some(self, tmp_path: Path) -> None:
+    def test_a_line_may_lack_some_of_several_references(self, tmp_path: Path) -> None:
         write(tmp_path, train_en="yes\nno\n", train_de="ja\nnein\n", train_at="jo\n\n")
         dataset = opened(tmp_path, source="{split}.en", references=("{split}.de", "{split}.at"))
         assert pairs(dataset) == [("yes", ("ja", "jo")), ("no", ("nein",))]
@@ -62,7 +62,7 @@ class TestAlignedFiles:
         options = {"source": "{split}.en.gz", "references": ("{split}.de.gz",)}
         assert pairs(opened(tmp_path, **options)) == [("a dog", ("ein Hund",))]
         (tmp_path / "train.de.gz").write_bytes(gzip.compress(b"ein Hund\n")[:-6])
-        with pytest.raises(UsageError, match=r"train\.de\.gz: no complete gzip file"):
+        with pytest.raises(UsageError, match=r"train\.de\.gz: not a complete gzip file"):
             opened(tmp_path, size=1, **options)
 
     def test_only_a_line_feed_ends_a_line(self, tmp_path: Path) -> None:
@@ -76,22 +76,22 @@ class TestAlignedFiles:
             opened(tmp_path, **LINES)
         assert str(raised.value) == (
             f"{tmp_path / 'all.de'}: has 2 lines, {tmp_path / 'all.en'} has 3; "
-            "expected one line a sentence in both"
+            "expected one sentence per line in both"
         )
 
-    def test_a_bad_byte_is_told_with_file_and_line(self, tmp_path: Path) -> None:
+    def test_a_bad_byte_is_reported_with_file_and_line(self, tmp_path: Path) -> None:
         write(tmp_path, all_en="size\ndoor\n")
         (tmp_path / "all.de").write_bytes(b"Tuer\nGr\xf6\xdfe\n")
         with pytest.raises(UsageError, match=r"all\.de:2: not UTF-8 \(byte 0xf6\)"):
             opened(tmp_path, **LINES)
-        found = {
+        references = {
             source: target
             for split in SPLITS
             for source, target in _pairs_or_none(tmp_path, split, encoding="latin-1", **LINES)
         }
-        assert found == {"size": ("Tuer",), "door": ("Größe",)}
+        assert references == {"size": ("Tuer",), "door": ("Größe",)}
 
-    def test_a_wide_encoding_and_its_bad_unit(self, tmp_path: Path) -> None:
+    def test_utf_16_and_a_bad_code_unit(self, tmp_path: Path) -> None:
         for name, text in {"train.en": "size\ndoor\n", "train.de": "Größe\nTür\n"}.items():
             (tmp_path / name).write_text(text, encoding="utf-16")
         options = {"source": "{split}.en", "references": ("{split}.de",), "encoding": "utf-16"}
@@ -100,11 +100,11 @@ class TestAlignedFiles:
         with pytest.raises(UsageError, match=r"train\.de:2: not UTF-16"):
             opened(tmp_path, size=1, **options)
 
-    def test_a_missing_file_names_the_nearest_and_a_missing_folder_is_unavailable(self, tmp_path) -> None:
+    def test_a_similar_name_is_suggested_and_a_missing_folder_is_unavailable(self, tmp_path) -> None:
         write(tmp_path, all_en="a\n", al_de="b\n")
-        with pytest.raises(UsageError, match=r"all\.de: no such file; did you mean 'a.*\.(en|de)'\?"):
+        with pytest.raises(UsageError, match=r"all\.de: file not found; did you mean 'a.*\.(en|de)'\?"):
             opened(tmp_path, **LINES)
-        with pytest.raises(UnavailableError, match="there is no folder"):
+        with pytest.raises(UnavailableError, match="folder not found"):
             opened(tmp_path / "absent", **LINES)
 
 
@@ -112,30 +112,30 @@ def _pairs_or_none(directory: Path, split: str, **options: object) -> list[tuple
     try:
         return pairs(opened(directory, split, **options))
     except UsageError as error:
-        assert "no pair is left" in str(error)
+        assert "no pair remains" in str(error)
         return []
 
 
 class TestTables:
-    def test_columns_are_chosen_and_quotes_mean_nothing(self, tmp_path: Path) -> None:
+    def test_columns_are_selected_and_quotes_are_literal(self, tmp_path: Path) -> None:
         text = '1\tdeu\tEr sagte "ja.\t7\teng\tHe said "yes.\n2\tdeu\tGeh.\t8\teng\tGo.\n'
         write(tmp_path, train_tsv=text)
         dataset = opened(tmp_path, table="{split}.tsv", source_column=6, reference_columns=(3,))
         assert pairs(dataset) == [('He said "yes.', ('Er sagte "ja.',)), ("Go.", ("Geh.",))]
 
-    def test_rows_of_one_source_become_one_sample_where_asked_for(self, tmp_path: Path) -> None:
+    def test_rows_with_the_same_source_are_merged_on_request(self, tmp_path: Path) -> None:
         write(tmp_path, train_tsv="Go.\tGeh.\nHi.\tHallo!\nGo.\tFahr.\nGo.\tGeh.\n")
         merged = opened(tmp_path, table="{split}.tsv", merge_sources=True)
         assert pairs(merged) == [("Go.", ("Geh.", "Fahr.")), ("Hi.", ("Hallo!",))]
         assert len(opened(tmp_path, table="{split}.tsv")) == 4
 
-    def test_a_short_row_is_told_with_its_line(self, tmp_path: Path) -> None:
+    def test_a_row_with_too_few_columns_is_reported_with_its_line(self, tmp_path: Path) -> None:
         write(tmp_path, train_tsv="Go.\tGeh.\nHi.\n")
         with pytest.raises(UsageError, match=r"train\.tsv:2: expected at least 2 columns .* found 1"):
             opened(tmp_path, table="{split}.tsv")
 
 
-class TestWhatIsLeftOut:
+class TestExclusion:
     def test_empty_lines_are_counted_and_keep_the_alignment(self, tmp_path: Path, caplog) -> None:
         write(tmp_path, train_en="a\n\nc\n \ne\n", train_de="A\nB\n\n\nE\n")
         with caplog.at_level(logging.WARNING):
@@ -146,25 +146,25 @@ class TestWhatIsLeftOut:
         [record] = caplog.records
         assert "2 samples (3 pairs without source or translation)" in record.getMessage()
 
-    def test_limits_are_counted_on_both_sides_and_cut_buckets(self, tmp_path: Path) -> None:
+    def test_limits_apply_to_source_and_references(self, tmp_path: Path) -> None:
         write(tmp_path, train_en="a\na b\na b c\na b c d\n", train_de="x\nx\nx x x x x\nx\n")
         dataset = opened(tmp_path, source="{split}.en", references=("{split}.de",), min_words=2, max_words=4)
         assert [sample.input for sample in dataset] == ["a b", "a b c d"]
         assert dataset.skipped == ("1 pairs longer than 4 words", "1 pairs shorter than 2 words")
 
-    def test_ten_thousand_tokens_are_read_whole_unless_limited(self, tmp_path: Path) -> None:
+    def test_ten_thousand_tokens_are_kept_unless_limited(self, tmp_path: Path) -> None:
         long = " ".join(["word"] * 10_000)
         write(tmp_path, train_en=f"{long}\nshort\n", train_de=f"{long}\nkurz\n")
         options = {"source": "{split}.en", "references": ("{split}.de",)}
         assert opened(tmp_path, **options)[0].input == long
         assert pairs(opened(tmp_path, max_words=100, **options)) == [("short", ("kurz",))]
 
-    def test_a_split_without_any_pair_is_an_error_that_says_why(self, tmp_path: Path) -> None:
+    def test_a_split_without_any_pair_is_an_error_with_the_reasons(self, tmp_path: Path) -> None:
         write(tmp_path, train_en="\n\n", train_de="a\nb\n")
-        with pytest.raises(UsageError, match=r"no pair is left \(2 pairs without source or translation\)"):
+        with pytest.raises(UsageError, match=r"no pair remains \(2 pairs without source or translation\)"):
             opened(tmp_path, source="{split}.en", references=("{split}.de",))
 
-    def test_size_takes_the_first(self, tmp_path: Path) -> None:
+    def test_size_selects_the_first(self, tmp_path: Path) -> None:
         write(tmp_path, train_en="a\nb\nc\n", train_de="A\nB\nC\n")
         dataset = opened(tmp_path, source="{split}.en", references=("{split}.de",), size=2)
         assert pairs(dataset) == [("a", ("A",)), ("b", ("B",))]
@@ -179,43 +179,43 @@ class TestSplitsByHash:
         sources = [f"{a} {b} {c}" for a in words for b in words for c in words]
         text = "\n".join(sources)
         write(tmp_path, all_en=text, all_de=text.upper())
-        found = {split: [sample.input for sample in opened(tmp_path, split, **LINES)] for split in SPLITS}
-        assert sorted(source for split in SPLITS for source in found[split]) == sorted(sources)
-        assert all(split_of(source) == split for split in SPLITS for source in found[split])
-        assert [len(found[split]) / len(sources) for split in SPLITS] == pytest.approx(
+        inputs = {split: [sample.input for sample in opened(tmp_path, split, **LINES)] for split in SPLITS}
+        assert sorted(source for split in SPLITS for source in inputs[split]) == sorted(sources)
+        assert all(split_of_source(source) == split for split in SPLITS for source in inputs[split])
+        assert [len(inputs[split]) / len(sources) for split in SPLITS] == pytest.approx(
             [0.9, 0.05, 0.05], abs=0.04
         )
         reversed_order = "\n".join(reversed(sources))
         (tmp_path / "moved").mkdir()
         write(tmp_path / "moved", all_en=reversed_order, all_de=reversed_order.upper())
-        assert {s.input for s in opened(tmp_path / "moved", "test", **LINES)} == set(found["test"])
+        assert {s.input for s in opened(tmp_path / "moved", "test", **LINES)} == set(inputs["test"])
 
 
 class TestFingerprint:
-    def test_it_is_of_the_content_and_not_of_its_place_or_form(self, tmp_path: Path) -> None:
-        one, other = tmp_path / "one", tmp_path / "other"
-        for folder in (one, other):
+    def test_it_depends_on_content_not_on_path_or_format(self, tmp_path: Path) -> None:
+        aligned, table = tmp_path / "aligned", tmp_path / "table"
+        for folder in (aligned, table):
             folder.mkdir()
-        write(one, train_en="a\nb\n", train_de="A\nB\n")
-        write(other, train_tsv="a\tA\nb\tB\n")
+        write(aligned, train_en="a\nb\n", train_de="A\nB\n")
+        write(table, train_tsv="a\tA\nb\tB\n")
         lines = {"source": "{split}.en", "references": ("{split}.de",)}
-        fingerprint = opened(one, **lines).fingerprint
-        assert opened(other, table="{split}.tsv").fingerprint == fingerprint
-        assert opened(one, size=1, **lines).fingerprint != fingerprint
-        write(other, val_tsv="a\tA\nb\tb\n")
-        changed = opened(other, table="{split}.tsv", split_names=("val", "validation", "test"))
+        fingerprint = opened(aligned, **lines).fingerprint
+        assert opened(table, table="{split}.tsv").fingerprint == fingerprint
+        assert opened(aligned, size=1, **lines).fingerprint != fingerprint
+        write(table, val_tsv="a\tA\nb\tb\n")
+        changed = opened(table, table="{split}.tsv", split_names=("val", "validation", "test"))
         assert changed.fingerprint != fingerprint
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"source": "a", "references": ["b"], "table": "c"}, "not both"),
-        ({"source": "a"}, "'source' needs at least one file in 'references'"),
-        ({"references": ["a"]}, "'references' has a meaning beside 'source' only"),
-        ({"source": "a", "references": ["b"], "source_column": 2}, "'source_column' has a meaning beside"),
-        ({"encoding": "latin-1"}, "'encoding' has a meaning beside 'source' or 'table' only"),
-        ({"source": "{split}.en", "references": ["b"]}, "either every file's name has {split} or none has"),
+        ({"source": "a"}, "'source' requires at least one file in 'references'"),
+        ({"references": ["a"]}, "'references' requires 'source'"),
+        ({"source": "a", "references": ["b"], "source_column": 2}, "'source_column' requires 'table'"),
+        ({"encoding": "latin-1"}, "'encoding' requires 'source' or 'table'"),
+        ({"source": "{split}.en", "references": ["b"]}, "expected {split} in all file names or in none"),
         ({"table": "../secret.tsv"}, "leaves the directory"),
         ({"source": "/etc/passwd", "references": ["b"]}, "leaves the directory"),
         ({"table": "a", "encoding": "utf-88"}, "expected an encoding that Python knows"),
@@ -224,13 +224,13 @@ class TestFingerprint:
         ({"table": "a", "min_words": 5, "max_words": 4}, "max_words (4) must be at least min_words (5)"),
     ],
 )
-def test_options_that_contradict_each_other_are_refused(options, says, tmp_path):
+def test_contradictory_options_are_rejected(options, message, tmp_path):
     with pytest.raises(ValueError) as raised:
         ParallelTextOptions(directory=tmp_path, **options)
-    assert says in str(raised.value)
+    assert message in str(raised.value)
 
 
-def test_a_split_name_may_not_lead_out_of_the_directory(tmp_path):
+def test_a_split_name_may_not_leave_the_directory(tmp_path):
     with pytest.raises(ValueError, match="leaves the directory"):
         ParallelTextOptions(directory=tmp_path, table="{split}.tsv", split_names=("../a", "b", "c"))
 
@@ -239,9 +239,10 @@ def test_it_is_registered():
     assert DATASETS.get("parallel-text") is ParallelText
 
 
-def test_doctor_says_what_it_needs(monkeypatch):
+def test_doctor_reports_the_required_option(monkeypatch):
     only = {name: entry for name, entry in DATASETS.entries().items() if name == "parallel-text"}
     monkeypatch.setattr(DATASETS, "entries", lambda: only)
-    done = CliRunner().invoke(app, ["doctor", "--json"])
-    assert done.exit_code == 0, done.stderr
-    assert json.loads(done.stdout)["checks"]["data set parallel-text"] == "found; needs directory"
+    result = CliRunner().invoke(app, ["doctor", "--json"])
+    assert result.exit_code == 0, result.stderr
+    findings = {check["name"]: check["finding"] for check in json.loads(result.stdout)["checks"]}
+    assert findings["data set parallel-text"] == "your files: set directory"

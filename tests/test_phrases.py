@@ -1,4 +1,4 @@
-"""The phrases data set: translations are exact, lengths uniform, splits disjoint, the same everywhere."""
+"""The phrases data set: exact translations, uniform lengths, disjoint splits, equal on all machines."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from babel import Locale
 from num2words import num2words
 
 from harness.datasets.dataset import DATASETS
-from harness.datasets.phrases.clauses import Writer
-from harness.datasets.phrases.lexicon import lexicon
-from harness.datasets.phrases.phrases import Phrases, PhrasesOptions, split_of
+from harness.datasets.hash_split import split_of
+from harness.datasets.phrases.generator import SentenceGenerator
+from harness.datasets.phrases.lexicon import build_lexicon
+from harness.datasets.phrases.phrases import Phrases, PhrasesOptions
 
 LANGUAGES = ("de", "fr")
 SPLITS = ("train", "validation", "test")
@@ -29,12 +30,12 @@ def opened(split: str = "train", **options: object) -> Phrases:
 
 def clauses(language: str, kind: str, count: int = 400) -> list[tuple[str, str]]:
     rng = random.Random(1)
-    return [getattr(Writer, kind)(WRITERS[language], rng) for _ in range(count)]
+    return [getattr(GENERATORS[language], kind)(rng) for _ in range(count)]
 
 
-WRITERS = {language: Writer(language) for language in LANGUAGES}
+GENERATORS = {language: SentenceGenerator(language) for language in LANGUAGES}
 NUMBERS = {num2words(number, lang="en"): number for number in range(2, 100)}
-PERSONS = ("I", "he", "she", "we", "they")
+SUBJECTS = ("I", "he", "she", "we", "they")
 
 
 @pytest.mark.parametrize(
@@ -62,28 +63,28 @@ PERSONS = ("I", "he", "she", "we", "they")
         ("fr", "territories", "Germany", "Allemagne"),
     ],
 )
-def test_words_and_patterns(language, field, english, expected):
-    assert dict(getattr(lexicon(language), field))[english] == expected
+def test_words_and_patterns_of_the_lexicon(language, field, english, expected):
+    assert dict(getattr(build_lexicon(language), field))[english] == expected
 
 
-def test_a_number_that_must_agree_in_gender_is_left_out_in_french_only():
-    assert "twenty-one" not in dict(lexicon("fr").cardinals)
-    assert "twenty-one" in dict(lexicon("de").cardinals)
-    assert "one" not in dict(lexicon("de").cardinals)
+def test_numbers_that_agree_in_gender_are_excluded_in_french_only():
+    assert "twenty-one" not in dict(build_lexicon("fr").cardinals)
+    assert "twenty-one" in dict(build_lexicon("de").cardinals)
+    assert "one" not in dict(build_lexicon("de").cardinals)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_patterns_take_one_number_on_both_sides(language):
-    words = lexicon(language)
-    for pair in (*words.units, *words.ago, *words.ahead, *words.dates, words.below_zero):
+def test_patterns_have_one_number_in_both_languages(language):
+    lexicon = build_lexicon(language)
+    for pair in (*lexicon.units, *lexicon.ago, *lexicon.ahead, *lexicon.dates, lexicon.below_zero):
         assert [text.count("{}") for text in pair] == [1, 1]
-    assert [text.count("{}") for text in words.full_date] == [2, 2]
-    assert len(words.dates) == 366 and len(words.ago) == len(words.ahead) == 4
+    assert [text.count("{}") for text in lexicon.full_date] == [2, 2]
+    assert len(lexicon.dates) == 366 and len(lexicon.ago) == len(lexicon.ahead) == 4
 
 
-def expected_statement(language: str, kind: str, person: str, number: str, unit: str, name: str) -> str:
-    """A grammar written for the test: 'she spoke Greek three days ago' and '… will speak … in three days'."""
-    which = PERSONS.index(person)
+def expected_statement(language: str, kind: str, subject: str, number: str, unit: str, name: str) -> str:
+    """Translate 'she spoke Greek three days ago' or 'she will speak Greek in three days' by other rules."""
+    person = SUBJECTS.index(subject)
     spelt = num2words(NUMBERS[number], lang=language)
     other = Locale(language).languages
     code = next(
@@ -94,18 +95,18 @@ def expected_statement(language: str, kind: str, person: str, number: str, unit:
         "fr": {"minutes": "minutes", "hours": "heures", "days": "jours", "weeks": "semaines"},
     }[language]
     if language == "de":
-        subject = ("ich", "er", "sie", "wir", "sie")[which]
+        pronoun = ("ich", "er", "sie", "wir", "sie")[person]
         if kind == "spoke":
-            verb = "sprachen" if which > 2 else "sprach"
-            return f"vor {spelt} {units[unit]} {verb} {subject} {other[code]}"
-        verb = ("werde", "wird", "wird", "werden", "werden")[which]
-        return f"in {spelt} {units[unit]} {verb} {subject} {other[code]} sprechen"
-    subject = ("je", "il", "elle", "nous", "ils")[which]
+            verb = "sprachen" if person > 2 else "sprach"
+            return f"vor {spelt} {units[unit]} {verb} {pronoun} {other[code]}"
+        verb = ("werde", "wird", "wird", "werden", "werden")[person]
+        return f"in {spelt} {units[unit]} {verb} {pronoun} {other[code]} sprechen"
+    pronoun = ("je", "il", "elle", "nous", "ils")[person]
     if kind == "spoke":
-        verb = ("parlais", "parlait", "parlait", "parlions", "parlaient")[which]
-        return f"il y a {spelt} {units[unit]}, {subject} {verb} {other[code]}"
-    verb = ("parlerai", "parlera", "parlera", "parlerons", "parleront")[which]
-    return f"dans {spelt} {units[unit]}, {subject} {verb} {other[code]}"
+        verb = ("parlais", "parlait", "parlait", "parlions", "parlaient")[person]
+        return f"il y a {spelt} {units[unit]}, {pronoun} {verb} {other[code]}"
+    verb = ("parlerai", "parlera", "parlera", "parlerons", "parleront")[person]
+    return f"dans {spelt} {units[unit]}, {pronoun} {verb} {other[code]}"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -116,30 +117,31 @@ def expected_statement(language: str, kind: str, person: str, number: str, unit:
         ("will_speak", r"(\w+) will speak (.+) in (\S+) (minutes|hours|days|weeks)"),
     ],
 )
-def test_statements_put_time_verb_and_subject_in_each_languages_order(language, kind, english):
+def test_statements_have_the_word_order_of_each_language(language, kind, english):
     for source, translation in clauses(language, kind):
         match = re.fullmatch(english, source)
         assert match, source
-        person, name, number, unit = match.groups()
-        assert translation == expected_statement(language, kind, person, number, unit, name)
+        subject, name, number, unit = match.groups()
+        assert translation == expected_statement(language, kind, subject, number, unit, name)
 
 
-def test_paying_and_needing():
-    """'she pays forty euros on Monday', 'we need two hours for forty euros', checked on their German."""
+def test_statements_about_paying_and_needing():
+    """Check the German of 'she pays forty euros on Monday' and 'we need two hours for forty euros'."""
     verbs = {"zahlen": ("zahle", "zahlt", "zahlt", "zahlen", "zahlen")}
     verbs["brauchen"] = ("brauche", "braucht", "braucht", "brauchen", "brauchen")
-    subjects = ("ich", "er", "sie", "wir", "sie")
-    days = dict(lexicon("de").weekdays)
+    pronouns = ("ich", "er", "sie", "wir", "sie")
+    lexicon = build_lexicon("de")
+    units, days, currencies = dict(lexicon.units), dict(lexicon.weekdays), dict(lexicon.currencies)
     for source, translation in clauses("de", "pay"):
-        person, _, number, currency, day = re.fullmatch(r"(\w+) (pays?) (\S+) (.+) on (\w+)", source).groups()
-        which = PERSONS.index(person)
-        money = f"{num2words(NUMBERS[number], lang='de')} {dict(lexicon('de').currencies)[currency]}"
-        assert translation == f"am {days[day]} {verbs['zahlen'][which]} {subjects[which]} {money}"
+        subject, number, currency, day = re.fullmatch(r"(\w+) pays? (\S+) (.+) on (\w+)", source).groups()
+        person = SUBJECTS.index(subject)
+        money = f"{num2words(NUMBERS[number], lang='de')} {currencies[currency]}"
+        assert translation == f"am {days[day]} {verbs['zahlen'][person]} {pronouns[person]} {money}"
     for source, translation in clauses("de", "need"):
-        person, number, unit, price = re.fullmatch(r"(\w+) needs? (\S+) (.+) for (.+)", source).groups()
-        which = PERSONS.index(person)
-        quantity = dict(lexicon("de").units)[f"{{}} {unit}"].format(num2words(NUMBERS[number], lang="de"))
-        end = f"{verbs['brauchen'][which]} {subjects[which]} {quantity}"
+        subject, number, unit, price = re.fullmatch(r"(\w+) needs? (\S+) (.+) for (.+)", source).groups()
+        person = SUBJECTS.index(subject)
+        quantity = units[f"{{}} {unit}"].format(num2words(NUMBERS[number], lang="de"))
+        end = f"{verbs['brauchen'][person]} {pronouns[person]} {quantity}"
         assert translation.startswith("für ") and translation.endswith(end), (source, translation)
         assert price.split()[0] in NUMBERS
 
@@ -165,7 +167,7 @@ def test_dates_agree_and_fall_on_their_weekday(language):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_time_of_day_is_the_same(language):
+def test_times_of_day_are_equal_in_both_languages(language):
     for source, translation in clauses(language, "time"):
         hour, minute, half = re.fullmatch(r"at (\d+):(\d\d) ([AP]M)", source).groups()
         hour = int(hour) % 12 + 12 * (half == "PM")
@@ -173,19 +175,19 @@ def test_the_time_of_day_is_the_same(language):
         assert translation == expected
 
 
-def test_enumerations():
-    german = dict(lexicon("de").territories)
+def test_enumerations_have_the_conjunction_and_commas_of_german():
+    german = dict(build_lexicon("de").territories)
     for source, translation in clauses("de", "territories"):
         names = re.split(r", and |, or |, | and | or ", source)
         if "".join(names).count("and ") or any(name not in german for name in names):
-            continue  # a name that itself holds "and", as Trinidad and Tobago
-        joint = " oder " if re.search(r"\bor\b", source) else " und "
+            continue  # a name that contains "and", such as Trinidad and Tobago
+        conjunction = " oder " if re.search(r"\bor\b", source) else " und "
         *first, last = (german[name] for name in names)
-        assert translation == ", ".join(first) + joint + last
+        assert translation == ", ".join(first) + conjunction + last
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_sentences_have_exactly_the_wanted_length_and_lengths_are_uniform(language):
+def test_sentences_have_exactly_the_requested_length_and_lengths_are_uniform(language):
     dataset = opened(language=language, min_tokens=3, max_tokens=50)
     lengths = [len(dataset[index].input.split()) for index in range(2000)]
     counts = [lengths.count(length) for length in range(3, 51)]
@@ -196,7 +198,7 @@ def test_sentences_have_exactly_the_wanted_length_and_lengths_are_uniform(langua
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_text_is_normalised_and_the_vocabulary_moderate(language):
+def test_text_is_normalised_and_the_vocabulary_is_of_moderate_size(language):
     dataset = opened(language=language)
     samples = [dataset[index] for index in range(1500)]
     for sample in samples:
@@ -206,7 +208,7 @@ def test_text_is_normalised_and_the_vocabulary_moderate(language):
         assert 500 < len({token for text in texts for token in re.findall(r"[\w'’:-]+|[^\w\s]", text)}) < 1500
 
 
-def test_a_source_appears_in_one_split_only():
+def test_a_source_is_in_one_split_only():
     for split in SPLITS:
         dataset = opened(split, seed=3, min_tokens=3, max_tokens=6)
         assert {split_of(dataset[index].input) for index in range(200)} == {split}
@@ -222,12 +224,12 @@ def test_a_sentence_depends_on_options_split_and_index_only():
     assert opened(seed=1)[0].input != dataset[0].input != opened("test")[0].input
 
 
-def test_another_process_writes_the_same_sentences():
+def test_another_process_generates_the_same_sentences():
     program = (
         "from harness.datasets.phrases.phrases import Phrases, PhrasesOptions;"
         "d = Phrases(PhrasesOptions(language='fr'), 'test', 'translation'); print(d.fingerprint, d[17])"
     )
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONHASHSEED": "5", "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
@@ -235,10 +237,10 @@ def test_another_process_writes_the_same_sentences():
         check=True,
     )
     dataset = opened("test", language="fr")
-    assert found.stdout.strip() == f"{dataset.fingerprint} {dataset[17]}"
+    assert process.stdout.strip() == f"{dataset.fingerprint} {dataset[17]}"
 
 
-def test_the_fingerprint_tells_apart_what_differs():
+def test_the_fingerprint_depends_on_options_and_split():
     different = [
         opened().fingerprint,
         opened("test").fingerprint,
@@ -249,14 +251,14 @@ def test_the_fingerprint_tells_apart_what_differs():
         opened(min_tokens=4).fingerprint,
     ]
     assert len(set(different)) == len(different)
-    assert opened(size=40_000).fingerprint == opened().fingerprint  # what the default is
+    assert opened(size=40_000).fingerprint == opened().fingerprint  # the default size
 
 
-def test_ids_and_range():
+def test_ids_and_index_range():
     dataset = opened("validation")
     assert len(dataset) == 500 and dataset[12].id == "validation-0000012"
     ids = [dataset[index].id for index in range(20)]
-    assert all(one < other for one, other in pairwise(ids))
+    assert all(first < second for first, second in pairwise(ids))
     for index in (-1, 500):
         with pytest.raises(IndexError):
             dataset[index]
@@ -266,6 +268,6 @@ def test_ids_and_range():
 @pytest.mark.parametrize(
     "options", [{"min_tokens": 2}, {"min_tokens": 9, "max_tokens": 8}, {"language": "it"}]
 )
-def test_impossible_options_are_refused(options):
+def test_impossible_options_are_rejected(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         PhrasesOptions(**options)

@@ -1,4 +1,4 @@
-"""Copy and delayed recall: what is asked for, disjoint splits, the same everywhere, any number of samples."""
+"""Copy and delayed recall: form of sentences, disjoint splits, equal on all machines, any size."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ def recalls(split: str = "train", **options: object) -> DelayedRecall:
 
 
 def rows(dataset: Dataset, count: int = 400) -> list[tuple[list[str], list[str]]]:
-    """Source and target tokens of the first samples."""
+    """Return source and target tokens of the first samples."""
     samples = [dataset[index] for index in range(count)]
     return [(str(sample.input).split(" "), sample.target[0].split(" ")) for sample in samples]
 
 
 def test_a_copy_is_its_source_with_lengths_uniform_over_the_range():
-    found = rows(copies(min_length=5, max_length=8, symbols=4), 2000)
-    assert all(source == target and set(source) <= set("abcd") for source, target in found)
-    counts = [sum(len(source) == length for source, _ in found) for length in (5, 6, 7, 8)]
+    pairs = rows(copies(min_length=5, max_length=8, symbols=4), 2000)
+    assert all(source == target and set(source) <= set("abcd") for source, target in pairs)
+    counts = [sum(len(source) == length for source, _ in pairs) for length in (5, 6, 7, 8)]
     assert sum(counts) == 2000
     assert sum((count - 500) ** 2 / 500 for count in counts) < 16.27  # χ², 3 degrees of freedom, 99.9%
 
 
 @pytest.mark.parametrize("lag", [0, 1, 37])
-def test_recall_is_the_first_letters_before_so_many_distractors(lag):
+def test_the_target_of_recall_is_the_letters_before_the_distractors(lag):
     for source, target in rows(recalls(lag=lag, recall=6, symbols=5)):
         assert source[:6] == target and len(source) == 6 + lag
         assert set(target) <= set("abcde") and set(source[6:]) <= set("xyz")
 
 
 def test_letters_and_distractors_are_uniform():
-    found = rows(recalls(lag=10, recall=5, symbols=8), 1000)
-    letters = "".join(letter for _, target in found for letter in target)
-    distractors = "".join(letter for source, _ in found for letter in source[5:])
+    pairs = rows(recalls(lag=10, recall=5, symbols=8), 1000)
+    letters = "".join(letter for _, target in pairs for letter in target)
+    distractors = "".join(letter for source, _ in pairs for letter in source[5:])
     assert sum((letters.count(c) - 625) ** 2 / 625 for c in "abcdefgh") < 24.32  # 7 degrees of freedom, 99.9%
     assert sum((distractors.count(c) - 10_000 / 3) ** 2 / (10_000 / 3) for c in "xyz") < 13.82  # 2
 
 
-def test_lags_may_vary():
+def test_lags_vary_between_min_lag_and_lag():
     lags = {len(source) - 5 for source, _ in rows(recalls(lag=4, min_lag=2))}
     assert lags == {2, 3, 4}
 
 
 def test_no_target_is_in_two_splits_whatever_seed_and_lag():
-    found = {
+    targets = {
         split: {
             tuple(target)
             for seed, lag in ((0, 0), (1, 3))
@@ -66,26 +66,26 @@ def test_no_target_is_in_two_splits_whatever_seed_and_lag():
         }
         for split in SPLITS
     }
-    assert all(len(found[split]) > 30 for split in SPLITS)
-    assert not (found["train"] & found["test"] or found["train"] & found["validation"])
-    assert not found["validation"] & found["test"]
+    assert all(len(targets[split]) > 30 for split in SPLITS)
+    assert not (targets["train"] & targets["test"] or targets["train"] & targets["validation"])
+    assert not targets["validation"] & targets["test"]
     sources = [{tuple(source) for source, _ in rows(copies(split, max_length=5))} for split in SPLITS]
     assert not (sources[0] & sources[1] or sources[0] & sources[2] or sources[1] & sources[2])
 
 
-def test_any_number_of_samples_whose_first_are_the_same():
+def test_the_first_samples_do_not_depend_on_the_size():
     many = recalls(size=10_000_000)
     few = recalls(size=10)
     assert (len(many), len(few), len(recalls("test"))) == (10_000_000, 10, 1_000)
     assert [many[i].input for i in range(10)] == [few[i].input for i in range(10)]
     assert many[9_999_999].id == "train-9999999"
-    assert all(one.id < other.id for one, other in pairwise(few))
+    assert all(first.id < second.id for first, second in pairwise(few))
     for index in (-1, 10):
         with pytest.raises(IndexError):
             few[index]
 
 
-def test_the_fingerprint_tells_apart_what_differs():
+def test_the_fingerprint_depends_on_options_split_and_data_set():
     different = [
         recalls().fingerprint,
         recalls("test").fingerprint,
@@ -99,15 +99,15 @@ def test_the_fingerprint_tells_apart_what_differs():
         copies(max_length=21).fingerprint,
     ]
     assert len(set(different)) == len(different)
-    assert recalls(size=40_000).fingerprint == recalls().fingerprint  # what the default is
+    assert recalls(size=40_000).fingerprint == recalls().fingerprint  # the default size
 
 
-def test_another_process_writes_the_same_sentences():
+def test_another_process_generates_the_same_sentences():
     program = (
         "from harness.datasets.symbols import Copy, CopyOptions;"
         "d = Copy(CopyOptions(seed=3), 'test', 'translation'); print(d.fingerprint, d[17])"
     )
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONHASHSEED": "5"},
         capture_output=True,
@@ -115,39 +115,39 @@ def test_another_process_writes_the_same_sentences():
         check=True,
     )
     dataset = copies("test", seed=3)
-    assert found.stdout.strip() == f"{dataset.fingerprint} {dataset[17]}"
+    assert process.stdout.strip() == f"{dataset.fingerprint} {dataset[17]}"
 
 
-def test_ten_thousand_tokens():
+def test_sentences_of_ten_thousand_tokens():
     assert len(rows(recalls("test", lag=10_000), 1)[0][0]) == 10_005
     assert len(rows(copies("test", min_length=10_000, max_length=10_000), 1)[0][0]) == 10_000
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"min_length": 9, "max_length": 8}, r"max_length \(8\) must be at least min_length \(9\)"),
-        ({"min_length": 2, "symbols": 8}, "make 64 different targets"),
+        ({"min_length": 2, "symbols": 8}, "allow 64 different targets"),
         ({"symbols": 24}, "less than or equal to 23"),
     ],
 )
-def test_impossible_copies_are_refused(options, says):
-    with pytest.raises(ValueError, match=says):
+def test_impossible_copy_options_are_rejected(options, message):
+    with pytest.raises(ValueError, match=message):
         CopyOptions(**options)
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"lag": 3, "min_lag": 4}, r"lag \(3\) must be at least min_lag \(4\)"),
-        ({"recall": 3, "symbols": 9}, "make 729 different targets"),
+        ({"recall": 3, "symbols": 9}, "allow 729 different targets"),
         ({"lag": -1}, "greater than or equal to 0"),
     ],
 )
-def test_impossible_recalls_are_refused(options, says):
-    with pytest.raises(ValueError, match=says):
+def test_impossible_recall_options_are_rejected(options, message):
+    with pytest.raises(ValueError, match=message):
         DelayedRecallOptions(**options)
 
 
-def test_they_are_registered():
+def test_both_data_sets_are_registered():
     assert DATASETS.get("copy") is Copy and DATASETS.get("delayed-recall") is DelayedRecall

@@ -1,4 +1,4 @@
-"""The `voc` data set: a development kit's folder, what its figures are, and every bad file."""
+"""The `voc` data set: the development kit's folder, difficult objects, and malformed files."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def item(name: str = "dog", box: str = BOX, difficult: int = 0) -> str:
     )
 
 
-def annotate(root: Path, identity: str, *objects: str) -> None:
-    size = "<size><width>0</width><height>0</height></size>"  # as some tools write it; not looked at
-    text = f"<annotation><filename>{identity}.jpg</filename>{size}{''.join(objects)}</annotation>"
-    (root / f"Annotations/{identity}.xml").write_text(text)
+def annotate(root: Path, image_id: str, *objects: str) -> None:
+    size = "<size><width>0</width><height>0</height></size>"  # as some tools write it; ignored
+    text = f"<annotation><filename>{image_id}.jpg</filename>{size}{''.join(objects)}</annotation>"
+    (root / f"Annotations/{image_id}.xml").write_text(text)
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (tmp_path / folder).mkdir(parents=True)
-    for identity in ("000001", "000002", "000005"):
-        Image.new("RGB", (20, 15)).save(tmp_path / f"JPEGImages/{identity}.jpg")
+    for image_id in ("000001", "000002", "000005"):
+        Image.new("RGB", (20, 15)).save(tmp_path / f"JPEGImages/{image_id}.jpg")
     annotate(tmp_path, "000001", item(), item("person", difficult=1))
     annotate(tmp_path, "000002", item("person"))
     annotate(tmp_path, "000005")
@@ -49,7 +49,7 @@ def opened(root: Path, split: str = "test", **options: Any) -> Voc:
     return Voc(VocOptions.model_validate({"root": root, **options}), split, "detection")
 
 
-def test_the_lists_are_the_splits(root: Path) -> None:
+def test_the_lists_define_the_splits(root: Path) -> None:
     assert [sample.id for sample in opened(root, "train")] == ["000001"]
     assert [sample.id for sample in opened(root, "validation")] == ["000002"]
     assert [sample.id for sample in opened(root)] == ["000001", "000005"]
@@ -60,48 +60,50 @@ def test_the_lists_are_the_splits(root: Path) -> None:
     ]
 
 
-def test_inclusive_pixels_from_1_become_corners(root: Path) -> None:
-    found = opened(root)
-    assert found.classes == CLASSES
-    target: Any = found[0].target
+def test_inclusive_pixels_counted_from_1_become_corners(root: Path) -> None:
+    dataset = opened(root)
+    assert dataset.classes == CLASSES
+    target: Any = dataset[0].target
     assert target.boxes.tolist() == [[2, 1, 12, 11]] * 2
     assert target.labels.tolist() == [CLASSES.index("dog"), CLASSES.index("person")]
     assert (target.difficult.tolist(), target.crowd.tolist()) == ([False, True], [False, False])
-    empty: Any = found[1].target
+    empty: Any = dataset[1].target
     assert empty.boxes.shape == (0, 4)
 
 
 @pytest.mark.parametrize("metric", ["voc07", "voc10"])
 def test_difficult_objects_are_neither_found_nor_missed(root: Path, metric: str) -> None:
-    """Of two persons one is difficult: finding both, or the plain one alone, is AP 1; a wrong box costs."""
+    """One of two persons is difficult. Detecting both or only the other gives AP 1; a wrong box costs."""
     (root / "ImageSets/Main/test.txt").write_text("000001\n000002\n")
     data, person = opened(root), CLASSES.index("person")
 
     def ap(*boxes: list[float]) -> float | None:
         on_first = np.array(boxes, np.float32).reshape(-1, 4)
-        given = [
+        boxes_and_scores = [
             (on_first, np.linspace(0.9, 0.8, len(on_first))),
             (np.array([[2, 1, 12, 11]], np.float32), np.array([0.5])),
         ]
-        found = [Detections(b, s.astype(np.float32), np.full(len(b), person)) for b, s in given]
-        scored = score(data, 2, zip(("000001", "000002"), found, strict=True), [metric])[metric].scores
+        detections = [
+            Detections(b, s.astype(np.float32), np.full(len(b), person)) for b, s in boxes_and_scores
+        ]
+        scored = score(data, 2, zip(("000001", "000002"), detections, strict=True), [metric])[metric].scores
         return scored.per_class["person"]["ap"]
 
     assert ap() == ap([2, 1, 12, 11]) == ap([2, 1, 12, 11], [2, 1, 12, 11]) == pytest.approx(1)
     assert ap([9, 9, 19, 14]) == pytest.approx(0.5)
 
 
-def test_own_classes_in_the_same_layout(root: Path) -> None:
+def test_other_classes_in_the_same_layout(root: Path) -> None:
     annotate(root, "000005", item("crack"))
-    found = opened(root, classes=["person", "crack", "dog"])
-    target: Any = found[1].target
+    dataset = opened(root, classes=["person", "crack", "dog"])
+    target: Any = dataset[1].target
     assert target.labels.tolist() == [1]
-    assert found.fingerprint != opened(root, classes=["dog", "crack", "person"]).fingerprint
-    with pytest.raises(ValueError, match="'dog' stands twice"):
+    assert dataset.fingerprint != opened(root, classes=["dog", "crack", "person"]).fingerprint
+    with pytest.raises(ValueError, match="duplicate class 'dog'"):
         opened(root, classes=["dog", "dog"])
 
 
-def test_fingerprint_is_of_content(root: Path) -> None:
+def test_the_fingerprint_depends_on_content(root: Path) -> None:
     before = opened(root).fingerprint
     assert opened(root).fingerprint == before
     annotate(root, "000001", item(), item("person", difficult=0))
@@ -123,7 +125,7 @@ def test_fingerprint_is_of_content(root: Path) -> None:
         (["<object>"], r"malformed XML: mismatched tag"),
     ],
 )
-def test_a_bad_annotation_is_refused_before_anything_runs(
+def test_a_bad_annotation_is_rejected_when_the_data_set_is_opened(
     root: Path, objects: list[str], message: str
 ) -> None:
     annotate(root, "000005", *objects)
@@ -131,47 +133,47 @@ def test_a_bad_annotation_is_refused_before_anything_runs(
         opened(root)
 
 
-def test_a_box_of_one_pixel_has_an_area_and_one_over_the_edge_is_kept(root: Path) -> None:
-    one, over = BOX.replace("12", "3").replace("11", "2"), BOX.replace("12", "25")
-    annotate(root, "000005", item(box=one), item(box=over))
+def test_a_box_of_one_pixel_has_an_area_and_a_box_over_the_edge_is_kept(root: Path) -> None:
+    one_pixel, over_edge = BOX.replace("12", "3").replace("11", "2"), BOX.replace("12", "25")
+    annotate(root, "000005", item(box=one_pixel), item(box=over_edge))
     target: Any = opened(root)[1].target
     assert target.boxes.tolist() == [[2, 1, 3, 2], [2, 1, 25, 11]]
     assert target.areas.tolist() == [1, 230]
 
 
-@pytest.mark.parametrize("first", [21, 30])  # px from 1, of 20
-def test_a_box_outside_its_picture_is_told(root: Path, first: int) -> None:
+@pytest.mark.parametrize("first", [21, 30])  # pixel counted from 1, of 20
+def test_a_box_outside_its_image_is_named(root: Path, first: int) -> None:
     annotate(root, "000005", item(), item(box=BOX.replace("<xmin>3", f"<xmin>{first}").replace("12", "40")))
     message = r"000005.xml: object\[1\]: the box is outside its image .*000005.jpg of 20×15 px"
     with pytest.raises(UsageError, match=message):
         opened(root)[1]
 
 
-def test_what_is_missing_is_named(root: Path) -> None:
+def test_missing_lists_files_and_folders_are_named(root: Path) -> None:
     with pytest.raises(UsageError, match=r"Main/trainval.txt: cannot be read: No such file"):
         opened(root, image_sets={"test": "trainval"})
     (root / "ImageSets/Main/test.txt").write_text("000001\n000009\n")
     with pytest.raises(
-        UsageError, match=r"test.txt:2: '000009': found no images file .*JPEGImages/000009.jpg"
+        UsageError, match=r"test.txt:2: '000009': image file not found: .*JPEGImages/000009.jpg"
     ):
         opened(root)
     (root / "ImageSets/Main/test.txt").write_text("000001\n000001\n")
-    with pytest.raises(UsageError, match=r"test.txt:2: id '000001' stands in line 1 already"):
+    with pytest.raises(UsageError, match=r"test.txt:2: duplicate id '000001', first in line 1"):
         opened(root)
     (root / "ImageSets/Main/test.txt").write_text("../../000001\n")
     with pytest.raises(UsageError, match=r"test.txt:1: '../../000001' leaves the data set's root"):
         opened(root)
     (root / "ImageSets/Main/test.txt").write_text("000001 -1\n")
-    with pytest.raises(UsageError, match=r"test.txt:1: '000001 -1': found no images file"):
+    with pytest.raises(UsageError, match=r"test.txt:1: '000001 -1': image file not found"):
         opened(root)
-    with pytest.raises(UnavailableError, match="VOC2012: no such folder; it is the data set's root"):
+    with pytest.raises(UnavailableError, match=r"VOC2012: folder not found \(root of the data set\)"):
         opened(root / "VOC2012")
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture"])
-def test_a_corrupt_picture_fails_when_read_and_not_before(root: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"not an image"])
+def test_a_corrupt_image_fails_only_when_it_is_read(root: Path, content: bytes) -> None:
     (root / "JPEGImages/000005.jpg").write_bytes(content)
-    found = opened(root)
-    assert found[0].id == "000001"
-    with pytest.raises(UsageError, match=r"000005.jpg: not a picture file"):
-        found[1]
+    dataset = opened(root)
+    assert dataset[0].id == "000001"
+    with pytest.raises(UsageError, match=r"000005.jpg: not an image file"):
+        dataset[1]

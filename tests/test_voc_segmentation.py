@@ -1,4 +1,4 @@
-"""`voc-segmentation`: a development kit's folder, and the shipped suite where it is not there."""
+"""`voc-segmentation`: the development kit's folder, and the shipped suite with and without it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from harness.datasets.voc.segmentation import VocSegmentation, VocSegmentationOp
 from harness.errors import UnavailableError, UsageError
 from harness.run.driver import exit_code
 from harness.stages.train import check
+from harness.suite.loading import find_suite, load_suite
 from harness.suite.plan import plan
-from harness.suite.schema import find_suite, load_suite
 
 # The devkit's VOClabelcolormap: a label's bits, lowest first, go to the channels' bits, highest first.
 PALETTE = [
@@ -34,7 +34,7 @@ PALETTE = [
 
 @pytest.fixture
 def devkit(tmp_path: Path) -> Path:
-    """Three images; 2007_000003 is annotated for objects only."""
+    """Create three images, of which 2007_000003 has no mask."""
     root = tmp_path / "VOCdevkit/VOC2012"
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
@@ -56,7 +56,7 @@ def opened(root: Path, split: str = "validation", **image_sets: str) -> VocSegme
     return VocSegmentation(VocSegmentationOptions(root=root, image_sets=image_sets), split, "segmentation")
 
 
-def test_the_lists_are_the_splits(devkit: Path) -> None:
+def test_the_lists_define_the_splits(devkit: Path) -> None:
     assert [sample.id for sample in opened(devkit, "train")] == ["2007_000001"]
     assert [sample.id for sample in opened(devkit)] == ["2007_000002"]
     both = opened(devkit, validation="trainval")
@@ -64,28 +64,32 @@ def test_the_lists_are_the_splits(devkit: Path) -> None:
 
 
 def test_classes_are_vocs_21_and_void_is_ignored(devkit: Path) -> None:
-    found = opened(devkit)
-    assert len(found.classes) == 21
-    assert (found.classes[0], found.classes[15], found.classes[20]) == ("background", "person", "tvmonitor")
-    assert found.metric_options == {"ignore_index": 255}
-    np.testing.assert_array_equal(found[0].target, [[0, 0, 0, 0], [15, 20, 0, 0], [255, 0, 0, 0]])
+    dataset = opened(devkit)
+    assert len(dataset.classes) == 21
+    assert (dataset.classes[0], dataset.classes[15], dataset.classes[20]) == (
+        "background",
+        "person",
+        "tvmonitor",
+    )
+    assert dataset.metric_options == {"ignore_index": 255}
+    np.testing.assert_array_equal(dataset[0].target, [[0, 0, 0, 0], [15, 20, 0, 0], [255, 0, 0, 0]])
 
 
-def test_what_is_missing_is_named(devkit: Path) -> None:
+def test_missing_lists_masks_and_folders_are_named(devkit: Path) -> None:
     with pytest.raises(UsageError, match=r"Segmentation/test.txt: cannot be read: No such file"):
         opened(devkit, "test")
     with pytest.raises(UsageError, match=r"Segmentation/seg11valid.txt: cannot be read"):
         opened(devkit, validation="seg11valid")
     (devkit / "ImageSets/Segmentation/val.txt").write_text("2007_000003\n")
     with pytest.raises(
-        UsageError, match=r"val.txt:1: '2007_000003': found no labels file .*Class/2007_000003.png"
+        UsageError, match=r"val.txt:1: '2007_000003': label file not found: .*Class/2007_000003.png"
     ):
         opened(devkit)
-    with pytest.raises(UnavailableError, match="VOC2011: no such folder"):
+    with pytest.raises(UnavailableError, match="VOC2011: folder not found"):
         opened(devkit.parent / "VOC2011")
 
 
-def test_a_label_beyond_the_classes_is_named(devkit: Path) -> None:
+def test_an_undeclared_label_is_named(devkit: Path) -> None:
     Image.fromarray(np.full((3, 4), 21, dtype=np.uint8)).save(devkit / "SegmentationClass/2007_000002.png")
     with pytest.raises(UsageError, match=r"2007_000002.png: the pixel at x 0, y 0 has the label 21.* 255\)"):
         opened(devkit)[0]
@@ -102,8 +106,8 @@ def suite_of(devkit: Path, checkpoint: str) -> dict[str, Any]:
     }
 
 
-def test_a_bad_mask_fails_its_shard_with_the_files_name(devkit: Path, tmp_path: Path) -> None:
-    """The run goes on and keeps the error; nothing is scored."""
+def test_a_bad_mask_fails_its_shard_and_is_named(devkit: Path, tmp_path: Path) -> None:
+    """The run continues and records the error. Nothing is scored."""
     Image.new("RGB", (4, 3)).save(devkit / "SegmentationClass/2007_000002.png")
     untrained = Fcn8s(FcnOptions(width=4), Runtime())
     untrained.build(opened(devkit))
@@ -112,17 +116,19 @@ def test_a_bad_mask_fails_its_shard_with_the_files_name(devkit: Path, tmp_path: 
     (trial,) = results.trials
     assert (trial.status, trial.metrics) == ("failed", {})
     assert "2007_000002.png: expected a palette or grey PNG" in trial.failures[0].error
-    assert exit_code(results) == 2, "wrong input, not a fault of the machines"
+    assert exit_code(results) == 2, "the input is wrong, not the infrastructure"
 
 
-def test_a_model_of_other_classes_is_refused_before_anything_is_written(devkit: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"has not learnt .* unknown class 'aeroplane'"):
+def test_a_model_with_other_classes_is_rejected_before_the_run_starts(devkit: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"the model lacks a class of the data set: unknown class 'aeroplane'"
+    ):
         run_suite(tmp_path, suite_of(devkit, "fcn-8s-scenes"))
     assert not list(tmp_path.rglob("run.json"))
 
 
 class TestShippedSuite:
-    def test_without_data_and_weights_it_is_valid_and_all_is_skipped(
+    def test_without_data_and_weights_it_is_valid_and_all_benchmarks_are_skipped(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name in ("HARNESS_DATA", "HARNESS_WEIGHTS"):
@@ -139,7 +145,7 @@ class TestShippedSuite:
             [name] for name in missing
         ]
 
-    def test_it_runs_what_there_are_data_and_weights_for(
+    def test_it_runs_the_benchmarks_that_have_data_and_weights(
         self, devkit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         torch.save({"weight": torch.zeros(1)}, tmp_path / "fcn_resnet50_coco-1167a1af.pth")
@@ -151,10 +157,10 @@ class TestShippedSuite:
             "voc2012/torchvision-fcn-resnet50",
         ]
         reasons = {skipped.benchmark: skipped.reason for skipped in planned.skipped}
-        assert reasons["voc2011-strides"].endswith("VOC2011: no such folder; it is the data set's root")
-        assert reasons["coco-in-voc-classes"].endswith("coco: no such folder; it is the data set's root")
+        assert reasons["voc2011-strides"].endswith("VOC2011: folder not found (root of the data set)")
+        assert reasons["coco-in-voc-classes"].endswith("coco: folder not found (root of the data set)")
 
-    def test_its_recipes_train_where_the_data_lie_under_equal_rules(
+    def test_its_recipes_train_with_equal_settings(
         self, devkit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         older = devkit.rename(devkit.with_name("VOC2011"))
@@ -166,17 +172,17 @@ class TestShippedSuite:
         monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
         monkeypatch.chdir(tmp_path)
         planned = plan(load_suite(find_suite("voc-segmentation")), only="voc2011-strides/*")
-        assert [reference.name for reference in planned.missing] == [
+        assert [reference.name for reference in planned.missing_checkpoints] == [
             f"{net}-vgg16-voc" for net in ("fcn-32s-bilinear", "fcn-32s", "fcn-16s", "fcn-8s")
         ]
-        rules = []
-        for reference in planned.missing:
+        settings = []
+        for reference in planned.missing_checkpoints:
             assert reference.recipe is not None
             check(reference.recipe)
             shared = {**reference.recipe.options, "upsampling": None}
-            rules.append(reference.recipe.model_copy(update={"adapter": "", "options": shared}))
-        assert all(rule == rules[0] for rule in rules)
+            settings.append(reference.recipe.model_copy(update={"adapter": "", "options": shared}))
+        assert all(setting == settings[0] for setting in settings)
 
-    def test_cocos_masks_have_vocs_classes(self) -> None:
+    def test_coco_masks_have_vocs_classes(self) -> None:
         options = load_suite(find_suite("voc-segmentation")).suite.datasets["coco-in-voc-classes"].options
         assert options["classes"] == ["background", *CLASSES]

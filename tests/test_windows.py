@@ -122,7 +122,7 @@ def test_scales_are_averaged_at_the_size_of_the_image() -> None:
 def peak(adapter: Segmenter, sample: Sample) -> int:
     with torch.no_grad(), LiveBytes() as watched:
         adapter.infer(adapter.preprocess([sample]))
-    return watched.most
+    return watched.peak
 
 
 @pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.5)])

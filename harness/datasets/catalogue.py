@@ -1,4 +1,4 @@
-"""Reads gettext catalogues (`*.mo`) and keeps what is a plain sentence or phrase with its translation."""
+"""Gettext catalogues (`*.mo`): reading them, and cleaning their messages to plain sentences and phrases."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.errors import UnavailableError
 
 logger = logging.getLogger(__name__)
 
-_RATIO = 2.5  # of lengths in characters, 5 added to both; beyond it one side usually explains or abbreviates
+_MAX_RATIO = 2.5  # of the lengths + 5 in characters; beyond, one side usually explains or abbreviates
 _SYNTAX = re.compile(
     r"[%{}<>$\\|@#=*`~^\[\]]"  # placeholders %s %(name)s {0} $VAR, tags, patterns, usage texts
     r"|&\w+;|://|www\."  # entities and addresses
@@ -29,17 +29,16 @@ _SYNTAX = re.compile(
 
 @dataclass(frozen=True)
 class Catalogues:
-    """The distinct pairs of a language and what could not be read."""
+    """The different pairs of a language, and the catalogues that could not be read."""
 
     pairs: dict[str, Counter[str]]
-    """English source → translation → number of catalogues that hold it."""
-    read: int
+    """English source → translation → number of catalogues that contain it."""
     skipped: tuple[str, ...]
-    """`path: reason` of each unreadable catalogue."""
+    """`path: reason` per unreadable catalogue."""
 
 
 def locale_directories() -> tuple[Path, ...]:
-    """Where this machine keeps its catalogues."""
+    """Return the existing locale directories of the system and of this Python installation."""
     candidates = (
         Path("/usr/share/locale"),
         Path(sys.base_prefix, "share/locale"),
@@ -50,13 +49,13 @@ def locale_directories() -> tuple[Path, ...]:
 
 @lru_cache(maxsize=8)
 def read_catalogues(directories: tuple[Path, ...], language: str) -> Catalogues:
-    """All pairs under `DIRECTORY/LANGUAGE/LC_MESSAGES/*.mo`, once per process.
+    """Read all pairs under `DIRECTORY/LANGUAGE/LC_MESSAGES/*.mo`, once per process.
 
-    An unreadable catalogue (corrupt, or not in the encoding that its header declares) is skipped; one
-    warning counts these.
+    An unreadable catalogue (corrupt, or not in the encoding that its header declares) is skipped. One warning
+    gives the number of skipped catalogues.
 
     Raises:
-        UnavailableError: there is no catalogue, or none that can be read.
+        UnavailableError: there is no catalogue, or none can be read.
     """
     paths = [
         path for directory in directories for path in sorted(directory.glob(f"{language}/LC_MESSAGES/*.mo"))
@@ -65,19 +64,20 @@ def read_catalogues(directories: tuple[Path, ...], language: str) -> Catalogues:
     skipped = []
     for path in paths:
         try:
-            found = set(_entries(path))
+            entries = set(_entries(path))
         except (OSError, ValueError, LookupError, struct.error) as error:
             skipped.append(f"{path}: {error}")
             continue
-        for source, translation in found:
+        for source, translation in entries:
             pairs[source][translation] += 1
     if len(skipped) == len(paths):
-        where = " or ".join(map(str, directories)) or "/usr/share/locale"
-        why = f" ({len(skipped)} cannot be read, the first: {skipped[0]})" if skipped else ""
-        if not paths:
-            why = _nearest(language, directories)
+        searched = " or ".join(map(str, directories)) or "/usr/share/locale"
+        if paths:
+            details = f" ({len(skipped)} cannot be read, the first: {skipped[0]})"
+        else:
+            details = _nearest_language(language, directories)
         raise UnavailableError(
-            f"no gettext catalogues for '{language}' under {where}{why}: "
+            f"no gettext catalogues for '{language}' under {searched}{details}: "
             "install translated packages or name a directory"
         )
     if skipped:
@@ -85,24 +85,26 @@ def read_catalogues(directories: tuple[Path, ...], language: str) -> Catalogues:
             "%d of %d gettext catalogues for '%s' cannot be read and are skipped, the first: %s",
             len(skipped), len(paths), language, skipped[0],
         )  # fmt: skip
-    return Catalogues(dict(pairs), len(paths) - len(skipped), tuple(skipped))
+    return Catalogues(dict(pairs), tuple(skipped))
 
 
-def _nearest(language: str, directories: tuple[Path, ...]) -> str:
-    """Names the language most alike that has catalogues; the same one of other places comes first."""
-    found = {path.parts[-3] for directory in directories for path in directory.glob("*/LC_MESSAGES/*.mo")}
-    related = sorted(name for name in found if re.split("[_@]", name)[0] == re.split("[_@]", language)[0])
-    close = related or difflib.get_close_matches(language, sorted(found), n=1, cutoff=0.6)
-    nearest = f", the nearest '{close[0]}'" if close else ""
-    return f" (there are {len(found)} other languages{nearest})" if found else ""
+def _nearest_language(language: str, directories: tuple[Path, ...]) -> str:
+    """Name the most similar language that has catalogues, preferably the same language of another region."""
+    languages = {path.parts[-3] for directory in directories for path in directory.glob("*/LC_MESSAGES/*.mo")}
+    if not languages:
+        return ""
+    related = sorted(name for name in languages if re.split("[_@]", name)[0] == re.split("[_@]", language)[0])
+    similar = related or difflib.get_close_matches(language, sorted(languages), n=1, cutoff=0.6)
+    nearest = f", the nearest '{similar[0]}'" if similar else ""
+    return f" (there are {len(languages)} other languages{nearest})"
 
 
 def _entries(path: Path) -> Iterator[tuple[str, str]]:
-    """(source, translation) of one catalogue, decoded as its header says.
+    """Yield (source, translation) of a catalogue, decoded as its header declares.
 
-    A context (`menu\\x04Open`) is dropped: translations under different contexts become alternatives. Of an
-    entry with plural forms the singular is kept, the only form whose English the reader retains; nearly all
-    of the others hold a `%d`.
+    A context (`menu\\x04Open`) is dropped: translations under different contexts become alternatives. An
+    entry with plural forms yields its singular, the only form whose English text the reader retains. Nearly
+    all other forms contain a `%d`.
     """
     with path.open("rb") as file:
         messages: dict[str | tuple[str, int], str] = gettext.GNUTranslations(file)._catalog  # type: ignore[attr-defined]
@@ -114,7 +116,13 @@ def _entries(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def clean(source: str, translation: str, max_words: int) -> tuple[str, str] | None:
-    """The pair as plain text, white space and accelerators normalised; None if it is no plain pair."""
+    """Remove accelerators and normalise white space of a pair.
+
+    Returns:
+        The pair, or None if a side is not plain text (has several lines, syntax such as placeholders, tags
+        and options, or no letters) or has more than `max_words`, or if the sides are equal or very unequal in
+        length.
+    """
     source, translation = (unicodedata.normalize("NFC", text.strip()) for text in (source, translation))
     if "\n" in source or "\n" in translation:
         return None
@@ -129,14 +137,17 @@ def clean(source: str, translation: str, max_words: int) -> tuple[str, str] | No
     if max(len(source.split()), len(translation.split())) > max_words:
         return None
     ratio = (len(source) + 5) / (len(translation) + 5)
-    return (source, translation) if 1 / _RATIO <= ratio <= _RATIO else None
+    return (source, translation) if 1 / _MAX_RATIO <= ratio <= _MAX_RATIO else None
 
 
 def _without_accelerators(source: str, translation: str) -> tuple[str, str] | None:
-    """Remove the mark of a menu's accelerator (`_File`, `E&xit`) from both sides.
+    """Remove the mark of a menu accelerator (`_File`, `E&xit`) from both sides.
 
-    A marked word that is the same on both sides is a name: one with `&` (AT&T) stays, one with `_`
-    (`max_connections`) is an identifier, and None is returned; so it is for several marks.
+    A marked word that is the same on both sides is a name. With `&` (AT&T) it is kept; with `_` it is an
+    identifier (`max_connections`).
+
+    Returns:
+        None if there is an identifier or more than one mark.
     """
     for mark in "&_":
         pattern = re.compile(rf"{mark}(?=\w)")
@@ -144,9 +155,10 @@ def _without_accelerators(source: str, translation: str) -> tuple[str, str] | No
         if max(counts) == 0:
             continue
         marked = [{word for word in text.split() if pattern.search(word)} for text in (source, translation)]
-        if marked[0] & marked[1] and mark == "&":
+        names = marked[0] & marked[1]
+        if names and mark == "&":
             continue
-        if marked[0] & marked[1] or max(counts) > 1:
+        if names or max(counts) > 1:
             return None
         source, translation = pattern.sub("", source), pattern.sub("", translation)
     return (source, translation) if "_" not in source + translation else None

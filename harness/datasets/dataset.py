@@ -1,9 +1,9 @@
-"""What every data set offers: indexable samples in order of id, splits, classes, a fingerprint."""
+"""The contract of a data set: samples in order of id, splits, class names and a content fingerprint."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -11,56 +11,79 @@ from harness.registry import Registry
 from harness.task import Sample, TaskName
 
 Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, Split, Split] = get_args(Split)
 
 
 class DatasetOptions(BaseModel):
-    """What a suite may set for a data set; subclasses add fields."""
+    """Options that a suite may set for a data set. Subclasses add fields."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Dataset(ABC):
-    """Samples of one split, indexable, in ascending order of id; the same on every machine and call."""
+    """The samples of one split, in ascending order of id, for one task.
+
+    A subclass sets `tasks`, and `Options` if it has any, and implements `fingerprint`, `__len__` and
+    `__getitem__`. It is registered under the entry-point group `harness.datasets`.
+
+    Sample i must be the same on every machine and on every access: workers open the data set
+    independently, and results are identified by its fingerprint.
+    """
 
     tasks: ClassVar[tuple[TaskName, ...]]
-    """The tasks it has targets for; a data set is opened for one of them."""
-    splits: ClassVar[tuple[str, ...]] = ("train", "validation", "test")
+    """Tasks for which the data set has targets. It is opened for one of them."""
+    splits: ClassVar[tuple[str, ...]] = SPLITS
+    """Splits that can be opened."""
     Options: ClassVar[type[DatasetOptions]] = DatasetOptions
+    """Class of `options`. A subclass with options of its own also annotates `options` with that class."""
+    options: DatasetOptions
 
     def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
-        """Open a split; cheap enough to be done in every worker.
+        """Open a split. This must be cheap, because every worker does it.
 
-        `options` is an instance of `Options`; the caller has checked the split and the task.
+        Args:
+            options: an instance of `Options`.
+            split: one of `splits`; the caller has checked it.
+            task: one of `tasks`; the caller has checked it.
 
         Raises:
-            UsageError: a file is bad.
-            UnavailableError: this machine lacks what the data set is made of.
+            UsageError: a file is malformed, or a file of a split is missing.
+            UnavailableError: this machine lacks the data or a library to generate it.
         """
-        self.options: Any = options
+        self.options = options
         self.split = split
         self.task: TaskName = task
 
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of what decides the samples' content; equal if and only if they are equal."""
+        """Return a SHA-256 (64 hex digits) that data sets share if and only if their samples are equal."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names in order of label (segmentation: of mask value, background first)."""
+        """Return the class names by label: for segmentation, by mask value with the background first."""
         return ()
 
     @property
-    def metric_options(self) -> dict[str, Any]:
-        """What this data set prescribes to metrics (size limits, ignore index); part of signatures."""
+    def metric_options(self) -> dict[str, object]:
+        """Return options that the data set sets for metrics, such as size limits or an ignored mask value.
+
+        They must be JSON values: they are part of a figure's signature.
+        """
         return {}
 
     @abstractmethod
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """Return the number of samples."""
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
-        """The sample with its target; IndexError past the end."""
+        """Return a sample with its target.
+
+        Raises:
+            IndexError: the index is negative or not less than the number of samples.
+            UsageError: a file of the sample is malformed.
+        """
 
 
 DATASETS: Registry[type[Dataset]] = Registry(

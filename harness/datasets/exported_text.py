@@ -1,9 +1,9 @@
-"""A prepared corpus as files that travel: one of JSON lines per split, and a manifest.
+"""A translation corpus exported to files for use on another machine: a manifest, and JSON lines per split.
 
-    DIR/manifest.json   data set, options, and of each split its file, number of samples, fingerprint, SHA-256
-        train.jsonl     {"id": …, "source": …, "references": […]}, a sample a line, in order of id
+    DIR/manifest.json   data set, options, and per split its file, number of samples, fingerprint and SHA-256
+        train.jsonl     {"id": …, "source": …, "references": […]}, one sample per line, in order of id
 
-`parallel-text` reads it where the catalogues, the generator's libraries or the original files are missing.
+`parallel-text` reads it on machines without the catalogues, libraries or files of the original data set.
 """
 
 from __future__ import annotations
@@ -14,89 +14,100 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import JsonValue, ValidationError
 
-from harness.datasets.dataset import DATASETS, Dataset
+from harness.datasets.dataset import DATASETS, Dataset, DatasetOptions
 from harness.datasets.files import check_inside, read_json
 from harness.datasets.sentence_pairs import SentencePairs, fingerprint_of
 from harness.errors import UsageError
 from harness.registry import unknown
+from harness.strict_model import StrictModel
 from harness.task import Sample
 
 MANIFEST = "manifest.json"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ExportedSplit(_Strict):
-    """A split's file and what it holds."""
+class ExportedSplit(StrictModel):
+    """The file of a split and its content."""
 
     file: str
     samples: int
     sha256: str
+    """Hash of the file."""
     fingerprint: str
-    """Of the content: that of `parallel-text` when it reads the file."""
+    """Fingerprint of the content, which `parallel-text` has when it reads the file."""
     original_fingerprint: str
-    """Of the data set it was exported from, which may be of the options of a generator."""
+    """Fingerprint of the original data set, which may be one of a generator's options."""
     skipped: tuple[str, ...]
-    """What the data set left out when it was read."""
+    """Contents that the original data set excluded."""
 
 
-class Manifest(_Strict):
-    """What an exported folder holds."""
+class Manifest(StrictModel):
+    """The content of an exported folder."""
 
     version: Literal[1] = 1
     dataset: str
-    options: dict[str, Any]
+    options: dict[str, JsonValue]
     splits: dict[str, ExportedSplit]
 
 
-def export_text(name: str, options: Mapping[str, Any], splits: Sequence[str], out: Path) -> Manifest:
+class _Row(StrictModel):
+    """A line of a split's file."""
+
+    id: str
+    source: str
+    references: tuple[str, ...]
+
+
+def export_text(name: str, options: Mapping[str, object], splits: Sequence[str], out: Path) -> Manifest:
     """Write splits (all if none is named) of a translation data set into the new folder `out`.
 
     Raises:
-        UsageError: the data set, a split or an option is unknown, it is not for translation, or `out` exists.
-        UnavailableError: this machine lacks what the data set is made of.
+        UsageError: the data set, a split or an option is unknown, the data set is not for translation, or
+            `out` exists.
+        UnavailableError: this machine lacks the data or libraries of the data set.
     """
     cls = DATASETS.get(name)
     if "translation" not in cls.tasks:
-        fitting = [known for known in DATASETS.entries() if "translation" in DATASETS.get(known).tasks]
+        exportable = [known for known in DATASETS.entries() if "translation" in DATASETS.get(known).tasks]
         raise UsageError(
             f"data set '{name}' is for {' and '.join(cls.tasks)}: only translation data sets can be exported "
-            f"({', '.join(fitting)})"
+            f"({', '.join(exportable)})"
         )
     for split in splits:
         if split not in cls.splits:
             raise UsageError(unknown(f"split of '{name}'", split, cls.splits))
     if out.exists():
-        raise UsageError(f"{out}: is there already; expected a new folder")
-    checked = _options(cls.Options, options)
+        raise UsageError(f"{out}: already exists; expected a new folder")
+    parsed = _parse_options(cls.Options, options)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     except OSError as error:
-        raise UsageError(f"{out}: cannot be made: {error.strerror}") from error
+        raise UsageError(f"{out}: cannot be created: {error.strerror}") from error
     try:
         written = {
-            split: _write(folder / f"{split}.jsonl", cls(checked, split, "translation"))
+            split: _write_split(folder / f"{split}.jsonl", cls(parsed, split, "translation"))
             for split in splits or cls.splits
         }
-        manifest = Manifest(dataset=name, options=checked.model_dump(mode="json"), splits=written)
+        manifest = Manifest(dataset=name, options=parsed.model_dump(mode="json"), splits=written)
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        folder.chmod(0o755)  # mkdtemp's is for the owner only
+        folder.chmod(0o755)  # mkdtemp creates a folder that only its owner can read
         folder.rename(out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return manifest
 
 
-def read_option(text: str) -> tuple[str, Any]:
-    """`KEY=VALUE` with a YAML value, as on the command line."""
+def read_option(text: str) -> tuple[str, object]:
+    """Parse `KEY=VALUE` of the command line, with a YAML value.
+
+    Raises:
+        UsageError: the text has another form, or the value is not YAML.
+    """
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UsageError(f"--option {text}: expected KEY=VALUE, such as language=fr")
@@ -107,15 +118,15 @@ def read_option(text: str) -> tuple[str, Any]:
 
 
 def read_exported(folder: Path, split: str) -> Iterator[Sample]:
-    """The samples of a split as they were when exported.
+    """Yield the samples of a split, identical to those exported.
 
     Raises:
-        UsageError: no manifest or a malformed one, no such split, or the file has changed.
+        UsageError: the manifest is missing or malformed, or lacks the split, or the file has changed.
     """
     path = folder / MANIFEST
     if not path.is_file():
         raise UsageError(
-            f"{folder}: no exported corpus ({MANIFEST} is missing); name its 'source' or 'table'"
+            f"{folder}: not an exported corpus ({MANIFEST} is missing); set 'source' or 'table' to read files"
         )
     try:
         manifest = Manifest.model_validate(read_json(path))
@@ -133,11 +144,11 @@ def read_exported(folder: Path, split: str) -> Iterator[Sample]:
     if hashlib.sha256(raw).hexdigest() != entry.sha256:
         raise UsageError(f"{folder / entry.file}: has changed since it was exported; export the corpus again")
     for line in raw.splitlines():
-        row = json.loads(line)
-        yield Sample(row["id"], row["source"], tuple(row["references"]))
+        row = _Row.model_validate_json(line)
+        yield Sample(row.id, row.source, row.references)
 
 
-def _write(path: Path, dataset: Dataset) -> ExportedSplit:
+def _write_split(path: Path, dataset: Dataset) -> ExportedSplit:
     samples = [dataset[index] for index in range(len(dataset))]
     rows = ({"id": sample.id, "source": sample.input, "references": sample.target} for sample in samples)
     raw = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
@@ -152,9 +163,9 @@ def _write(path: Path, dataset: Dataset) -> ExportedSplit:
     )
 
 
-def _options(cls: type[BaseModel], given: Mapping[str, Any]) -> Any:
+def _parse_options(cls: type[DatasetOptions], options: Mapping[str, object]) -> DatasetOptions:
     try:
-        return cls(**given)
+        return cls.model_validate(dict(options))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

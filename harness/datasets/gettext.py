@@ -1,4 +1,4 @@
-"""`gettext`: real translations of programs' messages, read from the catalogues of a locale directory."""
+"""`gettext`: real translations of program messages, read from the catalogues of a locale directory."""
 
 from __future__ import annotations
 
@@ -12,86 +12,91 @@ from pydantic import Field, field_validator, model_validator
 
 from harness.datasets.catalogue import clean, locale_directories, read_catalogues
 from harness.datasets.dataset import DatasetOptions
-from harness.datasets.sentence_pairs import SentencePairs, split_of
+from harness.datasets.sentence_pairs import SentencePairs, split_of_source
 from harness.errors import UnavailableError
 from harness.task import References, Sample, TaskName
 
 
 class GettextOptions(DatasetOptions):
-    """Which catalogues, and which of their pairs."""
+    """Options that select catalogues and pairs."""
 
     language: str = "de"
-    """The language translated into, a folder's name; the sources are English."""
+    """Target language, which is the name of a folder. The source language is English."""
     directory: Path | None = None
-    """Holds LANGUAGE/LC_MESSAGES/*.mo; by default the system's locale directory."""
+    """Directory that contains LANGUAGE/LC_MESSAGES/*.mo. The default is the system's locale directories."""
     min_words: int = Field(default=1, ge=1)
-    """Shorter sources are left out. With `max_words` it cuts a bucket of lengths out of the same splits."""
+    """Shorter sources are excluded. With `max_words` this selects a range of lengths from the same splits."""
     max_words: int = Field(default=15, ge=1)
-    """Longer pairs, on either side, are left out."""
+    """Pairs with a longer source or translation are excluded."""
     size: int | None = Field(default=None, ge=1)
-    """At most so many pairs of the split: the first by id, which is a random choice."""
+    """Maximum number of pairs. The first by id are used, which is a random selection."""
 
     @field_validator("language")
     @classmethod
-    def _locale(cls, language: str) -> str:
+    def _check_language(cls, language: str) -> str:
         if not re.fullmatch(r"[a-z]{2,3}(_([A-Z]{2}|[A-Z][a-z]{3}))?(@[A-Za-z]+)?", language):
-            raise ValueError(f"'{language}' is no locale: expected a code such as de, pt_BR or sr@latin")
+            raise ValueError(f"invalid locale '{language}': expected a code such as de, pt_BR or sr@latin")
         return language
 
     @model_validator(mode="after")
-    def _ordered(self) -> GettextOptions:
+    def _check_order(self) -> GettextOptions:
         if self.max_words < self.min_words:
             raise ValueError(f"max_words ({self.max_words}) must be at least min_words ({self.min_words})")
         return self
 
 
 class Gettext(SentencePairs):
-    """English sources with all distinct translations that the catalogues hold, the most frequent first.
+    """English sources with all different translations in the catalogues, the most frequent first.
 
     Pairs are cleaned (see `catalogue.clean`) and split 90/5/5 by a hash of the source without case and
-    punctuation, so that no source is in two splits and a pair is in the same split on every machine.
+    punctuation. No source is therefore in two splits, and a pair is in the same split on every machine.
 
     Raises:
-        UnavailableError: this machine has no catalogues of the language, or no pair for the split.
+        UnavailableError: this machine has no catalogues of the language, or no pair of the split.
     """
 
     Options = GettextOptions
+    options: GettextOptions
 
     def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
         super().__init__(options, split, task)
-        directory: Path | None = self.options.directory
+        directory, language = self.options.directory, self.options.language
         directories = locale_directories() if directory is None else (directory,)
-        language = self.options.language
         self.skipped = read_catalogues(directories, language).skipped
-        shortest, longest = self.options.min_words, self.options.max_words
+        min_words, max_words = self.options.min_words, self.options.max_words
         samples = tuple(
             sample
-            for sample in _pairs(directories, language, longest).get(split, ())
-            if len(str(sample.input).split()) >= shortest
+            for sample in _samples_by_split(directories, language, max_words).get(split, ())
+            if len(str(sample.input).split()) >= min_words
         )
         if not samples:
-            where = " or ".join(map(str, directories))
+            searched = " or ".join(map(str, directories))
             raise UnavailableError(
-                f"no clean pair of {shortest}–{longest} words for split '{split}' in the gettext catalogues "
-                f"for '{language}' under {where}: install more translated packages or name another directory"
+                f"no clean pair of {min_words}–{max_words} words for split '{split}' in the gettext "
+                f"catalogues for '{language}' under {searched}: install more translated packages or name "
+                "another directory"
             )
         self.samples = samples[: self.options.size]
 
 
 @lru_cache(maxsize=8)
-def _pairs(directories: tuple[Path, ...], language: str, max_words: int) -> dict[str, tuple[Sample, ...]]:
-    """Split → samples in order of id, once per process."""
-    cleaned: defaultdict[str, Counter[str]] = defaultdict(Counter)
+def _samples_by_split(
+    directories: tuple[Path, ...], language: str, max_words: int
+) -> dict[str, tuple[Sample, ...]]:
+    """Return the samples of each split in ascending order of id. They are read once per process."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)  # source → translation → catalogues
     for source, translations in read_catalogues(directories, language).pairs.items():
         for translation, count in translations.items():
             pair = clean(source, translation, max_words)
             if pair is not None:
-                cleaned[pair[0]][pair[1]] += count
+                counts[pair[0]][pair[1]] += count
     samples: defaultdict[str, list[Sample]] = defaultdict(list)
-    for source, translations in cleaned.items():
-        split = split_of(source)
+    for source, translations in counts.items():
+        split = split_of_source(source)
         references: References = tuple(sorted(translations, key=lambda text: (-translations[text], text)))
-        samples[split].append(
-            Sample(f"{split}-{hashlib.sha256(source.encode()).hexdigest()[:12]}", source, references)
-        )
-    return {split: tuple(sorted(found, key=lambda sample: sample.id)) for split, found in samples.items()}
+        sample_id = f"{split}-{hashlib.sha256(source.encode()).hexdigest()[:12]}"
+        samples[split].append(Sample(sample_id, source, references))
+    return {
+        split: tuple(sorted(split_samples, key=lambda sample: sample.id))
+        for split, split_samples in samples.items()
+    }

@@ -1,8 +1,8 @@
-"""Pairs of files, such as pictures and their masks, found by two patterns that share an id.
+"""Pairs of files, such as images and their masks, that two path patterns match with the same id.
 
-A pattern is a path relative to the data set's root in which `{id}` stands for the id and `*` for anything,
-both within the name of one folder or file: `gtFine/val/*/{id}_gtFine_labelIds.png`. An id starts with no
-dot, so that hidden files are no samples.
+A pattern is a path relative to the root of the data set. `{id}` stands for the id and `*` for any text, both
+within the name of one folder or file: `gtFine/val/*/{id}_gtFine_labelIds.png`. An id does not start with a
+dot, which excludes hidden files.
 """
 
 from __future__ import annotations
@@ -16,106 +16,115 @@ from pathlib import Path
 from harness.datasets.files import check_inside, content_hashes, read_lines
 from harness.errors import UsageError
 
-ID = "{id}"
-TOKENS = {ID: r"(?P<id>[^/.][^/]*)", "*": "[^/]*"}
+ID_PLACEHOLDER = "{id}"
+_REGEXES = {ID_PLACEHOLDER: r"(?P<id>[^/.][^/]*)", "*": "[^/]*"}
 
 
 @dataclass(frozen=True)
-class Pattern:
-    """Where the files of one kind are."""
+class PathPattern:
+    """Paths of all files of one role."""
 
-    name: str  # for messages: images, labels
+    role: str  # for messages: image, label
     path: str
     complete: bool = True
-    """Every file that matches belongs to the split; one without a partner is then an error."""
+    """Whether all matching files belong to the split; a file without a partner is then an error."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The files of one sample."""
+class FilePair:
+    """The two files of a sample, such as an image and its mask."""
 
     id: str
-    first: Path
-    second: Path
+    image: Path
+    target: Path
 
 
-def find_pairs(root: Path, first: Pattern, second: Pattern, listed: Path | None = None) -> list[Pair]:
+def find_pairs(
+    root: Path, images: PathPattern, targets: PathPattern, id_list: Path | None = None
+) -> list[FilePair]:
     """Pair the files under `root` that match the patterns, in ascending order of id.
 
     Args:
-        listed: text file of the wanted ids, one a line; without it, all that are found.
+        id_list: text file with the ids of the split, one per line. Without it, all matching files are used.
 
     Raises:
-        UsageError: nothing found, two files of one id, a file without a partner, or a bad list; names it.
+        UsageError: no file matches, two files have the same id, a file has no partner, or the list is bad.
     """
-    firsts, seconds = _by_id(root, first), _by_id(root, second)
-    if listed is not None:
-        ids = _read_ids(listed)
-        for identity, line in ids.items():
-            for pattern, files in ((first, firsts), (second, seconds)):
-                if identity not in files:
-                    place = root / pattern.path.replace(ID, identity)
-                    raise UsageError(f"{listed}:{line}: '{identity}': found no {pattern.name} file {place}")
+    image_files, target_files = _files_by_id(root, images), _files_by_id(root, targets)
+    if id_list is not None:
+        ids = _read_ids(id_list)
+        for sample_id, line in ids.items():
+            for pattern, files in ((images, image_files), (targets, target_files)):
+                if sample_id not in files:
+                    missing = _expected_path(root, pattern, sample_id)
+                    raise UsageError(
+                        f"{id_list}:{line}: '{sample_id}': {pattern.role} file not found: {missing}"
+                    )
     else:
-        if first.complete:
-            _check_partners(root, firsts, seconds, second)
-        if second.complete:
-            _check_partners(root, seconds, firsts, first)
-        ids = dict.fromkeys(firsts.keys() & seconds.keys(), 0)
-    return [Pair(identity, firsts[identity], seconds[identity]) for identity in sorted(ids)]
+        if images.complete:
+            _check_partners(root, image_files, target_files, targets)
+        if targets.complete:
+            _check_partners(root, target_files, image_files, images)
+        ids = dict.fromkeys(image_files.keys() & target_files.keys(), 0)
+    return [FilePair(sample_id, image_files[sample_id], target_files[sample_id]) for sample_id in sorted(ids)]
 
 
-def pair_hashes(pairs: Sequence[Pair]) -> list[str | bytes]:
-    """Of each pair its id and the SHA-256 of both files' content; paths are not in it."""
-    contents = iter(content_hashes(path for pair in pairs for path in (pair.first, pair.second)))
+def pair_hashes(pairs: Sequence[FilePair]) -> list[str | bytes]:
+    """Return for each pair its id and the SHA-256 of both files' content, which do not depend on paths."""
+    hashes = iter(content_hashes(path for pair in pairs for path in (pair.image, pair.target)))
     parts: list[str | bytes] = []
     for pair in pairs:
-        parts += [pair.id, next(contents), next(contents)]
+        parts += [pair.id, next(hashes), next(hashes)]
     return parts
 
 
-def _by_id(root: Path, pattern: Pattern) -> dict[str, Path]:
+def _expected_path(root: Path, pattern: PathPattern, sample_id: str) -> Path:
+    return root / pattern.path.replace(ID_PLACEHOLDER, sample_id)
+
+
+def _files_by_id(root: Path, pattern: PathPattern) -> dict[str, Path]:
     parts = re.split(r"(\{id\}|\*)", pattern.path)
-    matcher = re.compile("".join(TOKENS.get(part) or re.escape(part) for part in parts))
+    regex = re.compile("".join(_REGEXES.get(part) or re.escape(part) for part in parts))
     files: dict[str, Path] = {}
-    for path in sorted(root.glob(pattern.path.replace(ID, "*"))):
-        match = matcher.fullmatch(path.relative_to(root).as_posix())
+    for path in sorted(root.glob(pattern.path.replace(ID_PLACEHOLDER, "*"))):
+        match = regex.fullmatch(path.relative_to(root).as_posix())
         if not match or not path.is_file():
             continue
         try:
             match["id"].encode()
         except UnicodeEncodeError as error:
-            shown = os.fsencode(path).decode(errors="backslashreplace")
-            raise UsageError(f"{shown}: expected a file name in UTF-8") from error
+            escaped = os.fsencode(path).decode(errors="backslashreplace")
+            raise UsageError(f"{escaped}: expected a file name in UTF-8") from error
         known = files.setdefault(match["id"], path)
         if known is not path:
-            raise UsageError(f"{path}: {pattern.name}: id '{match['id']}' already has the file {known}")
+            raise UsageError(f"{path}: id '{match['id']}' already has the {pattern.role} file {known}")
     if not files:
-        raise UsageError(f"{root}: found no file that matches {pattern.name}: {pattern.path}")
+        raise UsageError(f"{root}: no {pattern.role} file matches {pattern.path}")
     return files
 
 
 def _check_partners(
-    root: Path, files: Mapping[str, Path], others: Mapping[str, Path], pattern: Pattern
+    root: Path, files: Mapping[str, Path], partners: Mapping[str, Path], pattern: PathPattern
 ) -> None:
-    lonely = sorted(files.keys() - others.keys())
-    if lonely:
-        more = f" (nor for {len(lonely) - 1} more)" if len(lonely) > 1 else ""
-        place = root / pattern.path.replace(ID, lonely[0])
-        raise UsageError(f"{files[lonely[0]]}: found no {pattern.name} file {place}{more}")
+    """Check that each file has a partner, which the pattern matches."""
+    unpaired = sorted(files.keys() - partners.keys())
+    if unpaired:
+        missing = _expected_path(root, pattern, unpaired[0])
+        more = f" (and {len(unpaired) - 1} more)" if len(unpaired) > 1 else ""
+        raise UsageError(f"{files[unpaired[0]]}: {pattern.role} file not found: {missing}{more}")
 
 
 def _read_ids(path: Path) -> dict[str, int]:
-    """Id → its line."""
-    ids: dict[str, int] = {}
-    for line, text in enumerate(read_lines(path), start=1):
-        identity = text.strip()
-        if not identity:
+    """Read a list of ids. Return the line number of each."""
+    lines: dict[str, int] = {}
+    for number, text in enumerate(read_lines(path), start=1):
+        sample_id = text.strip()
+        if not sample_id:
             continue
-        check_inside(f"{path}:{line}", identity, "data set's root")
-        if identity in ids:
-            raise UsageError(f"{path}:{line}: id '{identity}' stands in line {ids[identity]} already")
-        ids[identity] = line
-    if not ids:
-        raise UsageError(f"{path}: expected an id a line, found none")
-    return ids
+        check_inside(f"{path}:{number}", sample_id, "data set's root")
+        if sample_id in lines:
+            raise UsageError(f"{path}:{number}: duplicate id '{sample_id}', first in line {lines[sample_id]}")
+        lines[sample_id] = number
+    if not lines:
+        raise UsageError(f"{path}: expected one id per line, found none")
+    return lines

@@ -1,26 +1,24 @@
-"""What translation data sets that are read from files share: sentences with references, and their split."""
+"""The base of translation data sets that are read from files: sentences with references, all in memory."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
 from harness.datasets.dataset import Dataset, Split
+from harness.datasets.hash_split import split_of
 from harness.identity import digest
 from harness.task import Sample
 
-_TWENTIETHS: dict[int, Split] = {18: "validation", 19: "test"}  # the other 18 train: 90/5/5
-
 
 class SentencePairs(Dataset):
-    """Samples that are all in memory; `__init__` of a subclass sets the two attributes."""
+    """Sentences that are all in memory. `__init__` of a subclass sets `samples` and `skipped`."""
 
     tasks = ("translation",)
 
     samples: tuple[Sample, ...]
-    """In ascending order of id."""
+    """Samples in ascending order of id."""
     skipped: tuple[str, ...]
-    """What of the files is not among the samples, and why."""
+    """Contents of the files that are not among the samples, and why."""
 
     @property
     def fingerprint(self) -> str:
@@ -31,22 +29,21 @@ class SentencePairs(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         if index < 0:
-            raise IndexError(f"pair {index} of {len(self)}")
+            raise IndexError(f"index {index} is negative")
         return self.samples[index]
 
 
 def fingerprint_of(samples: Iterable[Sample]) -> str:
-    """SHA-256 (hex) of ids, sources and references: the same for the same content, wherever it was read."""
-    return digest(text for sample in samples for text in (sample.id, *texts(sample)))
+    """Return the SHA-256 (64 hex digits) of ids, sources and references, wherever they were read from."""
+    return digest(part for sample in samples for part in (sample.id, *_texts(sample)))
 
 
-def texts(sample: Sample) -> tuple[str, ...]:
-    """Source, number of references, references."""
+def split_of_source(source: str) -> Split:
+    """Return the split of a source, whatever its case and punctuation: 90/5/5 by a hash."""
+    return split_of("".join(character for character in source.casefold() if character.isalnum()))
+
+
+def _texts(sample: Sample) -> tuple[str, ...]:
+    """Return the source, the number of references, and the references."""
     assert isinstance(sample.input, str) and isinstance(sample.target, tuple)
     return (sample.input, str(len(sample.target)), *sample.target)
-
-
-def split_of(source: str) -> Split:
-    """The split that a source belongs to, whatever its case and punctuation: 90/5/5 by a hash."""
-    letters = "".join(character for character in source.casefold() if character.isalnum())
-    return _TWENTIETHS.get(int.from_bytes(hashlib.sha256(letters.encode()).digest()[:8], "big") % 20, "train")

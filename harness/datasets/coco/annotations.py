@@ -2,107 +2,82 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain, pairwise
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
-from harness.datasets.coco.shapes import box_and_area
-from harness.datasets.files import check_inside, read_json
+from harness.datasets.coco import columns
+from harness.datasets.coco.columns import Id
+from harness.datasets.coco.segmentation import box_and_area
+from harness.datasets.files import JsonObject, check_inside, read_json
 from harness.errors import UsageError
-from harness.registry import unknown
 from harness.task import Annotations, Detections
-
-Id: TypeAlias = int | str
 
 
 @dataclass(frozen=True)
-class ImageEntry:
-    """What an annotation file says of an image's own file."""
+class ImageFile:
+    """The file of an image as an annotation file describes it."""
 
-    file: str  # relative path
+    path: str  # relative
     width: int  # px
     height: int  # px
 
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedImages:
-    """The annotations of a data set, and how prediction files name its images and classes."""
+    """The annotations of a data set, and the names that prediction files use for its images and classes."""
 
     classes: tuple[str, ...]
-    targets: Mapping[Id, Annotations]  # in ascending order of image id
-    labels: Mapping[Id, int]  # category id → index into classes
-    aliases: Mapping[Id, Id]  # image id as written in predictions → key of targets
-    images: Mapping[Id, ImageEntry] = field(default_factory=dict)  # where they were asked for
+    targets: Mapping[Id, Annotations]  # by image id, in ascending order
+    labels: Mapping[Id, int]  # category id → index in classes
+    aliases: Mapping[Id, Id]  # image id in prediction files → key of targets
+    files: Mapping[Id, ImageFile] = field(default_factory=dict)  # by image id; empty unless requested
 
 
-def read_annotations(path: Path, *, with_images: bool = False) -> AnnotatedImages:
-    """Read COCO instance annotations: boxes, areas, `iscrowd` and `ignore` (both 0 where absent).
+def read_annotations(path: Path, *, with_files: bool = False) -> AnnotatedImages:
+    """Read COCO instance annotations: boxes, areas, and the flags `iscrowd` and `ignore` (0 if absent).
 
-    An annotation without `bbox` or `area` has those of its `segmentation`.
+    The box and area of an annotation without `bbox` or `area` are computed from its `segmentation`.
 
     Args:
-        with_images: every image is to have its file's name and size.
+        with_files: require file name, width and height of each image, and return them.
 
     Raises:
-        UsageError: a key is missing or of a wrong type, an id is duplicate or unknown, a box is reversed or
-            wholly outside its image, or a `file_name` leaves the annotation's root or is another image's.
+        UsageError: a key is missing or has a wrong type, an id is duplicate or unknown, a box has a negative
+            side, or a `file_name` leaves the annotation root. With `with_files` also: a box is completely
+            outside its image, or two images have the same `file_name`.
     """
-    document = read_json(path)
-    if not isinstance(document, dict):
-        raise UsageError(
-            f"{path}: expected an object with images, annotations and categories, "
-            f"found a {type(document).__name__}"
-        )
-    categories = _section(path, document, "categories", ("id", "name"))
-    of_file = ("file_name", "width", "height") if with_images else ()
-    images = _section(path, document, "images", ("id", *of_file))
-    entries = _section(path, document, "annotations", ("image_id", "category_id"))
-    if not categories or not images:
-        raise UsageError(f"{path}: expected at least one category and one image")
+    categories, images, entries = _read_sections(path, with_files)
+    names = _category_names(path, categories)
+    image_ids = _image_ids(path, images)
+    columns.read_unique_ids(f"{path}: annotations", [entry for entry in entries if "id" in entry])
+    images_by_id = dict(zip(image_ids, images, strict=True))
 
-    category_ids = _unique_ids(path, "categories", categories)
-    names = {category["id"]: category["name"] for category in categories}
-    classes = tuple(str(names[identity]) for identity in category_ids)
-    if len(set(classes)) < len(classes):
-        raise UsageError(f"{path}: categories: two have the same name")
-    image_ids = _unique_ids(path, "images", images)
-    for index, image in enumerate(images):
-        check_inside(f"{path}: images[{index}]: file_name", image.get("file_name", ""))
-    _unique_ids(path, "annotations", [entry for entry in entries if "id" in entry])
-
-    place = f"{path}: annotations"
-    labels = {identity: label for label, identity in enumerate(category_ids)}
-    positions = {identity: position for position, identity in enumerate(image_ids)}
-    owners = lookup(place, "image_id", positions, [entry["image_id"] for entry in entries])
-    by_id = {image["id"]: image for image in images}
-    entries = [_completed(f"{place}[{index}]", entry, by_id) for index, entry in enumerate(entries)]
-    objects = _objects(place, entries, labels)
-    targets = {
-        identity: Annotations(**{name: values[own] for name, values in vars(objects).items()})
-        for identity, own in zip(image_ids, groups(owners, len(image_ids)), strict=True)
-    }
-    found = AnnotatedImages(classes, targets, labels, {identity: identity for identity in image_ids})
-    if not with_images:
-        return found
-    known = _image_entries(path, images)
-    _check_places(place, entries, objects.boxes, known)
-    return replace(found, images=known)
-
-
-def _objects(place: str, entries: Sequence[dict[str, Any]], labels: Mapping[Id, int]) -> Annotations:
-    """Those of all images, in the order of the file."""
-    return Annotations(
-        boxes=read_boxes(place, [entry["bbox"] for entry in entries]),
-        labels=lookup(place, "category_id", labels, [entry["category_id"] for entry in entries]),
-        areas=read_numbers(place, "area", [entry["area"] for entry in entries]),
-        crowd=_flags(place, "iscrowd", entries),
-        difficult=_flags(place, "ignore", entries),
+    ordered_ids = columns.ascending(image_ids)
+    positions = {image_id: position for position, image_id in enumerate(ordered_ids)}
+    labels = {category_id: label for label, category_id in enumerate(names)}
+    location = f"{path}: annotations"
+    owners = columns.read_indices(location, "image_id", positions, [entry["image_id"] for entry in entries])
+    entries = [
+        _with_box_and_area(f"{location}[{index}]", entry, images_by_id[ordered_ids[owner]])
+        for index, (entry, owner) in enumerate(zip(entries, owners, strict=True))
+    ]
+    objects = _read_objects(location, entries, labels)
+    files = {}
+    if with_files:
+        files = dict(zip(image_ids, _image_files(path, images), strict=True))
+        _check_boxes_inside(location, entries, objects.boxes, [files[ordered_ids[owner]] for owner in owners])
+    rows_by_image = zip(ordered_ids, group_rows(owners, len(ordered_ids)), strict=True)
+    return AnnotatedImages(
+        classes=tuple(names.values()),
+        targets={image_id: _select(objects, rows) for image_id, rows in rows_by_image},
+        labels=labels,
+        aliases={image_id: image_id for image_id in ordered_ids},
+        files=files,
     )
 
 
@@ -110,134 +85,166 @@ def read_results(path: Path, annotated: AnnotatedImages) -> dict[Id, Detections]
     """Read a COCO results file: a list of {image_id, category_id, bbox [x, y, w, h], score}.
 
     Returns:
-        Detections of every annotated image, in float64, in the order of the file.
+        The detections of each annotated image, in float64 and in the order of the file.
 
     Raises:
         UsageError: an entry is malformed, or names an image or category that is not annotated.
     """
-    entries = read_json(path)
-    if not isinstance(entries, list):
-        raise UsageError(f"{path}: expected a list of detections, found a {type(entries).__name__}")
-    place = str(path)
-    _check_keys(place, entries, ("image_id", "category_id", "bbox", "score"))
-    positions = {identity: position for position, identity in enumerate(annotated.targets)}
-    known = {alias: positions[identity] for alias, identity in annotated.aliases.items()}
-    owners = lookup(place, "image_id", known, [entry["image_id"] for entry in entries])
-    labels = lookup(place, "category_id", annotated.labels, [entry["category_id"] for entry in entries])
-    boxes = read_boxes(place, [entry["bbox"] for entry in entries])
-    scores = _finite(place, "score", [entry["score"] for entry in entries], per_entry=1)  # logits, too
-    return split_detections(annotated, owners, boxes, scores, labels)
+    document = read_json(path)
+    if not isinstance(document, list):
+        raise UsageError(f"{path}: expected a list of detections, found a {type(document).__name__}")
+    location = str(path)
+    entries = columns.read_objects(location, document, ("image_id", "category_id", "bbox", "score"))
+    positions = {image_id: position for position, image_id in enumerate(annotated.targets)}
+    known = {alias: positions[image_id] for alias, image_id in annotated.aliases.items()}
+    return split_by_image(
+        annotated,
+        columns.read_indices(location, "image_id", known, [entry["image_id"] for entry in entries]),
+        boxes=columns.read_boxes(location, [entry["bbox"] for entry in entries]),
+        scores=columns.read_numbers(location, "score", [entry["score"] for entry in entries]),
+        labels=columns.read_indices(
+            location, "category_id", annotated.labels, [entry["category_id"] for entry in entries]
+        ),
+    )
 
 
-def split_detections(
+def split_by_image(
     annotated: AnnotatedImages,
     owners: NDArray[np.int64],
+    *,
     boxes: NDArray[np.float64],
     scores: NDArray[np.float64],
     labels: NDArray[np.int64],
 ) -> dict[Id, Detections]:
-    """Rows of a whole file → detections by image, in the file's order; `owners` are image positions."""
+    """Group the detections of a whole file by image, and keep their order.
+
+    Args:
+        owners: [n], the position of each detection's image in `annotated.targets`.
+        boxes: [n, 4], corners in px.
+        scores: [n], of any range.
+        labels: [n]
+    """
     return {
-        # As precise as the file: float32, a model's precision, would move areas and ties.
-        identity: Detections(boxes[own], scores[own], labels[own])  # type: ignore[arg-type]
-        for identity, own in zip(annotated.targets, groups(owners, len(annotated.targets)), strict=True)
+        # Keep the precision of the file: float32, the precision of a model, would change areas and ties.
+        image_id: Detections(boxes[rows], scores[rows], labels[rows])  # type: ignore[arg-type]
+        for image_id, rows in zip(annotated.targets, group_rows(owners, len(annotated.targets)), strict=True)
     }
 
 
-def groups(owners: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
-    """For each owner 0 … count − 1, the indices of its rows, ascending."""
+def group_rows(owners: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
+    """Return for each owner 0 … count − 1 the indices of its rows, ascending."""
     order = np.argsort(owners, kind="stable")
     return np.split(order, np.searchsorted(owners[order], np.arange(1, count)))
 
 
-def lookup(place: str, key: str, known: Mapping[Id, int], values: Sequence[Any]) -> NDArray[np.int64]:
-    """Translate ids to indices; UsageError naming the first entry whose id is unknown."""
-    found = [known.get(value) if type(value) in (int, str) else None for value in values]
-    if None in found:
-        index = found.index(None)
-        what = unknown(key, str(values[index]), [str(identity) for identity in known][:1000])
-        raise UsageError(f"{place}[{index}]: {_shortened(what)}")
-    return np.array(found, dtype=np.int64)
-
-
-def read_boxes(place: str, values: Sequence[Any]) -> NDArray[np.float64]:
-    """Boxes [x, y, w, h] → continuous corners [n, 4]; sides may be 0, not negative."""
-    for index, value in enumerate(values):
-        if type(value) is not list or len(value) != 4:
-            raise UsageError(f"{place}[{index}]: bbox: expected [x, y, width, height], found {value!r}")
-    numbers = _finite(place, "bbox", list(chain.from_iterable(values)), per_entry=4).reshape(-1, 4)
-    reversed_ = np.flatnonzero((numbers[:, 2:] < 0).any(axis=1))
-    if len(reversed_):
-        index = int(reversed_[0])
+def _read_sections(
+    path: Path, with_files: bool
+) -> tuple[list[JsonObject], list[JsonObject], list[JsonObject]]:
+    """Return categories, images and annotations, each with its required keys."""
+    document = read_json(path)
+    if not isinstance(document, dict):
         raise UsageError(
-            f"{place}[{index}]: bbox: expected a width and height of at least 0, found {values[index]}"
+            f"{path}: expected an object with images, annotations and categories, "
+            f"found a {type(document).__name__}"
         )
-    return np.concatenate([numbers[:, :2], numbers[:, :2] + numbers[:, 2:]], axis=1)
+    location = str(path)
+    file_keys = ("file_name", "width", "height") if with_files else ()
+    categories = columns.read_section(location, document, "categories", ("id", "name"))
+    images = columns.read_section(location, document, "images", ("id", *file_keys))
+    entries = columns.read_section(location, document, "annotations", ("image_id", "category_id"))
+    if not categories or not images:
+        raise UsageError(f"{path}: expected at least one category and one image")
+    return categories, images, entries
 
 
-def read_numbers(place: str, key: str, values: Sequence[Any]) -> NDArray[np.float64]:
-    """Finite numbers of at least 0: [n]."""
-    numbers = _finite(place, key, values, per_entry=1)
-    negative = np.flatnonzero(numbers < 0)
-    if len(negative):
-        index = int(negative[0])
-        raise UsageError(f"{place}[{index}]: {key}: expected at least 0, found {values[index]}")
-    return numbers
+def _category_names(path: Path, categories: Sequence[JsonObject]) -> dict[Id, str]:
+    """Return category id → name, in ascending order of id."""
+    ids = columns.read_unique_ids(f"{path}: categories", categories)
+    names = {
+        category_id: str(category["name"]) for category_id, category in zip(ids, categories, strict=True)
+    }
+    if len(set(names.values())) < len(names):
+        raise UsageError(f"{path}: categories: two have the same name")
+    return {category_id: names[category_id] for category_id in columns.ascending(ids)}
 
 
-def _finite(place: str, key: str, values: Sequence[Any], per_entry: int) -> NDArray[np.float64]:
-    index = -1
-    if not set(map(type, values)) <= {int, float}:
-        index = next(at for at, value in enumerate(values) if type(value) not in (int, float))
-    else:
-        try:
-            numbers = np.array(values, dtype=np.float64)
-        except OverflowError:  # an integer beyond a double's range
-            limit = sys.float_info.max
-            numbers = np.array([value if abs(value) <= limit else np.inf for value in values])
-        strange = np.flatnonzero(~np.isfinite(numbers))
-        if not len(strange):
-            return numbers
-        index = int(strange[0])
-    raise UsageError(
-        f"{place}[{index // per_entry}]: {key}: expected a finite number, found {str(values[index])[:40]!r}"
+def _image_ids(path: Path, images: Sequence[JsonObject]) -> list[Id]:
+    """Return the ids in the order of the entries, of which no `file_name` leaves the annotation root."""
+    ids = columns.read_unique_ids(f"{path}: images", images)
+    for index, image in enumerate(images):
+        check_inside(f"{path}: images[{index}]: file_name", image.get("file_name", ""))
+    return ids
+
+
+def _read_objects(location: str, entries: Sequence[JsonObject], labels: Mapping[Id, int]) -> Annotations:
+    """Return the objects of all images, in the order of the file."""
+    return Annotations(
+        boxes=columns.read_boxes(location, [entry["bbox"] for entry in entries]),
+        labels=columns.read_indices(
+            location, "category_id", labels, [entry["category_id"] for entry in entries]
+        ),
+        areas=columns.read_non_negative(location, "area", [entry["area"] for entry in entries]),
+        crowd=columns.read_flags(location, "iscrowd", entries),
+        difficult=columns.read_flags(location, "ignore", entries),
     )
 
 
-def _completed(where: str, entry: dict[str, Any], images: Mapping[Id, dict[str, Any]]) -> dict[str, Any]:
-    """An annotation with box and area, from its shape where they are not given."""
+def _select(objects: Annotations, rows: NDArray[np.int64]) -> Annotations:
+    return Annotations(
+        objects.boxes[rows],
+        objects.labels[rows],
+        objects.areas[rows],
+        objects.crowd[rows],
+        objects.difficult[rows],
+    )
+
+
+def _with_box_and_area(location: str, entry: JsonObject, image: JsonObject) -> JsonObject:
+    """Compute the box and area of an annotation from its segmentation if one of them is missing."""
     missing = [key for key in ("bbox", "area") if key not in entry]
     if not missing:
         return entry
     if not entry.get("segmentation"):
-        raise UsageError(f"{where}: missing key '{missing[0]}', and no segmentation to take it from")
-    image = images[entry["image_id"]]
-    shape = f"{where}: segmentation", entry["segmentation"]
-    box, area = box_and_area(*shape, image.get("height"), image.get("width"))
-    return {"bbox": box, "area": area, **entry}
+        raise UsageError(f"{location}: missing key '{missing[0]}', and no segmentation to compute it from")
+    box, area = box_and_area(
+        f"{location}: segmentation", entry["segmentation"], image.get("height"), image.get("width")
+    )
+    return {"bbox": list(box), "area": area, **entry}
 
 
-def _image_entries(path: Path, images: Sequence[dict[str, Any]]) -> dict[Id, ImageEntry]:
-    first: dict[str, int] = {}
+def _image_files(path: Path, images: Sequence[JsonObject]) -> list[ImageFile]:
+    """Return the file of each image, in the order of the entries."""
+    index_by_name: dict[str, int] = {}
+    files = []
     for index, image in enumerate(images):
-        where, name = f"{path}: images[{index}]", image["file_name"]
-        for key in ("width", "height"):
-            if type(image[key]) is not int or image[key] < 1:
-                raise UsageError(f"{where}: {key}: expected a number of px, found {image[key]!r}")
-        if first.setdefault(name, index) != index:
-            raise UsageError(f"{where}: file_name: {name!r} is that of images[{first[name]}], too")
-    return {image["id"]: ImageEntry(image["file_name"], image["width"], image["height"]) for image in images}
+        location = f"{path}: images[{index}]"
+        name = str(image["file_name"])
+        file = ImageFile(name, *(_pixels(location, key, image[key]) for key in ("width", "height")))
+        first = index_by_name.setdefault(name, index)
+        if first != index:
+            raise UsageError(f"{location}: file_name: {name!r} is also that of images[{first}]")
+        files.append(file)
+    return files
 
 
-def _check_places(
-    place: str,
-    entries: Sequence[dict[str, Any]],
-    boxes: NDArray[np.float64],
-    images: Mapping[Id, ImageEntry],
+def _pixels(location: str, key: str, value: JsonValue) -> int:
+    if type(value) is not int or value < 1:
+        raise UsageError(f"{location}: {key}: expected a number of px, found {value!r}")
+    return value
+
+
+def _check_boxes_inside(
+    location: str, entries: Sequence[JsonObject], boxes: NDArray[np.float64], files: Sequence[ImageFile]
 ) -> None:
-    """Refuse boxes wholly outside their images; COCO has some over the edge, and empty ones may lie on it."""
-    owners = [images[entry["image_id"]] for entry in entries]
-    sizes = np.array([(owner.width, owner.height) for owner in owners]).reshape(-1, 2)
+    """Check that no box is completely outside its image; an empty box may lie on the edge.
+
+    COCO has boxes that extend beyond the edge.
+
+    Args:
+        boxes: [n, 4], corners in px.
+        files: [n], of the image of each box.
+    """
+    sizes = np.array([(file.width, file.height) for file in files]).reshape(-1, 2)
     outside = np.flatnonzero(
         np.where(
             boxes[:, :2] < boxes[:, 2:],
@@ -248,51 +255,6 @@ def _check_places(
     if len(outside):
         index = int(outside[0])
         raise UsageError(
-            f"{place}[{index}]: bbox: {entries[index]['bbox']} is outside its image of "
-            f"{owners[index].width}×{owners[index].height} px"
+            f"{location}[{index}]: bbox: {entries[index]['bbox']} is outside its image of "
+            f"{files[index].width}×{files[index].height} px"
         )
-
-
-def _flags(place: str, key: str, entries: Sequence[dict[str, Any]]) -> NDArray[np.bool_]:
-    values = [entry.get(key, 0) for entry in entries]
-    for index, value in enumerate(values):
-        if value not in (0, 1):
-            raise UsageError(f"{place}[{index}]: {key}: expected 0 or 1, found {value!r}")
-    return np.array(values, dtype=bool)
-
-
-def _section(path: Path, document: dict[str, Any], name: str, keys: Sequence[str]) -> list[dict[str, Any]]:
-    """A list of objects of the document, each of which has the keys."""
-    if name not in document:
-        raise UsageError(f"{path}: missing key '{name}' (found: {', '.join(document) or 'none'})")
-    entries = document[name]
-    if not isinstance(entries, list):
-        raise UsageError(f"{path}: {name}: expected a list, found a {type(entries).__name__}")
-    _check_keys(f"{path}: {name}", entries, keys)
-    return entries
-
-
-def _check_keys(place: str, entries: Sequence[Any], keys: Sequence[str]) -> None:
-    for index, entry in enumerate(entries):
-        if type(entry) is not dict:
-            raise UsageError(f"{place}[{index}]: expected an object, found a {type(entry).__name__}")
-        for key in keys:
-            if key not in entry:
-                raise UsageError(f"{place}[{index}]: missing key '{key}'")
-
-
-def _unique_ids(path: Path, name: str, entries: Sequence[dict[str, Any]]) -> list[Any]:
-    """The ids of the entries, ascending: all integers or all text."""
-    ids = [entry["id"] for entry in entries]
-    if len({type(identity) for identity in ids}) > 1 or not all(type(i) in (int, str) for i in ids[:1]):
-        raise UsageError(f"{path}: {name}: id: expected only integers or only text")
-    ordered = sorted(ids)
-    for one, other in pairwise(ordered):
-        if one == other:
-            raise UsageError(f"{path}: {name}: duplicate id {one!r}")
-    return ordered
-
-
-def _shortened(message: str) -> str:
-    """Thousands of image ids are no help."""
-    return message if len(message) <= 300 else f"{message[:300]}…)"

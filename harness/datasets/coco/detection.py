@@ -1,88 +1,90 @@
-"""`coco`: pictures and COCO's instance annotations of their objects, in folders of the user's."""
+"""`coco`: images and COCO instance annotations in folders of the user."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from pydantic import field_validator
 
-from harness.datasets.coco import annotations as coco
-from harness.datasets.coco.annotations import Id, ImageEntry
+from harness.datasets.coco.annotations import read_annotations
 from harness.datasets.dataset import Dataset, DatasetOptions
-from harness.datasets.files import check_inside, content_hashes
-from harness.datasets.masks.files import read_image
-from harness.datasets.masks.masks import SPLIT, SPLITS, SplitName
-from harness.errors import UnavailableError, UsageError
+from harness.datasets.files import content_hashes
+from harness.datasets.image_files import read_image
+from harness.datasets.layout import (
+    SPLIT_PLACEHOLDER,
+    SplitNames,
+    check_option_path,
+    check_root,
+    insert_split,
+)
+from harness.errors import UsageError
 from harness.identity import digest
-from harness.task import Annotations, Sample, TaskName
+from harness.task import Sample, TaskName
 
-DIGITS = 12  # of an image id in COCO's file names
+_ID_DIGITS = 12  # of an image id in COCO's file names
 
 
 class CocoOptions(DatasetOptions):
-    """Where the files are; the defaults are COCO 2017 as published."""
+    """Location of the files. The defaults are the layout of COCO 2017 as published."""
 
     root: Path
     annotations: str = "annotations/instances_{split}.json"
-    """File relative to `root`; `{split}` is the split's name."""
+    """File relative to `root`, in which `{split}` is the split's name."""
     images: str = "{split}"
-    """Folder relative to `root` that the annotations' `file_name`s start from."""
-    split_names: tuple[SplitName, SplitName, SplitName] = ("train2017", "val2017", "test2017")
-    """What `{split}` stands for in train, validation and test."""
+    """Folder relative to `root` that contains the `file_name`s of the annotations."""
+    split_names: SplitNames = ("train2017", "val2017", "test2017")
+    """Values of `{split}` for train, validation and test."""
 
     @field_validator("annotations", "images")
     @classmethod
-    def _path(cls, path: str) -> str:
-        if "{" in path.replace(SPLIT, "") or "}" in path.replace(SPLIT, ""):
-            raise ValueError("the path may hold {split}, nothing else in brackets")
-        try:
-            check_inside("the path", path, "data set's root")
-        except UsageError as error:
-            raise ValueError(str(error)) from error
+    def _check_path(cls, path: str) -> str:
+        rest = path.replace(SPLIT_PLACEHOLDER, "")
+        if "{" in rest or "}" in rest:
+            raise ValueError("the path may contain {split}, and no other braces")
+        check_option_path(path)
         return path
 
 
 class Coco(Dataset):
-    """Every image that the annotation file lists, with or without objects, by image id.
+    """All images that the annotation file lists, with or without objects, in order of image id.
 
-    A numeric id has twelve digits, as in COCO's file names. Classes are the categories by ascending id: 80
-    for COCO, whose ids run to 90. Pixels are taken as stored, without an EXIF rotation.
+    A numeric id is written with twelve digits, as in COCO's file names. Classes are the categories in
+    ascending order of id: 80 for COCO, whose ids go up to 90. Pixels are taken as stored, without an EXIF
+    rotation.
 
     Raises:
-        UnavailableError: there is no folder `root`.
-        UsageError: the annotation file is missing or bad, or an image has no file; a sample that is asked for
-            and is no picture, or of another size than annotated.
+        UnavailableError: the folder `root` does not exist.
+        UsageError: the annotation file is missing or malformed, or an image has no file. On access to a
+            sample: its file is not an image, or differs in size from the annotation.
     """
 
     tasks = ("detection",)
-    Options: ClassVar[type[DatasetOptions]] = CocoOptions
+    Options = CocoOptions
+    options: CocoOptions
 
     def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
         super().__init__(options, split, task)
-        layout: CocoOptions = self.options
-        if not layout.root.is_dir():
-            raise UnavailableError(f"{layout.root}: no such folder; it is the data set's root")
-        name = layout.split_names[SPLITS.index(split)]
-        self._path = layout.root / layout.annotations.replace(SPLIT, name)
-        self._folder = layout.root / layout.images.replace(SPLIT, name)
-        annotated = coco.read_annotations(self._path, with_images=True)
+        root, names = self.options.root, self.options.split_names
+        check_root(root)
+        self._annotation_file = root / insert_split(self.options.annotations, split, names)
+        self._image_folder = root / insert_split(self.options.images, split, names)
+        annotated = read_annotations(self._annotation_file, with_files=True)
         self._classes = annotated.classes
-        self._ids: list[Id] = list(annotated.targets)
-        self._targets: list[Annotations] = list(annotated.targets.values())
-        self._images: list[ImageEntry] = [annotated.images[identity] for identity in self._ids]
-        self._check_files()
+        self._ids = list(annotated.targets)
+        self._targets = list(annotated.targets.values())
+        self._files = [annotated.files[image_id] for image_id in self._ids]
+        self._check_files_exist()
 
     @property
     def fingerprint(self) -> str:
-        """Of classes, ids, pictures' content and annotations; file names are not in it."""
+        """Hash classes, ids, the content of images, and annotations, but not file names."""
         parts: list[str | bytes] = ["coco", *self._classes]
-        pictures = content_hashes(self._folder / entry.file for entry in self._images)
-        for index, (target, picture) in enumerate(zip(self._targets, pictures, strict=True)):
-            parts += [self._sample_id(index), picture]
-            fields = (target.boxes, target.labels, target.areas, target.crowd, target.difficult)
-            parts += [np.ascontiguousarray(values).tobytes() for values in fields]
+        hashes = content_hashes(self._image_folder / file.path for file in self._files)
+        for index, (target, image_hash) in enumerate(zip(self._targets, hashes, strict=True)):
+            parts += [self._sample_id(index), image_hash]
+            columns = (target.boxes, target.labels, target.areas, target.crowd, target.difficult)
+            parts += [np.ascontiguousarray(column).tobytes() for column in columns]
         return digest(parts)
 
     @property
@@ -94,34 +96,36 @@ class Coco(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         if index < 0:
-            raise IndexError(f"sample {index} of {len(self)}")
-        entry, identity = self._images[index], self._ids[index]
-        path = self._folder / entry.file
+            raise IndexError(f"index {index} is negative")
+        file = self._files[index]
+        path = self._image_folder / file.path
         image = read_image(path)
         height, width = image.shape[:2]
-        if (width, height) != (entry.width, entry.height):
+        if (width, height) != (file.width, file.height):
             raise UsageError(
-                f"{path}: {width}×{height} pixels as stored, but image {identity} of {self._path} has "
-                f"{entry.width}×{entry.height} (width × height)"
+                f"{path}: {width}×{height} pixels as stored, but image {self._ids[index]} of "
+                f"{self._annotation_file} has {file.width}×{file.height} (width × height)"
             )
         return Sample(self._sample_id(index), image, self._targets[index])
 
     def _sample_id(self, index: int) -> str:
-        identity = self._ids[index]
-        return f"{identity:0{DIGITS}d}" if isinstance(identity, int) else identity
+        image_id = self._ids[index]
+        return f"{image_id:0{_ID_DIGITS}d}" if isinstance(image_id, int) else image_id
 
-    def _check_files(self) -> None:
-        """Look into each folder once; a file each would take longer than all else (train2017: 118,287)."""
-        present: dict[Path, set[str]] = {}
+    def _check_files_exist(self) -> None:
+        """List each folder once: one file at a time takes longer than all else (118,287 in train2017)."""
+        names_by_folder: dict[Path, set[str]] = {}
         missing = []
-        for identity, entry in zip(self._ids, self._images, strict=True):
-            file = self._folder / entry.file
-            if file.parent not in present:
-                found = file.parent.iterdir() if file.parent.is_dir() else ()
-                present[file.parent] = {one.name for one in found}
-            if file.name not in present[file.parent]:
-                missing.append((identity, file))
+        for image_id, file in zip(self._ids, self._files, strict=True):
+            path = self._image_folder / file.path
+            folder = path.parent
+            if folder not in names_by_folder:
+                names_by_folder[folder] = (
+                    {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+                )
+            if path.name not in names_by_folder[folder]:
+                missing.append((image_id, path))
         if missing:
-            identity, file = missing[0]
-            more = f" (nor for {len(missing) - 1} more)" if len(missing) > 1 else ""
-            raise UsageError(f"{self._path}: image {identity}: found no file {file}{more}")
+            image_id, path = missing[0]
+            more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+            raise UsageError(f"{self._annotation_file}: image {image_id}: file not found: {path}{more}")

@@ -1,6 +1,6 @@
-"""Which labels of mask files mean which class: Cityscapes' 34 ids → 19 classes, ADE's shift by one.
+"""The mapping from labels in mask files to classes: Cityscapes' 34 ids → 19 classes, ADE's offset of one.
 
-A label is a value 0–255 (palette index or grey level) or a colour '#rrggbb'; one data set has one kind.
+A label is a value 0–255 (palette index or grey level) or a colour '#rrggbb'. A data set uses one of the two.
 """
 
 from __future__ import annotations
@@ -13,101 +13,102 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from harness.datasets.masks.files import read_colours, read_mask
 from harness.errors import UsageError
 from harness.task import IGNORED, Mask
 
-VALUES = 256  # a label that is no colour has 8 bits
-SHOWN = 8  # labels in a message
-Label: TypeAlias = int | str
-Classes: TypeAlias = Mapping[str, Label | Sequence[Label]]
-"""Names with their labels, in order of class index."""
-Ignore: TypeAlias = Sequence[Label] | Literal["rest"]
-"""Labels whose pixels do not count; `rest`: all that are of no class."""
+ClassLabels: TypeAlias = Mapping[str, JsonValue]
+"""Class name → its label or labels as the suite has them, in order of class index."""
+IgnoredLabels: TypeAlias = Sequence[JsonValue] | Literal["rest"]
+"""Labels of ignored pixels; `rest` for all labels that no class has."""
+
+_VALUES = 256  # of 8 bits
+_MAX_LISTED = 8  # labels in a message
 
 
 @dataclass(frozen=True, eq=False)
 class MaskClasses:
-    """Declared labels, and the mask value that each becomes."""
+    """The declared labels and the mask value of each."""
 
     names: tuple[str, ...]
     labels: NDArray[np.int64]  # [n], ascending: 0–255, or 0xRRGGBB
-    values: NDArray[np.uint8]  # [n], of each label: index into names, or IGNORED
+    values: NDArray[np.uint8]  # [n], per label: index in names, or IGNORED
     are_colours: bool
-    rest_ignored: bool  # else labels that are not declared are refused
+    rest_ignored: bool  # whether undeclared labels are ignored rather than an error
 
     def read(self, path: Path) -> Mask:
-        """A label file as class indices and IGNORED: [height, width].
+        """Read a label file as class indices and IGNORED: [height, width].
 
         Raises:
-            UsageError: the file is bad, or has a label that is not declared.
+            UsageError: the file is malformed, or has an undeclared label.
         """
-        found = read_colours(path) if self.are_colours else read_mask(path)
-        places = np.searchsorted(self.labels, found if self.are_colours else np.arange(VALUES))
-        places = np.minimum(places, len(self.labels) - 1)
+        pixels = read_colours(path) if self.are_colours else read_mask(path)
+        indices = np.searchsorted(self.labels, pixels if self.are_colours else np.arange(_VALUES))
+        indices = np.minimum(indices, len(self.labels) - 1)
         if not self.are_colours:
-            places = places[found]
-        mask = self.values[places]
-        unknown = self.labels[places] != found
-        if unknown.any():
+            indices = indices[pixels]
+        mask = self.values[indices]
+        undeclared = self.labels[indices] != pixels
+        if undeclared.any():
             if not self.rest_ignored:
-                row, column = np.argwhere(unknown)[0]
+                row, column = np.argwhere(undeclared)[0]
                 raise UsageError(
                     f"{path}: the pixel at x {column}, y {row} has the label "
-                    f"{self._written(found[row, column])}, which is neither of a class nor ignored "
-                    f"(declared: {self._declared()})"
+                    f"{self._format(pixels[row, column])}, which is neither of a class nor ignored "
+                    f"(declared: {self._format_declared()})"
                 )
-            mask[unknown] = IGNORED
+            mask[undeclared] = IGNORED
         return mask
 
-    def _written(self, label: int) -> str:
+    def _format(self, label: int) -> str:
         return f"#{label:06x}" if self.are_colours else str(label)
 
-    def _declared(self) -> str:
-        shown = ", ".join(map(self._written, self.labels[:SHOWN]))
-        return f"{shown}, … {self._written(self.labels[-1])}" if len(self.labels) > SHOWN else shown
+    def _format_declared(self) -> str:
+        listed = ", ".join(map(self._format, self.labels[:_MAX_LISTED]))
+        return f"{listed}, … {self._format(self.labels[-1])}" if len(self.labels) > _MAX_LISTED else listed
 
 
-def declared(classes: Classes, ignore: Ignore) -> MaskClasses:
-    """What a suite declares, checked.
+def parse_classes(classes: ClassLabels, ignored: IgnoredLabels) -> MaskClasses:
+    """Check the labels that a suite declares.
 
     Raises:
-        ValueError: no class or too many, labels of two kinds, or a label that is wrong or stands twice.
+        ValueError: there is no class or there are too many, or a label is malformed, duplicate, or a value
+            where others are colours.
     """
-    ignored = [] if ignore == "rest" else list(ignore)
-    owners: dict[int, int] = {}  # label → mask value
-    kinds = {type(label) for own in [*map(labels_of, classes.values()), ignored] for label in own}
-    for value, labels in [*enumerate(map(labels_of, classes.values())), (IGNORED, ignored)]:
+    ignored_labels = [] if ignored == "rest" else list(ignored)
+    labels_by_value = [*enumerate(map(_labels_of_class, classes.values())), (IGNORED, ignored_labels)]
+    types = {type(label) for _, labels in labels_by_value for label in labels}
+    values: dict[int, int] = {}  # label → mask value
+    for value, labels in labels_by_value:
         for label in labels:
-            number = _number(label)
-            if number in owners:
-                raise ValueError(f"the label {label} stands twice")
-            owners[number] = value
-    if len(kinds) > 1:
+            number = _to_number(label)
+            if number in values:
+                raise ValueError(f"duplicate label {label}")
+            values[number] = value
+    if len(types) > 1:
         raise ValueError("expected only values 0–255 or only colours '#rrggbb', found both")
-    most = VALUES - (ignore == "rest" or bool(ignored))
-    if not 1 <= len(classes) <= most:
-        raise ValueError(f"expected 1 to {most} classes, found {len(classes)}")
-    known = sorted(owners)
+    max_classes = _VALUES - (ignored == "rest" or bool(ignored))
+    if not 1 <= len(classes) <= max_classes:
+        raise ValueError(f"expected 1 to {max_classes} classes, found {len(classes)}")
+    numbers = sorted(values)
     return MaskClasses(
         tuple(classes),
-        np.array(known, dtype=np.int64),
-        np.array([owners[label] for label in known], dtype=np.uint8),
-        are_colours=str in kinds,
-        rest_ignored=ignore == "rest",
+        np.array(numbers, dtype=np.int64),
+        np.array([values[number] for number in numbers], dtype=np.uint8),
+        are_colours=str in types,
+        rest_ignored=ignored == "rest",
     )
 
 
-def labels_of(declared: Label | Sequence[Label]) -> list[Label]:
-    """The labels of one class: one, or a list of them."""
-    if isinstance(declared, Sequence) and not isinstance(declared, str):
-        return list(declared)
-    return [declared]
+def _labels_of_class(labels: JsonValue) -> list[JsonValue]:
+    return labels if isinstance(labels, list) else [labels]
 
 
-def _number(label: Label) -> int:
-    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < VALUES:
+def _to_number(label: JsonValue) -> int:
+    """Convert a value 0–255, or a colour '#rrggbb' to 0xRRGGBB."""
+    if isinstance(label, int) and not isinstance(label, bool) and 0 <= label < _VALUES:
         return label
     if isinstance(label, str) and re.fullmatch("#[0-9A-Fa-f]{6}", label):
         return int(label[1:], 16)

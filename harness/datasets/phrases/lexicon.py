@@ -1,16 +1,18 @@
 """Words and patterns of the `phrases` corpus in English and one other language, from CLDR and num2words.
 
-Patterns have `{}` where a number goes. They are taken from CLDR with the number 5, whose plural form is
-that of 2–99 in English, German and French; 1 is left out, since it agrees in gender with what follows.
+Patterns have `{}` in place of a number. They are derived from CLDR's texts for the number 5, whose plural
+form is that of 2–99 in English, German and French. The number 1 is excluded because it agrees in gender with
+the noun that follows.
 """
 
 from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, TypeAlias, TypeVar
 
 from babel import Locale
 from babel.dates import format_date, format_time, format_timedelta
@@ -18,9 +20,11 @@ from babel.numbers import get_currency_name
 from babel.units import format_unit
 from num2words import num2words
 
+T = TypeVar("T")
+
 Language = Literal["de", "fr"]
-Pair = tuple[str, str]
-"""The English text and its translation."""
+TextPair: TypeAlias = tuple[str, str]
+"""An English text and its translation."""
 
 _UNITS = {
     "area": ("acre", "hectare", "square-kilometer", "square-meter"),
@@ -77,108 +81,123 @@ _CURRENCIES = (
 )
 _NOT_TERRITORIES = {"EU", "EZ", "QO", "UN", "XA", "XB", "ZZ"}  # unions, pseudo-locales, unknown
 _DURATIONS = {"minute": 60, "hour": 3600, "day": 86_400, "week": 7 * 86_400}  # unit → seconds
-_QUARTERS = range(0, 24 * 60, 15)  # times of day, minutes
-_SAMPLE_DATE = datetime.date(2024, 3, 17)  # any date whose parts cannot be confused
+_TIMES_OF_DAY = range(0, 24 * 60, 15)  # minutes from midnight
+_LEAP_YEAR = datetime.date(2024, 1, 1)
+_SAMPLE_DATE = datetime.date(2024, 3, 17)  # any date whose parts are all different
 
 
 @dataclass(frozen=True)
 class Lexicon:
-    """What clauses are made of; every entry is a pair."""
+    """Words and patterns of clauses. Fingerprints depend on the names and the order of the fields."""
 
-    cardinals: tuple[Pair, ...]  # 2–99, spelt out, that agree with any noun
-    ordinals: tuple[Pair, ...]  # 2–99
-    units: tuple[Pair, ...]  # ("{} hours", "{} Stunden")
-    below_zero: Pair  # ("minus {}", "minus {}")
-    currencies: tuple[Pair, ...]  # ("Swiss francs", "Schweizer Franken")
-    ago: tuple[Pair, ...]  # ("{} hours ago", "vor {} Stunden")
-    ahead: tuple[Pair, ...]  # ("in {} hours", "in {} Stunden")
-    dates: tuple[Pair, ...]  # of a leap year: ("March 17, {}", "17. März {}")
-    full_date: Pair  # weekday and date: ("{}, {}", "{}, {}")
-    weekdays: tuple[Pair, ...]  # from Monday
-    months: tuple[Pair, ...]
-    times: tuple[Pair, ...]  # ("3:45 PM", "15:45")
-    languages: tuple[Pair, ...]
-    territories: tuple[Pair, ...]
+    cardinals: tuple[TextPair, ...]  # 2–99 in words, only those that are the same with every noun
+    ordinals: tuple[TextPair, ...]  # 2–99
+    units: tuple[TextPair, ...]  # ("{} hours", "{} Stunden")
+    below_zero: TextPair  # ("minus {}", "minus {}")
+    currencies: tuple[TextPair, ...]  # ("Swiss francs", "Schweizer Franken")
+    ago: tuple[TextPair, ...]  # ("{} hours ago", "vor {} Stunden")
+    ahead: tuple[TextPair, ...]  # ("in {} hours", "in {} Stunden")
+    dates: tuple[TextPair, ...]  # of a leap year: ("March 17, {}", "17. März {}")
+    full_date: TextPair  # weekday and date: ("{}, {}", "{}, {}")
+    weekdays: tuple[TextPair, ...]  # from Monday
+    months: tuple[TextPair, ...]
+    times: tuple[TextPair, ...]  # ("3:45 PM", "15:45")
+    languages: tuple[TextPair, ...]
+    territories: tuple[TextPair, ...]
 
     @property
     def content(self) -> str:
-        """Everything in it, for fingerprints."""
+        """Return all entries as text, for fingerprints."""
         return repr(asdict(self))
 
 
 @cache
-def lexicon(language: Language) -> Lexicon:
-    """Build it once per process; about half a second."""
-    both = ("en", language)
+def build_lexicon(language: Language) -> Lexicon:
+    """Build the lexicon of English and another language, once per process. This takes about 0.5 s."""
 
-    def pair(one: str, other: str) -> Pair:
-        return _plain(one), _plain(other)
+    def pairs(text: Callable[[T, str], str], values: Iterable[T]) -> tuple[TextPair, ...]:
+        return tuple((_plain(text(value, "en")), _plain(text(value, language))) for value in values)
 
-    def cardinal(number: int, kind: str = "cardinal") -> Pair:
-        return pair(*(num2words(number, lang=code, to=kind) for code in both))
-
-    def pattern(*texts: str) -> Pair:
-        one, other = (text.replace("5", "{}") for text in texts)
-        return pair(one, other)
-
-    def relative(sign: int) -> tuple[Pair, ...]:
-        return tuple(
-            pattern(*(_relative(sign * 5 * seconds, unit, code) for code in both))
-            for unit, seconds in _DURATIONS.items()
-        )
+    def names(kind: Literal["languages", "territories"]) -> tuple[TextPair, ...]:
+        english, other = getattr(Locale("en"), kind), getattr(Locale(language), kind)
+        return _plain_names(english, other)
 
     # "vingt et un" becomes "vingt et une" before a feminine noun; German "einundzwanzig" does not change.
-    agreeing = [n for n in range(2, 100) if language != "fr" or n % 10 != 1 or n in (11, 71, 91)]
-    units = [f"{measure}-{unit}" for measure, names in _UNITS.items() for unit in names]
-    days = [datetime.date(2024, 1, 1) + datetime.timedelta(days) for days in range(366)]
-    names = {code: Locale(code) for code in both}
+    invariant = [n for n in range(2, 100) if language != "fr" or n % 10 != 1 or n in (11, 71, 91)]
     return Lexicon(
-        cardinals=tuple(cardinal(n) for n in agreeing),
-        ordinals=tuple(cardinal(n, "ordinal") for n in range(2, 100)),
-        units=tuple(pattern(*(format_unit(5, unit, locale=code) for code in both)) for unit in units),
-        below_zero=pair(*(num2words(-5, lang=code).replace(num2words(5, lang=code), "{}") for code in both)),
-        currencies=tuple(pair(*(get_currency_name(name, 5, code) for code in both)) for name in _CURRENCIES),
-        ago=relative(-1),
-        ahead=relative(1),
-        dates=tuple(
-            pair(*(format_date(day, "long", code).replace("2024", "{}") for code in both)) for day in days
-        ),
-        full_date=pair(*(_full_date(code) for code in both)),
-        weekdays=tuple(pair(*(names[code].days["format"]["wide"][day] for code in both)) for day in range(7)),
-        months=tuple(pair(*(names[code].months["format"]["wide"][m] for code in both)) for m in range(1, 13)),
-        times=tuple(
-            pair(
-                *(
-                    format_time(datetime.time(minute // 60, minute % 60), "short", locale=code)
-                    for code in both
-                )
-            )
-            for minute in _QUARTERS
-        ),
-        languages=_names(names["en"].languages, names[language].languages),
-        territories=_names(names["en"].territories, names[language].territories),
+        cardinals=pairs(_cardinal, invariant),
+        ordinals=pairs(_ordinal, range(2, 100)),
+        units=pairs(_unit, [f"{measure}-{unit}" for measure, units in _UNITS.items() for unit in units]),
+        below_zero=pairs(_below_zero, [5])[0],
+        currencies=pairs(_currency, _CURRENCIES),
+        ago=pairs(_relative_time, [(-seconds, unit) for unit, seconds in _DURATIONS.items()]),
+        ahead=pairs(_relative_time, [(seconds, unit) for unit, seconds in _DURATIONS.items()]),
+        dates=pairs(_date, [_LEAP_YEAR + datetime.timedelta(days) for days in range(366)]),
+        full_date=pairs(_full_date, [_SAMPLE_DATE])[0],
+        weekdays=pairs(_weekday, range(7)),
+        months=pairs(_month, range(1, 13)),
+        times=pairs(_time, _TIMES_OF_DAY),
+        languages=names("languages"),
+        territories=names("territories"),
     )
 
 
 def _plain(text: str) -> str:
-    """French and English CLDR texts use several kinds of no-break space."""
+    """Replace the no-break spaces of CLDR's French and English texts."""
     return " ".join(text.split())
 
 
-def _relative(seconds: int, unit: str, code: str) -> str:
-    """CLDR's "in 5 hours" or "5 hours ago", in this unit even where a larger one would fit."""
-    delta = datetime.timedelta(seconds=seconds)
-    return format_timedelta(delta, granularity=unit, threshold=1e9, add_direction=True, locale=code)
+def _cardinal(number: int, code: str) -> str:
+    return str(num2words(number, lang=code))
 
 
-def _full_date(code: str) -> str:
-    full, long = (format_date(_SAMPLE_DATE, style, code) for style in ("full", "long"))
-    weekday = Locale(code).days["format"]["wide"][_SAMPLE_DATE.weekday()]
-    return full.replace(long, "{}").replace(weekday, "{}")
+def _ordinal(number: int, code: str) -> str:
+    return str(num2words(number, lang=code, to="ordinal"))
 
 
-def _names(english: dict[str, str], other: dict[str, str]) -> tuple[Pair, ...]:
-    """Names of two-letter codes that are words only, without brackets and abbreviations, sorted by code."""
+def _below_zero(number: int, code: str) -> str:
+    return _cardinal(-number, code).replace(_cardinal(number, code), "{}")
+
+
+def _unit(unit: str, code: str) -> str:
+    return str(format_unit(5, unit, locale=code)).replace("5", "{}")
+
+
+def _currency(name: str, code: str) -> str:
+    return str(get_currency_name(name, 5, code))
+
+
+def _relative_time(duration: tuple[int, str], code: str) -> str:
+    """Return CLDR's "in {} hours" or "{} hours ago", in the given unit even if a larger one would fit."""
+    seconds, unit = duration
+    delta = datetime.timedelta(seconds=5 * seconds)
+    text = format_timedelta(delta, granularity=unit, threshold=1e9, add_direction=True, locale=code)
+    return str(text).replace("5", "{}")
+
+
+def _date(day: datetime.date, code: str) -> str:
+    return str(format_date(day, "long", code)).replace(str(day.year), "{}")
+
+
+def _full_date(day: datetime.date, code: str) -> str:
+    full, long = (str(format_date(day, style, code)) for style in ("full", "long"))
+    return full.replace(long, "{}").replace(_weekday(day.weekday(), code), "{}")
+
+
+def _weekday(day: int, code: str) -> str:
+    return str(Locale(code).days["format"]["wide"][day])
+
+
+def _month(month: int, code: str) -> str:
+    return str(Locale(code).months["format"]["wide"][month])
+
+
+def _time(minute: int, code: str) -> str:
+    return str(format_time(datetime.time(minute // 60, minute % 60), "short", locale=code))
+
+
+def _plain_names(english: Mapping[str, str], other: Mapping[str, str]) -> tuple[TextPair, ...]:
+    """Return the names of two-letter codes, sorted by code, except names with brackets or abbreviations."""
     pairs = (
         (_plain(english[code]), _plain(other[code]))
         for code in sorted(english)

@@ -2,7 +2,7 @@
 
 VOC counts pixels from 1 and includes both ends; boxes here are continuous. The inclusive box
 (xmin, ymin, xmax, ymax) covers (xmin − 1, ymin − 1, xmax, ymax), so that widths are the devkit's
-xmax − xmin + 1 and every IoU is the devkit's.
+xmax − xmin + 1 and each IoU equals the devkit's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from harness.datasets.coco.annotations import AnnotatedImages, Id, split_detections
+from harness.datasets.coco.annotations import AnnotatedImages, split_by_image
+from harness.datasets.coco.columns import Id, shorten
 from harness.datasets.files import check_inside, read_lines
 from harness.errors import UsageError
 from harness.registry import unknown
@@ -26,7 +27,11 @@ CLASSES = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train"),
     "tvmonitor",
 )  # VOCinit.m
+IMAGE_SETS: dict[str, str] = {"train": "train", "validation": "val", "test": "test"}
+"""Name of each split's list in the folders of ImageSets."""
 SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+_MAX_KNOWN_IDS = 1000  # in the message about an unknown id
 
 
 @dataclass(frozen=True)
@@ -34,29 +39,30 @@ class VocObject:
     """An annotated object."""
 
     name: str  # of its class
-    box: list[float]  # continuous corners
+    box: list[float]  # continuous corners x1, y1, x2, y2 in px
     difficult: bool
 
 
 def read_annotations(folder: Path) -> AnnotatedImages:
-    """Read a folder of VOC XML files; an image's id is its file's stem.
+    """Read a folder of VOC XML files. The id of an image is the stem of its file.
 
-    The classes are VOC's twenty if no other is annotated, else those annotated, sorted. A COCO results
-    file may name a class by its name or its place in this order, counted from 1, and an image by its
-    stem or, where that is a number, by the number.
+    The classes are VOC's twenty if no others are annotated, and the sorted annotated classes otherwise.
+
+    A COCO results file may identify a class by its name or by its position in this order, counted from 1,
+    and an image by its stem or, if the stem is a number, by that number.
 
     Raises:
-        UsageError: no XML file, a malformed one, or one with a wrong box or file name.
+        UsageError: there is no XML file, or one is malformed or has a bad box or file name.
     """
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".xml")
     if not files:
         raise UsageError(f"{folder}: expected VOC annotations, found no .xml file")
     objects = {file.stem: read_objects(file) for file in files}
-    names = {one.name for found in objects.values() for one in found}
+    names = {voc_object.name for image_objects in objects.values() for voc_object in image_objects}
     classes = CLASSES if names <= set(CLASSES) else tuple(sorted(names))
     labels: dict[Id, int] = {name: label for label, name in enumerate(classes)}
     targets: dict[Id, Annotations] = {
-        stem: to_annotations(found, classes) for stem, found in sorted(objects.items())
+        stem: to_annotations(image_objects, classes) for stem, image_objects in sorted(objects.items())
     }
     aliases: dict[Id, Id] = {int(stem): stem for stem in objects if stem.isdecimal()}
     aliases |= {stem: stem for stem in objects}
@@ -65,65 +71,74 @@ def read_annotations(folder: Path) -> AnnotatedImages:
 
 
 def read_submission(path: Path, annotated: AnnotatedImages) -> dict[Id, Detections]:
-    """Read the submission form: a file a class, a line a detection.
+    """Read VOC's submission format: one file per class with one detection per line.
 
-    A line is `image-id score xmin ymin xmax ymax`; a file is named `CLASS.txt` or
-    `comp4_det_test_CLASS.txt`. `path` is one such file or a folder of them; a class without a file has
-    no detections.
+    A line is `image-id score xmin ymin xmax ymax`. A file is named `CLASS.txt` or
+    `comp4_det_test_CLASS.txt`. A class without a file has no detections.
+
+    Args:
+        path: such a file, or a folder of them.
 
     Raises:
-        UsageError: with file and line.
+        UsageError: a file or line is malformed, or names an unknown class or image.
     """
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
     if not files:
-        raise UsageError(f"{path}: expected one .txt file a class, found none")
-    positions = {identity: position for position, identity in enumerate(annotated.targets)}
-    seen: dict[str, Path] = {}
+        raise UsageError(f"{path}: expected one .txt file per class, found none")
+    positions = {image_id: position for position, image_id in enumerate(annotated.targets)}
+    file_of_class: dict[str, Path] = {}
     owners: list[int] = []
-    numbers: list[list[float]] = []
+    rows: list[list[float]] = []  # score, x1, y1, x2, y2
     labels: list[int] = []
     for file in files:
         name = _class_of(file, annotated.classes)
-        if name in seen:
-            raise UsageError(f"{file}: class '{name}' already has the file {seen[name].name}")
-        seen[name] = file
+        if name in file_of_class:
+            raise UsageError(f"{file}: class '{name}' already has the file {file_of_class[name].name}")
+        file_of_class[name] = file
         for number, line in enumerate(read_lines(file), start=1):
-            fields = line.split()
-            if not fields:
-                continue
-            if len(fields) != 6:
-                raise UsageError(
-                    f"{file}:{number}: expected image id, score, xmin, ymin, xmax, ymax; "
-                    f"found {len(fields)} fields"
-                )
-            if fields[0] not in positions:
-                what = unknown("image id", fields[0], map(str, list(positions)[:1000]))
-                raise UsageError(f"{file}:{number}: {what[:300]}")
-            owners.append(positions[fields[0]])
-            score = _number(f"{file}:{number}: score", fields[1])
-            numbers.append([score, *_box(f"{file}:{number}", fields[2:])])
-            labels.append(annotated.classes.index(name))
-    table = np.array(numbers, dtype=np.float64).reshape(-1, 5)
-    return split_detections(
+            if line.strip():
+                image_id, row = _parse_detection(f"{file}:{number}", line)
+                if image_id not in positions:
+                    known = map(str, list(positions)[:_MAX_KNOWN_IDS])
+                    raise UsageError(f"{file}:{number}: {shorten(unknown('image id', image_id, known))}")
+                owners.append(positions[image_id])
+                rows.append(row)
+                labels.append(annotated.classes.index(name))
+    table = np.array(rows, dtype=np.float64).reshape(-1, 5)
+    return split_by_image(
         annotated,
         np.array(owners, dtype=np.int64),
-        table[:, 1:],
-        table[:, 0],
-        np.array(labels, dtype=np.int64),
+        boxes=table[:, 1:],
+        scores=table[:, 0],
+        labels=np.array(labels, dtype=np.int64),
     )
 
 
+def _parse_detection(location: str, line: str) -> tuple[str, list[float]]:
+    """Return image id and [score, x1, y1, x2, y2] of a line."""
+    fields = line.split()
+    if len(fields) != 6:
+        raise UsageError(
+            f"{location}: expected image id, score, xmin, ymin, xmax, ymax; found {len(fields)} fields"
+        )
+    return fields[0], [_parse_number(f"{location}: score", fields[1]), *_parse_box(location, fields[2:])]
+
+
 def to_annotations(objects: Sequence[VocObject], classes: Sequence[str]) -> Annotations:
-    """The objects of an image, all of which are of the classes."""
-    plain = Annotations.of_boxes([one.box for one in objects], [classes.index(one.name) for one in objects])
-    return replace(plain, difficult=np.array([one.difficult for one in objects], dtype=bool))
+    """Convert the objects of an image, all of which must be of the classes."""
+    annotations = Annotations.of_boxes(
+        [voc_object.box for voc_object in objects],
+        [classes.index(voc_object.name) for voc_object in objects],
+    )
+    difficult = np.array([voc_object.difficult for voc_object in objects], dtype=bool)
+    return replace(annotations, difficult=difficult)
 
 
 def read_objects(file: Path) -> list[VocObject]:
-    """The objects of one XML file, in its order.
+    """Read the objects of an XML file, in its order.
 
     Raises:
-        UsageError: malformed, or a box or file name is wrong.
+        UsageError: the file is malformed, or has a bad box or file name.
     """
     try:
         root = ElementTree.parse(file).getroot()
@@ -134,44 +149,49 @@ def read_objects(file: Path) -> list[VocObject]:
     if root.tag != "annotation":
         raise UsageError(f"{file}: expected a VOC <annotation>, found <{root.tag}>")
     check_inside(f"{file}: filename", root.findtext("filename", ""))
-    found = []
-    for index, item in enumerate(root.findall("object")):
-        where = f"{file}: object[{index}]"
-        name = item.findtext("name", "").strip()
-        if not name:
-            raise UsageError(f"{where}: missing <name>")
-        sides = [item.findtext(f"bndbox/{side}") for side in SIDES]
-        missing = [side for side, text in zip(SIDES, sides, strict=True) if text is None]
-        if missing:
-            raise UsageError(f"{where}: bndbox: missing <{missing[0]}>")
-        difficult = item.findtext("difficult", "0").strip()
-        if difficult not in ("0", "1"):
-            raise UsageError(f"{where}: difficult: expected 0 or 1, found {difficult!r}")
-        found.append(VocObject(name, _box(where, [text or "" for text in sides]), difficult == "1"))
-    return found
+    return [
+        _parse_object(f"{file}: object[{index}]", element)
+        for index, element in enumerate(root.findall("object"))
+    ]
 
 
-def _box(where: str, texts: list[str]) -> list[float]:
-    """Inclusive pixels from 1 → continuous corners."""
-    x1, y1, x2, y2 = (_number(f"{where}: {side}", text) for side, text in zip(SIDES, texts, strict=True))
+def _parse_object(location: str, element: ElementTree.Element) -> VocObject:
+    name = element.findtext("name", "").strip()
+    if not name:
+        raise UsageError(f"{location}: missing <name>")
+    sides = [element.findtext(f"bndbox/{side}") for side in SIDES]
+    missing = [side for side, text in zip(SIDES, sides, strict=True) if text is None]
+    if missing:
+        raise UsageError(f"{location}: bndbox: missing <{missing[0]}>")
+    difficult = element.findtext("difficult", "0").strip()
+    if difficult not in ("0", "1"):
+        raise UsageError(f"{location}: difficult: expected 0 or 1, found {difficult!r}")
+    return VocObject(name, _parse_box(location, [text or "" for text in sides]), difficult == "1")
+
+
+def _parse_box(location: str, texts: Sequence[str]) -> list[float]:
+    """Convert inclusive pixels counted from 1 to continuous corners."""
+    x1, y1, x2, y2 = (
+        _parse_number(f"{location}: {side}", text) for side, text in zip(SIDES, texts, strict=True)
+    )
     if x2 < x1 or y2 < y1:
-        raise UsageError(f"{where}: expected xmin ≤ xmax and ymin ≤ ymax, found {' '.join(texts)}")
+        raise UsageError(f"{location}: expected xmin ≤ xmax and ymin ≤ ymax, found {' '.join(texts)}")
     return [x1 - 1, y1 - 1, x2, y2]
 
 
-def _number(where: str, text: str) -> float:
+def _parse_number(location: str, text: str) -> float:
     try:
         number = float(text)
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise UsageError(f"{where}: expected a finite number, found {text.strip()!r}")
+        raise UsageError(f"{location}: expected a finite number, found {text.strip()!r}")
     return number
 
 
-def _class_of(file: Path, classes: tuple[str, ...]) -> str:
-    """The longest class name that ends the file's stem, alone or after an underscore."""
-    fitting = [name for name in classes if file.stem == name or file.stem.endswith(f"_{name}")]
-    if not fitting:
+def _class_of(file: Path, classes: Sequence[str]) -> str:
+    """Return the longest class name that ends the file's stem, alone or after an underscore."""
+    candidates = [name for name in classes if file.stem == name or file.stem.endswith(f"_{name}")]
+    if not candidates:
         raise UsageError(f"{file}: {unknown('class', file.stem.rpartition('_')[2], classes)}")
-    return max(fitting, key=len)
+    return max(candidates, key=len)

@@ -1,104 +1,102 @@
-"""`voc`: PASCAL VOC's object detection, laid out as in the development kit (VOC2007–2012)."""
+"""`voc`: PASCAL VOC object detection in the layout of the development kit (VOC2007–2012)."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from harness.datasets.dataset import Dataset, DatasetOptions
-from harness.datasets.masks.files import read_image
-from harness.datasets.masks.masks import SplitName
-from harness.datasets.paired_files import Pair, Pattern, find_pairs, pair_hashes
-from harness.datasets.voc import annotations as voc
-from harness.errors import UnavailableError, UsageError
+from harness.datasets.dataset import Dataset, DatasetOptions, Split
+from harness.datasets.image_files import read_image
+from harness.datasets.layout import SplitName, check_root
+from harness.datasets.paired_files import PathPattern, find_pairs, pair_hashes
+from harness.datasets.voc.annotations import CLASSES, IMAGE_SETS, read_objects, to_annotations
+from harness.errors import UsageError
 from harness.identity import digest
 from harness.registry import unknown
 from harness.task import Annotations, Sample, TaskName
 
-LISTS: dict[str, str] = {"train": "train", "validation": "val", "test": "test"}  # in ImageSets/Main
 ClassName = Annotated[str, Field(min_length=1)]
 
 
 class VocOptions(DatasetOptions):
-    """Which year's folder, and which images of it."""
+    """The folder of a year, and the images and classes to use."""
 
     root: Path
-    """The folder with JPEGImages, Annotations and ImageSets, such as VOCdevkit/VOC2007."""
-    image_sets: dict[Literal["train", "validation", "test"], SplitName] = Field(default_factory=dict)
-    """Names of lists in ImageSets/Main in place of a split's own, such as train: trainval."""
-    classes: tuple[ClassName, ...] = Field(default=voc.CLASSES, min_length=1)
-    """In order of label; VOC's twenty by default."""
+    """Folder with JPEGImages, Annotations and ImageSets, such as VOCdevkit/VOC2007."""
+    image_sets: dict[Split, SplitName] = Field(default_factory=dict)
+    """Lists in ImageSets/Main to use in place of a split's list, such as train: trainval."""
+    classes: tuple[ClassName, ...] = Field(default=CLASSES, min_length=1)
+    """Class names in order of label. The default is VOC's twenty classes."""
 
     @field_validator("classes")
     @classmethod
-    def _classes(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_classes(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
         for name in classes:
             if classes.count(name) > 1:
-                raise ValueError(f"the class '{name}' stands twice")
+                raise ValueError(f"duplicate class '{name}'")
         return classes
 
 
 class Voc(Dataset):
-    """Images that a list names, with their objects; `difficult` ones are neither found nor missed.
+    """The images of a list, with their objects. `difficult` objects count neither as found nor as missed.
 
-    The split `validation` is ImageSets/Main/val.txt, `train` and `test` are train.txt and test.txt; only
-    VOC2007's test annotations are published. Sample ids are the lists'.
+    The split `train` is ImageSets/Main/train.txt, `validation` is val.txt and `test` is test.txt. Test
+    annotations are published for VOC2007 only. Sample ids are those of the list.
 
     Raises:
-        UnavailableError: there is no folder `root`.
-        UsageError: a list, picture or annotation is missing, or an annotation bad; a sample that is asked for
-            and is no picture, or too small for its boxes.
+        UnavailableError: the folder `root` does not exist.
+        UsageError: a list, image or annotation is missing, or an annotation is malformed. On access to a
+            sample: its file is not an image, or a box is outside the image.
     """
 
     tasks = ("detection",)
-    Options: ClassVar[type[DatasetOptions]] = VocOptions
+    Options = VocOptions
+    options: VocOptions
 
     def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
         super().__init__(options, split, task)
-        layout: VocOptions = self.options
-        if not layout.root.is_dir():
-            raise UnavailableError(f"{layout.root}: no such folder; it is the data set's root")
-        self._pairs: list[Pair] = find_pairs(
-            layout.root,
-            Pattern("images", "JPEGImages/{id}.jpg"),
-            Pattern("annotations", "Annotations/{id}.xml"),
-            layout.root / "ImageSets/Main" / f"{(LISTS | layout.image_sets)[split]}.txt",
+        root, image_sets = self.options.root, IMAGE_SETS | self.options.image_sets
+        check_root(root)
+        self._pairs = find_pairs(
+            root,
+            PathPattern("image", "JPEGImages/{id}.jpg"),
+            PathPattern("annotation", "Annotations/{id}.xml"),
+            root / f"ImageSets/Main/{image_sets[split]}.txt",
         )
-        self._targets = [_target(pair.second, layout.classes) for pair in self._pairs]
+        self._targets = [_read_target(pair.target, self.options.classes) for pair in self._pairs]
 
     @property
     def fingerprint(self) -> str:
-        """Of ids, all files' content and the classes; paths are not in it."""
+        """Hash ids, the content of all files, and classes, but not paths."""
         return digest(["voc", *self.classes, *pair_hashes(self._pairs)])
 
     @property
     def classes(self) -> tuple[str, ...]:
-        names: tuple[str, ...] = self.options.classes
-        return names
+        return self.options.classes
 
     def __len__(self) -> int:
         return len(self._pairs)
 
     def __getitem__(self, index: int) -> Sample:
         if index < 0:
-            raise IndexError(f"sample {index} of {len(self)}")
+            raise IndexError(f"index {index} is negative")
         pair, target = self._pairs[index], self._targets[index]
-        image = read_image(pair.first)
+        image = read_image(pair.image)
         height, width = image.shape[:2]
         outside = ((target.boxes[:, :2] >= (width, height)) | (target.boxes[:, 2:] <= 0)).any(axis=1)
         if outside.any():
             raise UsageError(
-                f"{pair.second}: object[{outside.argmax()}]: the box is outside its image {pair.first} of "
+                f"{pair.target}: object[{outside.argmax()}]: the box is outside its image {pair.image} of "
                 f"{width}×{height} px"
             )
         return Sample(pair.id, image, target)
 
 
-def _target(file: Path, classes: tuple[str, ...]) -> Annotations:
-    objects = voc.read_objects(file)
-    for index, one in enumerate(objects):
-        if one.name not in classes:
-            raise UsageError(f"{file}: object[{index}]: {unknown('class', one.name, classes)}")
-    return voc.to_annotations(objects, classes)
+def _read_target(file: Path, classes: tuple[str, ...]) -> Annotations:
+    objects = read_objects(file)
+    for index, voc_object in enumerate(objects):
+        if voc_object.name not in classes:
+            raise UsageError(f"{file}: object[{index}]: {unknown('class', voc_object.name, classes)}")
+    return to_annotations(objects, classes)

@@ -1,50 +1,48 @@
-"""`voc-segmentation`: PASCAL VOC's class segmentation, as the development kit lays it out (VOC2007–2012)."""
+"""`voc-segmentation`: PASCAL VOC class segmentation in the layout of the development kit (VOC2007–2012)."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
-from harness.datasets.dataset import DatasetOptions
-from harness.datasets.masks.masks import Masks, MasksOptions, SplitName
-from harness.datasets.voc import annotations as voc
-from harness.task import TaskName
+from harness.datasets.dataset import DatasetOptions, Split
+from harness.datasets.layout import SplitName
+from harness.datasets.masks.masks import Masks, MasksOptions
+from harness.datasets.voc.annotations import CLASSES, IMAGE_SETS
+from harness.task import BACKGROUND, TaskName
 
-VOID = 255  # object borders and what is too small or unclear, devkit documentation §3.2
+VOID = 255  # object borders and objects too small or unclear to annotate, devkit documentation §3.2
 
 
 class VocSegmentationOptions(DatasetOptions):
-    """Which year's folder, and which images of it."""
+    """The folder of a year, and the images to use."""
 
     root: Path
-    """The folder with JPEGImages, SegmentationClass and ImageSets, such as VOCdevkit/VOC2012."""
-    image_sets: dict[Literal["train", "validation", "test"], SplitName] = Field(default_factory=dict)
-    """Names of lists in ImageSets/Segmentation in place of a split's own, such as validation: seg11valid."""
+    """Folder with JPEGImages, SegmentationClass and ImageSets, such as VOCdevkit/VOC2012."""
+    image_sets: dict[Split, SplitName] = Field(default_factory=dict)
+    """Lists in ImageSets/Segmentation to use in place of a split's list, such as validation: seg11valid."""
 
 
 class VocSegmentation(Masks):
-    """Background and VOC's twenty classes; void pixels are ignored.
+    """Masks of the background and VOC's twenty classes, in which void pixels are ignored.
 
-    The split `validation` is ImageSets/Segmentation/val.txt, `train` and `test` are train.txt and test.txt;
-    only VOC2007's test images have published masks.
+    The split `train` is ImageSets/Segmentation/train.txt, `validation` is val.txt and `test` is test.txt.
+    Masks of test images are published for VOC2007 only.
     """
 
     Options = VocSegmentationOptions
 
     def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
         assert isinstance(options, VocSegmentationOptions)
-        lists = {"train": "train", "validation": "val", "test": "test"} | options.image_sets
-        layout = MasksOptions.model_validate(
-            {
-                "root": options.root,
-                "images": "JPEGImages/{id}.jpg",
-                "labels": "SegmentationClass/{id}.png",
-                "ids": "ImageSets/Segmentation/{split}.txt",
-                "split_names": list(lists.values()),
-                "classes": ["background", *voc.CLASSES],
-                "ignore": [VOID],
-            }
+        image_sets = IMAGE_SETS | options.image_sets
+        layout = MasksOptions(
+            root=options.root,
+            images="JPEGImages/{id}.jpg",
+            labels="SegmentationClass/{id}.png",
+            ids="ImageSets/Segmentation/{split}.txt",
+            split_names=(image_sets["train"], image_sets["validation"], image_sets["test"]),
+            classes=[BACKGROUND, *CLASSES],
+            ignore=[VOID],
         )
         super().__init__(layout, split, task)
