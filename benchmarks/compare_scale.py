@@ -1,9 +1,9 @@
-"""How long a comparison and a history of 1,000 runs take: python benchmarks/compare_scale.py [--mlflow]
+"""Time a comparison, and a trend of 1,000 runs: python benchmarks/compare_scale.py [--mlflow]
 
-Makes two run directories of 12 trials × 300 samples whose every prediction differs (four trials a task,
-written and scored by the harness's own code, no model and no data set), and 1,000 results documents of 12
-trials. With --mlflow it also logs the 1,000 runs (their parents, which is what is read back) to a SQLite
-store behind `mlflow server`, and counts the requests of finding a baseline and of reading the history.
+Makes two run directories of 12 trials × 300 samples in which every prediction differs (four trials per task,
+written and scored by the harness's own code, without models), and 1,000 results documents of 12 trials. With
+--mlflow it also logs the 1,000 runs (their parents, which are all that is read back) to a SQLite store behind
+`mlflow server`, and counts the requests for finding a baseline and for reading the trend.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from typing import Any
 import numpy as np
 from tracking_server import TrackingServer
 
-from harness.compare.trend import read_history
+from harness.compare.trend import read_trend
 from harness.datasets.dataset import Dataset, DatasetOptions
-from harness.environment import describe, key
+from harness.environment import Environment, describe
 from harness.files import write_json, write_text
+from harness.rundir.prediction_shards import ShardProvenance
 from harness.rundir.results import Results, read_results, to_json
 from harness.rundir.store import RunDirectory
 from harness.stages.score import score
@@ -40,7 +41,7 @@ WORDS = [f"word{number}" for number in range(500)]
 
 
 class Synthetic(Dataset):
-    """Sentences of 20 words, pictures of 128×128 with 4 objects, masks of 11 classes."""
+    """Sentences of 20 words, images of 128×128 px with 4 objects, masks of 11 classes."""
 
     tasks = TASKS
 
@@ -68,7 +69,7 @@ class Synthetic(Dataset):
 
 
 def prediction(task: TaskName, target: Any, generator: np.random.Generator) -> Prediction:
-    """The target with noise."""
+    """Return the target with noise."""
     if task == "translation":
         words = target[0].split()
         words[int(generator.integers(len(words)))] = generator.choice(WORDS)
@@ -83,29 +84,37 @@ def prediction(task: TaskName, target: Any, generator: np.random.Generator) -> P
 
 
 def make_run(path: Path, seed: int) -> None:
-    """Shards, statistics and results.json of 12 trials."""
-    machine = describe()
+    """Write shards, statistics and results.json of 12 trials."""
+    environment = describe()
     trials = []
     for task in TASKS:
         dataset = Synthetic(DatasetOptions(), "test", task)
         samples = [dataset[index] for index in range(SAMPLES)]
         for variant in range(VARIANTS):
             generator = np.random.default_rng([seed, variant])
-            place = RunDirectory(path).trial(f"{task}-{variant}")
-            found = [prediction(task, sample.target, generator) for sample in samples]
+            directory = RunDirectory(path).trial(f"{task}-{variant}")
+            predictions = [prediction(task, sample.target, generator) for sample in samples]
             for start in range(0, SAMPLES, 64):
                 ids = [sample.id for sample in samples[start : start + 64]]
-                place.write_shard(task, start, ids, found[start : start + 64], key(machine))
+                directory.predictions.write(
+                    task,
+                    start,
+                    ids,
+                    predictions[start : start + 64],
+                    ShardProvenance(environment=environment.key),
+                )
             metrics = {}
-            for name, scored in score(dataset, SAMPLES, place.read(task), METRICS[task]).items():
-                place.write_statistics(name, scored.statistics)
+            for name, scored in score(
+                dataset, SAMPLES, directory.predictions.read(task), METRICS[task]
+            ).items():
+                directory.write_statistics(name, scored.statistics)
                 metrics |= {figure: asdict(value) for figure, value in scored.scores.metrics.items()}
             trials.append(record(task, variant, dataset, metrics))
-    write_text(path / "results.json", to_json(Results.model_validate(document(seed, machine, trials))))
+    write_text(path / "results.json", to_json(Results.model_validate(document(seed, environment, trials))))
 
 
 def record(task: str, variant: int, dataset: Dataset, metrics: dict[str, Any]) -> dict[str, Any]:
-    """A trial in results.json."""
+    """Return a trial of results.json."""
     return {
         "id": f"{task}-{variant}",
         "benchmark": f"synthetic-{task}",
@@ -125,7 +134,7 @@ def record(task: str, variant: int, dataset: Dataset, metrics: dict[str, Any]) -
 
 
 def offline() -> dict[str, Any]:
-    """A measured throughput."""
+    """Return a measured throughput."""
     throughput = {
         "value": 100.0,
         "low": 98.0,
@@ -139,8 +148,8 @@ def offline() -> dict[str, Any]:
     return about | measured
 
 
-def document(number: int, machine: dict[str, Any], trials: list[dict[str, Any]]) -> dict[str, Any]:
-    """results.json of the `number`-th run."""
+def document(number: int, environment: Environment, trials: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return results.json of the `number`-th run."""
     started = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(hours=number)
     run = {
         **{"id": f"{number:032x}", "started": started.isoformat(), "finished": started.isoformat()},
@@ -151,58 +160,58 @@ def document(number: int, machine: dict[str, Any], trials: list[dict[str, Any]])
         "schema": "harness-results/1",
         "suite": "synthetic",
         "run": run,
-        "environments": {"here": machine},
+        "environments": {"here": environment.model_dump(mode="json")},
         "trials": trials,
     }
 
 
 def report(name: str, work: Callable[[], Any]) -> Any:
-    """Run it once, print its wall and CPU seconds."""
+    """Call once, print the wall and CPU seconds, and return the result."""
     wall, cpu = time.perf_counter(), cpu_seconds()
-    found = work()
+    result = work()
     print(f"{name}: {cpu_seconds() - cpu:.2f} s CPU, {time.perf_counter() - wall:.2f} s wall")
-    return found
+    return result
 
 
 def cpu_seconds() -> float:
-    """Of this process and the ended ones that it started."""
+    """Return the CPU seconds of this process and of its ended children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(each.ru_utime + each.ru_stime for each in used)
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def compare(head: Path, base: Path) -> None:
-    """The command, in a fresh process."""
+    """Run `harness compare` in a fresh process."""
     command = [sys.executable, "-m", "harness", "compare", str(head), "--baseline", str(base)]
-    found = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert found.returncode in (0, 1), found.stderr
-    print(found.stdout.splitlines()[0])
+    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert result.returncode in (0, 1), result.stderr
+    print(result.stdout.splitlines()[0])
 
 
 @contextmanager
 def counted_requests() -> Iterator[list[str]]:
-    """The paths of all requests that this process makes meanwhile."""
+    """Collect the paths of all requests that this process makes inside the context."""
     from requests import Session
 
-    send, found = Session.send, []
+    send, paths = Session.send, []
 
     def counting(session: Session, request: Any, **options: Any) -> Any:
-        found.append(request.path_url.partition("?")[0])
+        paths.append(request.path_url.partition("?")[0])
         return send(session, request, **options)
 
     Session.send = counting  # type: ignore[method-assign]
     try:
-        yield found
+        yield paths
     finally:
         Session.send = send  # type: ignore[method-assign]
 
 
 def from_mlflow(folder: Path, paths: list[Path]) -> None:
-    """Requests and seconds of what reads many runs."""
+    """Print the requests and seconds of reading many runs from MLflow."""
     from harness.errors import UsageError
     from harness.tracking.artifacts import DIGEST_TAG
     from harness.tracking.baseline import fetch_baseline
     from harness.tracking.entries import run_entry
-    from harness.tracking.past_runs import PAGE, logged_history
+    from harness.tracking.past_runs import PAGE, logged_trend
     from harness.tracking.tracking_store import mlflow_environment, open_experiment
 
     with mlflow_environment():
@@ -219,7 +228,7 @@ def from_mlflow(folder: Path, paths: list[Path]) -> None:
         client.search_experiments()  # the first request of a fresh server is a slow one
         with counted_requests() as requests:
             lines = report(
-                f"history of {RUNS} runs from mlflow server", lambda: logged_history("synthetic", server.uri)
+                f"trend of {RUNS} runs from mlflow server", lambda: logged_trend("synthetic", server.uri)
             )
         print(f"  {len(lines)} lines, {len(requests)} requests for {-(-RUNS // PAGE)} pages of runs")
         with counted_requests() as requests:
@@ -245,15 +254,15 @@ def main() -> None:
         for seed, name in enumerate(("base", "head")):
             make_run(folder / name, seed)
         trials = json.loads((folder / "base" / "results.json").read_text())["trials"]
-        machine = describe()
+        environment = describe()
         paths = [folder / "many" / f"{number:04}" for number in range(RUNS)]
         for number, path in enumerate(paths):
-            write_json(path / "results.json", document(number, machine, trials))
+            write_json(path / "results.json", document(number, environment, trials))
         changed = f"harness compare, {len(trials)} trials × {SAMPLES} samples, all changed"
         report(changed, lambda: compare(folder / "head", folder / "base"))
         report("harness compare, nothing changed", lambda: compare(folder / "base", folder / "base"))
-        lines = report(f"history of {RUNS} runs from disk", lambda: read_history(paths))
-        print(f"  {len(lines)} lines of {len(lines[0].moments)} runs")
+        lines = report(f"trend of {RUNS} runs from disk", lambda: read_trend(paths))
+        print(f"  {len(lines)} lines of {len(lines[0].points)} runs")
         if options.mlflow:
             from_mlflow(folder, paths)
 

@@ -1,11 +1,11 @@
-"""How long `harness score detection` takes with its bootstrap, against pycocotools' COCOeval without one.
+"""Time `harness score detection`, bootstrap included, against pycocotools' COCOeval, which has none.
 
     python benchmarks/score_detection.py            1,000 images
     python benchmarks/score_detection.py --full     5,000 images, COCO val2017's size
 
-Both score the same files, 100 detections an image and 80 classes, one thread each, CPU seconds. The
-harness's time covers everything from reading the files to the intervals; pycocotools' covers evaluate,
-accumulate and summarize, without reading the files.
+Both score the same files with 100 detections per image and 80 classes, on one thread each. Times are CPU
+seconds. The harness's time covers everything from reading the files to the intervals; pycocotools' covers
+evaluate, accumulate and summarize, without reading the files.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from harness.stages.score_files import score_detection
 from harness.task import Scores
 
 CLASSES = 80
-DETECTIONS = 100  # an image
-OBJECTS = 7.3  # an image, COCO val2017's mean
+DETECTIONS = 100  # per image
+OBJECTS = 7.3  # per image, the mean of COCO val2017
 
 
 def write_files(folder: Path, images: int) -> tuple[Path, Path]:
-    """Objects of log-uniform size; two thirds of them found with some error, the rest of boxes at random."""
+    """Write objects of log-uniform size. Two thirds are detected with some error; other boxes are random."""
     generator = np.random.default_rng(0)
     annotations, results = [], []
     for image in range(1, images + 1):
         objects = random_boxes(generator, generator.poisson(OBJECTS))
         labels = generator.integers(1, CLASSES + 1, len(objects))
-        found = generator.random(len(objects)) < 2 / 3
+        detected = generator.random(len(objects)) < 2 / 3
         shifts = generator.normal(0, 0.08, objects.shape) * objects[:, [2, 3, 2, 3]]
-        boxes = np.concatenate([np.abs(objects + shifts)[found], random_boxes(generator, DETECTIONS)])
-        box_labels = np.append(labels[found], generator.integers(1, CLASSES + 1, DETECTIONS))
-        scores = np.append(generator.beta(4, 2, found.sum()), generator.beta(1, 4, DETECTIONS))
+        boxes = np.concatenate([np.abs(objects + shifts)[detected], random_boxes(generator, DETECTIONS)])
+        box_labels = np.append(labels[detected], generator.integers(1, CLASSES + 1, DETECTIONS))
+        scores = np.append(generator.beta(4, 2, detected.sum()), generator.beta(1, 4, DETECTIONS))
         annotations += [
             {
                 "image_id": image,
@@ -65,8 +65,8 @@ def write_files(folder: Path, images: int) -> tuple[Path, Path]:
             }
             for row in range(DETECTIONS)
         ]
-    for identity, annotation in enumerate(annotations, start=1):
-        annotation["id"] = identity
+    for annotation_id, annotation in enumerate(annotations, start=1):
+        annotation["id"] = annotation_id
     document = {
         "images": [{"id": image, "file_name": f"{image}.jpg"} for image in range(1, images + 1)],
         "categories": [{"id": label, "name": f"class {label}"} for label in range(1, CLASSES + 1)],
@@ -79,12 +79,13 @@ def write_files(folder: Path, images: int) -> tuple[Path, Path]:
 
 
 def random_boxes(generator: np.random.Generator, count: int) -> np.ndarray:
-    """[count, 4] of x, y, width, height, sides 10–300 px."""
+    """Return [count, 4] of x, y, width, height; sides of 10–300 px."""
     corners = generator.uniform(0, 400, (count, 2))
     return np.concatenate([corners, np.exp(generator.uniform(2.3, 5.7, (count, 2)))], axis=1)
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
+    """Return the CPU seconds that a call takes."""
     start = time.process_time()
     work()
     return time.process_time() - start
@@ -112,7 +113,7 @@ def main() -> None:
             theirs = cpu_seconds(reference)
     values = [figure.value for figure in scores[0].metrics.values()]
     difference = np.abs(np.array(values, dtype=float) - evaluation.stats).max()
-    print(f"{images} images × {DETECTIONS} detections × {CLASSES} classes, {OBJECTS} objects an image")
+    print(f"{images} images × {DETECTIONS} detections × {CLASSES} classes, {OBJECTS} objects per image")
     print(f"harness with files and bootstrap  {ours:7.2f} CPU s")
     print(f"pycocotools without either        {theirs:7.2f} CPU s")
     print(f"ratio {theirs / ours:.1f}×, largest difference of the twelve figures {difference:.1e}")

@@ -1,12 +1,12 @@
-"""How many label maps of 512×512 pixels with 21 classes are scored in a second, and in how much memory.
+"""Measure the rate and memory of scoring label maps of 512×512 pixels with 21 classes.
 
     python benchmarks/score_segmentation.py            1,000 images
     python benchmarks/score_segmentation.py --full     10,000 images
 
-One thread, CPU seconds. All figures of `iou` with their bootstrap, boundary IoU too: of maps in memory, and
-of PNG files as `harness score segmentation` reads them. Memory is the most that Python and NumPy held at a
-time beyond the maps themselves (tracemalloc), in a pass of its own. It ends with exit code 1 where maps or
-files are scored at less than 150 images a second.
+All figures of `iou` are computed with their bootstrap, on one thread: of maps in memory, and of PNG files as
+`harness score segmentation` reads them. Times are CPU seconds. Memory is the peak of Python and NumPy beyond
+the maps themselves (tracemalloc), measured in a separate pass. The exit code is 1 if maps or files are scored
+at less than 150 images per second.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from harness.task import IGNORED, Mask
 
 SIDE = 512
 CLASSES = 21
-REGIONS = 24  # a map
-DISTINCT = 16  # pairs, cycled through: 8 MiB, so that they come from memory and not from a cache
+REGIONS = 24  # per map
+DISTINCT = 16  # pairs that are cycled through: 8 MiB, so that they come from memory and not from a cache
 FILES = 300  # pairs of PNG files
-LEAST_RATE = 150  # images/s on one core, asked for
+MIN_RATE = 150  # required images/s on one core
 
 
 def label_maps(generator: np.random.Generator) -> tuple[Mask, Mask]:
-    """An annotation of convex regions with ignored borders, and a prediction: moved, a sixth of it wrong."""
+    """Return an annotation of convex regions with ignored borders, and a shifted, partly wrong prediction."""
     grid = np.stack(np.mgrid[:SIDE, :SIDE], axis=-1).reshape(-1, 2)
     distance, region = cKDTree(generator.uniform(0, SIDE, (REGIONS, 2))).query(grid, k=2)
     labels = generator.integers(0, CLASSES, REGIONS).astype(np.uint8)
@@ -52,7 +52,7 @@ def label_maps(generator: np.random.Generator) -> tuple[Mask, Mask]:
 
 
 def pairs(count: int) -> Iterator[tuple[Mask, Mask]]:
-    """`count` pairs, one after the other."""
+    """Yield `count` pairs."""
     generator = np.random.default_rng(0)
     distinct = [label_maps(generator) for _ in range(min(DISTINCT, count))]
     for index in range(count):
@@ -60,7 +60,7 @@ def pairs(count: int) -> Iterator[tuple[Mask, Mask]]:
 
 
 def score_maps(count: int) -> tuple[float, float]:
-    """CPU seconds of the statistics of all images, and of the figures."""
+    """Return the CPU seconds of the statistics of all images, and of the figures."""
     metric = Iou(["background", *map(str, range(1, CLASSES))], ignore_index=IGNORED)
     statistics, seconds = [], 0.0
     for annotation, prediction in pairs(count):
@@ -73,7 +73,7 @@ def score_maps(count: int) -> tuple[float, float]:
 
 
 def memory(count: int) -> tuple[float, float]:
-    """MiB held by the statistics of all images, and the most at a time while scoring."""
+    """Return the MiB held by the statistics of all images, and the peak while scoring."""
     metric = Iou(["background", *map(str, range(1, CLASSES))], ignore_index=IGNORED)
     maps = pairs(count)
     first = next(maps)  # makes all of them
@@ -87,7 +87,7 @@ def memory(count: int) -> tuple[float, float]:
 
 
 def score_png_files() -> tuple[float, float]:
-    """CPU seconds of `harness score segmentation` on FILES pairs of files, and of reading the files alone."""
+    """Return the CPU seconds of `harness score segmentation` on FILES pairs, and of reading them alone."""
     with tempfile.TemporaryDirectory() as folder:
         sides = Path(folder, "annotations"), Path(folder, "predictions")
         for side in sides:
@@ -122,10 +122,12 @@ def main() -> None:
         rates = f"{count / seconds:.0f} | {bootstrap:.2f} | {count / (seconds + bootstrap):.0f}"
         print(f"| {count:,} | {rates} | {held:.1f} | {peak:.1f} |", flush=True)
     scored, read = score_png_files()
-    print(f"\n{FILES} pairs of PNG files: {FILES / scored:.0f} images/s, of which reading two files an image")
+    print(
+        f"\n{FILES} pairs of PNG files: {FILES / scored:.0f} images/s, of which reading two files per image"
+    )
     print(f"takes {read / FILES * 1e3:.1f} ms and everything else {(scored - read) / FILES * 1e3:.1f} ms.")
-    if min(slowest, FILES / scored) < LEAST_RATE:
-        sys.exit(f"fewer than {LEAST_RATE} images/s")
+    if min(slowest, FILES / scored) < MIN_RATE:
+        sys.exit(f"fewer than {MIN_RATE} images/s")
 
 
 if __name__ == "__main__":

@@ -431,7 +431,7 @@ class TestOperatingPoint:
         assert (point.score, point.precision.value, point.recall.value) == (None, None, 0.0)
 
     def test_confusion_by_hand(self):
-        """A 0 is found, a 1 detected as 2, another 1 undetected; a 2 is background; low scores do not count."""
+        """A 0 is found, a 1 detected as 2, another 1 undetected; a 2 is background; low scores ignored."""
         target = annotated((0, 0, 0), (50, 0, 1), (100, 0, 1))
         detections = detected(
             (0, 0, 0, 0.9), (50, 0, 2, 0.8), (200, 0, 2, 0.7), (100, 0, 0, 0.1), (300, 0, 0, 0.1)

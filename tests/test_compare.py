@@ -569,7 +569,7 @@ ENVIRONMENTS = {
 def timed(
     folder: Path, factor: float, profile: str = "ci", head: dict[str, Any] | None = None
 ) -> list[Change]:
-    """Return the changes for a head that takes `factor` times as long; `head` replaces parts of its record."""
+    """Return the changes for a head that takes `factor` times as long; `head` updates its record."""
     noise = np.random.default_rng(3).normal(1, 0.002, (2, 6, 4))
     sides = []
     for number, (name, scale) in enumerate((("base", 1.0), ("head", factor))):

@@ -1,4 +1,4 @@
-"""A history joins only what is comparable, in order of time."""
+"""A trend joins comparable figures of many runs in order of time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.rundir.results import Results
 
 
 def write(folder: Path, hour: int, **changes: Any) -> Path:
-    """A run of two trials that started at `hour`; `changes` go to the first trial."""
+    """Write a run of two trials that started at `hour`; `changes` go to the first trial."""
     content = document(f"run-{hour}")
     content["run"]["started"] = f"2025-03-01T{hour:02}:00:00+00:00"
     content["trials"] = content["trials"][:2]
@@ -25,11 +25,11 @@ def write(folder: Path, hour: int, **changes: Any) -> Path:
 
 
 def shown(lines: list[TrendLine]) -> list[tuple[str, str, list[str]]]:
-    """Variant, figure and runs of each line."""
-    return [(line.variant, line.name, [moment.run.id for moment in line.points]) for line in lines]
+    """Return variant, figure and runs of each line."""
+    return [(line.variant, line.name, [point.run.id for point in line.points]) for line in lines]
 
 
-def test_lines_are_in_order_of_time_whatever_the_order_of_the_directories(tmp_path: Path) -> None:
+def test_lines_are_in_order_of_time_for_any_order_of_the_directories(tmp_path: Path) -> None:
     runs = [write(tmp_path, hour) for hour in (3, 1, 2)]
     order = ["run-1", "run-2", "run-3"]
     assert shown(read_trend(runs)) == [
@@ -40,7 +40,7 @@ def test_lines_are_in_order_of_time_whatever_the_order_of_the_directories(tmp_pa
     ]
 
 
-def test_figures_on_other_samples_or_with_another_signature_stand_on_lines_of_their_own(
+def test_figures_of_other_samples_or_signatures_are_on_separate_lines(
     tmp_path: Path,
 ) -> None:
     first = document()["trials"][0]
@@ -52,21 +52,21 @@ def test_figures_on_other_samples_or_with_another_signature_stand_on_lines_of_th
         write(tmp_path, 3, metrics=other_signature),
         write(tmp_path, 4),
     ]
-    found = [
+    runs_of_lines = [
         runs for variant, name, runs in shown(read_trend(runs)) if (variant, name) == ("attention", "bleu")
     ]
-    assert found == [["run-1", "run-4"], ["run-2"], ["run-3"]]
+    assert runs_of_lines == [["run-1", "run-4"], ["run-2"], ["run-3"]]
 
 
-def test_speeds_of_another_machine_or_setting_stand_on_lines_of_their_own(tmp_path: Path) -> None:
+def test_speeds_on_other_hardware_or_settings_are_on_separate_lines(tmp_path: Path) -> None:
     offline = document()["trials"][0]["speed"]["offline"]
     changes = ({}, {"batch_size": 1}, {"environment": "elsewhere"}, {"threads": 2}, {"profile": "release"})
     runs = [write(tmp_path, n, speed={"offline": offline | change}) for n, change in enumerate(changes)]
-    found = [runs for _, name, runs in shown(read_trend(runs)) if name == "offline throughput"]
-    assert found == [[f"run-{n}"] for n in range(5)]
+    runs_of_lines = [runs for _, name, runs in shown(read_trend(runs)) if name == "offline throughput"]
+    assert runs_of_lines == [[f"run-{n}"] for n in range(5)]
 
 
-def test_what_does_not_stand_is_not_in_a_history(tmp_path: Path) -> None:
+def test_undefined_and_invalid_figures_and_failed_trials_are_not_on_a_line(tmp_path: Path) -> None:
     offline = document()["trials"][0]["speed"]["offline"]
     undefined = {
         "bleu": document()["trials"][0]["metrics"]["bleu"] | {"value": None, "low": None, "high": None}
@@ -76,13 +76,13 @@ def test_what_does_not_stand_is_not_in_a_history(tmp_path: Path) -> None:
     assert {variant for variant, *_ in shown(read_trend([invalid, failed]))} == {"lstm"}
 
 
-def test_observations_survive_being_text() -> None:
-    seen = list(observations(Results.model_validate(document())))
-    assert len(seen) > 10
-    assert from_text(to_text(seen)) == seen
+def test_observations_are_decoded_as_they_were_encoded() -> None:
+    observed = list(observations(Results.model_validate(document())))
+    assert len(observed) > 10
+    assert from_text(to_text(observed)) == observed
 
 
-def test_a_run_knows_its_branch_and_where_it_came_from() -> None:
+def test_a_past_run_has_its_branch_revision_and_source() -> None:
     content = document()
     content["run"]["git_branch"] = "main"
     run = past_run(Results.model_validate(content), "runs/a")
