@@ -1,4 +1,4 @@
-"""A results document with everything that a report must cope with."""
+"""A results document with everything that reports must handle."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _detection(variant: str, ap: float, ips: float, **changes: Any) -> dict[str,
 
 
 def document(run_id: str = "run-1") -> dict[str, Any]:
-    """Nine trials of three tasks: complete, partial, failed, undefined, untimed, invalid, hostile."""
+    """Return nine trials of three tasks: complete, partial, failed, undefined, not timed, invalid, hostile."""
     failure = {
         "first": 0,
         "last": 63,

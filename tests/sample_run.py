@@ -92,7 +92,7 @@ def _translation(directory: Path) -> dict[str, Any]:
 
 
 def _detection(directory: Path) -> dict[str, Any]:
-    picture = _picture(directory, "0.png", _image())
+    shown_image = _write_image(directory, "0.png", _image())
     recall = np.linspace(0, 1, 101)
     curves = [
         {
@@ -131,7 +131,7 @@ def _detection(directory: Path) -> dict[str, Any]:
         },
         "false_positives": figure(0.1),
         "false_negatives": figure(0.2),
-        "samples": [_shown(0, "worst", **picture, annotations=annotations, detections=detections)],
+        "samples": [_shown(0, "worst", **shown_image, annotations=annotations, detections=detections)],
     }
 
 
@@ -140,10 +140,10 @@ def _segmentation(directory: Path) -> dict[str, Any]:
     mask[10:40, 20:50] = 1
     palette = [value for colour in COLOURS for value in bytes.fromhex(colour[1:])]
     masks = {
-        name: _picture(directory, f"0-{name}.png", mask, palette)["image"]
+        name: _write_image(directory, f"0-{name}.png", mask, palette)["image"]
         for name in ("annotation", "prediction", "errors")
     }
-    sample = _shown(0, "median", **_picture(directory, "0.png", _image()), **masks)
+    sample = _shown(0, "median", **_write_image(directory, "0.png", _image()), **masks)
     return {
         "ranked_by": "mIoU",
         "classes": CLASSES,
@@ -172,9 +172,11 @@ def _image() -> np.ndarray:
     return np.random.default_rng(2).integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)
 
 
-def _picture(directory: Path, name: str, pixels: np.ndarray, palette: Sequence[int] = ()) -> dict[str, Any]:
-    picture = Image.fromarray(pixels)
+def _write_image(
+    directory: Path, name: str, pixels: np.ndarray, palette: Sequence[int] = ()
+) -> dict[str, Any]:
+    image = Image.fromarray(pixels)
     if palette:
-        picture.putpalette(palette)
-    picture.save(directory / "samples" / name)
+        image.putpalette(palette)
+    image.save(directory / "samples" / name)
     return {"width": SIZE, "height": SIZE, "image": f"samples/{name}"}

@@ -1,4 +1,4 @@
-"""A suite of fake adapters on generated phrases: quick, and it goes wrong on request."""
+"""A quick suite of fake adapters on generated phrases, which fail on request."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from harness.executors.executor import Executor
 from harness.executors.inline import InlineExecutor
 from harness.run.driver import run
 from harness.run.progress import RunProgress
-from harness.run.settings import RunSettings
+from harness.run.settings import SHARD_SIZE, RunSettings
 from harness.rundir.results import Results
 from harness.suite.loading import load_suite
 from harness.suite.plan import Plan, plan
 
 
 def document(size: int = 20, **adapters: dict[str, Any]) -> dict[str, Any]:
-    """A suite with one benchmark of all the adapters given; `ok` alone by default."""
+    """Return a suite with one benchmark of these adapters; by default only `ok`."""
     entries = adapters or {"ok": {}}
     return {
         "name": "small",
@@ -47,17 +47,17 @@ def run_suite(
     suite: dict[str, Any],
     executor: type[InlineExecutor] | AbstractContextManager[Executor] = InlineExecutor,
     out: str = "run",
-    shard_size: int = 64,
+    shard_size: int = SHARD_SIZE,
     **settings: Any,
 ) -> Results:
-    """Run into `folder`/`out`; an executor that is made already is taken as it is."""
+    """Run a suite in `folder`/`out` with a new executor of this class, or with an executor."""
     loaded = load_suite(write(folder, suite))
     progress = RunProgress(Console(file=io.StringIO()))
-    asked = RunSettings(folder / out, "harness run", shard_size=shard_size, **settings)
+    run_settings = RunSettings(folder / out, "harness run", shard_size=shard_size, **settings)
     make = executor if isinstance(executor, type) else lambda: executor
-    return run(loaded, asked, make, progress)
+    return run(loaded, run_settings, make, progress)
 
 
 def figures(results: Results) -> dict[str, Any]:
-    """Every accuracy figure by trial and name, to the last digit."""
+    """Return every accuracy figure by trial and name, to the last digit."""
     return {f"{t.benchmark}/{t.variant}": {n: repr(f) for n, f in t.metrics.items()} for t in results.trials}

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from harness.identity import code_version, content_id
+import adapters
+from harness.adapter import ADAPTERS
+from harness.identity import code_version, content_id, modules_of
 
 MODEL = '''
 """What it is."""
@@ -81,3 +87,167 @@ def test_a_content_id_depends_on_content_only() -> None:
     assert content_id({"a": 1}) != content_id({"a": "1"})
     # printf '{"a":1}' | sha256sum
     assert content_id({"a": 1}) == "015abd7f5cc57a2d"
+
+
+# The modules that each adapter's identity covers, without empty packages: an edit of one of them changes the
+# ids of the adapter's trials, which are then predicted again.
+SHARED = {"images", "torch_adapter"}
+MODEL_ON_BACKBONE = {*SHARED, "augmentation", "backbone", "vision.pretrained"}
+TRANSLATOR = {
+    "torch_adapter",
+    *(
+        f"translation.{name}"
+        for name in ("cells", "length_batches", "options", "search", "tokens", "translator", "vocabulary")
+    ),
+}
+RECURRENT = {*TRANSLATOR, "translation.seq2seq", "translation.seq2seq_model"}
+SEGMENTER = {*SHARED, "augmentation", "segmentation.segmenter", "segmentation.windows"}
+FCN = {
+    *SEGMENTER,
+    *MODEL_ON_BACKBONE,
+    "segmentation.fcn",
+    "segmentation.photographs",
+    "vision.vgg",
+}
+FCN_RESNET = {
+    *SEGMENTER,
+    "segmentation.fcn_resnet",
+    "segmentation.photographs",
+    "vision.pretrained",
+    "vision.resnet",
+}
+DETECTOR = {
+    *MODEL_ON_BACKBONE,
+    *(
+        f"detection.{name}"
+        for name in (
+            "box_augmentation",
+            "boxes",
+            "detector_input",
+            "finite",
+            "nms",
+            "torchvision_ops",
+            "trainable_objects",
+            "training_batch",
+        )
+    ),
+}
+REGION_DETECTOR = {
+    *DETECTOR,
+    *(f"detection.{name}" for name in ("box_regression", "matching", "region_head", "roi")),
+}
+SELECTIVE_SEARCH_DETECTOR = {
+    *REGION_DETECTOR,
+    *(
+        f"detection.{name}"
+        for name in (
+            "proposal_cache",
+            "selective_search",
+            "selective_search_detector",
+            "selective_search_grouping",
+        )
+    ),
+    "vision.vgg",
+}
+TORCHVISION_DETECTOR = {
+    *SHARED,
+    *(
+        f"detection.{name}"
+        for name in ("box_augmentation", "finite", "torchvision_weights", "trainable_objects")
+    ),
+    "torchvision.detector",
+    "vision.published",
+}
+MODULES = {
+    "attention": {
+        *TRANSLATOR,
+        *(
+            f"translation.{name}"
+            for name in ("additive_attention", "attention", "attention_model", "coverage")
+        ),
+    },
+    "rnn": RECURRENT,
+    "lstm": RECURRENT,
+    "yolo": {
+        *DETECTOR,
+        *(f"detection.{name}" for name in ("yolo", "yolo_augmentation", "yolo_grid", "yolov1")),
+    },
+    "ssd": {
+        *DETECTOR,
+        *(
+            f"detection.{name}"
+            for name in (
+                "box_regression",
+                "default_boxes",
+                "matching",
+                "ssd",
+                "ssd_augmentation",
+                "ssd_network",
+                "torchvision_weights",
+            )
+        ),
+        "vision.published",
+        "vision.vgg",
+    },
+    "rcnn": {*SELECTIVE_SEARCH_DETECTOR, "detection.rcnn"},
+    "fast-rcnn": {*SELECTIVE_SEARCH_DETECTOR, "detection.fast_rcnn", "detection.region_trunk"},
+    "faster-rcnn": {
+        *REGION_DETECTOR,
+        *(
+            f"detection.{name}"
+            for name in (
+                "anchors",
+                "faster_rcnn",
+                "feature_pyramid",
+                "region_trunk",
+                "rpn",
+                "torchvision_weights",
+            )
+        ),
+        "vision.published",
+        "vision.resnet",
+    },
+    "fcn-32s": FCN,
+    "fcn-16s": FCN,
+    "fcn-8s": FCN,
+    "full-resolution": {*SEGMENTER, "backbone", "segmentation.full_resolution"},
+    "fcn-resnet50": FCN_RESNET,
+    "torchvision/fasterrcnn_resnet50_fpn": {*TORCHVISION_DETECTOR, "torchvision.faster_rcnn"},
+    "torchvision/ssd300_vgg16": {*TORCHVISION_DETECTOR, "detection.ssd_augmentation", "torchvision.ssd"},
+    "torchvision/fcn_resnet50": {*FCN_RESNET, "torchvision.segmentation"},
+}
+ADAPTER_MODULES = {
+    name: entry.module for name, entry in ADAPTERS.entries().items() if entry.origin == "harness"
+}
+
+
+def test_every_adapter_of_this_project_states_the_modules_of_its_identity() -> None:
+    assert MODULES.keys() == ADAPTER_MODULES.keys()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_an_adapters_identity_covers_these_modules(name: str) -> None:
+    packages = {"adapters", "adapters.detection", "adapters.segmentation"}
+    covered = modules_of(ADAPTER_MODULES[name]) - packages
+    assert {module.removeprefix("adapters.") for module in covered} == MODULES[name]
+
+
+def test_an_edit_of_the_anchors_changes_faster_rcnn_only(tmp_path: Path) -> None:
+    ignored = shutil.ignore_patterns("checkpoints", "__pycache__")
+    shutil.copytree(Path(adapters.__path__[0]), tmp_path / "adapters", ignore=ignored)
+    code = (
+        "import json, sys; from harness.identity import code_version\n"
+        f"print(json.dumps({{name: code_version(name) for name in {sorted(set(ADAPTER_MODULES.values()))}}}))"
+    )
+
+    def versions() -> dict[str, str]:
+        """Return the versions of the copied adapters, in a process that finds the copy first."""
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+        output = subprocess.check_output([sys.executable, "-c", code], env=environment, cwd=tmp_path)
+        return dict(json.loads(output))
+
+    before = versions()
+    with (tmp_path / "adapters" / "detection" / "anchors.py").open("a") as file:
+        file.write("\nEDITED = True\n")
+    after = versions()
+    assert {name for name in before if before[name] != after[name]} == {"adapters.detection.faster_rcnn"}

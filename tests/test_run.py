@@ -8,9 +8,9 @@ from typing import Any
 
 import jsonschema
 import pytest
+import sample_results
 import torch
 import yaml
-from sample_results import figure
 from sample_run import run_file
 from small_suite import document, figures, run_suite
 
@@ -28,7 +28,7 @@ from harness.rundir.store import RunDirectory
 from harness.task import Translation
 
 MISSING = object()
-FIGURE_WITH_P = {"key": "k", "metrics": {"ter": {**figure(0.5), "p": 0.1}}, "per_class": {}}
+FIGURE_WITH_P = {"key": "k", "metrics": {"ter": {**sample_results.figure(0.5), "p": 0.1}}, "per_class": {}}
 
 
 def shard_files(folder: Path, out: str = "run") -> dict[str, int]:

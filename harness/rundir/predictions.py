@@ -85,8 +85,8 @@ def check(
         return f"the adapter returned {len(predictions)} predictions for {len(samples)} samples"
     for sample, prediction in zip(samples, predictions, strict=True):
         if not isinstance(prediction, expected):
-            kind = type(prediction).__name__
-            return f"sample {sample.id}: the adapter returned {kind}, {task} requires {expected.__name__}"
+            name = type(prediction).__name__
+            return f"sample {sample.id}: the adapter returned {name}, {task} requires {expected.__name__}"
         if isinstance(prediction, Translation):
             problem = _text_problem(prediction.text)
         elif isinstance(prediction, Detections):

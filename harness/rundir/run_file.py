@@ -43,7 +43,7 @@ class FigureDifference(StrictModel):
     """Difference of one figure between two trials: second − first."""
 
     difference: Figure
-    p: float | None = Field(description="two-sided, of no difference; null if the figure is undefined")
+    p: float | None = Field(description="two-sided p-value of no difference; null if the figure is undefined")
 
 
 class TrialPair(StrictModel):
