@@ -28,7 +28,7 @@ from harness.cli.app import app
 from harness.cli.terminal import show_comparison
 from harness.compare.accuracy import Pair, Side, decide, find_flips, paired_bootstrap
 from harness.compare.compare import compare
-from harness.compare.correction import ALPHA, correct_verdicts, least_resamples
+from harness.compare.correction import ALPHA, correct_verdicts, required_resamples
 from harness.compare.frontier import FrontierChange
 from harness.compare.outcome import Change, Comparison, TrialComparison, Verdict
 from harness.compare.speed import slowdown, speed_changes
@@ -44,7 +44,7 @@ from harness.rundir.prediction_shards import ShardProvenance
 from harness.rundir.records import write_record
 from harness.rundir.results import TrialRecord
 from harness.rundir.store import TrialDirectory
-from harness.scenarios.timings import ScenarioTimings
+from harness.scenarios.scenario import Scenario
 from harness.statistics.bootstrap import RESAMPLES, SEED
 from harness.statistics.holm import holm
 from harness.statistics.paired import sign_p
@@ -344,7 +344,7 @@ def test_a_doubtful_change_among_many_is_not_called_a_regression() -> None:
 
 @pytest.mark.parametrize("comparisons", [1, 12, 25, 26, 200])
 def test_the_strongest_of_many_changes_can_be_proven(comparisons: int) -> None:
-    smallest_p = 2 / least_resamples(comparisons)
+    smallest_p = 2 / required_resamples(comparisons)
     assert holm([smallest_p] + [1.0] * (comparisons - 1))[0] <= ALPHA
 
 
@@ -505,7 +505,7 @@ def test_a_baseline_without_a_shard_is_incomparable(baseline: Path, head: Path) 
     delete_a_shard(head)
     damaged, other = compare(baseline, head).trials
     assert (damaged.state, other.state) == ("incomparable", "compared")
-    assert "the baseline's is an incomplete run directory" in damaged.reason
+    assert "baseline: incomplete run directory" in damaged.reason
     assert harness("compare", baseline, "--baseline", head, "--strict")[0] == 4
 
 
@@ -552,7 +552,7 @@ def test_json_contains_the_outcome_and_every_change(baseline: Path, head: Path, 
 # Speed
 
 
-def raw(name: str, seconds: list[list[float]], **changes: Any) -> ScenarioTimings:
+def raw(name: str, seconds: list[list[float]], **changes: Any) -> Scenario:
     """Return timings of processes, given as seconds per sample of their windows or queries."""
     if name == "offline":
         return offline_timings([[(8, 8 * s) for s in times] for times in seconds], **changes)

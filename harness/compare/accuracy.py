@@ -73,6 +73,7 @@ def find_flips(pair: Pair) -> Flips:
 
 
 def _same_prediction(before: Prediction, after: Prediction) -> bool:
+    """Return whether two predictions of one task are equal."""
     if isinstance(before, Translation):
         return before == after
     if isinstance(before, Detections) and isinstance(after, Detections):
@@ -118,7 +119,7 @@ def accuracy_changes(flips: Flips, resamples: int = RESAMPLES) -> Iterator[Chang
                 base, head, difference, p_value = paired.base, paired.head, paired.difference, paired.p_value
                 verdict, reason = decide(difference)
             else:
-                reason = f"this version of the harness computes another {name} from the same statistics"
+                reason = f"this version of the harness computes a different {name} from the same statistics"
         yield Change("accuracy", name, base, head, difference, verdict, reason, name in headlines, p_value)
 
 
@@ -168,17 +169,19 @@ def paired_bootstrap(
 
 
 def _disagreement(base: Figure, head: Figure) -> str:
+    """Return why two figures are not of the same kind."""
     if base.n != head.n:
         return f"n differs: {base.n} → {head.n}"
     return f"metric signature differs: {base.signature} → {head.signature}"
 
 
 def _without_flips(base: Figure, head: Figure) -> tuple[Figure | None, Verdict, str]:
+    """Return difference, verdict and reason of a figure whose predictions are all equal."""
     if base.value != head.value:
-        return None, "incomparable", "the predictions are the same: the metric's code differs"
+        return None, "incomparable", "the predictions are equal, so the metric's code differs"
     zero = None if base.value is None else 0.0
     difference = Figure(zero, zero, zero, head.n, head.unit, head.signature)
-    return difference, "unchanged", "every prediction is the same"
+    return difference, "unchanged", "all predictions are equal"
 
 
 def decide(difference: Figure) -> tuple[Verdict, str]:

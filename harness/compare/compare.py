@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from harness.checkpoint import sha256
 from harness.compare.accuracy import Pair, Side, accuracy_changes, find_flips
-from harness.compare.correction import correct_verdicts, least_resamples
+from harness.compare.correction import correct_verdicts, required_resamples
 from harness.compare.frontier import frontier_changes
 from harness.compare.outcome import SHOWN_IDS, Comparison, State, TrialComparison
 from harness.compare.speed import speed_changes
@@ -16,7 +17,7 @@ from harness.errors import UsageError
 from harness.rundir.results import Results, TrialRecord, read_results
 from harness.rundir.store import RunDirectory
 
-Key = tuple[str, str]
+Key: TypeAlias = tuple[str, str]
 """(benchmark, variant)."""
 
 
@@ -90,7 +91,7 @@ def _check(pair: Pair) -> TrialComparison | None:
     if gap := _missing_predictions(pair.head):
         return _not_compared(head, "incomplete", gap)
     if gap := _missing_predictions(pair.base):
-        return _not_compared(head, "incomparable", f"the baseline's is an {gap}")
+        return _not_compared(head, "incomparable", f"baseline: {gap}")
     return None
 
 
@@ -109,7 +110,7 @@ def _compare_pairs(
     """Yield the changes of each pair, or why it cannot be compared."""
     not_compared = {key: _check(pair) for key, pair in pairs.items()}
     flips = {key: find_flips(pair) for key, pair in pairs.items() if not_compared[key] is None}
-    resamples = least_resamples(sum(1 for pair_flips in flips.values() if pair_flips.ids))
+    resamples = required_resamples(sum(1 for pair_flips in flips.values() if pair_flips.ids))
     comparisons = []
     for key, pair in pairs.items():
         record = pair.head.record
@@ -145,6 +146,7 @@ def _software_differences(base: Results, head: Results) -> tuple[str, ...]:
 
 
 def _versions(environment: Environment | None) -> dict[str, str]:
+    """Return the version of Python, the operating system and the packages, by name."""
     if environment is None:
         return {}
     return {"python": environment.python, "os": environment.os, **environment.packages}

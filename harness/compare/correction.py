@@ -16,10 +16,10 @@ from harness.statistics.holm import holm
 ALPHA = 0.05  # two-sided, over the suite: with probability 2.5% any unchanged figure is called a regression
 
 
-def least_resamples(comparisons: int) -> int:
-    """Return how many resamples one of so many comparisons needs to be able to reach ALPHA.
+def required_resamples(comparisons: int) -> int:
+    """Return the number of resamples with which the strongest of so many comparisons can reach ALPHA.
 
-    The smallest p-value of R resamples is 2/R.
+    The smallest p-value of R resamples is 2/R, and Holm's correction multiplies it by their number.
     """
     return max(RESAMPLES, ceil(2 * comparisons / ALPHA))
 
@@ -40,13 +40,15 @@ def correct_verdicts(trials: Sequence[TrialComparison]) -> Iterator[TrialCompari
 
 
 def _is_tested(change: Change) -> bool:
+    """Return whether the change takes part in the correction."""
     return change.decides and change.p_value is not None
 
 
 def _corrected(change: Change, adjusted: float, tested: int) -> Change:
+    """Return the change, inconclusive if its adjusted p-value is above ALPHA."""
     if change.verdict not in ("regression", "improvement") or adjusted <= ALPHA:
         return change
     reason = (
-        f"{change.reason}, but one of {tested} comparisons may be so by chance (Holm: p = {adjusted:.2g})"
+        f"{change.reason}, but one of {tested} comparisons can be so by chance (Holm: p = {adjusted:.2g})"
     )
     return replace(change, verdict="inconclusive", reason=reason)

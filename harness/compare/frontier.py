@@ -180,7 +180,7 @@ def _frontier_change(old: FrontierChart | None, new: FrontierChart | None) -> Fr
         where = "run" if before else "baseline" if after else "run and in the baseline"
         reason = f"no complete trial has a valid timing in the {where}"
         return FrontierChange(*names, tuple(new.frontier()), reason=reason)
-    # Only variants that are ranked in both runs: another one could push these off the frontier in one run only.
+    # Only variants that both runs rank: another one could push these off the frontier in one run only.
     was = _undominated({variant: point for variant, point in before.items() if variant in after})
     now = _undominated({variant: point for variant, point in after.items() if variant in before})
     return FrontierChange(

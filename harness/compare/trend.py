@@ -154,7 +154,7 @@ def _observe(results: Results, trial: TrialRecord) -> Iterator[Observation]:
             setting=f"{data.name} {data.split}, {data.size} samples",
         )
     for name, record in trial.speed.items():
-        scenario = SCENARIOS.get(name)()
+        scenario = SCENARIOS.get(name)
         measured = scenario.headline(record)
         if not record.valid or measured is None:
             continue

@@ -230,7 +230,7 @@ class Voc10(Voc):
 
 
 def coco_levels(correct: NDArray[np.int64], positives: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Return the fraction of the 101 levels that a recall of correct/positives reaches in COCO's comparison."""
+    """Return the fraction of the 101 levels that a recall of correct/positives reaches, as COCO compares."""
     hundredths = correct * 100 / positives
     whole = np.floor(hundredths)
     missed = (hundredths == whole) & ABOVE_HUNDREDTH[whole.astype(np.intp)]
