@@ -1,4 +1,4 @@
-"""Checkpoints: found, fitting and whole, or one message; a changed recipe is seen to need training."""
+"""Checkpoints are loaded, complete and fitting, or give one message; a changed recipe is retrained."""
 
 from __future__ import annotations
 
@@ -45,25 +45,25 @@ def write_recipe(folder: Path, name: str = "made", **changes: Any) -> Path:
 
 
 class TestFile:
-    def test_everything_comes_back(self, tmp_path: Path) -> None:
+    def test_a_saved_checkpoint_loads_unchanged(self, tmp_path: Path) -> None:
         vocabulary = bytes(range(256)) * 3
-        made = checkpoint_of(
+        checkpoint = checkpoint_of(
             model(),
             classes=("null", "Übergröße"),
             assets={"vocabulary": vocabulary, "empty": b""},
             recipe="abc",
         )
-        digest = save(made, tmp_path / "deep" / "a.safetensors")
-        found = load(tmp_path / "deep" / "a.safetensors")
+        digest = save(checkpoint, tmp_path / "deep" / "a.safetensors")
+        loaded = load(tmp_path / "deep" / "a.safetensors")
         assert digest == sha256(tmp_path / "deep" / "a.safetensors")
-        assert (found.adapter, found.options, found.classes, found.recipe) == (
+        assert (loaded.adapter, loaded.options, loaded.classes, loaded.recipe) == (
             ADAPTER, {"width": 4}, ("null", "Übergröße"), "abc",
         )  # fmt: skip
-        assert found.assets == {"vocabulary": vocabulary, "empty": b""}
-        assert found.tensors.keys() == made.tensors.keys()
-        for name, tensor in made.tensors.items():
+        assert loaded.assets == {"vocabulary": vocabulary, "empty": b""}
+        assert loaded.tensors.keys() == checkpoint.tensors.keys()
+        for name, tensor in checkpoint.tensors.items():
             stored = tensor.half().float() if tensor.is_floating_point() else tensor
-            assert torch.equal(found.tensors[name], stored), name
+            assert torch.equal(loaded.tensors[name], stored), name
 
     def test_saving_twice_gives_the_same_hash(self, tmp_path: Path) -> None:
         a, b = (save(checkpoint_of(model()), tmp_path / name) for name in ("a.safetensors", "b.safetensors"))
@@ -71,28 +71,28 @@ class TestFile:
         assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors"]
 
     @pytest.mark.parametrize("keep", [0, 4, 60, -1])
-    def test_a_truncated_file_is_one_message(self, tmp_path: Path, keep: int) -> None:
+    def test_a_truncated_file_gives_one_message(self, tmp_path: Path, keep: int) -> None:
         path = tmp_path / "a.safetensors"
         save(checkpoint_of(model()), path)
         path.write_bytes(path.read_bytes()[:keep])
         with pytest.raises(UsageError, match=r"a\.safetensors: truncated or not safetensors"):
             load(path)
 
-    def test_another_tools_metadata_is_one_message(self, tmp_path: Path) -> None:
+    def test_metadata_of_another_tool_give_one_message(self, tmp_path: Path) -> None:
         path = tmp_path / "a.safetensors"
         save_file({"w": torch.zeros(1)}, path, metadata={"options": "--fast"})
-        with pytest.raises(UsageError, match=r"metadata key 'options' was not written by this harness: '--fast'"):
+        with pytest.raises(UsageError, match=r"'options' was not written by this harness: '--fast'"):
             load(path)
 
-    def test_another_tools_plain_weights_load(self, tmp_path: Path) -> None:
+    def test_plain_weights_of_another_tool_load(self, tmp_path: Path) -> None:
         save_file({"w": torch.ones(2)}, tmp_path / "a.safetensors")
-        found = load(tmp_path / "a.safetensors")
-        assert (found.adapter, found.classes, found.recipe) == ("", (), "")
-        assert np.array_equal(found.tensors["w"], [1, 1])
+        loaded = load(tmp_path / "a.safetensors")
+        assert (loaded.adapter, loaded.classes, loaded.recipe) == ("", (), "")
+        assert np.array_equal(loaded.tensors["w"], [1, 1])
 
 
 class Spy:
-    """A pickled object that would write a file when it is read."""
+    """An object that writes a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -107,15 +107,15 @@ class TestPublishedWeights:
         source = model().half()
         path = tmp_path / "published.pth"
         torch.save(source.state_dict(), path, _use_new_zipfile_serialization=form)
-        found = load(path)
-        assert (found.adapter, found.options, found.classes) == ("", {}, ())
+        loaded = load(path)
+        assert (loaded.adapter, loaded.options, loaded.classes) == ("", {}, ())
         target = model()
-        load_into(target, found, ADAPTER)
+        load_into(target, loaded, ADAPTER)
         assert torch.equal(target[0].weight, source[0].weight.float())
         assert resolve_checkpoint("published.pth", ADAPTER, tmp_path).weights == path
 
     @pytest.mark.parametrize("form", [True, False], ids=["zip", "legacy"])
-    def test_code_in_the_file_is_not_run(self, tmp_path: Path, form: bool) -> None:
+    def test_code_in_a_file_is_not_run(self, tmp_path: Path, form: bool) -> None:
         path, trace = tmp_path / "a.pth", tmp_path / "trace"
         torch.save({"w": Spy(trace)}, path, _use_new_zipfile_serialization=form)
         with pytest.raises(UsageError, match=r"a\.pth: truncated, or not a file of weights alone"):
@@ -125,7 +125,7 @@ class TestPublishedWeights:
         assert trace.exists()  # the file would have run it
 
     @pytest.mark.parametrize("form", [True, False], ids=["zip", "legacy"])
-    def test_a_damaged_file_is_one_message(self, tmp_path: Path, form: bool) -> None:
+    def test_a_damaged_file_gives_one_message(self, tmp_path: Path, form: bool) -> None:
         path = tmp_path / "a.pth"
         torch.save(model().state_dict(), path, _use_new_zipfile_serialization=form)
         whole = path.read_bytes()
@@ -139,25 +139,25 @@ class TestPublishedWeights:
                     load(path)
                 assert "\n" not in str(e.value)
 
-    def test_a_missing_file_is_told_as_such(self, tmp_path: Path) -> None:
+    def test_a_missing_file_is_reported_as_missing(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"checkpoint .*a\.pth: no such file"):
             load(tmp_path / "a.pth")
 
     @pytest.mark.parametrize("content", [torch.zeros(2), {"epoch": 3}, {0: torch.zeros(1)}, [torch.zeros(1)]])
-    def test_anything_but_a_state_dict_is_told(self, tmp_path: Path, content: Any) -> None:
+    def test_anything_but_a_state_dict_is_refused(self, tmp_path: Path, content: Any) -> None:
         torch.save(content, tmp_path / "a.pt")
         with pytest.raises(UsageError, match=r"a\.pt: expected a state dict \(tensors by name\)"):
             load(tmp_path / "a.pt")
 
 
-class TestFit:
-    def test_fitting_weights_are_copied(self) -> None:
+class TestLoadInto:
+    def test_matching_weights_are_copied(self) -> None:
         source, target = model(), torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
         load_into(target, checkpoint_of(source), ADAPTER)
         assert torch.equal(source[0].weight, target[0].weight)
 
     @pytest.mark.parametrize(
-        ("spoil", "says"),
+        ("spoil", "expected"),
         [
             (lambda t: t.pop("0.bias"), "tensor '0.bias' is missing from the file"),
             (lambda t: t.update(extra=torch.zeros(1)), "tensor 'extra' is unexpected"),
@@ -166,16 +166,16 @@ class TestFit:
             (lambda t: t["0.bias"].fill_(float("inf")), "tensor '0.bias' has NaN or infinite values"),
         ],
     )
-    def test_a_misfit_names_the_tensor_and_changes_nothing(self, spoil: Any, says: str) -> None:
+    def test_a_tensor_that_does_not_fit_is_named_and_nothing_changes(self, spoil: Any, expected: str) -> None:
         tensors = dict(model().state_dict())
         spoil(tensors)
         target = model()
         before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
-        with pytest.raises(UsageError, match=says):
+        with pytest.raises(UsageError, match=expected):
             load_into(target, checkpoint_of(model(), tensors=tensors), ADAPTER)
         assert all(torch.equal(tensor, before[name]) for name, tensor in target.state_dict().items())
 
-    def test_another_adapters_weights_are_refused(self) -> None:
+    def test_weights_of_another_adapter_are_refused(self) -> None:
         with pytest.raises(
             UsageError, match="checkpoint of adapter 'fake-translation' cannot be loaded by 'lstm'"
         ):
@@ -185,16 +185,20 @@ class TestFit:
 class TestResolve:
     def test_weights_by_path_relative_to_the_suite(self, tmp_path: Path) -> None:
         save(checkpoint_of(model()), tmp_path / "w.safetensors")
-        found = resolve_checkpoint("w.safetensors", ADAPTER, tmp_path)
-        assert (found.weights, found.recipe, found.missing) == (tmp_path / "w.safetensors", None, False)
+        reference = resolve_checkpoint("w.safetensors", ADAPTER, tmp_path)
+        assert (reference.weights, reference.recipe, reference.missing) == (
+            tmp_path / "w.safetensors",
+            None,
+            False,
+        )
         with pytest.raises(UnavailableError, match=r"checkpoint .*gone\.safetensors: no such file"):
             resolve_checkpoint("gone.safetensors", ADAPTER, tmp_path)
 
-    def test_a_recipe_without_weights_is_missing(self, tmp_path: Path) -> None:
+    def test_a_recipe_without_weights_gives_a_missing_checkpoint(self, tmp_path: Path) -> None:
         write_recipe(tmp_path)
-        found = resolve_checkpoint("made.yaml", ADAPTER, tmp_path)
-        assert found.missing
-        assert not found.weights.exists()
+        reference = resolve_checkpoint("made.yaml", ADAPTER, tmp_path)
+        assert reference.missing
+        assert not reference.weights.exists()
 
     def test_weights_beside_the_recipe_or_in_the_cache_are_found(self, tmp_path: Path) -> None:
         recipe = read_recipe(write_recipe(tmp_path))
@@ -202,8 +206,8 @@ class TestResolve:
         save(checkpoint_of(model(), recipe=recipe.hash), cached)
         assert resolve_checkpoint("made.yaml", ADAPTER, tmp_path).weights == cached
         save(checkpoint_of(model(), recipe=recipe.hash), tmp_path / "made.safetensors")
-        found = resolve_checkpoint("made.yaml", ADAPTER, tmp_path)
-        assert (found.weights, found.missing) == (tmp_path / "made.safetensors", False)
+        reference = resolve_checkpoint("made.yaml", ADAPTER, tmp_path)
+        assert (reference.weights, reference.missing) == (tmp_path / "made.safetensors", False)
 
     def test_weights_of_an_older_recipe_count_as_missing(self, tmp_path: Path) -> None:
         recipe = read_recipe(write_recipe(tmp_path))
@@ -212,18 +216,18 @@ class TestResolve:
         write_recipe(tmp_path, steps=11)
         assert resolve_checkpoint("made.yaml", ADAPTER, tmp_path).missing
 
-    def test_provenance_and_comments_do_not_make_the_recipe_another(self, tmp_path: Path) -> None:
+    def test_provenance_and_comments_do_not_change_the_hash(self, tmp_path: Path) -> None:
         path = write_recipe(tmp_path)
         before = read_recipe(path).hash
         path.write_text("# why\n" + path.read_text() + "provenance: {steps: 10}\n")
         assert read_recipe(path).hash == before
 
-    def test_a_recipe_of_another_adapter(self, tmp_path: Path) -> None:
+    def test_a_recipe_for_another_adapter_is_refused(self, tmp_path: Path) -> None:
         write_recipe(tmp_path, adapter="lstm")
         with pytest.raises(UsageError, match="a recipe for adapter 'lstm', not 'fake-translation'"):
             resolve_checkpoint("made.yaml", ADAPTER, tmp_path)
 
-    def test_a_name_is_looked_up_in_the_adapters_package(self) -> None:
+    def test_a_name_is_looked_up_in_the_package_of_the_adapter(self) -> None:
         with pytest.raises(
             UsageError, match=r"unknown checkpoint 'yolo-scene'; did you mean 'yolo-scenes'\?"
         ):
@@ -232,7 +236,7 @@ class TestResolve:
             resolve_checkpoint("x", ADAPTER, None)
 
     @pytest.mark.parametrize(
-        ("text", "says"),
+        ("text", "expected"),
         [
             ("a: [", "1: malformed YAML"),
             ("- 1", "1: expected a mapping"),
@@ -247,8 +251,8 @@ class TestResolve:
             ),
         ],
     )
-    def test_a_bad_recipe_is_one_message(self, tmp_path: Path, text: str, says: str) -> None:
+    def test_a_malformed_recipe_gives_one_message(self, tmp_path: Path, text: str, expected: str) -> None:
         (tmp_path / "made.yaml").write_text(text)
-        with pytest.raises(UsageError, match=rf"made\.yaml:{says}") as caught:
+        with pytest.raises(UsageError, match=rf"made\.yaml:{expected}") as caught:
             resolve_checkpoint("made.yaml", ADAPTER, tmp_path)
         assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""`class_weights` shape training: wrong ones, and ones where nothing is trained, end the command at once."""
+"""`class_weights` affect training: wrong ones, and ones without training, end the command at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RECIPE: dict[str, Any] = {
 
 @pytest.fixture
 def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Trains `own.yaml`, which weights a class that does not exist."""
+    """A suite whose checkpoint is trained with a weight for a class that does not exist."""
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     return suite_of(tmp_path, {"seevn": 2.0})
 
@@ -48,11 +48,11 @@ def suite_of(folder: Path, weights: dict[str, float] | None, **options: Any) -> 
     )
 
 
-def ended(*command: object) -> str:
-    """What a command that fails as wrong input says."""
-    done = CliRunner().invoke(app, [str(part) for part in command])
-    assert done.exit_code == 2, done.output
-    return done.stderr
+def failed(*command: object) -> str:
+    """Return the message of a command that fails because of wrong input."""
+    result = CliRunner().invoke(app, [str(part) for part in command])
+    assert result.exit_code == 2, result.output
+    return result.stderr
 
 
 @pytest.mark.parametrize("command", ["train", "run"])
@@ -61,18 +61,18 @@ def test_an_unknown_class_is_refused_before_anything_is_written(
 ) -> None:
     monkeypatch.chdir(suite.parent)
     before = sorted(suite.parent.rglob("*"))
-    said = ended(command, suite, "--executor", "inline")
-    assert "class_weights: unknown class 'seevn'" in " ".join(said.split())
-    assert "training" not in said
+    message = failed(command, suite, "--executor", "inline")
+    assert "class_weights: unknown class 'seevn'" in " ".join(message.split())
+    assert "training" not in message
     assert sorted(suite.parent.rglob("*")) == before
 
 
 @pytest.mark.parametrize("option", [{"class_weights": {"7": 2.0}}, {"class_weights": {"seevn": 2.0}}])
-def test_weights_beside_a_checkpoint_that_is_made_without_are_refused(
+def test_class_weights_are_refused_with_a_checkpoint_trained_without_them(
     suite: Path, option: dict[str, Any]
 ) -> None:
     suite_of(suite.parent, None, **option)
-    said = " ".join(ended("plan", suite).split())
-    assert "adapters.own.options.class_weights: class_weights affects only training" in said
+    message = " ".join(failed("plan", suite).split())
+    assert "adapters.own.options.class_weights: class_weights affects only training" in message
     suite_of(suite.parent, {"7": 2.0}, class_weights={"7": 2.0})
     assert CliRunner().invoke(app, ["plan", str(suite)]).exit_code == 0

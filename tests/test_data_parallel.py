@@ -1,4 +1,4 @@
-"""Two processes that train together against one that trains alone: equal gradients, equal decisions."""
+"""Workers that train together take the same steps and decisions as a single worker."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from harness.task import Sample
 
 
 class Ragged(Dataset):
-    """Masks whose pixels count only in part, so that every image weighs differently."""
+    """Masks with ignored pixels, so that every image has another weight."""
 
     tasks = ("segmentation",)
     splits = ("train", "validation")
@@ -47,7 +47,7 @@ class Ragged(Dataset):
 
 
 class Linear(TrainableAdapter):
-    """Logistic regression of a pixel: nothing in it draws or looks at a batch as a whole."""
+    """Logistic regression per pixel, without random operations and without batch statistics."""
 
     task = "segmentation"
     classes = ("dark", "bright")
@@ -55,7 +55,7 @@ class Linear(TrainableAdapter):
 
     def build(self, train: Any) -> None:
         self.module = torch.nn.Linear(3, 2)
-        self.module.unused = torch.nn.Parameter(torch.ones(2))  # no batch reaches it
+        self.module.unused = torch.nn.Parameter(torch.ones(2))  # used by no batch
 
     def load(self, checkpoint: Any) -> None:
         self.build(None)
@@ -115,12 +115,14 @@ def worker(rank: int, world_size: int, store: str, folder: Path, plan: Recipe) -
     )
 
 
-def together(folder: Path, of: int = 2, **changes: Any) -> Path:
-    """Train in `of` forked processes; the folder of what they made."""
+def train_together(folder: Path, world_size: int = 2, **changes: Any) -> Path:
+    """Train in forked processes and return the folder of the leader's files."""
     context = multiprocessing.get_context("fork")
     jobs = [
-        context.Process(target=worker, args=(rank, of, str(folder / "store"), folder, recipe(**changes)))
-        for rank in range(of)
+        context.Process(
+            target=worker, args=(rank, world_size, str(folder / "store"), folder, recipe(**changes))
+        )
+        for rank in range(world_size)
     ]
     for job in jobs:
         job.start()
@@ -130,7 +132,7 @@ def together(folder: Path, of: int = 2, **changes: Any) -> Path:
     return folder / "0"
 
 
-def alone(folder: Path, **changes: Any) -> Any:
+def train_alone(folder: Path, **changes: Any) -> Any:
     return train(recipe(**changes), folder / "w.safetensors", Runtime(), report=[].append)
 
 
@@ -138,51 +140,51 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return dict(load(folder / "w.safetensors").tensors)
 
 
-@pytest.mark.parametrize("of", [2, 4])
-def test_their_weights_and_losses_are_those_of_one(tmp_path: Path, of: int) -> None:
-    one = alone(tmp_path / "one")
-    made = together(tmp_path, of)
-    for name, tensor in weights(tmp_path / "one").items():
-        torch.testing.assert_close(weights(made)[name], tensor, rtol=2e-3, atol=1e-5)  # stored in fp16
-    provenance = yaml.safe_load((made / "w.yaml").read_text())["provenance"]
-    assert provenance["workers"] == of
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_weights_and_losses_equal_those_of_a_single_worker(tmp_path: Path, world_size: int) -> None:
+    single = train_alone(tmp_path / "single")
+    folder = train_together(tmp_path, world_size)
+    for name, tensor in weights(tmp_path / "single").items():
+        torch.testing.assert_close(weights(folder)[name], tensor, rtol=2e-3, atol=1e-5)  # stored in fp16
+    provenance = yaml.safe_load((folder / "w.yaml").read_text())["provenance"]
+    assert provenance["workers"] == world_size
     losses = [row["loss"] for row in provenance["history"]]
-    assert losses == pytest.approx([row["loss"] for row in one.history], abs=2e-5)
+    assert losses == pytest.approx([row["loss"] for row in single.history], abs=2e-5)
 
 
-def test_without_their_weights_parts_would_give_other_gradients(
+def test_unweighted_shares_would_give_other_gradients(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The test above can fail: the parts of a batch do differ in pixels."""
-    alone(tmp_path / "one")
+    """The test above can fail, because the shares of a batch differ in pixels."""
+    train_alone(tmp_path / "single")
     monkeypatch.setattr(Linear, "loss_unit", None)
-    made = together(tmp_path)
-    gap = max(float((weights(made)[n] - t).abs().max()) for n, t in weights(tmp_path / "one").items())
+    folder = train_together(tmp_path)
+    gap = max(float((weights(folder)[n] - t).abs().max()) for n, t in weights(tmp_path / "single").items())
     assert gap > 1e-3
 
 
-def test_only_the_first_writes(tmp_path: Path) -> None:
-    together(tmp_path)
+def test_only_the_leader_writes(tmp_path: Path) -> None:
+    train_together(tmp_path)
     assert sorted(path.name for path in (tmp_path / "0").iterdir()) == ["w.safetensors", "w.yaml"]
     assert not (tmp_path / "1").exists()
 
 
-def test_all_stop_when_the_first_has_lost_patience(tmp_path: Path) -> None:
-    made = together(tmp_path, steps=600, patience=2)
-    assert yaml.safe_load((made / "w.yaml").read_text())["provenance"]["steps"] < 600
+def test_all_workers_stop_when_the_leader_runs_out_of_patience(tmp_path: Path) -> None:
+    folder = train_together(tmp_path, steps=600, patience=2)
+    assert yaml.safe_load((folder / "w.yaml").read_text())["provenance"]["steps"] < 600
 
 
-def test_batches_that_do_not_come_out_even_are_told() -> None:
+def test_batches_that_cannot_be_divided_evenly_are_refused() -> None:
     with pytest.raises(UsageError, match="3 workers cannot share batches of 8 evenly"):
         Replica(0, 3).share(range(8))
 
 
-@pytest.mark.parametrize("of", [1, 2, 4, 8])
-def test_the_parts_of_a_batch_are_the_batch(of: int) -> None:
-    parts = [Replica(rank, of).share(range(8)) for rank in range(of)]
-    assert sorted(item for part in parts for item in part) == list(range(8))
+@pytest.mark.parametrize("world_size", [1, 2, 4, 8])
+def test_the_shares_of_a_batch_make_up_the_batch(world_size: int) -> None:
+    shares = [Replica(rank, world_size).share(range(8)) for rank in range(world_size)]
+    assert sorted(item for share in shares for item in share) == list(range(8))
 
 
-def test_the_first_worker_draws_what_one_alone_draws() -> None:
+def test_the_leader_has_the_seed_of_a_single_worker() -> None:
     assert Replica(0, 2).seed(7, 1, 3) == Replica().seed(7, 1, 3) == [7, 1, 3]
     assert Replica(1, 2).seed(7, 1, 3) != [7, 1, 3]

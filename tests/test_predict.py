@@ -1,4 +1,4 @@
-"""One worker's shard: short memory halves batches, bad samples are named, the rest keeps its predictions."""
+"""One worker's shard: exhausted memory halves batches, bad samples are named, the others are predicted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run_shard(
     return worker.run_shard(Shard(worker.trial, start, stop), batch_limit)
 
 
-def ranges(outcomes: Sequence[Outcome]) -> list[tuple[int, int, bool]]:
+def summary(outcomes: Sequence[Outcome]) -> list[tuple[int, int, bool]]:
     return [(o.shard.start, o.shard.stop, isinstance(o, ShardResult)) for o in outcomes]
 
 
@@ -48,10 +48,10 @@ def index(sample: Sample) -> int:
     return int(sample.id.rsplit("-", 1)[1])
 
 
-class TestShortMemory:
+class TestExhaustedMemory:
     @pytest.fixture
     def sizes(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-        """Batches that were tried; more than two samples do not fit."""
+        """Sizes of the batches that were tried; more than two samples do not fit into memory."""
         tried: list[int] = []
 
         def forward(real: Forward, batch: list[Sample]) -> Any:
@@ -63,13 +63,13 @@ class TestShortMemory:
         replace_forward(monkeypatch, forward)
         return tried
 
-    def test_halves_the_batches_once_and_keeps_that(self, tmp_path: Path, sizes: list[int]) -> None:
+    def test_batches_are_halved_and_the_size_is_remembered(self, tmp_path: Path, sizes: list[int]) -> None:
         (result,) = run_shard(predictor(tmp_path, batch_size=7), 0, 14)
         assert sizes == [7, 4, 2, 2, 2, 1, 2, 2, 2, 1], "7 in parts of 4, then of 2"
         assert isinstance(result, ShardResult)
         assert (result.execution.batch_size, len(result.predictions)) == (2, 14)
 
-    def test_leaves_the_figures_as_they_are_and_is_recorded(self, tmp_path: Path, sizes: list[int]) -> None:
+    def test_halving_changes_no_figure_and_is_recorded(self, tmp_path: Path, sizes: list[int]) -> None:
         halved = run_suite(tmp_path, document(20, ok={"batch_size": 7}), out="halved").trials[0]
         fitting = run_suite(tmp_path, document(20, ok={"batch_size": 2}), out="fitting").trials[0]
         assert halved.metrics == fitting.metrics
@@ -77,7 +77,7 @@ class TestShortMemory:
         provenance = RunDirectory(tmp_path / "halved").trial(halved.id).predictions.provenance()
         assert {shard.batch_size for shard in provenance.values()} == {2}
 
-    def test_of_one_sample_is_that_samples_fault(
+    def test_a_single_sample_that_does_not_fit_is_a_bad_sample(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def forward(real: Forward, batch: list[Sample]) -> Any:
@@ -87,10 +87,10 @@ class TestShortMemory:
 
         replace_forward(monkeypatch, forward)
         outcomes = run_shard(predictor(tmp_path))
-        assert ranges(outcomes) == [(0, 4, True), (4, 8, False), (8, 20, True)]
+        assert summary(outcomes) == [(0, 4, True), (4, 8, False), (8, 20, True)]
         assert isinstance(outcomes[1], ShardError) and outcomes[1].culprits == (6,)
 
-    def test_that_an_earlier_worker_ran_into_is_not_tried_again(
+    def test_a_size_that_failed_on_another_worker_is_not_tried_again(
         self, tmp_path: Path, sizes: list[int]
     ) -> None:
         run_shard(predictor(tmp_path), 0, 8, batch_limit=2)
@@ -107,12 +107,12 @@ class TestShortMemory:
         (ValueError("out of memory of the author"), False),
     ],
 )
-def test_errors_of_memory_are_told_from_others(error: Exception, expected: bool) -> None:
+def test_exhausted_memory_is_distinguished_from_other_errors(error: Exception, expected: bool) -> None:
     assert is_out_of_memory(error) is expected
 
 
 class TestBadSamples:
-    def test_two_in_one_batch_are_both_named_and_the_others_predictions_do_not_count(
+    def test_two_bad_samples_of_a_batch_are_both_named_and_the_whole_batch_fails(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def forward(real: Forward, batch: list[Sample]) -> Any:
@@ -123,12 +123,12 @@ class TestBadSamples:
 
         replace_forward(monkeypatch, forward)
         outcomes = run_shard(predictor(tmp_path))
-        assert ranges(outcomes) == [(0, 4, True), (4, 8, False), (8, 20, True)]
+        assert summary(outcomes) == [(0, 4, True), (4, 8, False), (8, 20, True)]
         error = outcomes[1]
         assert isinstance(error, ShardError)
         assert (error.culprits, error.error) == ((5, 7), "RuntimeError: poison at 5")
 
-    def test_a_batch_that_fails_although_each_sample_does_not_names_none(
+    def test_a_batch_that_fails_only_as_a_whole_names_no_sample(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def forward(real: Forward, batch: list[Sample]) -> Any:
@@ -140,7 +140,7 @@ class TestBadSamples:
         (error,) = run_shard(predictor(tmp_path), 0, 4)
         assert isinstance(error, ShardError) and error.culprits == ()
 
-    def test_an_adapter_that_always_fails_is_not_asked_for_every_sample(
+    def test_an_adapter_that_always_fails_is_not_run_on_every_sample(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         calls = []
@@ -151,13 +151,15 @@ class TestBadSamples:
 
         replace_forward(monkeypatch, forward)
         outcomes = run_shard(predictor(tmp_path, size=100), 0, 100)
-        assert ranges(outcomes) == [(0, 4, False), (4, 8, False), (8, 100, False)]
+        assert summary(outcomes) == [(0, 4, False), (4, 8, False), (8, 100, False)]
         assert len(calls) == 2 + MAX_CULPRITS
         last = outcomes[-1]
         assert isinstance(last, ShardError)
         assert last.error == f"skipped after {MAX_CULPRITS} bad samples: RuntimeError: broken"
 
-    def test_a_broken_gpu_is_no_samples_fault(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_broken_gpu_is_not_blamed_on_a_sample(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def forward(real: Forward, batch: list[Sample]) -> Any:
             raise RuntimeError("CUDA error: device-side assert triggered")
 
@@ -166,11 +168,11 @@ class TestBadSamples:
             run_shard(predictor(tmp_path))
 
 
-class TestReadingAhead:
-    def test_gives_the_same_results_as_reading_in_turn(
+class TestPrefetch:
+    def test_gives_the_same_results_as_reading_batch_by_batch(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        in_turn, ahead = predictor(tmp_path), predictor(tmp_path)
+        serial, ahead = predictor(tmp_path), predictor(tmp_path)
         monkeypatch.setattr(ahead, "_prefetch", True)  # as on a GPU
         threads = set()
         real = fake_adapters.FakeTranslation.preprocess
@@ -180,12 +182,12 @@ class TestReadingAhead:
             return real(self, samples)
 
         monkeypatch.setattr(fake_adapters.FakeTranslation, "preprocess", preprocess)
-        (expected,), (found,) = run_shard(in_turn), run_shard(ahead)
-        assert isinstance(found, ShardResult) and isinstance(expected, ShardResult)
-        assert (found.ids, found.predictions) == (expected.ids, expected.predictions)
-        assert len(threads) == 2, "this one, and the one ahead"
+        (expected,), (actual,) = run_shard(serial), run_shard(ahead)
+        assert isinstance(actual, ShardResult) and isinstance(expected, ShardResult)
+        assert (actual.ids, actual.predictions) == (expected.ids, expected.predictions)
+        assert len(threads) == 2, "the main thread and the one that loads ahead"
 
-    def test_an_error_while_reading_belongs_to_its_own_batch(
+    def test_a_read_error_fails_only_its_own_batch(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         worker = predictor(tmp_path)
@@ -198,12 +200,12 @@ class TestReadingAhead:
             return real(at)
 
         monkeypatch.setattr(worker, "_read", read)
-        assert ranges(run_shard(worker)) == [(0, 8, True), (8, 12, False), (12, 20, True)]
+        assert summary(run_shard(worker)) == [(0, 8, True), (8, 12, False), (12, 20, True)]
 
-    def test_is_prefetch(self) -> None:
+    def test_the_next_job_runs_while_a_result_is_in_use(self) -> None:
         started = [threading.Event() for _ in range(3)]
         for position, result in enumerate(prefetch([event.set for event in started])):
             if position < 2:
-                assert started[position + 1].wait(timeout=5), "while this one is used"
+                assert started[position + 1].wait(timeout=5), "while the current result is in use"
             result()
         assert list(prefetch([])) == []

@@ -1,3 +1,5 @@
+"""Scores of prediction files agree with reference tools; malformed files give one message."""
+
 import contextlib
 import io
 import json
@@ -26,8 +28,8 @@ def write(path, content):
 # Translation
 
 
-def test_translation_files_score_as_sacrebleu_does(tmp_path):
-    hypotheses = ["the cat sat on the mat .  ", "ein Übungssatz", "", "line\u2028separator is no line end"]
+def test_translation_scores_equal_those_of_sacrebleu(tmp_path):
+    hypotheses = ["the cat sat on the mat .  ", "ein Übungssatz", "", "line\u2028separator is not a line end"]
     references = [
         ["the cat sat on a mat .", "der Übungssatz", "nothing", "line separator"],
         ["a", "b", "c", "d"],
@@ -50,7 +52,7 @@ def test_translation_files_of_unequal_length_are_refused(tmp_path):
         score_translation(two, [three])
 
 
-def test_a_translation_file_in_another_encoding_is_refused_with_its_line(tmp_path):
+def test_text_that_is_not_utf8_is_refused_with_its_line(tmp_path):
     latin = tmp_path / "latin"
     latin.write_bytes("gut\nÜbung\n".encode("latin-1"))
     with pytest.raises(UsageError, match=r"latin:2: not UTF-8 \(byte 0xdc\)"):
@@ -72,7 +74,7 @@ def test_missing_and_empty_translation_files_are_refused(tmp_path):
 
 def coco_document():
     generator = np.random.default_rng(0)
-    images = [9, 100, 20]  # neither ascending nor in text order
+    images = [9, 100, 20]  # neither in ascending nor in lexical order
     boxes = generator.uniform(1, 90, (12, 4)).round(2)
     annotations = [
         {
@@ -105,7 +107,7 @@ def coco_results(document):
     ]
 
 
-def test_coco_files_score_as_pycocotools_does(tmp_path):
+def test_coco_scores_equal_those_of_pycocotools(tmp_path):
     truth = write(tmp_path / "truth.json", coco_document())
     results = write(tmp_path / "results.json", coco_results(coco_document()))
     with contextlib.redirect_stdout(io.StringIO()):
@@ -121,17 +123,19 @@ def test_coco_files_score_as_pycocotools_does(tmp_path):
     assert list(scores.per_class) == ["cat", "dog"]
 
 
-def test_scores_may_be_negative_as_logits_are(tmp_path):
-    """Only their order counts: less 3, every figure is the same."""
+def test_detection_scores_may_be_negative_logits(tmp_path):
+    """Only their order matters: subtracting 3 changes no figure."""
     truth = write(tmp_path / "truth.json", coco_document())
     entries = coco_results(coco_document())
     shifted = [entry | {"score": entry["score"] - 3} for entry in entries]
-    found = [score_detection(truth, write(tmp_path / "results.json", rows)) for rows in (entries, shifted)]
-    assert found[0] == found[1]
+    first, second = (
+        score_detection(truth, write(tmp_path / "results.json", rows)) for rows in (entries, shifted)
+    )
+    assert first == second
 
 
-def test_an_annotation_with_id_0_can_be_found_and_one_to_ignore_is_not_missed(tmp_path):
-    """Two of pycocotools' bugs: id 0 counts as unmatched, and `ignore` is overwritten by `iscrowd`."""
+def test_an_annotation_of_id_0_can_be_matched_and_an_ignored_one_is_not_missed(tmp_path):
+    """pycocotools has two bugs here: id 0 counts as unmatched, and `iscrowd` overwrites `ignore`."""
     document = coco_document()
     first, second = document["annotations"][:2]
     first["id"] = 0
@@ -143,7 +147,7 @@ def test_an_annotation_with_id_0_can_be_found_and_one_to_ignore_is_not_missed(tm
     assert scores.per_class["cat"] == {"ap": None, "ap50": None}
 
 
-def test_an_empty_list_of_results_finds_nothing(tmp_path):
+def test_an_empty_list_of_results_scores_zero(tmp_path):
     truth, results = write(tmp_path / "t.json", coco_document()), write(tmp_path / "r.json", [])
     assert score_detection(truth, results).metrics["ap"].value == 0
 
@@ -152,7 +156,7 @@ DROP = object()
 
 
 def changed(document, path, value):
-    """A copy of the document with one entry replaced or dropped."""
+    """Return a copy of the document with one entry replaced or dropped."""
     copy = json.loads(json.dumps(document))
     holder = copy
     for key in path[:-1]:
@@ -200,7 +204,7 @@ def changed(document, path, value):
         (["annotations", 2, "iscrowd"], 2, r"annotations\[2\]: iscrowd: expected 0 or 1, found 2"),
     ],
 )
-def test_bad_coco_annotations_are_refused(tmp_path, path, value, message):
+def test_malformed_coco_annotations_are_refused(tmp_path, path, value, message):
     truth = write(tmp_path / "truth.json", changed(coco_document(), path, value))
     with pytest.raises(UsageError, match=f"truth.json.*{message}"):
         coco.read_annotations(truth)
@@ -220,7 +224,7 @@ def test_bad_coco_annotations_are_refused(tmp_path, path, value, message):
         ([3], None, r"\[3\]: expected an object, found a NoneType"),
     ],
 )
-def test_bad_coco_results_are_refused(tmp_path, path, value, message):
+def test_malformed_coco_results_are_refused(tmp_path, path, value, message):
     truth = write(tmp_path / "truth.json", coco_document())
     results = write(tmp_path / "results.json", changed(coco_results(coco_document()), path, value))
     with pytest.raises(UsageError, match=f"results.json{message}"):
@@ -233,7 +237,7 @@ def test_malformed_json_is_refused_with_its_line(tmp_path):
         coco.read_annotations(truth)
 
 
-def test_options_of_another_protocol_and_unknown_ones_are_refused(tmp_path):
+def test_unknown_protocols_options_and_files_are_refused(tmp_path):
     truth = write(tmp_path / "truth.json", coco_document())
     with pytest.raises(UsageError, match="unknown protocol 'voc7'; did you mean 'voc07'"):
         score_detection(truth, truth, "voc7")
@@ -269,7 +273,7 @@ def voc_folder(tmp_path):
     return tmp_path / "xml"
 
 
-def test_voc_boxes_become_continuous(voc_folder):
+def test_inclusive_voc_pixels_become_continuous_boxes(voc_folder):
     annotated = voc.read_annotations(voc_folder)
     assert annotated.targets["000001"].boxes.tolist() == [[0, 0, 10, 10], [49, 49, 60, 60]]
     assert annotated.targets["000001"].areas.tolist() == [100, 121]
@@ -278,7 +282,7 @@ def test_voc_boxes_become_continuous(voc_folder):
     assert len(voc.CLASSES) == 20
 
 
-def test_a_voc_submission_scores_by_the_devkits_rules(voc_folder, tmp_path):
+def test_a_voc_submission_is_scored_by_the_rules_of_the_devkit(voc_folder, tmp_path):
     """dog: TP, ignored (difficult), FP, TP of 2 positives: 1·½ + ⅔·½; cat: IoU of 10×20 and 10×10 is ½."""
     dogs = "000001 .9 1 1 10 10\n000001 .8 50 50 60 60\n000002 .7 70 70 80 80\n000002 .6 30 30 39 39\n"
     write(tmp_path / "sub/comp4_det_test_dog.txt", dogs)
@@ -295,15 +299,15 @@ def test_a_voc_submission_scores_by_the_devkits_rules(voc_folder, tmp_path):
     assert one_class.per_class["dog"]["ap"] == 0
 
 
-def test_scores_of_a_voc_submission_may_be_negative_as_margins_are(voc_folder, tmp_path):
-    """The right one scores −0.5, the wrong one −1.5: precision 1 at a recall of ½."""
+def test_scores_of_a_voc_submission_may_be_negative_margins(voc_folder, tmp_path):
+    """The correct box scores −0.5 and the wrong one −1.5: precision 1 at a recall of ½."""
     write(tmp_path / "dog.txt", "000002 -1.5 70 70 80 80\n000001 -0.5 1 1 10 10\n")
     scores = score_detection(voc_folder, tmp_path / "dog.txt", "voc10")
     assert scores.per_class["dog"]["ap"] == pytest.approx(0.5)
 
 
-def test_coco_results_of_voc_annotations_name_images_and_classes_either_way(voc_folder, tmp_path):
-    """Dog is the twelfth of VOC's classes; [0, 0, 10, 10] is the inclusive box 1 1 10 10."""
+def test_coco_results_of_voc_annotations_may_use_numbers_or_names(voc_folder, tmp_path):
+    """Dog is VOC's twelfth class; [0, 0, 10, 10] is the inclusive box 1 1 10 10."""
     entries = [
         {"image_id": 1, "category_id": 12, "bbox": [0, 0, 10, 10], "score": 0.9},
         {"image_id": "000002", "category_id": "dog", "bbox": [29, 29, 10, 10], "score": 0.8},
@@ -328,7 +332,7 @@ def test_coco_results_of_voc_annotations_name_images_and_classes_either_way(voc_
         (voc_xml([("dog", (1, 1, 2, 2), 3)]), "difficult: expected 0 or 1, found '3'"),
     ],
 )
-def test_bad_voc_annotations_are_refused(voc_folder, content, message):
+def test_malformed_voc_annotations_are_refused(voc_folder, content, message):
     write(voc_folder / "000003.xml", content)
     with pytest.raises(UsageError, match=message):
         voc.read_annotations(voc_folder)
@@ -345,7 +349,7 @@ def test_bad_voc_annotations_are_refused(voc_folder, content, message):
         ("dog", "000001 .9 9 1 8 9\n", "dog.txt:1: expected xmin ≤ xmax"),
     ],
 )
-def test_bad_voc_submissions_are_refused(voc_folder, tmp_path, name, content, message):
+def test_malformed_voc_submissions_are_refused(voc_folder, tmp_path, name, content, message):
     write(tmp_path / f"sub/{name}.txt", content)
     with pytest.raises(UsageError, match=message):
         score_detection(voc_folder, tmp_path / "sub", "voc07")
@@ -357,7 +361,7 @@ def test_two_files_of_a_class_and_empty_folders_are_refused(voc_folder, tmp_path
     with pytest.raises(UsageError, match="class 'dog' already has the file"):
         score_detection(voc_folder, tmp_path / "sub", "voc07")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match=r"expected one .txt file a class, found none"):
+    with pytest.raises(UsageError, match=r"expected one .txt file per class, found none"):
         score_detection(voc_folder, tmp_path / "empty", "voc07")
     with pytest.raises(UsageError, match=r"found no .xml file"):
         score_detection(tmp_path / "empty", tmp_path / "sub", "voc07")
@@ -376,7 +380,7 @@ def save_mask(path, values, palette=False):
 
 
 def save_grey_of_depth(path, row, depth):
-    """A PNG of one row with fewer than 8 bits a pixel, which Pillow cannot write."""
+    """Write a PNG of one row with fewer than 8 bits per pixel, which Pillow cannot do."""
     bits = "".join(f"{value:0{depth}b}" for value in row)
     line = b"\0" + int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
     header = struct.pack(">IIBBBBB", len(row), 1, depth, 0, 0, 0, 0)
@@ -389,8 +393,8 @@ def save_grey_of_depth(path, row, depth):
     return path
 
 
-def test_masks_are_paired_by_stem_whether_palette_or_grey(tmp_path):
-    """Confusion of both images: class 0 right 3 of 3, class 1 right 2 of 3 (one as 0): IoU 3/4 and 2/3."""
+def test_masks_are_paired_by_stem_in_palette_or_grey(tmp_path):
+    """Over both images, class 0 has 3 of 3 pixels right, class 1 has 2 of 3 (one is 0): IoU 3/4 and 2/3."""
     save_mask(tmp_path / "truth/a.png", [[0, 1], [1, 255]], palette=True)
     save_mask(tmp_path / "truth/b.png", [[0, 0, 1]])
     save_mask(tmp_path / "found/a.png", [[0, 1], [0, 1]])
@@ -402,15 +406,15 @@ def test_masks_are_paired_by_stem_whether_palette_or_grey(tmp_path):
     assert scores.per_class["1"]["iou"] == pytest.approx(2 / 3)
 
 
-def test_two_files_are_a_pair_whatever_their_names(tmp_path):
+def test_two_files_form_a_pair_whatever_their_names(tmp_path):
     truth, found = save_mask(tmp_path / "a.png", [[0, 1]]), save_mask(tmp_path / "b.png", [[0, 1]])
     scores = score_segmentation(truth, found, classes=2)
     assert scores.metrics["miou"].value == 1
     assert scores.metrics["miou"].low is None
 
 
-def test_the_figures_of_masks_are_those_of_the_contract(tmp_path):
-    """No foreground: files do not say that class 0 is the background."""
+def test_masks_give_every_figure_but_foreground_iou(tmp_path):
+    """The files do not say whether class 0 is the background."""
     mask = save_mask(tmp_path / "a.png", [[0, 1]])
     assert list(score_segmentation(mask, mask, classes=2).metrics) == [
         *("miou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "boundary_iou")
@@ -432,14 +436,14 @@ def test_255_is_ignored_unless_it_is_the_last_of_256_classes(tmp_path):
 
 
 @pytest.mark.parametrize(("depth", "row"), [(1, [0, 1, 1]), (2, [0, 1, 3]), (4, [0, 5, 15])])
-def test_grey_levels_of_few_bits_are_not_stretched(tmp_path, depth, row):
+def test_grey_levels_of_few_bits_are_not_rescaled(tmp_path, depth, row):
     found = save_grey_of_depth(tmp_path / "few.png", row, depth)
     assert score_segmentation(found, save_mask(tmp_path / "a.png", [row]), 16).metrics["miou"].value == 1
 
 
 def bad_masks(folder):
     good = save_mask(folder / "good.png", [[0, 1]])
-    (folder / "text.png").write_text("no image")
+    (folder / "text.png").write_text("not an image")
     noise = np.random.default_rng(0).integers(0, 2, (90, 100))
     (folder / "cut.png").write_bytes(save_mask(folder / "x.png", noise).read_bytes()[:-500])
     Image.new("RGB", (2, 1)).save(folder / "colour.png")
@@ -461,34 +465,34 @@ def bad_masks(folder):
             "many",
             "many.png against .*good.png: the prediction has pixels of value 7; expected 0 to 1, or 255",
         ),
-        ("nowhere", "nowhere.png: no such file"),
+        ("nowhere", "nowhere.png: file or folder not found"),
     ],
 )
-def test_bad_masks_are_refused(tmp_path, name, message):
+def test_malformed_masks_are_refused(tmp_path, name, message):
     good = bad_masks(tmp_path)
     with pytest.raises(UsageError, match=message):
         score_segmentation(good, tmp_path / f"{name}.png", classes=2)
 
 
-def test_two_masks_of_one_stem_are_refused_and_hidden_files_are_none(tmp_path):
+def test_two_masks_of_one_stem_are_refused_and_hidden_files_are_ignored(tmp_path):
     for name in ("truth/a.png", "found/a.png", "found/._a.png", "truth/.b.png"):
         save_mask(tmp_path / name, [[0, 1]])
     assert score_segmentation(tmp_path / "truth", tmp_path / "found", 2).metrics["miou"].n == 1
     save_mask(tmp_path / "x.png", [[1, 0]]).rename(tmp_path / "found/a.PNG")
     with pytest.raises(
-        UsageError, match=r"found/a\.png: .*one file of the stem 'a', found .*found/a\.PNG too"
+        UsageError, match=r"found/a\.png: .*found/a\.PNG has the same stem; expected one file per stem"
     ):
         score_segmentation(tmp_path / "truth", tmp_path / "found", 2)
 
 
-def test_masks_without_partner_and_empty_folders_are_refused(tmp_path):
+def test_masks_without_a_counterpart_and_empty_folders_are_refused(tmp_path):
     for stem in "abc":
         save_mask(tmp_path / f"truth/{stem}.png", [[0]])
     save_mask(tmp_path / "found/a.png", [[0]])
     (tmp_path / "empty").mkdir()
     for truth, found, message in [
-        ("truth", "found", r"truth/b.png: found no b.png in .*found \(nor for 1 more\)"),
-        ("found", "truth", r"truth/b.png: found no b.png in .*found"),
+        ("truth", "found", r"truth/b.png: b.png not found in .*found \(and 1 more\)"),
+        ("found", "truth", r"truth/b.png: b.png not found in .*found"),
         ("truth", "empty", "empty: found no .png file"),
         ("truth", "found/a.png", "expected two folders or two PNG files"),
     ]:

@@ -1,5 +1,5 @@
-"""A suite is read strictly: every mistake is one message with file, line and the nearest valid name."""
-# ruff: noqa: E501  the table of mistakes reads best with one a line
+"""Suites are read strictly: every mistake gives one message with file, line and the nearest valid name."""
+# ruff: noqa: E501  the table of mistakes is most readable with one per line
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from harness.errors import UnavailableError, UsageError
-from harness.suite.plan import plan
 from harness.suite.loading import find_suite, load_suite, shipped_suites
+from harness.suite.plan import plan
 from harness.suite.schema import json_schema
 
 GOOD = """\
@@ -43,7 +43,7 @@ def planned(tmp_path: Path, text: str, overrides: Sequence[str] = ()) -> list[st
 
 
 def refused(tmp_path: Path, text: str, overrides: Sequence[str] = ()) -> str:
-    """The message for a bad suite: one line, as `suite.yaml:LINE: …`."""
+    """Return the message for a malformed suite: a single line such as `suite.yaml:LINE: …`."""
     with pytest.raises(UsageError) as caught:
         planned(tmp_path, text, overrides)
     message = str(caught.value).replace(f"{tmp_path}/", "")
@@ -51,12 +51,12 @@ def refused(tmp_path: Path, text: str, overrides: Sequence[str] = ()) -> str:
     return message
 
 
-def test_the_good_suite_is_accepted(tmp_path: Path) -> None:
+def test_a_valid_suite_is_accepted(tmp_path: Path) -> None:
     assert planned(tmp_path, GOOD) == ["words/ok"]
 
 
 @pytest.mark.parametrize(
-    ("change", "line", "says"),
+    ("change", "line", "expected"),
     [
         (("batch_size: 4", "batch_sise: 4"), 9, "adapters.ok.batch_sise: unknown key 'batch_sise'; did you mean 'batch_size'?"),
         (("name: good", "nam: good"), 1, "name: this key is required"),
@@ -98,15 +98,15 @@ def test_the_good_suite_is_accepted(tmp_path: Path) -> None:
         (("split: test", "limit: 0"), 17, "benchmarks.words.limit: Input should be greater than 0 (got 0)"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_named_with_its_line(
-    tmp_path: Path, change: tuple[str, str], line: int, says: str
+def test_a_mistake_is_reported_with_its_line(
+    tmp_path: Path, change: tuple[str, str], line: int, expected: str
 ) -> None:
     message = refused(tmp_path, GOOD.replace(*change, 1))
-    assert message.startswith(f"suite.yaml:{line}: {says}"), message
+    assert message.startswith(f"suite.yaml:{line}: {expected}"), message
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ("", "suite.yaml:1: expected a mapping"),
         ("- a\n- b\n", "suite.yaml:1: expected a mapping"),
@@ -115,17 +115,17 @@ def test_a_mistake_is_named_with_its_line(
         ("name: good\n", "suite.yaml:1: benchmarks: a suite needs at least one benchmark"),
     ],
 )
-def test_what_is_no_suite_at_all(tmp_path: Path, text: str, says: str) -> None:
-    assert refused(tmp_path, text).startswith(says)
+def test_a_file_that_is_not_a_suite_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    assert refused(tmp_path, text).startswith(expected)
 
 
-def test_bytes_that_are_not_utf8_are_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "suite.yaml").write_bytes(b"name: caf\xe9\n")
     with pytest.raises(UsageError, match=r"not UTF-8: .* at byte 9"):
         load_suite(tmp_path / "suite.yaml")
 
 
-def test_aliases_without_end_take_no_time(tmp_path: Path) -> None:
+def test_exponentially_many_aliases_are_checked_fast(tmp_path: Path) -> None:
     levels = "".join(f"  a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
     assert "unknown key 'x'" in refused(tmp_path, GOOD + "x:\n  a0: &a0 [1]\n" + levels)
 
@@ -140,17 +140,17 @@ def test_an_adapter_for_another_task_is_refused(tmp_path: Path) -> None:
     )
 
 
-def test_a_data_set_of_several_tasks_needs_the_task_said(tmp_path: Path) -> None:
+def test_a_data_set_of_several_tasks_requires_a_task(tmp_path: Path) -> None:
     message = refused(tmp_path, GOOD.replace("dataset: few", "dataset: scenes"))
     assert message.startswith("suite.yaml:13: benchmarks.words: 'scenes' supports")
 
 
 class TestFind:
-    def test_a_missing_file(self) -> None:
+    def test_a_missing_file_is_reported(self) -> None:
         with pytest.raises(UsageError, match=r"suite nowhere\.yaml: no such file"):
             find_suite("nowhere.yaml")
 
-    def test_the_nearest_shipped_name(self) -> None:
+    def test_the_nearest_shipped_suite_is_suggested(self) -> None:
         with pytest.raises(UsageError, match="unknown suite 'quickstar'; did you mean 'quickstart'"):
             find_suite("quickstar")
 
@@ -160,11 +160,11 @@ class TestFind:
 
 
 class TestSet:
-    def test_a_value_is_yaml_and_makes_a_matrix(self, tmp_path: Path) -> None:
+    def test_a_value_is_yaml_and_may_be_a_matrix(self, tmp_path: Path) -> None:
         names = planned(tmp_path, GOOD, ["adapters.ok.batch_size=[1, 8]"])
         assert names == ["words/ok[batch_size=1]", "words/ok[batch_size=8]"]
 
-    def test_sections_and_options_that_the_file_leaves_out_can_be_set(self, tmp_path: Path) -> None:
+    def test_sections_and_options_that_the_file_lacks_can_be_set(self, tmp_path: Path) -> None:
         text = GOOD.replace("    options:\n      delay: 0.0\n", "")
         (tmp_path / "suite.yaml").write_text(text)
         loaded = load_suite(tmp_path / "suite.yaml", ["speed.profile=ci", "adapters.ok.options.marker=x"])
@@ -178,7 +178,7 @@ class TestSet:
         assert loaded.suite.adapters["ok"].batch_size == 2
 
     @pytest.mark.parametrize(
-        ("override", "says"),
+        ("override", "expected"),
         [
             ("adapters.ok.batch_size", "expected KEY=VALUE"),
             ("=3", "expected KEY=VALUE"),
@@ -189,11 +189,11 @@ class TestSet:
             ("include=[x.yaml]", "includes are read before overrides and cannot be set"),
         ],
     )
-    def test_a_bad_override_is_named(self, tmp_path: Path, override: str, says: str) -> None:
+    def test_a_wrong_override_is_reported(self, tmp_path: Path, override: str, expected: str) -> None:
         (tmp_path / "suite.yaml").write_text(GOOD)
         with pytest.raises(UsageError) as caught:
             load_suite(tmp_path / "suite.yaml", [override])
-        assert says in str(caught.value)
+        assert expected in str(caught.value)
 
 
 class TestInclude:
@@ -203,37 +203,37 @@ class TestInclude:
         path.write_text(text)
         return path
 
-    def test_entries_are_merged_and_the_same_file_may_come_twice(self, tmp_path: Path) -> None:
+    def test_entries_are_merged_and_a_file_may_be_included_twice(self, tmp_path: Path) -> None:
         self.write(tmp_path, "base.yaml", GOOD)
         for name in ("left", "right"):
             self.write(tmp_path, f"{name}.yaml", f"name: {name}\ninclude: [base.yaml]\n")
         top = self.write(tmp_path, "top.yaml", "name: top\ninclude: [left.yaml, right.yaml]\n")
         assert [trial.name for trial in plan(load_suite(top)).trials] == ["words/ok"]
 
-    def test_a_circle(self, tmp_path: Path) -> None:
+    def test_a_circular_include_is_refused(self, tmp_path: Path) -> None:
         self.write(tmp_path, "a.yaml", "name: a\ninclude: [b.yaml]\n")
         self.write(tmp_path, "b.yaml", "name: b\ninclude: [a.yaml]\n")
         with pytest.raises(UsageError, match=r"a\.yaml: includes itself through a\.yaml → b\.yaml"):
             load_suite(tmp_path / "a.yaml")
 
-    def test_a_missing_file_is_named_with_its_own_line(self, tmp_path: Path) -> None:
+    def test_a_missing_include_is_reported_with_its_line(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, "a.yaml", "name: a\ninclude:\n  - gone.yaml\n")
         with pytest.raises(UsageError, match=r"a\.yaml:3: include: gone\.yaml: no such file"):
             load_suite(path)
 
-    def test_two_definitions_of_one_name_clash(self, tmp_path: Path) -> None:
+    def test_conflicting_definitions_of_a_name_are_refused(self, tmp_path: Path) -> None:
         self.write(tmp_path, "base.yaml", GOOD)
         other = "name: top\ninclude: [base.yaml]\nadapters:\n  ok: {adapter: fake-detection}\n"
         with pytest.raises(UsageError, match=r"base\.yaml:7: adapters\.ok: defined differently in top"):
             load_suite(self.write(tmp_path, "top.yaml", other))
 
-    def test_a_mistake_in_an_included_suite_is_named_there(self, tmp_path: Path) -> None:
+    def test_a_mistake_in_an_included_suite_is_located_there(self, tmp_path: Path) -> None:
         self.write(tmp_path, "base.yaml", GOOD.replace("[bleu]", "[blue]"))
         path = self.write(tmp_path, "top.yaml", "name: top\ninclude: [base.yaml]\n")
         with pytest.raises(UsageError, match=r"base\.yaml:16: benchmarks\.words\.metrics\.0: unknown metric"):
             plan(load_suite(path))
 
-    def test_speed_of_the_included_suite_holds_unless_set(self, tmp_path: Path) -> None:
+    def test_speed_settings_are_inherited_unless_overridden(self, tmp_path: Path) -> None:
         self.write(tmp_path, "base.yaml", GOOD + "speed: {profile: ci}\n")
         top = self.write(tmp_path, "top.yaml", "name: top\ninclude: [base.yaml]\n")
         assert load_suite(top).suite.speed.profile == "ci"
@@ -242,7 +242,7 @@ class TestInclude:
 
 
 class TestPaths:
-    """A data set option that is a path: `gettext`'s directory."""
+    """Options that are paths, such as the directory of `gettext`."""
 
     SUITE = GOOD.replace("dataset: phrases", "dataset: gettext").replace(
         "{size: 20}", "{{language: de, directory: {}}}"
@@ -262,7 +262,7 @@ class TestPaths:
             ),
         ],
     )
-    def test_what_an_unset_environment_variable_names_is_unavailable(
+    def test_an_unset_environment_variable_makes_its_benchmark_unavailable(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], where: str
     ) -> None:
         monkeypatch.delenv("HARNESS_TEST_ROOT", raising=False)
@@ -277,7 +277,7 @@ class TestPaths:
         assert planned(tmp_path, text) == []
 
     @pytest.mark.parametrize("escape", ["../other", "/etc", "a/../../other", "'${HARNESS_TEST_ROOT}'"])
-    def test_a_path_that_leaves_the_data_root(
+    def test_a_path_may_not_leave_the_data_root(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, escape: str
     ) -> None:
         monkeypatch.setenv("HARNESS_TEST_ROOT", "/somewhere/else")
@@ -285,17 +285,17 @@ class TestPaths:
         assert message.startswith("suite.yaml:5: datasets.few.options.directory: path '")
         assert "leaves the data root" in message
 
-    def test_a_symbolic_link_out_of_the_data_root(self, tmp_path: Path) -> None:
+    def test_a_symbolic_link_may_not_leave_the_data_root(self, tmp_path: Path) -> None:
         (tmp_path / "data").mkdir()
         (tmp_path / "data" / "link").symlink_to("/etc")
         assert "leaves the data root" in refused(tmp_path, self.suite("link", "data"))
 
-    def test_a_path_that_is_no_text(self, tmp_path: Path) -> None:
+    def test_a_path_that_is_not_text_is_refused(self, tmp_path: Path) -> None:
         assert "datasets.few.options.directory: Input is not a valid path" in refused(
             tmp_path, self.suite("5", "data")
         )
 
-    def test_a_data_root_starts_from_the_file_that_names_it(self, tmp_path: Path) -> None:
+    def test_a_data_root_is_relative_to_the_file_that_sets_it(self, tmp_path: Path) -> None:
         inner = tmp_path / "inner"
         inner.mkdir()
         (inner / "base.yaml").write_text(self.suite("../x", "data"))
@@ -311,7 +311,7 @@ def test_shipped_and_small_suites_satisfy_the_published_json_schema() -> None:
     assert not validator.is_valid(yaml.safe_load(GOOD.replace("batch_size: 4", "batch_sise: 4")))
 
 
-def test_a_wrong_override_is_blamed_on_the_override_not_on_the_file(tmp_path: Path) -> None:
+def test_the_error_of_an_override_names_the_override_not_the_file(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("name: s\nadapters:\n  y: {adapter: yolo}\n")
     with pytest.raises(UsageError) as caught:

@@ -1,4 +1,4 @@
-"""The training stage, on an adapter whose model fits in a line."""
+"""The training stage, with an adapter whose model is a few lines long."""
 
 import dataclasses
 import math
@@ -34,7 +34,7 @@ class HalvesOptions(DatasetOptions):
 
 
 class Halves(Dataset):
-    """4×4 masks whose left or right half is class 1, and images that are bright there."""
+    """4×4 masks whose left columns are class 1, and images that are bright there."""
 
     tasks = ("segmentation",)
     splits = ("train", "validation")
@@ -57,7 +57,7 @@ class Halves(Dataset):
 
 
 class Pixel(TrainableAdapter):
-    """Logistic regression of a pixel, with dropout and noise so that all randomness is in play."""
+    """A network per pixel, with dropout and noise to exercise all sources of randomness."""
 
     task = "segmentation"
     classes = ("dark", "bright")
@@ -102,7 +102,7 @@ class Pixel(TrainableAdapter):
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing in the stage catches it."""
+    """Simulates SIGKILL: nothing in the stage catches it."""
 
     at: int | None = None
 
@@ -137,7 +137,7 @@ def run(folder: Path, lines: list[str] | None = None, **changes):
     return train(recipe(**changes), folder / "w.safetensors", RUNTIME, report=report)
 
 
-def test_it_learns_and_leaves_weights_and_a_document(tmp_path):
+def test_training_learns_and_writes_weights_and_a_document(tmp_path):
     provenance = run(tmp_path)
     assert provenance.figures["miou"].value > 0.95
     assert provenance.figures["miou"].low <= provenance.figures["miou"].value
@@ -151,7 +151,7 @@ def test_it_learns_and_leaves_weights_and_a_document(tmp_path):
     assert (stored.adapter, stored.recipe) == ("pixel", recipe().hash)
 
 
-def test_the_same_recipe_gives_the_same_bytes_whatever_was_drawn_before(tmp_path):
+def test_a_recipe_gives_the_same_bytes_whatever_the_random_state(tmp_path):
     first = run(tmp_path / "a")
     torch.rand(17)
     assert run(tmp_path / "b").sha256 == first.sha256
@@ -186,8 +186,8 @@ train(read_recipe(recipe), weights, Runtime(), report=lambda line: print(line, f
 
 
 @pytest.mark.slow
-def test_yolo_killed_by_the_system_continues_to_the_same_bytes(tmp_path):
-    """The real thing: SIGKILL, batch normalisation, channels last, augmentation."""
+def test_yolo_killed_by_a_signal_continues_to_the_same_bytes(tmp_path):
+    """A real SIGKILL, with batch normalisation, channels last and augmentation."""
     changes = {"adapter": "yolo", "task": "detection", "metric": "coco", "learning_rate": 2e-3}
     sizes = {"steps": 16, "validate_every": 4, "validation_size": 4}
     dataset = {"name": "scenes", "options": {"size": 24}}
@@ -211,8 +211,8 @@ def test_yolo_killed_by_the_system_continues_to_the_same_bytes(tmp_path):
     assert first == second
 
 
-def test_a_second_process_waits_and_takes_what_the_first_made(tmp_path):
-    made, lines, waiting = run(tmp_path / "a"), [], threading.Event()
+def test_a_second_process_waits_and_uses_the_result_of_the_first(tmp_path):
+    provenance, lines, waiting = run(tmp_path / "a"), [], threading.Event()
     calls = Pixel.calls
 
     def report(line: str) -> None:
@@ -227,7 +227,7 @@ def test_a_second_process_waits_and_takes_what_the_first_made(tmp_path):
             assert waiting.wait(30)
             for path in (tmp_path / "a").iterdir():
                 shutil.copy(path, tmp_path / "b")
-        assert second.result(30) == made
+        assert second.result(30) == provenance
     assert lines == [
         "another process is training w.safetensors; waiting for it",
         f"{weights} has already been trained by another process",
@@ -250,14 +250,14 @@ def test_a_state_of_another_recipe_is_not_continued(tmp_path):
     assert not any("continuing" in line for line in lines)
 
 
-def test_a_broken_state_file_is_named(tmp_path):
+def test_a_malformed_state_file_is_reported(tmp_path):
     (tmp_path / "w.state.pt").write_bytes(b"PK nonsense")
     with pytest.raises(UsageError, match=r"w\.state\.pt: not a training state"):
         run(tmp_path)
 
 
-def test_the_best_weights_are_kept_not_the_last(tmp_path):
-    # So long a warm-up to so high a rate that the weights are thrown about at the end.
+def test_the_best_weights_are_stored_not_the_last(tmp_path):
+    # The warm-up leads to a learning rate so high that training diverges at the end.
     provenance = run(tmp_path, steps=60, learning_rate=30.0, warmup_steps=60, clip_norm=1e6)
     values = [row["miou"] for row in provenance.history]
     assert values[-1] < max(values), "the recipe no longer diverges; choose a higher rate"
@@ -271,7 +271,7 @@ def test_patience_ends_a_training_that_no_longer_improves(tmp_path):
     assert max(values[-2:]) <= max(values[:-2])
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_term(tmp_path):
+def test_a_loss_that_is_not_finite_is_reported_with_step_and_term(tmp_path):
     Killed.at = -7
     with pytest.raises(HarnessError, match=r"loss is nan at step 6 \(pixels nan\)"):
         run(tmp_path)
@@ -290,7 +290,7 @@ def test_a_recipe_file_keeps_its_text_and_gains_the_provenance(tmp_path):
     assert path.read_text().count("provenance:") == 1
 
 
-def test_learning_rate_rises_linearly_and_falls_as_half_a_cosine():
+def test_learning_rate_rises_linearly_and_falls_along_half_a_cosine():
     plan = recipe(steps=103, learning_rate=0.2, final_learning_rate=0.1)
     rates = [learning_rate(plan, step) for step in range(104)]
     assert rates[:3] == pytest.approx([0.2 / 3, 0.4 / 3, 0.2])
@@ -301,7 +301,7 @@ def test_learning_rate_rises_linearly_and_falls_as_half_a_cosine():
 
 
 @pytest.mark.parametrize("batch_size", [3, 4, 25])
-def test_every_sample_is_seen_once_an_epoch(batch_size):
+def test_every_sample_is_seen_once_per_epoch(batch_size):
     plan = recipe(batch_size=batch_size)
     size, epochs = 10, 6
     seen = [index for step in range(size * epochs // batch_size) for index in batch_indices(plan, step, size)]
@@ -311,7 +311,7 @@ def test_every_sample_is_seen_once_an_epoch(batch_size):
     assert whole[0] != whole[1]
 
 
-def test_pooled_batches_hold_samples_of_one_size_and_every_sample_once_an_epoch():
+def test_pooled_batches_hold_samples_of_similar_size_and_every_sample_once_per_epoch():
     plan, size, pooled = recipe(batch_size=4), 120, 5
     sizes = np.random.default_rng(0).integers(0, 1000, size)
     batches = [batch_indices(plan, step, size, pooled, sizes.__getitem__) for step in range(2 * size // 4)]
@@ -322,7 +322,7 @@ def test_pooled_batches_hold_samples_of_one_size_and_every_sample_once_an_epoch(
         in_order = np.sort(sizes[pool.flatten()]).reshape(pooled, 4)
         assert sorted(np.sort(sizes[pool]).tolist()) == in_order.tolist()
     means = np.array([sizes[batch].mean() for batch in batches]).reshape(-1, pooled)
-    assert len({tuple(np.argsort(turn)) for turn in means}) > 1, "the same order in every pool"
+    assert len({tuple(np.argsort(turn)) for turn in means}) > 1, "every pool has the same order"
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def test_pooled_batches_hold_samples_of_one_size_and_every_sample_once_an_epoch(
         ({"dataset": {"name": "halves", "options": {"size": 0}}}, "is empty"),
     ],
 )
-def test_what_a_recipe_asks_for_wrongly_is_told_and_nothing_is_written(tmp_path, changes, message):
+def test_a_wrong_recipe_is_reported_and_nothing_is_written(tmp_path, changes, message):
     with pytest.raises(UsageError, match=message):
         run(tmp_path, **changes)
     assert not list(tmp_path.iterdir())
