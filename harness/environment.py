@@ -164,17 +164,20 @@ def _gpus() -> tuple[Gpu, ...]:
         pynvml.nvmlShutdown()
 
 
-def git_state(folder: Path) -> tuple[str | None, bool | None]:
+def git_state(folder: Path = Path(__file__).parent) -> tuple[str | None, bool | None]:
     """Return the git revision of this code and whether tracked files differ from it.
 
     Both are None outside a checkout of this code. A package that is installed inside another repository is
     not tracked there, so that repository's revision does not count. A job on a cluster runs without its
     checkout; the submitting process passes the revision in an environment variable.
+
+    Args:
+        folder: Folder of this module.
     """
     if sent := os.environ.get(SENT_REVISION):
         return sent.removesuffix("+dirty"), sent.endswith("+dirty")
     try:
-        _git(folder, "ls-files", "--error-unmatch", "environment.py")
+        _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
         revision = _git(folder, "rev-parse", "HEAD")
         return revision, bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.CalledProcessError):

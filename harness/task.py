@@ -64,7 +64,10 @@ class Annotations:
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """Detected objects of one image, in the order of the model's output, which ties in score keep."""
+    """Detected objects of one image, in the order of the model's output.
+
+    Detections with equal scores are ranked in this order.
+    """
 
     boxes: NDArray[np.float32]  # [n, 4], continuous corners x1 y1 x2 y2 in pixels of the original image
     scores: NDArray[np.float32]  # [n], 0–1

@@ -88,7 +88,7 @@ def _detection(variant: str, ap: float, ips: float, **changes: Any) -> dict[str,
 
 
 def document(run_id: str = "run-1") -> dict[str, Any]:
-    """Return nine trials of three tasks: complete, partial, failed, undefined, not timed, invalid, hostile."""
+    """Return trials of three tasks: complete, partial, failed, undefined, not timed, with hostile names."""
     failure = {
         "first": 0,
         "last": 63,

@@ -24,6 +24,13 @@ def test_the_revision_of_a_repository_that_contains_an_installation_does_not_cou
     assert environment.git_state(package) == (None, None)
 
 
+def test_the_revision_of_this_checkout_is_found() -> None:
+    root = Path(__file__).parent
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    revision = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    assert environment.git_state()[0] == (revision or None)
+
+
 def test_the_recorded_command_is_quoted_for_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         sys, "argv", ["/some/where/harness", "run", "s", "--only", "a/*", "--set", "x=[1, 8]"]

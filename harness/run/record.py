@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import yaml
 
+import harness
 from harness import environment
 from harness.executors.executor import Executor
 from harness.files import write_text
@@ -36,44 +36,54 @@ def write_run_record(
     restricts the work, not the record: a run that already contains the selected trials stays the same run.
     """
     trials = tuple(_planned_trial(trial) for trial in planned.trials)
-    revision, dirty = environment.git_state(Path(__file__).parent)
-    code = (loaded.suite.speed.profile, version("harness"), revision)
-    before = read_record(directory.run_file, RunFile)
-    if (
-        before is not None
-        and code == (before.run.profile, before.run.harness_version, before.run.git_revision)
-        and (before.trials == trials or (settings.only and all(trial in before.trials for trial in trials)))
-    ):
+    if _is_recorded(directory, loaded.suite.speed.profile, trials, partial=settings.only is not None):
         return
     local = environment.describe()
-    running = executor()
-    run = RunRecord(
-        id=uuid.uuid4().hex,
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
-        finished=None,
-        command=settings.command,
-        harness_version=version("harness"),
-        git_revision=revision,
-        git_dirty=dirty,
-        git_branch=environment.git_branch(Path.cwd()),
-        executor=running.name,
-        workers=running.workers,
-        profile=loaded.suite.speed.profile,
-        environment=local.key,
+    run_file = RunFile(
+        suite=loaded.suite.name,
+        description=loaded.suite.description,
+        run=_run_record(settings.command, loaded.suite.speed.profile, executor(), local.key),
+        trials=trials,
+        skipped=planned.skipped,
     )
     directory.write_environment(local)
     for trial in planned.trials:
         write_record(directory.trial(trial.id).spec_file, trial.spec)
     text = yaml.safe_dump(loaded.suite.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
     write_text(directory.path / "suite.yaml", text)
-    run_file = RunFile(
-        suite=loaded.suite.name,
-        description=loaded.suite.description,
-        run=run,
-        trials=trials,
-        skipped=planned.skipped,
-    )
     write_record(directory.run_file, run_file)  # last: a directory without it may be taken over
+
+
+def _is_recorded(
+    directory: RunDirectory, profile: str, trials: Sequence[PlannedTrial], partial: bool
+) -> bool:
+    """Return whether run.json records this run, or one that contains the trials of a partial run."""
+    before = read_record(directory.run_file, RunFile)
+    if before is None:
+        return False
+    revision, _ = environment.git_state()
+    code = (before.run.profile, before.run.harness_version, before.run.git_revision)
+    if code != (profile, harness.__version__, revision):
+        return False
+    return before.trials == trials or (partial and all(trial in before.trials for trial in trials))
+
+
+def _run_record(command: str, profile: str, executor: Executor, environment_key: str) -> RunRecord:
+    revision, dirty = environment.git_state()
+    return RunRecord(
+        id=uuid.uuid4().hex,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        finished=None,
+        command=command,
+        harness_version=harness.__version__,
+        git_revision=revision,
+        git_dirty=dirty,
+        git_branch=environment.git_branch(Path.cwd()),
+        executor=executor.name,
+        workers=executor.workers,
+        profile=profile,
+        environment=environment_key,
+    )
 
 
 def _planned_trial(trial: Trial) -> PlannedTrial:

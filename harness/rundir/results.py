@@ -14,8 +14,7 @@ from pydantic import Field, ValidationError
 
 from harness.environment import Environment
 from harness.errors import UsageError
-from harness.scenarios.scenario import OFFLINE, SINGLE_STREAM
-from harness.scenarios.timings import ScenarioFigures, TimedOn
+from harness.scenarios.scenario import OFFLINE, SINGLE_STREAM, ScenarioFigures, TimedOn
 from harness.strict_model import StrictModel
 from harness.task import Figure, TaskName
 
@@ -136,7 +135,7 @@ class PairRecord(StrictModel):
 
 
 class Skipped(StrictModel):
-    """A benchmark that cannot run here and that the suite allows to be skipped."""
+    """A benchmark that was skipped, as its suite allows if this machine lacks something."""
 
     benchmark: str
     reason: str
