@@ -1,10 +1,9 @@
-"""Figures of recipes trained with several seeds, checked against SciPy's t tests; Holm's correction."""
+"""Figures of recipes trained with several seeds, checked against SciPy's t tests."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from harness.statistics.holm import holm
 from harness.statistics.paired import difference_of_trainings
 from harness.statistics.seeds import Trainings, mean
 
@@ -59,9 +58,3 @@ def test_intervals_contain_the_true_difference_in_about_95_percent_of_cases():
         estimate = difference_of_trainings(base, head)
         covered += estimate.low <= 0 <= estimate.high
     assert 0.93 <= covered / 1000 <= 0.985
-
-
-def test_holm_equals_the_published_example():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
-    assert holm([]) == []
