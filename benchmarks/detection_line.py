@@ -1,10 +1,11 @@
-"""What each step from R-CNN to single shot saves: the shipped models on the same scenes; prints Markdown.
+"""Measure what each step from R-CNN to single-shot detectors saves; print Markdown.
 
     python benchmarks/detection_line.py [--scenes 60] [--threads 1]
 
-One picture at a time, all models in turn on each, so that what else the machine does falls on all. Times are
-of the process's CPU where there is one thread, else of the wall clock. Medians over pictures; the speed-up is
-the median over pictures of the row before's time by this one's, with its distribution-free 95% interval.
+All shipped models predict each image in turn, so that other load on the machine affects all of them. Times
+are CPU times of the process with one thread, else wall-clock times. All figures are medians over images.
+The speed-up is the median over images of the previous row's time divided by this row's, with its
+distribution-free 95% interval.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from interleaved import median_interval
 from harness.adapter import ADAPTERS, Adapter, Runtime
 from harness.checkpoint import load
 from harness.datasets.scenes.scenes import Scenes, ScenesOptions
-from harness.recipe import resolve
+from harness.recipe import resolve_checkpoint
 from harness.task import Sample
 
 LINE = (
@@ -32,7 +33,7 @@ LINE = (
     ("rcnn", {"kept_regions": True}),
     ("fast-rcnn", {"kept_regions": True}),
 )
-BEFORE = {1: 0, 2: 1, 3: 2, 4: 3, 6: 5}  # row → the one that it is compared with
+BEFORE = {1: 0, 2: 1, 3: 2, 4: 3, 6: 5}  # row → the row that it is compared with
 Phases = tuple[float, float, float]
 
 
@@ -47,30 +48,30 @@ def main() -> None:
     clock = time.process_time if options.threads == 1 else time.perf_counter
     scenes = Scenes(ScenesOptions(size=options.scenes), "test", "detection")
     adapters = [shipped(name, chosen) for name, chosen in LINE]
-    taken: dict[int, list[Phases]] = defaultdict(list)
+    phases_by_row: dict[int, list[Phases]] = defaultdict(list)
     for place in range(len(scenes)):
         sample = [Sample(scenes[place].id, scenes[place].input)]
         for adapter in adapters:
-            adapter.predict(sample)  # its regions are on disk then, its code in the cache
+            adapter.predict(sample)  # caches its regions on disk and its code in memory
         for row in np.random.default_rng(place).permutation(len(adapters)):
-            taken[row].append(phases(adapters[row], sample, clock))
+            phases_by_row[row].append(phases(adapters[row], sample, clock))
     print("| model | preprocess, ms | network | postprocess | all | times faster than | |")
     print("|---|---|---|---|---|---|---|")
     for row, (name, chosen) in enumerate(LINE):
-        spent = np.array(taken[row]) * 1e3
+        spent = np.array(phases_by_row[row]) * 1e3
         columns = [f"{value:.1f}" for value in [*np.median(spent, axis=0), np.median(spent.sum(axis=1))]]
-        print(f"| {label(name, chosen)} | {' | '.join(columns)} | {against(row, taken)} |")
+        print(f"| {label(name, chosen)} | {' | '.join(columns)} | {against(row, phases_by_row)} |")
 
 
 def shipped(name: str, options: dict[str, bool]) -> Adapter:
     cls = ADAPTERS.get(name)
     adapter = cls(cls.Options(**options), Runtime())
-    adapter.load(load(resolve(f"{name}-scenes", name, None).weights))
+    adapter.load(load(resolve_checkpoint(f"{name}-scenes", name, None).weights))
     return adapter
 
 
 def phases(adapter: Adapter, sample: list[Sample], clock) -> Phases:
-    """Seconds of preprocessing (with the search for regions), network, postprocessing."""
+    """Return seconds of preprocessing (including the search for regions), network and postprocessing."""
     times = [clock()]
     batch = adapter.preprocess(sample)
     times.append(clock())
@@ -89,9 +90,9 @@ def label(name: str, options: dict[str, bool]) -> str:
 def against(row: int, taken: dict[int, list[Phases]]) -> str:
     if row not in BEFORE:
         return " | "
-    before, own = (np.array(taken[k]).sum(axis=1) for k in (BEFORE[row], row))
-    found = median_interval((before / own).tolist())
-    return "{} | {:.2f} [{:.2f}, {:.2f}]".format(label(*LINE[BEFORE[row]]), *found)
+    before, this = (np.array(taken[k]).sum(axis=1) for k in (BEFORE[row], row))
+    interval = median_interval((before / this).tolist())
+    return "{} | {:.2f} [{:.2f}, {:.2f}]".format(label(*LINE[BEFORE[row]]), *interval)
 
 
 if __name__ == "__main__":

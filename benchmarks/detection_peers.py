@@ -1,17 +1,17 @@
-"""The own faster-rcnn and ssd against torchvision's: same weights, same photographs, interleaved pairs.
+"""Compare the speed of faster-rcnn and ssd with torchvision's: same weights and images, interleaved pairs.
 
     python benchmarks/detection_peers.py [--models faster-rcnn ssd] [--device cpu] [--threads 2]
         [--batch-sizes 1] [--shorter-side 800] [--candidates 300] [--pairs 11]
 
-From pictures in memory to detections in host memory. Rivals: torchvision's model as its users call it
-(contiguous tensors, a list of pictures), and in its quickest layout (channels last), which is how ours runs.
-Ratios are torchvision's time by ours, above 1 ours is faster: medians over pairs with the distribution-free
-95% interval of a median. Before anything is timed, detections have to pair off: boxes within .05 px, the
-same labels, scores within 1e-3. As many as are printed do not, at most one in fifty: where two scores are as
-good as equal, rounding decides which of them suppression keeps.
+Times run from images in memory to detections in host memory. torchvision's model runs as its users call it
+(contiguous tensors, a list of images) and in its fastest layout (channels last), which is ours. Ratios are
+torchvision's time divided by ours, so that ours is faster above 1. They are medians over pairs with the
+distribution-free 95% interval of a median. Before anything is timed, detections must be paired: boxes within
+.05 px, the same labels, scores within 1e-3. At most one in fifty may remain unpaired, since rounding decides
+which of two nearly equal boxes suppression keeps; their number is printed.
 
-How long suppression takes depends on what is found, and weights here are random: the background's bias is set
-so that about `--candidates` boxes a picture pass the score threshold.
+The time of suppression depends on the number of boxes, and the weights are random: the background's bias is
+set so that about `--candidates` boxes per image pass the score threshold.
 """
 
 from __future__ import annotations
@@ -37,22 +37,23 @@ from harness.checkpoint import Checkpoint
 from harness.task import Detections, Sample
 
 CLASSES = 91  # with the background
-UNPAIRED = 0.02  # of a picture's detections at most; measured: one of 123 with ssd, none with faster-rcnn
+# Maximum fraction of an image's detections; measured: one of 123 with ssd, none with faster-rcnn.
+UNPAIRED = 0.02
 
 
 def photographs(count: int) -> list[Sample]:
     """Windows of 384 × 512 px of scikit-learn's two photographs."""
     generator = np.random.default_rng(0)
-    found = []
+    samples = []
     for index in range(count):
-        picture = load_sample_images().images[index % 2]
+        image = load_sample_images().images[index % 2]
         top, left = (int(generator.integers(0, limit)) for limit in (427 - 384 + 1, 640 - 512 + 1))
-        found.append(Sample(str(index), np.ascontiguousarray(picture[top : top + 384, left : left + 512])))
-    return found
+        samples.append(Sample(str(index), np.ascontiguousarray(image[top : top + 384, left : left + 512])))
+    return samples
 
 
 def background(name: str, tensors: dict[str, Tensor]) -> list[Tensor]:
-    """The biases of the background's logits."""
+    """Return the biases of the background's logits."""
     if name == "faster-rcnn":
         return [tensors["roi_heads.box_predictor.cls_score.bias"][:1]]
     heads = [key for key in tensors if key.startswith("head.classification_head") and key.endswith("bias")]
@@ -60,7 +61,7 @@ def background(name: str, tensors: dict[str, Tensor]) -> list[Tensor]:
 
 
 def adapters(name: str, tensors: dict[str, Tensor], device: str, shorter: int) -> list[TorchAdapter]:
-    """Own, then torchvision's behind the interface; both with the same weights."""
+    """Return this project's adapter and torchvision's, with the same weights."""
     runtime = Runtime(device=device)
     longer = shorter * 1333 // 800
     if name == "faster-rcnn":
@@ -75,7 +76,7 @@ def adapters(name: str, tensors: dict[str, Tensor], device: str, shorter: int) -
 
 
 def calibrated(name: str, device: str, shorter: int, candidates: int) -> list[TorchAdapter]:
-    """Random weights with which about so many boxes of a photograph pass the threshold."""
+    """Return adapters with random weights for which about `candidates` boxes per image pass the threshold."""
     torch.manual_seed(0)
     build = fasterrcnn_resnet50_fpn if name == "faster-rcnn" else ssd300_vgg16
     tensors = build(weights=None, weights_backbone=None).state_dict()
@@ -97,18 +98,18 @@ def calibrated(name: str, device: str, shorter: int, candidates: int) -> list[To
 def as_published(
     peer: TorchAdapter, samples: Sequence[Sample], device: str
 ) -> Callable[[], list[Detections]]:
-    """torchvision's model as its users call it."""
+    """Return a function that runs torchvision's model as its users call it."""
     model = peer.module.to(memory_format=torch.contiguous_format)
 
     @torch.inference_mode()
     def run() -> list[Detections]:
-        pictures = [torch.from_numpy(s.input).to(device).permute(2, 0, 1).float() / 255 for s in samples]
-        found = model(pictures)
+        inputs = [torch.from_numpy(s.input).to(device).permute(2, 0, 1).float() / 255 for s in samples]
+        detections = model(inputs)
         return [
             Detections(
-                *(one[key].cpu().numpy() for key in ("boxes", "scores")), one["labels"].cpu().numpy() - 1
+                *(image[key].cpu().numpy() for key in ("boxes", "scores")), image["labels"].cpu().numpy() - 1
             )
-            for one in found
+            for image in detections
         ]
 
     return run
@@ -145,30 +146,30 @@ def main() -> None:
                 )
 
 
-def alone(one: Detections, another: Detections) -> int:
-    """Of the longer list, the detections that have no like one in the other: box, label and score."""
-    like = np.abs(one.boxes[:, None] - another.boxes).max(axis=2) <= 0.05  # px
-    like &= one.labels[:, None] == another.labels
-    like &= np.abs(one.scores[:, None] - another.scores) <= 1e-3
-    return int(max(like.shape) - like[linear_sum_assignment(~like)].sum())
+def unpaired(first: Detections, second: Detections) -> int:
+    """Count the detections of the longer list without a similar one in the other: box, label and score."""
+    similar = np.abs(first.boxes[:, None] - second.boxes).max(axis=2) <= 0.05  # px
+    similar &= first.labels[:, None] == second.labels
+    similar &= np.abs(first.scores[:, None] - second.scores) <= 1e-3
+    return int(max(similar.shape) - similar[linear_sum_assignment(~similar)].sum())
 
 
 def compare(
     title: str, own: TorchAdapter, other: Callable[[], list], samples: Sequence[Sample], pairs: int
 ) -> None:
     ours, theirs = own.predict(samples), other()
-    for one, another in zip(ours, theirs, strict=True):
-        assert len(one.scores) > 0, "no detections"
-        assert alone(one, another) <= UNPAIRED * len(one.scores), "other detections"
-    taken = pairs_of(lambda: own.predict(samples), other, pairs)
-    seconds = float(np.median([one.wall for one, _ in taken])) / len(samples)
+    for own_image, peer_image in zip(ours, theirs, strict=True):
+        assert len(own_image.scores) > 0, "no detections"
+        assert unpaired(own_image, peer_image) <= UNPAIRED * len(own_image.scores), "other detections"
+    timings = pairs_of(lambda: own.predict(samples), other, pairs)
+    seconds = float(np.median([own_timing.wall for own_timing, _ in timings])) / len(samples)
     clocks = ("wall",) if own.runtime.device == "cuda" else ("cpu", "wall")
-    figures = " · ".join(ratio(taken, clock) for clock in clocks)
-    found = sum(len(one.scores) for one in ours) / len(ours)
-    unpaired = sum(map(alone, ours, theirs)) / len(ours)
+    figures = " · ".join(ratio(timings, clock) for clock in clocks)
+    count = sum(len(image.scores) for image in ours) / len(ours)
+    mean_unpaired = sum(map(unpaired, ours, theirs)) / len(ours)
     print(
-        f"{title}: {found:.0f} detections a picture, {unpaired:.1f} unpaired · {figures}, "
-        f"{len(taken)} pairs · own {seconds:.4f} s a picture",
+        f"{title}: {count:.0f} detections per image, {mean_unpaired:.1f} unpaired · {figures}, "
+        f"{len(timings)} pairs · own {seconds:.4f} s per image",
         flush=True,
     )
 

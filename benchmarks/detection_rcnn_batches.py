@@ -1,11 +1,11 @@
-"""What it saves to score R-CNN's regions in batches: the shipped network on regions of one picture at a time.
+"""Measure what scoring R-CNN's regions in batches saves, with the shipped network on one image at a time.
 
     python benchmarks/detection_rcnn_batches.py [--scenes 30] [--threads 1]
 
-Each picture's regions are warped and seen 1, 16, 64 and 256 at a time, in random order. Times are of the
-process's CPU where there is one thread, else of the wall clock. Medians over pictures; times faster is
-the median over pictures of the time one by one, divided by this one, with its distribution-free 95% interval.
-The search for regions is not timed.
+The regions of each image are warped and scored 1, 16, 64 and 256 at a time, in random order. Times are CPU
+times of the process with one thread, else wall-clock times. All figures are medians over images. The speed-up
+is the median over images of the time one by one divided by this time, with its distribution-free 95%
+interval. The search for regions is not timed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
     adapter = rcnn.Rcnn(rcnn.Rcnn.Options(), Runtime())
     adapter.load(load(resolve_checkpoint("rcnn-scenes", "rcnn", None).weights))
     scenes = Scenes(ScenesOptions(size=options.scenes), "test", "detection")
-    taken = np.zeros((len(scenes), len(SIZES)))
+    seconds = np.zeros((len(scenes), len(SIZES)))
     regions = []
     for place in range(len(scenes)):
         batch = adapter.preprocess([Sample(scenes[place].id, scenes[place].input)])
@@ -48,15 +48,15 @@ def main() -> None:
         for column in np.random.default_rng(place).permutation(len(SIZES)):
             rcnn.CHUNK = SIZES[column]
             start = clock()
-            (found,) = adapter.forward(batch)
-            taken[place, column] = clock() - start
-            torch.testing.assert_close(found.logits, expected, atol=1e-3, rtol=1e-3)
-    print(f"{np.mean(regions):.0f} regions a picture (at most {max(regions)}), {options.threads} thread(s)")
-    print("| regions at a time | ms a picture | times faster than one by one |")
+            (outputs,) = adapter.forward(batch)
+            seconds[place, column] = clock() - start
+            torch.testing.assert_close(outputs.logits, expected, atol=1e-3, rtol=1e-3)
+    print(f"{np.mean(regions):.0f} regions per image (at most {max(regions)}), {options.threads} thread(s)")
+    print("| regions at a time | ms per image | times faster than one by one |")
     print("|---|---|---|")
     for column, size in enumerate(SIZES):
-        ratio, low, high = median_interval((taken[:, 0] / taken[:, column]).tolist())
-        print(f"| {size} | {np.median(taken[:, column]) * 1e3:.1f} | {ratio:.2f} [{low:.2f}, {high:.2f}] |")
+        ratio, low, high = median_interval((seconds[:, 0] / seconds[:, column]).tolist())
+        print(f"| {size} | {np.median(seconds[:, column]) * 1e3:.1f} | {ratio:.2f} [{low:.2f}, {high:.2f}] |")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Recall of selective search against the number of proposals; prints Markdown.
+"""Measure the recall of selective search against the number of proposals; print Markdown.
 
     python benchmarks/proposals_recall.py [--pictures scenes|photographs] [--first 0] [--count 100]
                                           [--search NAME]...
 
-Pictures: the test scenes of 128 px, or objects pasted onto photographs at VOC's size (500 × 375 px). Beside
-ours, OpenCV's `ximgproc` on the same pictures, where opencv-contrib-python is installed; it is no dependency.
-Times are CPU of one thread, all pictures of one search after the other. Brackets are 95% bootstrap intervals
-over pictures; where ours and OpenCV's search of the same kind were both run, their difference has one too.
+The images are the test scenes of 128 px, or objects pasted onto photographs of VOC's size (500 × 375 px).
+OpenCV's `ximgproc` runs on the same images if opencv-contrib-python is installed; it is not a dependency.
+Times are CPU times of one thread, with all images of one search in sequence. Brackets are 95% bootstrap
+intervals over images. If this project's and OpenCV's search of the same kind both ran, the table has their
+difference with its interval.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pictures", choices=["scenes", "photographs"], default="scenes")
-    parser.add_argument("--first", type=int, default=0, help="of the pictures")
+    parser.add_argument("--first", type=int, default=0, help="index of the first image")
     parser.add_argument("--count", type=int, default=100)
-    parser.add_argument("--search", action="append", help="of those in the table; repeatable")
+    parser.add_argument("--search", action="append", help="name of a search in the table; repeatable")
     options = parser.parse_args()
     if options.pictures == "scenes":
         scenes = Scenes(ScenesOptions(size=options.first + options.count), "test", "detection")
@@ -47,17 +48,17 @@ def main() -> None:
     else:
         samples = composed_images(options.first + options.count)[options.first :]
     objects = np.array([len(_boxes(sample)) for sample in samples])
-    print(f"{len(samples)} pictures, {objects.sum()} objects\n")
+    print(f"{len(samples)} images, {objects.sum()} objects\n")
     print("| search | proposals | ms | " + " | ".join(f"recall at {count}" for count in COUNTS) + " |")
     print("|---|" + "---|" * (2 + len(COUNTS)))
-    found: dict[str, NDArray[np.int64]] = {}
+    hits: dict[str, NDArray[np.int64]] = {}
     for name, search in searches():
         if options.search is None or name in options.search:
-            found[name], described = searched(search, samples)
-            shares = (figure(found[name][:, k], objects) for k in range(len(COUNTS)))
+            hits[name], described = searched(search, samples)
+            shares = (figure(hits[name][:, k], objects) for k in range(len(COUNTS)))
             print(f"| {name} | {described} | {' | '.join(shares)} |", flush=True)
     for mode in MODES:
-        ours, theirs = found.get(f"ours, {mode}"), found.get(f"OpenCV, {mode}")
+        ours, theirs = hits.get(f"ours, {mode}"), hits.get(f"OpenCV, {mode}")
         if ours is not None and theirs is not None:
             shares = (figure(ours[:, k] - theirs[:, k], objects, "+") for k in range(len(COUNTS)))
             print(f"| {mode}, ours − OpenCV | | | {' | '.join(shares)} |")
@@ -79,14 +80,14 @@ def _opencv(cv2, image: Image, mode: str) -> NDArray[np.generic]:
     search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(np.ascontiguousarray(image[..., ::-1]))
     getattr(search, f"switchTo{mode}")()
-    found = search.process().astype(np.int64)
-    found[:, 2:] += found[:, :2]
-    return found
+    boxes = search.process().astype(np.int64)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
 
 
 def searched(search: Search, samples: list[Sample]) -> tuple[NDArray[np.int64], str]:
-    """How many objects of each picture the first n proposals find, [pictures, COUNTS]; mean number of
-    proposals and ms a picture."""
+    """Return how many objects of each image the first n proposals find, [images, COUNTS], and a description:
+    the mean number of proposals and ms per image."""
     started = time.process_time()
     proposals = [search(sample.input) for sample in samples]
     milliseconds = (time.process_time() - started) * 1e3 / len(samples)
@@ -96,7 +97,7 @@ def searched(search: Search, samples: list[Sample]) -> tuple[NDArray[np.int64], 
 
 
 def figure(hits: NDArray[np.int64], objects: NDArray[np.int64], sign: str = "") -> str:
-    """A share of all objects with its interval, from counts by picture."""
+    """Format a fraction of all objects with its interval, from counts per image."""
     sums = resample_sums(np.stack([hits, objects], axis=1), RESAMPLES, seed=0)
     low, high = np.percentile(sums[:, 0] / sums[:, 1], LEVELS)
     return f"{hits.sum() / objects.sum():{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
@@ -108,11 +109,11 @@ def _boxes(sample: Sample) -> NDArray[np.float64]:
 
 
 def _first(objects: NDArray[np.float64], boxes: NDArray[np.generic]) -> NDArray[np.float64]:
-    """The place of the first proposal that finds each object; infinite if none does."""
-    wanted = objects[:, None]
-    sides = np.minimum(wanted[..., 2:], boxes[:, 2:]) - np.maximum(wanted[..., :2], boxes[:, :2])
+    """Return the index of the first proposal that finds each object, or infinity if none does."""
+    expanded = objects[:, None]
+    sides = np.minimum(expanded[..., 2:], boxes[:, 2:]) - np.maximum(expanded[..., :2], boxes[:, :2])
     common = sides.clip(0).prod(axis=2)
-    areas = [(corners[..., 2:] - corners[..., :2]).prod(axis=-1) for corners in (wanted, boxes)]
+    areas = [(corners[..., 2:] - corners[..., :2]).prod(axis=-1) for corners in (expanded, boxes)]
     hits = common / (areas[0] + areas[1] - common) >= IOU
     return np.where(hits.any(axis=1), hits.argmax(axis=1), np.inf)
 

@@ -6,10 +6,10 @@ from adapters.detection.anchors import cell_anchors, grid_anchors
 from adapters.detection.box_regression import SCALED_WEIGHTS, UNIT_WEIGHTS
 
 
-def random_boxes(n, seed, least=1.0):
+def random_boxes(n, seed, min_side=1.0):
     generator = torch.Generator().manual_seed(seed)
     corners = torch.rand(n, 2, generator=generator) * 200
-    return torch.cat([corners, corners + least + torch.rand(n, 2, generator=generator) * 100], dim=1)
+    return torch.cat([corners, corners + min_side + torch.rand(n, 2, generator=generator) * 100], dim=1)
 
 
 @pytest.mark.parametrize("weights", [UNIT_WEIGHTS, SCALED_WEIGHTS])
@@ -22,7 +22,7 @@ def test_offsets_equal_torchvisions(weights):
     torch.testing.assert_close(
         box_regression.encode(boxes, references, weights), expected, atol=1e-5, rtol=1e-5
     )
-    offsets = torch.randn(50, 4) * 5  # some beyond the largest ratio
+    offsets = torch.randn(50, 4) * 5  # some above the maximum ratio
     expected = theirs.decode_single(offsets, references)
     torch.testing.assert_close(
         box_regression.decode(offsets, references, weights), expected, atol=1e-5, rtol=1e-5
@@ -32,8 +32,8 @@ def test_offsets_equal_torchvisions(weights):
 def test_decoding_undoes_encoding():
     boxes, references = random_boxes(50, 0), random_boxes(50, 1)
     offsets = box_regression.encode(boxes, references, SCALED_WEIGHTS)
-    found = box_regression.decode(offsets, references, SCALED_WEIGHTS)
-    torch.testing.assert_close(found, boxes, atol=1e-3, rtol=1e-5)
+    decoded = box_regression.decode(offsets, references, SCALED_WEIGHTS)
+    torch.testing.assert_close(decoded, boxes, atol=1e-3, rtol=1e-5)
 
 
 def test_anchors_equal_torchvisions():
@@ -43,7 +43,7 @@ def test_anchors_equal_torchvisions():
     theirs = AnchorGenerator(((32, 64), (128, 256)), ((0.5, 1.0, 2.0),) * 2)
     maps = [torch.zeros(1, 1, 9, 13), torch.zeros(1, 1, 5, 7)]
     (expected,) = theirs(ImageList(torch.zeros(1, 3, 144, 208), [(144, 208)]), maps)
-    found = torch.cat(
+    anchors = torch.cat(
         [
             grid_anchors(cell_anchors(sizes, (0.5, 1.0, 2.0)), *shape, strides)
             for sizes, shape, strides in [
@@ -52,7 +52,7 @@ def test_anchors_equal_torchvisions():
             ]
         ]
     )
-    torch.testing.assert_close(found, expected, atol=0, rtol=0)
+    torch.testing.assert_close(anchors, expected, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("allow_low_quality", [False, True])
@@ -62,12 +62,12 @@ def test_matches_equal_torchvisions(allow_low_quality):
 
     references, objects = random_boxes(300, 2), random_boxes(8, 3)
     expected = Matcher(0.6, 0.3, allow_low_quality)(box_iou(objects, references))
-    found = matching.match(references, objects, 0.6, 0.3, allow_low_quality=allow_low_quality)
-    assert torch.equal(found, expected)
-    assert {-1, -2} <= set(found.tolist()) and (found >= 0).any()
+    matches = matching.match(references, objects, 0.6, 0.3, allow_low_quality=allow_low_quality)
+    assert torch.equal(matches, expected)
+    assert {-1, -2} <= set(matches.tolist()) and (matches >= 0).any()
 
 
-def test_each_objects_best_box_is_its_own_as_in_torchvisions_ssd():
+def test_each_object_is_matched_to_its_best_box_as_in_torchvisions_ssd():
     from torchvision.models.detection._utils import SSDMatcher
     from torchvision.ops import box_iou
 
@@ -75,22 +75,22 @@ def test_each_objects_best_box_is_its_own_as_in_torchvisions_ssd():
     for seed in range(20):
         references, objects = random_boxes(300, seed), random_boxes(12, 100 + seed)
         expected = SSDMatcher(0.5)(box_iou(objects, references))
-        found = matching.match_every_object(references, objects, 0.5, 0.5)
-        assert torch.equal(found, expected)
+        matches = matching.match_every_object(references, objects, 0.5, 0.5)
+        assert torch.equal(matches, expected)
         differ += not torch.equal(
-            found, matching.match(references, objects, 0.5, 0.5, allow_low_quality=True)
+            matches, matching.match(references, objects, 0.5, 0.5, allow_low_quality=True)
         )
-    assert differ  # objects overlap
+    assert differ  # because objects overlap
 
 
-def test_of_objects_with_one_best_box_the_later_has_it():
-    """Thousands of them, so that a device that wrote them in any order would be found out."""
+def test_of_objects_with_the_same_best_box_the_last_is_matched():
+    """Thousands of objects, to detect a device that writes them in another order."""
     references = torch.tensor([[0.0, 0, 10, 10], [20, 20, 30, 30]])
     objects = torch.tensor([[0.0, 0, 9, 9]]).repeat(5000, 1)
     assert matching.match_every_object(references, objects, 0.5, 0.5).tolist() == [4999, matching.BACKGROUND]
 
 
-def test_an_object_that_touches_nothing_takes_nothing():
+def test_an_object_that_overlaps_no_box_is_not_matched():
     far = torch.tensor([[900.0, 900.0, 950.0, 950.0]])
     assert (
         matching.match(random_boxes(20, 0), far, 0.5, 0.5, allow_low_quality=True) == matching.BACKGROUND
@@ -98,11 +98,11 @@ def test_an_object_that_touches_nothing_takes_nothing():
 
 
 def test_without_objects_everything_is_background():
-    found = matching.match(random_boxes(20, 0), torch.zeros(0, 4), 0.5, 0.3, allow_low_quality=True)
-    assert found.tolist() == [matching.BACKGROUND] * 20
+    matches = matching.match(random_boxes(20, 0), torch.zeros(0, 4), 0.5, 0.3, allow_low_quality=True)
+    assert matches.tolist() == [matching.BACKGROUND] * 20
 
 
-def test_a_sample_has_at_most_its_share_of_positives_and_fills_up_with_background():
+def test_a_sample_has_at_most_its_fraction_of_positives_and_is_filled_with_background():
     matched = torch.tensor([0, 1, matching.IGNORED, *[matching.BACKGROUND] * 20, 2, 0, 1, 2])
     torch.manual_seed(0)
     drawn = [matching.sample(matched, 8, 0.5) for _ in range(50)]
@@ -110,7 +110,7 @@ def test_a_sample_has_at_most_its_share_of_positives_and_fills_up_with_backgroun
         assert len(set(places.tolist())) == 8
         assert (matched[places] >= 0).sum() == 4
         assert (matched[places] != matching.IGNORED).all()
-    assert len(set(torch.cat(drawn).tolist())) == len(matched) - 1  # each has its turn
+    assert len(set(torch.cat(drawn).tolist())) == len(matched) - 1  # each is drawn at some time
     few = matching.sample(matched[:10], 8, 0.5)
     assert (matched[:10][few] >= 0).sum() == 2 and len(few) == 8
     assert len(matching.sample(matched[:2], 8, 0.5)) == 2

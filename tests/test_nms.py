@@ -12,7 +12,7 @@ from adapters.detection.boxes import iou
 
 @st.composite
 def candidates(draw):
-    """Boxes on a coarse lattice with few distinct scores: exact ties, duplicates and IoUs on thresholds."""
+    """Boxes on a coarse lattice with few distinct scores: ties, duplicates and IoUs equal to thresholds."""
     n = draw(st.integers(0, 40))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     corners = torch.randint(0, 8, (n, 2), generator=generator)
@@ -23,7 +23,7 @@ def candidates(draw):
 
 
 def greedy(boxes, scores, threshold):
-    """The definition, box by box."""
+    """Suppress box by box, as defined."""
     kept = []
     for i in sorted(range(len(boxes)), key=lambda i: (-scores[i].item(), i)):
         if all(iou(boxes[i], boxes[j]) <= threshold for j in kept):
@@ -43,19 +43,19 @@ def test_suppression_in_torch_equals_the_greedy_loop_and_torchvision(boxes_score
 @pytest.mark.parametrize("together", [0, 1000])
 @settings(max_examples=40, deadline=None)
 @given(candidates(), st.sampled_from([0.25, 0.5]), st.sampled_from([0.0, -1e3, 1e4]))
-def test_per_class_suppression_treats_each_class_alone(together, boxes_scores_labels, threshold, place):
-    """In one call for all classes, or in one call a class."""
+def test_per_class_suppression_treats_each_class_separately(together, boxes_scores_labels, threshold, shift):
+    """In one call for all classes, or in one call per class."""
     boxes, scores, labels = boxes_scores_labels
-    boxes = boxes + place
+    boxes = boxes + shift
     expected = set()
     for label in labels.unique():
         places = (labels == label).nonzero().flatten()
         kept = greedy(boxes[places], scores[places], threshold)
         expected |= set(places[kept].tolist())
     with mock.patch.dict(nms.SINGLE_CALL_LIMIT, {"cpu": together}):
-        found = nms.suppress_per_class(boxes, scores, labels, threshold).tolist()
-    assert set(found) == expected
-    assert found == sorted(found, key=lambda i: (-scores[i].item(), i))
+        suppressed = nms.suppress_per_class(boxes, scores, labels, threshold).tolist()
+    assert set(suppressed) == expected
+    assert suppressed == sorted(suppressed, key=lambda i: (-scores[i].item(), i))
 
 
 def test_the_compiled_operator_is_found_and_used():

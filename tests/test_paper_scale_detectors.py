@@ -1,4 +1,4 @@
-"""Detectors at the papers' scale: where training starts, and one step of it."""
+"""Detectors at the papers' scale: the weights that training starts from, and one training step."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ SCENES = Scenes(ScenesOptions(), "train", "detection")
 
 
 def published(shapes, path):
-    """A file of these tensors with every value .25, and of others, as classifiers have."""
+    """Save these tensors with every value .25, and a classifier's tensor that must be ignored."""
     tensors = {name: torch.full(shape, 0.25) for name, shape in shapes.items()}
     torch.save(tensors | {"classifier.6.bias": torch.full((1000,), float("nan"))}, path)
     return path
@@ -48,7 +48,7 @@ def resnet50():
 
 
 def stepped(adapter, count):
-    """The loss of one batch; the weights have made a step of the harness's optimiser."""
+    """Make one step of the harness's optimiser and return the loss of the batch."""
     adapter.module.train()
     optimiser = torch.optim.AdamW(adapter.module.parameters(), lr=1e-4)
     batch = adapter.training_batch([SCENES[i] for i in range(count)], np.random.default_rng(0))
@@ -58,20 +58,20 @@ def stepped(adapter, count):
     return loss
 
 
-def assert_learns(adapter, frozen=(), perhaps=()):
-    """Gradients are finite, and not 0 but where the names begin as `perhaps`; the frozen have none."""
+def assert_learns(adapter, frozen=(), may_be_zero=()):
+    """Check that gradients are finite, and not 0 except of `may_be_zero`; frozen parameters have none."""
     for name, parameter in adapter.module.named_parameters():
         if name.startswith(frozen):
             assert parameter.grad is None, name
         else:
             assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-            assert parameter.grad.any() or name.startswith(perhaps), name
+            assert parameter.grad.any() or name.startswith(may_be_zero), name
         assert parameter.isfinite().all(), name
 
 
 @pytest.mark.slow
 def test_faster_rcnn_makes_a_step_from_a_published_classifier(tmp_path):
-    """Small values, so that frozen normalisation without statistics does not let them grow."""
+    """With small weights, so that values do not explode under frozen normalisation without statistics."""
     torch.manual_seed(0)
     tensors = FasterRcnn(FasterRcnnOptions(backbone="resnet50-fpn"), Runtime())
     tensors.build(SCENES)
@@ -97,12 +97,12 @@ def test_ssd_makes_a_step():
     adapter.build(SCENES)
     loss = stepped(adapter, 2)
     assert loss.isfinite() and loss > 0
-    assert_learns(adapter, perhaps=("extra.", "heads."))  # maps without an object or a hard negative
+    assert_learns(adapter, may_be_zero=("extra.", "heads."))  # of maps without an object or a hard negative
 
 
 @pytest.mark.slow
 def test_yolo_makes_a_step(monkeypatch):
-    """With 2 × 2 cells, that is from pictures of 128 px, and few units."""
+    """With 2 × 2 cells, which takes images of 128 px, and few units."""
     monkeypatch.setattr(yolov1, "UNITS", 32)
     torch.manual_seed(0)
     adapter = Yolo(YoloOptions(backbone="yolov1", grid=2), Runtime())
@@ -115,7 +115,7 @@ def test_yolo_makes_a_step(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(("cls", "frozen"), [(Rcnn, ()), (FastRcnn, (0, 2, 5, 7))])
 def test_rcnn_and_fast_rcnn_make_a_step_from_a_published_classifier(cls, frozen, tmp_path, monkeypatch):
-    """With few units. Fast R-CNN's first two stages keep what they have learnt (Girshick 2015 §4.5)."""
+    """With few units. Fast R-CNN does not train its first two stages (Girshick 2015 §4.5)."""
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
     for module in (rcnn, fast_rcnn):
         monkeypatch.setattr(module, "FULLY_CONNECTED", 32)
@@ -132,12 +132,12 @@ def test_rcnn_and_fast_rcnn_make_a_step_from_a_published_classifier(cls, frozen,
     loss = stepped(adapter, 2)
     assert loss.isfinite() and loss > 0
     assert_learns(adapter, frozen=tuple(f"trunk.features.{place}." for place in frozen))
-    kept = [
+    unchanged = [
         place
         for place in (0, 2, 5, 7, 10)
         if torch.equal(adapter.module.trunk.features[place].weight, tensors[f"features.{place}.weight"])
     ]
-    assert kept == list(frozen)
+    assert unchanged == list(frozen)
 
 
 @pytest.mark.slow
@@ -188,7 +188,7 @@ def test_the_small_backbone_has_no_published_weights(options):
         options(pretrained="weights.pth")
 
 
-def test_a_file_of_another_network_is_told(tmp_path):
+def test_a_file_of_another_network_is_rejected(tmp_path):
     path = published({"features.0.weight": (64, 3, 3, 3)}, tmp_path / "some.pth")
     with pytest.raises(UsageError, match=r"pretrained .*some.pth: .* tensor 'features\.0\.bias' is missing"):
         Vgg16Network(3).load_pretrained(path)
@@ -205,8 +205,8 @@ def test_a_file_of_another_network_is_told(tmp_path):
         (TorchvisionSsd, ("backbone.features.0", "head.regression_head.module_list.2")),
     ],
 )
-def test_torchvisions_models_tell_of_nan_in_weights_and_in_scores(cls, parts):
-    """Without the check, they report an empty picture."""
+def test_nan_in_weights_and_scores_of_torchvisions_models_is_an_error(cls, parts):
+    """Without the check, they would return no detections."""
     adapter = cls(cls.Options(), Runtime())
     adapter.build(SCENES)
     adapter.module.eval()
@@ -218,8 +218,10 @@ def test_torchvisions_models_tell_of_nan_in_weights_and_in_scores(cls, parts):
             weight[0] = float("nan")
         with pytest.raises(UsageError, match="the model's outputs are NaN or infinite"):
             adapter.predict(sample)
-        made = adapter.checkpoint()
+        checkpoint = adapter.checkpoint()
         with pytest.raises(UsageError, match=f"'{part}.weight' has NaN or infinite values"):
-            adapter.load(Checkpoint(made.tensors, made.adapter, made.options, made.classes))
+            adapter.load(
+                Checkpoint(checkpoint.tensors, checkpoint.adapter, checkpoint.options, checkpoint.classes)
+            )
         with torch.no_grad():
             weight.copy_(before)

@@ -30,8 +30,8 @@ from harness.task import Annotations, Sample
 BOTH = pytest.mark.parametrize("cls", [Rcnn, FastRcnn], ids=lambda cls: cls.name)
 
 
-def test_warping_a_ramp_gives_the_places_that_it_shows():
-    """Value = x − y: bilinear samples of it are exact. The region takes all of the window but the context."""
+def test_warping_a_ramp_gives_the_positions_in_the_image():
+    """Value = x − y: bilinear samples of it are exact. The region fills the window except for the context."""
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(80.0), indexing="ij")
     ramps = torch.stack([x, y, x - y])[None]
     box, size = torch.tensor([[20.0, 16.0, 50.0, 36.0]]), 40
@@ -41,18 +41,18 @@ def test_warping_a_ramp_gives_the_places_that_it_shows():
     for k, (low, high) in enumerate([(20, 50), (16, 36)]):
         step = (high - low) / (size - 2 * context)
         expected = low + (torch.arange(size) + 0.5 - context) * step
-        found = warped[0, k, 0] if k == 0 else warped[0, k, :, 0]
-        torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+        values = warped[0, k, 0] if k == 0 else warped[0, k, :, 0]
+        torch.testing.assert_close(values, expected, atol=1e-3, rtol=0)
     torch.testing.assert_close(warped[0, 2], warped[0, 0] - warped[0, 1], atol=1e-3, rtol=0)
 
 
-def test_what_is_outside_the_image_is_the_mean():
+def test_pixels_outside_the_image_are_the_mean():
     pixels = torch.ones(1, 3, 64, 64)
     warped = rcnn.warp(pixels, torch.tensor([[0.0, 8, 40, 48]]), torch.tensor([0]), 40)
     assert (warped[..., 0] == 0).all() and (warped[..., 6:-6] == 1).all()
 
 
-def test_regions_are_scored_alike_however_many_at_once(monkeypatch):
+def test_scores_do_not_depend_on_the_number_of_regions_per_chunk(monkeypatch):
     torch.manual_seed(0)
     adapter = Rcnn(Rcnn.Options(width=8), Runtime())
     adapter.build(Scenes(ScenesOptions(), "train", "detection"))
@@ -63,14 +63,14 @@ def test_regions_are_scored_alike_however_many_at_once(monkeypatch):
     with torch.no_grad():
         expected = network(pixels, regions)
         monkeypatch.setattr(rcnn, "CHUNK", 7)
-        found = network(pixels, regions)
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+        outputs = network(pixels, regions)
+    for output, reference in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(output, reference, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["square", "photographs"])
 @pytest.mark.parametrize("seed", range(4))
-def test_transforms_move_regions_as_the_objects(seed, kind):
+def test_transforms_move_regions_like_objects(seed, kind):
     image = np.random.default_rng(0).integers(0, 256, (50, 80, 3), dtype=np.uint8)
     boxes = np.array([[20.0, 15, 45, 40], [50, 30, 66, 41]])
     samples = [Sample("0", image, Annotations.of_boxes(boxes, [0, 1]))]
@@ -90,35 +90,35 @@ def test_a_mirrored_transform_by_hand():
 
 
 @BOTH
-def test_regions_kept_on_disk_give_the_same_predictions(cls, monkeypatch, tmp_path):
+def test_cached_regions_give_the_same_predictions(cls, monkeypatch, tmp_path):
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
     scenes = Scenes(ScenesOptions(), "train", "detection")
     torch.manual_seed(0)
     adapter = cls(cls.Options(width=8), Runtime())
     adapter.build(scenes)
     checkpoints.save(adapter.checkpoint(), tmp_path / "w.safetensors")
-    searching, keeping = (cls(cls.Options(kept_regions=kept), Runtime()) for kept in (False, True))
-    for each in (searching, keeping):
-        each.load(checkpoints.load(tmp_path / "w.safetensors"))
+    searching, caching = (cls(cls.Options(kept_regions=cached), Runtime()) for cached in (False, True))
+    for adapter in (searching, caching):
+        adapter.load(checkpoints.load(tmp_path / "w.safetensors"))
     sample = [Sample("0", scenes[0].input)]
-    (expected,), _ = searching.predict(sample), keeping.predict(sample)
+    (expected,), _ = searching.predict(sample), caching.predict(sample)
     assert len(list((tmp_path / "proposals").rglob("*.npy"))) == 1
-    (found,) = keeping.predict(sample)
-    assert (found.boxes == expected.boxes).all() and (found.scores == expected.scores).all()
+    (prediction,) = caching.predict(sample)
+    assert (prediction.boxes == expected.boxes).all() and (prediction.scores == expected.scores).all()
 
 
-SAMPLED = {  # regions an image: 2 images a batch at the papers' scale
+SAMPLED = {  # regions per image; 2 images per batch at the papers' scale
     (Rcnn, "small"): 24,
-    (Rcnn, "vgg16"): 64,  # Girshick et al. 2014 §2.3: 128 a batch, a quarter of them objects
+    (Rcnn, "vgg16"): 64,  # Girshick et al. 2014 §2.3: 128 per batch, a quarter of them objects
     (FastRcnn, "small"): 32,
-    (FastRcnn, "vgg16"): 64,  # Girshick 2015 §2.3: 64 an image, 25% of them with IoU of at least .5
+    (FastRcnn, "vgg16"): 64,  # Girshick 2015 §2.3: 64 per image, 25% of them with an IoU of at least .5
     (FasterRcnn, "small"): 32,
     (FasterRcnn, "resnet50-fpn"): 512,  # Lin et al. 2017 §5.2
 }
 
 
 @pytest.mark.parametrize(("cls", "backbone"), SAMPLED)
-def test_as_many_regions_are_sampled_as_the_papers_say(cls, backbone):
+def test_sampling_has_the_numbers_of_the_papers(cls, backbone):
     adapter = cls(cls.Options(backbone=backbone), Runtime())
     with torch.device("meta"):
         network = adapter.make_module()
@@ -135,32 +135,34 @@ def test_as_many_regions_are_sampled_as_the_papers_say(cls, backbone):
         assert (settings.pre_nms_top_n, settings.post_nms_top_n, settings.training_factor) == (
             (300, 100, 1) if small else (1000, 1000, 2)
         )
-        assert faster_rcnn.SMOOTH_L1_BETA == 1 / 9  # as of proposals, which torchvision's loss shows
+        assert faster_rcnn.SMOOTH_L1_BETA == 1 / 9  # for proposals and regions, as in torchvision's loss
 
 
 def loss_by_hand(logits, offsets, regions, objects, labels):
-    """Girshick 2015 equations 1 to 3, region by region: smooth L1 turns linear at 1; offsets are divided by
-    their deviations .1 and .2."""
-    surprise = error = 0.0
-    for scores, moved, region in zip(logits.tolist(), offsets.tolist(), regions.tolist(), strict=True):
-        overlaps = [float(iou(torch.tensor(region), own)) for own in objects]
+    """Girshick 2015 equations 1 to 3, region by region: smooth L1 is linear from 1; offsets are divided by
+    their standard deviations .1 and .2."""
+    class_loss = error = 0.0
+    for scores, offsets_of_region, region in zip(
+        logits.tolist(), offsets.tolist(), regions.tolist(), strict=True
+    ):
+        overlaps = [float(iou(torch.tensor(region), box)) for box in objects]
         nearest = int(np.argmax(overlaps))
-        wanted = int(labels[nearest]) + 1 if overlaps[nearest] >= 0.5 else 0
-        surprise += math.log(sum(map(math.exp, scores))) - scores[wanted]
-        if wanted:
+        target = int(labels[nearest]) + 1 if overlaps[nearest] >= 0.5 else 0
+        class_loss += math.log(sum(map(math.exp, scores))) - scores[target]
+        if target:
             (x, y, w, h), (cx, cy, cw, ch) = (
                 ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
                 for x1, y1, x2, y2 in (region, objects[nearest].tolist())
             )
             aims = ((cx - x) / w / 0.1, (cy - y) / h / 0.1, math.log(cw / w) / 0.2, math.log(ch / h) / 0.2)
-            for aim, value in zip(aims, moved[wanted], strict=True):
+            for aim, value in zip(aims, offsets_of_region[target], strict=True):
                 apart = abs(value - aim)
                 error += apart**2 / 2 if apart < 1 else apart - 0.5
-    return {"class": surprise / len(regions), "box": error / len(regions)}
+    return {"class": class_loss / len(regions), "box": error / len(regions)}
 
 
-class Answering(torch.nn.Module):
-    """Random answers to whatever regions it is given."""
+class RandomOutputs(torch.nn.Module):
+    """Random outputs for any regions."""
 
     sampling = RegionSampling(64)
 
@@ -173,24 +175,24 @@ class Answering(torch.nn.Module):
 
 
 @BOTH
-def test_the_loss_is_the_papers_number_by_number(cls):
+def test_the_loss_equals_the_papers_region_by_region(cls):
     adapter = cls(cls.Options(), Runtime())
-    adapter.module = Answering()
+    adapter.module = RandomOutputs()
     objects, labels = torch.tensor([[10.0, 10, 50, 60], [30, 20, 90, 80]]), torch.tensor([2, 0])
     moves = torch.randn(12, 4, generator=torch.Generator().manual_seed(1)) * 4
     regions = torch.cat([objects.repeat(6, 1) + moves, torch.rand(20, 4) + torch.tensor([0.0, 0, 30, 20])])
     transform = BoxTransform((96, 96), (96, 96), (1.0, 1.0))
     batch = TrainingBatch(torch.zeros(1, 3, 96, 96), [transform], [objects], [labels])
-    found = adapter.loss(RegionTrainingBatch(batch, [regions]))
-    answered = adapter.module
-    assert len(answered.regions) == 34  # all, and the objects themselves
-    expected = loss_by_hand(answered.logits, answered.offsets, answered.regions, objects, labels)
-    assert {name: term.item() for name, term in found.items()} == pytest.approx(expected, rel=1e-5)
+    terms = adapter.loss(RegionTrainingBatch(batch, [regions]))
+    network = adapter.module
+    assert len(network.regions) == 34  # all regions, and the objects themselves
+    expected = loss_by_hand(network.logits, network.offsets, network.regions, objects, labels)
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-5)
     assert expected["box"] > 0.1
 
 
 @pytest.mark.parametrize("damage", [b"", b"half", None])
-def test_a_kept_file_that_was_cut_short_is_searched_for_again(damage, monkeypatch, tmp_path):
+def test_a_truncated_cache_file_is_replaced_by_a_new_search(damage, monkeypatch, tmp_path):
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
     image = Scenes(ScenesOptions(), "train", "detection")[0].input
     expected = cached_proposals(image, MODES["small"])
@@ -203,7 +205,7 @@ def test_a_kept_file_that_was_cut_short_is_searched_for_again(damage, monkeypatc
     assert (cached_proposals(image, MODES["small"]) == expected).all()
 
 
-def test_another_version_of_what_is_searched_with_searches_again(monkeypatch, tmp_path):
+def test_another_version_of_the_search_does_not_use_the_cache(monkeypatch, tmp_path):
     assert proposal_cache.VERSIONS.split()[1:] == [skimage.__version__, scipy.__version__]
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
     image = Scenes(ScenesOptions(), "train", "detection")[0].input
@@ -214,7 +216,7 @@ def test_another_version_of_what_is_searched_with_searches_again(monkeypatch, tm
 
 
 class TestPaperScale:
-    """VGG-16 with few units in its fully connected layers; 4,096 of them have 120 million parameters."""
+    """VGG-16 with few units in its fully connected layers; with 4,096, they have 120 million parameters."""
 
     @pytest.fixture(params=[Rcnn, FastRcnn], ids=lambda cls: cls.name)
     def adapter(self, request, monkeypatch):
@@ -226,11 +228,11 @@ class TestPaperScale:
         adapter.build(Scenes(ScenesOptions(), "train", "detection"))
         return adapter
 
-    def test_boxes_stay_in_the_picture(self, adapter):
+    def test_boxes_are_inside_the_image(self, adapter):
         scene = Scenes(ScenesOptions(), "train", "detection")[0]
         adapter.module.eval()
-        (found,) = adapter.predict([Sample("0", scene.input[:100, :70])])
-        assert (found.boxes <= (70, 100, 70, 100)).all() and found.boxes.min(initial=0) >= 0
+        (prediction,) = adapter.predict([Sample("0", scene.input[:100, :70])])
+        assert (prediction.boxes <= (70, 100, 70, 100)).all() and prediction.boxes.min(initial=0) >= 0
 
     def test_starts_from_a_published_classifier(self, adapter, tmp_path):
         published = {f"features.{k}": t for k, t in adapter.module.trunk.features.state_dict().items()}
@@ -254,7 +256,9 @@ def test_the_small_backbone_has_no_published_weights():
 
 
 @BOTH
-def test_weights_from_elsewhere_are_refused(cls, tmp_path):
+def test_weights_from_elsewhere_are_rejected(cls, tmp_path):
     torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
-    with pytest.raises(UsageError, match=f"adapter '{cls.name}' loads only checkpoints trained with this harness"):
+    with pytest.raises(
+        UsageError, match=f"adapter '{cls.name}' loads only checkpoints trained with this harness"
+    ):
         cls(cls.Options(), Runtime()).load(checkpoints.load(tmp_path / "x.pth"))

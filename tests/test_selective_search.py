@@ -24,7 +24,7 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def patches(seed: int) -> Regions:
-    """A picture of 9×12 px that is cut into 3×4 px blocks, some of them joined."""
+    """An image of 9×12 px divided into blocks of 3×4 px, some of which are joined."""
     generator = np.random.default_rng(seed)
     blocks = generator.integers(0, 7, (3, 3))
     _, labels = np.unique(np.kron(blocks, np.ones((3, 4), dtype=int)), return_inverse=True)
@@ -38,7 +38,7 @@ def box_of(mask):
 
 
 def grouped_by_hand(regions, measures):
-    """Algorithm 1 with masks instead of running sums: every similarity anew from the pixels, every time."""
+    """Algorithm 1 with masks instead of running sums: every similarity is computed from the pixels."""
     pixels = regions.labels.size
     parts = {i: {i} for i in range(len(regions.sizes))}  # region → regions of the segmentation
     boxes = [box_of(regions.labels == i) for i in parts]
@@ -76,7 +76,7 @@ def grouped_by_hand(regions, measures):
 
 @pytest.mark.parametrize("measures", ["CTSF", "TSF", "CT", "F", "S"])
 @pytest.mark.parametrize("seed", range(4))
-def test_grouping_equals_one_that_measures_everything_anew(seed, measures):
+def test_grouping_equals_a_version_that_recomputes_every_similarity(seed, measures):
     regions = patches(seed)
     assert len(regions.sizes) > 3
     assert group(regions, measures).tolist() == grouped_by_hand(regions, measures)
@@ -97,8 +97,8 @@ def test_histograms_count_the_pixels_of_a_region():
         assert regions.textures[region].sum() == 3 * 8 * (labels == region).sum()
 
 
-def test_a_step_has_texture_across_it_only():
-    """Brighter to the right: derivatives to the right are large, up and down there are none."""
+def test_a_vertical_edge_has_horizontal_texture_only():
+    """Brighter to the right: derivatives to the right are large, those up and down are 0."""
     channels = np.zeros((16, 16, 1))
     channels[:, 8:] = 1
     textures = describe(channels, np.zeros((16, 16), dtype=np.int64)).textures.reshape(8, 10)
@@ -130,15 +130,15 @@ def test_boxes_of_any_image_are_inside_it_and_all_different(image, mode):
     assert (propose(image, MODES[mode]) == boxes).all()
 
 
-def test_the_first_regions_are_among_the_boxes():
+def test_the_initial_regions_are_among_the_boxes():
     image = noise(30, 40)
     labels = segment(SPACES["rgb"](image), PLAIN.scales[0])
     assert labels.max() > 2
-    found = {tuple(box) for box in propose(image, PLAIN).tolist()}
-    assert {tuple(box_of(labels == i)) for i in range(labels.max() + 1)} <= found
+    proposals = {tuple(box) for box in propose(image, PLAIN).tolist()}
+    assert {tuple(box_of(labels == i)) for i in range(labels.max() + 1)} <= proposals
 
 
-def test_boxes_apart_from_those_before_come_first():
+def test_near_duplicates_of_earlier_boxes_come_last():
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 5], [50, 0, 60, 10], [0, 0, 10, 8]])
     # IoU with the first: .9, .5, 0, .8
     assert duplicates_last(boxes, 0.55).tolist() == boxes[[0, 2, 3, 1, 4]].tolist()
@@ -146,12 +146,12 @@ def test_boxes_apart_from_those_before_come_first():
     assert duplicates_last(boxes, 1.0).tolist() == boxes.tolist()
 
 
-def test_the_order_that_keeps_boxes_apart_loses_none():
+def test_moving_duplicates_to_the_end_loses_no_box():
     image, fast = noise(30, 40), MODES["fast"]
     plain = propose(image, replace(fast, duplicate_iou=None))
-    found = propose(image, fast)
-    assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, plain.tolist()))
-    assert found.tolist() != plain.tolist()
+    reordered = propose(image, fast)
+    assert sorted(map(tuple, reordered.tolist())) == sorted(map(tuple, plain.tolist()))
+    assert reordered.tolist() != plain.tolist()
 
 
 def test_colour_spaces_span_zero_to_one():
@@ -163,8 +163,8 @@ def test_colour_spaces_span_zero_to_one():
 
 
 @pytest.mark.slow
-def test_modes_find_as_many_boxes_as_the_paper_says():
-    """Table 5, with VOC's pictures: 362, 2,147, 10,108. Here one photograph of their size."""
+def test_modes_propose_about_as_many_boxes_as_in_the_paper():
+    """Table 5 has 362, 2,147 and 10,108 for VOC's images; here, one photograph of their size."""
     from sklearn.datasets import load_sample_image
 
     photograph = load_sample_image("china.jpg")[:375, :500]
@@ -174,13 +174,13 @@ def test_modes_find_as_many_boxes_as_the_paper_says():
     assert counts[2] > 4000
 
 
-def test_kept_regions_are_not_searched_again(monkeypatch, tmp_path):
+def test_cached_regions_are_not_searched_again(monkeypatch, tmp_path):
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
     image = noise(20, 20)
     first = proposal_cache.cached_proposals(image, PLAIN)
     assert (first == propose(image, PLAIN)).all()
     searches = []
-    monkeypatch.setattr(proposal_cache, "propose", lambda *asked: searches.append(asked) or first)
+    monkeypatch.setattr(proposal_cache, "propose", lambda *arguments: searches.append(arguments) or first)
     assert (proposal_cache.cached_proposals(image.copy(), PLAIN) == first).all()
     assert not searches
     other = image.copy()
@@ -190,4 +190,4 @@ def test_kept_regions_are_not_searched_again(monkeypatch, tmp_path):
     proposal_cache.cached_proposals(image.reshape(10, 40, 3), PLAIN)
     assert len(searches) == 3
     assert len(list(tmp_path.rglob("*.npy"))) == 4
-    assert not list(tmp_path.rglob(".*"))  # nothing half-written is left
+    assert not list(tmp_path.rglob(".*"))  # no partial file remains

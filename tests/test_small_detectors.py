@@ -1,4 +1,4 @@
-"""What the small detectors have in common: they learn, predict images of any size, and are stored."""
+"""The small detectors learn, predict images of any size, and can be saved and loaded."""
 
 import numpy as np
 import pytest
@@ -74,13 +74,13 @@ def overlap(box, other):
 
 
 def test_two_scenes_are_learnt(trained):
-    found = trained.predict([Sample(sample.id, sample.input) for sample in LEARNT])
+    predictions = trained.predict([Sample(sample.id, sample.input) for sample in LEARNT])
     objects = learnt = 0
-    for sample, prediction in zip(LEARNT, found, strict=True):
+    for sample, prediction in zip(LEARNT, predictions, strict=True):
         for box, label in zip(sample.target.boxes, sample.target.labels, strict=True):
-            own = prediction.boxes[(prediction.labels == label) & (prediction.scores > 0.3)]
+            boxes = prediction.boxes[(prediction.labels == label) & (prediction.scores > 0.3)]
             objects += 1
-            learnt += any(overlap(box, one) > 0.5 for one in own)
+            learnt += any(overlap(box, detected) > 0.5 for detected in boxes)
     assert objects >= 4
     assert learnt >= 0.6 * objects
 
@@ -98,7 +98,7 @@ def test_every_layer_learns(trained):
     }  # SSD's largest boxes fit none here
 
 
-def test_images_of_any_size_are_predicted_alone_as_in_a_batch(trained):
+def test_images_of_any_size_give_the_same_predictions_alone_as_in_a_batch(trained):
     generator = np.random.default_rng(0)
     sizes = [(1, 1), (128, 128), (1, 60), (90, 40), (300, 200)]
     samples = [Sample(str(s), generator.integers(0, 256, (*s, 3), dtype=np.uint8)) for s in sizes]
@@ -111,35 +111,35 @@ def test_images_of_any_size_are_predicted_alone_as_in_a_batch(trained):
         assert (np.diff(joint.scores) <= 0).all()
 
 
-def test_stored_weights_predict_alike(trained, tmp_path):
+def test_saved_weights_give_the_same_predictions(trained, tmp_path):
     checkpoints.save(trained.checkpoint(), tmp_path / "w.safetensors")
-    reloaded = type(trained)(type(trained).Options(), Runtime())  # whose default is another width
+    reloaded = type(trained)(type(trained).Options(), Runtime())  # with another width by default
     reloaded.load(checkpoints.load(tmp_path / "w.safetensors"))
     sample = [Sample("0", LEARNT[0].input)]
     before, after = trained.predict(sample)[0], reloaded.predict(sample)[0]
     assert after.scores[:3] == pytest.approx(before.scores[:3], abs=0.02)  # fp16
 
 
-def test_convolutions_are_channels_last_and_compute_in_the_precision_asked_for(trained):
+def test_convolutions_are_channels_last_and_compute_in_the_requested_precision(trained):
     half = type(trained)(type(trained).Options(), Runtime(precision="bf16"))
     half.load(checkpoints.Checkpoint(**{key: getattr(trained.checkpoint(), key) for key in STORED}))
     convolutions = [m for m in half.module.modules() if isinstance(m, torch.nn.Conv2d)]
-    seen = []
-    for one in convolutions:
-        one.register_forward_hook(lambda module, given, out: seen.append((given[0], out)))
+    calls = []
+    for convolution in convolutions:
+        convolution.register_forward_hook(lambda module, inputs, out: calls.append((inputs[0], out)))
     sample = [Sample("0", LEARNT[0].input)]
-    (found,), (full,) = half.predict(sample), trained.predict(sample)
-    assert len(seen) >= len(convolutions)
-    assert all(out.dtype == torch.bfloat16 for _, out in seen)
-    assert all(given.is_contiguous(memory_format=torch.channels_last) for given, _ in seen)
-    assert found.scores.dtype == found.boxes.dtype == np.float32
-    np.testing.assert_allclose(found.scores[:3], full.scores[:3], atol=0.05)
+    (half_precision,), (full_precision,) = half.predict(sample), trained.predict(sample)
+    assert len(calls) >= len(convolutions)
+    assert all(out.dtype == torch.bfloat16 for _, out in calls)
+    assert all(inputs.is_contiguous(memory_format=torch.channels_last) for inputs, _ in calls)
+    assert half_precision.scores.dtype == half_precision.boxes.dtype == np.float32
+    np.testing.assert_allclose(half_precision.scores[:3], full_precision.scores[:3], atol=0.05)
 
 
-def test_numbers_that_grow_beyond_the_precision_are_told_and_not_taken_for_an_empty_picture(trained):
-    made = trained.checkpoint()
-    content = {key: getattr(made, key) for key in STORED}
-    content["tensors"] = {name: t * 1e30 if t.ndim == 4 else t for name, t in made.tensors.items()}
+def test_values_that_overflow_the_precision_are_an_error_and_not_an_empty_image(trained):
+    checkpoint = trained.checkpoint()
+    content = {key: getattr(checkpoint, key) for key in STORED}
+    content["tensors"] = {name: t * 1e30 if t.ndim == 4 else t for name, t in checkpoint.tensors.items()}
     adapter = type(trained)(type(trained).Options(), Runtime())
     adapter.load(checkpoints.Checkpoint(**content))  # every weight is finite
     with pytest.raises(UsageError, match="the model's outputs are NaN or infinite"):
@@ -152,14 +152,18 @@ def test_scenes_without_objects_have_a_finite_loss(trained):
     assert sum(trained.loss(batch).values()).isfinite()
 
 
-def test_nan_weights_and_those_of_another_model_are_told(trained):
-    made = trained.checkpoint()
+def test_nan_weights_and_those_of_another_model_are_rejected(trained):
+    checkpoint = trained.checkpoint()
     name = next(iter(dict(trained.module.named_parameters())))
-    broken = {**made.tensors, name: torch.full_like(made.tensors[name], float("nan"))}
+    broken = {**checkpoint.tensors, name: torch.full_like(checkpoint.tensors[name], float("nan"))}
     adapter = type(trained)(type(trained).Options(), Runtime())
     with pytest.raises(UsageError, match=f"tensor '{name}' has NaN or infinite values"):
-        adapter.load(checkpoints.Checkpoint(broken, made.adapter, made.options, made.classes))
+        adapter.load(
+            checkpoints.Checkpoint(broken, checkpoint.adapter, checkpoint.options, checkpoint.classes)
+        )
     with pytest.raises(
-        UsageError, match=f"checkpoint of adapter 'yolo' cannot be loaded by '{made.adapter}'"
+        UsageError, match=f"checkpoint of adapter 'yolo' cannot be loaded by '{checkpoint.adapter}'"
     ):
-        adapter.load(checkpoints.Checkpoint(made.tensors, "yolo", made.options, made.classes))
+        adapter.load(
+            checkpoints.Checkpoint(checkpoint.tensors, "yolo", checkpoint.options, checkpoint.classes)
+        )

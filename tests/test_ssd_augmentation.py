@@ -11,8 +11,8 @@ BOXES = np.array([[10.0, 12, 40, 50], [60, 30, 90, 58]])
 SEEDS = pytest.mark.parametrize("seed", range(12))
 
 
-def picture(height=80, width=100):
-    """Two rectangles, each of its own colour, on black."""
+def two_rectangles(height=80, width=100):
+    """Two rectangles of different colours on black."""
     image = np.zeros((height, width, 3), dtype=np.uint8)
     for colour, (x1, y1, x2, y2) in zip(COLOURS, BOXES.astype(int), strict=True):
         image[y1:y2, x1:x2] = colour
@@ -20,57 +20,60 @@ def picture(height=80, width=100):
 
 
 def shows(image, box, colour):
-    """The box holds the colour, and no pixel of it is outside."""
+    """Whether exactly the pixels of the box have the colour."""
     x1, y1, x2, y2 = box.astype(int)
-    own = (image == colour).all(axis=2)
-    return own[y1:y2, x1:x2].all() and own.sum() == (y2 - y1) * (x2 - x1)
+    coloured = (image == colour).all(axis=2)
+    return coloured[y1:y2, x1:x2].all() and coloured.sum() == (y2 - y1) * (x2 - x1)
 
 
 @SEEDS
 def test_zooming_out_moves_boxes_with_their_pixels(seed):
-    image, boxes = ssd_augmentation.zoom_out(picture(), BOXES, np.random.default_rng(seed))
+    image, boxes = ssd_augmentation.zoom_out(two_rectangles(), BOXES, np.random.default_rng(seed))
     assert 1 <= image.shape[0] / 80 <= 4 and abs(image.shape[0] / 80 - image.shape[1] / 100) < 0.02
     assert all(shows(image, box, colour) for box, colour in zip(boxes, COLOURS, strict=True))
 
 
 @SEEDS
-def test_a_part_keeps_the_objects_whose_centres_it_shows(seed):
-    image, boxes, kept = ssd_augmentation.crop(picture(), BOXES, np.random.default_rng(seed))
+def test_a_crop_keeps_the_objects_whose_centres_it_contains(seed):
+    image, boxes, indices = ssd_augmentation.crop(two_rectangles(), BOXES, np.random.default_rng(seed))
     height, width = image.shape[:2]
-    assert 0.5 <= height / width <= 2 and len(kept)
+    assert 0.5 <= height / width <= 2 and len(indices)
     assert height >= 0.3 * 80 - 1 and width >= 0.3 * 100 - 1
     assert (boxes >= 0).all() and (boxes <= (width, height, width, height)).all()
-    assert all(shows(image, box, COLOURS[k]) for box, k in zip(boxes, kept, strict=True))
-    if len(kept) < 2:
-        (gone,) = {0, 1} - set(kept.tolist())
-        seen = (image == COLOURS[gone]).all(axis=2).sum()
-        assert seen <= np.prod(BOXES[gone, 2:] - BOXES[gone, :2]) * 0.75  # two quarters and less, at a corner
+    assert all(shows(image, box, COLOURS[k]) for box, k in zip(boxes, indices, strict=True))
+    if len(indices) < 2:
+        (gone,) = {0, 1} - set(indices.tolist())
+        visible = (image == COLOURS[gone]).all(axis=2).sum()
+        # at most, if its centre is outside the crop
+        assert visible <= np.prod(BOXES[gone, 2:] - BOXES[gone, :2]) * 0.75
 
 
-def test_parts_overlap_an_object_by_each_of_the_least_shares():
-    """IoU of the part with the best object; all seven kinds of part occur, and small overlaps among them."""
+def test_crops_have_each_of_the_minimum_overlaps_with_an_object():
+    """IoU of the crop with the best object; all seven kinds of crop occur, including small overlaps."""
     best, whole = [], 0
     for seed in range(200):
-        image, _, kept = ssd_augmentation.crop(picture(), BOXES, np.random.default_rng(seed))
+        image, _, indices = ssd_augmentation.crop(two_rectangles(), BOXES, np.random.default_rng(seed))
         whole += image.shape == (80, 100, 3)
         area = image.shape[0] * image.shape[1]
-        best.append(max(np.prod(BOXES[k, 2:] - BOXES[k, :2]) for k in kept) / area)
-    assert 20 <= whole <= 120  # one of seven draws, and where no part would do
+        best.append(max(np.prod(BOXES[k, 2:] - BOXES[k, :2]) for k in indices) / area)
+    assert 20 <= whole <= 120  # one of seven draws, and when no crop is accepted
     assert max(best) > 0.5 > 0.2 > min(best)
 
 
-def test_nothing_to_find_is_not_cut():
-    image, boxes, kept = ssd_augmentation.crop(picture(), np.zeros((0, 4)), np.random.default_rng(0))
-    assert image.shape == (80, 100, 3) and len(boxes) == len(kept) == 0
+def test_an_image_without_objects_is_not_cropped():
+    image, boxes, indices = ssd_augmentation.crop(
+        two_rectangles(), np.zeros((0, 4)), np.random.default_rng(0)
+    )
+    assert image.shape == (80, 100, 3) and len(boxes) == len(indices) == 0
 
 
 @SEEDS
-def test_distortion_changes_colours_not_places(seed):
-    found = ssd_augmentation.distort_colours(picture(), np.random.default_rng(seed))
-    assert found.shape == (80, 100, 3) and found.dtype == np.uint8
-    background = found[(picture() == 0).all(axis=2)]
+def test_distortion_changes_colours_but_not_positions(seed):
+    distorted = ssd_augmentation.distort_colours(two_rectangles(), np.random.default_rng(seed))
+    assert distorted.shape == (80, 100, 3) and distorted.dtype == np.uint8
+    background = distorted[(two_rectangles() == 0).all(axis=2)]
     assert (background == background[0]).all()
-    assert len(np.unique(found.reshape(-1, 3), axis=0)) <= 3
+    assert len(np.unique(distorted.reshape(-1, 3), axis=0)) <= 3
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (80, 100)])

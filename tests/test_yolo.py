@@ -17,7 +17,7 @@ S, B, C = 4, 2, len(CLASSES)
 
 
 class Shapes:
-    """One coloured rectangle per image on noise: a square, a wide one or a tall one is its class."""
+    """One coloured rectangle per image on noise; its class is square, wide or tall."""
 
     classes = CLASSES
 
@@ -38,9 +38,9 @@ def make(options: YoloOptions = YoloOptions(grid=S, width=8), seed: int = 0) -> 
     return adapter
 
 
-def random_objects(seed, images=3, most=9):
+def random_objects(seed, images=3, max_per_image=9):
     generator = torch.Generator().manual_seed(seed)
-    count = int(torch.randint(0, most * images, (), generator=generator))
+    count = int(torch.randint(0, max_per_image * images, (), generator=generator))
     centre, half = torch.rand(count, 2, generator=generator), torch.rand(count, 2, generator=generator) / 4
     boxes = torch.cat([centre - half, centre + half], dim=1)
     boxes = torch.where(torch.rand(count, 1, generator=generator) < 0.2, boxes.round(decimals=1), boxes)
@@ -62,15 +62,15 @@ def test_assignment_equals_a_loop_over_objects(seed):
         size = ((boxes[i, 2] - boxes[i, 0]) * (boxes[i, 3] - boxes[i, 1])).item()
         if cell not in chosen or size > chosen[cell][0]:
             chosen[cell] = (size, i)
-    found = yolo_grid.assign(boxes, labels, owners, S, 3)
+    targets = yolo_grid.assign(boxes, labels, owners, S, 3)
     expected = {cell: (labels[i].item(), boxes[i].tolist()) for cell, (_, i) in chosen.items()}
-    got = zip(found.cells.tolist(), found.labels.tolist(), found.boxes.tolist(), strict=True)
-    assert {cell: (label, box) for cell, label, box in got} == expected
-    assert len(found.cells) == len(expected)
+    assigned = zip(targets.cells.tolist(), targets.labels.tolist(), targets.boxes.tolist(), strict=True)
+    assert {cell: (label, box) for cell, label, box in assigned} == expected
+    assert len(targets.cells) == len(expected)
 
 
 def loss_by_hand(raw, targets, weights, linear):
-    """Equation 3, number by number; not linear: with the differences that yolo_grid.Variant names."""
+    """Equation 3, number by number; if not linear, with the differences listed in yolo_grid.Variant."""
     centre_weight, sides_weight, object_weight, empty_weight = weights
     terms = dict.fromkeys(("centre", "sides", "confidence", "class"), 0.0)
     objects = {
@@ -85,13 +85,13 @@ def loss_by_hand(raw, targets, weights, linear):
             for column in range(S):
                 values = raw[n, row, column].tolist()
                 logits, confidences, rest = values[:C], values[C : C + B], values[C + B :]
-                places = [rest[4 * b : 4 * b + 4] for b in range(B)]
-                wanted = [0.0] * B
+                boxes_of_cell = [rest[4 * b : 4 * b + 4] for b in range(B)]
+                aims = [0.0] * B
                 box, label = objects.get((n * S + row) * S + column, (None, None))
                 responsible = None
                 if box is not None:
                     overlaps = []
-                    for x, y, root_w, root_h in places:
+                    for x, y, root_w, root_h in boxes_of_cell:
                         cx, cy = (column + sigmoid(x)) / S, (row + sigmoid(y)) / S
                         w, h = max(root_w, 0) ** 2, max(root_h, 0) ** 2
                         ix = max(0, min(cx + w / 2, box[2]) - max(cx - w / 2, box[0]))
@@ -99,8 +99,8 @@ def loss_by_hand(raw, targets, weights, linear):
                         union = w * h + (box[2] - box[0]) * (box[3] - box[1]) - ix * iy
                         overlaps.append(ix * iy / union)
                     responsible = overlaps.index(max(overlaps))
-                    wanted[responsible] = overlaps[responsible]
-                    x, y, root_w, root_h = places[responsible]
+                    aims[responsible] = overlaps[responsible]
+                    x, y, root_w, root_h = boxes_of_cell[responsible]
                     tx = (box[0] + box[2]) / 2 * S - column
                     ty = (box[1] + box[3]) / 2 * S - row
                     terms["centre"] += centre_weight * ((sigmoid(x) - tx) ** 2 + (sigmoid(y) - ty) ** 2)
@@ -113,9 +113,9 @@ def loss_by_hand(raw, targets, weights, linear):
                 for b in range(B):
                     p = sigmoid(confidences[b])
                     if linear:
-                        error = (p - wanted[b]) ** 2
+                        error = (p - aims[b]) ** 2
                     else:
-                        error = -wanted[b] * math.log(p) - (1 - wanted[b]) * math.log(1 - p)
+                        error = -aims[b] * math.log(p) - (1 - aims[b]) * math.log(1 - p)
                     terms["confidence"] += (object_weight if b == responsible else empty_weight) * error
     return {name: term / raw.shape[0] for name, term in terms.items()}
 
@@ -131,9 +131,9 @@ def loss_by_hand(raw, targets, weights, linear):
 def test_loss_equals_equation_3_computed_number_by_number(seed, variant, weights):
     raw = torch.randn(3, S, S, C + 5 * B, generator=torch.Generator().manual_seed(seed))
     targets = yolo_grid.assign(*random_objects(seed + 100), S, 3)
-    found = yolo_grid.loss(raw, targets, B, variant)
+    terms = yolo_grid.loss(raw, targets, B, variant)
     expected = loss_by_hand(raw, targets, weights, variant.linear)
-    assert {name: term.item() for name, term in found.items()} == pytest.approx(expected, rel=1e-5)
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("variant", [yolo_grid.LOGISTIC, yolo_grid.PAPER])
@@ -146,7 +146,7 @@ def test_a_batch_without_objects_has_a_finite_loss_and_gradient(variant):
     assert raw.grad.isfinite().all()
 
 
-def test_a_box_written_into_the_raw_output_is_decoded_again():
+def test_a_box_encoded_in_the_raw_output_is_decoded():
     box, label, cell = torch.tensor([0.3, 0.55, 0.62, 0.85]), 1, (2, 1)  # centre (.46, .70): row 2, column 1
     raw = torch.full((1, S, S, C + 5 * B), -20.0)
     target = torch.cat([(box[:2] + box[2:]) / 2 * S - torch.tensor([1.0, 2.0]), (box[2:] - box[:2]).sqrt()])
@@ -161,7 +161,7 @@ def test_a_box_written_into_the_raw_output_is_decoded_again():
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (100, 50), (31, 200), (7, 7), (480, 640), (1, 9)])
-def test_an_image_of_any_size_fits_and_its_boxes_come_back(height, width):
+def test_an_image_of_any_size_fits_and_its_boxes_are_restored(height, width):
     fitted, (fx, fy) = images.fit(np.full((height, width, 3), 200, dtype=np.uint8), 64)
     assert fitted.shape == (64, 64, 3)
     assert max(height * fy, width * fx) == pytest.approx(64)
@@ -186,15 +186,15 @@ def test_predictions_do_not_depend_on_the_rest_of_the_batch():
         assert sorted(map(tuple, alone.boxes.round(2))) == sorted(map(tuple, joint.boxes.round(2)))
 
 
-def test_shift_moves_boxes_with_their_pixels_and_cuts_none():
+def test_shifts_move_boxes_with_their_pixels_and_clip_none():
     adapter = make()
     for index in range(20):
         batch = adapter.training_batch([Shapes()[index]], np.random.default_rng(index))
         x1, y1, x2, y2 = (batch.targets.boxes[0] * 64).round().long().tolist()
         assert min(x1, y1) >= 0 and max(x2, y2) <= 64
-        picture = batch.pixels[0].amax(0) - batch.pixels[0].amin(0)  # saturation survives the recolouring
-        assert picture[y1:y2, x1:x2].min() > 1.4
-        outside = picture.clone()
+        saturation = batch.pixels[0].amax(0) - batch.pixels[0].amin(0)  # recolouring keeps the saturation
+        assert saturation[y1:y2, x1:x2].min() > 1.4
+        outside = saturation.clone()
         outside[y1:y2, x1:x2] = 0
         assert outside.max() < 0.5
 
@@ -221,18 +221,18 @@ def trained() -> Yolo:
 def test_a_few_images_are_learnt(trained):
     for index in range(6):
         sample = Shapes()[index]
-        (found,) = trained.predict([Sample(sample.id, sample.input)])
-        assert found.labels[0] == sample.target.labels[0]
-        box, truth = found.boxes[0], sample.target.boxes[0]
+        (prediction,) = trained.predict([Sample(sample.id, sample.input)])
+        assert prediction.labels[0] == sample.target.labels[0]
+        box, truth = prediction.boxes[0], sample.target.boxes[0]
         low, high = np.maximum(box[:2], truth[:2]), np.minimum(box[2:], truth[2:])
         common = np.prod(high - low)
         assert common / (np.prod(box[2:] - box[:2]) + np.prod(truth[2:] - truth[:2]) - common) > 0.6
-        assert (np.diff(found.scores) <= 0).all() and len(found.scores) <= 100
+        assert (np.diff(prediction.scores) <= 0).all() and len(prediction.scores) <= 100
 
 
-def test_stored_weights_predict_alike_and_their_shape_comes_from_the_file(trained, tmp_path):
+def test_saved_weights_give_the_same_predictions_and_determine_the_options(trained, tmp_path):
     checkpoints.save(trained.checkpoint(), tmp_path / "w.safetensors")
-    reloaded = Yolo(YoloOptions(), Runtime())  # whose defaults are another grid and width
+    reloaded = Yolo(YoloOptions(), Runtime())  # with another grid and width by default
     reloaded.load(checkpoints.load(tmp_path / "w.safetensors"))
     sample = [Sample("0", Shapes()[0].input)]
     before, after = trained.predict(sample)[0], reloaded.predict(sample)[0]
@@ -254,16 +254,16 @@ def test_compiled_predicts_the_same(trained, tmp_path):
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
 
 
-def test_convolutions_are_channels_last_and_compute_in_the_precision_asked_for(trained, tmp_path):
+def test_convolutions_are_channels_last_and_compute_in_the_requested_precision(trained, tmp_path):
     checkpoints.save(trained.checkpoint(), tmp_path / "w.safetensors")
     half = Yolo(YoloOptions(), Runtime(precision="bf16"))
     half.load(checkpoints.load(tmp_path / "w.safetensors"))
-    seen = []
+    outputs = []
     first = half.module.backbone.stages[0][0]
-    first.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    first.register_forward_hook(lambda module, inputs, output: outputs.append(output))
     half.predict([Sample("0", Shapes()[0].input)])
-    assert seen[0].dtype == torch.bfloat16
-    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+    assert outputs[0].dtype == torch.bfloat16
+    assert outputs[0].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_bf16_predicts_nearly_the_same(trained, tmp_path):
@@ -286,29 +286,31 @@ def test_bf16_predicts_nearly_the_same(trained, tmp_path):
         ({}, {"options": {"backbone": "small", "grid": "x", "boxes": 2, "width": 8}}, "bad options"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_is_told(options, damage, message):
-    made = make().checkpoint()
-    content = {name: getattr(made, name) for name in ("tensors", "adapter", "options", "classes")}
+def test_a_checkpoint_that_does_not_fit_is_rejected(options, damage, message):
+    checkpoint = make().checkpoint()
+    content = {name: getattr(checkpoint, name) for name in ("tensors", "adapter", "options", "classes")}
     with pytest.raises(UsageError, match=message):
         Yolo(YoloOptions(**options), Runtime()).load(checkpoints.Checkpoint(**(content | damage)))
 
 
-def test_no_checkpoint_is_told():
+def test_a_missing_checkpoint_is_an_error():
     with pytest.raises(UsageError, match="adapter 'yolo' needs a checkpoint"):
         Yolo(YoloOptions(), Runtime()).load(None)
 
 
-def test_nan_weights_are_told():
-    made = make().checkpoint()
+def test_nan_weights_are_rejected():
+    checkpoint = make().checkpoint()
     broken = {
         name: torch.full_like(t, float("nan")) if name.endswith("output.bias") else t
-        for name, t in made.tensors.items()
+        for name, t in checkpoint.tensors.items()
     }
     with pytest.raises(UsageError, match=r"tensor 'output.bias' has NaN or infinite values"):
-        Yolo(YoloOptions(), Runtime()).load(checkpoints.Checkpoint(broken, "yolo", made.options, CLASSES))
+        Yolo(YoloOptions(), Runtime()).load(
+            checkpoints.Checkpoint(broken, "yolo", checkpoint.options, CLASSES)
+        )
 
 
-def test_outputs_that_are_nan_are_told_and_not_taken_for_an_empty_picture():
+def test_nan_outputs_are_an_error_and_not_an_empty_image():
     adapter = make()
     batch = adapter.preprocess([Sample("0", Shapes()[0].input)])
     with pytest.raises(UsageError, match="the model's outputs are NaN or infinite"):
@@ -318,7 +320,7 @@ def test_outputs_that_are_nan_are_told_and_not_taken_for_an_empty_picture():
 class TestPaperScale:
     @pytest.fixture(scope="class")
     def small(self):
-        """The paper's layers with 2 × 2 cells: a picture of 128 px, and a third of the parameters."""
+        """The paper's layers with 2 × 2 cells: an image of 128 px, and a third of the parameters."""
         options = YoloOptions(backbone="yolov1", grid=2)
         torch.manual_seed(0)
         adapter = Yolo(options, Runtime())
@@ -338,12 +340,12 @@ class TestPaperScale:
         assert sum(p.numel() for m in convolutions for p in m.parameters()) == 60_155_968
         assert sum(p.numel() for p in network.parameters()) == 60_155_968 + 205_524_992 + 6_022_590
 
-    def test_linear_outputs_are_decoded_as_the_paper_reads_them(self):
+    def test_linear_outputs_are_decoded_as_in_the_paper(self):
         raw = torch.zeros(1, 7, 7, 20 + 10)
         raw[0, 4, 3, 14] = 0.75  # Pr(class 14 | object)
         raw[0, 4, 3, 20 + 1] = 0.5  # confidence of the second predictor
         raw[0, 4, 3, 22 + 4 :] = torch.tensor([0.25, 0.5, 0.6, 0.3])
-        raw[0, 0, 0, :22] = -1.0  # two negative outputs are no positive score
+        raw[0, 0, 0, :22] = -1.0  # two negative outputs must not give a positive score
         boxes, scores = yolo_grid.decode_all(raw, 2, yolo_grid.PAPER)
         place = (4 * 7 + 3) * 2 + 1
         centre, sides = (3.25 / 7, 4.5 / 7), (0.36, 0.09)
@@ -352,7 +354,7 @@ class TestPaperScale:
         assert scores[0, place, 14].item() == 0.375
         assert scores.sum().item() == 0.375
 
-    def test_pictures_of_any_shape_are_stretched_and_boxes_come_back(self, small):
+    def test_images_of_any_shape_are_stretched_and_boxes_are_restored(self, small):
         generator = np.random.default_rng(0)
         sizes = [(1, 1), (60, 200), (480, 64)]
         samples = [Sample(str(k), generator.integers(0, 256, (*k, 3), np.uint8)) for k in sizes]
@@ -361,18 +363,18 @@ class TestPaperScale:
         raw = torch.zeros(3, 2, 2, C + 10)
         raw[..., C], raw[..., 0] = 1, 1
         raw[..., C + 2 : C + 6] = torch.tensor([0.5, 0.5, 0.5**0.5, 0.5**0.5])
-        for (height, width), found in zip(sizes, small.postprocess(raw, batch), strict=True):
+        for (height, width), prediction in zip(sizes, small.postprocess(raw, batch), strict=True):
             quarter = [0, 0, width / 2, height / 2]
-            assert np.abs(found.boxes - quarter).max(axis=1).min() < 1e-4
-            assert len(found.boxes) == 4
+            assert np.abs(prediction.boxes - quarter).max(axis=1).min() < 1e-4
+            assert len(prediction.boxes) == 4
 
     @pytest.mark.parametrize("seed", range(6))
     def test_windows_move_boxes_with_their_pixels(self, seed):
         image = np.zeros((60, 100, 3), np.uint8)
         image[20:40, 30:70] = 255
         generator = np.random.default_rng(seed)
-        window, boxes, kept = yolo_augmentation.jitter(image, np.array([[30.0, 20, 70, 40]]), generator)
-        assert kept.tolist() == [0]
+        window, boxes, indices = yolo_augmentation.jitter(image, np.array([[30.0, 20, 70, 40]]), generator)
+        assert indices.tolist() == [0]
         x1, y1, x2, y2 = boxes[0].astype(int)
         assert (window[y1:y2, x1:x2] == 255).all()
         assert (window == 255).all(axis=2).sum() == (y2 - y1) * (x2 - x1) == 800
@@ -380,12 +382,12 @@ class TestPaperScale:
         exposed = yolo_augmentation.distort_exposure(window, generator)
         assert exposed.shape == window.shape and exposed.dtype == np.uint8
 
-    def test_what_a_window_cuts_off_is_not_learnt(self):
+    def test_objects_outside_a_window_are_dropped(self):
         image = np.zeros((100, 100, 3), np.uint8)
         corner, middle = [0.0, 0, 4, 4], [40.0, 40, 60, 60]
-        left = [
+        remaining = [
             yolo_augmentation.jitter(image, np.array([corner, middle]), np.random.default_rng(i))[2]
             for i in range(30)
         ]
-        assert all(1 in kept for kept in left)
-        assert {len(kept) for kept in left} == {1, 2}
+        assert all(1 in indices for indices in remaining)
+        assert {len(indices) for indices in remaining} == {1, 2}

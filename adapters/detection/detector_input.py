@@ -27,7 +27,7 @@ class BoxTransform:
     original: Size
     """Size of the image."""
     size: Size
-    """Size of the image in the input, without padding to the largest image of a batch."""
+    """Size that boxes in the input are clipped to: a square, or the image without the padding of a batch."""
     scale: tuple[float, float]
     """(x, y); x is negative if the image is mirrored."""
     shift: tuple[float, float] = (0.0, 0.0)

@@ -113,7 +113,7 @@ class Network(nn.Module):
 
 
 class SmallNetwork(Network):
-    """Proposes regions from a map of stride 8 and pools them from one of stride 4."""
+    """The small trunk: regions are proposed from its map of stride 8 and pooled from that of stride 4."""
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()

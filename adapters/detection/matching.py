@@ -44,10 +44,10 @@ def match(
 def match_every_object(
     references: Tensor, objects: Tensor, positive_iou: float, negative_iou: float
 ) -> Tensor:
-    """Match as `match` does, then give each object that overlaps a reference the one of its highest IoU.
+    """Match as `match` does, then match each object to the reference with which it has its highest IoU.
 
-    Every object is therefore matched (Liu et al. 2016 §2.2). If two objects have the same best reference, the
-    later one takes it.
+    Every object that overlaps a reference is therefore matched (Liu et al. 2016 §2.2), unless another object
+    later in the list has the same best reference.
     """
     matches = match(references, objects, positive_iou, negative_iou, allow_low_quality=False)
     if len(objects):

@@ -46,7 +46,7 @@ class Strategy:
     duplicate_iou: float | None = None  # boxes with a higher IoU with an earlier one are moved to the end
 
 
-# Not the paper's: the groupings of one image find many boxes nearly twice. Of .5, .55, .6, .65 and .7, on 24
+# Not in the paper: the groupings of one image find many boxes nearly twice. Of .5, .55, .6, .65 and .7, on 24
 # images of VOC's size, .55 finds most objects with 500 boxes: .949, and .852 without (docs/benchmarks.md).
 _DUPLICATE_IOU = 0.55
 # Table 5 of the paper, with 362, 2,147 and 10,108 boxes for a VOC image; and one mode for `scenes`, where 96%
@@ -89,7 +89,7 @@ def propose(image: Image, strategy: Strategy) -> NDArray[np.int32]:
 
 
 def duplicates_last(boxes: NDArray[np.int64], max_iou: float) -> NDArray[np.int64]:
-    """Move boxes [n, 4] with an IoU above `max_iou` with an earlier kept box to the end; keep both orders."""
+    """Move boxes [n, 4] whose IoU with an earlier unmoved box exceeds `max_iou` to the end, in order."""
     order = torch.arange(len(boxes), dtype=torch.float64)
     kept = suppress(torch.from_numpy(boxes).double(), -order, max_iou).numpy()
     return np.concatenate([boxes[kept], np.delete(boxes, kept, axis=0)])

@@ -89,11 +89,11 @@ class Ssd(TorchAdapter[DetectorInput, SsdOutputs, TrainingBatch]):
     def postprocess(self, raw: SsdOutputs, batch: DetectorInput) -> list[Prediction]:
         check_finite(raw.logits, raw.offsets)
         scores = raw.logits.float().softmax(dim=-1)[..., 1:]
-        boxes = box_regression.decode(raw.offsets.float(), raw.defaults, SCALED_WEIGHTS)
+        side = batch.pixels.shape[-1]
+        boxes = clip(box_regression.decode(raw.offsets.float(), raw.defaults, SCALED_WEIGHTS), (side, side))
         detections: list[Prediction] = []
         for transform, image_boxes, image_scores in zip(batch.transforms, boxes, scores, strict=True):
-            clipped = clip(image_boxes, transform.size)
-            selected, selected_scores, labels = self._select(clipped, image_scores)
+            selected, selected_scores, labels = self._select(image_boxes, image_scores)
             restored = transform.invert(selected).cpu().numpy()
             detections.append(Detections(restored, selected_scores.cpu().numpy(), labels.cpu().numpy()))
         return detections

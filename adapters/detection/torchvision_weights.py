@@ -1,4 +1,4 @@
-"""Weights of detectors that torchvision publishes: their names here, options and classes."""
+"""Detector weights published by torchvision: conversion of their names, their options and classes."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def _check_proposals(
     inputs: tuple[list[Tensor]],  # noqa: ARG001
     outputs: tuple[list[Tensor], list[Tensor]],
 ) -> None:
-    """Check the proposals' raw outputs of all maps at once during inference, as `faster-rcnn` does."""
+    """Check the raw outputs of all maps at once during inference, as `faster-rcnn` does."""
     if not head.training:
         logits, offsets = outputs
         check_finite(*logits, *offsets)

@@ -1,4 +1,4 @@
-"""torchvision's segmentation networks behind the adapter interface, as peers of this project's models."""
+"""torchvision's segmentation networks, as peers and oracles of this project's own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class TorchvisionFcnResNet50(FcnResNet50):
         from torchvision.models.segmentation import fcn_resnet50  # 6–9 s to import
 
         module: nn.Module = fcn_resnet50(
-            weights=None,  # no download: weights come from the suite's checkpoint
+            weights=None,  # nothing is downloaded: weights come from the suite's checkpoint
             weights_backbone=None,
             num_classes=len(self.classes),
             aux_loss=self.auxiliary,

@@ -1,4 +1,4 @@
-"""What detectors learn from: difficult objects as the papers' own code; crowds and empty boxes never."""
+"""Objects that detectors train on: difficult ones as in the papers' code; never crowds and empty boxes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ EASY, DIFFICULT, CROWD, EMPTY = range(4)
 def sample() -> Sample:
     boxes = np.array([[5.0, 5, 45, 45], [50, 10, 90, 60], [20, 30, 80, 90], [10, 10, 10, 30]])
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    own = np.arange(4)
-    target = Annotations(boxes, own.astype(np.int64), areas, own == CROWD, own == DIFFICULT)
+    indices = np.arange(4)
+    target = Annotations(boxes, indices.astype(np.int64), areas, indices == CROWD, indices == DIFFICULT)
     return Sample("0", np.random.default_rng(0).integers(0, 256, (100, 100, 3), np.uint8), target)
 
 
-def learnt(adapter: Any) -> set[int]:
-    """Labels in any of several batches: augmentation may cut an object away."""
-    found: set[int] = set()
+def trained_labels(adapter: Any) -> set[int]:
+    """Labels in any of several batches, because augmentation can remove an object."""
+    trained: set[int] = set()
     for seed in range(8):
         batch = adapter.training_batch([sample()], np.random.default_rng(seed))
         if isinstance(adapter, Yolo):
@@ -40,8 +40,8 @@ def learnt(adapter: Any) -> set[int]:
             labels = [target["labels"] - 1 for target in batch.targets]
         else:
             labels = batch.labels
-        found |= {int(label) for one in labels for label in one}
-    return found
+        trained |= {int(label) for image_labels in labels for label in image_labels}
+    return trained
 
 
 @pytest.mark.parametrize(
@@ -53,12 +53,12 @@ def learnt(adapter: Any) -> set[int]:
         (Yolo, {}, {EASY}),
         (Yolo, {"backbone": "yolov1"}, {EASY}),
         (Ssd, {}, {EASY}),
-        (Ssd, {"backbone": "vgg16"}, {EASY, DIFFICULT}),  # as Liu et al. trained it
+        (Ssd, {"backbone": "vgg16"}, {EASY, DIFFICULT}),  # as in Liu et al.'s training
         (TorchvisionFasterRcnn, {}, {EASY}),
         (TorchvisionSsd, {}, {EASY, DIFFICULT}),
     ],
 )
-def test_difficult_objects_are_learnt_where_the_published_code_does(
+def test_difficult_objects_are_trained_on_if_the_published_code_does(
     adapter: Any, options: dict[str, Any], expected: set[int]
 ) -> None:
-    assert learnt(adapter(adapter.Options(**options), Runtime())) == expected
+    assert trained_labels(adapter(adapter.Options(**options), Runtime())) == expected
