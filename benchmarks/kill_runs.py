@@ -1,12 +1,12 @@
-"""Randomised kill runs: workers, nodes, drivers and the tracking server die at seeded random moments.
+"""Kill workers, nodes, drivers and the tracking server at seeded random moments of runs on a cluster.
 
     python benchmarks/kill_runs.py [--runs 10] [--seed 0] [--first 0] [--victims worker node driver server]
 
-Every run of a small suite on a cluster of three nodes is disturbed one to three times and goes on with the
-same command until it is complete; only a driver that was killed itself may end with another exit code than 0.
-Then no shard is lost, none doubled, none that was on disk made again, and the figures are those of an
-undisturbed run in one process. Runs with the tracking server among their victims log to it, and in the end it
-holds each trial once, with these figures.
+Each run of a small suite on a cluster of three nodes is disturbed one to three times. Its command is repeated
+until the run is complete; only a driver that was killed may end with another exit code than 0.
+
+In the end no shard is lost or repeated, and the figures equal those of an undisturbed run in one process.
+Runs whose victims include the tracking server log to it, and it holds each trial once, with these figures.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-# Ray gives the parts of a node 30 s to start, which a busy machine may not keep.
+# Ray gives the parts of a node 30 s to start, which is too short on a busy machine.
 os.environ |= {"RAY_raylet_start_wait_time_s": "180", "RAY_agent_register_timeout_ms": "180000"}
 
 import numpy as np
@@ -47,17 +47,17 @@ adapters:
 benchmarks:
   phrases: {{dataset: short, adapters: [a, b], metrics: [bleu]}}
 """
-WORKERS = ("ray::Worker", "ray::phrases/")  # titles of their processes: idle or starting, and with a shard
+WORKER_TITLES = ("ray::Worker", "ray::phrases/")  # of processes that start or are idle, and that have a shard
 SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-VICTIMS = {"worker": 0.3, "node": 0.2, "driver": 0.3, "server": 0.2}  # and how likely each is
-AWAY = 5.0  # s that a killed server stays away at most
-LEAST_DISTURBED = 0.8  # of the runs; fewer would show little
-ALL_VICTIMS_FROM = 20  # runs: from then on every kind of victim must be among the killed
+VICTIMS = {"worker": 0.3, "node": 0.2, "driver": 0.3, "server": 0.2}  # victim → probability
+MAX_SERVER_DOWNTIME_SECONDS = 5.0
+MIN_DISTURBED = 0.8  # of the runs; fewer would show little
+ALL_VICTIMS_FROM_RUNS = 20  # with as many runs, every kind of victim must have been killed
 
 
 @dataclass(frozen=True, order=True)
 class Moment:
-    """So many seconds after so many of the run's shards are on disk, this dies."""
+    """A kill of `victim`, `delay` seconds after `shards` shards of the run are on disk."""
 
     shards: int
     delay: float
@@ -65,7 +65,7 @@ class Moment:
 
 
 def draw(random: np.random.Generator, whole: int, victims: Sequence[str]) -> list[Moment]:
-    """One to three, in order: while a run of `whole` shards starts, predicts, scores or logs."""
+    """Draw one to three moments, in order, while a run of `whole` shards starts, predicts, scores or logs."""
     moments, likely = [], np.array([VICTIMS[name] for name in victims])
     for _ in range(int(random.integers(1, 4))):
         victim = str(random.choice(victims, p=likely / likely.sum()))
@@ -78,7 +78,7 @@ def draw(random: np.random.Generator, whole: int, victims: Sequence[str]) -> lis
 
 @dataclass(frozen=True)
 class Site:
-    """Where runs happen, and what can be killed there."""
+    """The cluster and the server for the runs, and what may be killed."""
 
     folder: Path
     cluster: Cluster
@@ -86,7 +86,7 @@ class Site:
     victims: Sequence[str]
 
     def strike(self, victim: str, driver: subprocess.Popen[bytes], random: np.random.Generator) -> bool:
-        """Kill one of these; whether it really died, while the driver was alive (as which it may die)."""
+        """Kill a victim; return whether it died while the driver was alive, or as the driver."""
         if victim == "driver":
             os.killpg(driver.pid, signal.SIGKILL)
             return driver.wait() == -signal.SIGKILL
@@ -95,7 +95,7 @@ class Site:
         alive = driver.poll() is None
         if victim == "server" and self.server:
             killed = self.server.kill()
-            time.sleep(random.uniform(0, AWAY))
+            time.sleep(random.uniform(0, MAX_SERVER_DOWNTIME_SECONDS))
             self.server.start()
             return killed and alive
         nodes = sorted(self.cluster.worker_nodes, key=lambda node: node.node_id)
@@ -105,24 +105,24 @@ class Site:
 
     def _kill_worker(self, driver: subprocess.Popen[bytes], random: np.random.Generator) -> bool:
         while driver.poll() is None:
-            found = self._workers()
-            if found:  # they take seconds to start
-                chosen = found[int(random.integers(len(found)))]
+            workers = self._workers()
+            if workers:  # which take seconds to start
+                chosen = workers[int(random.integers(len(workers)))]
                 chosen.kill()
                 return bool(psutil.wait_procs([chosen], timeout=10)[0]) and driver.poll() is None
             time.sleep(0.05)
         return False
 
     def _workers(self) -> list[psutil.Process]:
-        """Processes that predict, on any node, in the order of their ids."""
+        """Return the processes that predict, on any node, ordered by their ids."""
         raylets = [node.all_processes["raylet"][0].process.pid for node in self.cluster.worker_nodes]
         children = [child for raylet in raylets for child in psutil.Process(raylet).children(recursive=True)]
-        found = []
-        for child in sorted(children, key=lambda each: each.pid):
-            with suppress(psutil.Error, IndexError):  # it ended meanwhile
-                if child.cmdline()[0].startswith(WORKERS):
-                    found.append(child)
-        return found
+        workers = []
+        for child in sorted(children, key=lambda process: process.pid):
+            with suppress(psutil.Error, IndexError):  # if it ended meanwhile
+                if child.cmdline()[0].startswith(WORKER_TITLES):
+                    workers.append(child)
+        return workers
 
 
 def start_cluster() -> Cluster:
@@ -133,7 +133,10 @@ def start_cluster() -> Cluster:
 
 
 def small(cpus: int) -> dict[str, int]:
-    """A node. Its agents' ports are given: else it ends if these do not tell them within 15 s."""
+    """Return the options of a small node, with fixed ports for its agents.
+
+    A node ends if its agents do not report their own ports within 15 s.
+    """
     agents = ("metrics_agent", "metrics_export", "runtime_env_agent", "dashboard_agent_listen")
     numbers = zip(agents, free_ports(len(agents)), strict=True)
     ports = {f"{agent}_port": number for agent, number in numbers}
@@ -141,12 +144,12 @@ def small(cpus: int) -> dict[str, int]:
 
 
 def command(folder: Path, out: str, *more: str) -> list[str]:
-    asked = ["run", str(folder / "kill.yaml"), "--out", str(folder / out), "--shard-size", str(BATCH)]
-    return [sys.executable, "-m", "harness", *asked, *more]
+    arguments = ["run", str(folder / "kill.yaml"), "--out", str(folder / out), "--shard-size", str(BATCH)]
+    return [sys.executable, "-m", "harness", *arguments, *more]
 
 
 def shards(run: Path) -> dict[str, int]:
-    """Shard → inode: one that is made again would be a new file."""
+    """Return shard → inode; a repeated shard would be a new file."""
     return {f"{path.parts[-3]}/{path.name}": path.stat().st_ino for path in run.glob("trials/*/*/0*.parquet")}
 
 
@@ -156,7 +159,7 @@ def figures(run: Path) -> list[tuple[str, str, str]]:
 
 
 def reached(moment: Moment, driver: subprocess.Popen[bytes], run: Path) -> bool:
-    """Wait for it; False where the driver ends before."""
+    """Wait for a moment; return False if the driver ends before."""
     due: float | None = None
     while driver.poll() is None:
         if due is None and len(shards(run)) >= moment.shards:
@@ -167,49 +170,48 @@ def reached(moment: Moment, driver: subprocess.Popen[bytes], run: Path) -> bool:
     return False
 
 
-def one_run(site: Site, number: int, seed: int, whole: Sequence[str]) -> list[str]:
-    """Disturb a run and repeat its command until it is done; who died."""
+def disturb_run(site: Site, number: int, seed: int, whole: Sequence[str]) -> list[str]:
+    """Disturb a run, repeating its command until it is complete; return the victims that died."""
     random = np.random.default_rng([seed, number])
     moments = draw(random, len(whole), site.victims)
     server = site.server if any(moment.victim == "server" for moment in moments) else None
     run = site.folder / f"run{number}"
     variables = {**os.environ, "MLFLOW_TRACKING_URI": server.uri if server else ""}
     sync_or_not = [] if server else ["--no-sync"]
-    asked = command(site.folder, run.name, "--address", site.cluster.address, *sync_or_not)
+    run_command = command(site.folder, run.name, "--address", site.cluster.address, *sync_or_not)
     died: list[str] = []
-    kept: dict[str, int] = {}
+    on_disk: dict[str, int] = {}
     for _ in range(20):
-        struck = False
-        driver = subprocess.Popen(asked, env=variables, start_new_session=True, **SILENT)
+        driver_killed = False
+        driver = subprocess.Popen(run_command, env=variables, start_new_session=True, **SILENT)
         while moments and reached(moments[0], driver, run):
             moment = moments.pop(0)
             if site.strike(moment.victim, driver, random):
                 died.append(moment.victim)
-                struck = struck or moment.victim == "driver"
+                driver_killed = driver_killed or moment.victim == "driver"
         code = driver.wait(timeout=300)
-        check_exit(code, struck)
-        now = shards(run)
-        assert kept.items() <= now.items(), "a shard that was on disk is gone or was made again"
-        kept = now
+        check_exit(code, driver_killed)
+        before, on_disk = on_disk, shards(run)
+        assert before.items() <= on_disk.items(), "a shard that was on disk was lost or repeated"
         if code == 0:
             break
     else:
         raise AssertionError("not complete within 20 attempts")
-    assert sorted(kept) == sorted(whole), "shards lost or doubled"
+    assert sorted(on_disk) == sorted(whole), "shards lost or duplicated"
     if server:
         server.wait()
         check_logged(run, server.uri)
     return died
 
 
-def check_exit(code: int, struck: bool) -> None:
-    """Lost workers, nodes and servers make no attempt fail, as docs/cluster.md and docs/tracking.md say."""
-    expected = -signal.SIGKILL if struck else 0
+def check_exit(code: int, driver_killed: bool) -> None:
+    """Check that an attempt fails only if its driver was killed (docs/cluster.md, docs/tracking.md)."""
+    expected = -signal.SIGKILL if driver_killed else 0
     assert code == expected, f"an attempt ended with exit code {code}, not {expected}"
 
 
 def check_logged(run: Path, uri: str) -> None:
-    """`harness sync` completes what the tracking server missed: every trial once, with its figures."""
+    """Sync a run, and check that the tracking server holds every trial once, with its figures."""
     from mlflow.tracking import MlflowClient
 
     sync(run, uri)
@@ -217,20 +219,21 @@ def check_logged(run: Path, uri: str) -> None:
     experiment = client.get_experiment_by_name("kill")
     document = json.loads((run / "results.json").read_text())
     query = f"tags.`harness.run_id` = '{document['run']['id']}'"
-    found = [each.data for each in client.search_runs([experiment.experiment_id], query)]
-    trials = [data for data in found if "harness.trial_id" in data.tags]
-    known = {data.tags["harness.trial_id"]: data.metrics["acc/bleu"] for data in trials}
+    logged = [run.data for run in client.search_runs([experiment.experiment_id], query)]
+    trials = [data for data in logged if "harness.trial_id" in data.tags]
+    logged_figures = {data.tags["harness.trial_id"]: data.metrics["acc/bleu"] for data in trials}
     expected = {trial["id"]: trial["metrics"]["bleu"]["value"] for trial in document["trials"]}
-    assert (len(found), len(trials)) == (len(expected) + 1, len(expected)), "runs lost or doubled in MLflow"
-    assert known == expected, "other figures in MLflow"
+    assert len(logged) == len(expected) + 1, "runs lost or duplicated in MLflow"
+    assert len(trials) == len(expected), "trials lost or duplicated in MLflow"
+    assert logged_figures == expected, "other figures in MLflow"
 
 
 def check_disturbed(died: Sequence[Sequence[str]], victims: Sequence[str]) -> None:
-    """Given who died in each run, and who was to: runs in which nobody did show nothing."""
+    """Check that enough runs were disturbed, and every victim killed, given the deaths of each run."""
     disturbed = sum(map(bool, died))
-    assert disturbed >= LEAST_DISTURBED * len(died), f"only {disturbed} of {len(died)} runs were disturbed"
+    assert disturbed >= MIN_DISTURBED * len(died), f"only {disturbed} of {len(died)} runs were disturbed"
     spared = set(victims) - {name for names in died for name in names}
-    assert len(died) < ALL_VICTIMS_FROM or not spared, f"never killed: {', '.join(sorted(spared))}"
+    assert len(died) < ALL_VICTIMS_FROM_RUNS or not spared, f"never killed: {', '.join(sorted(spared))}"
 
 
 def main() -> None:
@@ -240,7 +243,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first run")
     parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=list(VICTIMS))
     arguments = parser.parse_args()
-    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "60"  # a server on a busy machine is no dead one
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "60"  # a server on a busy machine may be slow
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [THIRD_PARTY, os.environ.get("PYTHONPATH")]))
     died: list[list[str]] = []
     with tempfile.TemporaryDirectory() as name:
@@ -257,7 +260,7 @@ def main() -> None:
                 server.wait()
             for number in range(arguments.first, arguments.first + arguments.runs):
                 started = time.monotonic()
-                died.append(one_run(site, number, arguments.seed, whole))
+                died.append(disturb_run(site, number, arguments.seed, whole))
                 assert figures(folder / f"run{number}") == expected, f"run {number}: other figures"
                 what = f"killed: {', '.join(died[-1])}" if died[-1] else "undisturbed"
                 print(f"run {number}: complete after {time.monotonic() - started:.0f} s; {what}", flush=True)

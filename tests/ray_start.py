@@ -1,4 +1,4 @@
-"""Nodes of `ray start`, each with processes and a folder of its own, that can die and come back."""
+"""Nodes started by `ray start`, each with its own processes and folder, that can be killed and restarted."""
 
 from __future__ import annotations
 
@@ -15,29 +15,35 @@ from pathlib import Path
 
 import psutil
 
-OPEN = {**os.environ, "RAY_AUTH_MODE": "disabled", "PYTHONUNBUFFERED": "1"}  # `ray start` asks for tokens
+WITHOUT_TOKENS = {
+    **os.environ,
+    "RAY_AUTH_MODE": "disabled",
+    "PYTHONUNBUFFERED": "1",
+}  # which `ray start` requires
 AGENTS = {
     "--metrics-export-port": "metrics_export_port",
     "--runtime-env-agent-port": "runtime_env_agent_port",
     "--dashboard-agent-listen-port": "dashboard_agent_listen_port",
     "--dashboard-agent-grpc-port": "metrics_agent_port",
 }
-"""Options of `ray start` → arguments of `Cluster.add_node`. A node ends if its agents do not tell their ports
-within 15 s, which a busy machine may not keep: they are given."""
+"""Options of `ray start` → arguments of `Cluster.add_node`, for the ports of a node's agents.
+
+The ports are fixed, since a node ends if its agents do not report their own within 15 s, and a busy machine
+may take longer."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Different; neither Ray's workers (10002–19999) nor outgoing connections (32768 and up) take them."""
-    found: set[int] = set()
-    while len(found) < count:
+    """Return different free ports that neither Ray's workers (10002–19999) nor clients (from 32768) take."""
+    ports: set[int] = set()
+    while len(ports) < count:
         port = random.randrange(20_000, 32_000)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            found.add(port)
-    return list(found)
+            ports.add(port)
+    return list(ports)
 
 
 class StartedNode:
-    """`ray start --block`: a head at a port of its own, or a member of another's cluster."""
+    """A process of `ray start --block`: a head with its own port, or a node that joins a head."""
 
     def __init__(self, head: StartedNode | None = None, cpus: int = 2) -> None:
         self.address = head.address if head else f"127.0.0.1:{free_ports(1)[0]}"
@@ -47,26 +53,26 @@ class StartedNode:
         self._options += [f"--num-cpus={cpus}", "--object-store-memory=100000000"]
 
     def start(self) -> None:
-        self._folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # the path of a socket is short
+        self._folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # the path of a socket must be short
         numbers = zip(AGENTS, free_ports(len(AGENTS)), strict=True)
         ports = [f"{option}={number}" for option, number in numbers]
         options = [*self._options, f"--temp-dir={self._folder}", *ports]
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options]
-        said = Path(self._folder) / "said"
-        with said.open("w") as stream:
-            self._process = subprocess.Popen(command, env=OPEN, stdout=stream, stderr=stream)
+        output = Path(self._folder) / "output"
+        with output.open("w") as stream:
+            self._process = subprocess.Popen(command, env=WITHOUT_TOKENS, stdout=stream, stderr=stream)
         until = time.monotonic() + 240
-        while "Ray runtime started" not in said.read_text():
-            assert time.monotonic() < until and self._process.poll() is None, self._complaints()
+        while "Ray runtime started" not in output.read_text():
+            assert time.monotonic() < until and self._process.poll() is None, self._failure()
             time.sleep(0.2)
 
-    def _complaints(self) -> str:
-        """What Ray said, and why its node manager ended."""
-        files = [Path(self._folder) / "said", *Path(self._folder).glob("session_latest/logs/raylet.*")]
+    def _failure(self) -> str:
+        """Return Ray's output, and the logs of its node manager."""
+        files = [Path(self._folder) / "output", *Path(self._folder).glob("session_latest/logs/raylet.*")]
         return "\n".join(path.read_text()[:3000] for path in files)
 
     def kill(self, *names: str) -> None:
-        """Processes of these names, or all."""
+        """Kill the node's processes with these names, or all of them."""
         started = psutil.Process(self._process.pid)
         for process in [*started.children(recursive=True), started]:
             with suppress(psutil.Error):

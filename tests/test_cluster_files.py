@@ -1,4 +1,4 @@
-"""cluster.yaml and docs/cluster: Ray's own check, what it does not look at, and the local one started."""
+"""cluster.yaml and docs/cluster: Ray's own check, our conventions, and a start of the local cluster."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ray_start import free_ports
 from typer.main import get_command
 
 from harness.cli.app import app
-from harness.executors.scheduling.cluster import AUTOSCALED_LABEL, RESERVED_POOLS, POOL_LABEL, SLOT
+from harness.executors.scheduling.cluster import AUTOSCALED_LABEL, POOL_LABEL, RESERVED_POOLS, SLOT
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs" / "cluster"
@@ -40,7 +40,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", LAUNCHER, ids=lambda path: path.stem)
-def test_the_cluster_launcher_takes_it(path: Path) -> None:
+def test_the_cluster_launcher_accepts_the_file(path: Path) -> None:
     validate_config(prepare_config(read(path)))
 
 
@@ -48,7 +48,7 @@ def test_the_cluster_launcher_takes_it(path: Path) -> None:
     "wrong",
     [{"max_worker": 3}, {"head_node_type": "heads"}, {"upscaling_speed": "fast"}],
 )
-def test_the_check_finds_mistakes(wrong: dict[str, Any]) -> None:
+def test_the_launchers_check_finds_mistakes(wrong: dict[str, Any]) -> None:
     with pytest.raises(Exception, match=r"max_worker|head_node_type|fast"):
         validate_config(prepare_config(read(LAUNCHER[0]) | wrong))
 
@@ -56,7 +56,7 @@ def test_the_check_finds_mistakes(wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "path", [path for path in LAUNCHER if path.stem != "on-premises"], ids=lambda p: p.stem
 )
-def test_each_pool_has_its_label_and_room_to_grow(path: Path) -> None:
+def test_each_pool_has_its_label_and_may_grow(path: Path) -> None:
     config = read(path)
     types = config["available_node_types"]
     assert {node["labels"][POOL_LABEL] for node in types.values()} == POOLS
@@ -70,12 +70,12 @@ def test_each_pool_has_its_label_and_room_to_grow(path: Path) -> None:
     assert grows == {"timing"} | ({"gpu"} if any("GPU" in node["resources"] for node in workers) else set())
 
 
-# vCPUs and GPUs of machine types, from the makers' pages (EC2 G6, P4; Compute Engine G2).
+# vCPUs and GPUs of machine types, from the providers' pages (EC2 G6, P4; Compute Engine G2).
 MACHINES = {"g6.2xlarge": (8, 1), "p4d.24xlarge": (96, 8), "g2-standard-8": (8, 1)}
 
 
 @pytest.mark.parametrize("path", LAUNCHER[:3], ids=lambda path: path.stem)
-def test_resources_are_those_of_the_machine_types_and_timing_is_never_preempted(path: Path) -> None:
+def test_resources_match_the_machine_types_and_timing_nodes_are_not_preemptible(path: Path) -> None:
     for name, node in read(path)["available_node_types"].items():
         config = node["node_config"]
         if name == "head":
@@ -87,7 +87,7 @@ def test_resources_are_those_of_the_machine_types_and_timing_is_never_preempted(
 
 
 @pytest.mark.parametrize("path", LAUNCHER[:4], ids=lambda path: path.stem)
-def test_nodes_authenticate_and_have_this_project(path: Path) -> None:
+def test_nodes_authenticate_and_install_this_project(path: Path) -> None:
     config = read(path)
     assert "~/.ray/auth_token" in config["file_mounts"].values()
     assert any("pip install" in command and "~/harness" in command for command in config["setup_commands"])
@@ -102,7 +102,7 @@ def test_nodes_authenticate_and_have_this_project(path: Path) -> None:
 
 @pytest.mark.parametrize("path", LAUNCHER[:4], ids=lambda path: path.stem)
 @pytest.mark.parametrize("kind", ["head", "worker"])
-def test_ray_knows_the_options_of_the_start_commands(path: Path, kind: str) -> None:
+def test_the_start_commands_use_options_that_ray_knows(path: Path, kind: str) -> None:
     command = read(path)[f"{kind}_start_ray_commands"][1]
     words = shlex.split(command[command.index("ray start") :].replace("$(cat", "'$(cat").replace(")", ")'"))
     with start.make_context("start", words[2:], resilient_parsing=False) as context:
@@ -112,7 +112,7 @@ def test_ray_knows_the_options_of_the_start_commands(path: Path, kind: str) -> N
 class TestRayJob:
     job = read(FOLDER / "rayjob.yaml")
 
-    def test_it_is_one_with_groups_of_both_pools(self) -> None:
+    def test_has_groups_for_both_pools(self) -> None:
         assert (self.job["apiVersion"], self.job["kind"]) == ("ray.io/v1", "RayJob")
         cluster = self.job["spec"]["rayClusterSpec"]
         groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
@@ -122,28 +122,28 @@ class TestRayJob:
         for name, group in (*groups.items(), ("head", cluster["headGroupSpec"])):
             grows = {AUTOSCALED_LABEL: "gpu.timing"} if name == "head" else {}
             assert group["labels"] == {POOL_LABEL: name, **grows}
-            assert "labels" not in group["rayStartParams"], "KubeRay 1.5 and newer refuse them there"
+            assert "labels" not in group["rayStartParams"], "KubeRay 1.5 and newer reject labels there"
             (container,) = group["template"]["spec"]["containers"]
             assert container["resources"]["limits"] == container["resources"]["requests"], "guaranteed pods"
         for group in groups.values():
-            # KubeRay puts the value into a shell command as it stands.
+            # KubeRay inserts the value into a shell command unchanged.
             assert json.loads(shlex.split(group["rayStartParams"]["resources"])[0]) == {SLOT: 1}
             assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
             assert "nvidia.com/gpu" in group["template"]["spec"]["containers"][0]["resources"]["limits"]
 
-    def test_ray_start_takes_its_parameters(self) -> None:
+    def test_parameters_are_accepted_by_ray_start(self) -> None:
         cluster = self.job["spec"]["rayClusterSpec"]
         for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
             assert all(isinstance(value, str) for value in group["rayStartParams"].values())
             start.make_context("start", [f"--{k}={v}" for k, v in group["rayStartParams"].items()])
 
-    def test_its_command_is_one_of_ours(self) -> None:
+    def test_entrypoint_is_a_command_of_the_harness(self) -> None:
         program, command, *arguments = shlex.split(self.job["spec"]["entrypoint"])
         assert program == "harness"
         get_command(app).commands[command].make_context(command, arguments)  # type: ignore[attr-defined]
 
 
-def test_the_docs_name_every_file_and_only_files_that_are_there() -> None:
+def test_the_docs_name_exactly_the_files_that_exist() -> None:
     text = (ROOT / "docs" / "cluster.md").read_text()
     named = set(re.findall(r"cluster/([\w-]+\.yaml)", text))
     assert named == {path.name for path in FOLDER.glob("*.yaml")}
@@ -155,15 +155,15 @@ ray.init(address=sys.argv[1], log_to_driver=False, logging_level="error")
 @ray.remote(num_cpus=1)
 def pool():
     return ray.get_runtime_context().get_node_labels()["pool"]
-asked = [pool.options(label_selector={"pool": name}).remote() for name in ("accuracy", "timing")]
-print(*ray.get(asked, timeout=150))
+nodes = [pool.options(label_selector={"pool": name}).remote() for name in ("accuracy", "timing")]
+print(*ray.get(nodes, timeout=150))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_local_cluster_starts_and_grows_by_pool(tmp_path: Path) -> None:
-    short = tempfile.mkdtemp(prefix="r", dir="/tmp")  # the path of a socket may not be long
+    short = tempfile.mkdtemp(prefix="r", dir="/tmp")  # the path of a socket must be short
     port = str(free_ports(1)[0])
     config = tmp_path / "local.yaml"
     config.write_text((FOLDER / "local.yaml").read_text().replace("6399", port))

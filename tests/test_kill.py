@@ -1,4 +1,4 @@
-"""kill -9 at any moment, then the same command again: nothing lost, nothing repeated, the same figures."""
+"""Runs that are killed at any moment and resumed: nothing lost or repeated, and the same figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "kill_runs.py"
-KILL_RUNS = int(os.environ.get("KILL_RUNS", "5"))  # `make test-all` asks for 100
+KILL_RUNS = int(os.environ.get("KILL_RUNS", "5"))  # `make test-all` sets 100
 SUITE = """
 name: kill
 datasets:
@@ -36,7 +36,7 @@ def command(folder: Path, out: str, *more: str) -> list[str]:
 
 
 def shards(run: Path) -> dict[str, int]:
-    """File name → inode: a repeated shard would be a new file."""
+    """Return file name → inode; a repeated shard would be a new file."""
     return {path.name: path.stat().st_ino for path in run.glob("trials/*/predictions/0*.parquet")}
 
 
@@ -46,7 +46,7 @@ def figures(run: Path) -> object:
 
 
 def until_some_shards(process: subprocess.Popen[bytes], run: Path, count: int) -> Iterator[None]:
-    """Yields once when `count` shards are on disk and the process still runs."""
+    """Yield once, when `count` shards are on disk and the process is still running."""
     while process.poll() is None:
         if len(shards(run)) >= count:
             yield
@@ -72,17 +72,17 @@ def kill_driver_and_resume(folder: Path, executor: list[str]) -> None:
     assert figures(folder / "killed") == figures(folder / "undisturbed")
 
 
-def test_inline_driver_killed_resumes_without_repeating_a_shard(tmp_path: Path) -> None:
+def test_a_killed_inline_driver_resumes_without_repeating_a_shard(tmp_path: Path) -> None:
     kill_driver_and_resume(tmp_path, ["--executor", "inline"])
 
 
 @pytest.mark.slow
-def test_ray_driver_killed_resumes_with_another_number_of_workers(tmp_path: Path) -> None:
+def test_a_killed_ray_driver_resumes_with_another_number_of_workers(tmp_path: Path) -> None:
     kill_driver_and_resume(tmp_path, ["--workers", "2"])
 
 
 @pytest.mark.slow
-def test_ray_worker_killed_loses_no_shard(tmp_path: Path) -> None:
+def test_a_killed_ray_worker_loses_no_shard(tmp_path: Path) -> None:
     with subprocess.Popen(command(tmp_path, "wounded", "--workers", "2")) as process:
         for _ in until_some_shards(process, tmp_path / "wounded", 2):
             workers = [
@@ -105,21 +105,21 @@ def kill_at_random(runs: int, *options: str) -> str:
 
 
 @pytest.mark.timeout(480)
-def test_a_worker_and_a_driver_killed_at_random_times_lose_and_repeat_nothing() -> None:
-    """The few of these runs that `make test` has time for."""
-    said = kill_at_random(2, "--seed", "11", "--victims", "worker", "driver")
-    assert "× driver" in said and "× worker" in said
+def test_a_worker_and_a_driver_killed_at_random_lose_and_repeat_nothing() -> None:
+    """Two runs only, for `make test`."""
+    output = kill_at_random(2, "--seed", "11", "--victims", "worker", "driver")
+    assert "× driver" in output and "× worker" in output
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300 + 120 * KILL_RUNS)
-def test_workers_nodes_drivers_and_servers_killed_at_random_times_lose_and_repeat_nothing() -> None:
+def test_workers_nodes_drivers_and_servers_killed_at_random_lose_and_repeat_nothing() -> None:
     kill_at_random(KILL_RUNS)
 
 
 @pytest.fixture
 def kill_runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the benchmark defines."""
+    """Return the names that the benchmark defines."""
     monkeypatch.syspath_prepend(BENCHMARK.parent)
     return runpy.run_path(str(BENCHMARK))
 
@@ -131,7 +131,7 @@ def kill_runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         ([["worker", "driver"], ["node"]] * 10, "never killed: server"),
     ],
 )
-def test_kill_runs_in_which_too_little_was_killed_do_not_pass(
+def test_kill_runs_with_too_few_kills_fail(
     kill_runs: dict[str, Any], died: list[list[str]], message: str
 ) -> None:
     check, victims = kill_runs["check_disturbed"], list(kill_runs["VICTIMS"])
@@ -140,12 +140,12 @@ def test_kill_runs_in_which_too_little_was_killed_do_not_pass(
     check([["worker", "driver"], ["node", "server"]] * 8 + [[]] * 4, victims)
 
 
-@pytest.mark.parametrize(("code", "struck"), [(3, False), (-signal.SIGKILL, False), (3, True)])
-def test_a_driver_that_fails_though_only_others_were_killed_does_not_pass(
-    kill_runs: dict[str, Any], code: int, struck: bool
+@pytest.mark.parametrize(("code", "driver_killed"), [(3, False), (-signal.SIGKILL, False), (3, True)])
+def test_kill_runs_fail_if_a_driver_fails_that_was_not_killed(
+    kill_runs: dict[str, Any], code: int, driver_killed: bool
 ) -> None:
     check = kill_runs["check_exit"]
     with pytest.raises(AssertionError, match=f"ended with exit code {code}"):
-        check(code, struck)
+        check(code, driver_killed)
     check(0, False)
     check(-signal.SIGKILL, True)

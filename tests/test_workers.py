@@ -1,4 +1,4 @@
-"""What a worker finds other than planned, and what it cannot read: named, recorded, never scored."""
+"""Workers whose code, data or samples are not as planned: errors name the cause, and nothing is scored."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from harness.datasets.phrases.phrases import Phrases
 from harness.errors import InfrastructureError, UsageError
 from harness.executors.inline import InlineExecutor
 from harness.rundir.results import json_schema
-from harness.stages.measure import SpeedSettings, measure
+from harness.scenarios.settings import PROFILES, SpeedSettings
+from harness.stages.measure import measure
 from harness.stages.predict import Predictor
-from harness.suite.profiles import PROFILES
 from harness.task import Sample
 from harness.trial import Trial
+
+SMOKE = SpeedSettings(profile="smoke", threads=1, samples=2, exclusive="node")
 
 
 def weights(folder: Path, value: float) -> Path:
@@ -31,11 +33,11 @@ def weights(folder: Path, value: float) -> Path:
     return path
 
 
-def test_a_checkpoint_replaced_after_planning_is_not_loaded(tmp_path: Path) -> None:
+def test_a_checkpoint_that_was_replaced_after_planning_is_not_loaded(tmp_path: Path) -> None:
     weights(tmp_path, 0)
     (trial,) = planned(tmp_path, document(ok={"checkpoint": "w.safetensors"})).trials
-    loaded = trial.load_checkpoint()
-    assert loaded is not None and not loaded.tensors["w"].any()
+    checkpoint = trial.load_checkpoint()
+    assert checkpoint is not None and not checkpoint.tensors["w"].any()
     weights(tmp_path, 1)
     with pytest.raises(UsageError, match=r"w\.safetensors: has changed since the run was planned"):
         trial.load_checkpoint()
@@ -48,30 +50,33 @@ def altered(trial: Trial, **changes: str) -> Trial:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"code": "0123"}, "the code of adapter 'fake-translation' here is version .*, not 0123 as planned"),
-        ({"dataset": "f" * 64}, "data set 'phrases' here has fingerprint .*, not f{16}… as planned"),
+        (
+            {"code": "0123"},
+            "the code of adapter 'fake-translation' is version .* here, but version 0123 was planned",
+        ),
+        ({"dataset": "f" * 64}, "data set 'phrases' has fingerprint .* here, but f{16}… was planned"),
     ],
 )
-def test_other_code_or_data_than_planned_neither_predicts_nor_times(
+def test_code_or_data_that_differ_from_the_plan_are_an_error(
     tmp_path: Path, changes: dict[str, str], message: str
 ) -> None:
     trial = altered(planned(tmp_path, document()).trials[0], **changes)
     with pytest.raises(InfrastructureError, match=message):
         Predictor(trial, None)
     with pytest.raises(InfrastructureError, match=message):
-        measure(trial, None, ["offline"], SpeedSettings("smoke", 1, 2))
+        measure(trial, None, ["offline"], SMOKE)
 
 
 @pytest.mark.parametrize("bad", [7, 5])
-def test_a_sample_that_cannot_be_read_fails_its_batch_only_and_is_named_by_its_place(
+def test_an_unreadable_sample_fails_only_its_batch_and_is_named_by_its_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int
 ) -> None:
-    read = Phrases.__getitem__
+    original = Phrases.__getitem__
 
     def damaged(self: Phrases, index: int) -> Sample:
         if index == bad:
             raise OSError(f"image {index} is truncated")
-        return read(self, index)
+        return original(self, index)
 
     monkeypatch.setattr(Phrases, "__getitem__", damaged)
     results = run_suite(tmp_path, document(12, ok={"batch_size": 4}), shard_size=12)
@@ -92,20 +97,19 @@ def test_a_sample_that_cannot_be_read_fails_its_batch_only_and_is_named_by_its_p
         ({"hang_at": 0}, "timing words/ok: no answer within 6 s"),
     ],
 )
-def test_a_timing_process_that_fails_dies_or_hangs_is_an_error_and_ends(
+def test_a_timing_process_that_fails_dies_or_hangs_is_an_error_and_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: dict[str, int], message: str
 ) -> None:
     if "hang_at" in fault:
         monkeypatch.setattr(SpeedSettings, "deadline", lambda self, scenarios: 6.0)
     (trial,) = planned(tmp_path, document(4, ok={"options": fault})).trials
     with pytest.raises(InfrastructureError, match=message):
-        InlineExecutor().measure(trial, ["offline"], SpeedSettings("smoke", 1, 2))
+        InlineExecutor().measure(trial, ["offline"], SMOKE)
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_the_deadline_leaves_ten_seconds_a_query_and_ten_times_the_duration(profile: str) -> None:
-    asked = PROFILES[profile]
-    one, two = (SpeedSettings(profile, None, 1).deadline(scenarios) for scenarios in (1, 2))
-    assert one >= 10 * max(asked.queries, asked.seconds) + asked.warmup_cap
-    assert two - 600 == 2 * (one - 600)
+@pytest.mark.parametrize("name", PROFILES)
+def test_the_deadline_allows_ten_seconds_per_query_and_ten_times_the_duration(name: str) -> None:
+    profile, settings = PROFILES[name], SMOKE.model_copy(update={"profile": name})
+    assert settings.deadline(1) >= 10 * max(profile.queries, profile.seconds) + profile.warmup_cap
+    assert settings.deadline(2) - 600 == 2 * (settings.deadline(1) - 600)
