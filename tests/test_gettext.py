@@ -142,7 +142,7 @@ def test_clean_normalises_plain_pairs_and_rejects_others(source, translation, ex
     assert clean(source, translation, max_words=3 if "four" in source else 15) == expected
 
 
-def test_splits_share_no_source_whatever_its_case_and_punctuation(many):
+def test_splits_share_no_source_regardless_of_case_and_punctuation(many):
     install(
         many,
         "variants",

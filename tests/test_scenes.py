@@ -158,7 +158,7 @@ def test_classes_ids_and_index_range(detection, segmentation):
     assert segmentation.classes == ("background", *"0123456789")
     assert detection[12].id == "test-000012"
     ids = [detection[index].id for index in range(20)]
-    assert all(one < other for one, other in pairwise(ids))
+    assert all(first < second for first, second in pairwise(ids))
     for index in (-1, COUNT):
         with pytest.raises(IndexError):
             detection[index]

@@ -57,7 +57,7 @@ def test_lags_vary_between_min_lag_and_lag():
     assert lags == {2, 3, 4}
 
 
-def test_no_target_is_in_two_splits_whatever_seed_and_lag():
+def test_no_target_is_in_two_splits_with_any_seed_and_lag():
     targets = {
         split: {
             tuple(target)

@@ -49,7 +49,7 @@ class Gettext(SentencePairs):
     """English sources with all different translations in the catalogues, the most frequent first.
 
     Pairs are cleaned (see `catalogue.clean`) and split 90/5/5 by a hash of the source without case and
-    punctuation. No source is therefore in two splits, and a pair is in the same split on every machine.
+    punctuation, so that no source is in two splits, and a pair is in the same split on every machine.
 
     Raises:
         UnavailableError: this machine has no catalogues of the language, or no pair of the split.

@@ -95,9 +95,9 @@ def _files_by_id(root: Path, pattern: PathPattern) -> dict[str, Path]:
         except UnicodeEncodeError as error:
             escaped = os.fsencode(path).decode(errors="backslashreplace")
             raise UsageError(f"{escaped}: expected a file name in UTF-8") from error
-        known = files.setdefault(match["id"], path)
-        if known is not path:
-            raise UsageError(f"{path}: id '{match['id']}' already has the {pattern.role} file {known}")
+        first = files.setdefault(match["id"], path)
+        if first is not path:
+            raise UsageError(f"{path}: id '{match['id']}' already has the {pattern.role} file {first}")
     if not files:
         raise UsageError(f"{root}: no {pattern.role} file matches {pattern.path}")
     return files

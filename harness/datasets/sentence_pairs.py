@@ -34,12 +34,12 @@ class SentencePairs(Dataset):
 
 
 def fingerprint_of(samples: Iterable[Sample]) -> str:
-    """Return the SHA-256 (64 hex digits) of ids, sources and references, wherever they were read from."""
+    """Return the SHA-256 (64 hex digits) of ids, sources and references, which does not depend on paths."""
     return digest(part for sample in samples for part in (sample.id, *_texts(sample)))
 
 
 def split_of_source(source: str) -> Split:
-    """Return the split of a source, whatever its case and punctuation: 90/5/5 by a hash."""
+    """Return the split of a source regardless of case and punctuation: 90/5/5 by a hash."""
     return split_of("".join(character for character in source.casefold() if character.isalnum()))
 
 

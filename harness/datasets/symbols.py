@@ -74,8 +74,8 @@ class DelayedRecallOptions(SymbolsOptions):
 class _Symbols(Dataset):
     """Sentences of letters.
 
-    The hash of a target determines its split. No target is therefore in two splits, whatever the lags and
-    seeds.
+    The hash of a target determines its split, so that no target is in two splits, regardless of seed and
+    lags.
     """
 
     tasks = ("translation",)

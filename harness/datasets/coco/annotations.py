@@ -57,7 +57,7 @@ def read_annotations(path: Path, *, with_files: bool = False) -> AnnotatedImages
     columns.read_unique_ids(f"{path}: annotations", [entry for entry in entries if "id" in entry])
     images_by_id = dict(zip(image_ids, images, strict=True))
 
-    ordered_ids = columns.ascending(image_ids)
+    ordered_ids = sorted(image_ids)
     positions = {image_id: position for position, image_id in enumerate(ordered_ids)}
     labels = {category_id: label for label, category_id in enumerate(names)}
     location = f"{path}: annotations"
@@ -165,7 +165,7 @@ def _category_names(path: Path, categories: Sequence[JsonObject]) -> dict[Id, st
     }
     if len(set(names.values())) < len(names):
         raise UsageError(f"{path}: categories: two have the same name")
-    return {category_id: names[category_id] for category_id in columns.ascending(ids)}
+    return {category_id: names[category_id] for category_id in sorted(ids)}
 
 
 def _image_ids(path: Path, images: Sequence[JsonObject]) -> list[Id]:

@@ -53,15 +53,10 @@ def read_unique_ids(location: str, entries: Sequence[JsonObject]) -> list[Id]:
     ids = [entry["id"] for entry in entries]
     if not _are_ids(ids) or len({type(entry_id) for entry_id in ids}) > 1:
         raise UsageError(f"{location}: id: expected only integers or only text")
-    for first, second in pairwise(ascending(ids)):
+    for first, second in pairwise(sorted(ids)):
         if first == second:
             raise UsageError(f"{location}: duplicate id {first!r}")
     return ids
-
-
-def ascending(ids: Sequence[Id]) -> list[Id]:
-    """Sort ids that are all integers or all text."""
-    return sorted(ids)
 
 
 def read_indices(

@@ -99,7 +99,7 @@ class MasksOptions(DatasetOptions):
 class Masks(Dataset):
     """Images with a class per pixel. Sample ids are the values of `{id}`.
 
-    Masks hold class indices; ignored pixels are 255 whatever their label. If no pattern contains `{split}`,
+    Masks hold class indices; ignored pixels are 255. If no pattern contains `{split}`,
     the only split is `test`.
 
     Raises:

@@ -79,7 +79,7 @@ _CURRENCIES = (
     "USD",
     "ZAR",
 )
-_NOT_TERRITORIES = {"EU", "EZ", "QO", "UN", "XA", "XB", "ZZ"}  # unions, pseudo-locales, unknown
+_NOT_TERRITORIES = {"EU", "EZ", "QO", "UN", "XA", "XB", "ZZ"}  # unions, pseudo-locales, unknown region
 _DURATIONS = {"minute": 60, "hour": 3600, "day": 86_400, "week": 7 * 86_400}  # unit → seconds
 _TIMES_OF_DAY = range(0, 24 * 60, 15)  # minutes from midnight
 _LEAP_YEAR = datetime.date(2024, 1, 1)
@@ -118,10 +118,7 @@ def build_lexicon(language: Language) -> Lexicon:
     def pairs(text: Callable[[T, str], str], values: Iterable[T]) -> tuple[TextPair, ...]:
         return tuple((_plain(text(value, "en")), _plain(text(value, language))) for value in values)
 
-    def names(kind: Literal["languages", "territories"]) -> tuple[TextPair, ...]:
-        english, other = getattr(Locale("en"), kind), getattr(Locale(language), kind)
-        return _plain_names(english, other)
-
+    english, other = Locale("en"), Locale(language)
     # "vingt et un" becomes "vingt et une" before a feminine noun; German "einundzwanzig" does not change.
     invariant = [n for n in range(2, 100) if language != "fr" or n % 10 != 1 or n in (11, 71, 91)]
     return Lexicon(
@@ -137,8 +134,8 @@ def build_lexicon(language: Language) -> Lexicon:
         weekdays=pairs(_weekday, range(7)),
         months=pairs(_month, range(1, 13)),
         times=pairs(_time, _TIMES_OF_DAY),
-        languages=names("languages"),
-        territories=names("territories"),
+        languages=_plain_names(english.languages, other.languages),
+        territories=_plain_names(english.territories, other.territories),
     )
 
 

@@ -52,7 +52,7 @@ class PhrasesOptions(DatasetOptions):
 class Phrases(Dataset):
     """Generated English sentences, each with its one exact translation.
 
-    The hash of a source determines its split. No source is therefore in two splits, whatever the seeds and
+    The hash of a source determines its split, so that no source is in two splits, regardless of seed and
     lengths.
     """
 

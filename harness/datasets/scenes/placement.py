@@ -21,6 +21,7 @@ _MIN_WIDTH_IN_ROW = 6  # px
 _PLATE_FRACTION = 0.45
 _PLATE_POWERS = (1.5, 2.0, 5.0, 20.0)
 _ROW_PLATE_POWERS = (5.0, 20.0)
+_DISTRACTORS = ("plate", "scrambled glyph", "stroke", "arc")
 _ATTEMPTS = 8  # positions tried before an object is skipped
 
 
@@ -57,15 +58,15 @@ def place_row(rng: np.random.Generator, sources: Sources, canvas: Canvas) -> Non
 
 def place_distractor(rng: np.random.Generator, sources: Sources, canvas: Canvas) -> None:
     """Place an object that is not a digit: an empty plate, a scrambled glyph, a stroke or an arc."""
-    kind = rng.integers(4)
+    kind = _DISTRACTORS[rng.integers(len(_DISTRACTORS))]
     extent = log_uniform(rng, *_HEIGHTS)
     thickness = max(1.5, extent * rng.uniform(0.06, 0.2))
-    if kind == 0:
+    if kind == "plate":
         coverage = superellipse(extent * rng.uniform(0.7, 1.4), extent, float(rng.choice(_PLATE_POWERS)))
-    elif kind == 1:
+    elif kind == "scrambled glyph":
         style = GlyphStyle.random(rng, extent)
         coverage = style.render(scramble_glyph(rng, sources.random_glyph(rng)[1]))
-    elif kind == 2:
+    elif kind == "stroke":
         tilt = rng.uniform(np.pi / 5, np.pi / 2) * rng.choice((-1, 1))  # an upright stroke would be a 1
         coverage = stroke(extent, thickness, np.pi / 2 + tilt)
     else:  # a closed arc would be a 0
@@ -74,7 +75,7 @@ def place_distractor(rng: np.random.Generator, sources: Sources, canvas: Canvas)
         left, top = (int(corner) for corner in rng.integers(-8, SIZE - 8, 2))
         placement = Placement(coverage, left, top)
         if canvas.can_cover(placement):
-            if kind == 0:
+            if kind == "plate":
                 draw_plate(rng, canvas, placement)
             else:
                 draw_ink(rng, canvas, [Mark(placement, digit=None)])

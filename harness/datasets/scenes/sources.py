@@ -12,8 +12,12 @@ from harness.datasets.scenes.glyphs import Glyph
 from harness.identity import digest
 from harness.task import Image
 
-_OF_TWENTY = {"train": (0, 14), "validation": (14, 17), "test": (17, 20)}  # 70/15/15 of each class's glyphs
-_COLUMNS = {"test": (0.0, 0.25), "train": (0.25, 0.75), "validation": (0.75, 1.0)}  # strips of an image
+_GLYPH_TWENTIETHS = {"train": (0, 14), "validation": (14, 17), "test": (17, 20)}  # 70/15/15 of each class
+_IMAGE_STRIPS = {
+    "test": (0.0, 0.25),
+    "train": (0.25, 0.75),
+    "validation": (0.75, 1.0),
+}  # fractions of the width
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +49,13 @@ def load_sources(split: str) -> Sources:
 
     digits = load_digits()
     ink = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # scikit-learn's ink is 0–16
-    start, stop = _OF_TWENTY[split]
+    start, stop = _GLYPH_TWENTIETHS[split]
     glyphs = []
     for digit in range(10):
         of_class = ink[digits.target == digit]
         remainder = np.arange(len(of_class)) % 20
         glyphs.append(of_class[(remainder >= start) & (remainder < stop)])
-    left, right = _COLUMNS[split]
+    left, right = _IMAGE_STRIPS[split]
     images = tuple(
         np.ascontiguousarray(image[:, round(left * width) : round(right * width)])
         for image in load_sample_images().images
