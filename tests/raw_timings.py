@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.scenarios.offline import OfflineProcess, OfflineTimings
+from harness.scenarios.loop import WarmUp
+from harness.scenarios.offline import Offline, OfflineProcess
+from harness.scenarios.scenario import Conditions, TimedOn
 from harness.scenarios.settings import EffectiveSettings
-from harness.scenarios.single_stream import SingleStreamProcess, SingleStreamTimings
-from harness.scenarios.timings import Conditions, TimedOn, WarmUp
+from harness.scenarios.single_stream import SingleStream, SingleStreamProcess
 
 SETTINGS = EffectiveSettings(
     profile="ci", threads=1, samples=2, exclusive="node", effective_threads=1, device="cpu"
@@ -30,13 +31,13 @@ def conditions(batch_size: int = 1, reasons: Sequence[str] = ()) -> Conditions:
     return Conditions(batch_size=batch_size, warm_up=warm_up, timed_on=timed_on, reasons=list(reasons))
 
 
-def offline_timings(processes: Sequence[Sequence[tuple[int, float]]], **changes: Any) -> OfflineTimings:
+def offline_timings(processes: Sequence[Sequence[tuple[int, float]]], **changes: Any) -> Offline:
     """Windows of (samples, seconds) by process; `changes` replaces other keys."""
     timings = [OfflineProcess(**dict(conditions(8)), windows=list(windows)) for windows in processes]
-    return OfflineTimings.model_validate(_document("offline", 8, timings) | changes)
+    return Offline.model_validate(_document("offline", 8, timings) | changes)
 
 
-def single_stream_timings(processes: Sequence[Sequence[float]], **changes: Any) -> SingleStreamTimings:
+def single_stream_timings(processes: Sequence[Sequence[float]], **changes: Any) -> SingleStream:
     """Latencies in seconds by process, of the samples in turn; `changes` replaces other keys."""
     timings = [
         SingleStreamProcess(
@@ -46,7 +47,7 @@ def single_stream_timings(processes: Sequence[Sequence[float]], **changes: Any) 
         )
         for latencies in processes
     ]
-    return SingleStreamTimings.model_validate(_document("single-stream", 1, timings) | changes)
+    return SingleStream.model_validate(_document("single-stream", 1, timings) | changes)
 
 
 def _document(scenario: str, batch_size: int, processes: Sequence[object]) -> dict[str, Any]:

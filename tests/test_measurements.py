@@ -18,8 +18,8 @@ from harness.files import read_json
 from harness.rundir.results import Cost, Results, ScenarioRecord
 from harness.rundir.speed import CommonFile
 from harness.scenarios.offline import OfflineProcess
+from harness.scenarios.scenario import ProcessTiming
 from harness.scenarios.single_stream import SingleStreamProcess
-from harness.scenarios.timings import ProcessTiming
 from harness.stages.measure import Measurement
 
 PROCESSES = 6  # of the profile `ci`

@@ -21,9 +21,8 @@ from harness.rundir.records import write_record
 from harness.rundir.speed import read_timings, timings_path
 from harness.rundir.store import TrialDirectory
 from harness.scenarios.offline import Offline
-from harness.scenarios.scenario import OFFLINE, SCENARIOS, SINGLE_STREAM
+from harness.scenarios.scenario import OFFLINE, SCENARIOS, SINGLE_STREAM, Scenario
 from harness.scenarios.settings import SpeedSettings
-from harness.scenarios.timings import ScenarioTimings
 from harness.stages.measure import Measurement, measure
 from harness.tracking.series import series
 from harness.trial import Trial
@@ -47,7 +46,8 @@ class Pairs(Offline):
 
     headline_name = "throughput of pairs"
 
-    def batch_size(self, trial: int) -> int:
+    @staticmethod
+    def query_size(batch_size: int) -> int:
         return 2
 
 
@@ -79,9 +79,7 @@ def test_a_registered_scenario_is_accepted_timed_stored_and_shown(
 
 
 @pytest.mark.parametrize("raw", [offline_timings([[(8, 0.5)]]), single_stream_timings([[0.1, 0.2]])])
-def test_raw_timings_survive_the_file_and_the_way_between_processes(
-    tmp_path: Path, raw: ScenarioTimings
-) -> None:
+def test_raw_timings_survive_the_file_and_the_way_between_processes(tmp_path: Path, raw: Scenario) -> None:
     path = timings_path(tmp_path, raw.scenario)
     write_record(path, raw)
     assert read_timings(tmp_path, raw.scenario) == raw == pickle.loads(pickle.dumps(raw))

@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from raw_timings import conditions
 
 from harness.scenarios.figures import in_units, least_queries, median_by_length, throughput
-from harness.scenarios.loop import Workload, batches, permutations, warm_up
+from harness.scenarios.loop import WarmUp, Workload, batches, permutations, warm_up
 from harness.scenarios.offline import LEAST_WINDOWS, Offline
 from harness.scenarios.settings import PROFILES, Profile
 from harness.scenarios.single_stream import SingleStream
-from harness.scenarios.timings import WarmUp
 from harness.stages.measure import peak_resident
 
 SECOND = 10**9
@@ -53,7 +52,7 @@ class Bench:
         return Workload(self.run, self.synchronise, samples, batch_size, orders, self.clock)
 
     def offline(self, samples: int, batch_size: int) -> list[tuple[int, float]]:
-        return Offline().run(self.workload(samples, batch_size), PROFILE, conditions).windows
+        return Offline.run(self.workload(samples, batch_size), PROFILE, conditions).windows
 
 
 def warm(passes: Iterable[float], profile: Profile, queries: int = 4) -> WarmUp:
@@ -118,13 +117,13 @@ class TestOffline:
 class TestSingleStream:
     def test_each_latency_is_its_own_samples(self) -> None:
         bench = Bench(lambda indices: (indices[0] + 1) * SECOND, queued=True)
-        latencies = SingleStream().run(bench.workload(3), PROFILE, conditions).latencies_ns
+        latencies = SingleStream.run(bench.workload(3), PROFILE, conditions).latencies_ns
         assert [index + 1 for (index,) in bench.ran] == [ns // SECOND for ns in latencies]
         assert len(latencies) == 9, "the least multiple of 3 samples that gives 8 queries"
 
     def test_lasts_the_least_time(self) -> None:
         bench = Bench(lambda indices: SECOND // 100)
-        latencies = SingleStream().run(bench.workload(7), PROFILE, conditions).latencies_ns
+        latencies = SingleStream.run(bench.workload(7), PROFILE, conditions).latencies_ns
         assert len(latencies) == 105, "100 queries of 10 ms make a second; whole permutations of 7"
 
 
@@ -168,7 +167,7 @@ class TestTokens:
 
     def test_latency_by_length_is_that_of_the_samples(self) -> None:
         bench, profile = self.bench(), Profile(seconds=1, queries=44, processes=1)
-        timing = SingleStream().run(bench.workload(4, seed=1), profile, conditions)
+        timing = SingleStream.run(bench.workload(4, seed=1), profile, conditions)
         assert timing.indices == [index for [index] in bench.ran]
         seconds = [ns / SECOND for ns in timing.latencies_ns]
         buckets = median_by_length([seconds], [timing.indices], self.TOKENS)

@@ -12,9 +12,8 @@ from harness.compare.outcome import Change, Verdict
 from harness.environment import Environment
 from harness.rundir.results import ScenarioRecord
 from harness.rundir.speed import read_timings
-from harness.scenarios.scenario import SCENARIOS
+from harness.scenarios.scenario import SCENARIOS, Scenario
 from harness.scenarios.settings import GATING
-from harness.scenarios.timings import ScenarioTimings
 from harness.statistics.welch import welch
 from harness.task import Figure
 
@@ -29,7 +28,7 @@ def speed_changes(pair: Pair, base: Environments, head: Environments) -> Iterabl
     """
     before, after = pair.base.record.speed, pair.head.record.speed
     for name in dict.fromkeys([*after, *before]):
-        scenario = SCENARIOS.get(name)()
+        scenario = SCENARIOS.get(name)
         old, new = before.get(name), after.get(name)
         profile = (new or before[name]).profile
         difference: Figure | None = None
@@ -86,18 +85,18 @@ def _hardware_difference(base: Environment, head: Environment) -> str:
     return next((f"hardware differs: {field} {before[field]} → {after[field]}" for field in fields), "")
 
 
-def _different_work(base: ScenarioTimings, head: ScenarioTimings) -> str:
+def _different_work(base: Scenario, head: Scenario) -> str:
     """Return how the timed work differs, or an empty string if it does not."""
     if base.settings.device != head.settings.device:
         return f"device differs: {base.settings.device} → {head.settings.device}"
     return "" if base.samples == head.samples else "other samples were timed"
 
 
-def slowdown(base: ScenarioTimings, head: ScenarioTimings) -> Figure:
+def slowdown(base: Scenario, head: Scenario) -> Figure:
     """Compute the additional time per sample as a fraction of the baseline's; see `time_difference`.
 
     The interval is over processes if both runs have several. Otherwise it is over windows (see
-    `ScenarioTimings.seconds_by_window`) and covers only the variation within a process.
+    `Scenario.seconds_by_window`) and covers only the variation within a process.
     """
     if min(len(base.processes), len(head.processes)) > 1:
         return time_difference(base.seconds_by_process(), head.seconds_by_process(), "processes")

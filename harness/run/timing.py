@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from harness import environment
-from harness.environment import Environment, Hardware
+from harness.environment import Environment
 from harness.errors import InfrastructureError
 from harness.executors.executor import Executor
 from harness.rundir.records import read_record, write_record
 from harness.rundir.speed import common_path, read_timings, timings_path
 from harness.rundir.store import RunDirectory
-from harness.scenarios.scenario import SCENARIOS
-from harness.scenarios.settings import PROFILES, EffectiveSettings, Profile, SpeedSettings
-from harness.scenarios.timings import ProcessTiming, ScenarioTimings
+from harness.scenarios.scenario import SCENARIOS, ProcessTiming, Scenario
+from harness.scenarios.settings import PROFILES, EffectiveSettings, SpeedSettings
 from harness.stages.measure import Measurement
 from harness.suite.schema import SpeedEntry
 from harness.trial import Trial
@@ -43,16 +41,14 @@ def measure(
     """
     if directory.trial(trial.id).predictions.count_missing(trial.spec.size):
         return
-    settings = SpeedSettings(**dict(speed))
-    timing = _TrialTiming(directory, trial, settings, local)
+    timing = _TrialTiming(directory, trial, SpeedSettings(**dict(speed)), local)
     if not timing.unfinished():
         return
     running = executor()
     try:
         while scenarios := timing.unfinished():
-            names = [scenario.name for scenario in scenarios]
-            note(f"timing {trial.name}: {', '.join(names)} ({scenarios[0].progress()})")
-            timing.add(running.measure(trial, names, settings))
+            note(f"timing {trial.name}: {', '.join(scenarios)} ({timing.progress(scenarios[0])})")
+            timing.add(running.measure(trial, scenarios, timing.settings))
     except InfrastructureError as error:
         note(str(error))
         timing.fail(str(error))
@@ -63,43 +59,38 @@ class _Setup:
     """Conditions that processes must share before their times may be combined."""
 
     settings: EffectiveSettings
-    hardware: Hardware
-    torch: str | None
-
-    @staticmethod
-    def of(settings: EffectiveSettings, environment: Environment) -> _Setup:
-        return _Setup(settings, environment.hardware, environment.torch)
+    environment: Environment
 
     def differences(self, other: _Setup) -> list[str]:
         """Return the names of the conditions that differ."""
         mine, others = (
-            {"settings": setup.settings, **dict(setup.hardware), "torch": setup.torch}
+            {"settings": setup.settings, **dict(setup.environment.hardware), "torch": setup.environment.torch}
             for setup in (self, other)
         )
         return [name for name, value in mine.items() if value != others[name]]
 
 
 class _TrialTiming:
-    """The scenarios of one trial: stored timings of earlier runs, and those added by this run."""
+    """Stored timings of the scenarios of one trial, to which the processes of this run are added."""
 
     def __init__(
         self, directory: RunDirectory, trial: Trial, settings: SpeedSettings, local: Environment | None
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._directory = directory
         self._trial = trial
-        self._trial_dir = directory.trial(trial.id).path
+        self._path = directory.trial(trial.id).path
+        self._profile = PROFILES[settings.profile]
         self._setup: _Setup | None = None  # of the processes of this run
-        self._scenarios = {
-            name: _ScenarioFile(self._trial_dir, name, trial.spec.batch_size, PROFILES[settings.profile])
-            for name in trial.scenarios
-        }
-        for scenario in self._scenarios.values():
-            self._resume(scenario, local)
+        self._stored = {name: self._resume(name, local) for name in trial.scenarios}
 
-    def unfinished(self) -> list[_ScenarioFile]:
+    def unfinished(self) -> list[str]:
         """Return the scenarios that lack processes."""
-        return [scenario for scenario in self._scenarios.values() if scenario.missing]
+        return [name for name in self._stored if len(self._processes(name)) < self._profile.processes]
+
+    def progress(self, scenario: str) -> str:
+        """Return which process of a scenario is next."""
+        return f"process {len(self._processes(scenario)) + 1}/{self._profile.processes}"
 
     def add(self, measurement: Measurement) -> None:
         """Store what one process measured.
@@ -107,9 +98,9 @@ class _TrialTiming:
         Raises:
             InfrastructureError: Its hardware or settings differ from those of the earlier processes.
         """
-        setup = _Setup.of(measurement.settings, measurement.environment)
+        setup = _Setup(measurement.settings, measurement.environment)
         if self._setup is None:
-            write_record(common_path(self._trial_dir), measurement.common)
+            write_record(common_path(self._path), measurement.common)
             self._setup = setup
         if differences := setup.differences(self._setup):
             raise InfrastructureError(
@@ -117,107 +108,91 @@ class _TrialTiming:
                 "different machines, whose times must not be mixed"
             )
         self._directory.write_environment(measurement.environment)
-        for name, timing in measurement.timings.items():
-            scenario = self._scenarios[name]
-            if scenario.record and scenario.processes and self._stored_setup(scenario.record) != setup:
-                scenario.record = None  # of an earlier run, on other hardware
-            scenario.add(timing, measurement)
-            scenario.write("interrupted")
+        for scenario, timing in measurement.timings.items():
+            stored = self._stored[scenario]
+            if stored and stored.processes and self._differs(stored, setup):
+                self._stored[scenario] = None  # of an earlier run, on other hardware
+            self._append(scenario, timing, measurement)
+            self._write(scenario, "interrupted")
 
     def fail(self, error: str) -> None:
         """Store the error in the files of the scenarios that lack processes."""
         for scenario in self.unfinished():
-            if not scenario.processes:
-                here = environment.describe()
-                self._directory.write_environment(here)
-                scenario.record_failure(here.key, self._settings)
-            scenario.write(error)
+            if not self._processes(scenario):
+                self._stored[scenario] = self._describe_failure(scenario)
+            self._write(scenario, error)
 
-    def _resume(self, scenario: _ScenarioFile, local: Environment | None) -> None:
-        """Take over stored timings with the same settings, and on the local hardware if that is given."""
-        record = read_timings(self._trial_dir, scenario.name)
-        if record is None or not record.settings.satisfy(self._settings):
-            return
-        if local is None or self._stored_setup(record) == _Setup.of(record.settings, local):
-            scenario.resume(record)
+    def _processes(self, scenario: str) -> tuple[ProcessTiming, ...]:
+        stored = self._stored[scenario]
+        return stored.processes if stored else ()
 
-    def _stored_setup(self, record: ScenarioTimings) -> _Setup | None:
-        """Return the setup of stored processes, or None if their environment is unknown."""
-        path = self._directory.path / "environments" / f"{record.environment}.json"
-        stored = read_record(path, Environment)
-        return _Setup.of(record.settings, stored) if stored else None
+    def _rejected(self, scenario: str) -> tuple[ProcessTiming, ...]:
+        stored = self._stored[scenario]
+        return stored.rejected if stored else ()
 
+    def _resume(self, scenario: str, local: Environment | None) -> Scenario | None:
+        """Read stored timings with the same settings, on the local hardware if that is given.
 
-class _ScenarioFile:
-    """The timings of one scenario of a trial, and the file that stores them."""
-
-    def __init__(self, trial_dir: Path, name: str, trial_batch_size: int, profile: Profile) -> None:
-        self.name = name
-        self.record: ScenarioTimings | None = None
-        self._path = timings_path(trial_dir, name)
-        self._profile = profile
-        self._scenario = SCENARIOS.get(name)()
-        self._batch_size = self._scenario.batch_size(trial_batch_size)
-
-    @property
-    def processes(self) -> tuple[ProcessTiming, ...]:
-        """The timings that count."""
-        return self.record.processes if self.record else ()
-
-    @property
-    def missing(self) -> int:
-        """The number of processes that are still to be timed."""
-        return self._profile.processes - len(self.processes)
-
-    def progress(self) -> str:
-        """Return which process is next."""
-        return f"process {len(self.processes) + 1}/{self._profile.processes}"
-
-    def resume(self, record: ScenarioTimings) -> None:
-        """Take over the timings of an earlier run, except invalid ones under a profile that gates.
-
-        Their attempts do not count: the cause may be gone by now.
+        Invalid timings under a profile that gates are rejected, and all attempts start anew: what disturbed
+        them may be gone.
         """
-        valid = tuple(timing for timing in record.processes if not (timing.reasons and self._profile.gates))
-        invalid = (timing for timing in record.processes if timing.reasons and self._profile.gates)
-        rejected = tuple(timing.model_copy(update={"process": 0}) for timing in (*record.rejected, *invalid))
-        self.record = record.model_copy(update={"processes": valid, "rejected": rejected})
+        stored = read_timings(self._path, scenario)
+        if stored is None or not stored.settings.satisfy(self.settings):
+            return None
+        if local is not None and self._differs(stored, _Setup(stored.settings, local)):
+            return None
+        valid = tuple(timing for timing in stored.processes if not (timing.reasons and self._profile.gates))
+        invalid = (timing for timing in stored.processes if timing.reasons and self._profile.gates)
+        rejected = tuple(timing.model_copy(update={"process": 0}) for timing in (*stored.rejected, *invalid))
+        return stored.model_copy(update={"processes": valid, "rejected": rejected})
 
-    def add(self, timing: ProcessTiming, measurement: Measurement) -> None:
+    def _differs(self, stored: Scenario, setup: _Setup) -> bool:
+        """Return whether stored processes had another setup, or had one that is unknown."""
+        path = self._directory.path / "environments" / f"{stored.environment}.json"
+        described = read_record(path, Environment)
+        return described is None or bool(setup.differences(_Setup(stored.settings, described)))
+
+    def _append(self, scenario: str, timing: ProcessTiming, measurement: Measurement) -> None:
         """Append a timing to those that count, or to the rejected ones if it is to be repeated."""
-        rejected = self.record.rejected if self.record else ()
-        number = len(self.processes) + 1
+        processes, rejected = self._processes(scenario), self._rejected(scenario)
+        number = len(processes) + 1
         attempts = 1 + sum(earlier.process == number for earlier in rejected)
-        repeat = timing.reasons and self._profile.gates and attempts < SPEED_ATTEMPTS
-        self.record = self._scenario.timings(
-            scenario=self.name,
-            batch_size=self._batch_size,
-            processes=self.processes if repeat else (*self.processes, timing),
-            rejected=(*rejected, timing.model_copy(update={"process": number})) if repeat else rejected,
+        if timing.reasons and self._profile.gates and attempts < SPEED_ATTEMPTS:
+            rejected = (*rejected, timing.model_copy(update={"process": number}))
+        else:
+            processes = (*processes, timing)
+        cls = SCENARIOS.get(scenario)
+        self._stored[scenario] = cls(
+            scenario=scenario,
+            batch_size=cls.query_size(self._trial.spec.batch_size),
+            processes=processes,
+            rejected=rejected,
             environment=measurement.environment.key,
             settings=measurement.settings,
             samples=measurement.samples,
             units=measurement.units,
         )
 
-    def record_failure(self, environment: str, requested: SpeedSettings) -> None:
-        """Describe the failure of a scenario without any timing; `environment` is the key of the driver's."""
-        self.record = self._scenario.timings(
-            scenario=self.name,
-            batch_size=self._batch_size,
+    def _describe_failure(self, scenario: str) -> Scenario:
+        """Return the file of a scenario that no process has timed."""
+        local, cls = environment.describe(), SCENARIOS.get(scenario)
+        self._directory.write_environment(local)
+        return cls(
+            scenario=scenario,
+            batch_size=cls.query_size(self._trial.spec.batch_size),
             processes=(),
-            rejected=self.record.rejected if self.record else (),
-            environment=environment,
-            settings=EffectiveSettings(**dict(requested), effective_threads=requested.threads or 0),
+            rejected=self._rejected(scenario),
+            environment=local.key,
+            settings=EffectiveSettings(**dict(self.settings), effective_threads=self.settings.threads or 0),
             samples=[],
         )
 
-    def write(self, error: str) -> None:
-        """Write the file; the error is included only if processes are missing."""
-        assert self.record is not None
-        record = self.record
-        if self.missing:
-            done = len(self.processes)
-            after = f" (after {done} of {self._profile.processes} processes)" if done else ""
-            record = record.model_copy(update={"error": f"{error}{after}"})
-        write_record(self._path, record)
+    def _write(self, scenario: str, error: str) -> None:
+        """Write a scenario's file; the error is included only if processes are missing."""
+        stored = self._stored[scenario]
+        assert stored is not None
+        done, required = len(stored.processes), self._profile.processes
+        if done < required:
+            after = f" (after {done} of {required} processes)" if done else ""
+            stored = stored.model_copy(update={"error": f"{error}{after}"})
+        write_record(timings_path(self._path, scenario), stored)

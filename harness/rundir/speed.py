@@ -8,8 +8,7 @@ from pathlib import Path
 from harness.rundir.records import read_record
 from harness.rundir.results import Cost, ScenarioRecord
 from harness.scenarios.figures import mean_duration
-from harness.scenarios.scenario import SCENARIOS
-from harness.scenarios.timings import ScenarioFigures, ScenarioTimings
+from harness.scenarios.scenario import SCENARIOS, Scenario, ScenarioFigures
 from harness.strict_model import StrictModel
 from harness.task import Figure
 
@@ -34,13 +33,13 @@ def timings_path(trial_dir: Path, scenario: str) -> Path:
     return trial_dir / "speed" / f"{scenario}.json"
 
 
-def read_timings(trial_dir: Path, scenario: str) -> ScenarioTimings | None:
+def read_timings(trial_dir: Path, scenario: str) -> Scenario | None:
     """Return the raw timings of a scenario, or None if there are none.
 
     Raises:
         UsageError: The scenario is unknown, or the file does not match its model.
     """
-    return read_record(timings_path(trial_dir, scenario), SCENARIOS.get(scenario).timings)
+    return read_record(timings_path(trial_dir, scenario), SCENARIOS.get(scenario))
 
 
 def scenarios(trial_dir: Path, names: Iterable[str]) -> dict[str, ScenarioRecord]:
@@ -49,7 +48,7 @@ def scenarios(trial_dir: Path, names: Iterable[str]) -> dict[str, ScenarioRecord
     return {name: _record(raw) for name, raw in timings.items() if raw is not None}
 
 
-def _record(raw: ScenarioTimings) -> ScenarioRecord:
+def _record(raw: Scenario) -> ScenarioRecord:
     reasons = sorted({reason for process in raw.processes for reason in process.reasons})
     if raw.error is not None:
         reasons.append(raw.error)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betainc, stdtrit
 
-from harness.scenarios.timings import LatencyByLength
+from harness.scenarios.scenario import LatencyByLength
 from harness.task import Figure
 
 CONFIDENCE = 0.95

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import Field
 
 from harness.scenarios.settings import Profile
-from harness.scenarios.timings import WarmUp
+from harness.strict_model import StrictModel
 
 Clock = Callable[[], int]
 """Monotonic clock in nanoseconds."""
@@ -17,6 +18,14 @@ Clock = Callable[[], int]
 WARMUP_ITERATIONS = 10
 STABLE_PASSES = 3
 STABLE_RATIO = 1.05  # three passes within 5%: steady state in the sense of Traini et al. 2023
+
+
+class WarmUp(StrictModel):
+    """How long a process was warmed up, and whether it reached a steady state."""
+
+    iterations: int = Field(description="queries")
+    seconds: float
+    stable: bool
 
 
 @dataclass(frozen=True)

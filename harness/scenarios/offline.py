@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 from harness.scenarios.figures import in_units, throughput
 from harness.scenarios.loop import Workload, batches
-from harness.scenarios.scenario import Scenario
+from harness.scenarios.scenario import Conditions, ProcessTiming, Scenario, ScenarioFigures
 from harness.scenarios.settings import Profile
-from harness.scenarios.timings import Conditions, ProcessTiming, ScenarioFigures, ScenarioTimings
 from harness.task import Figure
 
 LEAST_WINDOWS = 5  # for a usable t interval
@@ -20,49 +19,20 @@ class OfflineProcess(ProcessTiming):
     windows: list[tuple[int, float]]
 
 
-class OfflineTimings(ScenarioTimings):
-    """Raw timings: the windows of all processes."""
+class Offline(Scenario):
+    """Windows of all processes."""
 
+    headline_name = "throughput"
     processes: tuple[OfflineProcess, ...]
     rejected: tuple[OfflineProcess, ...]
 
-    def summarise(self) -> ScenarioFigures:
-        windows = [process.windows for process in self.processes]
-        figure = throughput(windows)
-        return ScenarioFigures(
-            queries=round(figure.n / self.batch_size),
-            seconds=sum(seconds for process in windows for _, seconds in process),
-            throughput=figure,
-            rates={unit: in_units(figure, counts, unit) for unit, counts in self.units.items()},
-        )
+    @staticmethod
+    def query_size(batch_size: int) -> int:
+        return batch_size
 
-    def seconds_by_process(self) -> list[float]:
-        """Return the mean time per sample of each process in seconds."""
-        return [
-            sum(seconds for _, seconds in process.windows) / sum(samples for samples, _ in process.windows)
-            for process in self.processes
-        ]
-
-    def seconds_by_window(self) -> list[float]:
-        """Return the mean time per sample of each window in seconds."""
-        return [seconds / samples for process in self.processes for samples, seconds in process.windows]
-
-    def curve(self) -> tuple[str, list[float]]:
-        """Return the throughput of each window in samples/s."""
-        windows = [window for process in self.processes for window in process.windows]
-        return "ips", [samples / seconds for samples, seconds in windows]
-
-
-class Offline(Scenario):
-    """Throughput of whole batches. The device is synchronised only at the ends of a window."""
-
-    timings = OfflineTimings
-    headline_name = "throughput"
-
-    def batch_size(self, trial: int) -> int:
-        return trial
-
-    def run(self, work: Workload, profile: Profile, conditions: Callable[[], Conditions]) -> OfflineProcess:
+    @staticmethod
+    def run(work: Workload, profile: Profile, conditions: Callable[[], Conditions]) -> OfflineProcess:
+        """Time whole passes; the device is synchronised only at their ends."""
         clock, predict, synchronise = work.clock, work.predict, work.synchronise
         windows: list[tuple[int, float]] = []
         queries = 0
@@ -80,5 +50,32 @@ class Offline(Scenario):
             total += seconds
         return OfflineProcess(**dict(conditions()), windows=windows)
 
-    def headline(self, figures: ScenarioFigures) -> Figure | None:
+    def summarise(self) -> ScenarioFigures:
+        windows = [process.windows for process in self.processes]
+        figure = throughput(windows)
+        return ScenarioFigures(
+            queries=round(figure.n / self.batch_size),
+            seconds=sum(seconds for process in windows for _, seconds in process),
+            throughput=figure,
+            rates={unit: in_units(figure, counts, unit) for unit, counts in self.units.items()},
+        )
+
+    @staticmethod
+    def headline(figures: ScenarioFigures) -> Figure | None:
         return figures.throughput
+
+    def seconds_by_process(self) -> list[float]:
+        """Return the mean time per sample of each process in seconds."""
+        return [
+            sum(seconds for _, seconds in process.windows) / sum(samples for samples, _ in process.windows)
+            for process in self.processes
+        ]
+
+    def seconds_by_window(self) -> list[float]:
+        """Return the mean time per sample of each window in seconds."""
+        return [seconds / samples for process in self.processes for samples, seconds in process.windows]
+
+    def curve(self) -> tuple[str, list[float]]:
+        """Return the throughput of each window in samples/s."""
+        windows = [window for process in self.processes for window in process.windows]
+        return "ips", [samples / seconds for samples, seconds in windows]

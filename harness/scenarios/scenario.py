@@ -1,38 +1,110 @@
 """Speed scenarios: ways to measure how fast a model is.
 
-A scenario is one module of this package plus its line in `SCENARIOS`. The module contains the timed loop, the
-models of the raw timings, the figures, and the times that are compared between two runs.
+A scenario is one module of this package plus its line in `SCENARIOS`. Its class models the raw timings that
+speed/SCENARIO.json stores. Static methods measure them; methods compute figures and the times to compare.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
+from pydantic import Field
+
 from harness.registry import Registry
-from harness.scenarios.loop import Workload
-from harness.scenarios.settings import Profile
-from harness.scenarios.timings import Conditions, ProcessTiming, ScenarioFigures, ScenarioTimings
+from harness.scenarios.loop import WarmUp, Workload
+from harness.scenarios.settings import EffectiveSettings, Profile
+from harness.strict_model import StrictModel
 from harness.task import Figure
 
 OFFLINE, SINGLE_STREAM = "offline", "single-stream"  # the scenarios with columns of their own in reports
 
 
-class Scenario(ABC):
-    """One way to measure speed; it holds no state."""
+class TimedOn(StrictModel):
+    """Where and when one process was timed, and which other processes were busy at that time."""
 
-    timings: ClassVar[type[ScenarioTimings]]
-    """Model of its raw timings."""
+    node: str
+    reserved: dict[str, float] = Field(
+        description="cluster resources that no other task could use at that time"
+    )
+    started: str = Field(description="ISO 8601, UTC; includes the warm-up")
+    finished: str
+    foreign_cores: float = Field(description="number of cores kept busy by other processes")
+    others: dict[str, float] = Field(description="the busiest of these processes: name → cores")
+
+
+class Conditions(StrictModel):
+    """Conditions under which one process was timed."""
+
+    batch_size: int = Field(description="samples per query")
+    warm_up: WarmUp
+    timed_on: TimedOn
+    reasons: list[str] = Field(description="why the timing is not valid; empty if it is valid")
+
+
+class ProcessTiming(Conditions):
+    """Timing of one process; scenarios add their raw times."""
+
+    process: int | None = Field(
+        None,
+        description="rejected timings only: number of the process that was timed again; 0: in an earlier run",
+    )
+
+
+class LatencyByLength(StrictModel):
+    """Latency of the samples whose source has `shortest` to `longest` tokens."""
+
+    shortest: int
+    longest: int | None = Field(description="null: no limit")
+    median: Figure = Field(description="s")
+
+
+class ScenarioFigures(StrictModel):
+    """Figures of one scenario, computed from the raw timings of all processes."""
+
+    queries: int = Field(description="0 if timing failed; see `reasons`")
+    seconds: float
+    throughput: Figure | None = Field(None, description="samples/s (offline)")
+    latency: dict[str, Figure | None] = Field(
+        default_factory=dict, description="percentile → s; null if there are too few queries for it"
+    )
+    rates: dict[str, Figure] = Field(
+        default_factory=dict,
+        description="throughput in other units: source_tokens or target_tokens per second",
+    )
+    latency_by_length: list[LatencyByLength] = Field(
+        default_factory=list,
+        description="by number of source tokens; buckets with too few samples are omitted",
+    )
+
+
+class Scenario(StrictModel):
+    """Raw timings of a trial in one scenario."""
+
     headline_name: ClassVar[str]
-    """Name of the headline figure."""
+    """Name of the figure that tables and comparisons show first."""
 
+    scenario: str
+    batch_size: int
+    processes: tuple[ProcessTiming, ...]
+    rejected: tuple[ProcessTiming, ...] = Field(description="timings that were repeated because invalid")
+    environment: str = Field(description="key of the machine")
+    settings: EffectiveSettings
+    samples: list[str] = Field(description="ids of the timed samples, in the order of their indices")
+    units: dict[str, list[int]] = Field(
+        default_factory=dict, description="other units of work, such as source_tokens → number per sample"
+    )
+    error: str | None = Field(None, description="why processes are missing")
+
+    @staticmethod
     @abstractmethod
-    def batch_size(self, trial: int) -> int:
+    def query_size(batch_size: int) -> int:
         """Return the samples per query, given the batch size of the trial."""
 
+    @staticmethod
     @abstractmethod
-    def run(self, work: Workload, profile: Profile, conditions: Callable[[], Conditions]) -> ProcessTiming:
+    def run(work: Workload, profile: Profile, conditions: Callable[[], Conditions]) -> ProcessTiming:
         """Time queries for at least the duration and number that the profile requires.
 
         Args:
@@ -40,8 +112,29 @@ class Scenario(ABC):
         """
 
     @abstractmethod
-    def headline(self, figures: ScenarioFigures) -> Figure | None:
-        """Return the figure that tables and comparisons show first, or None if it is undefined."""
+    def summarise(self) -> ScenarioFigures:
+        """Compute the figures of all processes; there is at least one."""
+
+    @staticmethod
+    @abstractmethod
+    def headline(figures: ScenarioFigures) -> Figure | None:
+        """Return the headline figure, or None if it is undefined."""
+
+    @abstractmethod
+    def seconds_by_process(self) -> list[float]:
+        """Return the typical time per sample of each process in seconds."""
+
+    @abstractmethod
+    def seconds_by_window(self) -> list[float]:
+        """Return the typical time per sample of each part of a process in seconds, process by process."""
+
+    @abstractmethod
+    def curve(self) -> tuple[str, list[float]]:
+        """Return the name (with the unit) and the values of the raw times as a curve, process by process."""
+
+    def latencies(self) -> list[list[float]]:
+        """Return the seconds of each query by process, or nothing if queries are not timed one by one."""
+        return []
 
 
 SCENARIOS: Registry[type[Scenario]] = Registry(

@@ -9,9 +9,8 @@ from pydantic import Field
 
 from harness.scenarios.figures import PERCENTILES, latency, median_by_length
 from harness.scenarios.loop import Workload
-from harness.scenarios.scenario import Scenario
+from harness.scenarios.scenario import Conditions, ProcessTiming, Scenario, ScenarioFigures
 from harness.scenarios.settings import Profile
-from harness.scenarios.timings import Conditions, ProcessTiming, ScenarioFigures, ScenarioTimings
 from harness.task import Figure
 
 
@@ -22,11 +21,34 @@ class SingleStreamProcess(ProcessTiming):
     indices: list[int] = Field(description="index of the sample of each latency")
 
 
-class SingleStreamTimings(ScenarioTimings):
-    """Raw timings: the latencies of all processes."""
+class SingleStream(Scenario):
+    """Latencies of all processes."""
 
+    headline_name = "latency p50"
     processes: tuple[SingleStreamProcess, ...]
     rejected: tuple[SingleStreamProcess, ...]
+
+    @staticmethod
+    def query_size(batch_size: int) -> int:  # noqa: ARG004
+        return 1
+
+    @staticmethod
+    def run(work: Workload, profile: Profile, conditions: Callable[[], Conditions]) -> SingleStreamProcess:
+        """Time whole passes; the device is synchronised before and after each sample."""
+        clock, predict, synchronise = work.clock, work.predict, work.synchronise
+        latencies: list[int] = []
+        indices: list[int] = []
+        total = 0
+        while len(latencies) < profile.queries or total < profile.seconds * 1e9:
+            for index in next(work.orders):
+                synchronise()
+                start = clock()
+                predict([index])
+                synchronise()
+                latencies.append(clock() - start)
+                indices.append(index)
+                total += latencies[-1]
+        return SingleStreamProcess(**dict(conditions()), latencies_ns=latencies, indices=indices)
 
     def summarise(self) -> ScenarioFigures:
         latencies = self.latencies()
@@ -38,6 +60,10 @@ class SingleStreamTimings(ScenarioTimings):
             latency={f"p{p:g}": latency(p, latencies) for p in PERCENTILES},
             latency_by_length=median_by_length(latencies, indices, lengths) if lengths else [],
         )
+
+    @staticmethod
+    def headline(figures: ScenarioFigures) -> Figure | None:
+        return figures.latency.get("p50")
 
     def seconds_by_process(self) -> list[float]:
         """Return the median latency of each process in seconds."""
@@ -54,34 +80,3 @@ class SingleStreamTimings(ScenarioTimings):
 
     def latencies(self) -> list[list[float]]:
         return [[ns / 1e9 for ns in process.latencies_ns] for process in self.processes]
-
-
-class SingleStream(Scenario):
-    """Latency of single samples. The device is synchronised before and after each."""
-
-    timings = SingleStreamTimings
-    headline_name = "latency p50"
-
-    def batch_size(self, trial: int) -> int:  # noqa: ARG002
-        return 1
-
-    def run(
-        self, work: Workload, profile: Profile, conditions: Callable[[], Conditions]
-    ) -> SingleStreamProcess:
-        clock, predict, synchronise = work.clock, work.predict, work.synchronise
-        latencies: list[int] = []
-        indices: list[int] = []
-        total = 0
-        while len(latencies) < profile.queries or total < profile.seconds * 1e9:
-            for index in next(work.orders):
-                synchronise()
-                start = clock()
-                predict([index])
-                synchronise()
-                latencies.append(clock() - start)
-                indices.append(index)
-                total += latencies[-1]
-        return SingleStreamProcess(**dict(conditions()), latencies_ns=latencies, indices=indices)
-
-    def headline(self, figures: ScenarioFigures) -> Figure | None:
-        return figures.latency.get("p50")

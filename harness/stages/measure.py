@@ -18,9 +18,8 @@ from harness.environment import Environment
 from harness.rundir.results import Cost
 from harness.rundir.speed import CommonFile
 from harness.scenarios.loop import Workload, batches, permutations, warm_up
-from harness.scenarios.scenario import SCENARIOS
+from harness.scenarios.scenario import SCENARIOS, Conditions, ProcessTiming, TimedOn
 from harness.scenarios.settings import PROFILES, EffectiveSettings, Exclusive, Profile, SpeedSettings
-from harness.scenarios.timings import Conditions, ProcessTiming, TimedOn
 from harness.stages.device import pick_device
 from harness.stages.disturbance import CpuLoad, disturbances, others_on_gpu
 from harness.task import Prediction, Sample
@@ -144,8 +143,8 @@ def _samples(dataset: Dataset, trial: Trial, least: int) -> list[Sample]:
 
 def _time(name: str, bench: _Bench, batch_size: int, profile: Profile) -> ProcessTiming:
     """Warm up, which also fills `bench.predictions`, and time one scenario."""
-    scenario = SCENARIOS.get(name)()
-    size, count = scenario.batch_size(batch_size), len(bench.samples)
+    scenario = SCENARIOS.get(name)
+    size, count = scenario.query_size(batch_size), len(bench.samples)
     work = Workload(bench.predict, bench.synchronise, count, size, permutations(count, seed=0))
 
     def run_pass() -> int:
