@@ -15,7 +15,10 @@ SPLITS: tuple[Split, Split, Split] = get_args(Split)
 
 
 class DatasetOptions(BaseModel):
-    """Options that a suite may set for a data set. Subclasses add fields."""
+    """Options that a suite may set for a data set. Subclasses add fields.
+
+    The docstring below a field is its description on the command line.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 

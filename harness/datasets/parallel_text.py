@@ -35,12 +35,14 @@ class ParallelTextOptions(DatasetOptions):
     """
 
     directory: Path
+    """Folder that contains the files, or an exported corpus."""
     source: str | None = None
     """File with one sentence per line: `train.en`, `{split}.en.gz`."""
     references: tuple[str, ...] = ()
     """Files with as many lines as `source`, one file per reference translation."""
     table: str | None = None
-    """File with tab-separated columns instead of these two: `deu.txt`, `{split}.tsv`. Quotes are literal."""
+    """File with tab-separated columns, to use instead of `source` and `references`: `deu.txt`, `{split}.tsv`.
+    Quotes are literal."""
     source_column: int = Field(default=1, ge=1)
     """Column of the source, counted from 1."""
     reference_columns: tuple[int, ...] = (2,)
@@ -48,6 +50,7 @@ class ParallelTextOptions(DatasetOptions):
     split_names: tuple[str, str, str] = SPLITS
     """Values of `{split}` for train, validation and test."""
     encoding: str = "utf-8"
+    """Encoding of the files, by its name in Python."""
     merge_sources: bool = False
     """Merge pairs with the same source into one sample with several references, in the order of the file."""
     min_words: int = Field(default=1, ge=1)

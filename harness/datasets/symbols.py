@@ -33,15 +33,18 @@ class SymbolsOptions(DatasetOptions):
     symbols: int = Field(default=8, ge=2, le=len(_SYMBOLS))
     """Number of different letters to remember. The default is from Arjovsky et al. 2016 §5.1."""
     seed: int = Field(default=0, ge=0)
+    """Seed of the generator. Each seed gives other sentences."""
     size: int | None = Field(default=None, ge=1, le=_MAX_SIZE)
     """Sentences in the split. The default is 40,000 for train, 500 for validation and 1,000 for test."""
 
 
 class CopyOptions(SymbolsOptions):
-    """Options of `copy`. Lengths are uniformly distributed between the two limits, in letters."""
+    """Options of `copy`: the range of lengths."""
 
     min_length: int = Field(default=5, ge=1, le=_MAX_LENGTH)
+    """Minimum length in letters; lengths are uniformly distributed."""
     max_length: int = Field(default=20, ge=1, le=_MAX_LENGTH)
+    """Maximum length in letters."""
 
     @model_validator(mode="after")
     def _check_lengths(self) -> CopyOptions:

@@ -29,6 +29,7 @@ class CocoOptions(DatasetOptions):
     """Location of the files. The defaults are the layout of COCO 2017 as published."""
 
     root: Path
+    """Folder that contains the annotations and images."""
     annotations: str = "annotations/instances_{split}.json"
     """File relative to `root`, in which `{split}` is the split's name."""
     images: str = "{split}"

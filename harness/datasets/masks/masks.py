@@ -28,14 +28,17 @@ DeclaredLabel: TypeAlias = StrictInt | StrictStr
 class MasksOptions(DatasetOptions):
     """Location of the files and meaning of their labels.
 
-    `images` and `labels` are patterns relative to `root`, in which `{id}` is the text that an image and its
-    mask share, `{split}` the split's name, and `*` any text within one folder or file name. A pattern without
-    `{id}` is a folder of images with any suffix, or of masks `*.png`.
+    In a pattern, `{id}` is the text that an image and its mask share, `{split}` the split's name, and `*` any
+    text within one folder or file name. A pattern without `{id}` is a folder of images with any suffix, or of
+    masks `*.png`.
     """
 
     root: Path
+    """Folder that contains the images and masks."""
     images: str
+    """Pattern of the image files with `{id}`, `{split}` and `*`, or their folder; relative to `root`."""
     labels: str
+    """Pattern of the mask files with `{id}`, `{split}` and `*`, or their folder; relative to `root`."""
     ids: str | None = None
     """Path of a text file with the ids of the split, one per line. Without it, all files are in the split."""
     split_names: SplitNames = SPLITS

@@ -31,6 +31,7 @@ class ScenesOptions(DatasetOptions):
     """Options that select the scenes. The first n scenes do not depend on the size."""
 
     seed: int = Field(default=0, ge=0)
+    """Seed of the generator. Each seed gives other scenes."""
     size: int | None = Field(default=None, ge=1, le=_MAX_SIZE)
     """Scenes in the split. The default is 20,000 for train, 500 for validation and 1,000 for test."""
 
