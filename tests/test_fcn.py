@@ -69,7 +69,7 @@ def test_bilinear_upsampling_stays_what_it_is_and_learnt_does_not(upsampling, st
 def test_without_a_background_no_class_weighs_more():
     adapter = make()
     adapter.classes = ("road", "wall", "sky")
-    assert adapter.loss_weights().tolist() == [1, 1, 1]
+    assert adapter.class_weights().tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_predictions_do_not_depend_on_the_rest_of_the_batch():
             place: row
             for group in batch.groups
             for place, row in zip(
-                group.members, adapter.scores(adapter.to_input(group.first[0].pixels)), strict=True
+                group.indices, adapter.scores(adapter.to_input(group.first_chunk[0].pixels)), strict=True
             )
         }
 
@@ -190,9 +190,9 @@ def test_nothing_is_learnt_where_every_pixel_is_ignored():
 def test_class_weights_go_by_name_and_an_unknown_name_is_refused():
     adapter = make()
     second = adapter.classes[1]
-    assert adapter.loss_weights().tolist() == [1, 2, 2]
+    assert adapter.class_weights().tolist() == [1, 2, 2]
     adapter.options = FcnOptions(width=8, class_weights={second: 5.0})
-    assert adapter.loss_weights().tolist() == [1, 5, 1]
+    assert adapter.class_weights().tolist() == [1, 5, 1]
     other = Fcn8s(FcnOptions(width=8, class_weights={second + "x": 5.0}), Runtime())
     with pytest.raises(UsageError, match=f"class_weights: .*'{second}x'; did you mean '{second}'"):
         other.build(Bars())
@@ -200,7 +200,7 @@ def test_class_weights_go_by_name_and_an_unknown_name_is_refused():
 
 def test_weights_that_leave_nothing_to_learn_are_refused():
     nothing = Fcn8s(FcnOptions(width=8, class_weights=dict.fromkeys(Bars.classes, 0.0)), Runtime())
-    with pytest.raises(UsageError, match="class_weights: every class weighs 0"):
+    with pytest.raises(UsageError, match="class_weights: every class has weight 0"):
         nothing.build(Bars())
 
 

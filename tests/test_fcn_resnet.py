@@ -109,7 +109,7 @@ def test_input_is_what_torchvisions_transform_gives(own: FcnResNet50, size: tupl
     image = photograph(*size)
     expected = FCN_ResNet50_Weights.DEFAULT.transforms()(PIL.Image.fromarray(image))
     (group,) = own.preprocess([Sample("0", image)]).groups
-    found = own.to_input(group.first[0].pixels)[0]
+    found = own.to_input(group.first_chunk[0].pixels)[0]
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
@@ -162,9 +162,9 @@ def test_the_peer_loads_the_same_file(published: Checkpoint, reference: Any) -> 
 @pytest.mark.parametrize("adapter", [FcnResNet50, TorchvisionFcnResNet50])
 def test_without_weights_or_with_others_it_refuses(adapter: Any) -> None:
     made = adapter(FcnResNetOptions(), Runtime())
-    with pytest.raises(UsageError, match=f"adapter '{adapter.name}' needs a checkpoint: none is set"):
+    with pytest.raises(UsageError, match=f"adapter '{adapter.name}' needs a checkpoint, but the suite names none"):
         made.load(None)
-    with pytest.raises(UsageError, match=r"has no tensor 'classifier\.4\.bias' as torchvision's have"):
+    with pytest.raises(UsageError, match=r"lacks the tensor 'classifier\.4\.bias' of torchvision's weights"):
         made.load(Checkpoint({"features.0.weight": torch.zeros(1)}, adapter="", options={}))
     with pytest.raises(UsageError, match=f"checkpoint of adapter 'fcn-8s' cannot be loaded by '{made.name}'"):
         made.load(Checkpoint({}, adapter="fcn-8s", options={}))

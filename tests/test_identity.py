@@ -106,13 +106,13 @@ FCN = {
     *SEGMENTER,
     *MODEL_ON_BACKBONE,
     "segmentation.fcn",
-    "segmentation.photographs",
+    "segmentation.crop_augmentation",
     "vision.vgg",
 }
 FCN_RESNET = {
     *SEGMENTER,
     "segmentation.fcn_resnet",
-    "segmentation.photographs",
+    "segmentation.crop_augmentation",
     "vision.pretrained",
     "vision.resnet",
 }

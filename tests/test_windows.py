@@ -1,4 +1,4 @@
-"""Sliding windows: they cover the image, average on overlaps, and hold no more than a row of windows."""
+"""Sliding windows cover the image, are averaged where they overlap, and need the memory of one row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from adapters.segmentation import segmenter
 from adapters.segmentation.fcn import Fcn8s, FcnOptions
 from adapters.segmentation.full_resolution import FullResolution, FullResolutionOptions
 from adapters.segmentation.segmenter import Segmenter
-from adapters.segmentation.windows import class_map, lay
+from adapters.segmentation.windows import class_map, window_grid
 from harness.adapter import Runtime
 from harness.task import Sample
 
@@ -36,7 +36,7 @@ def image(height: int, width: int) -> Sample:
 
 
 def pixelwise(**options: Any) -> FullResolution:
-    """A network with random statistics in its norms, so that its classes differ from pixel to pixel."""
+    """Make a network with random normalisation statistics, so that its classes differ from pixel to pixel."""
     torch.manual_seed(0)
     adapter = FullResolution(FullResolutionOptions(width=4, **options), Runtime())
     adapter.build(Classes())
@@ -49,10 +49,10 @@ def pixelwise(**options: Any) -> FullResolution:
 
 @quick
 @given(LENGTHS, LENGTHS, st.integers(1, 120), st.floats(0, 0.9))
-def test_windows_cover_the_image_and_share_what_they_should(
+def test_windows_cover_the_image_and_overlap_enough(
     height: int, width: int, side: int, overlap: float
 ) -> None:
-    grid = lay(height, width, side, overlap)
+    grid = window_grid(height, width, side, overlap)
     covered = np.zeros((height, width), dtype=int)
     for rows, columns in grid:
         assert rows.stop <= height and columns.stop <= width
@@ -72,16 +72,16 @@ def test_windows_cover_the_image_and_share_what_they_should(
 def test_a_pixels_class_is_the_highest_of_its_mean_scores(
     height: int, width: int, side: int, overlap: float, seed: int
 ) -> None:
-    grid = lay(height, width, side, overlap)
+    grid = window_grid(height, width, side, overlap)
     generator = torch.Generator().manual_seed(seed)
     parts = [torch.randn(2, 3, grid.height, grid.width, generator=generator) for _ in grid]
     total, count = torch.zeros(2, 3, height, width), torch.zeros(height, width)
     for (rows, columns), part in zip(grid, parts, strict=True):
         total[:, :, rows, columns] += part
         count[rows, columns] += 1
-    found = class_map(grid, iter(parts))
-    assert found.dtype == torch.uint8
-    assert torch.equal(found.long(), (total / count).argmax(dim=1))
+    classes = class_map(grid, iter(parts))
+    assert classes.dtype == torch.uint8
+    assert torch.equal(classes.long(), (total / count).argmax(dim=1))
 
 
 @pytest.mark.parametrize("size", [(96, 96), (40, 95), (96, 33)])
@@ -94,20 +94,20 @@ def test_a_window_as_large_as_the_image_changes_nothing(size: tuple[int, int]) -
     assert np.array_equal(plain.predict([image(*size)])[0], windowed.predict([image(*size)])[0])
 
 
-def test_far_from_window_borders_windows_see_what_the_whole_image_shows() -> None:
-    """The network sees 33 px to each side; a mean over windows that all see as much is the whole's score."""
+def test_far_from_their_borders_windows_give_the_classes_of_the_whole_image() -> None:
+    """The receptive field is 33 px to each side; a window that contains it has the whole image's scores."""
     whole, windowed = pixelwise(), pixelwise(window=160, overlap=0.0)
-    expected, found = (adapter.predict([image(160, 320)])[0] for adapter in (whole, windowed))
+    expected, actual = (adapter.predict([image(160, 320)])[0] for adapter in (whole, windowed))
     assert len(np.unique(expected)) > 1
     inner = np.r_[0:127, 193:320]
-    assert np.array_equal(expected[:, inner], found[:, inner])
-    assert not np.array_equal(expected, found)  # beside the seam both windows see padding
+    assert np.array_equal(expected[:, inner], actual[:, inner])
+    assert not np.array_equal(expected, actual)  # next to the seam both windows see padding
 
 
 def test_scales_are_averaged_at_the_size_of_the_image() -> None:
     adapter = pixelwise(scales=(0.5, 1.0))
     sample = image(64, 80)
-    (found,) = adapter.predict([sample])
+    (mask,) = adapter.predict([sample])
     half = np.asarray(Image.fromarray(sample.input).resize((40, 32), Image.Resampling.BILINEAR))
     with torch.no_grad():
         small, full = (
@@ -115,8 +115,8 @@ def test_scales_are_averaged_at_the_size_of_the_image() -> None:
             for pixels in (half, sample.input)
         )
     mean = (torch.nn.functional.interpolate(small, (64, 80), mode="bilinear") + full) / 2
-    assert np.array_equal(found, mean.argmax(1)[0].numpy())
-    assert not np.array_equal(found, full.argmax(1)[0].numpy())
+    assert np.array_equal(mask, mean.argmax(1)[0].numpy())
+    assert not np.array_equal(mask, full.argmax(1)[0].numpy())
 
 
 def peak(adapter: Segmenter, sample: Sample) -> int:
@@ -126,37 +126,37 @@ def peak(adapter: Segmenter, sample: Sample) -> int:
 
 
 @pytest.mark.parametrize("scales", [(1.0,), (0.5, 1.5)])
-def test_memory_does_not_grow_with_the_height_of_the_image_but_for_the_class_map(
+def test_only_the_class_map_grows_with_the_height_of_the_image(
     scales: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segmenter, "PIXELS", 2 * 48 * 48)  # two windows together
+    monkeypatch.setattr(segmenter, "PIXELS_PER_CHUNK", 2 * 48 * 48)  # two windows together
     windowed = pixelwise(window=32, scales=scales)
     low, high = (peak(windowed, image(height, 64)) for height in (128, 1024))
-    assert high - low == (1024 - 128) * 64  # a byte a pixel: the map
+    assert high - low == (1024 - 128) * 64  # one byte per pixel: the class map
     whole = pixelwise(scales=scales)
     assert peak(whole, image(1024, 64)) > 8 * (high - 1024 * 64)
 
 
-def test_four_windows_of_512_px_are_looked_at_together() -> None:
+def test_four_windows_of_512_px_are_a_chunk() -> None:
     (group,) = pixelwise(window=512).preprocess([image(1100, 1100)]).groups
-    assert [len(stretch) for stretch in group.stretches] == [4, 4, 1]
+    assert [len(chunk) for chunk in group.chunks] == [4, 4, 1]
 
 
-def test_an_overlap_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="overlap: it is of windows; set `window` too"):
+def test_an_overlap_without_windows_is_refused() -> None:
+    with pytest.raises(ValueError, match="overlap: it applies to windows, so set `window` too"):
         FullResolutionOptions(overlap=0.5)
     assert FullResolutionOptions(window=64, overlap=0.5).overlap == 0.5
 
 
-def test_as_many_windows_are_looked_at_together_as_have_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chunk_has_as_many_windows_as_its_pixels_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     samples = [image(100, 200), image(100, 200)]
     expected = pixelwise(window=32).predict(samples)
     seen: list[int] = []
     for together in (1, 3, 100):
-        monkeypatch.setattr(segmenter, "PIXELS", together * 2 * 32 * 32)
+        monkeypatch.setattr(segmenter, "PIXELS_PER_CHUNK", together * 2 * 32 * 32)
         adapter = pixelwise(window=32)
         adapter.module.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0]) // 2))
-        found = adapter.predict(samples)
-        assert all(np.mean(a == b) > 0.999 for a, b in zip(expected, found, strict=True))  # rounding
-    windows = len(lay(100, 200, 32, 1 / 3))
+        masks = adapter.predict(samples)
+        assert all(np.mean(a == b) > 0.999 for a, b in zip(expected, masks, strict=True))  # rounding
+    windows = len(window_grid(100, 200, 32, 1 / 3))
     assert windows == 45 and seen == [1] * 45 + [3] * 15 + [45]

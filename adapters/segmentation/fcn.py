@@ -1,9 +1,9 @@
-"""FCN: a classifier made convolutional, whose coarse scores are upsampled and joined with finer ones.
+"""Fully convolutional networks: coarse class scores, upsampled and added to finer ones.
 
-Long, Shelhamer & Darrell 2015, "Fully Convolutional Networks for Semantic Segmentation". Score layers,
-skips and upsampling that starts as bilinear interpolation are the paper's (§3.3, §4.2), but the last
-upsampling, which the paper keeps bilinear, is learnt with the others; the backbone is the paper's VGG-16 for
-photographs, or a small one for pictures of 128 px.
+Long, Shelhamer & Darrell 2015, "Fully Convolutional Networks for Semantic Segmentation". Score layers, skips
+and upsampling that starts as bilinear interpolation are those of the paper (§3.3, §4.2), except that the
+last upsampling, which the paper keeps bilinear, is learnt like the others. The backbone is the paper's
+VGG-16 for photographs, or a small one for images of 128 px.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from adapters import images
 from adapters.backbone import Backbone, ConvNorm
-from adapters.segmentation import photographs
+from adapters.segmentation import crop_augmentation
 from adapters.segmentation.segmenter import Segmenter, SegmenterOptions, TrainingBatch
 from adapters.vision.pretrained import start_from
 from adapters.vision.vgg import FULLY_CONNECTED, ConvolutionalClassifier, Vgg16, convolutional
@@ -32,31 +32,31 @@ Upsampling = Literal["learnt", "bilinear"]
 
 
 class FcnOptions(SegmenterOptions):
-    """All but the last shape the weights."""
+    """Options of the FCNs."""
 
     backbone: Literal["small", "vgg16"] = "small"
     width: int = Field(16, ge=4, le=64)
     """Channels of the small backbone's first stage."""
     upsampling: Upsampling = "learnt"
-    """Learnt from bilinear kernels, or bilinear for good."""
+    """Whether upsampling kernels start as bilinear interpolation and are learnt, or stay bilinear."""
     pretrained: Path | None = None
-    """Where training of VGG-16 starts: torchvision's published ImageNet classifier, a .pth file."""
+    """Initial weights of VGG-16: torchvision's ImageNet classifier, a .pth file."""
 
     @model_validator(mode="after")
-    def _fit(self) -> FcnOptions:
+    def _options_fit_the_backbone(self) -> FcnOptions:
         small = self.backbone == "small"
         if small and self.pretrained is not None:
-            raise ValueError("pretrained: nobody publishes weights of the small backbone")
+            raise ValueError("pretrained: the small backbone has no published weights")
         if not small and "width" in self.model_fields_set and self.width != type(self)().width:
-            raise ValueError("width: VGG-16 has its own; it is an option of the small backbone")
+            raise ValueError("width: it is an option of the small backbone; VGG-16 has fixed widths")
         return self
 
 
 class Upsample(nn.ConvTranspose2d):
-    """Upsampling that starts as bilinear interpolation, each channel by itself (§3.3).
+    """Upsampling of each channel on its own, which starts as bilinear interpolation (§3.3).
 
-    The kernel of factor f is 2f wide: 1 − |i + ½ − f| / f for i = 0…2f−1, along both axes. Grouped: the
-    paper's dense kernels would make the largest factor the slowest net.
+    The kernel of factor f is 2f wide: 1 − |i + ½ − f| / f for i = 0…2f−1 along both axes. The paper's dense
+    kernels, one per pair of channels, would make the network with the largest factor the slowest.
     """
 
     def __init__(self, channels: int, factor: int, learnt: bool) -> None:
@@ -70,14 +70,10 @@ class Upsample(nn.ConvTranspose2d):
 
 
 class Network(nn.Module):
-    """[N, 3, H, W] → class scores [N, C, H, W]; H and W are multiples of 32.
+    """An FCN: pixels [N, 3, H, W] → class scores [N, C, H, W]; H and W are multiples of 32.
 
-    Scores of stride 32 are upsampled to the next finer map, that map's scores are added, and so on down
-    to stride `finest`; from there one upsampling leads to pixels.
-
-    Args:
-        backbone: pixels → maps of strides 2, 4, 8, 16, 32 with `backbone.channels`.
-        context: the classifier's hidden layers, made convolutional: the last map → `features` channels.
+    Scores at stride 32 are upsampled to the next finer map, the scores of that map are added, and so on down
+    to stride `finest`. A last upsampling leads to the pixels.
     """
 
     def __init__(
@@ -89,6 +85,15 @@ class Network(nn.Module):
         finest: int,
         learnt: bool,
     ) -> None:
+        """Create the network.
+
+        Args:
+            backbone: maps pixels to feature maps of strides 2, 4, 8, 16 and 32.
+            context: maps the last feature map to `features` channels; for VGG-16 the classifier's hidden
+                layers, made convolutional.
+            finest: stride of the finest feature map that is scored.
+            learnt: whether upsampling kernels are learnt.
+        """
         super().__init__()
         self.backbone = backbone
         self.skips = [stage for stage in range(STAGES - 2, -1, -1) if 2 ** (stage + 1) >= finest]
@@ -98,12 +103,13 @@ class Network(nn.Module):
         self.finer = nn.ModuleList([nn.Conv2d(channels[stage], classes, 1) for stage in self.skips])
         self.upsample = nn.ModuleList([Upsample(classes, 2, learnt) for _ in self.skips])
         self.last = Upsample(classes, finest, learnt)
-        for skip in self.finer:  # so that learning starts from the coarse net's scores, §4.2
+        for skip in self.finer:  # learning starts from the scores of the coarse network, §4.2
             assert isinstance(skip, nn.Conv2d) and skip.bias is not None
             nn.init.zeros_(skip.weight)
             nn.init.zeros_(skip.bias)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Return class scores [N, C, H, W]."""
         maps = self.backbone(pixels)
         scores = self.score(self.context(maps[-1]))
         for stage, finer, upsample in zip(self.skips, self.finer, self.upsample, strict=True):
@@ -113,51 +119,51 @@ class Network(nn.Module):
 
 
 class Fcn(Segmenter):
-    """The three nets differ in the finest map that they take scores from."""
+    """An FCN; subclasses set the finest feature map that is scored."""
 
     Options = FcnOptions
     options: FcnOptions
     architecture_options = ("backbone", "width", "upsampling")
     training_options = Segmenter.training_options | {"pretrained"}
-    multiple = 2**STAGES
+    size_multiple = 2**STAGES
     finest: ClassVar[int]
 
     def make_module(self) -> nn.Module:
-        rest = len(self.classes), self.finest, self.options.upsampling == "learnt"
+        classes, learnt = len(self.classes), self.options.upsampling == "learnt"
         if self.options.backbone == "vgg16":
-            return Network(Vgg16(), ConvolutionalClassifier(), FULLY_CONNECTED, *rest)
+            return Network(Vgg16(), ConvolutionalClassifier(), FULLY_CONNECTED, classes, self.finest, learnt)
         backbone = Backbone(self.options.width, STAGES)
         deepest = backbone.channels[-1]
-        return Network(backbone, ConvNorm(deepest, deepest), deepest, *rest)
+        return Network(backbone, ConvNorm(deepest, deepest), deepest, classes, self.finest, learnt)
 
     def build(self, train: Dataset) -> None:
         super().build(train)
-        path: Path | None = self.options.pretrained
+        path = self.options.pretrained
         if path is not None:
             published = load(path).tensors
             start_from(self.module.get_submodule("backbone"), published, path)
             start_from(self.module.get_submodule("context"), convolutional(published), path)
 
     def to_input(self, pixels: Tensor) -> Tensor:
-        return images.standardised(pixels) if self._photographs else super().to_input(pixels)
+        return images.standardised(pixels) if self._reads_photographs else super().to_input(pixels)
 
     def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingBatch:
-        if self._photographs:
-            return photographs.training_batch(samples, generator, self.runtime.device)
+        if self._reads_photographs:
+            return crop_augmentation.training_batch(samples, generator, self.runtime.device)
         return super().training_batch(samples, generator)
 
-    def own_weights(self) -> list[float]:
-        if self._photographs:  # no class weights, Long et al. 2015 §4.3
+    def default_class_weights(self) -> list[float]:
+        if self._reads_photographs:  # no class weights, Long et al. 2015 §4.3
             return [1.0] * len(self.classes)
-        return super().own_weights()
+        return super().default_class_weights()
 
     @property
-    def _photographs(self) -> bool:
-        return bool(self.options.backbone == "vgg16")
+    def _reads_photographs(self) -> bool:
+        return self.options.backbone == "vgg16"
 
 
 class Fcn32s(Fcn):
-    """No skip: one upsampling from stride 32."""
+    """FCN without skips: one upsampling from stride 32."""
 
     name = "fcn-32s"
     finest = 32

@@ -1,7 +1,7 @@
-"""A network without down- or upsampling: what strides buy, seen from the other side.
+"""A segmentation network without strides, to measure what strides buy.
 
-Every layer computes at the size of the image. Dilated convolutions (Yu & Koltun 2016, "Multi-scale
-context aggregation by dilated convolutions") give it a wide view all the same, so that it is no straw man.
+Every layer computes at the size of the image. Dilated convolutions (Yu & Koltun 2016, "Multi-scale context
+aggregation by dilated convolutions") give it a large receptive field nevertheless, for a fair comparison.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ from torch import nn
 from adapters.backbone import ConvNorm
 from adapters.segmentation.segmenter import Segmenter, SegmenterOptions
 
-# Of the layers, from first to last; Yu & Koltun's context module (table 1) begins 1, 1, 2, 4, 8, 16, 1.
-# With 3×3 kernels a pixel sees 1 + 2 · 33 = 67 px of its surroundings.
+# Dilation of each layer. Yu & Koltun's context module (table 1) begins with 1, 1, 2, 4, 8, 16, 1. With 3×3
+# kernels the receptive field of a pixel is 1 + 2 · 33 = 67 px.
 DILATIONS = (1, 1, 2, 4, 8, 16, 1)
 
 
 class FullResolutionOptions(SegmenterOptions):
-    """Shapes the weights."""
+    """Options of `full-resolution`."""
 
     width: int = Field(9, ge=1)
-    """Channels of every layer. At 9 the FLOPs are about those of `fcn-8s` on `scenes`; at 141 the
-    parameters are (docs/models.md has the counts)."""
+    """Channels of every layer. With 9 it has about the FLOPs of `fcn-8s` on `scenes`, with 141 about the
+    parameters (docs/models.md has the numbers)."""
 
 
 class FullResolution(Segmenter):
-    """Seven dilated 3×3 convolutions and a classifier of each pixel."""
+    """Seven dilated 3×3 convolutions and a 1×1 classifier."""
 
     name = "full-resolution"
     Options = FullResolutionOptions
     options: FullResolutionOptions
     architecture_options = ("width",)
-    multiple = 1
+    size_multiple = 1
 
     def make_module(self) -> nn.Module:
         width = self.options.width

@@ -1,4 +1,4 @@
-"""What segmentation models share: windows and scales, grouping by size, augmentation and the pixel loss."""
+"""The base class of the segmentation models: windows and scales, augmentation and the pixel loss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from adapters import augmentation, images
-from adapters.segmentation.windows import Grid, class_map, lay
+from adapters.segmentation.windows import WindowGrid, class_map, window_grid
 from adapters.torch_adapter import TorchAdapter
 from harness.adapter import AdapterOptions
 from harness.datasets.dataset import Dataset
@@ -22,56 +22,56 @@ from harness.errors import UsageError
 from harness.registry import unknown
 from harness.task import BACKGROUND, IGNORED, Image, Mask, Prediction, Sample
 
-PIXELS = 2**20  # looked at together where an image has many windows: four of 512 px
-OBJECT_WEIGHT = 2.0  # of classes but the background, which most pixels are; the recipes' prototype
+PIXELS_PER_CHUNK = 2**20  # at most, of an image with many windows: four windows of 512 px
+OBJECT_WEIGHT = 2.0  # class weight of objects: most pixels are background; from the prototype of the recipes
 
 
 class SegmenterOptions(AdapterOptions):
-    """How an image is looked at and learnt from; none of it shapes the weights."""
+    """Options of all segmentation models; none of them determines the weights."""
 
     window: int | None = Field(None, ge=32)
-    """Side of sliding windows, px of the image, for images too large to be looked at as a whole."""
+    """Side of sliding windows in px, for images too large to be segmented at once."""
     overlap: float = Field(1 / 3, ge=0, lt=1)
-    """The least fraction of a side that neighbouring windows share; their scores are averaged there."""
+    """Minimum fraction of a side that neighbouring windows share; their scores are averaged there."""
     scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field((1.0,), min_length=1)
-    """Sizes at which each window is looked at, 1 being its own; their scores are averaged."""
+    """Factors by which each window is resized; the scores of all scales are averaged."""
     class_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
-    """Of the pixel loss, by class name, 1 for a class that is not named; without it, the network's own."""
+    """Weights of the pixel loss by class name, 1 for other classes; by default the model's own."""
 
     @model_validator(mode="after")
-    def _windows(self) -> SegmenterOptions:
+    def _overlap_needs_windows(self) -> SegmenterOptions:
         if self.window is None and self.overlap != SegmenterOptions.model_fields["overlap"].default:
-            raise ValueError("overlap: it is of windows; set `window` too")
+            raise ValueError("overlap: it applies to windows, so set `window` too")
         return self
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """Some windows of a group's images at one scale."""
+class Windows:
+    """Windows of the images of a group, at one scale."""
 
     pixels: Tensor  # [windows · n, H, W, 3], uint8, window by window
-    height: int  # without the padding to the right and below
+    height: int  # without the padding at the bottom and on the right
     width: int
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Images that are looked at together, a stretch of windows at a time.
+    """Images with the same grid of windows, which are segmented together, one chunk of windows at a time.
 
-    The first stretch, which for most images is all, is made ready in advance; a later one when it is its
-    turn, so that no more than one lies on the device.
+    The first chunk, which usually contains all windows, is prepared in advance. The others are prepared one
+    at a time during inference, so that no more than one is on the device.
     """
 
-    members: list[int]  # places in the batch
-    grid: Grid
-    pictures: list[Image]  # as large as the grid
-    stretches: list[range]  # of windows
-    first: list[View]  # of the first stretch, one a scale
+    indices: list[int]  # of the images in the batch
+    grid: WindowGrid
+    images: list[Image]  # padded to the size that the grid covers
+    chunks: list[range]  # of windows
+    first_chunk: list[Windows]  # one per scale
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Images by the size at which they are looked at, which is decided by each image alone."""
+    """Images grouped by size; the grid of an image does not depend on the other images of the batch."""
 
     groups: list[Group]
     sizes: list[tuple[int, int]]  # (height, width) of each image of the batch
@@ -85,177 +85,182 @@ class TrainingBatch:
     masks: Tensor  # [N, H, W], int64
 
 
-class Segmenter(TorchAdapter):
-    """A module that turns [N, 3, H, W] into class scores [N, C, H, W]."""
+class Segmenter(TorchAdapter[Batch, list[Tensor], TrainingBatch]):
+    """An adapter around a module that maps [N, 3, H, W] to class scores [N, C, H, W]."""
 
     task = "segmentation"
     options: SegmenterOptions
     training_options = frozenset({"class_weights"})
-    multiple: ClassVar[int]
-    """Heights and widths are padded to multiples of it, px."""
+    size_multiple: ClassVar[int]
+    """Heights and widths are padded to multiples of this number of px."""
 
     def to_input(self, pixels: Tensor) -> Tensor:
-        """[N, H, W, 3], uint8 → what the module takes, [N, 3, H, W]."""
+        """Convert uint8 pixels [N, H, W, 3] to the input of the module, [N, 3, H, W]."""
         return images.centred(pixels)
 
     def scores(self, pixels: Tensor) -> Tensor:
-        """[N, 3, H, W] → class scores [N, C, H, W]."""
-        found: Tensor = self.module(pixels)
-        return found
+        """Map inputs [N, 3, H, W] to class scores [N, C, H, W]."""
+        scores: Tensor = self.module(pixels)
+        return scores
 
-    def view_size(self, height: int, width: int) -> tuple[int, int]:
-        """The size at which scale 1 looks at an image or window of a size, px."""
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size in px to which an image or window is resized at scale 1."""
         return height, width
 
     def preprocess(self, samples: Sequence[Sample]) -> Batch:
         originals = [images.of_sample(sample) for sample in samples]
-        groups: dict[Grid, list[int]] = defaultdict(list)
-        for place, image in enumerate(originals):
-            groups[self._grid(*image.shape[:2])].append(place)
+        groups: dict[WindowGrid, list[int]] = defaultdict(list)
+        for index, image in enumerate(originals):
+            groups[self._grid(*image.shape[:2])].append(index)
         return Batch(
-            [self._group(members, originals, grid) for grid, members in groups.items()],
+            [self._group(indices, originals, grid) for grid, indices in groups.items()],
             [(image.shape[0], image.shape[1]) for image in originals],
         )
 
     def infer(self, batch: Batch) -> list[Tensor]:
-        """Per group the classes of highest score, [n, H, W], uint8: far less to copy than scores."""
-        return [class_map(group.grid, self._scores(group)) for group in batch.groups]
+        """Return class maps [n, H, W], uint8, per group: far less to copy to the host than scores."""
+        return [class_map(group.grid, self._window_scores(group)) for group in batch.groups]
 
     def postprocess(self, raw: list[Tensor], batch: Batch) -> list[Prediction]:
         masks: dict[int, Mask] = {}
-        for found, group in zip(raw, batch.groups, strict=True):
-            for place, mask in zip(group.members, found.cpu().numpy(), strict=True):
-                height, width = batch.sizes[place]
-                masks[place] = np.ascontiguousarray(mask[:height, :width])
-        return [masks[place] for place in range(len(batch.sizes))]
+        for class_maps, group in zip(raw, batch.groups, strict=True):
+            for index, mask in zip(group.indices, class_maps.cpu().numpy(), strict=True):
+                height, width = batch.sizes[index]
+                masks[index] = np.ascontiguousarray(mask[:height, :width])
+        return [masks[index] for index in range(len(batch.sizes))]
 
-    def _grid(self, height: int, width: int) -> Grid:
-        """The windows of an image; images of the same windows are looked at together.
+    def _grid(self, height: int, width: int) -> WindowGrid:
+        """Return the windows of an image; images with equal windows are segmented together.
 
-        An image that is looked at as it is becomes one padded window, which it may share with others.
+        An image that is segmented at once and at its own size is one padded window.
         """
         side = self.options.window
         whole = side is None or max(height, width) <= side
-        if whole and self.options.scales == (1.0,) and self.view_size(height, width) == (height, width):
-            return lay(self._padded(height), self._padded(width), None, 0)
-        return lay(height, width, side, self.options.overlap)
+        if whole and self.options.scales == (1.0,) and self.input_size(height, width) == (height, width):
+            return window_grid(self._padded(height), self._padded(width), None, 0)
+        return window_grid(height, width, side, self.options.overlap)
 
-    def _group(self, members: list[int], originals: Sequence[Image], grid: Grid) -> Group:
-        pictures = [images.pad(originals[place], *grid.covered) for place in members]
-        height, width = self._seen_at(max(self.options.scales), grid)
-        pixels = len(members) * self._padded(height) * self._padded(width)
-        step = max(1, PIXELS // pixels)
-        stretches = [range(k, min(k + step, len(grid))) for k in range(0, len(grid), step)]
-        return Group(members, grid, pictures, stretches, self._views(pictures, grid, stretches[0]))
+    def _group(self, indices: list[int], originals: Sequence[Image], grid: WindowGrid) -> Group:
+        padded = [images.pad(originals[index], *grid.image_size) for index in indices]
+        height, width = self._scaled_size(max(self.options.scales), grid)
+        pixels = len(indices) * self._padded(height) * self._padded(width)
+        step = max(1, PIXELS_PER_CHUNK // pixels)
+        chunks = [range(start, min(start + step, len(grid))) for start in range(0, len(grid), step)]
+        return Group(indices, grid, padded, chunks, self._windows(padded, grid, chunks[0]))
 
-    def _views(self, pictures: Sequence[Image], grid: Grid, windows: range) -> list[View]:
-        """The windows at every scale, on the device."""
-        places = islice(grid, windows.start, windows.stop)
-        parts = [picture[rows, columns] for rows, columns in places for picture in pictures]
-        views = []
+    def _windows(self, originals: Sequence[Image], grid: WindowGrid, chunk: range) -> list[Windows]:
+        """Copy a chunk of windows to the device, at every scale."""
+        positions = islice(grid, chunk.start, chunk.stop)
+        cut = [image[rows, columns] for rows, columns in positions for image in originals]
+        windows = []
         for scale in self.options.scales:
-            height, width = self._seen_at(scale, grid)
+            height, width = self._scaled_size(scale, grid)
             padded = self._padded(height), self._padded(width)
-            seen = [images.pad(images.resize(part, height, width), *padded) for part in parts]
-            views.append(View(images.to_uint8_tensor(seen, self.runtime.device), height, width))
-        return views
+            scaled = [images.pad(images.resize(window, height, width), *padded) for window in cut]
+            windows.append(Windows(images.to_uint8_tensor(scaled, self.runtime.device), height, width))
+        return windows
 
-    def _seen_at(self, scale: float, grid: Grid) -> tuple[int, int]:
-        """Height and width at which a scale looks at a window, px."""
-        height, width = self.view_size(grid.height, grid.width)
+    def _scaled_size(self, scale: float, grid: WindowGrid) -> tuple[int, int]:
+        """Return the height and width of a window at a scale, in px."""
+        height, width = self.input_size(grid.height, grid.width)
         return max(1, round(scale * height)), max(1, round(scale * width))
 
-    def _scores(self, group: Group) -> Iterator[Tensor]:
-        """Of one window after another the sum of its scores over its scales, [n, C, h, w]."""
-        yield from self._summed(group.first, group.grid).split(len(group.members))
-        for windows in group.stretches[1:]:
-            views = self._views(group.pictures, group.grid, windows)
-            yield from self._summed(views, group.grid).split(len(group.members))
+    def _window_scores(self, group: Group) -> Iterator[Tensor]:
+        """Yield the scores [n, C, h, w] of each window, summed over the scales."""
+        count = len(group.indices)
+        yield from torch.split(self._scale_sum(group.first_chunk, group.grid), count)
+        for chunk in group.chunks[1:]:
+            windows = self._windows(group.images, group.grid, chunk)
+            yield from torch.split(self._scale_sum(windows, group.grid), count)
 
-    def _summed(self, views: Sequence[View], grid: Grid) -> Tensor:
-        """Sum over the scales of scores at the windows' size, [windows · n, C, h, w]."""
+    def _scale_sum(self, scales: Sequence[Windows], grid: WindowGrid) -> Tensor:
+        """Resize the scores of each scale to the windows' size and sum them: [windows · n, C, h, w]."""
         size = grid.height, grid.width
         total: Tensor | None = None
-        for view in views:
-            scores = self.scores(self.to_input(view.pixels))[..., : view.height, : view.width]
-            if (view.height, view.width) != size:
+        for windows in scales:
+            scores = self.scores(self.to_input(windows.pixels))[..., : windows.height, : windows.width]
+            if (windows.height, windows.width) != size:
                 scores = nn.functional.interpolate(scores, size, mode="bilinear")
             total = scores if total is None else total + scores
         assert total is not None
         return total
 
     def check(self, train: Dataset) -> None:
-        """The weighted classes are the data set's, and one mask value is left for what is not learnt."""
+        """Check that weighted classes exist, and that a mask value is left for ignored pixels."""
         if len(train.classes) > IGNORED:
             raise UsageError(
-                f"expected at most {IGNORED} classes to learn, found {len(train.classes)}: the value "
-                f"{IGNORED} is that of pixels that are not learnt from"
+                f"expected at most {IGNORED} classes to learn, found {len(train.classes)}: the mask value "
+                f"{IGNORED} marks ignored pixels"
             )
-        weights: dict[str, float] = self.options.class_weights or {}
+        weights = self.options.class_weights or {}
         for name in weights:
             if name not in train.classes:
                 raise UsageError(f"class_weights: {unknown('class', name, train.classes)}")
         if not any(weights.get(name, 1.0) for name in train.classes):
-            raise UsageError("class_weights: every class weighs 0, so that there is nothing to learn")
+            raise UsageError("class_weights: every class has weight 0, so there is nothing to learn")
 
     def learn(self, train: Dataset) -> None:
         self.check(train)
         super().learn(train)
 
     def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingBatch:
-        """Images and masks shifted alike and recoloured; objects uncut, where a class is the background.
+        """Shift images and masks alike and recolour the images.
 
-        Images of several sizes are padded to the largest; what is padded is not learnt from.
+        If a class is the background, shifts do not cut objects. Images are padded to the largest size; the
+        loss ignores the padding.
         """
-        no_object = [place for place, name in enumerate(self.classes) if name == BACKGROUND]
-        pictures, masks = [], []
+        background = [label for label, name in enumerate(self.classes) if name == BACKGROUND]
+        shifted, masks = [], []
         for sample in samples:
             image, mask = images.of_sample(sample), sample.target
             assert isinstance(mask, np.ndarray)
-            objects = ~np.isin(mask, [*no_object, IGNORED]) if no_object else np.zeros(mask.shape, bool)
+            objects = ~np.isin(mask, [*background, IGNORED]) if background else np.zeros(mask.shape, bool)
             down, right = (
                 augmentation.draw_shift(
-                    generator, places.min(initial=length), places.max(initial=-1) + 1, length
+                    generator, positions.min(initial=length), positions.max(initial=-1) + 1, length
                 )
-                for places, length in zip(np.nonzero(objects), mask.shape, strict=True)
+                for positions, length in zip(np.nonzero(objects), mask.shape, strict=True)
             )
-            pictures.append(augmentation.recoloured(generator, augmentation.shifted(image, down, right)))
+            shifted.append(augmentation.recoloured(generator, augmentation.shifted(image, down, right)))
             masks.append(augmentation.shifted(mask, down, right, fill=IGNORED))
         height, width = (self._padded(max(mask.shape[axis] for mask in masks)) for axis in (0, 1))
         padded = np.full((len(masks), height, width), IGNORED, dtype=np.int64)
-        for place, mask in zip(padded, masks, strict=True):
-            place[: mask.shape[0], : mask.shape[1]] = mask
-        pixels = [images.pad(picture, height, width) for picture in pictures]
+        for row, mask in zip(padded, masks, strict=True):
+            row[: mask.shape[0], : mask.shape[1]] = mask
+        pixels = [images.pad(image, height, width) for image in shifted]
         device = self.runtime.device
         return TrainingBatch(images.to_tensor(pixels, device), torch.from_numpy(padded).to(device))
 
     def loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        return {"pixels": pixel_loss(self.module(batch.pixels), batch.masks, self.loss_weights())}
+        return {"pixels": pixel_loss(self.module(batch.pixels), batch.masks, self.class_weights())}
 
-    def loss_weights(self) -> Tensor:
-        """Of each class in the pixel loss, [C]."""
-        named: dict[str, float] | None = self.options.class_weights
-        weights = self.own_weights() if named is None else [named.get(name, 1.0) for name in self.classes]
+    def class_weights(self) -> Tensor:
+        """Return the weight of each class in the pixel loss, [C]."""
+        given = self.options.class_weights
+        if given is None:
+            weights = self.default_class_weights()
+        else:
+            weights = [given.get(name, 1.0) for name in self.classes]
         return torch.tensor(weights, device=self.runtime.device)
 
-    def own_weights(self) -> list[float]:
-        """Of each class in the pixel loss where `class_weights` says nothing: all 1 without a background."""
+    def default_class_weights(self) -> list[float]:
+        """Return the class weights without the option: 1 for the background, and 1 if there is none."""
         object_weight = OBJECT_WEIGHT if BACKGROUND in self.classes else 1.0
         return [1.0 if name == BACKGROUND else object_weight for name in self.classes]
 
     def _padded(self, length: int) -> int:
-        return -(-length // self.multiple) * self.multiple
+        return -(-length // self.size_multiple) * self.size_multiple
 
 
 def pixel_loss(scores: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean cross-entropy of the pixels that are not ignored, 0 where all are.
+    """Return the weighted mean cross-entropy of the pixels that are not ignored, or 0 if all are.
 
     Args:
         scores: [N, C, H, W].
         masks: [N, H, W], int64; 255 is ignored.
-        weights: [C], of each class.
+        weights: [C], one per class.
     """
-    weighed = weights[masks[masks != IGNORED]].sum()
-    if weighed == 0:  # a mean of nothing
+    total_weight = weights[masks[masks != IGNORED]].sum()
+    if total_weight == 0:  # the mean is undefined
         return scores.sum() * 0.0
     return nn.functional.cross_entropy(scores.float(), masks, weights, ignore_index=IGNORED)

@@ -1,4 +1,4 @@
-"""Sliding windows: a large image's class map from scores of overlapping parts, a band in memory at a time."""
+"""Sliding windows: the class map of a large image from the scores of overlapping windows, row by row."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Windows of one size over an image: every pair of a top and a left edge, px."""
+class WindowGrid:
+    """Windows of one size that cover an image: one at every pair of a top and a left edge, in px."""
 
     height: int  # of a window
     width: int
@@ -20,12 +20,12 @@ class Grid:
     lefts: tuple[int, ...]
 
     @property
-    def covered(self) -> tuple[int, int]:
-        """Height and width of the image, px."""
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the image in px."""
         return self.tops[-1] + self.height, self.lefts[-1] + self.width
 
     def __iter__(self) -> Iterator[tuple[slice, slice]]:
-        """Rows and columns of each window, row by row."""
+        """Iterate over the rows and columns of each window, row by row."""
         for top in self.tops:
             for left in self.lefts:
                 yield slice(top, top + self.height), slice(left, left + self.width)
@@ -34,41 +34,48 @@ class Grid:
         return len(self.tops) * len(self.lefts)
 
 
-def lay(height: int, width: int, side: int | None, overlap: float) -> Grid:
-    """Windows of `side` px that cover the image; one of the image's size where it is no larger, or no side.
+def window_grid(height: int, width: int, side: int | None, overlap: float) -> WindowGrid:
+    """Cover an image with the fewest windows of `side` px, evenly spread.
 
-    Neighbours share at least the fraction `overlap` of a side: the fewest windows that do, evenly spread.
+    Neighbouring windows share at least the fraction `overlap` of a side. Along an axis no longer than `side`,
+    or if `side` is None, windows have the size of the image.
     """
-    high, wide = min(side or height, height), min(side or width, width)
-    return Grid(high, wide, _starts(height, high, overlap), _starts(width, wide, overlap))
+    window_height, window_width = min(side or height, height), min(side or width, width)
+    return WindowGrid(
+        window_height,
+        window_width,
+        _starts(height, window_height, overlap),
+        _starts(width, window_width, overlap),
+    )
 
 
 def _starts(length: int, side: int, overlap: float) -> tuple[int, ...]:
-    step = max(1, int(side * (1 - overlap)))
-    count = -(-(length - side) // step)  # steps from the first window to the last
-    return (0, *((length - side) * k // count for k in range(1, count + 1)))
+    """Return the first pixel of each window along one axis."""
+    largest_step = max(1, int(side * (1 - overlap)))
+    steps = -(-(length - side) // largest_step)
+    return (0, *((length - side) * k // steps for k in range(1, steps + 1)))
 
 
-def class_map(grid: Grid, scores: Iterator[Tensor]) -> Tensor:
-    """Classes of the highest mean score: [N, H, W], uint8.
+def class_map(grid: WindowGrid, scores: Iterator[Tensor]) -> Tensor:
+    """Return the class of the highest mean score at each pixel: [N, H, W], uint8.
+
+    Only the score sums of one row of windows are in memory: the classes of pixels that no later row covers
+    are decided at once. Sums replace means, because the class with the highest sum is the same.
 
     Args:
-        scores: of one window after another in the grid's order, [N, C, h, w].
-
-    Only sums of one row of windows are kept: pixels that no later row covers are decided at once. Sums
-    stand for means, since a pixel's highest class is the same in both.
+        scores: [N, C, h, w] per window, in the order of the grid.
     """
     if len(grid) == 1:
         return next(scores).argmax(dim=1).byte()
-    height, width = grid.covered
+    height, width = grid.image_size
     first = next(scores)
     classes = torch.empty(len(first), height, width, dtype=torch.uint8, device=first.device)
-    sums = torch.zeros(*first.shape[:2], grid.height, width, device=first.device)  # of the row
+    sums = torch.zeros(*first.shape[:2], grid.height, width, device=first.device)  # of one row of windows
     scores = chain([first], scores)
     del first
-    for top, end in zip(grid.tops, [*grid.tops[1:], height], strict=True):
+    for top, next_top in zip(grid.tops, [*grid.tops[1:], height], strict=True):
         for left in grid.lefts:
             sums[..., left : left + grid.width] += next(scores)
-        classes[:, top:end] = sums[:, :, : end - top].argmax(dim=1)
-        sums = nn.functional.pad(sums[:, :, end - top :], (0, 0, 0, end - top))
+        classes[:, top:next_top] = sums[:, :, : next_top - top].argmax(dim=1)
+        sums = nn.functional.pad(sums[:, :, next_top - top :], (0, 0, 0, next_top - top))
     return classes

@@ -1,4 +1,4 @@
-"""How the networks at the papers' scale learn from photographs, with every draw given."""
+"""Random scale, flip and crop of training photographs, with every random number given."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ import pytest
 import torch
 from torchvision.transforms import functional
 
+from adapters.segmentation.crop_augmentation import augmented
 from adapters.segmentation.fcn import Fcn8s, Fcn32s, FcnOptions
 from adapters.segmentation.fcn_resnet import FcnResNet50, FcnResNetOptions
-from adapters.segmentation.photographs import augmented
 from adapters.segmentation.segmenter import Segmenter
 from harness.adapter import Runtime
 from harness.task import Sample
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # means and deviations, torchvision's presets
-AS_IT_IS = 1 / 3  # of the way from half to twice the size
+UNSCALED = 1 / 3  # of the way from half to twice the size
 
 
 class Draws:
-    """A generator of given draws: where among the scales, the mirror's number, which end of the places."""
+    """A generator of given numbers: fraction of the scale range, flip draw, first or last crop position."""
 
-    def __init__(self, scale: float = AS_IT_IS, mirror: float = 0.99, last: bool = False) -> None:
-        self.scale, self.mirror, self.last = scale, mirror, last
+    def __init__(self, scale: float = UNSCALED, flip: float = 0.99, last: bool = False) -> None:
+        self.scale, self.flip, self.last = scale, flip, last
 
     def uniform(self, low: float, high: float) -> float:
         return low + self.scale * (high - low)
 
     def random(self) -> float:
-        return self.mirror
+        return self.flip
 
     def integers(self, low: int, high: int) -> int:
         return high - 1 if self.last else low
 
 
 def noise(height: int, width: int) -> tuple[Any, Any]:
-    """An image and a mask of the classes 0 and 2."""
+    """Return a random image and a random mask of the classes 0 and 2."""
     generator = np.random.default_rng(0)
     image = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
     return image, 2 * generator.integers(0, 2, (height, width), dtype=np.uint8)
@@ -48,39 +48,39 @@ def test_the_shorter_side_is_between_half_and_twice_520_px(scale: float, height:
     _, target = augmented(*noise(52, 104), Draws(scale), crop=2100)  # type: ignore[arg-type]
     seen = target != 255
     assert (seen.any(axis=1).sum(), seen.any(axis=0).sum()) == (height, width)
-    assert set(np.unique(target)) == {0, 2, 255}, "a class between two classes is none"
+    assert set(np.unique(target)) == {0, 2, 255}, "classes are not interpolated"
 
 
-def test_half_of_the_images_are_mirrored() -> None:
+def test_half_of_the_images_are_flipped() -> None:
     image, mask = noise(520, 540)
-    for draw, way in ((0.49, -1), (0.51, 1)):
-        picture, target = augmented(image, mask, Draws(mirror=draw), crop=600)  # type: ignore[arg-type]
-        np.testing.assert_array_equal(picture[:520, :540], image[:, ::way])
-        np.testing.assert_array_equal(target[:520, :540], mask[:, ::way])
+    for draw, direction in ((0.49, -1), (0.51, 1)):
+        crop, target = augmented(image, mask, Draws(flip=draw), crop=600)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(crop[:520, :540], image[:, ::direction])
+        np.testing.assert_array_equal(target[:520, :540], mask[:, ::direction])
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_crops_are_of_480_px_from_corner_to_corner(last: bool) -> None:
+def test_crops_of_480_px_reach_every_corner(last: bool) -> None:
     image, mask = noise(520, 540)
-    picture, target = augmented(image, mask, Draws(last=last))  # type: ignore[arg-type]
+    crop, target = augmented(image, mask, Draws(last=last))  # type: ignore[arg-type]
     part = (slice(-480, None),) * 2 if last else (slice(480),) * 2
-    np.testing.assert_array_equal(picture, image[part])
+    np.testing.assert_array_equal(crop, image[part])
     np.testing.assert_array_equal(target, mask[part])
 
 
-def test_image_and_mask_are_scaled_mirrored_and_cropped_alike() -> None:
-    """The image shows its own mask: class k as grey level 60·k, so that both can be compared by pixel."""
+def test_image_and_mask_are_scaled_flipped_and_cropped_alike() -> None:
+    """The image shows its own mask, class k as grey level 60·k, so both can be compared pixel by pixel."""
     mask = np.kron(np.random.default_rng(0).integers(0, 3, (4, 5), np.uint8), np.ones((130, 140), np.uint8))
     image = np.repeat(60 * mask[..., None], 3, axis=2)
     scaled = 0
     for seed in range(12):
-        picture, target = augmented(image, mask, np.random.default_rng(seed), crop=480)
-        assert picture.shape == (480, 480, 3) and target.shape == (480, 480)
+        crop, target = augmented(image, mask, np.random.default_rng(seed), crop=480)
+        assert crop.shape == (480, 480, 3) and target.shape == (480, 480)
         seen = target != 255
-        agree = np.abs(picture[..., 0].astype(int) - 60 * target.astype(int))[seen] <= 1
+        agree = np.abs(crop[..., 0].astype(int) - 60 * target.astype(int))[seen] <= 1
         assert agree.mean() > 0.97  # edges between classes are blurred in the image
         scaled += not seen.all()  # a small image leaves part of the crop empty
-        assert (picture[~seen] == 127).all()
+        assert (crop[~seen] == 127).all()
     assert scaled
 
 
@@ -95,7 +95,7 @@ def adapters() -> list[Segmenter]:
 
 
 @pytest.mark.parametrize("adapter", adapters(), ids=lambda adapter: str(adapter.name))
-def test_learning_and_predicting_see_the_same_standardised_pixels(adapter: Segmenter) -> None:
+def test_training_and_prediction_standardise_pixels_alike(adapter: Segmenter) -> None:
     image, mask = noise(520, 540)
     batch = adapter.training_batch([Sample("0", image, mask)], Draws())  # type: ignore[arg-type]
     part = np.ascontiguousarray(image[:480, :480])
@@ -106,8 +106,8 @@ def test_learning_and_predicting_see_the_same_standardised_pixels(adapter: Segme
 
 
 @pytest.mark.parametrize("adapter", adapters(), ids=lambda adapter: str(adapter.name))
-def test_objects_weigh_as_much_as_the_background(adapter: Segmenter) -> None:
-    assert adapter.loss_weights().tolist() == [1, 1, 1]
+def test_objects_weigh_no_more_than_the_background_in_photographs(adapter: Segmenter) -> None:
+    assert adapter.class_weights().tolist() == [1, 1, 1]
     small = Fcn32s(FcnOptions(), Runtime())
     small.classes = adapter.classes
-    assert small.loss_weights().tolist() == [1, 2, 2]
+    assert small.class_weights().tolist() == [1, 2, 2]
