@@ -22,7 +22,7 @@ from harness.executors.ray.train_together import _wait_for_capacity
 from harness.executors.ray.training_relay import RelayReceiver, StateRelay, train_worker
 from harness.executors.scheduling.cluster import Cluster, Node
 from harness.recipe import CheckpointRef, Recipe
-from harness.stages.data_parallel import Part
+from harness.stages.data_parallel import Replica
 from harness.stages.train import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -187,7 +187,7 @@ def halfway(folder: Path, plan: Recipe) -> bytes:
             raise EnoughError
 
     with pytest.raises(EnoughError):
-        train(plan, folder / "w.safetensors", Runtime(), report=[].append, kept=keep)
+        train(plan, folder / "w.safetensors", Runtime(), report=[].append, on_state_saved=keep)
     return states[-1]
 
 
@@ -220,7 +220,7 @@ def test_an_error_of_the_recipe_or_the_data_ends_all_workers_and_is_not_retried(
     monkeypatch.setattr("harness.executors.ray.training_relay.train", no_data)
     monkeypatch.setattr(ray, "get", lambda answer: answer)
     relay = StateRelay("w", None)
-    given = reference(tmp_path, recipe()), LocalActor(relay), Part(1, 2)
+    given = reference(tmp_path, recipe()), LocalActor(relay), Replica(1, 2)
     with pytest.raises(UnavailableError, match="no data on this node"):
         train_worker(*given)
     train_worker(*given)

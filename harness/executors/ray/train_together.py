@@ -108,8 +108,8 @@ def _train_worker(config: _WorkerConfig) -> None:
     context = ray.train.get_context()
     if torch.cuda.is_available():  # workers on one node see all its GPUs
         torch.cuda.set_device(ray.train.torch.get_device())
-    part = Replica(context.get_world_rank(), context.get_world_size())
-    train_worker(config["reference"], config["relay"], part)
+    replica = Replica(context.get_world_rank(), context.get_world_size())
+    train_worker(config["reference"], config["relay"], replica)
 
 
 def _wait_for_capacity(

@@ -13,9 +13,7 @@ from harness.trial import Trial
 POOL_LABEL = "pool"  # the node label that assigns a node to a purpose …
 TIMING_POOL = "timing"  # … and its value on nodes that only time
 RESERVED_POOLS = (TIMING_POOL, "head")  # predictions and training stay off these
-AUTOSCALED_LABEL = (
-    "autoscaled"  # what an autoscaler may add, such as `gpu.timing`; one node, say the head, has it
-)
+AUTOSCALED_LABEL = "autoscaled"  # on any node: what an autoscaler may add, such as `gpu.timing`
 SLOT = "slot"  # a resource that a node may offer once: timing takes all of it, a worker WORKER_SLOT
 WORKER_SLOT = 0.001  # a thousand workers fit on a node; Ray counts in steps of 0.0001
 
