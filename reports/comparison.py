@@ -107,7 +107,7 @@ def _frontier(comparison: Comparison, rows: int) -> list[str]:
     ]
     if not comparison.frontier:
         return []
-    same = sum(not (each.changed or each.untold) for each in comparison.frontier)
+    same = sum(not (each.changed or each.reason) for each in comparison.frontier)
     title = f"Accuracy-versus-speed frontier: unchanged in {same} of {len(comparison.frontier)} charts"
     return ["\n".join([title, *([""] if lines else []), *_lines(lines, rows)])]
 

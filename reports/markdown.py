@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness.compare.frontier import CAVEAT, headline, standings, throughput
+from harness.compare.frontier import CAVEAT, headline, ranks, throughput
 from harness.rundir.results import Results, TrialRecord
 from harness.task import TASKS, Figure
 from reports.figures import count, printed
@@ -39,7 +39,7 @@ def _document(results: Results, rows: int) -> str:
 
 
 def _tables(results: Results, rows: int) -> Iterable[str]:
-    standing = standings(results)
+    rank = ranks(results)
     for task in TASKS:
         trials = [(index, trial) for index, trial in enumerate(results.trials) if trial.task == task]
         if not trials:
@@ -49,7 +49,7 @@ def _tables(results: Results, rows: int) -> Iterable[str]:
             "",
             "| | Benchmark | Variant | Metric | Accuracy | Throughput | Latency p50 | Parameters | Status |",
             "|---|---|---|---|---|---|---|---|---|",
-            *(_row(trial, standing.get(index) == "frontier") for index, trial in trials[:rows]),
+            *(_row(trial, rank.get(index) == "frontier") for index, trial in trials[:rows]),
         ]
         if len(trials) > rows:
             lines += ["", f"{len(trials) - rows} more trials are in `results.csv`."]
@@ -59,8 +59,8 @@ def _tables(results: Results, rows: int) -> Iterable[str]:
 def _row(trial: TrialRecord, on_frontier: bool) -> str:
     first = headline(trial)
     name, accuracy = first if first else ("", None)
-    single = trial.speed.get("single-stream")
-    validity = " (not valid)" if "offline" in trial.speed and not trial.speed["offline"].valid else ""
+    single = trial.single_stream
+    validity = " (not valid)" if trial.offline and not trial.offline.valid else ""
     cells = [
         "◆" if on_frontier else "",
         markdown(trial.benchmark),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from harness.compare.frontier import CAVEAT, Comparison, comparisons, frontier_changes, why_not_charted
+from harness.compare.frontier import CAVEAT, FrontierChart, frontier_changes, frontier_charts, why_not_charted
 from harness.rundir.results import Results
 from reports.verdict import is_clean, verdict
 
@@ -18,7 +18,7 @@ def to_summary(results: Results, baseline: Results | None = None) -> dict[str, A
         "verdict": verdict(results),
         "clean": is_clean(results),
         "standings": CAVEAT,
-        "comparisons": [_comparison(comparison) for comparison in comparisons(results)],
+        "comparisons": [_comparison(comparison) for comparison in frontier_charts(results)],
         "not_compared": [
             {
                 "benchmark": trial.benchmark,
@@ -39,12 +39,12 @@ def to_summary(results: Results, baseline: Results | None = None) -> dict[str, A
     }
 
 
-def _comparison(comparison: Comparison) -> dict[str, Any]:
+def _comparison(comparison: FrontierChart) -> dict[str, Any]:
     points = [
         {
             "variant": point.trial.variant,
             "id": point.trial.id,
-            "standing": point.standing,
+            "standing": point.rank,
             "dominated_by": point.dominated_by or None,
             "accuracy": asdict(point.accuracy),
             "throughput": asdict(point.throughput),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.compare.outcome import Comparison, last_comparison
-from harness.compare.trend import Line
+from harness.compare.trend import TrendLine
 from harness.files import write_json, write_text
 from harness.rundir.results import read_results
 from reports.ci.benchmark_json import to_bencher, to_github_action_benchmark
@@ -55,7 +55,7 @@ def write_reports(run_dir: Path, out: Path | None = None, baseline: Path | None 
     return page
 
 
-def write_trend(lines: Sequence[Line], folder: Path) -> Path:
+def write_trend(lines: Sequence[TrendLine], folder: Path) -> Path:
     """Write trend.html, the figures of several runs over time, to `folder` and return its path."""
     from reports.page.trend import to_trend
 

@@ -15,7 +15,7 @@ from test_ci_forms import compared
 from typer.testing import CliRunner
 
 from harness.cli.app import app
-from harness.compare.frontier import FrontierChange, comparisons, pareto
+from harness.compare.frontier import FrontierChange, frontier_charts, pareto
 from harness.rundir.results import Results
 from reports.page.comparison import comparison_to_html
 from reports.text import display
@@ -82,7 +82,7 @@ def variants(seen: Seen) -> list[str]:
 
 
 def test_every_comparison_has_its_points_with_both_intervals(seen: Seen) -> None:
-    for index, comparison in enumerate(comparisons(Results.model_validate(varied()))):
+    for index, comparison in enumerate(frontier_charts(Results.model_validate(varied()))):
         chart = seen.page.locator(f'[data-chart="comparison/{index}"]')
         assert chart.locator('path[aria-roledescription="point"]').count() == len(comparison.points)
         assert chart.locator('[aria-roledescription="rule mark"]').count() == 2 * len(comparison.points)
@@ -147,8 +147,8 @@ def test_a_filter_acts_on_rows_sections_and_points_and_the_rest_is_ranked_anew(s
 
 
 def test_the_frontier_of_what_is_left_equals_that_of_the_report(seen: Seen) -> None:
-    (group,) = (each for each in comparisons(Results.model_validate(varied())) if len(each.points) > 3)
-    left = [p for p in group.points if p.trial.settings["batch_size"] == 8 and p.standing != "unranked"]
+    (group,) = (each for each in frontier_charts(Results.model_validate(varied())) if len(each.points) > 3)
+    left = [p for p in group.points if p.trial.settings["batch_size"] == 8 and p.rank != "unranked"]
     kept = pareto([(p.throughput.value or 0, p.accuracy.value or 0) for p in left])
     seen.page.select_option('[data-filter="batch"]', "8")
     assert texts(seen, f"{ROWS}.frontier:not([hidden]) td.name a") == [

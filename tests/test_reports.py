@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from sample_results import HOSTILE, LONG, document, results, trial
 
-from harness.compare.frontier import FrontierChange, comparisons, frontier_changes, pareto, standings
+from harness.compare.frontier import FrontierChange, frontier_changes, frontier_charts, pareto, ranks
 from harness.errors import UsageError
 from harness.rundir.results import Results, to_json
 from harness.task import Figure
@@ -127,8 +127,8 @@ def test_the_frontier_equals_brute_force(points: list[tuple[int, int]]) -> None:
 
 
 def test_only_complete_and_validly_timed_trials_are_ranked() -> None:
-    (detection,) = (each for each in comparisons(results()) if each.task == "detection")
-    assert {point.trial.variant: point.standing for point in detection.points} == {
+    (detection,) = (each for each in frontier_charts(results()) if each.task == "detection")
+    assert {point.trial.variant: point.rank for point in detection.points} == {
         "yolo": "frontier",
         "ssd-b8": "frontier",
         "faster": "dominated",
@@ -148,7 +148,7 @@ def test_what_is_not_comparable_is_not_in_one_chart(difference: str) -> None:
     else:
         content["environments"]["env2"] = {**content["environments"]["env1"], "cpu": "Other CPU"}
         yolo["speed"]["offline"]["environment"] = "env2"
-    charts = [each for each in comparisons(Results.model_validate(content)) if each.task == "detection"]
+    charts = [each for each in frontier_charts(Results.model_validate(content)) if each.task == "detection"]
     assert sorted(len(each.points) for each in charts) == [1, 4]
 
 
@@ -206,8 +206,8 @@ def test_frontiers_of_other_samples_or_metrics_are_not_compared() -> None:
 
     after, before = changed(other_samples)
     assert (after.changed, before.changed) == (False, False)
-    assert after.describe().startswith("cannot be told: the baseline has no such chart")
-    assert before.describe().startswith("cannot be told: the run has no such chart")
+    assert after.describe().startswith("cannot be compared: the baseline has no chart of the same samples")
+    assert before.describe().startswith("cannot be compared: the run has no chart of the same samples")
 
 
 def test_of_a_frontier_without_a_valid_timing_nothing_is_told() -> None:
@@ -218,11 +218,11 @@ def test_of_a_frontier_without_a_valid_timing_nothing_is_told() -> None:
 
     (found,) = changed(disturbed)
     assert (found.changed, found.left) == (False, ())
-    assert found.describe().startswith("cannot be told: nothing is ranked in the run, ")
+    assert found.describe().startswith("cannot be compared: no complete trial has a valid timing in the run")
     content = document("run-2")
     disturbed({str(number): each for number, each in enumerate(content["trials"])})
     invalid = Results.model_validate(content)
-    assert all("in the run and in the baseline" in each.untold for each in frontier_changes(invalid, invalid))
+    assert all("in the run and in the baseline" in each.reason for each in frontier_changes(invalid, invalid))
 
 
 def test_the_page_and_its_data_say_what_became_of_the_frontier(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_each_benchmark_marks_its_own_frontier(shared: Results) -> None:
     }
     assert marks(shared) == expected
     standing = {
-        (shared.trials[i].benchmark, shared.trials[i].variant): s for i, s in standings(shared).items()
+        (shared.trials[i].benchmark, shared.trials[i].variant): s for i, s in ranks(shared).items()
     }
     assert {key: "◆" if standing[key] == "frontier" else "" for key in expected} == expected
 
@@ -309,7 +309,7 @@ def test_each_benchmark_has_its_own_rows_sections_and_charts(shared: Results) ->
     rows = [each for tag, each in parsed.elements if tag == "tr" and "data-trial" in each]
     assert len({each["data-trial"] for each in rows}) == len(rows) == len(shared.trials)
     on = {each["data-trial"] for each in rows if each["class"] == "frontier"}
-    assert on == {str(index) for index, standing in standings(shared).items() if standing == "frontier"}
+    assert on == {str(index) for index, standing in ranks(shared).items() if standing == "frontier"}
     drawn = json.loads(next(text for text in parsed.scripts if text.startswith("{")))
     points = [
         row for name in drawn if name.startswith("comparison/") for row in drawn[name]["datasets"]["points"]
@@ -488,7 +488,7 @@ def test_a_run_without_trials_still_has_a_page() -> None:
 
 
 def test_a_chart_draws_each_point_with_both_intervals() -> None:
-    detection = comparisons(results())[1]
+    detection = frontier_charts(results())[1]
     (data,) = {json.dumps(rows, sort_keys=True) for rows in _data(chart(detection))}
     rows = json.loads(data)
     assert [(row["x"], row["y"]) for row in rows[:2]] == [(320, 0.412), (141, 0.520)]
@@ -505,7 +505,7 @@ def _data(specification: dict) -> list[list[dict]]:
 
 
 def test_a_chart_is_saved_as_picture(tmp_path: Path) -> None:
-    detection = comparisons(results())[1]
+    detection = frontier_charts(results())[1]
     save(detection, tmp_path / "chart.png")
     save(detection, tmp_path / "chart.svg")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")

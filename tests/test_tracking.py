@@ -26,15 +26,17 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+from raw_timings import offline_timings, single_stream_timings
 from sample_results import HOSTILE, document, results
 from sample_results import trial as trial_document
 
 from harness.cache import cache_folder
 from harness.compare.frontier import FrontierChange
-from harness.compare.trend import Line, read_history
+from harness.compare.trend import TrendLine, read_trend
 from harness.errors import InfrastructureError, UsageError
 from harness.files import write_json
 from harness.rundir.prediction_shards import ShardProvenance
+from harness.rundir.records import write_record
 from harness.rundir.results import Results, read_results, to_json
 from harness.rundir.store import TrialDirectory
 from harness.task import Translation
@@ -54,12 +56,18 @@ def write_run(folder: Path, content: dict | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     place = TrialDirectory(folder / "trials" / results().trials[0].id)
     if not place.path.exists():
-        place.predictions.write("translation", 0, ["a", "b"], [Translation("x"), Translation("y")], ShardProvenance(environment="env1"))
+        place.predictions.write(
+            "translation",
+            0,
+            ["a", "b"],
+            [Translation("x"), Translation("y")],
+            ShardProvenance(environment="env1"),
+        )
         place.write_statistics("bleu", {"rows": np.arange(4)})
         write_json(place.path / "trial.json", {"adapter": "attention"})
-        latencies = {"processes": [{"latencies_ns": [2e6, 3e6]}, {"latencies_ns": [2.5e6]}]}
-        write_json(place.path / "speed" / "single-stream.json", latencies)
-        write_json(place.path / "speed" / "offline.json", {"processes": [{"windows": [[8, 0.5], [8, 0.25]]}]})
+        latencies, windows = [[0.002, 0.003], [0.0025]], [[(8, 0.5), (8, 0.25)]]
+        write_record(place.path / "speed" / "single-stream.json", single_stream_timings(latencies))
+        write_record(place.path / "speed" / "offline.json", offline_timings(windows))
     (folder / "results.json").write_text(to_json(Results.model_validate(content or document())))
     return folder
 
@@ -174,8 +182,8 @@ def test_raw_timings_are_curves_by_step(store: Path) -> None:
 
 
 def test_long_curves_are_thinned_and_keep_their_steps(tmp_path: Path) -> None:
-    queries = [float(n) * 1e6 for n in range(2 * MOST + 1)]
-    write_json(tmp_path / "speed" / "single-stream.json", {"processes": [{"latencies_ns": queries}]})
+    queries = [n / 1e3 for n in range(2 * MOST + 1)]
+    write_record(tmp_path / "speed" / "single-stream.json", single_stream_timings([queries]))
     curve = series(tmp_path)["series/latency_ms"]
     assert len(curve) <= MOST
     assert curve[:3] == [(0, 0), (3, 3), (6, 6)]
@@ -448,7 +456,10 @@ def test_a_baseline_is_the_run_directory_and_downloaded_once(
     ("reference", "said"),
     [
         ("mlflow:latest@gone", "suite 'history' has no other complete run on branch 'gone'"),
-        ("mlflow:abc", "suite 'history' has no run with this id; expected mlflow:RUN_ID or mlflow:latest@BRANCH"),
+        (
+            "mlflow:abc",
+            "suite 'history' has no run with this id; expected mlflow:RUN_ID or mlflow:latest@BRANCH",
+        ),
     ],
 )
 def test_a_baseline_that_is_not_there_is_one_message(
@@ -470,10 +481,10 @@ def test_the_history_is_the_same_from_mlflow_and_from_disk_in_one_request_a_page
 ) -> None:
     from mlflow.tracking import MlflowClient
 
-    def comparable(found: list[Line]) -> list[Any]:
+    def comparable(found: list[TrendLine]) -> list[Any]:
         """Without the source, which is a directory there and an MLflow run here."""
         return [
-            (replace(line, moments=()), [(replace(m.run, source=""), m.figure) for m in line.moments])
+            (replace(line, points=()), [(replace(m.run, source=""), m.figure) for m in line.points])
             for line in found
         ]
 
@@ -481,8 +492,8 @@ def test_the_history_is_the_same_from_mlflow_and_from_disk_in_one_request_a_page
     monkeypatch.setattr(MlflowClient, "search_runs", lambda *a, **b: calls.append(1) or search(*a, **b))
     logged = logged_trend("history", default_tracking_uri(store / "quickstart"))
     assert len(calls) == 1
-    assert comparable(logged) == comparable(read_history(sorted((store / "history").iterdir())))
-    assert max(len(line.moments) for line in logged) == len(history)
+    assert comparable(logged) == comparable(read_trend(sorted((store / "history").iterdir())))
+    assert max(len(line.points) for line in logged) == len(history)
 
 
 # The view
@@ -546,9 +557,9 @@ def test_a_rewritten_curve_is_there_once_however_often_its_sync_was_cut_off(
     run = write_run(store / "quickstart-6", content)
     uri = default_tracking_uri(store / "quickstart")
     outcome = sync(run, uri)
-    latencies = [1e6 * (n + 1) for n in range(MOST)]
+    latencies = [1e-3 * (n + 1) for n in range(MOST)]
     timings = run / "trials" / results().trials[0].id / "speed" / "single-stream.json"
-    write_json(timings, {"processes": [{"latencies_ns": latencies}]})
+    write_record(timings, single_stream_timings([latencies]))
     write = MlflowClient.log_batch
     for _ in range(3):
         calls = iter(range(100))

@@ -40,7 +40,7 @@ def report(
 ) -> None:
     """Write the report of each run, and the trend over several."""
     from harness.cli.terminal import console, show
-    from harness.compare.trend import read_history
+    from harness.compare.trend import read_trend
     from harness.rundir.results import read_results
     from reports.summary import to_summary
     from reports.write import write_reports, write_trend
@@ -66,7 +66,7 @@ def report(
         lines = logged_trend(suite, tracking_uri)
         trend = str(write_trend(lines, out or Path("runs") / suite / "report"))
     elif several:
-        trend = str(write_trend(read_history(paths), out or paths[-1] / "report"))
+        trend = str(write_trend(read_trend(paths), out or paths[-1] / "report"))
     pages = {run: str(write_reports(run, out, before)) for run, before in since.items()}
     if as_json:
         reports = []

@@ -6,19 +6,22 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.compare.frontier import CAVEAT, standings
+from harness.compare.frontier import CAVEAT, ranks
 from harness.compare.outcome import Comparison
 from harness.compare.speed_verdict import DRIFT
 from harness.rundir.results import Results, TrialRecord
 from harness.task import Figure
 from reports.figures import printed
 from reports.text import display
+
+if TYPE_CHECKING:
+    from harness.run.estimate import PlanEstimate
 
 _MARK = "◆"
 # Programs read stdout, so progress and errors go to stderr.
@@ -58,8 +61,8 @@ def show_results(results: Results) -> None:
 
     On a terminal, each benchmark has one heading, and the reasons of incomplete trials follow the table.
     """
-    standing = standings(results)
-    marks = [_MARK if standing.get(i) == "frontier" else "" for i in range(len(results.trials))]
+    rank = ranks(results)
+    marks = [_MARK if rank.get(i) == "frontier" else "" for i in range(len(results.trials))]
     marked = list(zip(marks, results.trials, strict=True))
     if not sys.stdout.isatty():
         columns = ["frontier", "trial", "status", "accuracy", "n", "throughput", "median latency"]
@@ -88,7 +91,7 @@ def show_results(results: Results) -> None:
 def _cells(trial: TrialRecord, text: Callable[[Figure | None], str]) -> list[str]:
     """Return trial, status, accuracy, n, throughput and median latency."""
     headline = next(iter(trial.metrics.items()), None)
-    offline, stream = trial.speed.get("offline"), trial.speed.get("single-stream")
+    offline, stream = trial.offline, trial.single_stream
     return [
         f"{trial.benchmark}/{trial.variant}",
         trial.status if not trial.reason else f"{trial.status}: {trial.reason}",
@@ -132,14 +135,14 @@ def show_comparison(comparison: Comparison) -> None:
         if trial.state != "compared":
             rows.append([trial.name, "–", "–", "–", "–", flipped, f"{trial.state}: {trial.reason}"])
         for change in trial.changes:
-            if change.decides or change.kind == "speed":
+            if change.decides or change.figure_kind == "speed":
                 base, head = (figure_text(each) if each else "–" for each in (change.base, change.head))
                 verdict = f"{change.verdict}: {change.reason}"
                 rows.append([trial.name, change.name, base, head, change.difference_text(), flipped, verdict])
     sys.stdout.write(f"{comparison.verdict()}\n")
     show_table(["trial", "figure", "baseline", "run", "difference", "flipped", "verdict"], rows)
     for each in comparison.frontier:
-        if not each.untold and (said := each.describe()) != "unchanged":
+        if not each.reason and (said := each.describe()) != "unchanged":
             sys.stdout.write(f"frontier of {display(each.benchmark)} {display(said, 400)}\n")
     if comparison.software:
         sys.stdout.write(f"software differs: {', '.join(comparison.software)}\n")
@@ -147,31 +150,31 @@ def show_comparison(comparison: Comparison) -> None:
         sys.stdout.write(f"{DRIFT}\n")
 
 
-def show_plan(document: dict[str, Any]) -> None:
+def show_plan(estimate: PlanEstimate) -> None:
     """Print the plan as a table, then what has to be trained and what is skipped."""
     rows = [
         [
-            trial["trial"],
-            trial["id"] if trial["id_is_final"] else "after training",
-            f"{trial['done']}/{trial['samples']}",
-            f"{len(trial['timed'])}/{len(trial['scenarios'])}",
-            f"train {trial['checkpoint']}" if trial["train"] else trial["checkpoint"] or "–",
-            trial["resources"]["predict"],
-            _seconds(trial["seconds"]["predict"], ""),
-            _seconds(trial["seconds"]["time"], "≥ "),
+            trial.trial,
+            trial.id if trial.id_is_final else "after training",
+            f"{trial.done}/{trial.samples}",
+            f"{len(trial.timed)}/{len(trial.scenarios)}",
+            f"train {trial.checkpoint}" if trial.train else trial.checkpoint or "–",
+            trial.resources["predict"],
+            _seconds(trial.seconds.predict, ""),
+            _seconds(trial.seconds.time, "≥ "),
         ]
-        for trial in document["trials"]
+        for trial in estimate.trials
     ]
     show_table(
         ["trial", "id", "predicted", "timed", "checkpoint", "per worker", "predicting", "timing"], rows
     )
-    least = sum(trial["seconds"]["time"] for trial in document["trials"])
+    least = sum(trial.seconds.time for trial in estimate.trials)
     if least:
-        console.print(f"timing takes at least {least:.0f} s and reserves {document['timing_needs']}")
-    for training in document["train"]:
-        console.print(f"will be trained first: {training['checkpoint']} ({training['steps']} steps)")
-    for skipped in document["skipped"]:
-        console.print(f"skipped {skipped['benchmark']}: {skipped['reason']}", markup=False)
+        console.print(f"timing takes at least {least:.0f} s and reserves {estimate.timing_needs}")
+    for training in estimate.train:
+        console.print(f"will be trained first: {training.checkpoint} ({training.steps} steps)")
+    for skipped in estimate.skipped:
+        console.print(f"skipped {skipped.benchmark}: {skipped.reason}", markup=False)
 
 
 def _seconds(seconds: float | None, bound: str) -> str:

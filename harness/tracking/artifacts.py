@@ -48,7 +48,7 @@ def content_digest(folder: Path, files: list[Path]) -> str:
 @contextmanager
 def run_artifacts(run_dir: Path, results: Results) -> Iterator[Path]:
     """Make a temporary folder with everything that the parent run shows."""
-    from harness.compare.frontier import comparisons
+    from harness.compare.frontier import frontier_charts
     from reports.page.charts import save
     from reports.write import write_reports
 
@@ -57,7 +57,7 @@ def run_artifacts(run_dir: Path, results: Results) -> Iterator[Path]:
         write_reports(run_dir, folder / "report")
         for page in comparison_files(run_dir):
             shutil.copy(run_dir / page, folder / page)
-        for number, comparison in enumerate(comparisons(results), start=1):
+        for number, comparison in enumerate(frontier_charts(results), start=1):
             save(comparison, folder / "charts" / f"{number}-{comparison.task}.png")
         shutil.copy(run_dir / "results.json", folder / "results.json")
         if (run_dir / "environments").is_dir():

@@ -7,7 +7,7 @@ from os import environ
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.compare.trend import Line, Observation, PastRun, from_text, lines
+from harness.compare.trend import Observation, PastRun, TrendLine, from_text, trend_lines
 from harness.tracking.artifacts import DIGEST_TAG
 from harness.tracking.entries import TREND
 from harness.tracking.tracking_store import (
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PAGE = 250  # runs per request; a page of 1,000 took a minute on a busy machine
 
 
-def logged_trend(suite: str, tracking_uri: str | None = None) -> list[Line]:
+def logged_trend(suite: str, tracking_uri: str | None = None) -> list[TrendLine]:
     """Return the lines of all fully synced runs of a suite.
 
     Args:
@@ -39,7 +39,8 @@ def logged_trend(suite: str, tracking_uri: str | None = None) -> list[Line]:
     with mlflow_errors(uri, PATIENT):
         client, experiment = find_experiment(uri, suite)
         logged = pages(client, experiment, "tags.`harness.kind` = 'run'", PAGE)
-        return lines(_past(run, suite) for page in logged for run in page if DIGEST_TAG in run.data.tags)
+        complete = (run for page in logged for run in page if DIGEST_TAG in run.data.tags)
+        return trend_lines(_past(run, suite) for run in complete)
 
 
 def _past(run: Run, suite: str) -> tuple[PastRun, list[Observation]]:

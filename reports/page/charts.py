@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import altair as alt
 
-from harness.compare.frontier import Comparison, Point
+from harness.compare.frontier import FrontierChart, Point
 from reports.figures import printed
 from reports.text import display
 
@@ -40,7 +40,7 @@ PAGE = Palette("var(--text)", "var(--muted)", "var(--grid)", "var(--accent)", "v
 """CSS variables of the page. An SVG drawn with them follows light, dark and print mode by itself."""
 
 
-def chart(comparison: Comparison, palette: Palette = LIGHT, width: int | str = WIDTH) -> Spec:
+def chart(comparison: FrontierChart, palette: Palette = LIGHT, width: int | str = WIDTH) -> Spec:
     """Draw intervals as rules, the frontier as a line, and dominated points in grey.
 
     The rows are in `datasets`, so that a page can replace them.
@@ -95,7 +95,7 @@ def chart(comparison: Comparison, palette: Palette = LIGHT, width: int | str = W
     return {**plot.to_dict(), "datasets": {POINTS: rows}}
 
 
-def save(comparison: Comparison, path: Path) -> None:
+def save(comparison: FrontierChart, path: Path) -> None:
     """Write the chart as .png (two pixels per point) or .svg, on white.
 
     Raises:
@@ -136,14 +136,14 @@ def _row(point: Point) -> dict[str, Any]:
         "y": accuracy.value,
         "y_low": accuracy.value if accuracy.low is None else accuracy.low,
         "y_high": accuracy.value if accuracy.high is None else accuracy.high,
-        "standing": LEGEND[point.standing],
+        "standing": LEGEND[point.rank],
         "Variant": name,
         "Adapter": display(trial.adapter),
         "Accuracy": display(f"{next(iter(trial.metrics))} {printed(accuracy)}", 200),
         "Throughput": display(printed(speed), 200),
         "Timed at": f"batch size {point.scenario.batch_size}, threads {point.scenario.threads}",
         "Precision": display(trial.settings.get("precision", "not recorded")),
-        "Standing": LEGEND[point.standing],
+        "Standing": LEGEND[point.rank],
     }
     if reasons := _reservations(point):
         row["Why"] = reasons

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.analysis.record import Analysis, ShownMasks, ShownPicture, read_analysis
+from harness.analysis.record import Analysis, ShownImage, ShownMasks, read_analysis
 from harness.rundir.results import Results
 from reports.page.images import Images
 from reports.page.latencies import Distribution, read_latencies
@@ -42,7 +42,7 @@ def _names(analysis: Analysis | None) -> list[str]:
     """Return every file that an analysis refers to."""
     names = []
     for sample in analysis.samples if analysis else []:
-        if isinstance(sample, ShownPicture):
+        if isinstance(sample, ShownImage):
             names.append(sample.image)
         if isinstance(sample, ShownMasks):
             names += [sample.annotation, sample.prediction, sample.errors]

@@ -17,11 +17,11 @@ from markupsafe import Markup
 from harness.cache import cache_folder
 from harness.compare.frontier import (
     CAVEAT,
-    comparisons,
     frontier_changes,
+    frontier_charts,
     hardware_name,
     headline,
-    standings,
+    ranks,
     throughput,
     why_not_charted,
 )
@@ -61,7 +61,7 @@ def to_html(
         images: what the details refer to.
         baseline: if given, the page shows how the frontier changed since.
     """
-    groups = comparisons(results)
+    groups = frontier_charts(results)
     drawn = {
         f"comparison/{i}": charts.chart(group, charts.PAGE, "container") for i, group in enumerate(groups)
     }
@@ -77,7 +77,7 @@ def to_html(
         comparisons=groups,
         baseline=baseline,
         frontier_changes=frontier_changes(baseline, results) if baseline else (),
-        standings=standings(results),
+        ranks=ranks(results),
         filters=filters(results),
         filter_values=[filter_values(results, trial) for trial in results.trials],
         not_charted={

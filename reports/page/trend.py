@@ -10,7 +10,7 @@ from typing import Any
 
 import altair as alt
 
-from harness.compare.trend import Line, Moment
+from harness.compare.trend import TrendLine, TrendPoint
 from harness.task import TASKS
 from reports.figures import printed
 from reports.page.charts import PAGE, POINTS, Spec
@@ -26,17 +26,17 @@ DIGITS = 6  # significant digits of a drawn value; more are invisible and double
 class Trend:
     """A line over runs, and whether its latest step is more than noise."""
 
-    line: Line
+    line: TrendLine
     chart: str  # name of its chart
     current: bool = True  # holds the latest run of its suite
 
     @cached_property
-    def first(self) -> Moment:
-        return self.line.moments[0]
+    def first(self) -> TrendPoint:
+        return self.line.points[0]
 
     @cached_property
-    def latest(self) -> Moment:
-        return self.line.moments[-1]
+    def latest(self) -> TrendPoint:
+        return self.line.points[-1]
 
     @property
     def unit(self) -> str:
@@ -46,17 +46,17 @@ class Trend:
     @cached_property
     def moved(self) -> bool:
         """Return whether the intervals of the last two runs are disjoint."""
-        if not self.current or len(self.line.moments) < 2:
+        if not self.current or len(self.line.points) < 2:
             return False
-        before, after = (_interval(moment) for moment in self.line.moments[-2:])
+        before, after = (_interval(point) for point in self.line.points[-2:])
         return before[1] < after[0] or after[1] < before[0]
 
 
-def to_trend(lines: Sequence[Line]) -> str:
+def to_trend(lines: Sequence[TrendLine]) -> str:
     """Return the page. Figures of different samples or machines are on separate lines."""
-    runs = {moment.run.id: moment.run for line in lines for moment in line.moments}
+    runs = {point.run.id: point.run for line in lines for point in line.points}
     newest = {run.suite: run.id for run in sorted(runs.values(), key=lambda run: run.started)}
-    ends = [line.moments[-1].run for line in lines]
+    ends = [line.points[-1].run for line in lines]
     trends = [
         Trend(line, f"trend/{number}", end.id == newest[end.suite])
         for number, (line, end) in enumerate(zip(lines, ends, strict=True))
@@ -75,35 +75,35 @@ def to_trend(lines: Sequence[Line]) -> str:
     )
 
 
-def chart(line: Line) -> Spec:
+def chart(line: TrendLine) -> Spec:
     """Draw values over time with a band of their intervals. Up to MARKED runs have a tooltip."""
-    step = max(1, -(-len(line.moments) // MARKED))
-    marked = [*line.moments[:-1][::step], line.moments[-1]]
+    step = max(1, -(-len(line.points) // MARKED))
+    marked = [*line.points[:-1][::step], line.points[-1]]
     factor, _ = _scale(line)
-    band = [_row(moment, factor) for moment in line.moments]
-    named = [{**_row(moment, factor), **_tooltip(moment)} for moment in marked]
+    band = [_row(point, factor) for point in line.points]
+    named = [{**_row(point, factor), **_tooltip(point)} for point in marked]
     return {**_chart(), "datasets": {"band": band, POINTS: named}}
 
 
-def _scale(line: Line) -> tuple[float, str]:
+def _scale(line: TrendLine) -> tuple[float, str]:
     """Return factor and unit: latencies below a second are drawn in ms."""
-    figure = line.moments[-1].figure
+    figure = line.points[-1].figure
     short = figure.unit == "s" and figure.value is not None and figure.value < 1
     return (1e3, "ms") if short else (1.0, figure.unit)
 
 
-def _row(moment: Moment, factor: float) -> dict[str, float]:
-    low, high = _interval(moment)
-    at = datetime.fromisoformat(moment.run.started).timestamp() * 1000
-    assert moment.figure.value is not None
-    values = {"v": moment.figure.value, "l": low, "h": high}
+def _row(point: TrendPoint, factor: float) -> dict[str, float]:
+    low, high = _interval(point)
+    at = datetime.fromisoformat(point.run.started).timestamp() * 1000
+    assert point.figure.value is not None
+    values = {"v": point.figure.value, "l": low, "h": high}
     return {"t": round(at), **{name: float(f"{factor * value:.{DIGITS}g}") for name, value in values.items()}}
 
 
-def _tooltip(moment: Moment) -> dict[str, Any]:
-    run = moment.run
+def _tooltip(point: TrendPoint) -> dict[str, Any]:
+    run = point.run
     return {
-        "Figure": display(printed(moment.figure), 120),
+        "Figure": display(printed(point.figure), 120),
         "Run": display(run.source, 60),
         "Started": run.started,
         "Revision": (run.revision or "unknown")[:12],
@@ -111,9 +111,9 @@ def _tooltip(moment: Moment) -> dict[str, Any]:
     }
 
 
-def _interval(moment: Moment) -> tuple[float, float]:
+def _interval(point: TrendPoint) -> tuple[float, float]:
     """Return the bounds, or the value twice if there is no interval."""
-    figure = moment.figure
+    figure = point.figure
     assert figure.value is not None
     return (
         figure.value if figure.low is None else figure.low,
