@@ -29,7 +29,7 @@ from harness.tracking.artifacts import comparison_files
 from reports.ci.benchmark_json import to_bencher, to_github_action_benchmark
 from reports.ci.junit import comparison_to_junit, to_junit
 from reports.markdown import LIMIT, to_markdown, trial_to_markdown
-from reports.write import COMPARISON, write_comparison, write_reports
+from reports.write import COMPARISON_FILES, write_comparison, write_reports
 
 DOCS = Path(__file__).parents[1] / "docs"
 SUITE = """
@@ -431,7 +431,7 @@ def test_a_comparison_of_earlier_results_does_not_outlive_them(tmp_path: Path) -
     written = {path.name for path in report.iterdir()}
     (report / "compared-by-me.txt").touch()
     write_reports(tmp_path)
-    assert written == set(COMPARISON) <= {path.name for path in report.iterdir()}
+    assert written == set(COMPARISON_FILES) <= {path.name for path in report.iterdir()}
     assert {path.name for path in comparison_files(tmp_path)} >= written
     (tmp_path / "results.json").write_text(to_json(results("resumed")))
     assert comparison_files(tmp_path) == []
