@@ -71,7 +71,7 @@ class TestBadInput:
             (["plan", "quickstat"], "unknown suite 'quickstat'; did you mean 'quickstart'?"),
             (["validate"], "name at least one suite"),
             (["run", "SUITE", "--executor", "inline", "--workers", "2"], "--executor inline is one process"),
-            (["run", "SUITE", "--executor", "inline", "--out", "FOREIGN"], "holds other files (mine.txt)"),
+            (["run", "SUITE", "--executor", "inline", "--out", "FOREIGN"], "contains other files (mine.txt)"),
             (
                 ["run", "SUITE", "--executor", "inline", "--set", "nam=x"],
                 "unknown key 'nam'; did you mean 'name'?",
