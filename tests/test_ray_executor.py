@@ -342,10 +342,12 @@ def test_one_worker_gives_one_outcome_per_shard_and_a_hanging_one_is_killed_at_t
     (error,) = [outcome for outcome in outcomes if isinstance(outcome, ShardError)]
     assert (error.shard.trial, error.culprits, error.attempts) == (hanging, (9,), 2)
     assert error.error == "worker lost 2 times with this sample alone: no answer within 6 s"
-    by_start = {o.shard.start: o for o in outcomes if isinstance(o, ShardResult) and o.shard.trial == ok}
     predictor = Predictor(ok, None)
-    for start, outcome in by_start.items():
-        assert (outcome.ids, outcome.predictions) == predictor.predict(start, start + 4)
+    results = [o for o in outcomes if isinstance(o, ShardResult) and o.shard.trial == ok]
+    for result in results:
+        (local,) = predictor.run_shard(result.shard)
+        assert isinstance(local, ShardResult)
+        assert (result.ids, result.predictions) == (local.ids, local.predictions)
 
 
 def where(shard: Shard) -> tuple[str, int, int]:
