@@ -184,7 +184,7 @@ def test_yolo_starts_from_its_first_20_convolutions(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("options", [FasterRcnnOptions, SsdOptions, YoloOptions])
 def test_the_small_backbone_has_no_published_weights(options):
-    with pytest.raises(ValueError, match="pretrained: there are no published weights of the small backbone"):
+    with pytest.raises(ValueError, match="pretrained: the small backbone has no published weights"):
         options(pretrained="weights.pth")
 
 

@@ -251,7 +251,7 @@ class TestPaperScale:
 
 
 def test_the_small_backbone_has_no_published_weights():
-    with pytest.raises(ValueError, match="pretrained: there are no published weights of the small backbone"):
+    with pytest.raises(ValueError, match="pretrained: the small backbone has no published weights"):
         SelectiveSearchOptions(pretrained="vgg16.pth")
 
 

@@ -126,8 +126,8 @@ def test_a_file_of_another_network_is_rejected() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backbone": "vgg16", "width": 8}, "width: VGG-16 has its own"),
-        ({"pretrained": "vgg16.pth"}, "pretrained: nobody publishes"),
+        ({"backbone": "vgg16", "width": 8}, "width: it is an option of the small backbone"),
+        ({"pretrained": "vgg16.pth"}, "pretrained: the small backbone has no published weights"),
     ],
 )
 def test_options_of_the_other_backbone_are_rejected(options: dict[str, Any], message: str) -> None:

@@ -23,7 +23,7 @@ class PretrainedOptions(AdapterOptions):
     @model_validator(mode="after")
     def _published(self) -> PretrainedOptions:
         if self.backbone == "small" and self.pretrained is not None:
-            raise ValueError("pretrained: there are no published weights of the small backbone")
+            raise ValueError("pretrained: the small backbone has no published weights")
         return self
 
 
