@@ -1,11 +1,11 @@
-"""Greedy decoding of `attention` beside joeynmt's recurrent model of the same widths.
+"""Greedy decoding speed of `attention` and of joeynmt's recurrent model of the same sizes.
 
-    pip install joeynmt tensorboard matplotlib importlib_metadata    in an environment of their own, with ours
+    pip install joeynmt tensorboard matplotlib importlib_metadata    # in a separate environment with this project
     python benchmarks/joeynmt_decoding.py
 
-Both have random weights of the same widths (embedding, decoder and attention 192, encoder 2 × 128, 4,000
-tokens, all embeddings tied), read sentences of 20 tokens and write 30, END being forbidden, so that both do
-the same number of steps. One thread, CPU seconds of it, in turns.
+Both have random weights of the same sizes (embedding, decoder and attention 192, encoder 2 × 128, 4,000
+tokens, all embeddings tied), read sentences of 20 tokens and write 30. END is forbidden, so that both do the
+same number of steps. CPU seconds of one thread, in turns.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from adapters.translation.vocabulary import BEGIN, END, PAD, UNKNOWN
 
 
 class Vocabulary:
-    """As much of one as joeynmt's model asks for."""
+    """The attributes of a vocabulary that joeynmt's model needs."""
 
     pad_index, unk_index, bos_index, eos_index = PAD, UNKNOWN, BEGIN, END
     sep_index = None
@@ -70,14 +70,14 @@ def main() -> None:
                 log_probabilities, state, _ = ours.step(tokens, state)
                 return log_probabilities, state
 
-            found = greedy_search(step, ours.encode(source, lengths), limits)
-            assert (found.tokens != END).all()
+            hypotheses = greedy_search(step, ours.encode(source, lengths), limits)
+            assert (hypotheses.tokens != END).all()
 
         def theirs(source: Tensor = source, lengths: Tensor = lengths) -> None:
             mask = torch.ones(len(source), 1, 20, dtype=torch.bool)
             output, hidden, _, _ = peer(return_type="encode", src=source, src_length=lengths, src_mask=mask)
-            found, _, _ = recurrent_greedy(mask, steps, peer, output, hidden, min_output_length=steps)
-            assert found.shape == (len(source), steps)
+            tokens, _, _ = recurrent_greedy(mask, steps, peer, output, hidden, min_output_length=steps)
+            assert tokens.shape == (len(source), steps)
 
         turns = taking_turns(mine, theirs)
         speeds = [size * steps / median(turn[side] for turn in turns) for side in (0, 1)]

@@ -1,12 +1,12 @@
-"""What segmentation networks cost, whatever their weights: parameters, arithmetic, memory, throughput.
+"""Cost of segmentation networks with any weights: parameters, FLOPs, memory and throughput.
 
     python benchmarks/segmentation_cost.py [--rounds 11] [--batch 16] [--threads 1] [--only fcn-8s ...]
 
-FCNs whose upsampling is learnt (a kernel a class), learnt by the paper's dense kernels (one for each pair of
-classes) or bilinear for good, and networks without strides; random weights, `scenes`, fp32. The networks
-take turns, so that what else the machine does falls on all of them; times by that of `fcn-8s` are medians
-over rounds with the distribution-free 95% interval, in CPU seconds of this process. Memory is the most that
-tensors held at a time (weights, pixels and maps; not the scratch space inside an operator).
+Networks: FCNs whose upsampling is learnt (one kernel per class), learnt with the paper's dense kernels (one
+per pair of classes) or bilinear, and networks without strides; random weights, `scenes`, fp32. The networks
+take turns, so that other work on the machine affects all of them. Times relative to `fcn-8s` are medians over
+rounds with the distribution-free 95% interval, in CPU seconds of this process. Memory is the peak size of
+live tensors (weights, pixels and maps; not the scratch space inside an operator).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WIDE = 141  # channels with which full-resolution has the parameters of fcn-8s
 
 
 def dense(network: nn.Module) -> None:
-    """Give every upsampling a kernel for each pair of classes, as in the paper, in place of one a class."""
+    """Replace the kernels of every upsampling, one per class, with one per pair of classes as in the paper."""
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, Upsample):
@@ -42,7 +42,7 @@ def dense(network: nn.Module) -> None:
 
 
 def networks(data: Scenes) -> dict[str, Segmenter]:
-    """Name → adapter with random weights, ready to predict."""
+    """Return adapters with random weights, ready to predict, by name."""
     made: dict[str, Segmenter] = {}
     nets: Sequence[type[Fcn]] = (Fcn32s, Fcn16s, Fcn8s)
     for net in nets:
@@ -68,7 +68,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--batch", type=int, default=16, help="images")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", nargs="+", default=[], help="names that start so, beside fcn-8s")
+    parser.add_argument(
+        "--only", nargs="+", default=[], help="only fcn-8s and networks whose names start like this"
+    )
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     data = Scenes(ScenesOptions(size=chosen.batch), "test", "segmentation")
@@ -79,7 +81,7 @@ def main() -> None:
         if not chosen.only or name == BASE or name.startswith(tuple(chosen.only))
     }
     memory = {}
-    for name, adapter in made.items():  # which warms them up, too
+    for name, adapter in made.items():  # also warms them up
         with LiveBytes() as watched:
             adapter.predict(samples)
         memory[name] = watched.peak
@@ -89,13 +91,15 @@ def main() -> None:
         for name in order:
             taken[name].append(timed(partial(made[name].predict, samples)))
     print(f"{chosen.threads} thread(s), {chosen.rounds} rounds, batches of {chosen.batch}\n")
-    print("| network | parameters | MFLOPs an image | tensors, MiB | images a CPU second | time by fcn-8s |")
+    print(
+        "| network | parameters | MFLOPs per image | tensors, MiB | images per CPU second | time relative to fcn-8s |"
+    )
     print("|---|---|---|---|---|---|")
     for name, adapter in made.items():
         flops = adapter.flops(samples)
         assert flops is not None
-        ratios = [own.cpu / base.cpu for own, base in zip(taken[name], taken[BASE], strict=True)]
-        rate = chosen.batch / float(np.median([each.cpu for each in taken[name]]))
+        ratios = [network.cpu / base.cpu for network, base in zip(taken[name], taken[BASE], strict=True)]
+        rate = chosen.batch / float(np.median([seconds.cpu for seconds in taken[name]]))
         print(
             f"| {name} | {adapter.parameters():,} | {flops / chosen.batch / 1e6:,.1f} "
             f"| {memory[name] / 2**20:.1f} | {rate:,.1f} "

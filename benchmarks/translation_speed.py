@@ -1,10 +1,10 @@
-"""How fast the translation model decodes and learns.
+"""Decoding and training speed of the translation model.
 
     python benchmarks/translation_speed.py [decoding] [beam] [lengths] [training]
 
-All parts without an argument. One thread; CPU seconds of that thread, so that other work on the machine
-disturbs less; sides take turns (ABAB…), a ratio is the median of those of the pairs. Sentences: the shipped
-checkpoints' test splits (`gettext` is left out on a machine without catalogues).
+Without an argument, all parts run. Times are CPU seconds of one thread, which other work on the machine
+affects less. Sides take turns (ABAB…); a ratio is the median of the pairs' ratios. Sentences are those of the
+shipped checkpoints' test splits (`gettext` is skipped on a machine without catalogues).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PAIRS = 5
 
 
 def taking_turns(*sides: Callable[[], object]) -> list[list[float]]:
-    """CPU seconds of each side in each of PAIRS turns, after one to warm up."""
+    """Return the CPU seconds of each side in each of PAIRS turns, after a warm-up turn."""
     turns = []
     for _ in range(PAIRS + 1):
         turn = []
@@ -57,9 +57,9 @@ def taking_turns(*sides: Callable[[], object]) -> list[list[float]]:
 
 
 def ratio(turns: Sequence[Sequence[float]], above: int, below: int) -> str:
-    """Median over the turns, with their range."""
-    found = sorted(turn[above] / turn[below] for turn in turns)
-    return f"{median(found):.2f} ({found[0]:.2f}–{found[-1]:.2f})"
+    """Return the median ratio over the turns, with the range."""
+    ratios = sorted(turn[above] / turn[below] for turn in turns)
+    return f"{median(ratios):.2f} ({ratios[0]:.2f}–{ratios[-1]:.2f})"
 
 
 def head(*names: str) -> None:
@@ -73,7 +73,7 @@ def shipped(corpus: str, **options: Any) -> Attention:
 
 
 def samples(corpus: str, split: str = "test", count: int = SENTENCES) -> list[Sample]:
-    """The first by id, which is no order of length; none where the corpus is not available."""
+    """Return the first samples by id, which is unrelated to length; none if the corpus is unavailable."""
     cls = DATASETS.get(corpus)
     try:
         dataset = cls(cls.Options(), split, "translation")
@@ -119,7 +119,7 @@ def cell_of(model: AttentionModel) -> nn.LSTMCell:
 
 
 def decoding() -> None:
-    """Greedy decoding of the shipped checkpoints against the plain loop, batch 64."""
+    """Measure greedy decoding of the shipped checkpoints against the plain loop, batch 64."""
     head("corpus", "ours, tokens/s", "plain loop of `LSTMCell`, tokens/s", "ratio (range of pairs)")
     for corpus in CORPORA:
         adapter = shipped(corpus, maximum_batch_tokens=10**6)
@@ -147,7 +147,7 @@ def decoding() -> None:
 
 
 def beam() -> None:
-    """What a beam costs, in units of greedy search."""
+    """Measure the cost of a beam relative to greedy search."""
     head("corpus", "batch", "greedy, sentences/s", "beam 5, sentences/s", "cost (range of pairs)")
     for corpus in CORPORA:
         given = samples(corpus)
@@ -163,7 +163,7 @@ def beam() -> None:
 
 
 def lengths() -> None:
-    """Batches cut in the order of arrival against parts of similar length of a larger batch."""
+    """Measure batches in the order of arrival against parts of similar length of a larger batch."""
     head(
         "corpus", "search", "64 as they come, s", "512 in parts of ≤ 2,048 tokens, s", "gain (range of pairs)"
     )
@@ -187,7 +187,7 @@ def _forward(adapter: Attention, work: Sequence[Any]) -> Callable[[], object]:
 
 
 def training() -> None:
-    """Optimiser steps on `phrases` by batch size: tokens and floating-point operations a second."""
+    """Measure optimiser steps on `phrases` by batch size: tokens and floating-point operations per second."""
     given = samples("phrases", "train", 256)
     adapter = shipped("phrases")
     optimiser = torch.optim.AdamW(adapter.module.parameters(), lr=1e-4)
@@ -208,7 +208,7 @@ def training() -> None:
     counted = shipped("phrases")
     unfuse(counted.module)  # torch counts no FLOPs for its fused kernels
     counted.module.train()
-    head("batch", "source + target tokens/s", "MFLOP a token", "GFLOP/s")
+    head("batch", "source + target tokens/s", "MFLOP per token", "GFLOP/s")
     for side, (size, parts) in enumerate(zip(sizes, work, strict=True)):
         seconds = median(turn[side] for turn in turns)
         tokens = sum(sum(adapter.training_units(batch).values()) for batch in parts)

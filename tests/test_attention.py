@@ -1,4 +1,4 @@
-"""The attention adapter: the equations in plain loops, padding, training on a little, checkpoints."""
+"""The attention adapter: equations in plain loops, padding, training on a few sentences, checkpoints."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ def untargeted(dataset: Dataset) -> list[Sample]:
 
 
 def texts(adapter: Attention, samples: Sequence[Sample]) -> list[str]:
-    found = adapter.predict(samples)
-    assert all(isinstance(translation, Translation) for translation in found)
-    return [translation.text for translation in found if isinstance(translation, Translation)]
+    predictions = adapter.predict(samples)
+    assert all(isinstance(prediction, Translation) for prediction in predictions)
+    return [prediction.text for prediction in predictions if isinstance(prediction, Translation)]
 
 
-def test_it_is_found_under_its_name() -> None:
+def test_the_adapter_is_registered() -> None:
     assert ADAPTERS.get("attention") is Attention
 
 
@@ -116,7 +116,7 @@ def test_attention_equals_its_equation_position_by_position(scale: int) -> None:
         assert weights[b, k, length:].eq(0).all()
 
 
-def test_gradients_of_attention_are_right() -> None:
+def test_gradients_of_attention_are_correct() -> None:
     torch.manual_seed(0)
     attention = AdditiveAttention(query_size=2, value_size=3, size=4).double()
     bias = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, -torch.inf]]).double()
@@ -162,25 +162,25 @@ def test_teacher_forcing_equals_a_loop_written_from_the_equations(
 
 
 def plain(model: AttentionModel, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """One sentence [S], [T] → logits [T, n], α [T, S]: torch's LSTMCell and one position at a time."""
+    """Compute logits [T, n] and α [T, S] of one sentence with torch's LSTMCell, position by position."""
     E = model.embedding.weight
     D = E if model.target_embedding is None else model.target_embedding.weight
     U = E if model.output_embedding is None else model.output_embedding.weight
     size = model.initial.out_features
 
     def cell_of(weights: nn.RNNBase) -> nn.LSTMCell:
-        made = nn.LSTMCell(weights.input_size, weights.hidden_size).double()
-        made.load_state_dict(
+        cell = nn.LSTMCell(weights.input_size, weights.hidden_size).double()
+        cell.load_state_dict(
             {name.removesuffix("_l0"): tensor for name, tensor in weights.state_dict().items()}
         )
-        return made
+        return cell
 
     def read(weights: nn.RNNBase, inputs: list[Tensor]) -> list[Tensor]:
-        found, state, cell = [], None, cell_of(weights)
+        hidden, state, cell = [], None, cell_of(weights)
         for x in inputs:
             state = cell(x, state)
-            found.append(state[0])
-        return found
+            hidden.append(state[0])
+        return hidden
 
     h = [E[token] for token in source]
     for there, back in zip(model.encoder.forwards, model.encoder.backwards, strict=True):
@@ -218,7 +218,7 @@ def test_kernels_and_equations_agree_in_loss_and_gradients() -> None:
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_gradients_of_the_whole_model_are_right() -> None:
+def test_gradients_of_the_whole_model_are_correct() -> None:
     torch.manual_seed(4)
     model = AttentionModel(7, 2, 2, 3, 2).double().eval()
     source, target = SOURCE.clamp(max=6), TARGET.clamp(max=6)
@@ -255,11 +255,11 @@ def test_weights_sum_to_one_over_real_tokens_only() -> None:
     alignments = adapter.alignments(samples, written)
     assert alignments[0].source == ("▁the", "▁red", "▁house", "</s>")
     assert alignments[0].target == ("▁das", "▁Haus", "</s>")
-    assert [each.weights.shape for each in alignments] == [(3, 4), (1, 9), (5, 1)]
-    for each in alignments:
-        assert each.weights.shape == (len(each.target), len(each.source))
-        np.testing.assert_allclose(each.weights.sum(axis=1), 1, atol=1e-6)
-        assert (each.weights > 0).all()
+    assert [alignment.weights.shape for alignment in alignments] == [(3, 4), (1, 9), (5, 1)]
+    for alignment in alignments:
+        assert alignment.weights.shape == (len(alignment.target), len(alignment.source))
+        np.testing.assert_allclose(alignment.weights.sum(axis=1), 1, atol=1e-6)
+        assert (alignment.weights > 0).all()
 
 
 def test_alignments_do_not_depend_on_the_batch() -> None:
@@ -323,7 +323,7 @@ def test_padding_changes_no_loss() -> None:
     assert loss(samples) == pytest.approx(np.average(alone, weights=tokens), rel=1e-5)
 
 
-def test_loss_is_smoothed_cross_entropy_a_token() -> None:
+def test_loss_is_smoothed_cross_entropy_per_token() -> None:
     adapter = built(dropout=0.0, label_smoothing=0.2)
     [pairs] = adapter.training_batch([Toy()[0]], np.random.default_rng(0))
     target = pairs.targets[0]

@@ -60,7 +60,7 @@ TARGET = torch.tensor([[BEGIN, 5, 6, 7], [BEGIN, 10, 9, PAD]])
 
 
 def plain(model: Seq2SeqModel, cell: str, source: Tensor, target: Tensor) -> Tensor:
-    """One sentence [S], [T] → logits [T, n], by torch's RNNCell or LSTMCell, one position at a time."""
+    """Compute logits [T, n] of one sentence with torch's RNNCell or LSTMCell, position by position."""
     E = model.embedding.weight
     D = E if model.target_embedding is None else model.target_embedding.weight
     U = E if model.output_embedding is None else model.output_embedding.weight
@@ -145,7 +145,7 @@ def test_step_by_step_equals_teacher_forcing(cell: str, form: dict[str, Any], fu
         torch.testing.assert_close(found[:, 0, END:], logits[:, position].log_softmax(-1)[:, END:])
 
 
-def test_gradients_of_the_whole_model_are_right() -> None:
+def test_gradients_of_the_whole_model_are_correct() -> None:
     for cell in CELLS:
         ours = model(cell)
         names = [name for name, _ in ours.named_parameters()]
@@ -172,7 +172,7 @@ def test_select_keeps_sentences_and_hypotheses() -> None:
     ]
 
 
-def test_the_decoder_sees_the_source_at_every_step_or_in_its_first_state_only() -> None:
+def test_the_decoder_sees_the_context_at_every_step_or_only_in_its_initial_state() -> None:
     for context in ("every-step", "initial"):
         ours = model("rnn", context=context)
         state = ours.encode(SOURCE, LENGTHS)
@@ -209,7 +209,7 @@ def test_a_reversed_source_is_translated_as_it_was_learnt() -> None:
     assert found == [translation for _, translation in SENTENCES]
 
 
-def test_a_curriculum_begins_with_the_shortest_sentences_and_ends_with_all() -> None:
+def test_a_curriculum_starts_with_the_shortest_sentences_and_ends_with_all() -> None:
     assert [curriculum_fraction(t, 100) for t in (0, 50, 100, 1000)] == pytest.approx([0.01, 0.505, 1, 1])
     assert curriculum_fraction(0, 0) == 1
     adapter = built(Rnn, pooled_batches=4, curriculum=12)
@@ -255,7 +255,7 @@ TRAINED: dict[tuple[type[Seq2Seq], bool], checkpoints.Checkpoint] = {}
 
 
 def trained(cls: type[Seq2Seq] = Lstm, reversed_source: bool = False, **options: Any) -> Seq2Seq:
-    """Overfitted to SENTENCES; trained once, then loaded."""
+    """Return an adapter overfitted to SENTENCES, which is trained once and then loaded."""
     if (cls, reversed_source) not in TRAINED:
         adapter = built(cls, dropout=0.0, label_smoothing=0.0, reversed_source=reversed_source)
         optimiser = torch.optim.AdamW(adapter.module.parameters(), lr=0.01)
@@ -342,7 +342,7 @@ def test_a_stored_checkpoint_gives_the_same_translations(tmp_path: Path) -> None
         assert texts(restored, samples) == texts(adapter, samples)
 
 
-def test_what_does_not_fit_a_checkpoint_is_one_clear_error() -> None:
+def test_a_checkpoint_that_does_not_fit_is_one_clear_error() -> None:
     made = trained().checkpoint()
     for options, message in [
         ({"layers": 2}, "'layers' is 2, but the checkpoint was trained with 1"),
@@ -385,7 +385,7 @@ SHIPPED = [
 
 
 @pytest.mark.parametrize(("adapter", "name", "least"), SHIPPED)
-def test_shipped_weights_and_their_document_belong_together(adapter: str, name: str, least: float) -> None:
+def test_shipped_weights_match_their_document(adapter: str, name: str, least: float) -> None:
     found = resolve_checkpoint(name, adapter, None)
     assert not found.missing
     assert found.weights.stat().st_size <= 3_000_000

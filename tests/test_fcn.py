@@ -50,7 +50,7 @@ def test_upsampling_starts_as_bilinear_interpolation_of_each_channel(factor):
 
 
 @pytest.mark.parametrize(("upsampling", "stays"), [("bilinear", True), ("learnt", False)])
-def test_bilinear_upsampling_stays_what_it_is_and_learnt_does_not(upsampling, stays):
+def test_bilinear_upsampling_is_constant_and_learnt_upsampling_is_not(upsampling, stays):
     torch.manual_seed(0)
     adapter = Fcn8s(FcnOptions(width=8, upsampling=upsampling), Runtime())
     adapter.build(Bars())
@@ -66,7 +66,7 @@ def test_bilinear_upsampling_stays_what_it_is_and_learnt_does_not(upsampling, st
     assert [torch.equal(before[name], kernel) for name, kernel in kernels.items()] == [stays] * 3
 
 
-def test_without_a_background_no_class_weighs_more():
+def test_without_a_background_all_classes_weigh_the_same():
     adapter = make()
     adapter.classes = ("road", "wall", "sky")
     assert adapter.class_weights().tolist() == [1, 1, 1]
@@ -81,7 +81,7 @@ def test_without_a_background_no_class_weighs_more():
     ],
 )
 def test_each_net_scores_the_strides_of_the_paper(net, skips, upsampled):
-    """`skips`: stride → channels of the map that is scored there, with a first stage of 8 channels."""
+    """`skips` maps the stride of a scored feature map to its channels; the first stage has 8."""
     network = make(net).module
     pixels = torch.randn(2, 3, 96, 128)
     passed = {}
@@ -106,7 +106,7 @@ def test_each_net_scores_the_strides_of_the_paper(net, skips, upsampled):
         small, large = (tensor.shape[-1] for tensor in passed[layer])
         assert large == factor * small
     weights = sum(kernel.weight.numel() for kernel in kernels)
-    assert weights == 3 * sum((2 * factor) ** 2 for factor in upsampled)  # one kernel a class
+    assert weights == 3 * sum((2 * factor) ** 2 for factor in upsampled)  # one kernel per class
 
 
 def test_fcn_32s_starts_as_the_coarse_scores_interpolated():
@@ -118,7 +118,7 @@ def test_fcn_32s_starts_as_the_coarse_scores_interpolated():
     torch.testing.assert_close(network(image)[inner], expected[inner])
 
 
-def test_skips_add_nothing_at_first():
+def test_skips_contribute_nothing_at_initialisation():
     network = make().module
     image = torch.randn(1, 3, 64, 64)
     coarse = network.score(network.context(network.backbone(image)[-1]))
@@ -156,7 +156,7 @@ def test_predictions_do_not_depend_on_the_rest_of_the_batch():
     assert [mask.shape for mask in adapter.predict(samples)] == [sample.input.shape[:2] for sample in samples]
 
 
-def test_loss_is_the_weighted_mean_over_pixels_that_count():
+def test_loss_is_the_weighted_mean_over_pixels_that_are_not_ignored():
     scores = torch.randn(2, 3, 4, 4)
     masks = torch.randint(0, 3, (2, 4, 4))
     masks[0, :2] = 255
@@ -180,14 +180,14 @@ def test_loss_of_half_precision_scores_is_summed_in_full():
     assert loss.dtype == torch.float32 and loss == pixel_loss(scores.float(), masks, torch.ones(3))
 
 
-def test_nothing_is_learnt_where_every_pixel_is_ignored():
+def test_an_image_of_ignored_pixels_has_loss_and_gradient_zero():
     scores = torch.randn(1, 3, 4, 4, requires_grad=True)
     loss = pixel_loss(scores, torch.full((1, 4, 4), 255), torch.ones(3))
     loss.backward()
     assert loss.item() == 0 and not scores.grad.any()
 
 
-def test_class_weights_go_by_name_and_an_unknown_name_is_refused():
+def test_class_weights_are_by_name_and_an_unknown_name_is_refused():
     adapter = make()
     second = adapter.classes[1]
     assert adapter.class_weights().tolist() == [1, 2, 2]
@@ -204,7 +204,7 @@ def test_weights_that_leave_nothing_to_learn_are_refused():
         nothing.build(Bars())
 
 
-def test_256_classes_leave_no_value_for_what_is_not_learnt():
+def test_256_classes_leave_no_mask_value_for_ignored_pixels():
     class Many(Bars):
         classes = tuple(map(str, range(256)))
 
@@ -214,7 +214,7 @@ def test_256_classes_leave_no_value_for_what_is_not_learnt():
     Fcn8s(FcnOptions(width=4), Runtime()).build(Many())
 
 
-def test_images_of_several_sizes_are_learnt_from_together_without_their_padding():
+def test_images_of_several_sizes_share_a_batch_and_padding_is_ignored():
     small, large = Bars()[0], Bars()[1]
     small = Sample("small", small.input[:40, :33], small.target[:40, :33])
     adapter = make()
@@ -224,16 +224,16 @@ def test_images_of_several_sizes_are_learnt_from_together_without_their_padding(
     assert torch.isfinite(adapter.loss(batch)["pixels"])
 
 
-def test_shift_moves_the_mask_with_its_pixels_and_ignores_what_comes_in():
+def test_a_shift_moves_mask_and_pixels_alike_and_ignores_uncovered_pixels():
     adapter = make()
     seen = set()
     for index in range(20):
         sample = Bars()[index]
         batch = adapter.training_batch([sample], np.random.default_rng(index))
-        mask, picture = batch.masks[0], batch.pixels[0]
+        mask, image = batch.masks[0], batch.pixels[0]
         label = 1 + index % 2
         assert (mask == label).sum() == (sample.target == label).sum()
-        bar, rest = picture[:, mask == label], picture[:, mask == 0]
+        bar, rest = image[:, mask == label], image[:, mask == 0]
         assert bar.std() < 1e-5
         assert (bar.mean() - rest.mean()).abs() > 1
         seen |= set(mask.unique().tolist())
@@ -241,8 +241,8 @@ def test_shift_moves_the_mask_with_its_pixels_and_ignores_what_comes_in():
 
 
 @pytest.mark.parametrize("background", [1, None])
-def test_objects_are_what_is_not_named_background(background):
-    """An object as large as the image cannot move; where no class is the background, nothing is an object."""
+def test_objects_are_the_classes_not_named_background(background):
+    """An object as large as the image cannot move; if no class is the background, there are no objects."""
     adapter = make()
     adapter.classes = tuple("background" if label == background else f"class {label}" for label in range(3))
     whole = Sample("0", Bars()[0].input, np.zeros((64, 64), np.uint8))
@@ -290,7 +290,7 @@ def test_a_few_images_are_learnt(trained):
     assert (found == batch.masks)[objects].float().mean() > 0.9
 
 
-def test_stored_weights_predict_alike_and_their_shape_comes_from_the_file(trained, tmp_path):
+def test_stored_weights_predict_alike_and_set_the_architecture_options(trained, tmp_path):
     checkpoints.save(trained.checkpoint(), tmp_path / "w.safetensors")
     reloaded = Fcn8s(FcnOptions(), Runtime())  # whose default is another width
     reloaded.load(checkpoints.load(tmp_path / "w.safetensors"))
@@ -299,7 +299,7 @@ def test_stored_weights_predict_alike_and_their_shape_comes_from_the_file(traine
         assert (before == after).mean() > 0.99  # fp16
 
 
-def test_weights_of_another_model_are_told():
+def test_weights_of_another_model_are_refused():
     made = make().checkpoint()
     with pytest.raises(UsageError, match="option 'width' is 16, but the checkpoint was trained with 8"):
         Fcn8s(FcnOptions(width=16), Runtime()).load(made)

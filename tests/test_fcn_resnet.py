@@ -25,10 +25,10 @@ PUBLISHED = 35_322_218  # parameters, FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_
 
 
 def conditioned(model: nn.Module) -> nn.Module:
-    """Seeded weights through which rounding does not grow, as it does not in trained networks.
+    """Return a model with seeded weights that do not amplify rounding errors, like trained ones.
 
-    Batch norms have the statistics of a batch, and residual branches half the weight of what they are added
-    to: 1e-6 of noise on the pixels then moves scores by 9e-5, and by 4.5e-4 without the half.
+    Batch norms have the statistics of a batch, and residual branches half the weight of their shortcut:
+    1e-6 of noise on the pixels then moves scores by 9e-5, and by 4.5e-4 without the half.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for name, parameter in model.named_parameters():
@@ -54,7 +54,7 @@ def reference() -> Any:
 
 @pytest.fixture(scope="module")
 def published(reference: Any, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    """Weights as torchvision publishes them."""
+    """Return weights in the format that torchvision publishes."""
     path = tmp_path_factory.mktemp("weights") / "fcn_resnet50.pth"
     torch.save(reference.state_dict(), path)
     checkpoint = load(path)
@@ -69,15 +69,15 @@ def own(published: Checkpoint) -> FcnResNet50:
     return adapter
 
 
-def looking(adapter: FcnResNet50, **options: Any) -> FcnResNet50:
-    """The same loaded network under other options."""
+def with_options(adapter: FcnResNet50, **options: Any) -> FcnResNet50:
+    """Return the same loaded network with other options."""
     other = type(adapter)(FcnResNetOptions(**options), Runtime())
     other.module, other.classes = adapter.module, adapter.classes
     return other
 
 
 def photograph(height: int, width: int) -> np.ndarray:
-    """Smooth in places, so that resizing shows; seeded."""
+    """Return a seeded image with smooth areas, so that differences in resizing show."""
     coarse = np.random.default_rng(0).integers(0, 256, (6, 7, 3), dtype=np.uint8)
     return np.asarray(PIL.Image.fromarray(coarse).resize((width, height), PIL.Image.Resampling.BICUBIC))
 
@@ -127,14 +127,14 @@ def test_classes_are_decided_at_the_original_resolution(
     assert len(np.unique(expected)) > 1
     peer = TorchvisionFcnResNet50(FcnResNetOptions(), Runtime())
     peer.module, peer.classes = reference, own.classes
-    for adapter in (looking(own, resize=64), looking(peer, resize=64)):
+    for adapter in (with_options(own, resize=64), with_options(peer, resize=64)):
         (found,) = adapter.predict([Sample("0", image)])
         assert found.shape == size and found.dtype == np.uint8
         assert (found == expected).mean() > 0.999  # two classes may tie but for rounding
 
 
 def test_images_of_different_sizes_in_a_batch_do_not_change_each_other(own: FcnResNet50) -> None:
-    adapter = looking(own, resize=48)
+    adapter = with_options(own, resize=48)
     samples = [Sample(str(n), photograph(*size)) for n, size in enumerate([(50, 60), (40, 31), (50, 60)])]
     together = adapter.predict(samples)
     for sample, mask in zip(samples, together, strict=True):
@@ -144,7 +144,7 @@ def test_images_of_different_sizes_in_a_batch_do_not_change_each_other(own: FcnR
 def test_a_window_as_large_as_the_image_changes_nothing(own: FcnResNet50) -> None:
     sample = Sample("0", photograph(70, 90))
     plain, windowed, smaller = (
-        looking(own, resize=None, window=window).predict([sample])[0] for window in (None, 90, 48)
+        with_options(own, resize=None, window=window).predict([sample])[0] for window in (None, 90, 48)
     )
     assert np.array_equal(plain, windowed)
     assert smaller.shape == plain.shape and not np.array_equal(plain, smaller)
@@ -160,9 +160,9 @@ def test_the_peer_loads_the_same_file(published: Checkpoint, reference: Any) -> 
 
 
 @pytest.mark.parametrize("adapter", [FcnResNet50, TorchvisionFcnResNet50])
-def test_without_weights_or_with_others_it_refuses(adapter: Any) -> None:
+def test_missing_or_foreign_weights_are_refused(adapter: Any) -> None:
     made = adapter(FcnResNetOptions(), Runtime())
-    with pytest.raises(UsageError, match=f"adapter '{adapter.name}' needs a checkpoint, but the suite names none"):
+    with pytest.raises(UsageError, match=f"adapter '{adapter.name}' needs a checkpoint"):
         made.load(None)
     with pytest.raises(UsageError, match=r"lacks the tensor 'classifier\.4\.bias' of torchvision's weights"):
         made.load(Checkpoint({"features.0.weight": torch.zeros(1)}, adapter="", options={}))
@@ -170,7 +170,7 @@ def test_without_weights_or_with_others_it_refuses(adapter: Any) -> None:
         made.load(Checkpoint({}, adapter="fcn-8s", options={}))
 
 
-def test_classes_and_auxiliary_are_read_off_the_tensors() -> None:
+def test_classes_and_auxiliary_classifier_are_inferred_from_the_tensors() -> None:
     adapter = FcnResNet50(FcnResNetOptions(), Runtime())
     found = adapter.adopt({"classifier.4.bias": torch.zeros(3)})
     assert found.classes == ("", "", "")
@@ -213,7 +213,7 @@ def test_dropout_is_torchvisions(own: FcnResNet50, reference: Any) -> None:
     assert rates[0] == rates[1] and len(rates[0]) == 2
 
 
-def test_the_trunk_with_frozen_norms_and_all_strides_is_torchvisions(own: FcnResNet50) -> None:
+def test_the_backbone_with_frozen_norms_and_all_strides_is_torchvisions(own: FcnResNet50) -> None:
     from torchvision.models import resnet50
     from torchvision.models._utils import IntermediateLayerGetter
     from torchvision.ops import FrozenBatchNorm2d
@@ -237,7 +237,7 @@ def test_the_trunk_with_frozen_norms_and_all_strides_is_torchvisions(own: FcnRes
     assert not [name for name, _ in trunk.named_parameters() if "bn" in name or "downsample.1" in name]
 
 
-def test_training_starts_from_a_published_classifier(tmp_path: Path, own: FcnResNet50) -> None:
+def test_training_can_start_from_a_published_classifier(tmp_path: Path, own: FcnResNet50) -> None:
     class TwoClasses:
         classes = ("background", "thing")
 

@@ -1,4 +1,4 @@
-"""The network without strides is a fair match of `fcn-8s`: in FLOPs, in parameters, in what a pixel sees."""
+"""The network without strides matches `fcn-8s` in FLOPs or parameters, and has a large receptive field."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def parameters(network: nn.Module) -> int:
     return sum(tensor.numel() for tensor in network.parameters())
 
 
-def test_its_default_width_costs_the_flops_of_fcn_8s(strided: nn.Module) -> None:
+def test_the_default_width_has_the_flops_of_fcn_8s(strided: nn.Module) -> None:
     assert flops(without_strides()) == pytest.approx(flops(strided), rel=0.1)
 
 
@@ -53,13 +53,13 @@ def test_141_channels_have_the_parameters_of_fcn_8s(strided: nn.Module) -> None:
     assert parameters(without_strides(width=141)) == pytest.approx(parameters(strided), rel=0.01)
 
 
-def test_a_pixel_sees_67_px_and_every_one_of_them() -> None:
+def test_the_receptive_field_is_67_px_without_gaps() -> None:
     network = without_strides()
     with torch.no_grad():
         for tensor in network.parameters():
-            tensor.fill_(1)  # nothing cancels, no ReLU is shut
+            tensor.fill_(1)  # nothing cancels and every ReLU is open
     pixels = torch.ones(1, 3, 99, 99, dtype=torch.float64, requires_grad=True)
     network.double()(pixels)[0, 0, 49, 49].backward()
     assert pixels.grad is not None
-    seen = pixels.grad[0, 0] != 0
-    assert seen.sum() == 67**2 and seen[49 - 33 : 49 + 34, 49 - 33 : 49 + 34].all()
+    field = pixels.grad[0, 0] != 0
+    assert field.sum() == 67**2 and field[49 - 33 : 49 + 34, 49 - 33 : 49 + 34].all()

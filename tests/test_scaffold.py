@@ -1,4 +1,4 @@
-"""`harness new adapter` writes a package that works as it is, outside the repository."""
+"""`harness new adapter` writes a package that works unchanged, outside the repository."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.task import TASKS, TaskName
 
 
 def install(folder: Path, name: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `pip install -e` does: the folder on the path, and its entry points beside it."""
+    """Do what `pip install -e` does: put the folder on the path, and write its entry points."""
     metadata = folder / f"{module}-0.1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1.0\n")
@@ -57,15 +57,15 @@ def test_a_new_adapter_is_found_tested_and_evaluated(
         ("../x", "detection", "expected lower-case words"),
         ("a--b", "detection", "expected lower-case words"),
         ("yolo", "detection", "'yolo' is taken by harness"),
-        ("class", "detection", "Python has a module or keyword 'class'"),
-        ("json", "detection", "Python has a module or keyword 'json'"),
-        ("torch", "detection", "Python has a module or keyword 'torch'"),
+        ("class", "detection", "'class' is a Python keyword or an existing module"),
+        ("json", "detection", "'json' is a Python keyword or an existing module"),
+        ("torch", "detection", "'torch' is a Python keyword or an existing module"),
         ("new", "detektion", "unknown task 'detektion'; did you mean 'detection'"),
-        ("there", "detection", "there: cannot be made: File exists"),
+        ("existing", "detection", "existing: cannot be created: File exists"),
     ],
 )
 def test_bad_names_and_existing_folders_are_refused(tmp_path: Path, name: str, task: str, says: str) -> None:
-    (tmp_path / "there").mkdir()
+    (tmp_path / "existing").mkdir()
     with pytest.raises(UsageError, match=says):
         new_adapter(name, task, tmp_path)
-    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["existing"]

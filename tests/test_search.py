@@ -29,7 +29,7 @@ MOST = 4  # tokens of a translation, END included
 
 @dataclass(frozen=True)
 class Prefixes:
-    """A state that is the whole prefix, so that the toy model may depend on all of it."""
+    """A state that consists of the whole prefixes, on which the toy model depends."""
 
     sentences: Tensor  # [B], which table
     prefixes: Tensor  # [B, K, length]
@@ -69,7 +69,7 @@ class Toy:
         return self.tables[sentence].get(prefix, torch.full((6,), -torch.inf))  # never met: END went before
 
     def exhaustive(self, sentence: int, limit: int, alpha: float) -> tuple[float, tuple[int, ...]]:
-        """The best of all complete translations of at most `limit` tokens, END included."""
+        """Return the best of all complete translations of at most `limit` tokens, END included."""
         found = []
         for length in range(limit):
             for words in itertools.product(TOKENS[1:], repeat=length):
@@ -98,7 +98,7 @@ def test_a_beam_of_everything_finds_what_exhaustive_search_finds(seed: int, alph
 
 @given(seed=st.integers(0, 10_000), alpha=st.floats(0, 2))
 @settings(max_examples=25, deadline=None)
-def test_a_beam_of_one_is_greedy_search_is_a_plain_loop(seed: int, alpha: float) -> None:
+def test_a_beam_of_one_equals_greedy_search_and_a_plain_loop(seed: int, alpha: float) -> None:
     toy = Toy(seed, sentences=4)
     limits = torch.tensor([4, 1, 3, 2])
     greedy = greedy_search(toy.step, toy.start(), limits)
@@ -119,7 +119,7 @@ def test_a_beam_of_one_is_greedy_search_is_a_plain_loop(seed: int, alpha: float)
 
 @given(seed=st.integers(0, 10_000), beam=st.integers(1, 4))
 @settings(max_examples=25, deadline=None)
-def test_a_sentence_gets_in_a_batch_what_it_gets_alone(seed: int, beam: int) -> None:
+def test_a_sentence_has_the_same_translation_in_a_batch_and_alone(seed: int, beam: int) -> None:
     toy = Toy(seed, sentences=4)
     limits = torch.tensor([3, 4, 1, 2])
     together = beam_search(toy.step, toy.start(), limits, beam, alpha=0.6)
@@ -183,7 +183,7 @@ def test_a_translation_without_end_is_cut_at_its_limit(beam: int) -> None:
     assert words(beam_search(toy.step, toy.start(), limits, beam, alpha=0.6)) == [(5, 5, 5)]
 
 
-def test_a_limit_of_zero_gives_no_token_and_no_sentence_gives_none() -> None:
+def test_a_limit_of_zero_gives_no_tokens_and_an_empty_batch_nothing() -> None:
     toy = Toy(0, sentences=2)
     limits = torch.tensor([0, 3])
     for found in (
@@ -252,13 +252,13 @@ SOURCE = 3  # positions of the toy's sources
 
 
 def looks(seed: int, sentence: int, prefix: tuple[int, ...]) -> Tensor:
-    """Where the toy model looks as it writes the token after a prefix: [SOURCE], sums to 1."""
+    """Return the toy model's attention after a prefix: [SOURCE], which sums to 1."""
     number = 1000 * seed + 100 * sentence + sum(token * 3**place for place, token in enumerate(prefix))
     return (3 * torch.randn(SOURCE, generator=torch.Generator().manual_seed(number))).softmax(0)
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_with_coverage_too_a_beam_of_everything_finds_what_exhaustive_search_finds(seed: int) -> None:
+def test_with_coverage_a_beam_of_everything_finds_what_exhaustive_search_finds(seed: int) -> None:
     toy, alpha, beta = Toy(seed, sentences=3), 0.6, 0.8
     limits = torch.tensor([2, 3, MOST])
 
@@ -297,7 +297,7 @@ def test_sentences_of_similar_length_share_a_batch() -> None:
 
 
 @given(st.lists(st.integers(1, 60), max_size=40), st.integers(1, 200))
-def test_batches_hold_every_sentence_once_and_no_more_than_they_may(lengths: list[int], most: int) -> None:
+def test_batches_contain_every_sentence_once_within_the_maximum(lengths: list[int], most: int) -> None:
     batches = length_batches(lengths, most)
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:

@@ -30,7 +30,7 @@ def learn(kind: VocabularyKind, size: int = 200) -> Vocabulary:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_text_survives_the_round_trip_with_its_spaces_and_signs(kind: VocabularyKind) -> None:
+def test_text_survives_the_round_trip_with_its_spaces_and_punctuation(kind: VocabularyKind) -> None:
     vocabulary = learn(kind)
     for text in TEXTS:
         ids = vocabulary.encode(text)
@@ -54,7 +54,7 @@ def test_tokens_join_to_the_text(kind: VocabularyKind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_white_space_and_composition_of_letters_are_normalised(kind: VocabularyKind) -> None:
+def test_white_space_and_unicode_composition_are_normalised(kind: VocabularyKind) -> None:
     vocabulary = learn(kind)
     decomposed = "U\u0308ber \t den\u00a02.\n\u2581Weg "  # U + combining diaeresis, tab, no-break space
     assert vocabulary.encode(decomposed) == vocabulary.encode("Über den 2. Weg")
@@ -76,7 +76,7 @@ def test_learning_and_storing_are_reproducible(kind: VocabularyKind) -> None:
     assert [restored.encode(text) for text in TEXTS] == [vocabulary.encode(text) for text in TEXTS]
 
 
-def test_words_keep_the_most_frequent_and_ties_go_by_alphabet() -> None:
+def test_the_most_frequent_words_are_kept_and_ties_are_alphabetical() -> None:
     vocabulary = learn_vocabulary("word", 4 + 3, ["b a c a", "c a d", "b"])
     # a 3 times, b and c twice, d once: d is out
     assert [vocabulary.decode([token]) for token in range(4, 7)] == ["a", "b", "c"]
@@ -84,14 +84,14 @@ def test_words_keep_the_most_frequent_and_ties_go_by_alphabet() -> None:
     assert vocabulary.decode([4, UNKNOWN, 6]) == "a ⁇ c"
 
 
-def test_a_sign_is_another_word_with_and_without_a_space_before_it() -> None:
+def test_punctuation_with_and_without_a_space_before_it_are_two_words() -> None:
     vocabulary = learn_vocabulary("word", 50, ["f(x) (y)"])
     assert [vocabulary.decode([token]) for token in vocabulary.encode("(y)")] == ["(", "y", ")"]
     assert vocabulary.decode(vocabulary.encode("f(x) (y)")) == "f(x) (y)"
 
 
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
-def test_unknown_signs_are_marked_and_the_rest_is_kept(kind: VocabularyKind) -> None:
+def test_unknown_characters_are_marked_and_the_rest_is_kept(kind: VocabularyKind) -> None:
     vocabulary = learn(kind)
     ids = vocabulary.encode("file 漢 file")
     assert ids.count(UNKNOWN) == 1
@@ -104,7 +104,7 @@ def test_a_small_corpus_gives_a_small_vocabulary() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_sign_that_only_a_very_long_text_has_is_learnt(kind: VocabularyKind) -> None:
+def test_a_character_found_only_in_a_very_long_text_is_learnt(kind: VocabularyKind) -> None:
     vocabulary = learn_vocabulary(kind, 100, ["a b", "é " + "a b " * 5_000])
     assert UNKNOWN not in vocabulary.encode("é")
 
@@ -115,14 +115,14 @@ def test_learning_from_nothing_is_an_error(kind: VocabularyKind) -> None:
         learn_vocabulary(kind, 100, ["", " "])
 
 
-def test_more_signs_than_the_size_allows_is_an_error() -> None:
-    with pytest.raises(UsageError, match="of 8 tokens cannot be learnt"):
+def test_more_characters_than_the_size_allows_are_an_error() -> None:
+    with pytest.raises(UsageError, match="cannot learn a bpe vocabulary of 8 tokens"):
         learn_vocabulary("bpe", 8, TEXTS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"a\na", b"two words"])
-def test_what_is_no_vocabulary_is_an_error(kind: VocabularyKind, content: bytes) -> None:
+def test_an_invalid_vocabulary_file_is_an_error(kind: VocabularyKind, content: bytes) -> None:
     with pytest.raises(UsageError, match="vocabulary is"):
         read_vocabulary(kind, content)
 

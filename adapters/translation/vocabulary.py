@@ -1,7 +1,7 @@
-"""From text to token ids and back: subwords learnt by sentencepiece, or whole words.
+"""Vocabularies, which convert text to token ids and back: subwords learnt by sentencepiece, or whole words.
 
-One vocabulary serves source and target. Both kinds keep the spaces inside the tokens (`▁`), so that ids
-give back plain text, not tokenised text, and no detokeniser has to guess.
+Source and target share one vocabulary. Tokens include the spaces (`▁`), so that decoding gives plain text
+without a detokeniser.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from harness.errors import UsageError
 
 PAD, UNKNOWN, BEGIN, END = range(4)
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
-SPACE = "▁"  # U+2581, sentencepiece's mark of a token that follows a space
+SPACE = "▁"  # U+2581, which sentencepiece writes for a space before a token
 
 VocabularyKind = Literal["unigram", "bpe", "word"]
 
 
 class Vocabulary(ABC):
-    """Token ids 0 … n−1, of which the first four are PAD, UNKNOWN, BEGIN and END."""
+    """A mapping of tokens to ids 0 … n−1, of which the first four are PAD, UNKNOWN, BEGIN and END."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """Ids of a text without BEGIN and END; UNKNOWN stands for what the vocabulary lacks.
+        """Return the token ids of a text, without BEGIN and END and with UNKNOWN for unknown tokens.
 
-        The text is brought to Unicode's NFC; a run of white space (and the sign `▁`) counts as one space.
+        The text is normalised to Unicode NFC; runs of white space (and of `▁`) become one space.
         """
 
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
-        """Plain text of ids; PAD, BEGIN and END are left out, UNKNOWN gives ` ⁇ `."""
+        """Return the plain text of token ids, without PAD, BEGIN and END and with ` ⁇ ` for UNKNOWN."""
 
     @abstractmethod
     def token(self, id: int) -> str:
-        """A token as it stands in the vocabulary, `▁` for its space."""
+        """Return the token of an id, with `▁` for a space."""
 
     @abstractmethod
     def to_bytes(self) -> bytes:
-        """What `read_vocabulary` restores it from."""
+        """Serialise the vocabulary for `read_vocabulary`."""
 
 
 class SubwordVocabulary(Vocabulary):
-    """A sentencepiece model (Kudo and Richardson 2018), unigram or byte-pair encoding."""
+    """Subwords of a sentencepiece model (Kudo and Richardson 2018), unigram or byte-pair encoding."""
 
     def __init__(self, model: bytes) -> None:
         from sentencepiece import SentencePieceProcessor
@@ -75,7 +75,7 @@ class SubwordVocabulary(Vocabulary):
 
 
 class WordVocabulary(Vocabulary):
-    """Words and single signs; `▁` before a token says that a space precedes it."""
+    """Words and single non-word characters; tokens that follow a space start with `▁`."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self._words = (*SPECIAL, *words)
@@ -105,14 +105,14 @@ class WordVocabulary(Vocabulary):
 def learn_vocabulary(kind: VocabularyKind, size: int, texts: Iterable[str]) -> Vocabulary:
     """Learn a vocabulary of at most `size` tokens, the four special ones included.
 
-    The same texts in the same order give the same vocabulary, byte for byte.
+    The result is reproducible byte for byte from the same texts in the same order.
 
     Raises:
-        UsageError: there is no text, or it holds more different signs than `size` allows.
+        UsageError: There is no text, or it has more distinct characters than `size` allows.
     """
     texts = [text for text in map(_normalised, texts) if text]
     if not texts:
-        raise UsageError("a vocabulary cannot be learnt: the training split has no text")
+        raise UsageError("cannot learn a vocabulary: the training split has no text")
     if kind == "word":
         counts = Counter(word for text in texts for word in _words(text))
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
@@ -121,10 +121,10 @@ def learn_vocabulary(kind: VocabularyKind, size: int, texts: Iterable[str]) -> V
 
 
 def read_vocabulary(kind: VocabularyKind, content: bytes) -> Vocabulary:
-    """Restore a vocabulary from `to_bytes`.
+    """Restore a vocabulary from the bytes of `to_bytes`.
 
     Raises:
-        UsageError: the bytes are not a vocabulary of this kind.
+        UsageError: The bytes are not a vocabulary of this kind.
     """
     if not content:
         raise UsageError("the checkpoint's vocabulary is empty")
@@ -135,7 +135,9 @@ def read_vocabulary(kind: VocabularyKind, content: bytes) -> Vocabulary:
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"the checkpoint's vocabulary is not of kind '{kind}': {error}") from error
     if len(set(words)) < len(words) or not all(_WORD.fullmatch(word) for word in words):
-        raise UsageError("the checkpoint's vocabulary is not of kind 'word': expected one token a line, once")
+        raise UsageError(
+            "the checkpoint's vocabulary is not of kind 'word': expected distinct tokens, one per line"
+        )
     return WordVocabulary(words)
 
 
@@ -151,19 +153,19 @@ def _train_sentencepiece(kind: str, size: int, texts: Sequence[str]) -> bytes:
             vocab_size=size,
             hard_vocab_limit=False,  # a small corpus may have fewer useful pieces than `size`
             character_coverage=1.0,
-            # Text is normalised before; sentencepiece's own tables would add 240 kB to every checkpoint.
+            # Text is already normalised; sentencepiece's own tables would add 240 kB to every checkpoint.
             normalization_rule_name="identity",
             pad_id=PAD,
             unk_id=UNKNOWN,
             bos_id=BEGIN,
             eos_id=END,
-            # Bytes, 10 at least; it leaves out longer ones.
+            # In bytes, at least 10; sentencepiece skips longer sentences.
             max_sentence_length=max(10, *(len(text.encode()) for text in texts)),
             num_threads=1,
             minloglevel=2,  # errors only
         )
     except RuntimeError as error:
-        raise UsageError(f"a {kind} vocabulary of {size} tokens cannot be learnt: {error}") from error
+        raise UsageError(f"cannot learn a {kind} vocabulary of {size} tokens: {error}") from error
     return model.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""`harness new adapter`: a small package with a working adapter, its test and a suite that runs it."""
+"""`harness new adapter`: create a small package with a working adapter, its test and a suite."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.registry import unknown
 from harness.task import TASKS
 
 _NAME = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
-_EXAMPLE = {  # task → data set and metric of its first suite
+_FIRST_SUITE = {  # task → data set and metric
     "translation": ("phrases", "bleu"),
     "detection": ("scenes", "coco"),
     "segmentation": ("scenes", "iou"),
@@ -30,27 +30,24 @@ def new_adapter(name: str, task: str, out: Path) -> list[Path]:
         The files written.
 
     Raises:
-        UsageError: the folder exists, the task is unknown, or the name is malformed or taken.
+        UsageError: The folder exists, the task is unknown, or the name is malformed or taken.
     """
     module = name.replace("-", "_")
-    if not re.fullmatch(_NAME, name):
-        raise UsageError(f"adapter name '{name}': expected lower-case words joined by '-', such as my-model")
-    if name in ADAPTERS.entries():
-        raise UsageError(f"adapter name '{name}' is taken by {ADAPTERS.entries()[name].origin}")
-    if keyword.iskeyword(module) or module in sys.stdlib_module_names or find_spec(module) is not None:
-        raise UsageError(f"adapter name '{name}': Python has a module or keyword '{module}' already")
+    _check_name(name, module)
     if task not in TASKS:
         raise UsageError(unknown("task", task, TASKS))
     folder = out / name
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise UsageError(f"{folder}: cannot be made: {error.strerror}") from error
-    dataset, metric = _EXAMPLE[task]
-    words = {
+        raise UsageError(f"{folder}: cannot be created: {error.strerror}") from error
+    dataset, metric = _FIRST_SUITE[task]
+    words = "".join(word.capitalize() for word in name.split("-"))
+    variables = {
         "name": name,
         "module": module,
-        "cls": "".join(word.capitalize() for word in name.split("-")) + "Adapter",
+        "cls": f"{words}Adapter",
+        "options": f"{words}Options",
         "task": task,
         "dataset": dataset,
         "metric": metric,
@@ -63,5 +60,16 @@ def new_adapter(name: str, task: str, out: Path) -> list[Path]:
     }
     for file, template in templates.items():
         text = (files("harness.cli") / "templates" / template).read_text(encoding="utf-8")
-        (folder / file).write_text(Template(text).substitute(words), encoding="utf-8")
+        (folder / file).write_text(Template(text).substitute(variables), encoding="utf-8")
     return [folder / file for file in templates]
+
+
+def _check_name(name: str, module: str) -> None:
+    if not re.fullmatch(_NAME, name):
+        raise UsageError(
+            f"invalid adapter name '{name}': expected lower-case words joined by '-', such as my-model"
+        )
+    if name in ADAPTERS.entries():
+        raise UsageError(f"adapter name '{name}' is taken by {ADAPTERS.entries()[name].origin}")
+    if keyword.iskeyword(module) or module in sys.stdlib_module_names or find_spec(module) is not None:
+        raise UsageError(f"adapter name '{name}': '{module}' is a Python keyword or an existing module")
