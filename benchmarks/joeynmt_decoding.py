@@ -1,6 +1,6 @@
 """Greedy decoding speed of `attention` and of joeynmt's recurrent model of the same sizes.
 
-    pip install joeynmt tensorboard matplotlib importlib_metadata    # in a separate environment with this project
+    pip install joeynmt tensorboard matplotlib importlib_metadata    # and this project, in a new environment
     python benchmarks/joeynmt_decoding.py
 
 Both have random weights of the same sizes (embedding, decoder and attention 192, encoder 2 × 128, 4,000

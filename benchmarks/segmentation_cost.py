@@ -32,7 +32,7 @@ WIDE = 141  # channels with which full-resolution has the parameters of fcn-8s
 
 
 def dense(network: nn.Module) -> None:
-    """Replace the kernels of every upsampling, one per class, with one per pair of classes as in the paper."""
+    """Give every upsampling one kernel per pair of classes, as in the paper, instead of one per class."""
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, Upsample):
@@ -68,9 +68,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--batch", type=int, default=16, help="images")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--only", nargs="+", default=[], help="only fcn-8s and networks whose names start like this"
-    )
+    parser.add_argument("--only", nargs="+", default=[], help="prefixes of names, besides fcn-8s")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     data = Scenes(ScenesOptions(size=chosen.batch), "test", "segmentation")
@@ -91,9 +89,7 @@ def main() -> None:
         for name in order:
             taken[name].append(timed(partial(made[name].predict, samples)))
     print(f"{chosen.threads} thread(s), {chosen.rounds} rounds, batches of {chosen.batch}\n")
-    print(
-        "| network | parameters | MFLOPs per image | tensors, MiB | images per CPU second | time relative to fcn-8s |"
-    )
+    print("| network | parameters | MFLOPs per image | tensors, MiB | images per CPU s | time / fcn-8s |")
     print("|---|---|---|---|---|---|")
     for name, adapter in made.items():
         flops = adapter.flops(samples)

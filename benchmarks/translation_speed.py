@@ -87,7 +87,7 @@ def batches(adapter: Attention, given: Sequence[Sample], size: int) -> list[Any]
 
 
 def plain_loop(model: AttentionModel, cell: nn.LSTMCell, source: Tensor, lengths: Tensor) -> Tensor:
-    """Greedy decoding as one writes it first: LSTMCell, tanh attention, until all sentences have ended."""
+    """Decode greedily in the simplest way: LSTMCell, tanh attention, until all sentences have ended."""
     state = model.encode(source, lengths)
     h, attention = state.memory.values, model.attention
     keys, bias = attention.V(h), state.memory.bias
@@ -111,7 +111,7 @@ def plain_loop(model: AttentionModel, cell: nn.LSTMCell, source: Tensor, lengths
 
 
 def cell_of(model: AttentionModel) -> nn.LSTMCell:
-    """The decoder's weights in torch's cell, whose input is [y; c]."""
+    """Return torch's cell with the weights of the decoder, whose input is [y; c]."""
     weights = model.decoder.weights
     cell = nn.LSTMCell(weights.input_size, weights.hidden_size)
     cell.load_state_dict({name.removesuffix("_l0"): part for name, part in weights.state_dict().items()})
