@@ -17,7 +17,7 @@ def to_summary(results: Results, baseline: Results | None = None) -> dict[str, A
         "run_id": results.run.id,
         "verdict": verdict(results),
         "clean": is_clean(results),
-        "standings": CAVEAT,
+        "ranked": CAVEAT,
         "comparisons": [_comparison(comparison) for comparison in frontier_charts(results)],
         "not_compared": [
             {
@@ -44,7 +44,7 @@ def _comparison(comparison: FrontierChart) -> dict[str, Any]:
         {
             "variant": point.trial.variant,
             "id": point.trial.id,
-            "standing": point.rank,
+            "rank": point.rank,
             "dominated_by": point.dominated_by or None,
             "accuracy": asdict(point.accuracy),
             "throughput": asdict(point.throughput),

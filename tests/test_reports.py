@@ -248,7 +248,7 @@ def test_a_frontier_is_said_to_be_of_point_values(page: str) -> None:
     said = "by point values: where intervals overlap, another run may rank otherwise"
     assert said in page.partition("<main>")[0]
     assert f"accuracy and throughput {said}" in to_markdown(results())
-    assert to_summary(results())["standings"] == said
+    assert to_summary(results())["ranked"] == said
 
 
 def test_a_dominated_trial_is_named_with_what_dominates_it(page: str) -> None:
@@ -314,7 +314,7 @@ def test_each_benchmark_has_its_own_rows_sections_and_charts(shared: Results) ->
     points = [
         row for name in drawn if name.startswith("comparison/") for row in drawn[name]["datasets"]["points"]
     ]
-    assert {row["trial"] for row in points if row["standing"] == "on the frontier"} == on
+    assert {row["trial"] for row in points if row["rank"] == "on the frontier"} == on
     assert len({row["trial"] for row in points}) == len(points)
     targets = [
         each["href"] for tag, each in parsed.elements if tag == "a" and "#trial-" in (each.get("href") or "")

@@ -124,7 +124,7 @@ def test_several_runs_have_a_page_each_and_one_trend(tmp_path: Path) -> None:
     (detection,) = (
         comparison for comparison in output["reports"][0]["comparisons"] if comparison["task"] == "detection"
     )
-    ranks = {point["variant"]: point["standing"] for point in detection["points"]}
+    ranks = {point["variant"]: point["rank"] for point in detection["points"]}
     assert (ranks["yolo"], ranks["throttled"]) == ("frontier", "unranked")
 
 

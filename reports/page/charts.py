@@ -20,7 +20,7 @@ FONT = "Inter, 'Helvetica Neue', Arial, sans-serif"
 LEGEND = {"frontier": "on the frontier", "dominated": "dominated", "unranked": "not ranked"}
 Spec: TypeAlias = dict[str, Any]
 """A Vega-Lite specification."""
-_ON_FRONTIER = f"datum.standing === '{LEGEND['frontier']}'"
+_ON_FRONTIER = f"datum.rank === '{LEGEND['frontier']}'"
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,10 @@ def chart(comparison: FrontierChart, palette: Palette = LIGHT, width: int | str 
         title=f"{display(comparison.metric, 30)} ({display(comparison.unit, 20)})",
         scale=alt.Scale(domain=[y_low, y_high], nice=False),
     )
-    present = [shown for shown in LEGEND.values() if any(row["standing"] == shown for row in rows)]
+    present = [shown for shown in LEGEND.values() if any(row["rank"] == shown for row in rows)]
     fills = dict(zip(LEGEND.values(), (palette.accent, palette.grey, palette.background), strict=True))
     fill = alt.Fill(
-        "standing:N",
+        "rank:N",
         scale=alt.Scale(domain=present, range=[fills[shown] for shown in present]),
         legend=alt.Legend(title=None, orient="top", symbolType="circle", symbolStrokeColor=palette.grey),
     )
@@ -136,14 +136,14 @@ def _row(point: Point) -> dict[str, Any]:
         "y": accuracy.value,
         "y_low": accuracy.value if accuracy.low is None else accuracy.low,
         "y_high": accuracy.value if accuracy.high is None else accuracy.high,
-        "standing": LEGEND[point.rank],
+        "rank": LEGEND[point.rank],
         "Variant": name,
         "Adapter": display(trial.adapter),
         "Accuracy": display(f"{next(iter(trial.metrics))} {printed(accuracy)}", 200),
         "Throughput": display(printed(speed), 200),
         "Timed at": f"batch size {point.scenario.batch_size}, threads {point.scenario.threads}",
         "Precision": display(trial.settings.get("precision", "not recorded")),
-        "Standing": LEGEND[point.rank],
+        "Rank": LEGEND[point.rank],
     }
     if reasons := _reservations(point):
         row["Why"] = reasons

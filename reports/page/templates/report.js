@@ -31,13 +31,13 @@ const shown = (item) => selects.every((s) => s.value === "" || item.dataset[s.da
 function narrow(name) {
   const left = new Set(items.filter(shown).map((item) => item.dataset.trial));
   const rows = charts[name].datasets.points.filter((row) => left.has(row.trial));
-  const ranked = rows.filter((row) => row.standing !== "not ranked");
+  const ranked = rows.filter((row) => row.rank !== "not ranked");
   const dominates = (a, b) => a.x >= b.x && a.y >= b.y && (a.x > b.x || a.y > b.y);
   for (const row of ranked) {
-    row.standing = ranked.some((other) => dominates(other, row)) ? "dominated" : "on the frontier";
-    row.Standing = row.standing;
+    row.rank = ranked.some((other) => dominates(other, row)) ? "dominated" : "on the frontier";
+    row.Rank = row.rank;
     for (const item of document.querySelectorAll(`tr[data-trial="${CSS.escape(row.trial)}"]`)) {
-      item.classList.toggle("frontier", row.standing === "on the frontier");
+      item.classList.toggle("frontier", row.rank === "on the frontier");
     }
   }
   views.get(name)?.data("points", structuredClone(rows)).runAsync(); // a copy: Vega marks the rows it holds
