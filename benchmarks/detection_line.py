@@ -30,8 +30,8 @@ LINE = (
     ("faster-rcnn", {}),
     ("ssd", {}),
     ("yolo", {}),
-    ("rcnn", {"kept_regions": True}),
-    ("fast-rcnn", {"kept_regions": True}),
+    ("rcnn", {"cached_regions": True}),
+    ("fast-rcnn", {"cached_regions": True}),
 )
 BEFORE = {1: 0, 2: 1, 3: 2, 4: 3, 6: 5}  # row → the row that it is compared with
 Phases = tuple[float, float, float]

@@ -40,9 +40,11 @@ TrainingBatch = TypeVar("TrainingBatch", default=Any)
 
 
 class AdapterOptions(BaseModel):
-    """What a suite may set under an adapter's `options`; subclasses add fields."""
+    """Options that a suite may set for an adapter. Subclasses add fields, described by their docstrings."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    former: ClassVar[dict[str, str]] = {}
+    """Names of options that no longer exist, and what to use in their place."""
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,14 @@ def _entry_points(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]: 
     return tuple(entry_points(group=group))
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Return the error message for an unknown name, with the most similar known name and all known names."""
+def unknown(kind: str, name: str, known: Iterable[str], former: Mapping[str, str] | None = None) -> str:
+    """Return the error message for an unknown name, with the most similar known name and all known names.
+
+    Args:
+        former: names that are no longer known, and what to use in their place.
+    """
+    if former and name in former:
+        return f"{kind} '{name}' is gone: {former[name]}"
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean '{close[0]}'?" if close else ""

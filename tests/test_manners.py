@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_suite import write
 from typer.testing import CliRunner
 
 import harness
@@ -124,7 +125,13 @@ class TestList:
         options = {option["option"]: option for option in described["options"]}
         assert options["nms_iou"]["type"] == "float" and options["nms_iou"]["default"] == "0.45"
         assert options["backbone"]["type"] == "'small' | 'vgg16'"
-        assert [name for name, option in options.items() if not option["meaning"]] == []
+
+    @pytest.mark.parametrize("group", ["adapters", "datasets"])
+    def test_every_option_has_a_meaning(self, group: str) -> None:
+        for entry in json.loads(stdout_of("list", group, "--json")):
+            if entry["origin"] == "harness":
+                described = json.loads(stdout_of("list", group, entry["name"], "--json"))
+                assert [o["option"] for o in described["options"] if not o["meaning"]] == [], entry["name"]
 
     @pytest.mark.parametrize("group", ["datasets", "metrics", "suites"])
     def test_every_entry_can_be_described(self, group: str) -> None:
@@ -135,6 +142,31 @@ class TestList:
         done = CliRunner().invoke(cli.app, ["list", "adapters", "sdd"])
         assert done.exit_code == 2
         assert done.stderr.startswith("error: unknown adapter 'sdd'; did you mean 'ssd'?")
+
+
+@pytest.mark.parametrize(
+    ("adapter", "option", "message"),
+    [
+        ("ssd", "most", "option 'most' is gone: use 'detections_per_image'"),
+        ("torchvision/ssd300_vgg16", "most_candidates", "use 'topk_candidates'"),
+        ("rcnn", "kept_regions", "use 'cached_regions'"),
+        ("fast-rcnn", "most_regions", "use 'proposals_per_image'"),
+        ("lstm", "cell", "recurrent layers always run in torch's kernels"),
+    ],
+)
+def test_a_former_name_of_an_option_leads_to_the_new_one(
+    tmp_path: Path, adapter: str, option: str, message: str
+) -> None:
+    translation = ("translation", "phrases", "bleu")
+    task, dataset, metric = translation if adapter == "lstm" else ("detection", "scenes", "coco")
+    suite = {
+        "name": "s",
+        "adapters": {"a": {"adapter": adapter, "options": {option: 1}}},
+        "benchmarks": {"b": {"dataset": dataset, "task": task, "adapters": ["a"], "metrics": [metric]}},
+    }
+    done = CliRunner().invoke(cli.app, ["validate", str(write(tmp_path, suite))])
+    assert done.exit_code == 2
+    assert message in done.stderr
 
 
 class TestDoctor:

@@ -1,4 +1,4 @@
-"""Stored predictions are read back bit for bit, and what an adapter returns is checked before it is stored."""
+"""Stored predictions are read back bit for bit; what an adapter returns is checked before that."""
 
 from __future__ import annotations
 

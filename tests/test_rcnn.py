@@ -97,7 +97,7 @@ def test_cached_regions_give_the_same_predictions(cls, monkeypatch, tmp_path):
     adapter = cls(cls.Options(width=8), Runtime())
     adapter.build(scenes)
     checkpoints.save(adapter.checkpoint(), tmp_path / "w.safetensors")
-    searching, caching = (cls(cls.Options(kept_regions=cached), Runtime()) for cached in (False, True))
+    searching, caching = (cls(cls.Options(cached_regions=cached), Runtime()) for cached in (False, True))
     for adapter in (searching, caching):
         adapter.load(checkpoints.load(tmp_path / "w.safetensors"))
     sample = [Sample("0", scenes[0].input)]
@@ -224,7 +224,7 @@ class TestPaperScale:
             monkeypatch.setattr(module, "FULLY_CONNECTED", 16)
         torch.manual_seed(0)
         options = {"backbone": "vgg16", "search": "small", "shorter_side": 64, "longer_side": 96}
-        adapter = request.param(SelectiveSearchOptions(most_regions=3, **options), Runtime())
+        adapter = request.param(SelectiveSearchOptions(proposals_per_image=3, **options), Runtime())
         adapter.build(Scenes(ScenesOptions(), "train", "detection"))
         return adapter
 

@@ -291,9 +291,7 @@ def test_each_benchmark_marks_its_own_frontier(shared: Results) -> None:
         ("scenes-voc", "faster"): "◆",
     }
     assert marks(shared) == expected
-    standing = {
-        (shared.trials[i].benchmark, shared.trials[i].variant): s for i, s in ranks(shared).items()
-    }
+    standing = {(shared.trials[i].benchmark, shared.trials[i].variant): s for i, s in ranks(shared).items()}
     assert {key: "◆" if standing[key] == "frontier" else "" for key in expected} == expected
 
 

@@ -46,16 +46,19 @@ class FasterRcnnOptions(PretrainedOptions):
     """Options of `faster-rcnn`; the first three determine the shape of the weights."""
 
     backbone: Literal["small", "resnet50-fpn"] = "small"
+    """The small network for 128 px, or ResNet-50 with a feature pyramid (Lin et al. 2017)."""
     width: int = Field(16, ge=4, le=64)
     """Channels of the small backbone's first stage."""
     epsilon: float = Field(1e-5, ge=0)
-    """Of the pyramid's frozen batch normalisation; 0 for torchvision's COCO_V1 weights."""
+    """Epsilon of the pyramid's frozen batch normalisation; 0 for torchvision's COCO_V1 weights."""
     score_threshold: float = Field(0.05, ge=0, le=1)
+    """Minimum score of a detection (torchvision)."""
     nms_iou: float = Field(0.5, ge=0, le=1)
+    """IoU above which suppression removes the lower-scored box of a class (torchvision)."""
     shorter_side: int = Field(800, ge=32)
-    """px to which the shorter side of an image is resized, for the pyramid (Lin et al. 2017 §5.1)."""
+    """Size in px to which the pyramid's shorter side of an image is resized (Lin et al. 2017 §5.1)."""
     longer_side: int = Field(1333, ge=32)
-    """Maximum px of the longer side."""
+    """Maximum size of the longer side in px."""
     pretrained: Path | None = None
     """Weights from which the ResNet's training starts: torchvision's published ImageNet classifier, a .pth
     file."""

@@ -45,22 +45,29 @@ SMOOTH_L1_BETA = 1.0  # error from which smooth L1 is linear; Girshick 2015 equa
 class SelectiveSearchOptions(PretrainedOptions):
     """Options of `rcnn` and `fast-rcnn`; the first two determine the shape of the weights."""
 
+    former: ClassVar[dict[str, str]] = {
+        "most_regions": "use 'proposals_per_image'",
+        "kept_regions": "use 'cached_regions'",
+    }
     backbone: Literal["small", "vgg16"] = "small"
+    """The small network for 128 px, or the papers' VGG-16."""
     width: int = Field(16, ge=4, le=64)
     """Channels of the small backbone's first stage."""
     search: Mode | None = None
-    """By default `small` for the small backbone and `fast` for VGG-16 (Girshick et al. 2014 §2.2)."""
-    most_regions: int = Field(2000, ge=1)
-    """Maximum regions per image, the likeliest ones; Girshick et al. 2014 §2."""
-    kept_regions: bool = False
+    """Mode of selective search: by default `small` for the small backbone, `fast` for VGG-16 (Girshick et al.
+    2014 §2.2)."""
+    proposals_per_image: int = Field(2000, ge=1)
+    """Maximum proposals per image, the likeliest ones (Girshick et al. 2014 §2)."""
+    cached_regions: bool = False
     """Predict from regions cached by an earlier search. Measured times then exclude the search."""
     score_threshold: float = Field(0.01, ge=0, le=1)
+    """Minimum score of a detection."""
     nms_iou: float = Field(0.3, ge=0, le=1)
-    """Girshick's published code."""
+    """IoU above which suppression removes the lower-scored box of a class (Girshick's published code)."""
     shorter_side: int = Field(600, ge=32)
-    """px to which the shorter side of an image is resized, for VGG-16 (Girshick 2015 §3)."""
+    """Size in px to which VGG-16's shorter side of an image is resized (Girshick 2015 §3)."""
     longer_side: int = Field(1000, ge=32)
-    """Maximum px of the longer side."""
+    """Maximum size of the longer side in px."""
     pretrained: Path | None = None
     """Weights from which VGG-16's training starts: torchvision's published ImageNet classifier, a .pth
     file."""
@@ -121,7 +128,7 @@ class SelectiveSearchDetector(TorchAdapter[list[RegionInput], list[RegionOutputs
             groups = [square_input(originals, self.side, device)]
         else:
             groups = photograph_inputs(originals, options.shorter_side, options.longer_side, device)
-        search = cached_proposals if options.kept_regions else propose
+        search = cached_proposals if options.cached_regions else propose
         regions = [search(image, MODES[self._mode]) for image in originals]
         return [
             RegionInput(
@@ -177,6 +184,6 @@ class SelectiveSearchDetector(TorchAdapter[list[RegionInput], list[RegionOutputs
 
     def _to_input(self, regions: NDArray[np.int32], transform: BoxTransform) -> Tensor:
         """Transform the likeliest regions to px of the input, without those that are (almost) outside it."""
-        boxes = torch.from_numpy(transform.apply(regions[: self.options.most_regions])).float()
+        boxes = torch.from_numpy(transform.apply(regions[: self.options.proposals_per_image])).float()
         clipped = clip(boxes, transform.size)
         return clipped[large_enough(clipped, MIN_SIDE)].to(self.runtime.device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -40,15 +40,21 @@ from harness.task import Detections, Prediction, Sample
 class SsdOptions(TorchOptions, PretrainedOptions):
     """Options of `ssd`; the first two determine the shape of the weights."""
 
+    former: ClassVar[dict[str, str]] = {
+        "most": "use 'detections_per_image'",
+        "most_candidates": "use 'topk_candidates'",
+    }
     backbone: Literal["small", "vgg16"] = "small"
+    """The small network for 128 px, or the paper's VGG-16 for 300 px."""
     width: int = Field(16, ge=4, le=64)
     """Channels of the small backbone's first stage."""
     score_threshold: float = Field(0.01, ge=0, le=1)
-    """Liu et al. 2016 §3.7, as are the next two."""
+    """Minimum score of a detection (Liu et al. 2016 §3.7)."""
     nms_iou: float = Field(0.45, ge=0, le=1)
-    most: int = Field(200, ge=1)
-    """Maximum detections per image."""
-    most_candidates: int = Field(400, ge=1)
+    """IoU above which suppression removes the lower-scored box of a class (Liu et al. 2016 §3.7)."""
+    detections_per_image: int = Field(200, ge=1)
+    """Maximum detections per image (Liu et al. 2016 §3.7)."""
+    topk_candidates: int = Field(400, ge=1)
     """Maximum boxes per class before suppression (torchvision)."""
     pretrained: Path | None = None
     """Weights from which VGG-16's training starts: torchvision's published `IMAGENET1K_FEATURES`, a .pth
@@ -135,9 +141,9 @@ class Ssd(TorchAdapter[DetectorInput, SsdOutputs, TrainingBatch]):
         likely = (scores.amax(dim=1) > options.score_threshold).nonzero()[:, 0]  # few; topk of all is slow
         boxes, scores = boxes[likely], scores[likely]
         # best boxes per class: [K, C]
-        top_scores, top_boxes = scores.topk(min(options.most_candidates, len(scores)), dim=0)
+        top_scores, top_boxes = scores.topk(min(options.topk_candidates, len(scores)), dim=0)
         top_labels = torch.arange(scores.shape[1], device=scores.device).expand_as(top_scores)
         passing = top_scores > options.score_threshold
         scores, boxes, labels = top_scores[passing], boxes[top_boxes[passing]], top_labels[passing]
-        kept = suppress_per_class(boxes, scores, labels, options.nms_iou)[: options.most]
+        kept = suppress_per_class(boxes, scores, labels, options.nms_iou)[: options.detections_per_image]
         return boxes[kept], scores[kept], labels[kept]

@@ -42,17 +42,20 @@ class YoloOptions(TorchOptions, PretrainedOptions):
     """Options of `yolo`; the first four determine the shape of the weights."""
 
     backbone: Literal["small", "yolov1"] = "small"
+    """The small network for 128 px, or the paper's 24 layers for 448 px."""
     grid: int = Field(8, ge=2, le=64)
-    """S, cells per side; 7 by default for `yolov1`. The input is 16 · S px per side, 64 · S for `yolov1`."""
+    """Cells per side (the paper's S), by default 7 for `yolov1`. The input has 16 · S px per side, or 64 · S
+    for `yolov1`."""
     boxes: int = Field(2, ge=1, le=8)
-    """B, predictors per cell."""
+    """Predictors per cell, B in the paper."""
     width: int = Field(16, ge=4, le=64)
     """Channels of the small backbone's first stage."""
     score_threshold: float = Field(0.005, ge=0, le=1)
-    """Low, because average precision uses the whole precision-recall curve."""
+    """Minimum score of a detection. Low, because average precision uses the whole precision-recall curve."""
     nms_iou: float = Field(0.5, ge=0, le=1)
+    """IoU above which suppression removes the lower-scored box of a class."""
     pretrained: Path | None = None
-    """Weights from which the paper's network starts: see `yolov1.Network.load_pretrained`."""
+    """Initial weights of the paper's network, as `yolov1.Network.load_pretrained` reads them."""
 
     @model_validator(mode="before")
     @classmethod

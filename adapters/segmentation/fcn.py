@@ -35,6 +35,7 @@ class FcnOptions(SegmenterOptions):
     """Options of the FCNs."""
 
     backbone: Literal["small", "vgg16"] = "small"
+    """The small network, or the paper's VGG-16."""
     width: int = Field(16, ge=4, le=64)
     """Channels of the small backbone's first stage."""
     upsampling: Upsampling = "learnt"

@@ -26,10 +26,15 @@ class FasterRcnnOptions(AdapterOptions):
     """Options with the names and meanings of `faster-rcnn`'s; the first determines the weights."""
 
     epsilon: float = Field(1e-5, ge=0)
+    """Epsilon of frozen batch normalisation; 0 for torchvision's COCO_V1 weights."""
     score_threshold: float = Field(0.05, ge=0, le=1)
+    """Minimum score of a detection."""
     nms_iou: float = Field(0.5, ge=0, le=1)
+    """IoU above which suppression removes the lower-scored box of a class."""
     shorter_side: int = Field(800, ge=32)
+    """Size in px to which the shorter side of an image is resized."""
     longer_side: int = Field(1333, ge=32)
+    """Maximum size of the longer side in px."""
 
 
 class TorchvisionFasterRcnn(TorchvisionDetector[Outputs]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +26,18 @@ Outputs = tuple[dict[str, Tensor], list[Tensor]]
 class SsdOptions(AdapterOptions):
     """Options with the names and meanings of `ssd`'s."""
 
+    former: ClassVar[dict[str, str]] = {
+        "most": "use 'detections_per_image'",
+        "most_candidates": "use 'topk_candidates'",
+    }
     score_threshold: float = Field(0.01, ge=0, le=1)
+    """Minimum score of a detection."""
     nms_iou: float = Field(0.45, ge=0, le=1)
-    most: int = Field(200, ge=1)
-    most_candidates: int = Field(400, ge=1)
+    """IoU above which suppression removes the lower-scored box of a class."""
+    detections_per_image: int = Field(200, ge=1)
+    """Maximum detections per image."""
+    topk_candidates: int = Field(400, ge=1)
+    """Maximum boxes per class before suppression."""
 
 
 class TorchvisionSsd(TorchvisionDetector[Outputs]):
@@ -49,8 +58,8 @@ class TorchvisionSsd(TorchvisionDetector[Outputs]):
             num_classes=1 + len(self.classes),
             score_thresh=options.score_threshold,
             nms_thresh=options.nms_iou,
-            detections_per_img=options.most,
-            topk_candidates=options.most_candidates,
+            detections_per_img=options.detections_per_image,
+            topk_candidates=options.topk_candidates,
         )
         return module
 

@@ -23,10 +23,13 @@ class AttentionOptions(TranslatorOptions):
     """Options of `attention`. With 4,000 subwords, the default sizes give a checkpoint of 2.8 MB."""
 
     encoder_size: int = Field(128, ge=1)
-    """Hidden units per direction."""
+    """Hidden units of the encoder per direction."""
     encoder_layers: int = Field(1, ge=1)
+    """Number of layers of the encoder."""
     decoder_size: int = Field(192, ge=1)
+    """Hidden units of the decoder."""
     attention_size: int = Field(96, ge=1)
+    """Hidden units of the alignment model (Bahdanau et al. 2015 §A.1.2)."""
     coverage_penalty: float = Field(0.0, ge=0)
     """Strength β of beam search's coverage penalty; Wu et al. 2016 §7 used 0.2."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -13,14 +13,21 @@ from harness.adapter import AdapterOptions
 class TranslatorOptions(AdapterOptions):
     """Options of every translation model."""
 
+    former: ClassVar[dict[str, str]] = {
+        "cell": "recurrent layers always run in torch's kernels, with the same figures"
+    }
     vocabulary: VocabularyKind = "unigram"
+    """Tokens: `unigram` or `bpe` subwords (sentencepiece), or whole words."""
     vocabulary_size: int = Field(4000, ge=8)
     """Maximum number of tokens in the vocabulary, which source and target share."""
     embedding_size: int = Field(128, ge=1)
+    """Width of the token embeddings."""
     tied_embeddings: bool = True
     """Use one matrix for the source and target embeddings and for the output logits."""
     dropout: float = Field(0.25, ge=0, lt=1)
+    """Probability with which training drops an activation."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
+    """Probability mass that training spreads over the other tokens (Szegedy et al. 2016 §7)."""
     maximum_tokens: int = Field(256, ge=2)
     """Longer sentences are cut to this number of tokens; warnings and the analysis count them."""
     maximum_batch_tokens: int = Field(2048, ge=1)

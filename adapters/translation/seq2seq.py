@@ -17,8 +17,9 @@ class Seq2SeqOptions(TranslatorOptions):
     """Options of `rnn` and `lstm`."""
 
     encoder_size: int = Field(192, ge=1)
-    """Hidden units per direction."""
+    """Hidden units of the encoder per direction."""
     decoder_size: int = Field(256, ge=1)
+    """Hidden units of the decoder."""
     layers: int = Field(1, ge=1)
     """Number of layers of the encoder, and of the decoder."""
     bidirectional: bool = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -148,8 +149,8 @@ def _type_name(schema: dict[str, Any], annotation: Any) -> str:
     """Return `'a' | 'b'` for a choice, else the annotation as one writes it."""
     if choices := schema.get("enum"):
         return " | ".join(map(repr, choices))
-    text = inspect.formatannotation(annotation)
-    return text.replace("pathlib.", "").replace("typing.", "").replace("NoneType", "None")
+    text = re.sub(r"Annotated\[(\w+), .*?\)\]\)\]", r"\1", inspect.formatannotation(annotation))
+    return re.sub(r"\b(pathlib|typing)\.", "", text).replace("NoneType", "None")
 
 
 def _first_sentence(thing: object) -> str:

@@ -195,7 +195,9 @@ def _validate(model: type[M], options: dict[str, object], key: str) -> M:
         path = ".".join([key, *(str(part) for part in mistake["loc"])])
         message = mistake["msg"]
         if mistake["type"] == "extra_forbidden":
-            message = unknown("option", str(mistake["loc"][0]), model.model_fields)
+            message = unknown(
+                "option", str(mistake["loc"][0]), model.model_fields, getattr(model, "former", None)
+            )
         raise UsageError(f"recipe: {path}: {message}") from error
 
 

@@ -201,7 +201,8 @@ def complete_options(
         option_keys = [*keys, *mistake["loc"][:1]]
         if mistake["type"] == "extra_forbidden":
             raise loaded.error(
-                option_keys, unknown("option", str(option_keys[-1]), model.model_fields)
+                option_keys,
+                unknown("option", str(option_keys[-1]), model.model_fields, getattr(model, "former", None)),
             ) from error
         message = mistake["msg"].removeprefix("Value error, ")
         raise loaded.error(option_keys, f"{message} (got {mistake['input']!r:.100})") from error
