@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from harness.strict_model import StrictModel
+from harness.files import StrictModel
 
 PACKAGES = ("numpy", "torch", "torchvision", "ray", "mlflow", "sacrebleu", "scikit-learn", "sentencepiece")
 

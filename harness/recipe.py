@@ -23,8 +23,8 @@ from harness.adapter import ADAPTERS
 from harness.cache import cache_folder
 from harness.checkpoint import WEIGHTS, parse_metadata, read_metadata
 from harness.errors import UnavailableError, UsageError
+from harness.files import StrictModel
 from harness.registry import unknown
-from harness.strict_model import StrictModel
 from harness.task import Figure, TaskName
 from harness.yaml_source import read_source, validate
 

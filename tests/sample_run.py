@@ -12,7 +12,7 @@ from PIL import Image
 from raw_timings import single_stream_timings
 from sample_results import HOSTILE, LONG, document, figure
 
-from harness.rundir.records import write_record
+from harness.files import write_record
 from harness.rundir.results import RunRecord
 from harness.rundir.run_file import RunFile
 

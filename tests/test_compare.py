@@ -33,12 +33,11 @@ from harness.compare.speed_verdict import DRIFT
 from harness.compare.speed_verdict import decide as decide_speed
 from harness.environment import Environment
 from harness.errors import InfrastructureError
-from harness.files import read_json
+from harness.files import read_json, write_record
 from harness.metrics.average_precision import Voc10
 from harness.metrics.bleu import Bleu
 from harness.metrics.iou import Iou
 from harness.rundir.prediction_shards import ShardProvenance
-from harness.rundir.records import write_record
 from harness.rundir.results import TrialRecord
 from harness.rundir.store import TrialDirectory
 from harness.scenarios.scenario import Scenario

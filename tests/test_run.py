@@ -18,11 +18,10 @@ import harness.run.scoring as scoring
 from harness.checkpoint import Checkpoint, save
 from harness.errors import InfrastructureError, UsageError
 from harness.executors.inline import InlineExecutor
-from harness.files import read_json, write_json
+from harness.files import read_json, write_json, write_record
 from harness.run.driver import exit_code
 from harness.rundir.collect import collect
 from harness.rundir.prediction_shards import ShardProvenance
-from harness.rundir.records import write_record
 from harness.rundir.results import Results, json_schema, read_results
 from harness.rundir.store import RunDirectory
 from harness.task import Translation

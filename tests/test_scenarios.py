@@ -17,7 +17,7 @@ from harness.compare.accuracy import Pair, Side
 from harness.compare.speed import speed_changes
 from harness.errors import UsageError
 from harness.executors.inline import InlineExecutor
-from harness.rundir.records import write_record
+from harness.files import write_record
 from harness.rundir.speed import read_timings, timings_path
 from harness.rundir.store import TrialDirectory
 from harness.scenarios.offline import Offline

@@ -17,9 +17,8 @@ from sample_run import run_file
 from small_suite import document, planned
 
 from harness.errors import InfrastructureError, UsageError
-from harness.files import read_json, write_json, write_text
+from harness.files import read_json, write_json, write_record, write_text
 from harness.rundir.prediction_shards import Range, ShardProvenance
-from harness.rundir.records import write_record
 from harness.rundir.store import RunDirectory, TrialDirectory
 from harness.stages.shards import Work
 from harness.task import Translation

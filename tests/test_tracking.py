@@ -34,9 +34,8 @@ from harness.cache import cache_folder
 from harness.compare.frontier import FrontierChange
 from harness.compare.trend import TrendLine, read_trend
 from harness.errors import InfrastructureError, UsageError
-from harness.files import write_json
+from harness.files import write_json, write_record
 from harness.rundir.prediction_shards import ShardProvenance
-from harness.rundir.records import write_record
 from harness.rundir.results import Results, read_results, to_json
 from harness.rundir.store import TrialDirectory
 from harness.task import Translation

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, ValidationError
 
 from harness.errors import UsageError
-from harness.strict_model import StrictModel
+from harness.files import StrictModel
 from harness.task import Figure
 
 Role = Literal["worst", "median", "best"]

@@ -106,9 +106,9 @@ app.add_typer(score_app, name="score")
 
 def _print_version(asked: bool) -> None:
     if asked:
-        import harness
+        from importlib.metadata import version
 
-        sys.stdout.write(f"harness {harness.__version__}\n")
+        sys.stdout.write(f"harness {version('harness')}\n")
         raise typer.Exit
 
 

@@ -23,8 +23,8 @@ from harness.datasets.dataset import DATASETS, Dataset, DatasetOptions
 from harness.datasets.files import check_inside, read_json
 from harness.datasets.sentence_pairs import SentencePairs, fingerprint_of
 from harness.errors import UsageError
+from harness.files import StrictModel
 from harness.registry import unknown
-from harness.strict_model import StrictModel
 from harness.task import Sample
 
 MANIFEST = "manifest.json"

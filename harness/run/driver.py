@@ -15,7 +15,7 @@ from typing import TypeAlias
 from harness import environment
 from harness.errors import InfrastructureError, UsageError
 from harness.executors.executor import Executor
-from harness.files import write_text
+from harness.files import read_record, write_record, write_text
 from harness.recipe import CheckpointRef
 from harness.run.pairs import score_pairs
 from harness.run.prediction import predict
@@ -26,7 +26,6 @@ from harness.run.scoring import score_trial
 from harness.run.settings import RunSettings
 from harness.run.timing import measure
 from harness.rundir.collect import collect
-from harness.rundir.records import read_record, write_record
 from harness.rundir.results import Results, to_json
 from harness.rundir.run_file import RunFile
 from harness.rundir.store import RunDirectory

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from statistics import mean
 
+from harness.files import StrictModel
 from harness.rundir.results import Skipped
 from harness.rundir.speed import read_timings
 from harness.rundir.store import RunDirectory, TrialDirectory
 from harness.scenarios.scenario import OFFLINE
 from harness.scenarios.settings import PROFILES, Profile
-from harness.strict_model import StrictModel
 from harness.suite.plan import Plan
 from harness.suite.schema import SpeedEntry
 from harness.task import TaskName

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations, groupby
 from typing import TypeAlias
 
+from harness.files import read_record, write_record
 from harness.identity import code_version, content_id
-from harness.rundir.records import read_record, write_record
 from harness.rundir.run_file import FigureDifference, PairsFile, TrialPair
 from harness.rundir.store import RunDirectory, TrialDirectory
 from harness.stages.score import restore_statistics

@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 from harness.datasets.dataset import Dataset
 from harness.executors.executor import Executor
+from harness.files import write_record
 from harness.run.progress import RunProgress
 from harness.rundir.prediction_shards import ShardProvenance
-from harness.rundir.records import write_record
 from harness.rundir.results import Failure
 from harness.rundir.store import RunDirectory
 from harness.rundir.trial_files import FailuresFile

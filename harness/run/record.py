@@ -5,16 +5,15 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import yaml
 
-import harness
 from harness import environment
 from harness.executors.executor import Executor
-from harness.files import write_text
+from harness.files import read_record, write_record, write_text
 from harness.run.settings import RunSettings
-from harness.rundir.records import read_record, write_record
 from harness.rundir.results import DatasetRecord, RunRecord
 from harness.rundir.run_file import PlannedCheckpoint, PlannedTrial, RunFile
 from harness.rundir.store import RunDirectory
@@ -63,7 +62,7 @@ def _is_recorded(
         return False
     revision, _ = environment.git_state()
     code = (before.run.profile, before.run.harness_version, before.run.git_revision)
-    if code != (profile, harness.__version__, revision):
+    if code != (profile, version("harness"), revision):
         return False
     return before.trials == trials or (partial and all(trial in before.trials for trial in trials))
 
@@ -75,7 +74,7 @@ def _run_record(command: str, profile: str, executor: Executor, environment_key:
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         finished=None,
         command=command,
-        harness_version=harness.__version__,
+        harness_version=version("harness"),
         git_revision=revision,
         git_dirty=dirty,
         git_branch=environment.git_branch(Path.cwd()),

@@ -10,9 +10,9 @@ from harness.analysis.analyser import AnyAnalyser
 from harness.analysis.record import AnalysisFile
 from harness.datasets.dataset import DATASETS, Dataset
 from harness.errors import UsageError, describe
+from harness.files import read_record, write_record
 from harness.identity import code_version, content_id
 from harness.metrics.metric import METRICS
-from harness.rundir.records import read_record, write_record
 from harness.rundir.store import TrialDirectory
 from harness.rundir.trial_files import MetricRecord, MetricsFile
 from harness.stages.analyse import analyse, make_analyser

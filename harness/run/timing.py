@@ -9,7 +9,7 @@ from harness import environment
 from harness.environment import Environment
 from harness.errors import InfrastructureError
 from harness.executors.executor import Executor
-from harness.rundir.records import read_record, write_record
+from harness.files import read_record, write_record
 from harness.rundir.speed import common_path, read_timings, timings_path
 from harness.rundir.store import RunDirectory
 from harness.scenarios.scenario import SCENARIOS, ProcessTiming, Scenario

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from harness.environment import Environment
 from harness.errors import UsageError
+from harness.files import read_record
 from harness.rundir import speed
 from harness.rundir.prediction_shards import Range, ShardProvenance
-from harness.rundir.records import read_record
 from harness.rundir.results import (
     CheckpointRecord,
     Failure,

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from harness.errors import InfrastructureError
+from harness.files import StrictModel
 from harness.identity import digest
 from harness.rundir.predictions import from_table, to_table
-from harness.strict_model import StrictModel
 from harness.task import Prediction, TaskName
 
 _SHARD = re.compile(r"^(\d{8})-(\d{8})\.parquet$")

@@ -14,8 +14,8 @@ from pydantic import Field, ValidationError
 
 from harness.environment import Environment
 from harness.errors import UsageError
+from harness.files import StrictModel
 from harness.scenarios.scenario import OFFLINE, SINGLE_STREAM, ScenarioFigures, TimedOn
-from harness.strict_model import StrictModel
 from harness.task import Figure, TaskName
 
 Status = Literal["complete", "partial", "failed", "pending"]

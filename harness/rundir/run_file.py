@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import ConfigDict, Field, RootModel
 
+from harness.files import StrictModel
 from harness.rundir.results import CheckpointRecord, DatasetRecord, RunRecord, Skipped
-from harness.strict_model import StrictModel
 from harness.task import Figure, TaskName
 
 

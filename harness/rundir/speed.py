@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.rundir.records import read_record
+from harness.files import StrictModel, read_record
 from harness.rundir.results import Cost, ScenarioRecord
 from harness.scenarios.figures import mean_duration
 from harness.scenarios.scenario import SCENARIOS, Scenario, ScenarioFigures
-from harness.strict_model import StrictModel
 from harness.task import Figure
 
 

@@ -21,9 +21,8 @@ from pydantic import BaseModel
 
 from harness.environment import Environment
 from harness.errors import InfrastructureError, UsageError
-from harness.files import write_bytes, write_json
+from harness.files import read_record, write_bytes, write_json, write_record
 from harness.rundir.prediction_shards import PredictionShards
-from harness.rundir.records import read_record, write_record
 from harness.rundir.results import Failure
 from harness.rundir.run_file import RunFile
 from harness.rundir.trial_files import FailuresFile, MetricRecord, MetricsFile, TrialSpec

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import ConfigDict, Field, RootModel
 
 from harness.adapter import Precision
+from harness.files import StrictModel
 from harness.identity import content_id
 from harness.rundir.results import Failure
-from harness.strict_model import StrictModel
 from harness.task import Figure, TaskName
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
+from harness.files import StrictModel
 from harness.scenarios.settings import Profile
-from harness.strict_model import StrictModel
 
 Clock = Callable[[], int]
 """Monotonic clock in nanoseconds."""

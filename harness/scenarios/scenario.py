@@ -12,10 +12,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from harness.files import StrictModel
 from harness.registry import Registry
 from harness.scenarios.loop import WarmUp, Workload
 from harness.scenarios.settings import EffectiveSettings, Profile
-from harness.strict_model import StrictModel
 from harness.task import Figure
 
 OFFLINE, SINGLE_STREAM = "offline", "single-stream"  # the scenarios with columns of their own in reports

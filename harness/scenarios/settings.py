@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness.strict_model import StrictModel
+from harness.files import StrictModel
 
 ProfileName = Literal["smoke", "ci", "release", "mlperf"]
 Exclusive = Literal["node", "gpu"]

@@ -10,9 +10,9 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticKnownError
 
 from harness.adapter import Precision
+from harness.files import StrictModel
 from harness.scenarios.scenario import SCENARIOS
 from harness.scenarios.settings import Exclusive, ProfileName
-from harness.strict_model import StrictModel
 from harness.task import TaskName
 
 Device = Literal["auto", "cpu", "cuda"]
