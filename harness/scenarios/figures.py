@@ -1,4 +1,4 @@
-"""Speed figures of raw timings: throughput of windows, percentiles of latencies."""
+"""Speed figures from raw timings: throughput from windows, percentiles of latencies."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def in_units(throughput: Figure, counts: Sequence[int], name: str) -> Figure:
 def least_queries(percentile: float, confidence: float = EARLY_STOPPING_CONFIDENCE) -> int:
     """Return how many queries are needed to estimate a percentile.
 
-    This is the early stopping criterion of the MLPerf Inference rules at t = 1: one query may exceed the
-    bound if h further queries do not, where h is the smallest number with I_p(h, 2) ≤ 1 − c (regularised
+    This is the early stopping criterion of the MLPerf Inference rules at t = 1. One query may be slower than
+    the estimate per h queries that are not, where h is the smallest number with I_p(h, 2) ≤ 1 − c (regularised
     incomplete beta function).
     """
     p = percentile / 100
@@ -88,10 +88,7 @@ def latency(percentile: float, processes: Sequence[Sequence[float]]) -> Figure |
     if min(map(len, processes)) < least_queries(percentile):
         return None
     ordered = [np.sort(np.asarray(latencies, dtype=np.float64)) for latencies in processes]
-    # Rank ⌈p·n⌉ in integers: in floating point, .999 · 7000 is above 6993.
-    percentiles = np.array(
-        [process[-(-round(percentile * 1000) * len(process) // 100_000) - 1] for process in ordered]
-    )
+    percentiles = np.array([process[_rank(percentile, len(process))] for process in ordered])
     value, n, k = float(percentiles.mean()), sum(map(len, ordered)), len(ordered)
     if k > 1:
         margin = _margin(percentiles)
@@ -105,6 +102,14 @@ def latency(percentile: float, processes: Sequence[Sequence[float]]) -> Figure |
         above = min(int(binom.ppf(1 - tail, n, percentile / 100)), n - 1)
         low, high, interval = float(ordered[0][below]), float(ordered[0][above]), "order statistics"
     return Figure(value, low, high, n, "s", f"p{percentile:g}|processes:{k}|interval:{interval}")
+
+
+def _rank(percentile: float, n: int) -> int:
+    """Return the index ⌈p·n⌉ − 1 of a percentile among n sorted values.
+
+    The product is computed in integers, because in floating point .999 · 7000 is above 6993.
+    """
+    return -(-round(percentile * 1000) * n // 100_000) - 1
 
 
 def median_by_length(

@@ -1,4 +1,4 @@
-"""Speed scenarios: ways to measure how fast a model is.
+"""Speed scenarios: ways to measure the speed of a model.
 
 A scenario is one module of this package plus its line in `SCENARIOS`. Its class models the raw timings that
 speed/SCENARIO.json stores. Static methods measure them; methods compute figures and the times to compare.
@@ -22,7 +22,7 @@ OFFLINE, SINGLE_STREAM = "offline", "single-stream"  # the scenarios with column
 
 
 class TimedOn(StrictModel):
-    """Where and when one process was timed, and which other processes were busy at that time."""
+    """The place and time of one process's timing, and the other processes that were busy then."""
 
     node: str
     reserved: dict[str, float] = Field(
@@ -48,7 +48,7 @@ class ProcessTiming(Conditions):
 
     process: int | None = Field(
         None,
-        description="rejected timings only: number of the process that was timed again; 0: in an earlier run",
+        description="rejected timings only: the process it was meant for, or 0 if an earlier run rejected it",
     )
 
 
@@ -56,7 +56,7 @@ class LatencyByLength(StrictModel):
     """Latency of the samples whose source has `shortest` to `longest` tokens."""
 
     shortest: int
-    longest: int | None = Field(description="null: no limit")
+    longest: int | None = Field(description="null if unlimited")
     median: Figure = Field(description="s")
 
 
@@ -108,7 +108,7 @@ class Scenario(StrictModel):
         """Time queries for at least the duration and number that the profile requires.
 
         Args:
-            conditions: To be called once, right after the timed loop.
+            conditions: Returns the conditions; must be called once, right after the timed loop.
         """
 
     @abstractmethod
@@ -130,7 +130,7 @@ class Scenario(StrictModel):
 
     @abstractmethod
     def curve(self) -> tuple[str, list[float]]:
-        """Return the name (with the unit) and the values of the raw times as a curve, process by process."""
+        """Return the raw times as a curve, process by process: its name, with the unit, and its values."""
 
     def latencies(self) -> list[list[float]]:
         """Return the seconds of each query by process, or nothing if queries are not timed one by one."""
