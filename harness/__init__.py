@@ -1,4 +1,4 @@
-"""Harness that evaluates models: accuracy and speed on given hardware, and whether differences are real."""
+"""Evaluation harness for models: accuracy and speed on given hardware, and whether differences are real."""
 
 
 def __getattr__(name: str) -> str:

@@ -1,12 +1,13 @@
-"""The interface between the harness and a model: all that a third party's adapter has to implement.
+"""The interface between the harness and a model: everything that a third-party adapter implements.
 
     load(checkpoint)                            once, on the worker
     preprocess(samples) → batch                 host work: resize, tokenise, pad, copy to the device
     forward(batch) → raw                        the model
     postprocess(raw, batch) → predictions       suppress boxes, decode tokens, copy to the host
 
-Three separate phases can be timed separately and end to end. On a GPU the next batch is preprocessed in
-another thread during the forward pass of the current one: keep the state of a batch in the batch.
+The phases are separate so that each can be timed on its own as well as end to end. On a GPU, the next batch
+is preprocessed in another thread during the forward pass of the current one, so keep the state of a batch in
+the batch.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal
 
 from pydantic import BaseModel, ConfigDict
-from typing_extensions import TypeVar  # with defaults, which typing has from Python 3.13 on
+from typing_extensions import TypeVar  # with defaults, which typing supports only since Python 3.13
 
 from harness.registry import Registry
 from harness.task import Alignment, Prediction, Sample, TaskName
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16", "fp16"]
 
 Batch = TypeVar("Batch", default=Any)
-"""What `preprocess` makes of samples."""
+"""The input of `forward`, which `preprocess` returns."""
 Raw = TypeVar("Raw", default=Any)
-"""What `forward` returns for a batch."""
+"""The raw outputs for a batch, which `forward` returns."""
 TrainingBatch = TypeVar("TrainingBatch", default=Any)
-"""What `training_batch` makes of samples."""
+"""The input of `loss`, which `training_batch` returns."""
 
 
 class AdapterOptions(BaseModel):
@@ -49,7 +50,7 @@ class AdapterOptions(BaseModel):
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how a model runs."""
+    """Device and precision of a model."""
 
     device: str = "cpu"  # a torch device
     precision: Precision = "fp32"
@@ -57,7 +58,7 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a prediction worker reserves on a cluster; fractions share a CPU or a GPU."""
+    """Resources that a prediction worker reserves on a cluster. Fractions share a CPU or a GPU."""
 
     cpu: float = 1.0
     gpu: float = 1.0  # only if the model runs on one
@@ -85,7 +86,7 @@ class Adapter(ABC, Generic[Batch, Raw]):
         """Load the model onto `self.runtime.device`; the checkpoint is None if the suite names none.
 
         Raises:
-            UsageError: The checkpoint is missing although the model needs one, or is another model's.
+            UsageError: The model needs a checkpoint and has none, or the checkpoint belongs to another model.
         """
 
     @abstractmethod
@@ -132,7 +133,7 @@ class TranslationAdapter(Adapter[Batch, Raw]):
         return None
 
     def lossy_inputs(self, samples: Sequence[Sample]) -> dict[str, list[bool]]:  # noqa: ARG002
-        """Return, by kind of loss, whether the model misses a part of each sample.
+        """Return, by kind of loss, whether the model cannot read a part of each sample.
 
         The kinds are `unknown_source`, a token outside the vocabulary, and `cut_source`, text beyond the
         maximum length.
@@ -144,7 +145,7 @@ class TranslationAdapter(Adapter[Batch, Raw]):
         samples: Sequence[Sample],  # noqa: ARG002
         predictions: Sequence[Prediction],  # noqa: ARG002
     ) -> dict[str, list[int]]:
-        """Return, by unit of work (`source_tokens`, `target_tokens`), the units in each sample.
+        """Return the number of units of work in each sample, by unit (`source_tokens`, `target_tokens`).
 
         Throughput is reported per unit as well as per sample, and latency by `source_tokens`.
         """
@@ -159,11 +160,11 @@ class TrainableAdapter(Adapter[Batch, Raw], Generic[Batch, Raw, TrainingBatch]):
     """
 
     training_options: ClassVar[frozenset[str]] = frozenset()
-    """Options that only training reads. A suite may not set them for weights trained without them."""
+    """Options that affect only training. A suite may not set them for weights trained without them."""
     module: torch.nn.Module
     loss_unit: ClassVar[str | None] = None
-    """The key of `training_units` that the loss is a mean over; None for a mean over samples.
-    Workers that train together weight their parts of a batch by it."""
+    """The key of `training_units` over which the loss is a mean; None for a mean over samples.
+    Workers that train together weight their parts of a batch by this number of units."""
 
     @property
     def pooled_batches(self) -> int:

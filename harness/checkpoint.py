@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 PICKLED = (".pth", ".pt")  # written by torch.save, the usual format of published weights
 WEIGHTS = (".safetensors", *PICKLED)
-ASSET = "asset:"  # name prefix of tensors that hold the bytes of a file, such as a vocabulary
+ASSET = "asset:"  # name prefix of tensors that contain the bytes of a file, such as a vocabulary
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from harness.files import StrictModel
 
 PACKAGES = ("numpy", "torch", "torchvision", "ray", "mlflow", "sacrebleu", "scikit-learn", "sentencepiece")
 
-# Environment variables that a submitted job is started with.
+# Environment variables of a submitted job.
 SENT_REVISION, SENT_BRANCH = "HARNESS_GIT_REVISION", "HARNESS_GIT_BRANCH"
 JOB = "HARNESS_JOB"  # id of the cluster job that the process belongs to
 
@@ -41,7 +41,7 @@ class Hardware(StrictModel):
     logical_cores: int
     gpus: tuple[Gpu, ...]
     memory_gib: int
-    """Rounded to whole GiB: kernels reserve some memory, and not always the same amount."""
+    """Rounded to whole GiB, because kernels reserve a varying amount of memory."""
 
 
 class Environment(StrictModel):
@@ -105,7 +105,7 @@ def describe() -> Environment:
 
 
 def usable_cores() -> int:
-    """Return how many logical cores affinity and container let this process use, at least 1."""
+    """Return how many logical cores this process may use by its affinity and container, at least 1."""
     cores = len(os.sched_getaffinity(0))
     try:
         quota = cpu_quota(Path("/sys/fs/cgroup/cpu.max").read_text())
@@ -185,12 +185,12 @@ def git_state(folder: Path = Path(__file__).parent) -> tuple[str | None, bool | 
 
 
 def git_branch(folder: Path, variables: Mapping[str, str] = os.environ) -> str | None:
-    """Return the branch that is evaluated: the one that the CI names, or the one checked out in `folder`.
+    """Return the evaluated branch: the one that the CI names, or the one checked out in `folder`.
 
     A pull request is `pull/7/merge` and a merge request is `merge-requests/7/head`. Its branch may come from
-    a fork and be called `main` as well, and must never be used as a baseline.
+    a fork and also be called `main`; such a branch must never be used as a baseline.
 
-    Returns None without a checkout, or for a commit that is not on a branch.
+    Return None without a checkout, or for a commit that is not on a branch.
     """
     if branch := variables.get(SENT_BRANCH):
         return branch
@@ -215,5 +215,5 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def command_line() -> str:
-    """Return how this process was called, quoted for a shell, with the program's name but not its path."""
+    """Return the command line of this process, quoted for a shell, without the path of the program."""
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""Errors by who can fix them; the command line turns each kind into its exit code."""
+"""Errors, classified by who can fix them; the command line turns each kind into an exit code."""
 
 
 class HarnessError(Exception):

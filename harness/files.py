@@ -1,4 +1,4 @@
-"""Whole-file reads and writes: a file is replaced in one step or not at all, and JSON fits its model."""
+"""Reads and writes of whole files: a file is replaced in one step or not at all, and JSON fits its model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file by a text in UTF-8; see `write_bytes`."""
+    """Replace a file by UTF-8 text; see `write_bytes`."""
     write_bytes(path, text.encode())
 
 

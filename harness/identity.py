@@ -1,4 +1,4 @@
-"""Hashes of specifications and of code: equal content has an equal identity."""
+"""Hashes of specifications and code: equal contents have equal identities."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def digest(parts: Iterable[str | bytes]) -> str:
 def code_version(module: str) -> str:
     """Return a hash of the code of a module and of all modules that it depends on (see `modules_of`).
 
-    The hash is taken from the syntax trees without docstrings, so that comments and layout do not count.
+    The hash is computed from the syntax trees without docstrings, so comments and layout do not affect it.
     """
     return content_id({name: _without_docstrings(tree) for name, tree in _trees(module).items()})
 
@@ -65,10 +65,10 @@ def _trees(module: str) -> dict[str, ast.Module]:
 
 
 def _source_file(name: str) -> Path | None:
-    """Return a module's source file, or None if the name is no module (`a.b` may be a name in a) or has none.
+    """Return a module's source file, or None if it has none or the name (`a.b` for b in a) is no module.
 
-    Only the top-level package is looked up by the import system: to find `a.b.c`, `find_spec` would import
-    a.b and everything that a.b imports.
+    Only the top-level package is looked up by the import system, because to find `a.b.c`, `find_spec` would
+    import a.b and everything that a.b imports.
     """
     package, _, rest = name.partition(".")
     spec = find_spec(package)
@@ -92,7 +92,7 @@ def _without_docstrings(tree: ast.Module) -> str:
             and ast.get_docstring(node) is not None
         ):
             node.body = node.body[1:]
-    return ast.unparse(tree)  # not ast.dump, whose form differs between versions of Python
+    return ast.unparse(tree)  # not ast.dump, whose output differs between versions of Python
 
 
 def _imports(tree: ast.Module, package: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Recipes: how checkpoints are trained, what each training gave, and where to find both.
+"""Recipes: how checkpoints are trained, the result of each training, and where to find both.
 
 A recipe is a YAML file. Training writes NAME.safetensors, and beside it a copy of the recipe with the result:
 
@@ -62,12 +62,12 @@ class Recipe(StrictModel):
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the recipe's content in hex digits."""
+        """Return the SHA-256 of the recipe's content in hex digits."""
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
 
 
 class Provenance(StrictModel):
-    """The record of a training: what the recipe gave, on which data and hardware."""
+    """The record of a training: its results, data and hardware."""
 
     sha256: str = Field(description="SHA-256 of the weights file.")
     dataset_fingerprint: str = Field(description="Fingerprint of the training split.")
@@ -88,17 +88,17 @@ class Provenance(StrictModel):
 
 @dataclass(frozen=True)
 class CheckpointRef:
-    """Where a suite's checkpoint is, or where training will write it."""
+    """The location of a suite's checkpoint, or where training will write it."""
 
     name: str
     weights: Path
     """The file of weights; it exists unless `missing`."""
     recipe: Recipe | None
-    """None for weights that were named directly."""
+    """None for weights that the suite names directly."""
     missing: bool
     """Whether the weights must be trained first."""
     options: Mapping[str, object] = field(default_factory=dict)
-    """The adapter options that the weights are made with; a suite may not contradict them."""
+    """The adapter options with which the weights are made; a suite may not contradict them."""
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -151,7 +151,7 @@ def resolve_checkpoint(
     if seed is not None and seed != recipe.seed:
         recipe, name = recipe.model_copy(update={"seed": seed}), f"{path.stem}-seed-{seed}"
     cached = cache_folder() / f"{path.stem}-{recipe.hash[:12]}" / f"{path.stem}.safetensors"
-    packaged = path.parent / cached.parent.name / cached.name  # where a package for a cluster holds it
+    packaged = path.parent / cached.parent.name / cached.name  # its place in a package for a cluster
     for candidate in (path.with_suffix(".safetensors"), packaged, cached):
         if candidate.is_file() and read_metadata(candidate).get("recipe") == recipe.hash:
             return CheckpointRef(name, candidate, recipe, missing=False, options=recipe.options)

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered name and the object that it stands for."""
+    """A registered name and the object that it refers to."""
 
     name: str
     target: str

@@ -44,7 +44,7 @@ class Annotations:
 
     @staticmethod
     def of_boxes(boxes: object, labels: object) -> Annotations:
-        """Return plain objects, neither crowd nor difficult, whose areas are those of their boxes.
+        """Return annotations without crowds and difficult objects, with the areas of the boxes.
 
         Args:
             boxes: [n, 4], array-like.
@@ -88,7 +88,7 @@ Prediction: TypeAlias = Translation | Detections | Mask
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One item of a data set. The target is None in samples that are passed to a model for prediction."""
+    """One item of a data set. The target is None if the sample is passed to a model for prediction."""
 
     id: str
     input: Input
@@ -99,7 +99,7 @@ class Sample:
 class Alignment:
     """Attention of a translation model: weights of the source tokens for each target token."""
 
-    source: tuple[str, ...]  # S tokens as the model reads them, including its end-of-sentence token
+    source: tuple[str, ...]  # S source tokens as the model reads them, including its end-of-sentence token
     target: tuple[str, ...]  # T tokens of the translation, including its end-of-sentence token
     weights: NDArray[np.float32]  # [T, S], 0–1; each row sums to 1
 
@@ -110,7 +110,7 @@ class Figure:
 
     `value` is None if the metric is undefined (for example without positives), never −1 or 0. `low` and
     `high` bound its 95% interval. `n` is the number of items that it was computed over. `signature` names
-    every choice that changes the value, so that a glance shows whether two figures can be compared.
+    every choice that changes the value, so that it shows whether two figures can be compared.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")

@@ -17,7 +17,7 @@ from harness.task import TaskName
 
 @dataclass(frozen=True)
 class DatasetUse:
-    """A data set as a trial uses it: everything that a worker needs to open it."""
+    """A trial's use of a data set: everything that a worker needs to open it."""
 
     name: str
     """Registered name."""
@@ -30,7 +30,7 @@ class DatasetUse:
 
         Raises:
             UsageError: A file of the data set is malformed.
-            UnavailableError: This machine lacks what the data set is made of.
+            UnavailableError: This machine lacks the source of the data set.
         """
         cls = DATASETS.get(self.name)
         return cls(cls.Options(**self.options), self.split, self.task)
@@ -55,7 +55,7 @@ class Trial:
 
     @cached_property
     def id(self) -> str:
-        """The id of the specification; final only once the checkpoint has been trained."""
+        """Return the id of the specification, which is final only once the checkpoint has been trained."""
         return self.spec.id
 
     @property
@@ -77,7 +77,7 @@ class Trial:
         if self.checkpoint is None:
             return None
         checkpoint = load(self.checkpoint.weights)
-        # Hash after reading, so that a file replaced during the read is also refused.
+        # Hash after reading, so that a file replaced during the read is also rejected.
         if sha256(self.checkpoint.weights) != self.spec.checkpoint:
             raise UsageError(
                 f"checkpoint {self.checkpoint.weights}: has changed since the run was planned; run again"
@@ -85,7 +85,7 @@ class Trial:
         return checkpoint
 
     def open_planned_dataset(self) -> Dataset:
-        """Open the data set after checking that this worker has the planned code and data.
+        """Open the data set, and check that this worker has the planned code and data.
 
         Raises:
             InfrastructureError: The adapter's code or the data set differs from the planned one.
@@ -110,5 +110,5 @@ class Trial:
 
 
 def adapter_code(name: str) -> str:
-    """Return the version of the code behind a registered adapter: a hash of the modules it is made of."""
+    """Return the version of a registered adapter's code: a hash of the modules that it consists of."""
     return code_version(ADAPTERS.entries()[name].target.partition(":")[0])

@@ -88,7 +88,7 @@ def read_source(path: Path) -> Source:
 def _reject_ambiguities(
     node: yaml.Node, path: Path, ancestors: tuple[yaml.Node, ...], checked: set[yaml.Node]
 ) -> None:
-    """Refuse valid YAML that is almost certainly a mistake.
+    """Reject valid YAML that is almost certainly a mistake.
 
     - YAML silently keeps the last of two equal keys.
     - Keys such as `no:` and `1:` are not text.
@@ -119,7 +119,7 @@ def _reject_ambiguities(
 
 
 def nearest_source(sources: Sequence[Source], keys: KeyPath) -> Source:
-    """Return the file that contains most of a key path; the first one if several contain as much."""
+    """Return the file that contains most of a key path, or the first of several that contain as much."""
     return max(sources, key=lambda source: source.matching_depth(keys))
 
 
@@ -127,7 +127,7 @@ def validate(model: type[M], document: object, sources: Sequence[Source], at: Ke
     """Check a document against a schema.
 
     Args:
-        at: The key path at which the document is found in the sources.
+        at: The key path of the document in the sources.
 
     Raises:
         UsageError: The first mistake, with its line, its key, the expected value and the nearest valid name.
@@ -137,7 +137,8 @@ def validate(model: type[M], document: object, sources: Sequence[Source], at: Ke
     except ValidationError as error:
         mistakes = [(_key_path(detail["loc"], document), detail) for detail in error.errors()]
         first_path = mistakes[0][0]
-        # A value that may also be a list fails both alternatives: the mistake inside the list says most.
+        # A value that may also be a list fails both alternatives; the mistake inside the list is the most
+        # specific.
         related = [(keys, detail) for keys, detail in mistakes if keys[: len(first_path)] == first_path]
         keys, mistake = max(related, key=lambda pair: len(pair[0]))
         if mistake["type"] == "extra_forbidden":

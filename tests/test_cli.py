@@ -70,7 +70,10 @@ class TestBadInput:
             (["run", "nowhere.yaml"], "suite nowhere.yaml: no such file"),
             (["plan", "quickstat"], "unknown suite 'quickstat'; did you mean 'quickstart'?"),
             (["validate"], "name at least one suite"),
-            (["run", "SUITE", "--executor", "inline", "--workers", "2"], "--executor inline is one process"),
+            (
+                ["run", "SUITE", "--executor", "inline", "--workers", "2"],
+                "inline accepts neither --address nor --workers",
+            ),
             (["run", "SUITE", "--executor", "inline", "--out", "FOREIGN"], "contains other files (mine.txt)"),
             (
                 ["run", "SUITE", "--executor", "inline", "--set", "nam=x"],
@@ -109,18 +112,18 @@ class TestBadInput:
 
 
 class TestPlain:
-    def test_list_names_every_kind_and_its_origin(self) -> None:
+    def test_list_names_every_entry_and_its_origin(self) -> None:
         entries = json.loads(call("list", "--json").stdout)
-        found = {(entry["kind"], entry["name"]): entry["origin"] for entry in entries}
-        assert found["adapters", "fake-translation"] == "fake-adapters"
+        origins = {(entry["group"], entry["name"]): entry["origin"] for entry in entries}
+        assert origins["adapters", "fake-translation"] == "fake-adapters"
         assert (
-            found["datasets", "scenes"]
-            == found["metrics", "bleu"]
-            == found["suites", "quickstart"]
+            origins["datasets", "scenes"]
+            == origins["metrics", "bleu"]
+            == origins["suites", "quickstart"]
             == "harness"
         )
-        kinds = {entry["kind"] for entry in json.loads(call("list", "metrics", "--json").stdout)}
-        assert kinds == {"metrics"}
+        groups = {entry["group"] for entry in json.loads(call("list", "metrics", "--json").stdout)}
+        assert groups == {"metrics"}
 
     def test_plan_runs_nothing_and_says_what_is_on_disk(self, tmp_path: Path) -> None:
         path = write(tmp_path, document())
@@ -210,7 +213,7 @@ class TestLight:
         assert python(CALL, "--help").splitlines()[-1] == "[]"
 
     def test_help_takes_less_than_half_a_second_of_cpu(self) -> None:
-        """User and system time of the child, the best of three: a busy machine counts less so."""
+        """The user and system time of the child is used, the best of three, to tolerate a busy machine."""
 
         def cpu_seconds() -> float:
             command = [sys.executable, "-c", "from harness.cli.app import main; main()", "--help"]
@@ -259,5 +262,5 @@ def test_a_defect_of_ours_never_looks_like_a_regression(
     done = call("plan", "quickstart")
     assert done.exit_code == 3
     assert done.stderr.splitlines() == [
-        "internal error: ZeroDivisionError: a defect (HARNESS_DEBUG=1 shows where)"
+        "internal error: ZeroDivisionError: a defect (set HARNESS_DEBUG=1 to see where)"
     ]

@@ -158,7 +158,7 @@ class TestSegmentation:
             ([[1, 2, 3, 4, 5, 1e9]], r"segmentation\[0\]: expected corners within ±400 px, found 10{9}"),
             (
                 {"size": [40, 30], "counts": [1200]},
-                r"segmentation: size: expected \[30, 40\] as of its image, found \[40, 30\]",
+                r"segmentation: size: expected \[30, 40\] as in its image, found \[40, 30\]",
             ),
             (
                 {"size": [30, 40], "counts": [1199]},

@@ -1,4 +1,4 @@
-"""A comparison reports regressions, no changes between equal runs, and what it cannot compare."""
+"""A comparison reports regressions, nothing for equal runs, and trials that cannot be compared."""
 
 from __future__ import annotations
 
@@ -651,7 +651,7 @@ def test_timings_under_other_conditions_are_incomparable(
     ("part", "reason"),
     [
         ({"settings": SETTINGS.model_copy(update={"device": "cuda"})}, "device differs: cpu → cuda"),
-        ({"samples": ["a", "c"]}, "other samples were timed"),
+        ({"samples": ["a", "c"]}, "different samples were timed"),
         (None, "the raw measurements are not in the run directory"),
     ],
 )

@@ -20,7 +20,7 @@ SHOWN_PER_ROLE: dict[Role, int] = {"worst": 4, "median": 2, "best": 2}
 """Samples shown per trial: enough to see what goes wrong, few enough for one page of many trials."""
 
 ImageFiles: TypeAlias = dict[str, bytes]
-"""Path relative to the trial's directory → the file's content."""
+"""Contents of image files by path relative to the trial's directory."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,16 @@ class Analyser(ABC, Generic[PredictionT, ShownT]):
 
 
 AnyAnalyser: TypeAlias = Analyser[Any, Any]
-"""An analyser of any task, where the data set decides which."""
+"""An analyser of any task, for code in which the data set decides the task."""
 
 
 def pick_samples(scores: Sequence[float], weights: Sequence[float]) -> list[Pick]:
-    """Choose the samples with the lowest, the middle and the highest scores; of equal scores the heaviest.
+    """Choose the samples with the lowest, middle and highest scores; ties go to the greatest weight.
 
     Args:
         scores: per sample.
-        weights: per sample, how much there was to get right or wrong. Samples of weight 0 are shown only if
-            there are no others.
+        weights: per sample, the amount that a model can get right or wrong. Samples of weight 0 are shown
+            only if there are no others.
     """
     values, sizes = np.asarray(scores, dtype=np.float64), np.asarray(weights, dtype=np.float64)
     eligible = (sizes > 0) | ~np.any(sizes > 0)

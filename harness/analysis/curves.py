@@ -1,4 +1,4 @@
-"""Precision against recall: a class's curve as COCO interpolates it, and its area in every resample."""
+"""Precision–recall curves: a class's curve as COCO interpolates it, and its area in every resample."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.statistics.bootstrap import RESAMPLES, SEED, resample_counts
 
 
 def average_precisions(matches: Sequence[Matches], classes: int) -> NDArray[np.float64]:
-    """Compute COCO's AP over all sizes, of the data set, then of each resample: [classes, T, 1 + R]."""
+    """Compute COCO's AP over all sizes for the data set, then for each resample: [classes, T, 1 + R]."""
     curves = build_curves(matches, classes, ())
     n = len(matches)
     weights = [np.ones((n, 1), dtype=np.int32), *resample_counts(n, RESAMPLES, SEED)]
@@ -31,7 +31,7 @@ class InterpolatedCurve:
 
     positives: int
     precision: NDArray[np.float64]  # [101], 0 where the recall is not reached
-    scores: NDArray[np.float64]  # [101], the score that reaches the recall, NaN where none does
+    scores: NDArray[np.float64]  # [101], the score that reaches the recall, NaN if none does
 
 
 def interpolate_precision(images: Sequence[Matches], label: int, threshold: int) -> InterpolatedCurve:

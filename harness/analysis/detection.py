@@ -29,8 +29,8 @@ from harness.statistics.bootstrap import figure, mean_defined
 from harness.task import Annotations, Detections, Figure, Image, Sample
 
 VERSION = 1  # of the signatures; raise it with any change of what a figure means
-# Indices into COCO's ten thresholds of the curves that are drawn: IoU .5, where a box counts as found at all,
-# and .75, where it also fits.
+# Indices into COCO's ten thresholds of the curves that are drawn: IoU .5, at which a box counts as detected,
+# and .75, at which it also fits closely.
 CURVE_THRESHOLDS = (0, 5)
 SIGNATURE = f"coco|recalls:101|maxdets:{MAX_DETECTIONS}|interval:basic"
 ALL_SIZES = np.array([[0.0, COCO_AREAS["large"][1]]])  # px²
@@ -39,8 +39,8 @@ ALL_SIZES = np.array([[0.0, COCO_AREAS["large"][1]]])  # px²
 class DetectionAnalyser(Analyser[Detections, ShownDetections]):
     """Collects the matches of each image by COCO's rules, and its errors.
 
-    The confusion matrix and the shown detections are those at one operating point: at least the score that
-    gives the highest F1.
+    The confusion matrix and the shown detections are those at one operating point: detections with at least
+    the score that gives the highest F1.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -98,7 +98,7 @@ class DetectionAnalyser(Analyser[Detections, ShownDetections]):
 
     @cached_property
     def _min_score(self) -> float:
-        """The score of the operating point; infinite if no detection is correct."""
+        """Score threshold of the operating point; infinite if no detection is correct."""
         return best_f1_score(self._images)
 
     def _curves(self) -> list[PrecisionRecall]:
@@ -216,8 +216,8 @@ def confusion_matrix(images: Sequence[ImageErrors], classes: int, min_score: flo
 
     The last row and column are background. Correct detections are counted first, as COCO matches them. Then
     each other detection, in descending order of score, takes the free annotation of another class that it
-    overlaps most, at IoU .5 or more. A detection left over is detected background; an annotation left over is
-    undetected.
+    overlaps most, at IoU .5 or more. Each remaining detection counts as detected background, each remaining
+    annotation as undetected.
 
     Args:
         min_score: count only detections with at least this score.

@@ -9,7 +9,7 @@ from PIL import Image as PILImage
 
 from harness.task import Image, Mask
 
-LONGEST_SIDE = 256  # px: small files, and as much as a page of some dozens of images can show
+LONGEST_SIDE = 256  # px; keeps files small, and a page with dozens of images can show no more
 QUALITY = 80  # WebP's; an image of `scenes`, 128×128 px, takes about 4 kB
 WRONG, IGNORED = (214, 39, 40, 255), (127, 127, 127, 255)  # RGBA
 IGNORED_COLOUR = (224, 224, 192)  # VOC's cream for pixels that do not count

@@ -17,7 +17,7 @@ def ratios(parts: Counts, wholes: Counts, signature: str, unit: str = "fraction"
     """Compute Σ parts / Σ wholes over samples, for each of k columns; undefined if the denominator is 0.
 
     Args:
-        parts, wholes: [n, k], additive counts of each sample.
+        parts, wholes: [n, k], additive counts per sample.
     """
     n, columns = parts.shape
     counts = np.concatenate([parts, wholes], axis=1).astype(np.int64)

@@ -1,4 +1,4 @@
-"""The records of a trial's analysis.json: where its figures come from, for reports to draw.
+"""The records of a trial's analysis.json, which reports draw: the causes of its figures.
 
 Image files are stored beside it; their paths are relative to the trial's directory. The schema
 `harness/schema/analysis.schema.json` is generated from these models.
@@ -40,7 +40,7 @@ class LengthBucket(StrictModel):
     """The sentences whose source has `shortest` to `longest` words."""
 
     shortest: int
-    longest: int | None = Field(description="null: no limit")
+    longest: int | None = Field(description="null if unlimited")
     n: int
     bleu: Figure
     chrf: Figure
@@ -71,7 +71,7 @@ class TranslationAnalysis(StrictModel):
     ranked_by: str
     by_length: list[LengthBucket] = Field(description="by words of the source, without empty buckets")
     rates: dict[str, Figure] = Field(
-        description="exact_match, length_ratio, repetition, copied, unknown, empty: docs/analysis.md"
+        description="exact_match, length_ratio, repetition, copied, unknown, empty; see docs/analysis.md"
     )
     samples: list[ShownTranslation]
     alignments: list[ShownAlignment] = Field(description="of some samples, if the adapter provides them")
@@ -80,7 +80,7 @@ class TranslationAnalysis(StrictModel):
 class PrecisionRecall(StrictModel):
     """Interpolated precision at the 101 recall levels 0, .01, … 1 (COCO); its mean is the AP."""
 
-    label: str | None = Field(None, description="a class; null: the mean over the classes with annotations")
+    label: str | None = Field(None, description="class, or null for the mean over classes with annotations")
     iou: float
     ap: Figure
     positives: int = Field(description="annotations that count")
@@ -102,7 +102,7 @@ class ErrorEffect(StrictModel):
 class OperatingPoint(StrictModel):
     """Detections with at least the score that gives the highest F1 over the data set, at IoU .5."""
 
-    score: float | None = Field(description="null: no detection is correct")
+    score: float | None = Field(description="null if no detection is correct")
     precision: Figure
     recall: Figure
     f1: Figure
@@ -142,9 +142,9 @@ class DetectionAnalysis(StrictModel):
         description="[annotated][detected] at the operating point; the last row and column are background"
     )
     errors: dict[ErrorType, ErrorEffect]
-    false_positives: Figure = Field(description="rise of AP at IoU .5 without any false positive")
+    false_positives: Figure = Field(description="rise of AP at IoU .5 if all false positives are removed")
     false_negatives: Figure = Field(
-        description="rise of AP at IoU .5 without any annotation that is not found"
+        description="rise of AP at IoU .5 if all annotations that are not found are removed"
     )
     samples: list[ShownDetections]
 

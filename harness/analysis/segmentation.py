@@ -25,7 +25,8 @@ class SegmentationAnalyser(Analyser[Mask, ShownMasks]):
     def __init__(self, classes: Sequence[str]) -> None:
         self._classes = tuple(classes)
         self._confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
-        # Per image [5, classes]: correct, annotated, predicted; boundary pixels in both masks, in either.
+        # Per image [5, classes]: correct, annotated and predicted pixels; boundary pixels in both masks, and
+        # in either.
         self._counts: list[NDArray[np.int64]] = []
 
     def add(self, sample: Sample, prediction: Mask) -> None:

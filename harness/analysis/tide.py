@@ -1,8 +1,8 @@
 """Types of detection errors and what each costs: TIDE (Bolya et al. 2020, §2).
 
 Every false positive has one type, which depends on its highest IoU with annotations of its own class and of
-other classes. An annotation is missed if no detection matches it, and none has a localisation or
-classification error about it.
+other classes. An annotation is missed if no detection matches it or has a localisation or classification
+error about it.
 
 The cost of a type is dAP: how much AP at IoU .5 rises if an oracle fixes these errors and no others.
 
@@ -52,8 +52,8 @@ class ImageErrors:
     counted: NDArray[np.bool_]  # [g], neither crowd nor difficult
 
     @property
-    def found(self) -> NDArray[np.bool_]:
-        """The annotations that a correct detection matches: [g]."""
+    def detected(self) -> NDArray[np.bool_]:
+        """Whether a correct detection matches each annotation: [g]."""
         return self._mark_annotations(self.states == CORRECT)
 
     def missed(self, min_score: float = -np.inf) -> NDArray[np.bool_]:
@@ -121,7 +121,7 @@ def _match_greedily(
     for row in np.flatnonzero(overlap.max(axis=1, initial=0.0) >= FOREGROUND):
         for eligible in (~ignored, ignored):
             free = overlap[row] * (eligible & ~taken)
-            best = len(free) - 1 - int(free[::-1].argmax())  # of equals the later, as in COCO
+            best = len(free) - 1 - int(free[::-1].argmax())  # of equal IoUs the later, as in COCO
             if free[best] >= FOREGROUND:
                 annotations[row] = best
                 taken[best] = not crowd[best]
@@ -147,7 +147,7 @@ def error_effects(
 
     def effect(fixed: Sequence[Matches]) -> Figure:
         precisions = average_precisions(fixed, classes)[:, 0]
-        # A class without any annotation left has no AP of its own: it counts as 0.
+        # A class that no longer has annotations has no AP; it counts as 0.
         precisions = np.where(np.isnan(precisions) & ~np.isnan(base), 0.0, precisions)
         rise = mean_defined(precisions, 0) - mean_defined(base, 0)
         return figure(rise[0], rise[1:], len(images), "fraction", SIGNATURE)
@@ -161,8 +161,8 @@ def error_effects(
         for error in ERRORS
     }
     only_correct = [_to_matches(image, image.states == CORRECT, image.states == CORRECT) for image in images]
-    only_found = [_to_matches(image, image.states == CORRECT, positive=image.found) for image in images]
-    return effects, effect(only_correct), effect(only_found)
+    only_detected = [_to_matches(image, image.states == CORRECT, positive=image.detected) for image in images]
+    return effects, effect(only_correct), effect(only_detected)
 
 
 def _count(images: Sequence[ImageErrors], error: ErrorType, min_score: float = -np.inf) -> int:
@@ -175,7 +175,7 @@ def _count(images: Sequence[ImageErrors], error: ErrorType, min_score: float = -
 def fix_errors(image: ImageErrors, error: ErrorType) -> Matches:
     """Return the image's matches without errors of one type (Bolya et al. 2020, §2.3).
 
-    - Localisation, classification: of the errors about one annotation that is not found, the one with the
+    - Localisation, classification: among the errors about one annotation that is not found, the one with the
       highest score becomes correct; all others are removed.
     - Both, duplicate, background: the detections are removed.
     - Missed: the annotations no longer count.
@@ -193,7 +193,7 @@ def fix_errors(image: ImageErrors, error: ErrorType) -> Matches:
         fixed = [
             rows[index]
             for annotation, index in zip(annotations, first, strict=True)
-            if not image.found[annotation]
+            if not image.detected[annotation]
         ]
         labels[fixed] = image.positives[image.annotations[fixed]]
         correct = correct.copy()

@@ -104,7 +104,7 @@ class TranslationAnalyser(Analyser[Translation, ShownTranslation]):
 
 
 def failures(source: str, references: References, hypothesis: str) -> dict[str, bool]:
-    """Return which of these are true of a hypothesis.
+    """Return whether each of these statements is true of a hypothesis.
 
     - exact_match: it equals one of its references.
     - repetition: a sequence of four words occurs more than once, and more often than in any reference.

@@ -32,7 +32,7 @@ Examples:
   harness compare runs/quickstart --baseline runs/main    exit with code 1 on a regression
   harness score detection --annotations coco.json --predictions mine.json"""
 
-SIGPIPE_EXIT_CODE = 141  # what a shell reports for a process that a closed pipe ended
+SIGPIPE_EXIT_CODE = 141  # exit code that a shell reports for a process ended by a closed pipe
 
 
 class Group(TyperGroup):
@@ -104,8 +104,8 @@ for commands in (suites_app, results_app, jobs_app, catalogue_app, doctor_app):
 app.add_typer(score_app, name="score")
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         sys.stdout.write(f"harness {version('harness')}\n")
@@ -119,7 +119,7 @@ def options(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """Carry the options of `harness` itself."""
+    """Define the options of `harness` itself."""
 
 
 def main() -> None:

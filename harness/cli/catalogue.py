@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from harness.registry import Registry
 
 catalogue_app = typer.Typer()
-new_app = typer.Typer(no_args_is_help=True, help="Write a starting point for an extension of your own.")
+new_app = typer.Typer(no_args_is_help=True, help="Write a starting point for your own extension.")
 catalogue_app.add_typer(new_app, name="new")
 
 
 class Group(StrEnum):
-    """What `harness list` can be narrowed to."""
+    """Groups that `harness list` can be restricted to."""
 
     adapters = "adapters"
     datasets = "datasets"
@@ -35,7 +35,7 @@ class Group(StrEnum):
 
 @catalogue_app.command("list")
 def list_command(
-    group: Annotated[Group | None, typer.Argument(help="Only this group.")] = None,
+    group: Annotated[Group | None, typer.Argument(help="List only this group.")] = None,
     name: Annotated[
         str | None,
         typer.Argument(help="Describe one entry with its options.", autocompletion=listed_names),
@@ -79,7 +79,7 @@ def _rows(group: Group | None) -> list[list[str]]:
 
 
 def _adapter_rows() -> list[list[str]]:
-    """Describe every adapter. One that cannot be imported says so in place of a description."""
+    """Describe every adapter. For one that cannot be imported, the error replaces the task."""
     from harness.adapter import ADAPTERS
 
     rows = []
@@ -104,7 +104,7 @@ def _shipped_weights(adapter: str) -> list[str]:
 
 
 def _describe(group: Group, name: str, as_json: bool) -> None:
-    """Print what one entry is and, for adapters and data sets, its options."""
+    """Print the description of one entry and, for adapters and data sets, its options."""
     from harness.cli.terminal import show, show_table
     from harness.suite.loading import find_suite, load_suite
 
@@ -146,7 +146,7 @@ def _options(model: type[BaseModel]) -> list[dict[str, str]]:
 
 
 def _type_name(schema: dict[str, Any], annotation: Any) -> str:
-    """Return `'a' | 'b'` for a choice, else the annotation as one writes it."""
+    """Return `'a' | 'b'` for a choice, else the annotation as it is written in code."""
     if choices := schema.get("enum"):
         return " | ".join(map(repr, choices))
     text = re.sub(r"Annotated\[(\w+), .*?\)\]\)\]", r"\1", inspect.formatannotation(annotation))
@@ -171,7 +171,7 @@ def export_command(
         list[str], typer.Option("--option", metavar="KEY=VALUE", help="Option of the data set; repeatable.")
     ] = [],  # noqa: B006
     splits: Annotated[
-        list[str], typer.Option("--split", metavar="SPLIT", help="Only this split; repeatable.")
+        list[str], typer.Option("--split", metavar="SPLIT", help="Export only this split; repeatable.")
     ] = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:

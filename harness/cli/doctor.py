@@ -1,4 +1,4 @@
-"""`harness doctor`: what this machine offers, what is missing, and the command that mends it."""
+"""`harness doctor`: describe this machine, what is missing on it, and how to provide it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONNECT_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at. `remedy` says how to get what is not there."""
+    """The result of one check. `remedy` says how to provide what is missing."""
 
     name: str
     status: Status
@@ -66,7 +66,7 @@ def _machine() -> Iterator[Check]:
 
 
 def _gpu() -> Check:
-    """Hold what the driver lists against what PyTorch can use."""
+    """Compare the GPUs that the driver lists with those that PyTorch can use."""
     import pynvml
     import torch
 
@@ -89,13 +89,13 @@ def _storage() -> Iterator[Check]:
     from harness.cache import cache_folder
 
     cache = cache_folder()
-    kept = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) if cache.exists() else 0
+    size = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) if cache.exists() else 0
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    finding = f"{cache}, {kept / 2**20:.0f} MiB"
+    finding = f"{cache}, {size / 2**20:.0f} MiB"
     if os.access(existing, os.W_OK):
         yield Check("cache folder", "ok", finding)
     else:
-        remedy = "set HARNESS_CACHE to a folder that can be written"
+        remedy = "set HARNESS_CACHE to a writable folder"
         yield Check("cache folder", "missing", f"{finding}, cannot be written", remedy)
     for name, folder in (("disk of the cache", existing), ("disk of the runs", Path.cwd())):
         free = shutil.disk_usage(folder).free / 2**30

@@ -37,7 +37,7 @@ Sync = Annotated[bool, typer.Option("--sync/--no-sync", help="Log to MLflow at t
 
 
 class ProfileName(StrEnum):
-    """Name of a speed profile; a test holds it against harness.scenarios.settings."""
+    """Name of a speed profile. A test checks that harness.scenarios.settings has the same names."""
 
     smoke = "smoke"
     ci = "ci"

@@ -57,7 +57,7 @@ def report(
         paths = _finished(paths)
     with_page = [] if several and out else paths
     if baseline and not with_page:
-        raise UsageError("--baseline: a trend, which is all that would be written, has no baseline")
+        raise UsageError("--baseline: only the trend would be written, and a trend has no baseline")
     since = {run: _baseline(baseline, run, tracking_uri) if baseline else None for run in with_page}
     if logged:
         from harness.tracking.past_runs import logged_trend
@@ -81,7 +81,7 @@ def report(
 
 
 def _finished(runs: list[Path]) -> list[Path]:
-    """Drop unfinished runs with a message. Keep what is not a run at all, which is an error later."""
+    """Drop unfinished runs with a message. Keep paths that are not runs; reading them later is an error."""
     from harness.cli.terminal import console
 
     unfinished = [run for run in runs if (run / "run.json").is_file() and not (run / "results.json").exists()]
@@ -151,7 +151,7 @@ def sync(
 
 @results_app.command()
 def ui(
-    root: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
+    root: Annotated[Path, typer.Option(help="Folder that contains the runs.")] = Path("runs"),
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
 ) -> None:
     """Serve MLflow's UI on the runs."""

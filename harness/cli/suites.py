@@ -74,12 +74,12 @@ def validate(
     for name in suites:
         planned = plan(load_suite(find_suite(name)))
         preflight(planned.trials)
-        skipped = [each.model_dump() for each in planned.skipped]
+        skipped = [benchmark.model_dump() for benchmark in planned.skipped]
         document = {"suite": name, "valid": True, "trials": len(planned.trials), "skipped": skipped}
         documents.append(document)
         if not as_json:
             sys.stdout.write(f"{name}: valid, {len(planned.trials)} trials\n")
-            sys.stdout.writelines(f"  skipped {each['benchmark']}: {each['reason']}\n" for each in skipped)
+            sys.stdout.writelines(f"  skipped {entry['benchmark']}: {entry['reason']}\n" for entry in skipped)
     if as_json:
         show(documents)
 
@@ -189,13 +189,13 @@ def run_command(
 
 
 def _sync_or_report(directory: Path, executor: ExecutorName) -> None:
-    """Log the run to MLflow. A failure is reported and leaves the exit code as it is."""
+    """Log the run to MLflow. A failure is reported and does not change the exit code."""
     from importlib.util import find_spec
 
     from harness.cli.terminal import console
 
     if executor is ExecutorName.inline and find_spec("mlflow") is None:
-        console.print("MLflow is not installed: not logged; run `harness sync` where it is")
+        console.print("MLflow is not installed; run `harness sync` where it is installed")
         return
     try:
         from harness.tracking import sync
@@ -213,10 +213,10 @@ def _sync_or_report(directory: Path, executor: ExecutorName) -> None:
 
 
 def _executor(name: ExecutorName, address: str | None, workers: int | None) -> ExecutorFactory:
-    """Return a function that makes the executor. Ray is imported only when it is called."""
+    """Return a function that creates the executor. Ray is imported only when that function is called."""
     if name is ExecutorName.inline:
         if address or (workers or 1) > 1:
-            raise UsageError("--executor inline runs in this process, without --address and --workers")
+            raise UsageError("--executor inline accepts neither --address nor --workers")
         from harness.executors.inline import InlineExecutor
 
         return InlineExecutor

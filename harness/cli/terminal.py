@@ -29,7 +29,7 @@ console = Console(stderr=True, soft_wrap=True)
 
 
 def show(document: Any) -> None:
-    """Print JSON to stdout. NaN is refused."""
+    """Print JSON to stdout; raise a ValueError for NaN."""
     sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -84,8 +84,8 @@ def show_results(results: Results) -> None:
     out.print("Brackets are 95% intervals.", style="dim")
     for trial in results.trials:
         if trial.reason:
-            about = f"{trial.status} {trial.benchmark}/{trial.variant}: {trial.reason}"
-            out.print(display(about, 400), markup=False, style="yellow")
+            problem = f"{trial.status} {trial.benchmark}/{trial.variant}: {trial.reason}"
+            out.print(display(problem, 400), markup=False, style="yellow")
 
 
 def _cells(trial: TrialRecord, text: Callable[[Figure | None], str]) -> list[str]:
@@ -103,7 +103,7 @@ def _cells(trial: TrialRecord, text: Callable[[Figure | None], str]) -> list[str
 
 
 def _full(figure: Figure | None) -> str:
-    """Return a figure with four digits, seconds in ms."""
+    """Return a figure with four digits; seconds are converted to ms."""
     in_seconds = figure is not None and figure.unit == "s"
     return figure_text(figure, 1e3, "ms") if in_seconds else figure_text(figure)
 
@@ -136,14 +136,14 @@ def show_comparison(comparison: Comparison) -> None:
             rows.append([trial.name, "–", "–", "–", "–", flipped, f"{trial.state}: {trial.reason}"])
         for change in trial.changes:
             if change.decides or change.figure_kind == "speed":
-                base, head = (figure_text(each) if each else "–" for each in (change.base, change.head))
+                base, head = (figure_text(value) if value else "–" for value in (change.base, change.head))
                 verdict = f"{change.verdict}: {change.reason}"
                 rows.append([trial.name, change.name, base, head, change.difference_text(), flipped, verdict])
     sys.stdout.write(f"{comparison.verdict()}\n")
     show_table(["trial", "figure", "baseline", "run", "difference", "flipped", "verdict"], rows)
-    for each in comparison.frontier:
-        if not each.reason and (said := each.describe()) != "unchanged":
-            sys.stdout.write(f"frontier of {display(each.benchmark)} {display(said, 400)}\n")
+    for chart in comparison.frontier:
+        if not chart.reason and (description := chart.describe()) != "unchanged":
+            sys.stdout.write(f"frontier of {display(chart.benchmark)} {display(description, 400)}\n")
     if comparison.software:
         sys.stdout.write(f"software differs: {', '.join(comparison.software)}\n")
     if comparison.compares_speed:

@@ -194,7 +194,7 @@ def decide(difference: Figure) -> tuple[Verdict, str]:
     if difference.value is None:
         return "incomparable", "undefined"
     if low is None or high is None:
-        return "inconclusive", "a single sample gives no interval"
+        return "inconclusive", "an interval needs at least two samples"
     if high < 0:
         return "regression", "the interval of the difference is below 0"
     if low > 0:

@@ -13,19 +13,20 @@ from harness.compare.outcome import Change, TrialComparison
 from harness.statistics.bootstrap import RESAMPLES
 from harness.statistics.holm import holm
 
-ALPHA = 0.05  # two-sided, over the suite: with probability 2.5% any unchanged figure is called a regression
+ALPHA = 0.05  # two-sided, over the suite: any unchanged figure is called a regression with probability 2.5%
 
 
 def required_resamples(comparisons: int) -> int:
-    """Return the number of resamples with which the strongest of so many comparisons can reach ALPHA.
+    """Return how many resamples the strongest of several comparisons needs to reach ALPHA.
 
-    The smallest p-value of R resamples is 2/R, and Holm's correction multiplies it by their number.
+    The smallest p-value of R resamples is 2/R, and Holm's correction multiplies it by the number of
+    comparisons.
     """
     return max(RESAMPLES, ceil(2 * comparisons / ALPHA))
 
 
 def correct_verdicts(trials: Sequence[TrialComparison]) -> Iterator[TrialComparison]:
-    """Make a proven change inconclusive unless it is still proven after the correction.
+    """Make a proven change inconclusive if it is no longer proven after the correction.
 
     All changes that were tested and that decide are corrected together.
     """

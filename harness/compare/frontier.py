@@ -58,7 +58,7 @@ class FrontierChart:
     hardware: str
     points: tuple[Point, ...]
     signature: tuple[str, ...]
-    """What is equal for all points: benchmark, samples, metric and hardware."""
+    """Benchmark, samples, metric and hardware, which are the same for all points."""
 
     def frontier(self) -> list[str]:
         """Return the variants on the frontier, in the order of the trials."""
@@ -136,7 +136,7 @@ def why_not_charted(trial: TrialRecord) -> str | None:
 
 
 def hardware_name(results: Results, environment: str) -> str:
-    """Return one line on the hardware behind a key of `environments`, or the key if it is not there."""
+    """Return one line on the hardware behind a key of `environments`, or the key if it has no entry."""
     record = results.environments.get(environment)
     return environment if record is None else record.hardware_name
 
@@ -180,7 +180,7 @@ def _frontier_change(old: FrontierChart | None, new: FrontierChart | None) -> Fr
         where = "run" if before else "baseline" if after else "run and in the baseline"
         reason = f"no complete trial has a valid timing in the {where}"
         return FrontierChange(*names, tuple(new.frontier()), reason=reason)
-    # Only variants that both runs rank: another one could push these off the frontier in one run only.
+    # Only variants that both runs rank: any other could push these off the frontier in one run only.
     was = _undominated({variant: point for variant, point in before.items() if variant in after})
     now = _undominated({variant: point for variant, point in after.items() if variant in before})
     return FrontierChange(
@@ -199,7 +199,7 @@ def ranks(results: Results) -> dict[int, Rank]:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Return whether each (x, y) is undominated: none is at least as high in both and higher in one."""
+    """Return whether each (x, y) is undominated: no other is at least as high in both and higher in one."""
     order = sorted(range(len(points)), key=lambda i: points[i], reverse=True)
     undominated = [False] * len(points)
     best: tuple[float, float] | None = None  # the highest y so far, with the largest x that reached it

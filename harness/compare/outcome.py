@@ -28,7 +28,7 @@ State = Literal["compared", "missing", "new", "incomplete", "incomparable"]
 
 REGRESSION = 1  # exit codes of the command line's contract
 INCONCLUSIVE = 4
-SHOWN_IDS = 10  # ids of samples with another prediction that are listed per trial
+SHOWN_IDS = 10  # maximum number of listed ids per trial of samples whose prediction differs
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Change:
     base: Figure | None
     head: Figure | None
     difference: Figure | None
-    """Of accuracy: head − base in the figure's unit, over the same samples. Of speed: the extra time per
+    """For accuracy: head − base in the figure's unit, over the same samples. For speed: the extra time per
     sample as a fraction of the baseline's; above 0 is slower."""
     verdict: Verdict
     reason: str

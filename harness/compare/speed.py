@@ -80,7 +80,7 @@ def _incomparable(
 
 def _hardware_difference(base: Environment, head: Environment) -> str:
     """Return the first difference in hardware between two environments, or an empty string."""
-    before, after = ({"host": each.host, **each.hardware.model_dump()} for each in (base, head))
+    before, after = ({"host": machine.host, **machine.hardware.model_dump()} for machine in (base, head))
     fields = (field for field in before if before[field] != after[field])
     return next((f"hardware differs: {field} {before[field]} → {after[field]}" for field in fields), "")
 
@@ -89,7 +89,7 @@ def _different_work(base: Scenario, head: Scenario) -> str:
     """Return how the timed work differs, or an empty string if it does not."""
     if base.settings.device != head.settings.device:
         return f"device differs: {base.settings.device} → {head.settings.device}"
-    return "" if base.samples == head.samples else "other samples were timed"
+    return "" if base.samples == head.samples else "different samples were timed"
 
 
 def slowdown(base: Scenario, head: Scenario) -> Figure:
@@ -110,7 +110,7 @@ def time_difference(base: Sequence[float], head: Sequence[float], unit: str) -> 
 
     Args:
         base, head: Seconds per sample of each process or window; at least one per side.
-        unit: What each value is of, for the signature.
+        unit: What each value is measured over, `processes` or `windows`; part of the signature.
     """
     before, after = np.log(base), np.log(head)
     low, high = (None if bound is None else float(np.expm1(bound)) for bound in welch(before, after))

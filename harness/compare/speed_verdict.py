@@ -15,7 +15,7 @@ from harness.task import Figure
 SLOWER = 0.025  # an interval above this is a regression
 TOLERATED = 0.05  # an interval below this passes
 DRIFT = "The runs were made at different times: slow drift of the machine is not in the interval."
-LEAST_PROCESSES = 2  # one process does not show how much processes differ
+LEAST_PROCESSES = 2  # one process does not show how much processes vary
 
 
 def decide(profile: str, processes: int, slowdown: Figure) -> tuple[Verdict, str]:
@@ -29,7 +29,7 @@ def decide(profile: str, processes: int, slowdown: Figure) -> tuple[Verdict, str
     if profile not in GATING:
         return "not decided", f"{profile} never gates"
     if processes < LEAST_PROCESSES or slowdown.low is None or slowdown.high is None:
-        return "inconclusive", "one process does not show how much processes differ"
+        return "inconclusive", "one process does not show how much processes vary"
     if slowdown.low > SLOWER:
         return "regression", f"slower by more than {SLOWER:.1%}"
     if slowdown.high < TOLERATED:

@@ -40,9 +40,9 @@ class Observation:
     name: str
     figure: Figure
     conditions: str
-    """Hash of what is equal on one line: samples and signature, or hardware and settings."""
+    """Hash of what all points of a line share: samples and signature, or hardware and settings."""
     setting: str
-    """The same in words: the data set, or the hardware."""
+    """The conditions in words: the data set, or the hardware."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from harness.errors import UnavailableError
 
 logger = logging.getLogger(__name__)
 
-_MAX_RATIO = 2.5  # of the lengths + 5 in characters; beyond, one side usually explains or abbreviates
+_MAX_RATIO = 2.5  # of (length + 5) in characters; above it, one side usually explains or abbreviates
 _SYNTAX = re.compile(
     r"[%{}<>$\\|@#=*`~^\[\]]"  # placeholders %s %(name)s {0} $VAR, tags, patterns, usage texts
     r"|&\w+;|://|www\."  # entities and addresses
@@ -29,7 +29,7 @@ _SYNTAX = re.compile(
 
 @dataclass(frozen=True)
 class Catalogues:
-    """The different pairs of a language, and the catalogues that could not be read."""
+    """The distinct pairs of a language, and the catalogues that could not be read."""
 
     pairs: dict[str, Counter[str]]
     """English source → translation → number of catalogues that contain it."""

@@ -38,11 +38,11 @@ class ExportedSplit(StrictModel):
     sha256: str
     """Hash of the file."""
     fingerprint: str
-    """Fingerprint of the content, which `parallel-text` has when it reads the file."""
+    """Fingerprint of the content, which is also that of `parallel-text` when it reads the file."""
     original_fingerprint: str
     """Fingerprint of the original data set, which may be one of a generator's options."""
     skipped: tuple[str, ...]
-    """Contents that the original data set excluded."""
+    """Descriptions of what the original data set excluded."""
 
 
 class Manifest(StrictModel):

@@ -16,8 +16,8 @@ from harness.task import Image
 _PNG_HEADER_SIZE = 26  # bytes up to bit depth and colour type, PNG specification §11.2.2
 _MODES = ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr")  # of at most 8 bits, convertible to RGB
 
-# Pillow refuses an image of twice as many pixels, which `open_image` reports. The warning about one of
-# fewer pixels only names a line of Python.
+# Pillow warns about an image of more than MAX_IMAGE_PIXELS, but the warning only names a line of Python.
+# Above twice this number it raises an error, which `open_image` reports.
 warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
 
 

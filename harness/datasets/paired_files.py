@@ -106,7 +106,7 @@ def _files_by_id(root: Path, pattern: PathPattern) -> dict[str, Path]:
 def _check_partners(
     root: Path, files: Mapping[str, Path], partners: Mapping[str, Path], pattern: PathPattern
 ) -> None:
-    """Check that each file has a partner, which the pattern matches."""
+    """Check that each file has a partner among the files that the pattern matches."""
     unpaired = sorted(files.keys() - partners.keys())
     if unpaired:
         missing = _expected_path(root, pattern, unpaired[0])
@@ -115,7 +115,7 @@ def _check_partners(
 
 
 def _read_ids(path: Path) -> dict[str, int]:
-    """Read a list of ids. Return the line number of each."""
+    """Read a list of ids, and return the line number of each."""
     lines: dict[str, int] = {}
     for number, text in enumerate(read_lines(path), start=1):
         sample_id = text.strip()

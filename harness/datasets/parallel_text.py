@@ -119,8 +119,8 @@ class ParallelText(SentencePairs):
 
     Raises:
         UnavailableError: the directory does not exist.
-        UsageError: a file is missing, badly encoded, malformed, or has another number of lines than its
-            partner; an exported file has changed; no pair remains.
+        UsageError: a file is missing, badly encoded or malformed, or differs from its partner in the number
+            of lines; an exported file has changed; no pair remains.
     """
 
     Options = ParallelTextOptions

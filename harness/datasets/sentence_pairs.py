@@ -11,14 +11,14 @@ from harness.task import Sample
 
 
 class SentencePairs(Dataset):
-    """Sentences that are all in memory. `__init__` of a subclass sets `samples` and `skipped`."""
+    """Sentences that are all in memory. The `__init__` of a subclass sets `samples` and `skipped`."""
 
     tasks = ("translation",)
 
     samples: tuple[Sample, ...]
     """Samples in ascending order of id."""
     skipped: tuple[str, ...]
-    """Contents of the files that are not among the samples, and why."""
+    """Descriptions of the contents that are not among the samples, with reasons."""
 
     @property
     def fingerprint(self) -> str:

@@ -20,7 +20,7 @@ from harness.task import Sample, TaskName
 _GENERATOR_VERSION = "1"  # increase with every change of content
 _DISTRACTORS = "xyz"
 _SYMBOLS = string.ascii_lowercase.removesuffix(_DISTRACTORS)
-_MIN_TARGETS = 1000  # different ones; a split of a twentieth then has none with probability 5e-23
+_MIN_TARGETS = 1000  # fewest distinct targets; a split of one twentieth then has none with probability 5e-23
 _DEFAULT_SIZE = {"train": 40_000, "validation": 500, "test": 1_000}
 _FINGERPRINTED_SENTENCES = 20
 _MAX_SIZE = 10_000_000  # seven digits in an id
@@ -33,7 +33,7 @@ class SymbolsOptions(DatasetOptions):
     symbols: int = Field(default=8, ge=2, le=len(_SYMBOLS))
     """Number of different letters to remember. The default is from Arjovsky et al. 2016 §5.1."""
     seed: int = Field(default=0, ge=0)
-    """Seed of the generator. Each seed gives other sentences."""
+    """Seed of the generator. Each seed gives different sentences."""
     size: int | None = Field(default=None, ge=1, le=_MAX_SIZE)
     """Sentences in the split. The default is 40,000 for train, 500 for validation and 1,000 for test."""
 
@@ -94,7 +94,7 @@ class _Symbols(Dataset):
 
     @abstractmethod
     def _draw_source(self, rng: random.Random, target: list[str]) -> list[str]:
-        """Draw the letters that the model reads, under the same condition."""
+        """Draw the letters that the model reads, also by `random()` only."""
 
     @property
     def fingerprint(self) -> str:

@@ -1,4 +1,4 @@
-"""Where stages run. All executors give the same predictions; they differ in processes and machines."""
+"""The contract of executors, which run stages in different processes and machines with equal predictions."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Executor(ABC):
 
         Args:
             report: Called with each line of progress.
-            workers: On Ray, how many workers share each batch. None trains in one process without Ray Train,
-                which gives the same weights.
+            workers: On Ray, the number of workers that share each batch. None trains in one process without
+                Ray Train, which gives the same weights.
 
         Raises:
             UsageError: The recipe names something that does not exist.

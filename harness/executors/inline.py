@@ -1,4 +1,4 @@
-"""The executor without Ray: everything in this process, except timing, which has a fresh one."""
+"""The executor without Ray: everything runs in this process except timing, which gets a fresh process."""
 
 from __future__ import annotations
 

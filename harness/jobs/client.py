@@ -29,15 +29,13 @@ from harness.jobs.job import (
 )
 from harness.registry import unknown
 
-FOLLOW_TIMEOUT_SECONDS = (
-    120.0  # without an answer, after which following is given up; a head restarts in less
-)
+FOLLOW_TIMEOUT_SECONDS = 120.0  # without an answer until following is given up; a head restarts in less time
 RETRY_SECONDS = 2.0  # between attempts to connect again
-STOP_GRACE_SECONDS = 60  # that a stopped job has to end by itself; Ray's default is 3
+STOP_GRACE_SECONDS = 60  # for a stopped job to end by itself; Ray's default is 3
 
 
 class RayJobsClient(Protocol):
-    """The methods of `ray.job_submission.JobSubmissionClient` that are called here."""
+    """The methods of `ray.job_submission.JobSubmissionClient` that this module calls."""
 
     def submit_job(
         self,
@@ -63,7 +61,7 @@ class Submitted:
 
     job: JobRecord
     new: bool
-    """False if nothing was started, because the same job is running or has succeeded."""
+    """Whether a job was started. If not, the same job is running or has succeeded."""
 
 
 class JobsClient:
@@ -71,7 +69,7 @@ class JobsClient:
 
     Args:
         client: Ray's client, see `connect`.
-        address: Of the dashboard, for messages.
+        address: Address of the dashboard, for messages.
     """
 
     def __init__(self, client: RayJobsClient, address: str) -> None:
@@ -81,12 +79,12 @@ class JobsClient:
     def submit(self, spec: JobSpec, package: Path, variables: Mapping[str, str], again: bool) -> Submitted:
         """Start a job, or find the same one.
 
-        A job that is running is joined, and so is one that has succeeded, unless `again`. One that failed or
-        was stopped is submitted as its next attempt, which resumes from what is on disk at its --out.
+        If the job is running, or has succeeded and `again` is false, it is returned. If it failed or was
+        stopped, its next attempt is submitted, which resumes from the files in its --out.
 
         Args:
             package: The zip file that becomes the job's working directory.
-            variables: Environment variables of the job, which may exceed those in its identity.
+            variables: Environment variables of the job; they may include more than those in its identity.
             again: Run the job again even if it has succeeded.
         """
         with self._translate_errors("submitting"):
@@ -107,7 +105,7 @@ class JobsClient:
                 jobs = {job.id: job for job in self._list_records()}
                 if job_id not in jobs:
                     raise
-                return Submitted(jobs[job_id], new=False)  # another process submitted it meanwhile
+                return Submitted(jobs[job_id], new=False)  # another process has submitted it meanwhile
         return Submitted(self.job(job_id), new=True)
 
     def jobs(self) -> list[JobRecord]:
@@ -160,7 +158,7 @@ class JobsClient:
             try:
                 asyncio.run(tail.follow(self._client, job_id))
                 job = self.job(job_id)
-            except Exception as error:  # of aiohttp, or of the harness
+            except Exception as error:  # raised by aiohttp, or by the harness
                 now = time.monotonic()
                 if failing_since is None or tail.written > written_before:
                     failing_since = now
@@ -179,7 +177,7 @@ class JobsClient:
 
     @contextmanager
     def _translate_errors(self, doing: str) -> Iterator[None]:
-        """Turn any error of the client into an InfrastructureError of one line."""
+        """Turn any error of the client into an InfrastructureError with a one-line message."""
         try:
             yield
         except HarnessError:
@@ -219,7 +217,7 @@ def connect(address: str) -> JobsClient:
 
     try:
         client = JobSubmissionClient(dashboard.address, headers=dashboard.headers)
-    except Exception as error:  # of requests, or because Ray's versions differ
+    except Exception as error:  # raised by requests, or because Ray's versions differ
         raise InfrastructureError(f"--address {dashboard.address}: {_one_line(error)}") from error
     return JobsClient(client, dashboard.address)
 

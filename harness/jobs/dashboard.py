@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from harness.errors import InfrastructureError, UsageError
 
 VERSION_TIMEOUT_SECONDS = 10.0  # for the dashboard's version
-VISIBLE_ASCII = "[!-~]*"  # what an address or a header may hold
+VISIBLE_ASCII = "[!-~]*"  # the characters of an address or a header
 TOKEN_SOURCES = "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
 EXPECTED_ADDRESS = "expected the cluster's dashboard, such as http://head:8265"
 
@@ -26,7 +26,7 @@ class Dashboard:
     address: str
     """http://HOST:PORT, without a slash at the end."""
     headers: dict[str, str]
-    """The token, if there is one."""
+    """The header with the token; empty without a token."""
 
 
 def find_dashboard(address: str) -> Dashboard:
@@ -37,7 +37,7 @@ def find_dashboard(address: str) -> Dashboard:
         InfrastructureError: Nothing answers there, or it rejects the token.
     """
     if not _is_dashboard_address(address):
-        shown = re.sub(".*@", "…@", address)  # hides a password
+        shown = re.sub(".*@", "…@", address)  # without a password
         raise UsageError(f"--address {shown}: {EXPECTED_ADDRESS}")
     address = address.rstrip("/")
     source, token = _read_token()
@@ -49,7 +49,7 @@ def find_dashboard(address: str) -> Dashboard:
 def _is_dashboard_address(address: str) -> bool:
     try:
         parts = urlsplit(address)
-        port = parts.port  # parsed only now
+        port = parts.port  # the port is parsed only on access
     except ValueError:
         return False
     valid = parts.scheme in {"http", "https"} and parts.hostname and port != 0 and "@" not in parts.netloc
@@ -57,7 +57,7 @@ def _is_dashboard_address(address: str) -> bool:
 
 
 def _request_version(dashboard: Dashboard, token_source: str) -> None:
-    """Request the version. Without this, Ray's own client takes 20 s to raise a vague error."""
+    """Request the version, because Ray's own client would take 20 s to raise a vague error."""
     prefix = f"--address {dashboard.address}"
     request = urllib.request.Request(f"{dashboard.address}/api/version", headers=dashboard.headers)
     try:
@@ -83,7 +83,7 @@ def _request_version(dashboard: Dashboard, token_source: str) -> None:
 def _read_token() -> tuple[str, str]:
     """Return the source of the token and the token, or two empty strings if there is none.
 
-    Sources are tried in the same order as by Ray. The token itself is never part of a message.
+    Sources are tried in the same order as in Ray. The token itself is never part of a message.
 
     Raises:
         UsageError: The token cannot be read, or is malformed.

@@ -13,7 +13,7 @@ from harness.errors import InfrastructureError, UsageError
 from harness.identity import content_id
 
 INTERRUPTED_EXIT_CODE = 130  # as a shell reports SIGINT
-# With which `harness run` fails. It judges nothing, so 1, a regression, is not among them.
+# With which `harness run` fails. It compares nothing, so 1, a regression, is not among them.
 RUN_EXIT_CODES = {UsageError.exit_code, InfrastructureError.exit_code, INTERRUPTED_EXIT_CODE}
 SUITE_KEY = "harness-suite"  # the metadata key by which jobs of the harness are recognised
 ENDED_STATUSES = {"SUCCEEDED", "FAILED", "STOPPED"}
@@ -26,7 +26,7 @@ class JobSpec:
     suite: str
     """Name of the suite."""
     arguments: Sequence[str]
-    """Of `harness run` on the cluster."""
+    """Arguments of `harness run` on the cluster."""
     package: str
     """Digest of the package with code, suite and weights."""
     environment: Mapping[str, str]
@@ -49,7 +49,7 @@ class JobSpec:
 
 
 class RayJobDetails(Protocol):
-    """The attributes of Ray's `JobDetails` that are read here."""
+    """The attributes of Ray's `JobDetails` that this module reads."""
 
     submission_id: str | None
     """None for a job that was not submitted through the dashboard."""
@@ -70,7 +70,7 @@ class JobRecord:
 
     id: str
     suite: str | None
-    """None for a job that is not of the harness."""
+    """None for a job that the harness did not submit."""
     status: str
     """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
     exit_code: int | None
@@ -101,9 +101,9 @@ def exit_code(status: str, driver_exit_code: int | None) -> int | None:
     """Return the harness's exit code for a job that has ended, or None while it may still run.
 
     - A stopped job is interrupted: submitting it again resumes it.
-    - A failed job has the exit code of `harness run`, if that is a failure of the harness.
-    - All other failures are of the infrastructure: the driver was killed or never started, or ended with 1,
-      as Python and Ray do if a library or the head is missing.
+    - A failed job has the exit code of `harness run` if that code is one of the harness's failures.
+    - All other failures are failures of the infrastructure: the driver was killed, never started, or ended
+      with 1, as Python and Ray do if a library or the head is missing.
     """
     if status not in ENDED_STATUSES:
         return None
@@ -117,7 +117,7 @@ def exit_code(status: str, driver_exit_code: int | None) -> int | None:
 def attempts(job_id: str, jobs: Iterable[JobRecord]) -> dict[int, JobRecord]:
     """Return the attempts of a job by number: `ID`, then `ID-2`, `ID-3`.
 
-    Ray accepts no id twice, not even that of a deleted job.
+    Ray never accepts an id twice, not even after the job was deleted.
     """
     by_number = {}
     for job in jobs:

@@ -1,8 +1,8 @@
-"""The package that is sent to a cluster: the code as installed here, the suite, and the weights it names.
+"""The package sent to a cluster: the code as installed here, the suite, and the weights that it names.
 
 Files are included one by one: everything inside a Python package except hidden files, such as `.env`, and
-weights. So neither `.git` nor runs are sent. Files that a suite names by an absolute path or a variable are
-expected to be on the cluster.
+weights. Therefore, neither `.git` nor runs are sent. Files that a suite names by an absolute path or a
+variable are expected to be on the cluster.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Package:
 
 
 def pack(loaded: LoadedSuite) -> Package:
-    """Collect what a suite needs on a cluster besides data and installed libraries.
+    """Collect everything that a suite needs on a cluster besides data and installed libraries.
 
     Raises:
         UsageError: A checkpoint is unknown; the message names file and line.
@@ -105,7 +105,7 @@ def pack(loaded: LoadedSuite) -> Package:
     names |= {path: f"{SUITE_FOLDER}/{path.relative_to(root).as_posix()}" for path in outside}
     for recipe, references in checkpoints.items():
         for weights in (reference.weights.resolve() for reference in references if not reference.missing):
-            # Cached weights are in a folder named after their recipe's hash, here and on the cluster.
+            # Cached weights are in a folder named after the hash of their recipe, here and on the cluster.
             folder = "" if weights.parent == recipe.parent else f"{weights.parent.name}/"
             names[weights] = str(PurePosixPath(names[recipe]).parent / f"{folder}{weights.name}")
     texts = dict(

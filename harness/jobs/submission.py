@@ -65,7 +65,7 @@ def prepare(loaded: LoadedSuite, options: RunOptions, variables: Sequence[str]) 
     environment_variables = dict(_parse_variable(variable) for variable in variables)
     tracking = os.environ.get(TRACKING_URI, "")
     if urlsplit(tracking).scheme in {"http", "https"} and "@" not in tracking:
-        # Not with a password, since the dashboard shows a job's variables.
+        # Without a password, since the dashboard shows a job's variables.
         environment_variables.setdefault(TRACKING_URI, tracking)
     arguments = _arguments(package.suite, out, options)
     spec = JobSpec(loaded.suite.name, arguments, package.digest, environment_variables)

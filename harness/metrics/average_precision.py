@@ -41,11 +41,11 @@ COCO_RECALLS: Final = np.linspace(0, 1, 101)
 # COCO compares a recall with linspace's values, some of which lie above the hundredth that they represent.
 ABOVE_HUNDREDTH: Final = np.arange(101) / 100 < COCO_RECALLS
 COCO_LIMITS: Final = ((0, 1), (0, 10), *((area, MAX_DETECTIONS) for area in range(4)))
-"""(area range, most detections per class and image) of the six recalls; range 0 is all sizes."""
+"""(area range, maximum detections per class and image) of the six recalls; range 0 is all sizes."""
 
 
 class AveragePrecision(Metric[Annotations, Detections, Matches]):
-    """What the protocols share: curves per class, of the data set and of its resamples; figures of 0–1."""
+    """The base of the protocols: curves per class, for the data set and its resamples; figures of 0–1."""
 
     task = "detection"
     signature: str
@@ -66,7 +66,7 @@ class AveragePrecision(Metric[Annotations, Detections, Matches]):
     def summarise(
         self, statistics: Sequence[Matches], resamples: int = RESAMPLES, seed: int = SEED
     ) -> Scores:
-        """Compute the figures, overall and per class, 0–1; None where no annotation counts."""
+        """Compute the figures, overall and per class, 0–1; None if no annotation counts."""
         n = len(statistics)
         if not n or not self.classes:
             return Scores(
@@ -206,14 +206,15 @@ class Voc(AveragePrecision):
 class Voc07(Voc):
     """Mean AP over eleven recall levels, at exactly k/10 (VOC 2007–2009; Everingham et al. 2010, §4.2).
 
-    The AP of a class moves in steps of 1/11. Its bounds are not reflected, because reflected ones cover less.
+    The AP of a class moves in steps of 1/11. Its bounds are not reflected, because reflected bounds cover
+    less.
     """
 
     protocol = "voc07"
 
     @staticmethod
     def levels(correct: NDArray[np.int64], positives: NDArray[np.int32]) -> NDArray[np.float64]:
-        """Count whole tenths: the quotient of integers is rounded correctly, so its floor is exact."""
+        """Count whole tenths; the quotient of integers is correctly rounded, so its floor is exact."""
         return (np.floor(correct * 10 / positives) + 1) / 11
 
 

@@ -70,7 +70,7 @@ class CorpusScore(CountMetric[References, Translation]):
         return float(self._scorer._compute_score_from_stats([int(count) for count in sums]).score)
 
     def _signature(self, references: int) -> str:
-        """Return sacrebleu's own: number of references, case, tokeniser, smoothing and version."""
+        """Return sacrebleu's signature: number of references, case, tokeniser, smoothing and version."""
         self._scorer.num_refs = references
         return str(self._scorer.get_signature())
 

@@ -5,8 +5,9 @@ With n_ij pixels of class i predicted as j, t_i = Σ_j n_ij and p_j = Σ_i n_ij 
     IoU_i = n_ii / (t_i + p_i − n_ii)      accuracy_i = n_ii / t_i
     pixel accuracy = Σ n_ii / Σ t_i        frequency-weighted IoU = Σ t_i IoU_i / Σ t_i
 
-All of them follow from n_ii, t_i and p_i, so these are the statistics of an image. The mean IoU excludes
-classes that are neither annotated nor predicted; the mean accuracy excludes classes that are not annotated.
+All of them follow from n_ii, t_i and p_i, which are therefore the statistics of an image. The mean IoU
+excludes classes that are neither annotated nor predicted; the mean accuracy excludes classes that are not
+annotated.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ VERSION = 1  # of the signature; raise it with any change of what a figure means
 BOUNDARY_RATIO = 0.02  # boundary width as a fraction of the image diagonal, Cheng et al. 2021 §5.1
 
 Counts: TypeAlias = NDArray[np.int64] | NDArray[np.float64]
-"""Counts of pixels: integers of the data set, floating point of a resample."""
+"""Counts of pixels: integers for the data set, floating point for a resample."""
 
 
 class Iou(CountMetric[Mask, Mask]):
     """Mean, frequency-weighted, foreground and boundary IoU, and pixel and mean accuracy; 0–1.
 
-    Foreground IoU is the mean over all classes except `background`. It is not the binary IoU of any object
-    against none. It is undefined if no class has that name.
+    Foreground IoU is the mean over all classes except `background`. It is not the binary IoU of objects
+    against background. It is undefined if no class has that name.
 
     Boundary IoU (Cheng et al. 2021) is the IoU of the pixels within the boundary width of their own class
     mask's edge, summed over the data set as for IoU.
@@ -124,7 +125,7 @@ class Iou(CountMetric[Mask, Mask]):
         return self._figures(sums.reshape(-1, 5, k))[0]
 
     def _check(self, pairs: NDArray[np.int64]) -> None:
-        """Raise UsageError unless each value is a class, or the ignore index where that is annotated."""
+        """Raise a UsageError unless each value is a class, or is the ignore index where that is annotated."""
         n = len(self.classes)
         known = np.zeros(CODES, dtype=bool)
         known[:n] = True
@@ -177,8 +178,8 @@ def boundary(mask: Mask) -> NDArray[np.bool_]:
     """Mark the pixels that d erosions by a 3×3 square remove from their class's mask: [height, width].
 
     d = max(1, round(0.02 · diagonal)) (Cheng et al. 2021 §5.1); pixels outside the image are no class. d
-    erosions by 3×3 equal one by (2d + 1)², which keeps a pixel if and only if that square around it contains
-    a single class. One pass therefore serves all classes.
+    erosions by 3×3 equal one erosion by (2d + 1)², which keeps a pixel if and only if that square around it
+    contains a single class. One pass therefore serves all classes.
     """
     height, width = mask.shape
     d = max(1, round(BOUNDARY_RATIO * float(np.hypot(height, width))))
@@ -203,7 +204,7 @@ def _all_in_window(flags: NDArray[np.bool_], length: int, axis: int) -> NDArray[
 
 
 def size_text(mask: Mask) -> str:
-    """Return width × height, as image tools print it."""
+    """Return `width × height`, as image tools print it."""
     return f"{mask.shape[1]}×{mask.shape[0]}"
 
 
@@ -218,6 +219,6 @@ def _histogram(values: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def _ratio(part: Counts, whole: Counts) -> NDArray[np.float64]:
-    """Divide; NaN where the whole is 0."""
+    """Divide part by whole; NaN if the whole is 0."""
     ratio: NDArray[np.float64] = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
     return ratio

@@ -1,4 +1,4 @@
-"""Which detection matches which annotation of an image, by the rules of COCO and of the VOC devkit."""
+"""Matching of the detections of an image with its annotations, by the rules of COCO and of the VOC devkit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_DETECTIONS = 100  # per class and image, the largest limit in pycocotools' P
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """The matches of one image: all that average precision and recall need of it.
+    """The matches of one image: all that average precision and recall need to know of it.
 
     Detections are ordered by class, then by descending score; ties keep the order in which the model
     reported them. d = detections, m = matched detections, p = annotations, A = area ranges, T = IoU
@@ -30,13 +30,13 @@ class Matches:
     matched: NDArray[np.int32]  # [m], indices of the detections that match an annotation at any threshold
     ranks: NDArray[np.int32]  # [m], rank among the image's detections of the class, from 0
     correct: NDArray[np.bool_]  # [m, A, T], matched to an annotation that counts
-    absorbed: NDArray[np.bool_]  # [m, A, T], matched to an ignored one: neither right nor wrong
+    absorbed: NDArray[np.bool_]  # [m, A, T], matched to an ignored annotation: neither right nor wrong
     positives: NDArray[np.int32]  # [p], labels of the annotations
     positive: NDArray[np.bool_]  # [p, A], the annotation counts in the range
 
 
 def join_matches(images: Sequence[Matches]) -> StoredArrays:
-    """Concatenate the images' arrays; `NAME_ends` says where each image's part of NAME ends."""
+    """Concatenate the images' arrays; `NAME_ends` has the end of each image's part of NAME."""
     arrays: dict[str, NDArray[np.generic]] = {}
     for name in (field.name for field in fields(Matches)):
         parts = [getattr(image, name) for image in images]
@@ -55,10 +55,10 @@ def split_matches(arrays: StoredArrays) -> list[Matches]:
 def match_coco(target: Annotations, detections: Detections, ranges: NDArray[np.float64]) -> Matches:
     """Match greedily at ten IoU thresholds within each area range, as COCO does (pycocotools' evaluateImg).
 
-    In descending order of score, a detection takes the free annotation of its class with the highest
-    IoU; of equals, the later one. Only if no free annotation counts does it take an ignored one: a crowd,
-    one that is `difficult`, or one whose area is outside the range. A crowd stays free however often it is
-    taken. Only the MAX_DETECTIONS highest scores of each class take part.
+    In descending order of score, a detection takes the free annotation of its class with the highest IoU; of
+    equal IoUs, the later one. Only if no free annotation counts does it take an ignored one: a crowd, one
+    that is `difficult`, or one whose area is outside the range. A crowd stays free however often it is taken.
+    Only the MAX_DETECTIONS highest scores of each class take part.
 
     Args:
         ranges: [A, 2], closed ranges in px², applied to an annotation's `areas` and a detection's box.
@@ -77,7 +77,7 @@ def match_coco(target: Annotations, detections: Detections, ranges: NDArray[np.f
     for row, detection in enumerate(matched):
         unmatched = np.ones(free.shape[1:], dtype=bool)  # [A, T]
         near = np.flatnonzero(overlap[detection] >= IOU_THRESHOLDS[0])
-        if len(near) > 1:  # best first; of equals the later, hence reversed before the stable sort
+        if len(near) > 1:  # best first; of equal IoUs the later, hence reversed before the stable sort
             near = near[::-1][np.argsort(-overlap[detection, near[::-1]], kind="stable")]
         for outcome, only_ignored in ((correct, False), (absorbed, True)):
             for annotation in near:
@@ -105,8 +105,8 @@ def match_voc(target: Annotations, detections: Detections, threshold: float) -> 
     """Match as the VOC devkit does (VOCevaldet.m): one area range and one threshold, A = T = 1.
 
     In descending order of score, a detection is compared only with the annotation of its class that it
-    overlaps most (of equals, the earlier one). If the IoU reaches the threshold, the detection is correct
-    when the annotation is free, a false positive when it is taken, and neither when it is difficult.
+    overlaps most (of equal overlaps, the earlier one). If the IoU reaches the threshold, the detection is
+    correct when the annotation is free, a false positive when it is taken, and neither when it is difficult.
     """
     order, ranks = rank_detections(detections)
     labels = detections.labels[order]
@@ -141,7 +141,7 @@ def box_iou(
 ) -> NDArray[np.float64]:
     """Return intersection over union [n, m], 0–1, of boxes [n, 4] and others [m, 4] (x1, y1, x2, y2).
 
-    Where others are a crowd [m], the intersection is divided by the area of the box alone (pycocotools).
+    For others that are a crowd [m], the intersection is divided by the area of the box alone (pycocotools).
     VOC's inclusive pixels (x1 − 1 and x2 of its files) give the devkit's value, whose sides have a `+1`.
     """
     corner = np.maximum(boxes[:, None, :2], others[None, :, :2])
@@ -153,13 +153,14 @@ def box_iou(
 
 
 def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    # Files give x and w. Rounding recovers w from (x + w) − x, so an area on a range's limit stays there.
+    # Files give x and w. Rounding recovers w from (x + w) − x, so an area on the limit of a range stays on
+    # it.
     sides = np.round(boxes[:, 2:] - boxes[:, :2], 9)
     return sides[:, 0] * sides[:, 1]
 
 
 def _within(areas: NDArray[np.float64], ranges: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return whether each area [n] lies in each closed range [A, 2]: [n, A]."""
+    """Return whether each area [n] is in each closed range [A, 2]: [n, A]."""
     return (areas[:, None] >= ranges[:, 0]) & (areas[:, None] <= ranges[:, 1])
 
 

@@ -18,7 +18,7 @@ PredictionT = TypeVar("PredictionT")
 StatisticsT = TypeVar("StatisticsT")
 
 StoredArrays: TypeAlias = Mapping[str, NDArray[Any]]
-"""The arrays of a statistics file by name; each has a type of its own."""
+"""The arrays of a statistics file by name; each has its own type."""
 
 Resampled: TypeAlias = dict[str, NDArray[np.float64]]
 """Figures by name, the value in each resample: [R]."""
@@ -31,7 +31,7 @@ class Metric(ABC, Generic[TargetT, PredictionT, StatisticsT]):
     names: ClassVar[tuple[str, ...]]
     """The figures that `summarise` returns, the headline first."""
     reflected: ClassVar[frozenset[str]] = frozenset()
-    """The figures whose interval is the basic bootstrap's, which covers the truth more often for them.
+    """The figures whose interval is that of the basic bootstrap, which covers their true value more often.
 
     Measured by benchmarks/interval_coverage.py.
     """
@@ -61,8 +61,8 @@ class Metric(ABC, Generic[TargetT, PredictionT, StatisticsT]):
     ) -> Resampled:
         """Compute each figure in every bootstrap resample: [resamples], NaN where undefined.
 
-        The same number of samples and the same seed draw the same samples, so that the resamples of two
-        models on one data set are pairs, and their differences are the paired bootstrap.
+        The same number of samples and the same seed draw the same samples. The resamples of two models on one
+        data set are therefore pairs, and their differences are the paired bootstrap.
         """
 
     @abstractmethod
@@ -71,12 +71,12 @@ class Metric(ABC, Generic[TargetT, PredictionT, StatisticsT]):
 
     @abstractmethod
     def unpack(self, arrays: StoredArrays) -> list[StatisticsT]:
-        """Return the statistics of `pack`'s arrays."""
+        """Return the statistics from the arrays of `pack`."""
 
     def resampled_figures(
         self, statistics: Sequence[StatisticsT], resamples: int = RESAMPLES
     ) -> dict[str, ResampledFigure]:
-        """Return each figure with its resamples, to be paired with another model's."""
+        """Return each figure with its resamples, for pairing with another model's."""
         figures = self.summarise(statistics, resamples=0).metrics
         resampled = self.resample(statistics, resamples)
         return {name: ResampledFigure(figure, resampled[name]) for name, figure in figures.items()}
@@ -95,7 +95,7 @@ class CountMetric(Metric[TargetT, PredictionT, NDArray[np.int64]]):
 
 
 AnyMetric: TypeAlias = Metric[Any, Any, Any]
-"""A metric of any task, where the data set decides which."""
+"""A metric of any task, for code in which the data set decides the task."""
 
 METRICS: Registry[type[AnyMetric]] = Registry(
     "metric",

@@ -1,8 +1,8 @@
 """Precision–recall curves of a whole data set, and of many resamples of it at once.
 
 A resample draws image i w_i times, so a curve of the resample is a curve of the data set in which every
-detection of image i counts w_i times. Precision rises only at correct detections: it is evaluated there
-alone, and the false positives between two of them enter as one sum.
+detection of image i counts w_i times. Precision rises only at correct detections. It is therefore evaluated
+only there, and the false positives between two of them enter as one sum.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def build_curves(
     """Join the images' matches into the curves of each class.
 
     Args:
-        statistics: in order of image id, which decides ties of score.
+        statistics: in order of image id, which breaks ties of score.
         limits: (index of the area range, most detections per image) of each recall to be computed.
     """
     labels = np.concatenate([image.labels for image in statistics])
@@ -52,7 +52,7 @@ def build_curves(
     images = np.repeat(np.arange(len(statistics)), sizes)
     counted = np.concatenate([image.counted for image in statistics])
     offsets = np.cumsum([0, *sizes[:-1]])
-    match_row = np.full(len(labels), -1)  # of each detection, its row in the arrays of matched ones; or −1
+    match_row = np.full(len(labels), -1)  # row of each detection in the arrays of matched detections, or −1
     matched = np.concatenate(
         [image.matched + offset for image, offset in zip(statistics, offsets, strict=True)]
     )

@@ -1,4 +1,4 @@
-"""Estimate of a plan: what is on disk, and which resources and how much time the rest needs."""
+"""Estimate of a plan: the work on disk, and the resources and time that the rest needs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Seconds(StrictModel):
     """Time that a trial still needs."""
 
     predict: float | None
-    """With one worker, at the measured throughput; None before the trial has been timed."""
+    """Prediction with one worker, at the measured throughput; None before the trial has been timed."""
     time: float
-    """At least, by the speed profile."""
+    """Minimum time for timing, by the speed profile."""
 
 
 class TrialEstimate(StrictModel):
@@ -64,7 +64,7 @@ class PlanEstimate(StrictModel):
     trials: tuple[TrialEstimate, ...]
     train: tuple[TrainingEstimate, ...]
     timing_needs: str
-    """What a process that is timed reserves."""
+    """Resources that a timed process reserves."""
     skipped: tuple[Skipped, ...]
 
 

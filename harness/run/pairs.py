@@ -20,9 +20,10 @@ TrialFigures: TypeAlias = Mapping[str, Mapping[str, ResampledFigure]]
 
 
 def score_pairs(directory: RunDirectory, trials: Sequence[Trial]) -> None:
-    """Update pairs.json: every two complete trials of a benchmark whose predictions differ.
+    """Update pairs.json, which compares every two complete trials of a benchmark whose predictions differ.
 
-    Of several trials with the same predictions, for example at another batch size, only the first is paired.
+    Of several trials with the same predictions, for example at different batch sizes, only the first is
+    paired.
     """
     path = directory.path / "pairs.json"
     pairs_file = read_record(path, PairsFile)
@@ -45,7 +46,7 @@ def score_pairs(directory: RunDirectory, trials: Sequence[Trial]) -> None:
 def _stale_pairs(
     directory: RunDirectory, trials: Sequence[Trial], known: Mapping[tuple[str, str], TrialPair]
 ) -> dict[tuple[str, str], TrialPair]:
-    """Compare the pairs that are not known, or whose figures or code have changed."""
+    """Compare the pairs that are new, or whose figures or code have changed."""
     keys = {}
     for trial in trials:
         metrics = directory.trial(trial.id).read_metrics()

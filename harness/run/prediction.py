@@ -24,7 +24,7 @@ def predict(
     executor: Callable[[], Executor],
     progress: RunProgress,
 ) -> None:
-    """Predict what is missing; the executor is started only if something is.
+    """Predict the missing samples. The executor is started only if there are any.
 
     Every shard is written as soon as it arrives, so that an interrupted run continues from there.
     """
@@ -99,7 +99,7 @@ def _failure(error: ShardError, dataset: Dataset) -> Failure:
 
 
 def _sample_id(dataset: Dataset, index: int) -> str:
-    """Return a sample's id, or #INDEX if the sample cannot be read, which may be what failed."""
+    """Return a sample's id, or #INDEX if the sample cannot be read, which may be the cause of the failure."""
     try:
         return dataset[index].id
     except Exception:

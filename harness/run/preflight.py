@@ -12,7 +12,7 @@ from harness.trial import Trial
 
 
 def require_trials(planned: Plan) -> None:
-    """Refuse a plan without trials: a quality gate must not pass if nothing was measured.
+    """Reject a plan without trials, because a quality gate must not pass if nothing was measured.
 
     Raises:
         UsageError: Every benchmark is skipped. The message contains the reasons.
@@ -29,7 +29,7 @@ def preflight(trials: Sequence[Trial]) -> None:
         UsageError: A checkpoint is truncated, belongs to another adapter or has another shape; a trainable
             adapter has no checkpoint; the model lacks a class of the data set; or a recipe cannot be trained.
     """
-    # A missing checkpoint is not part of the id yet, and seeds of one recipe differ in the file name only.
+    # A missing checkpoint is not part of the id yet, and seeds of one recipe differ only in the file name.
     distinct = {(trial.id, trial.checkpoint and trial.checkpoint.weights.name): trial for trial in trials}
     for trial in distinct.values():
         reference = trial.checkpoint
@@ -43,7 +43,7 @@ def preflight(trials: Sequence[Trial]) -> None:
                 check(reference.recipe)
             else:
                 _check_model(trial)
-        except Exception as error:  # an adapter's own exception also means that its checkpoint is unusable
+        except Exception as error:  # any exception of an adapter means that its checkpoint is unusable
             source = f" ({reference.name if reference.missing else reference.weights})" if reference else ""
             message = str(error) if isinstance(error, UsageError) else describe(error)
             raise UsageError(f"{trial.name}{source}: {message}") from error

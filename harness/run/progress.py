@@ -15,15 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 LINE_INTERVAL = 10.0  # s between plain lines of one trial
-FREE_LINES = 8  # lines of the terminal that the table leaves for notes above it
+FREE_LINES = 8  # lines of the terminal that are left for notes above the table
 
 
 @dataclass
 class _TrialProgress:
-    """How many predictions of a trial are complete, and how fast they arrive."""
+    """The number of complete predictions of a trial, and the rate at which they arrive."""
 
     total: int
-    """Samples."""
+    """Number of samples."""
     done: int
     """Samples with a prediction on disk."""
     last_line: float
@@ -43,7 +43,7 @@ class _TrialProgress:
         return self.done >= self.total
 
     def rate(self, now: float) -> float | None:
-        """Return samples per second since the first shard, before which a trial waits and loads its model.
+        """Return samples per second since the first shard, which excludes waiting and loading the model.
 
         Returns None before the second shard.
         """
@@ -72,11 +72,11 @@ class RunProgress:
         self._live.stop()
 
     def note(self, line: str) -> None:
-        """Print a line that stays."""
+        """Print a line above the table."""
         self._console.print(line, markup=False, highlight=False)
 
     def begin(self, name: str, total: int, done: int) -> None:
-        """Add a trial of `total` samples, of which `done` already have a prediction on disk."""
+        """Add a trial of `total` samples, `done` of which already have a prediction on disk."""
         self._trials[name] = _TrialProgress(total, done, self._clock())
         if done:
             self.note(f"{name}: {done} of {total} predictions are on disk")
@@ -85,7 +85,7 @@ class RunProgress:
         """Count a new shard of `count` samples.
 
         Args:
-            node: Where the shard was predicted.
+            node: Name of the node that predicted the shard.
             retries: Number of the trial's shards so far that were dispatched again after a worker was lost.
         """
         trial = self._trials[name]

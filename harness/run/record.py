@@ -50,13 +50,13 @@ def write_run_record(
         write_record(directory.trial(trial.id).spec_file, trial.spec)
     text = yaml.safe_dump(loaded.suite.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
     write_text(directory.path / "suite.yaml", text)
-    write_record(directory.run_file, run_file)  # last: a directory without it may be taken over
+    write_record(directory.run_file, run_file)  # last, because another suite may use a directory without it
 
 
 def _is_recorded(
     directory: RunDirectory, profile: str, trials: Sequence[PlannedTrial], partial: bool
 ) -> bool:
-    """Return whether run.json records this run, or one that contains the trials of a partial run."""
+    """Return whether run.json records this run or, for a partial run, one that contains its trials."""
     before = read_record(directory.run_file, RunFile)
     if before is None:
         return False

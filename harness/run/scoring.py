@@ -59,7 +59,7 @@ def score_trial(trial_dir: TrialDirectory, trial: Trial, note: Callable[[str], N
 
 
 def _analysis_key(trial_dir: TrialDirectory) -> str | None:
-    """Return the key of analysis.json, or None if the file is missing or has another schema."""
+    """Return the key of analysis.json, or None if the file is missing or has a different schema."""
     try:
         analysis = read_record(trial_dir.path / "analysis.json", AnalysisFile)
     except UsageError:
@@ -86,7 +86,7 @@ def _analyse(
 
 
 def _key(module: str, trial: Trial, predictions: str) -> str:
-    """Hash everything that a result of these predictions depends on: code, libraries and predictions."""
+    """Return a hash of everything that a result depends on: code, libraries and predictions."""
     modules = [module, DATASETS.entries()[trial.dataset.name].module]
     return content_id(
         {

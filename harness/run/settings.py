@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-SHARD_SIZE = 64  # samples; at most this much work is lost with a worker
+SHARD_SIZE = 64  # samples; a lost worker loses at most this much work
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Where and how a suite runs."""
+    """Settings of a run of a suite."""
 
     out: Path
     """Run directory."""

@@ -18,7 +18,7 @@ from harness.stages.measure import Measurement
 from harness.suite.schema import SpeedEntry
 from harness.trial import Trial
 
-SPEED_ATTEMPTS = 3  # per process; profiles that never gate, such as `smoke`, do not repeat invalid timings
+SPEED_ATTEMPTS = 3  # attempts per process, except under profiles that never gate, such as `smoke`
 
 
 def measure(
@@ -31,13 +31,13 @@ def measure(
 ) -> None:
     """Time the scenarios of a trial, in as many fresh processes as the profile requires.
 
-    Every process is stored at once, so the next run of the suite continues after the last one. Until then, a
-    scenario's file has an `error` that says what is missing. An invalid timing that is repeated is kept under
-    `rejected`.
+    Every process is stored at once, so the next run of the suite continues after the last stored one. Until
+    all are stored, the `error` of a scenario's file says what is missing. An invalid timing that is repeated
+    is kept under `rejected`.
 
     Args:
-        local: Environment that does the timing; timings from other hardware are repeated. None for a cluster,
-            which may have several.
+        local: Environment in which processes are timed; timings from other hardware are repeated. None for a
+            cluster, which may have several environments.
     """
     if directory.trial(trial.id).predictions.count_missing(trial.spec.size):
         return
@@ -89,11 +89,11 @@ class _TrialTiming:
         return [name for name in self._stored if len(self._processes(name)) < self._profile.processes]
 
     def progress(self, scenario: str) -> str:
-        """Return which process of a scenario is next."""
+        """Return the number of a scenario's next process."""
         return f"process {len(self._processes(scenario)) + 1}/{self._profile.processes}"
 
     def add(self, measurement: Measurement) -> None:
-        """Store what one process measured.
+        """Store the measurement of one process.
 
         Raises:
             InfrastructureError: Its hardware or settings differ from those of the earlier processes.
@@ -111,7 +111,7 @@ class _TrialTiming:
         for scenario, timing in measurement.timings.items():
             stored = self._stored[scenario]
             if stored and stored.processes and self._differs(stored, setup):
-                self._stored[scenario] = None  # of an earlier run, on other hardware
+                self._stored[scenario] = None  # of an earlier run, on different hardware
             self._append(scenario, timing, measurement)
             self._write(scenario, "interrupted")
 
@@ -133,8 +133,8 @@ class _TrialTiming:
     def _resume(self, scenario: str, local: Environment | None) -> Scenario | None:
         """Read stored timings with the same settings, on the local hardware if that is given.
 
-        Invalid timings under a profile that gates are rejected, and all attempts start anew: what disturbed
-        them may be gone.
+        Invalid timings under a profile that gates are rejected, and the attempts are counted from 0 again,
+        because the disturbance may be over.
         """
         stored = read_timings(self._path, scenario)
         if stored is None or not stored.settings.satisfy(self.settings):
@@ -147,13 +147,13 @@ class _TrialTiming:
         return stored.model_copy(update={"processes": valid, "rejected": rejected})
 
     def _differs(self, stored: Scenario, setup: _Setup) -> bool:
-        """Return whether stored processes had another setup, or had one that is unknown."""
+        """Return whether stored processes had a different or an unknown setup."""
         path = self._directory.path / "environments" / f"{stored.environment}.json"
         described = read_record(path, Environment)
         return described is None or bool(setup.differences(_Setup(stored.settings, described)))
 
     def _append(self, scenario: str, timing: ProcessTiming, measurement: Measurement) -> None:
-        """Append a timing to those that count, or to the rejected ones if it is to be repeated."""
+        """Append a timing to the accepted ones, or to the rejected ones if it will be repeated."""
         processes, rejected = self._processes(scenario), self._rejected(scenario)
         number = len(processes) + 1
         attempts = 1 + sum(earlier.process == number for earlier in rejected)

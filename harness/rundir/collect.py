@@ -60,7 +60,7 @@ def _pairs(
     trials: Sequence[TrialRecord],
     pairs: Mapping[str, Sequence[TrialPair]],
 ) -> list[PairRecord]:
-    """Return the pairs of complete trials by the headline figure of each metric."""
+    """Return the pairs of complete trials, compared by the headline figure of each metric."""
     metrics = {trial.benchmark: trial.metrics for trial in planned}
     variants: dict[str, dict[str, str]] = {benchmark: {} for benchmark in metrics}
     for trial in trials:
@@ -160,7 +160,7 @@ def _halved(provenance: Mapping[Range, ShardProvenance], batch_size: int) -> int
 def _per_class(scores: Mapping[str, MetricRecord]) -> dict[str, dict[str, float | None]]:
     """Merge the class figures of all metrics: class → figure → value.
 
-    A figure that several metrics have is prefixed with its metric, as in `voc10/ap`.
+    If several metrics have a figure, its name is prefixed with the metric, as in `voc10/ap`.
     """
     names = {
         metric: {name for values in record.per_class.values() for name in values}

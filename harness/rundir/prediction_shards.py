@@ -29,7 +29,7 @@ class ShardProvenance(StrictModel):
     """ISO 8601, UTC."""
     finished: str | None = None
     batch_size: int | None = None
-    """Most samples predicted at once; below the trial's batch size if memory was short."""
+    """Maximum number of samples predicted at once; below the trial's batch size if memory was exhausted."""
 
 
 class PredictionShards:
@@ -110,7 +110,7 @@ class PredictionShards:
 
         path = self.path(start, stop)
         try:
-            # Neither pq.read_table nor Table.take: they import pandas, which takes 1.4 s.
+            # pq.read_table and Table.take would import pandas, which takes 1.4 s.
             with pq.ParquetFile(path) as file:
                 table = file.read()
             if len(indices) < table.num_rows:

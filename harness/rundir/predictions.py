@@ -77,7 +77,7 @@ def check(
 
     Args:
         samples: The samples of the batch.
-        predictions: What the adapter returned for them.
+        predictions: The adapter's return value for them.
         classes: Number of classes, of which labels and mask values are indices; ignored for translations.
     """
     expected = {"translation": Translation, "detection": Detections, "segmentation": np.ndarray}[task]

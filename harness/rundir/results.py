@@ -1,4 +1,4 @@
-"""results.json: the document from which all reports, MLflow entries and comparisons are made.
+"""results.json: the document from which all reports, MLflow entries and comparisons are derived.
 
 These models define its schema; `harness/schema/results.schema.json` is generated from them.
 """
@@ -60,7 +60,7 @@ class Failure(StrictModel):
 class ScenarioRecord(ScenarioFigures):
     """One speed scenario of a trial, computed from the raw timings in speed/SCENARIO.json."""
 
-    environment: str = Field(description="key into `environments`: where it was timed")
+    environment: str = Field(description="key into `environments` of the environment in which it was timed")
     profile: str
     batch_size: int
     threads: int = Field(description="0 if all cores were requested but timing failed")
@@ -96,10 +96,11 @@ class TrialRecord(StrictModel):
     reason: str | None = None
     failures: list[Failure] = Field(default_factory=list)
     environments: list[str] = Field(
-        default_factory=list, description="keys into `environments`: where predictions were made"
+        default_factory=list, description="keys into `environments` of the predictions"
     )
     halved: int = Field(
-        0, description="samples predicted in smaller batches because memory was short; affects rounding only"
+        0,
+        description="samples in smaller batches because memory was exhausted; affects rounding only",
     )
     metrics: dict[str, Figure] = Field(default_factory=dict, description="headline first")
     per_class: dict[str, dict[str, float | None]] = Field(default_factory=dict)
@@ -155,7 +156,7 @@ class RunRecord(StrictModel):
     executor: str
     workers: int
     profile: str
-    environment: str = Field(description="key into `environments`: where the driver ran")
+    environment: str = Field(description="key into `environments` of the driver's environment")
 
 
 class Results(StrictModel):

@@ -16,7 +16,7 @@ class PlannedCheckpoint(CheckpointRecord):
 
 
 class PlannedTrial(StrictModel):
-    """A trial of the plan, in addition to its specification in trial.json."""
+    """A planned trial: everything that is not in its specification, trial.json."""
 
     id: str
     benchmark: str
@@ -49,7 +49,7 @@ class FigureDifference(StrictModel):
 class TrialPair(StrictModel):
     """Two trials of a benchmark on the same samples."""
 
-    key: str = Field(description="hash of the figures and of the code that the differences follow from")
+    key: str = Field(description="hash of the figures and the code from which the differences were computed")
     first: str = Field(description="trial id")
     second: str = Field(description="trial id")
     metrics: dict[str, dict[str, FigureDifference]] = Field(description="metric → figure → difference")

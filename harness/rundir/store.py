@@ -1,7 +1,7 @@
 """The run directory: the record of a run, from which results, reports and tracking are derived.
 
-Every file is written to a temporary name and then renamed, so that every file is complete even if its writer
-was killed. One driver at a time holds the directory's lock.
+Every file is written under a temporary name and then renamed, so that it is complete even if its writer was
+killed. One driver at a time holds the directory's lock.
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ class TrialDirectory:
         return spec
 
     def read_failures(self) -> list[Failure]:
-        """Return the recorded failures, of which there are none if error.json does not exist."""
+        """Return the recorded failures; none if error.json does not exist."""
         failures = read_record(self.error_file, FailuresFile)
         return list(failures.root) if failures else []
 
     def read_metrics(self) -> dict[str, MetricRecord]:
-        """Return the figures of metrics.json by metric, of which there are none before the first score."""
+        """Return the figures of metrics.json by metric; none before the first score."""
         metrics = read_record(self.metrics_file, MetricsFile)
         return dict(metrics.root) if metrics else {}
 
@@ -93,7 +93,7 @@ class TrialDirectory:
         return self.path / "statistics" / f"{metric}.npz"
 
     def write_statistics(self, metric: str, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Store the sample statistics that a metric's figures are computed from."""
+        """Store the sample statistics from which a metric's figures are computed."""
         path = self.statistics_path(metric)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -117,7 +117,7 @@ class TrialDirectory:
             raise InfrastructureError(f"{path}: damaged ({error}); remove it and run again") from error
 
     def write_analysis(self, analysis: BaseModel, images: Mapping[str, bytes]) -> None:
-        """Replace analysis.json and the images that it refers to.
+        """Replace analysis.json and the images to which it refers.
 
         Args:
             images: PNG content by path relative to the trial directory.
@@ -146,7 +146,7 @@ class RunDirectory:
         return TrialDirectory(self.path / "trials" / trial_id)
 
     def write_environment(self, environment: Environment) -> None:
-        """Store an environment under its key, to which figures refer."""
+        """Store an environment under its key, by which figures refer to it."""
         write_record(self.path / "environments" / f"{environment.key}.json", environment)
 
     @contextmanager
@@ -174,7 +174,7 @@ class RunDirectory:
             yield
 
     def _check_content(self, suite: str) -> None:
-        """Raise a UsageError unless the path is free or contains a run of this suite."""
+        """Raise a UsageError unless the path does not exist or contains a run of this suite."""
         option = f"--out {self.path}"
         if not self.path.exists():
             return

@@ -31,7 +31,7 @@ class TrialSpec(StrictModel):
     """Fingerprint of the data set."""
     split: str
     size: int
-    """Number of samples, counted from the first of the split."""
+    """Number of samples, from the first of the split."""
 
     @property
     def id(self) -> str:
@@ -42,7 +42,7 @@ class TrialSpec(StrictModel):
 class MetricRecord(StrictModel):
     """Figures of one metric."""
 
-    key: str = Field(description="hash of the predictions and of the code that the figures follow from")
+    key: str = Field(description="hash of the predictions and the code from which the figures were computed")
     metrics: dict[str, Figure]
     per_class: dict[str, dict[str, float | None]] = Field(description="class → figure → value")
 

@@ -1,4 +1,4 @@
-"""Analysis of a trial: where its figures come from, with samples to look at."""
+"""Analysis of a trial: the causes of its figures, and samples to look at."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from harness.errors import describe
 from harness.task import Prediction
 from harness.trial import Trial
 
-MAX_ALIGNED_WORDS = 30  # of source and of hypothesis; a larger heat map is unreadable on a page
+MAX_ALIGNED_WORDS = 30  # limit for source and for hypothesis; a larger heat map is unreadable on a page
 
 PredictionReader = Callable[[Collection[int]], Mapping[int, Prediction]]
 """Reads predictions by the index of their sample in the data set."""
@@ -44,7 +44,7 @@ def analyse(
     read: PredictionReader,
     note: Callable[[str], None],
 ) -> tuple[Analysis, ImageFiles]:
-    """Return the analysis of all samples that were added to an analyser, and the images it refers to.
+    """Return the analysis of all samples that were added to an analyser, and the images to which it refers.
 
     Args:
         note: Receives a message if a translation model fails to explain its predictions. The analysis then

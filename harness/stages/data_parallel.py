@@ -1,7 +1,7 @@
 """Data-parallel training: each worker takes a share of every batch, and their gradients are averaged.
 
-The mean over a batch is the weighted mean over its shares; the weight of a share is the number of items that
-its loss is a mean over. Random operations (augmentation, dropout) and batch normalisation work per share.
+The mean over a batch is the weighted mean over its shares. The weight of a share is the number of items over
+which its loss is a mean. Random operations (augmentation, dropout) and batch normalisation work per share.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Replica:
         return list(batch[self.rank :: self.world_size])
 
     def seed(self, *seed: int) -> list[int]:
-        """Return a seed that differs between workers; the leader's is that of a single worker."""
+        """Return a seed that differs between workers; the leader's is the seed of a single worker."""
         return [*seed, self.rank] if self.rank else list(seed)
 
     def sum(self, value: float) -> float:

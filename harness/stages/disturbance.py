@@ -8,15 +8,15 @@ from collections import defaultdict
 
 from harness.scenarios.settings import Exclusive
 
-FOREIGN_CORES = 0.25  # allowed; the idle daemons of a local Ray use 0.07–0.1 of a core as measured
-LISTED = 5  # of the other processes that were busy
+FOREIGN_CORES = 0.25  # allowed load; the idle daemons of a local Ray use 0.07–0.1 of a core (measured)
+LISTED = 5  # number of busy processes to list
 
 
 def disturbances(exclusive: Exclusive, foreign_cores: float, spare_cores: float, on_gpu: int) -> list[str]:
     """Return why a timing is not valid, or nothing if it was not disturbed.
 
     If the timed process has a node to itself, any load of other processes counts. If it has one GPU, other
-    processes may use the cores that it does not use, but they may not use its GPU.
+    processes may use the cores that it leaves free, but not its GPU.
 
     Args:
         foreign_cores: Number of cores kept busy by other processes.
@@ -34,9 +34,9 @@ def disturbances(exclusive: Exclusive, foreign_cores: float, spare_cores: float,
 
 
 def others_on_gpu(uuid: str) -> int:
-    """Count the other processes that use a GPU, which this process must use too.
+    """Count the other processes that use a GPU. This process must be using it too.
 
-    Processes are counted, not identified: in a container, the driver reports the ids of the host or none.
+    Processes are counted, not identified, because the driver reports the host's ids or none in a container.
 
     Args:
         uuid: As reported by torch or by the driver's library.

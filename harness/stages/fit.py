@@ -1,8 +1,8 @@
 """The training loop: AdamW, linear warm-up, cosine decay, gradient clipping, early stopping.
 
 The samples and the randomness of a step depend only on (seed, step), and the state is saved at each
-validation. A training that is killed and restarted therefore ends with the same weights to the bit, given the
-same CPU and number of threads.
+validation. On the same CPU and with the same number of threads, a training that is killed and restarted
+therefore ends with the same weights to the bit.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from harness.stages.training_state import TrainingState, read_state, write_state
 from harness.task import Sample, Scores
 
 Report: TypeAlias = Callable[[str], None]
-"""Receives lines on the progress."""
+"""Called with each line of progress."""
 
-REPORT_SECONDS = 15.0  # between two lines on the progress
-CACHE_BYTES = 512 << 20  # of training samples; one of `scenes` has 64 KB and takes 7 ms to create
+REPORT_SECONDS = 15.0  # between two lines of progress
+CACHE_BYTES = 512 << 20  # of training samples; a sample of `scenes` has 64 KB and takes 7 ms to create
 
 
 def evaluate(
     adapter: Adapter, samples: list[Sample], metric: AnyMetric, batch_size: int, resamples: int
 ) -> Scores:
-    """Predict samples and score them; with 0 resamples, the figures have no intervals."""
+    """Predict samples and score them; figures from 0 resamples have no intervals."""
     statistics: list[object] = []
     for first in range(0, len(samples), batch_size):
         batch = samples[first : first + batch_size]
@@ -72,7 +72,7 @@ class SampleCache:
 
 @dataclass
 class TrainingLoop:
-    """The loop and everything it works on; the adapter's module has been built."""
+    """The loop and everything that it works on. The adapter's module has been built."""
 
     recipe: Recipe
     adapter: TrainableAdapter

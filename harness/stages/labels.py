@@ -14,7 +14,7 @@ from harness.registry import unknown
 from harness.task import Detections, Mask, Prediction, TaskName, Translation
 
 ClassMap: TypeAlias = NDArray[np.int64]
-"""[classes of the model]: index in the data set's classes, or −1 for a class that it lacks."""
+"""[classes of the model]: index in the data set's classes, or −1 for a class that the data set lacks."""
 
 
 def class_map(task: TaskName, model: Sequence[str], data: Sequence[str]) -> ClassMap | None:
@@ -50,7 +50,7 @@ def class_map(task: TaskName, model: Sequence[str], data: Sequence[str]) -> Clas
 
 
 def relabel(predictions: Sequence[Prediction], classes: ClassMap) -> list[Prediction]:
-    """Return predictions with the data set's labels, without detections of classes that it lacks."""
+    """Return predictions with the data set's labels; drop detections of classes that it lacks."""
     return [_relabel(prediction, classes) for prediction in predictions]
 
 

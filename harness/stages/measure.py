@@ -1,4 +1,4 @@
-"""The measure stage: time one trial in a process of its own, with the adapter code that also predicts."""
+"""The measure stage: time one trial in its own process, with the same adapter code as for predictions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PHASE_REPEATS = 8
 
 @dataclass(frozen=True)
 class Measurement:
-    """Everything that one process measured of a trial."""
+    """All measurements of a trial by one process."""
 
     environment: Environment
     settings: EffectiveSettings
@@ -43,7 +43,7 @@ class Measurement:
     common: CommonFile
 
     def on_node(self, node: str, reserved: Mapping[str, float]) -> Measurement:
-        """Return a copy that records the node's name on the cluster and what was reserved there."""
+        """Return a copy that records the node's name on the cluster and the resources reserved there."""
         update = {"node": node, "reserved": dict(reserved)}
         timings = {
             name: timing.model_copy(update={"timed_on": timing.timed_on.model_copy(update=update)})
@@ -58,7 +58,7 @@ def measure(
     """Time a trial in this process, which must do nothing else.
 
     Raises:
-        InfrastructureError: This worker has other code or data than planned.
+        InfrastructureError: The code or data of this worker differ from the planned ones.
     """
     import torch
 
@@ -87,7 +87,7 @@ def measure(
 
 @dataclass(frozen=True)
 class _Bench:
-    """A loaded model with the samples that it is timed on, and the resources that it has."""
+    """A loaded model with the samples on which it is timed and its resources."""
 
     adapter: Adapter
     samples: list[Sample]
@@ -133,7 +133,7 @@ def _load(trial: Trial, checkpoint: Checkpoint | None, dataset: Dataset, setting
 
 
 def _samples(dataset: Dataset, trial: Trial, least: int) -> list[Sample]:
-    """Decode at least this many inputs in whole batches; samples repeat if the data set has too few."""
+    """Decode at least this many inputs, in whole batches; repeat samples if the data set has too few."""
     size = trial.spec.batch_size
     count = -(-least // size) * size
     loaded = [dataset[index] for index in range(min(count, trial.spec.size))]
@@ -184,7 +184,7 @@ def _work_units(bench: _Bench) -> dict[str, list[int]]:
 
 
 def _phases(bench: _Bench, batch_size: int) -> dict[str, list[float]]:
-    """Time the phases separately, in seconds per sample: their synchronisation would distort throughput."""
+    """Time the phases in seconds per sample, separately because their synchronisation distorts throughput."""
     adapter, samples, synchronise = bench.adapter, bench.samples, bench.synchronise
     durations: dict[str, list[float]] = {"preprocess": [], "model": [], "postprocess": []}
     for repeat in range(PHASE_REPEATS):

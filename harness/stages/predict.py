@@ -39,18 +39,18 @@ class Predictor:
     """The model of one trial, loaded once and applied to many shards.
 
     Args:
-        node: Name of the node for the record; default: the host name.
+        node: Name of the node for the record. Default: the host name.
 
     Raises:
         UsageError: The device does not exist, the checkpoint does not fit, or the model's classes differ from
             the data set's.
-        InfrastructureError: The code or the data here are not those that were planned.
+        InfrastructureError: The code or the data here differ from the planned ones.
     """
 
     def __init__(self, trial: Trial, checkpoint: Checkpoint | None, node: str | None = None) -> None:
         import torch
 
-        # Reductions depend on how they are split over threads: one thread gives the same figures everywhere.
+        # Reductions depend on how they are split over threads; one thread gives the same figures everywhere.
         torch.set_num_threads(1)
         self.trial = trial
         self.dataset = trial.open_planned_dataset()
@@ -62,7 +62,7 @@ class Predictor:
         self.environment = environment.describe()
         self._node = node or platform.node()
         self._batch_limit = trial.spec.batch_size
-        """Most samples predicted at once; halved when memory is exhausted."""
+        """Maximum number of samples predicted at once; halved when memory is exhausted."""
         # Read and preprocess the next batch during the forward pass. On a CPU, both would share one core.
         self._prefetch = device == "cuda" and cls.predict is Adapter.predict
 
@@ -72,10 +72,11 @@ class Predictor:
         Errors of the adapter and of the data set become outcomes: a batch that fails is a ShardError that
         names the samples that also fail alone. All other batches keep their predictions.
 
-        A batch that exhausts the memory is predicted in halves, which changes floating-point noise only.
+        A batch that exhausts the memory is predicted in halves, which changes only floating-point noise.
 
         Args:
-            batch_limit: Most samples predicted at once, if an earlier attempt exhausted the memory.
+            batch_limit: Maximum number of samples predicted at once, if an earlier attempt exhausted the
+                memory.
 
         Raises:
             Exception: The adapter's error, if it leaves the GPU unusable for this process.
@@ -118,7 +119,7 @@ class Predictor:
         return ShardError(shard, message, 1, self._find_culprits(shard), invalid_input)
 
     def _load(self, indices: range) -> _Batch:
-        """Read a batch and, if it is loaded ahead and fits into memory, preprocess it."""
+        """Read a batch. If it is loaded ahead and fits into memory, also preprocess it."""
         samples = [self._read(index) for index in indices]
         preprocessed = None
         if self._prefetch and len(samples) <= self._batch_limit:
@@ -127,7 +128,7 @@ class Predictor:
         return _Batch(samples, preprocessed)
 
     def _predict(self, batch: _Batch) -> list[Prediction]:
-        """Predict a batch in parts as large as memory allows, and remember their size."""
+        """Predict a batch in parts that fit into memory, and remember their size."""
         samples, preprocessed = batch.samples, batch.preprocessed
         while True:
             try:
@@ -144,13 +145,13 @@ class Predictor:
             except Exception as error:
                 if self._batch_limit == 1 or len(samples) == 1 or not is_out_of_memory(error):
                     raise
-            # Outside the handler, because the error's frames keep alive the tensors that are to be freed.
+            # Outside the handler, because the frames of the error keep the tensors to be freed alive.
             preprocessed = None
             self._batch_limit = -(-min(self._batch_limit, len(samples)) // 2)
             free_memory()
 
     def _check(self, samples: list[Sample], predictions: list[Prediction]) -> list[Prediction]:
-        """Return predictions with the data set's labels after checking their form."""
+        """Check the form of predictions, and return them with the data set's labels."""
         labels = len(self.dataset.classes if self.class_map is None else self.class_map)
         problem = check(self.trial.spec.task, samples, predictions, labels)
         if problem:

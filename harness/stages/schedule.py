@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from harness.recipe import Recipe
 
-SHUFFLE, STEP, POOL = 0, 1, 2  # purposes of random streams: each has its own, seeded by (seed, purpose, …)
+SHUFFLE, STEP, POOL = 0, 1, 2  # purposes of random streams; each has its own stream
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -34,7 +34,7 @@ def batch_indices(
     size_of: Callable[[int], int] | None = None,
     curriculum_fraction: float = 1.0,
 ) -> list[int]:
-    """Return the indices of the samples of a 0-based step: the next ones of one permutation per epoch.
+    """Return the indices of the samples of a 0-based step: the next ones in the permutation of the epoch.
 
     With several batches per pool, the samples of a pool are sorted by size before they are cut into batches,
     and the batches are used in random order.

@@ -22,9 +22,9 @@ Statistics: TypeAlias = list[object]
 
 @dataclass(frozen=True)
 class ScoredMetric:
-    """The figures of one metric, and the sample statistics that they are computed from.
+    """The figures of one metric, and the sample statistics from which they are computed.
 
-    The statistics are all that a comparison with another run needs, besides the figures.
+    Besides the figures, a comparison with another run needs only these statistics.
     """
 
     scores: Scores
@@ -52,7 +52,7 @@ def score(
 ) -> dict[str, ScoredMetric]:
     """Score predictions of the first `size` samples with each of the named metrics.
 
-    Every sample is read once and held in memory alone.
+    Every sample is read once, and only one is in memory at a time.
 
     Args:
         predictions: Pairs of sample id and prediction, in the order of the data set.

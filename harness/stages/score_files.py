@@ -88,7 +88,8 @@ def score_segmentation(
     class 0 is the background.
 
     Args:
-        classes: Number N of classes. Pixels hold 0 … N − 1, which are also the class names in the scores.
+        classes: Number N of classes. Pixels have the values 0 … N − 1, which are also the class names in the
+            scores.
         ignore_index: Annotated value of the pixels to ignore. None means 255, or no value if 255 is the last
             of 256 classes.
 

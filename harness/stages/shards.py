@@ -1,4 +1,4 @@
-"""Shards of predictions: the records sent to workers and returned by them."""
+"""Shards of predictions: the records that are sent to workers and returned by them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Shard:
 
 @dataclass(frozen=True)
 class Execution:
-    """Where and when predictions were computed: evidence, never part of an identity."""
+    """The place and time of a computation of predictions: evidence, never part of an identity."""
 
     node: str
     started: str  # ISO 8601, UTC
     finished: str  # ISO 8601, UTC
-    batch_size: int  # most samples predicted at once; smaller than the trial's if memory was exhausted
+    batch_size: int  # maximum number predicted at once; below the trial's if memory was exhausted
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class ShardError:
     error: str
     attempts: int
     culprits: tuple[int, ...] = ()
-    """Indices of the samples that also fail alone; empty if none could be singled out."""
+    """Indices of the samples that also fail alone; empty if none was identified."""
     invalid_input: bool = False
-    """Whether the user's input is wrong, such as a file of the data set, so that retrying is useless."""
+    """Whether the user's input, such as a file of the data set, is wrong, so that retrying is useless."""
 
 
 Outcome = ShardResult | ShardError
@@ -61,9 +61,9 @@ Outcome = ShardResult | ShardError
 class Work:
     """The predictions that one trial still lacks; its shards are created on demand.
 
-    Shards are cut at multiples of the batch size, and gaps start at one. Batch k is therefore always samples
-    [k·b, (k+1)·b): shard size, resuming and the number of workers do not change which samples share a batch,
-    and figures are equal to the bit.
+    Shards are cut at multiples of the batch size, and gaps start at a multiple. Batch k therefore always
+    consists of samples [k·b, (k+1)·b). Shard size, resuming and the number of workers do not change which
+    samples share a batch, so figures are equal to the bit.
     """
 
     trial: Trial
@@ -96,7 +96,7 @@ class Work:
 
 
 def split_shard(shard: Shard) -> tuple[Shard, Shard]:
-    """Split a shard of at least two samples in two, between batches if it has several."""
+    """Split a shard of at least two samples in two, between batches if it has several batches."""
     batch_size = shard.trial.spec.batch_size
     samples = shard.stop - shard.start
     batches = -(-samples // batch_size)
@@ -105,7 +105,7 @@ def split_shard(shard: Shard) -> tuple[Shard, Shard]:
 
 
 class BatchAssembler:
-    """Puts together the batches that were predicted in several shards."""
+    """Assembles the batches that were predicted in several shards."""
 
     def __init__(self) -> None:
         self._parts: dict[tuple[str, int], list[Outcome]] = {}
@@ -114,7 +114,7 @@ class BatchAssembler:
     def add(self, outcome: Outcome) -> list[Outcome]:
         """Return the outcomes that are complete once this one is added.
 
-        An outcome of whole batches is returned as it is. An outcome of part of a batch is kept until the
+        An outcome of whole batches is returned unchanged. An outcome of part of a batch is kept until the
         batch is complete.
         """
         shard = outcome.shard
@@ -135,7 +135,7 @@ class BatchAssembler:
 
 
 def merge_outcomes(outcomes: Sequence[Outcome]) -> Outcome:
-    """Merge outcomes of adjacent shards, given in order; the result is an error if any of them is one."""
+    """Merge outcomes of adjacent shards, given in order, into an error if any of them is an error."""
     first, last = outcomes[0].shard, outcomes[-1].shard
     shard = Shard(first.trial, first.start, last.stop)
     errors = [outcome for outcome in outcomes if isinstance(outcome, ShardError)]

@@ -1,4 +1,4 @@
-"""Training: from a recipe to weights, and beside them the recipe with its provenance."""
+"""Training: from a recipe to weights and a document with the recipe and its provenance."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def train(
 
     Args:
         threads: CPU threads of torch's operators.
-        replica: Which of several workers this is. All but the leader only help: they write nothing and
-            return None.
+        replica: This worker among those that train together. Only the leader writes files; the others return
+            None.
         on_state_saved: Called with the state file whenever it has been written.
 
     Raises:
@@ -75,7 +75,7 @@ def train(
 
 
 def check(recipe: Recipe) -> None:
-    """Check that a recipe can be trained, except for data that this machine lacks but a worker may have.
+    """Check that a recipe can be trained, ignoring data that this machine lacks but a worker may have.
 
     Raises:
         UsageError: The recipe does not fit its adapter or its data.
@@ -155,7 +155,7 @@ def _existing_provenance(recipe: Recipe, weights: Path) -> Provenance | None:
 
 @contextmanager
 def _torch_threads(count: int) -> Iterator[None]:
-    """Set the threads of torch's operators: their number decides how sums are split, and so the last bits."""
+    """Set the number of threads of torch's operators, which decides how sums are split and rounded."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -187,7 +187,7 @@ def _adapter(recipe: Recipe, runtime: Runtime) -> TrainableAdapter:
 
 
 def _validate(model: type[M], options: dict[str, object], key: str) -> M:
-    """Return options as an instance of their model; errors name the key of the recipe."""
+    """Return options as an instance of their model. Errors name the key of the recipe."""
     try:
         return model(**options)
     except ValidationError as error:
@@ -202,14 +202,14 @@ def _validate(model: type[M], options: dict[str, object], key: str) -> M:
 
 
 def _hardware(environment: Environment, runtime: Runtime) -> str:
-    """Return the name of the device that was used: without the machine's GPUs if its CPU did the work."""
+    """Return the name of the hardware that was used, without GPUs if only the CPU was used."""
     if torch.device(runtime.device).type == "cpu":
         environment = environment.model_copy(update={"gpus": ()})
     return environment.hardware_name
 
 
 def _write_document(path: Path, recipe: Recipe, provenance: Provenance) -> None:
-    """Write recipe and provenance, keeping the text and the comments of an equal recipe in the file."""
+    """Write recipe and provenance. If the file has an equal recipe, keep its text and comments."""
     text = yaml.safe_dump({"recipe": recipe.model_dump()}, sort_keys=False, allow_unicode=True)
     if path.exists() and read_recipe(path) == recipe:
         existing = path.read_text(encoding="utf-8").split("\nprovenance:\n")[0].rstrip() + "\n"

@@ -1,4 +1,4 @@
-"""The saved state of an unfinished training, and the lock that lets one process at a time work on it."""
+"""The saved state of an unfinished training, and the lock that reserves it for one process at a time."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from harness.errors import UsageError
 
 @dataclass
 class TrainingState:
-    """Everything that a training needs to continue, besides recipe and data.
+    """Everything besides recipe and data that a training needs to continue.
 
-    It holds only numbers, tensors, and lists and mappings of these, so that it loads without running code.
+    It contains only numbers, tensors, and lists and mappings of them, so that it loads without running code.
     """
 
     identity: str
-    """Hash of recipe and training data; only a training of the same ones may continue from the state."""
+    """Hash of recipe and training data; only a training with the same hash may continue from the state."""
     step: int = 0
     """Number of finished steps."""
     module: dict[str, Tensor] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class TrainingState:
 
 @contextmanager
 def training_lock(weights: Path, report: Callable[[str], None]) -> Iterator[None]:
-    """Let only one process at a time train these weights; others wait.
+    """Let only one process at a time train these weights; make the others wait.
 
     The lock is released when its holder ends, even if it is killed. The holder removes the lock file
     (NAME.lock beside the weights).
@@ -58,7 +58,7 @@ def training_lock(weights: Path, report: Callable[[str], None]) -> Iterator[None
             except BlockingIOError:
                 report(f"another process is training {weights.name}; waiting for it")
                 fcntl.flock(stream, fcntl.LOCK_EX)
-            # The previous holder may have removed the file that was opened: lock the file that exists now.
+            # The previous holder may have removed the file that was opened, so lock the file that exists now.
             if path.exists() and path.stat().st_ino == os.fstat(stream.fileno()).st_ino:
                 break
         try:
@@ -76,7 +76,7 @@ def write_state(state: TrainingState, path: Path) -> None:
 
 
 def read_state(path: Path, identity: str) -> TrainingState | None:
-    """Read a state file; None if it does not exist or belongs to another recipe or other data.
+    """Read a state file; return None if it does not exist or belongs to another recipe or other data.
 
     Raises:
         UsageError: The file is not a training state.

@@ -1,8 +1,8 @@
 """95% bootstrap intervals over samples (Efron 1979), computed from sufficient statistics.
 
-A resample of n samples is stored as n counts: how often it drew each sample. Any metric of additive
-statistics is then a matrix product, and any metric of ranked items a weighted cumulative sum, so that
-no sample is scored twice.
+A resample of n samples is stored as n counts, the number of times that each sample was drawn. Any metric of
+additive statistics is then a matrix product, and any metric of ranked items a weighted cumulative sum, so
+that no sample is scored twice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from harness.task import Figure
 
-RESAMPLES = 1000  # bootstrap resamples behind every interval of an accuracy figure
+RESAMPLES = 1000  # bootstrap resamples for every interval of an accuracy figure
 SEED = 0
 CELLS = 2**21  # counts per chunk: 8 MiB, whatever the number of samples
 SUM_CELLS = 2**18  # counts per chunk of sums, which are as fast in small chunks; 2^16 takes twice as long
@@ -58,8 +58,8 @@ def resample_sums(
 def reflect(value: float, low: float, high: float) -> tuple[float, float]:
     """Return the basic bootstrap's bounds, given those of the percentile method.
 
-    Davison & Hinkley 1997, §5.2: the percentile bounds reflected in the value. They undo the bias of a
-    figure that resampling moves to one side.
+    They are the percentile bounds reflected in the value, which undoes the bias of a figure that resampling
+    moves to one side (Davison & Hinkley 1997, §5.2).
     """
     return 2 * value - high, 2 * value - low
 
@@ -78,7 +78,7 @@ def figure(
         value: NaN if undefined; the figure's value is then None.
         resampled: [resamples]; undefined resamples (NaN) are excluded.
         n: number of samples. With one sample the spread is unknown, so the interval is None.
-        reflected: take the basic bootstrap's bounds instead of the percentile method's. Only for
+        reflected: use the bounds of the basic bootstrap instead of those of the percentile method. Only for
             fractions: the bounds are clipped to 0–1, and widened if needed to contain the value.
     """
     defined = resampled[~np.isnan(resampled)]
@@ -93,30 +93,30 @@ def figure(
 
 @dataclass(frozen=True, eq=False)
 class ResampledFigure:
-    """A model's figure with its bootstrap resamples, from which it can be paired with another model's."""
+    """A model's figure with its bootstrap resamples, which allow pairing it with another model's figure."""
 
     figure: Figure  # without interval
     resampled: NDArray[np.float64]  # [R], the same R resamples for all models; NaN where undefined
 
     @property
     def value(self) -> float:
-        """The figure's value, NaN if undefined."""
+        """Return the figure's value, NaN if undefined."""
         return np.nan if self.figure.value is None else self.figure.value
 
     def with_interval(self, reflected: bool) -> Figure:
-        """Return the figure with the interval of its first RESAMPLES resamples; `reflected`: see `figure`."""
+        """Return the figure with the interval of its first RESAMPLES resamples; see `figure`."""
         template = self.figure
         resampled = self.resampled[:RESAMPLES]
         return figure(self.value, resampled, template.n, template.unit, template.signature, reflected)
 
 
 def defined_or_none(value: float) -> float | None:
-    """Return None for NaN: the arithmetic's 'undefined' becomes the vocabulary's."""
+    """Return None for NaN, which stands for an undefined value in arithmetic."""
     return None if np.isnan(value) else float(value)
 
 
 def mean_defined(values: NDArray[np.float64], axis: int | tuple[int, ...]) -> NDArray[np.float64]:
-    """Average over the axes, ignoring NaN; NaN where no value is defined."""
+    """Average over the axes, ignoring NaN; NaN if no value is defined."""
     defined = ~np.isnan(values)
     count = defined.sum(axis=axis)
     total = np.where(defined, values, 0.0).sum(axis=axis)

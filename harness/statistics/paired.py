@@ -1,14 +1,14 @@
 """Differences of two models on the same samples: three definitions, side by side.
 
-All of them pair the samples: resample r drew the same samples for both models, so that whatever is hard
-for both cancels (Efron & Tibshirani 1993, ch. 8; for BLEU Koehn 2004). They differ in the p-value of no
-difference, and in what is uncertain:
+All of them pair the samples: resample r drew the same samples for both models, so that samples that are hard
+for both cancel (Efron & Tibshirani 1993, ch. 8; for BLEU Koehn 2004). They differ in the p-value of no
+difference and in the sources of uncertainty:
 
-- `difference_with_sign_p` (two runs): the percentile interval; p is twice the share of resampled differences
-  on the rarer side of 0. It assumes no distribution, and is at least 2/R for R resamples.
-- `difference_with_normal_p` (two variants of one run): the same interval; p takes the difference as normal
-  with the resamples' standard error. It has no lower limit, so it can survive Holm's correction for the
-  dozens of pairs that a suite may have.
+- `difference_with_sign_p` (two runs): the percentile interval; p is twice the fraction of resampled
+  differences on the rarer side of 0. It assumes no distribution, and is at least 2/R for R resamples.
+- `difference_with_normal_p` (two variants of one run): the same interval; p assumes that the difference is
+  normal with the resamples' standard error. It has no lower limit, so it can survive Holm's correction for
+  the dozens of pairs that a suite may have.
 - `difference_of_trainings` (two recipes, each trained with several seeds): interval and p from Student's t,
   which covers the seeds as well as the samples.
 """
@@ -63,10 +63,10 @@ def difference_of_trainings(base: Trainings, head: Trainings) -> Estimate:
 
 
 def sign_p(differences: NDArray[np.float64]) -> float:
-    """Return twice the share of resampled differences on the rarer side of 0, at most 1.
+    """Return twice the fraction of resampled differences on the rarer side of 0, at most 1.
 
-    A difference of 0 counts for both sides, and a side counts as at least one resample: the smallest p-value
-    is 2/R. Undefined differences (NaN) are excluded.
+    A difference of 0 counts for both sides, and a side counts as at least one resample, so the smallest
+    p-value is 2/R. Undefined differences (NaN) are excluded.
 
     Args:
         differences: [R].

@@ -1,9 +1,9 @@
 """Models trained several times: the figure of a recipe rather than of one training.
 
-Two things make a recipe's figure uncertain: which samples the test split happens to contain, and which
-seed a training had. The first is estimated by the bootstrap over samples, the second by the spread of
-K trainings; their variances add up. With few seeds the second dominates, so intervals use Student's t with
-Welch and Satterthwaite's degrees of freedom (Welch 1947).
+A recipe's figure is uncertain for two reasons: the samples of the test split are random, and so are the seeds
+of trainings. The first is estimated by the bootstrap over samples, the second by the spread of K trainings;
+their variances add up. With few seeds, the second variance dominates, so intervals use Student's t with Welch
+and Satterthwaite's degrees of freedom (Welch 1947).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Trainings:
 
     @property
     def seed_variance(self) -> float | None:
-        """Variance of the mean over trainings, from their spread; None for one training: it is unknown."""
+        """Return the variance of the mean over trainings, from their spread; None for a single training."""
         k = len(self.values)
         return float(np.var(self.values, ddof=1) / k) if k > 1 else None
 
@@ -36,8 +36,8 @@ class Trainings:
 class Estimate:
     """A mean over trainings, or a difference of two means, with its 95% interval.
 
-    For a recipe that was trained once, interval and p-value cover the uncertainty of the samples alone: they
-    hold for that training, and another seed may give another figure.
+    For a recipe that was trained once, interval and p-value cover only the uncertainty of the samples. They
+    apply to that training; another seed may give another figure.
     """
 
     value: float
@@ -50,7 +50,7 @@ class Estimate:
 
 
 def mean(trainings: Trainings) -> Estimate:
-    """Estimate the figure that the recipe gives on average."""
+    """Estimate the average figure of the recipe."""
     k = len(trainings.values)
     low, high, _ = t_interval(trainings.values.mean(), trainings.resampled.mean(axis=0), [trainings])
     sd = float(np.std(trainings.values, ddof=1)) if k > 1 else None
@@ -67,7 +67,7 @@ def t_interval(
 
     Args:
         resampled: [R], the value in each resample.
-        trainings: those whose means the value is made of; trainings with a single seed add no variance.
+        trainings: the trainings whose means the value combines; recipes with a single seed add no variance.
     """
     sample_variance = float(np.var(resampled, ddof=1))
     seed_variances = [recipe.seed_variance or 0.0 for recipe in trainings]

@@ -1,4 +1,4 @@
-"""Welch's interval of a difference of two means (Welch 1947)."""
+"""Welch's interval for a difference of two means (Welch 1947)."""
 
 from __future__ import annotations
 

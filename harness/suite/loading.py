@@ -19,7 +19,7 @@ from harness.yaml_source import KeyPath, Source, known_keys, nearest_source, rea
 
 
 class LoadedSuite:
-    """A suite with the files it was read from, so that later errors can name file and line."""
+    """A suite with the files from which it was read, so that later errors can name file and line."""
 
     def __init__(self, suite: Suite, path: Path, sources: Sequence[Source]) -> None:
         self.suite = suite
@@ -55,7 +55,7 @@ class LoadedSuite:
             return {key: _expand(value) for key, value in options.items()}
 
     def folder(self, keys: KeyPath) -> Path:
-        """Return the folder that relative paths at a key path start from: that of the file they are in."""
+        """Return the folder that relative paths at a key path are relative to: that of their file."""
         return nearest_source(self._sources, keys).path.parent
 
     @contextmanager
@@ -122,7 +122,7 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> LoadedSuite:
             _apply_override(document, override)
             try:
                 suite = validate(Suite, document, sources)
-            except UsageError as error:  # the files are valid on their own, so the override is wrong
+            except UsageError as error:  # the files are valid without overrides, so the override is wrong
                 reason = str(error).partition(": ")[2]
                 raise UsageError(f"--set {override}: {reason}") from error
     return LoadedSuite(suite, path, sources)

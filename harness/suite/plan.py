@@ -152,7 +152,7 @@ def _check_unique(loaded: LoadedSuite, benchmark: str, variants: Sequence[Varian
 
 
 def _dataset_and_task(loaded: LoadedSuite, name: str, entry: BenchmarkEntry) -> tuple[str, TaskName]:
-    """Return the registered name of a benchmark's data set, and the task it is opened for."""
+    """Return the registered name of a benchmark's data set, and the task for which it is opened."""
     suite = loaded.suite
     keys: KeyPath = ["benchmarks", name]
     defined = suite.datasets.get(entry.dataset)
@@ -184,7 +184,7 @@ def _dataset_options(loaded: LoadedSuite, registered: str, entry: BenchmarkEntry
 def _resolve_paths(
     loaded: LoadedSuite, keys: KeyPath, model: type[BaseModel], options: dict[str, object]
 ) -> dict[str, object]:
-    """Return options with relative paths resolved against `data_root`, which they may not leave."""
+    """Return options with relative paths resolved against `data_root`; they may not leave it."""
     if loaded.suite.data_root is None:
         return options
     root_keys: KeyPath = ["data_root"]
@@ -195,7 +195,7 @@ def _resolve_paths(
         if field is None or Path not in {field.annotation, *typing.get_args(field.annotation)}:
             continue
         if not isinstance(value, str):
-            continue  # validation of the option accepts null or refuses any other type
+            continue  # the validation of the option accepts null or rejects any other type
         path = (root / value).resolve()
         if not path.is_relative_to(root):
             raise loaded.error([*keys, key], f"path '{value}' leaves the data root {root}")

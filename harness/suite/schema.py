@@ -1,4 +1,4 @@
-"""The keys of a suite file, which declares what to evaluate; strictly typed, never executed."""
+"""The schema of suite files, which declare what to evaluate; strictly typed, never executed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _add_scenarios(schema: JsonDict) -> None:
 class SuiteModel(StrictModel, strict=True):
     """Base of the sections of a suite.
 
-    YAML values are typed, so a batch size of '16' or `true` is a mistake, not a number.
+    Values are typed strictly: a batch size of '16' or `true` is an error.
     """
 
 
@@ -66,7 +66,7 @@ class ResourcesEntry(SuiteModel):
 class AdapterEntry(SuiteModel):
     """An adapter with its settings, under a name of the suite.
 
-    A list in place of a single value makes one variant per value (a matrix).
+    A list in place of a single value creates one variant per value (a matrix).
     """
 
     adapter: str = Field(description="Registered name (see `harness list adapters`).")
@@ -103,7 +103,7 @@ class BenchmarkEntry(SuiteModel):
         default_factory=list, description="Speed scenarios to measure.", json_schema_extra=_add_scenarios
     )
     when_unavailable: Literal["fail", "skip"] = Field(
-        "fail", description="What to do if this machine lacks the source files of the data set."
+        "fail", description="Reaction if this machine lacks the source files of the data set."
     )
 
 
@@ -125,7 +125,7 @@ class Suite(SuiteModel):
     description: str = Field("", description="Purpose of the suite, shown in reports.")
     include: list[str] = Field(default_factory=list, description="Suite files whose entries are merged in.")
     data_root: str | None = Field(
-        None, description="Folder that relative data paths start from and may not leave."
+        None, description="Folder at which relative data paths start, and which they may not leave."
     )
     datasets: dict[str, DatasetEntry] = Field(default_factory=dict, description="Data sets by name.")
     adapters: dict[str, AdapterEntry] = Field(default_factory=dict, description="Adapters by name.")

@@ -104,7 +104,7 @@ def _as_list(value: T | list[T]) -> list[T]:
 
 
 def _suffix(axes: Mapping[str, Sequence[object]], values: Sequence[object]) -> str:
-    """Return the values of the axes that have several, such as `[batch_size=8,delay=0.1]`."""
+    """Return the values of the axes that have several values, such as `[batch_size=8,delay=0.1]`."""
     varying = [
         f"{path.removeprefix('options.')}={value}"
         for (path, axis), value in zip(axes.items(), values, strict=True)
@@ -127,7 +127,7 @@ def _check_options(
     checkpoint: str | None,
     checkpoint_options: Mapping[str, object],
 ) -> None:
-    """Refuse options that contradict the checkpoint, and options that only training reads."""
+    """Reject options that contradict the checkpoint, and options that affect only training."""
     for key in checkpoint_options.keys() & options.keys():
         if options[key] != checkpoint_options[key]:
             made_with = f"{key}={checkpoint_options[key]!r}"
@@ -138,7 +138,7 @@ def _check_options(
 
 
 def _listed_options(entry: AdapterEntry, model: type[BaseModel]) -> dict[str, list[object]]:
-    """Return the options that are given several values: a list that is not itself a value of the option."""
+    """Return the options set to several values: to a list that is not itself a value of the option."""
     return {
         key: value
         for key, value in entry.options.items()

@@ -1,7 +1,7 @@
 """Runs in MLflow: one experiment per suite, one MLflow run per harness run, one child run per trial.
 
-MLflow is a projection of run directories: `sync` recreates whatever MLflow loses. MLflow is imported only by
-the functions that need it, so importing this package is cheap.
+MLflow is a projection of run directories: `sync` recreates everything that MLflow loses. MLflow is imported
+only by the functions that need it, so importing this package is cheap.
 """
 
 from harness.tracking.projection import SyncOutcome, sync

@@ -1,4 +1,4 @@
-"""The files of a run in MLflow: report, charts and whole directory with the parent, the rest by trial."""
+"""The files of a run in MLflow: report, charts and archive with the parent run, others with the trials."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from harness.identity import digest
 from harness.rundir.results import Results
 
 ARCHIVE = "run.zip"
-"""The run directory without its report: what a comparison on another machine needs."""
+"""The run directory without its report, for comparisons on another machine."""
 DIGEST_TAG = "harness.artifacts"
-"""Tag with the digest of what the artifacts of an MLflow run were made from. Set once all are uploaded."""
+"""Tag with the digest of the contents behind an MLflow run's artifacts. Set once all are uploaded."""
 _RECREATED = {"report", "run.lock"}
-_BULK = {"predictions", "statistics"}  # only in the archive: nothing to look at
+_BULK = {"predictions", "statistics"}  # only in the archive, because they are not for viewing
 
 
 def run_files(run_dir: Path) -> list[Path]:
@@ -28,12 +28,12 @@ def run_files(run_dir: Path) -> list[Path]:
 
 
 def trial_files(trial_dir: Path) -> list[Path]:
-    """Return the files that a trial's run shows: specification, figures, timings, analysis, samples."""
+    """Return the files of a trial's MLflow run: specification, figures, timings, analysis, samples."""
     return _files(trial_dir, _BULK)
 
 
 def comparison_files(run_dir: Path) -> list[Path]:
-    """Return what `harness compare` wrote about these results, which the run alone cannot recreate."""
+    """Return the files that `harness compare` wrote about these results; a run alone cannot recreate them."""
     if not last_comparison(run_dir):
         return []
     return sorted(path.relative_to(run_dir) for path in (run_dir / "report").glob("compare*"))
@@ -47,7 +47,7 @@ def content_digest(folder: Path, files: list[Path]) -> str:
 
 @contextmanager
 def run_artifacts(run_dir: Path, results: Results) -> Iterator[Path]:
-    """Make a temporary folder with everything that the parent run shows."""
+    """Create a temporary folder with the artifacts of the parent run."""
     from harness.compare.frontier import frontier_charts
     from reports.page.charts import save
     from reports.write import write_reports
@@ -70,7 +70,7 @@ def run_artifacts(run_dir: Path, results: Results) -> Iterator[Path]:
 
 @contextmanager
 def trial_artifacts(trial_dir: Path) -> Iterator[Path]:
-    """Make a temporary folder with everything that a trial's run shows."""
+    """Create a temporary folder with the artifacts of a trial's run."""
     with tempfile.TemporaryDirectory() as temporary:
         for file in trial_files(trial_dir):
             target = Path(temporary, file)

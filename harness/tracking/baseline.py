@@ -1,4 +1,4 @@
-"""Baselines kept in MLflow: found by id or as the latest of a branch, and downloaded once."""
+"""Baselines from MLflow: found by id or as the latest of a branch, and downloaded once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SCHEME = "mlflow:"
 _LATEST = "latest@"
-_PAGE = 50  # runs per request; the latest one usually qualifies, and a few regressions may precede it
+_PAGE = 50  # runs per request; usually the latest qualifies, or one behind a few regressions
 
 
 def fetch_baseline(reference: str, run_dir: Path, tracking_uri: str | None = None) -> Path:
@@ -92,7 +92,7 @@ def _runs(client: MlflowClient, experiment: str, run_id: str) -> list[Run]:
 
 
 def _downloaded(client: MlflowClient, run: Run) -> Path:
-    """Return the run directory in the cache, downloaded unless the same content is there."""
+    """Return the run directory in the cache, downloaded unless the cache has the same content."""
     folder = cache_folder().with_name("runs")
     target = folder / f"{run.info.run_id}-{run.data.tags[DIGEST_TAG][:12]}"
     if target.is_dir():

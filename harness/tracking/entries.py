@@ -1,4 +1,4 @@
-"""What each MLflow run holds, as a pure function of the results."""
+"""The contents of each MLflow run, as a pure function of the results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STATUS = {"complete": "FINISHED", "partial": "FAILED", "failed": "FAILED", "pen
 
 @dataclass(frozen=True)
 class Entry:
-    """One MLflow run. The tags in `identity` are what it is found by."""
+    """One MLflow run. It is found by the tags in `identity`."""
 
     identity: Mapping[str, str]
     name: str
@@ -83,13 +83,13 @@ def run_entry(
         name=run.id,
         status=status if run.finished else "RUNNING",
         tags=_within_limits(tags),
-        params={},  # MLflow never changes them, but a resumed run may: they are tags
+        params={},  # MLflow parameters never change, but these may when a run is resumed, so they are tags
         metrics={"trials/complete": float(complete), "trials/all": float(len(results.trials))},
     )
 
 
 def _trend(results: Results) -> dict[str, str]:
-    """Return what a trend needs of the run, split over tags, so that one request reads a page of runs."""
+    """Return the run's observations for trends, split over tags, so that one request reads a page of runs."""
     text = to_text(observations(results))
     pieces = [text[start : start + TAG] for start in range(0, len(text), TAG)]
     return {f"{TREND}{number:03}": piece for number, piece in enumerate(pieces)}

@@ -1,4 +1,4 @@
-"""Checkpoints in MLflow's model registry: one version per content of the weights of a name."""
+"""Checkpoints in MLflow's model registry: each distinct content of a name's weights is one version."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 _ALIAS = 200  # characters; MLflow takes 255
-FOLDER = "model"  # in the artifacts of the first trial that used the weights
+FOLDER = "model"  # folder in the artifacts of the first trial that used the weights
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Registration:
 def register(
     client: MlflowClient, results: Results, children: Mapping[tuple[str, str], str]
 ) -> tuple[Registration, ...]:
-    """Register the checkpoints of complete trials, each content once.
+    """Register the checkpoints of complete trials, each distinct content once.
 
     `models:/NAME@ALIAS` is the version used by the last synced run of the suite (`alias`).
 
@@ -63,9 +63,9 @@ def register(
 
 
 def alias(suite: str) -> str:
-    """Return the name of the suite as an alias that MLflow accepts. An altered one ends in a checksum.
+    """Return the name of the suite as an alias that MLflow accepts. An altered name ends in a checksum.
 
-    An alias has letters, digits, `_` and `-`. MLflow reserves `latest` and `v1`.
+    An alias consists of letters, digits, `_` and `-`. MLflow reserves `latest` and `v1`.
     """
     plain = re.sub(r"[^A-Za-z0-9_-]", "-", suite)[:_ALIAS]
     reserved = re.fullmatch(r"latest|v\d+", plain, re.IGNORECASE)

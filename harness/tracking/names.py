@@ -10,11 +10,11 @@ from typing import TypeAlias
 
 KEY, TAG, PARAM, EXPERIMENT, NAME, DIGEST = 250, 8000, 6000, 500, 500, 36  # characters
 Value: TypeAlias = object
-"""A value as JSON holds it."""
+"""A JSON value."""
 
 
 def key(name: str) -> str:
-    """Return a name that MLflow accepts as a key. An altered one ends in a checksum, so that none collide."""
+    """Return a name that MLflow accepts as a key. An altered name ends in a checksum to avoid collisions."""
     plain = re.sub(r"[^A-Za-z0-9_\-. ]", "_", name).strip(". ")[: KEY - 50]
     return plain if plain == name else f"{plain}_{zlib.crc32(name.encode()):08x}"
 

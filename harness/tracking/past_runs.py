@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
-PAGE = 250  # runs per request; a page of 1,000 took a minute on a busy machine
+PAGE = 250  # runs per request; 1,000 took a minute on a busy machine
 
 
 def logged_trend(suite: str, tracking_uri: str | None = None) -> list[TrendLine]:

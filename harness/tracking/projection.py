@@ -1,4 +1,4 @@
-"""Write a run directory to MLflow, repeatably."""
+"""Synchronisation of a run directory to MLflow, which may be repeated."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 _BATCH = 100  # parameters or tags per request, MLflow's limit
-_METRICS = 800  # metrics per request; with the others at most 1,000, MLflow's limit
+_METRICS = 800  # metrics per request; with parameters and tags at most 1,000, MLflow's limit
 VIEW = "harness"  # name of the stored choice of columns
 _SERIES_TAG = "harness.series"
 Change = Literal["created", "updated", "unchanged"]
@@ -45,7 +45,7 @@ Change = Literal["created", "updated", "unchanged"]
 
 @dataclass(frozen=True)
 class SyncOutcome:
-    """What a sync did. The counts include the parent."""
+    """The result of a sync. The counts include the parent run."""
 
     tracking_uri: str  # without credentials
     experiment: str
@@ -57,7 +57,7 @@ class SyncOutcome:
     models: tuple[Registration, ...] = ()
 
     def describe(self) -> str:
-        """Return one line, and one more per checkpoint to register."""
+        """Return one line, followed by one line per registered checkpoint."""
         runs = (
             f"experiment '{self.experiment}' in {self.tracking_uri}: runs created {self.created}, "
             f"updated {self.updated}, unchanged {self.unchanged}"
@@ -118,7 +118,7 @@ class _Writer:
         return next((run for run in self._known if entry.identity.items() <= run.data.tags.items()), None)
 
     def write(self, entry: Entry) -> Run:
-        """Create the run of an entry if needed, and write what it lacks."""
+        """Create the run of an entry if needed, and write the missing parts."""
         run = self.find(entry)
         created = run is None
         if run is None:
@@ -131,7 +131,7 @@ class _Writer:
         return run
 
     def attach(self, run: Run, digest: str, folder: AbstractContextManager[Path]) -> None:
-        """Upload artifacts unless the run has those with this digest. The tag that says so comes last."""
+        """Upload artifacts unless the run has those with this digest. Set the tag with the digest last."""
         if run.data.tags.get(artifacts.DIGEST_TAG) != digest:
             with folder as path:
                 self._client.log_artifacts(run.info.run_id, str(path))
@@ -146,7 +146,7 @@ class _Writer:
 def _write_runs(
     client: MlflowClient, experiment: str, run_dir: Path, results: Results, uri: str
 ) -> tuple[SyncOutcome, dict[tuple[str, str], str]]:
-    """Write parent and children. Return also the ids of the children by benchmark and trial id."""
+    """Write parent and children; return the outcome, and the children's ids by benchmark and trial id."""
     writer = _Writer(client, experiment, results)
     # The parent's artifacts come last: a run that has them is complete, and may serve as a baseline.
     files = [*artifacts.run_files(run_dir), *artifacts.comparison_files(run_dir)]
@@ -177,15 +177,15 @@ def _write_runs(
     return outcome, children
 
 
-def _verdicts(found: dict[str, Any]) -> dict[Trial, str]:
-    if not found:
+def _verdicts(comparison: dict[str, Any]) -> dict[Trial, str]:
+    if not comparison:
         return {}
-    by_trial = {(trial["benchmark"], trial["variant"]): trial["verdict"] for trial in found["trials"]}
-    return {WHOLE_RUN: found["outcome"], **by_trial}
+    by_trial = {(trial["benchmark"], trial["variant"]): trial["verdict"] for trial in comparison["trials"]}
+    return {WHOLE_RUN: comparison["outcome"], **by_trial}
 
 
 def _fill(client: MlflowClient, run: Run, entry: Entry, end: int) -> bool:
-    """Write what the run lacks. Return whether anything was written."""
+    """Write the missing parts of the run, and return whether anything was written."""
     from mlflow.entities import Metric, Param, RunTag
 
     run_id, data = run.info.run_id, run.data
@@ -203,7 +203,7 @@ def _fill(client: MlflowClient, run: Run, entry: Entry, end: int) -> bool:
             metrics += [Metric(name, value, when, step) for step, value in curve]
         tags.append(RunTag(_SERIES_TAG, curves))
     stale = [name for name in data.tags if name.startswith(TREND) and name not in entry.tags]
-    for name in stale:  # the tail of a text that was longer before
+    for name in stale:  # the remainder of a text that was longer before
         client.delete_tag(run_id, name)
     for n in range(max(ceil(len(metrics) / _METRICS), ceil(len(params) / _BATCH))):
         client.log_batch(
@@ -227,8 +227,8 @@ def _fill(client: MlflowClient, run: Run, entry: Entry, end: int) -> bool:
 def _timestamp(client: MlflowClient, run: Run, name: str, points: Curve, end: int) -> int:
     """Return the run's end, or a time just after the last points in MLflow.
 
-    If those points are among `points`, an interrupted sync wrote them: return their time, because MLflow
-    keeps equal points once.
+    If those points are among `points`, an interrupted sync wrote them. Return their time in this case,
+    because MLflow stores equal points only once.
     """
     if name not in run.data.metrics:
         return end
@@ -239,7 +239,7 @@ def _timestamp(client: MlflowClient, run: Run, name: str, points: Curve, end: in
 
 
 def _log_dataset(client: MlflowClient, run: Run, used: Input | None) -> bool:
-    """List the data set among the inputs of the run. Return whether it was missing."""
+    """List the data set among the inputs of the run, and return whether it was missing."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     listed = run.inputs.dataset_inputs if run.inputs else []
@@ -256,8 +256,8 @@ def _log_dataset(client: MlflowClient, run: Run, used: Input | None) -> bool:
 def _choose_columns(client: MlflowClient, experiment: str, results: Results) -> None:
     """Store a view of the experiment's table with metrics, which MLflow's default view hides.
 
-    It opens with `#/experiments/ID/runs?workflowType=machine_learning&viewStateShareKey=harness`. The tag
-    is undocumented (it works in MLflow 3.17). An MLflow that ignores it shows its default view.
+    It opens with `#/experiments/ID/runs?workflowType=machine_learning&viewStateShareKey=harness`. The tag is
+    undocumented (it works in MLflow 3.17). Versions that ignore it show the default view.
     """
     tag = f"mlflow.sharedViewState.{VIEW}"
     stored = client.get_experiment(experiment).tags.get(tag)

@@ -1,4 +1,4 @@
-"""Raw timings as curves by step, which show in MLflow how a process warmed up or was disturbed."""
+"""Raw timings as curves by step, which show warm-up and disturbances of a process in MLflow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.rundir.speed import read_timings
 from harness.scenarios.scenario import SCENARIOS
 
-MOST = 1000  # points per curve: what one request holds, and more than its chart has pixels
+MOST = 1000  # points per curve: the limit of one request, and more than the pixels of its chart
 Curve = list[tuple[int, float]]
 """(step, value)."""
 

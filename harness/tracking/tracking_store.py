@@ -1,4 +1,4 @@
-"""Where MLflow's data is, how to reach it, and how to fail fast if it cannot be reached."""
+"""The store of MLflow's data: its default location, access to it, and fast failure without it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 PAGE = 1000  # runs per request
-IMPATIENT = 5  # s to wait per request while logging: the run is on disk anyway
-PATIENT = 60  # s to wait per request for what the user asked for
+IMPATIENT = 5  # s to wait per request while logging; the run is on disk in any case
+PATIENT = 60  # s to wait per request of the user
 _ENVIRONMENT = {
     # By default, MLflow retries a dead server for 246 s. With these, it gives up after 3 s (measured).
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output may hold JSON
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output may contain JSON
 }
 
 
@@ -60,7 +60,7 @@ def open_experiment(uri: str, suite: str) -> tuple[MlflowClient, str]:
         InfrastructureError: the experiment was deleted in MLflow.
         MlflowException: the store cannot be reached.
     """
-    for name in ("mlflow", "alembic"):  # they log every migration step of a fresh database
+    for name in ("mlflow", "alembic"):  # both log every migration step of a new database
         logging.getLogger(name).setLevel(logging.WARNING)
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
@@ -73,19 +73,19 @@ def open_experiment(uri: str, suite: str) -> tuple[MlflowClient, str]:
     # When several processes migrate a fresh SQLite file at once, all but one fail (7 of 8, measured).
     with _locked(database.with_name(f"{database.name}.lock")) if database else nullcontext():
         client = MlflowClient(tracking_uri=uri)
-        found = client.get_experiment_by_name(name)
-        if found is None:
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
             try:
                 return client, client.create_experiment(name, artifact_location=location)
-            except MlflowException:  # another client of the same server may have been faster
-                found = client.get_experiment_by_name(name)
-                if found is None:
+            except MlflowException:  # another client of the same server may have created it first
+                experiment = client.get_experiment_by_name(name)
+                if experiment is None:
                     raise
-    if found.lifecycle_stage != "active":
+    if experiment.lifecycle_stage != "active":
         raise InfrastructureError(
             f"MLflow experiment '{name}' was deleted: restore it, or delete it for good"
         )
-    return client, found.experiment_id
+    return client, experiment.experiment_id
 
 
 def find_experiment(uri: str, suite: str) -> tuple[MlflowClient, str]:
@@ -99,18 +99,18 @@ def find_experiment(uri: str, suite: str) -> tuple[MlflowClient, str]:
     database = _sqlite_file(uri)
     if database is None or database.exists():
         client = MlflowClient(tracking_uri=uri)
-        found = client.get_experiment_by_name(cut(suite, EXPERIMENT))
-        if found is not None and found.lifecycle_stage == "active":
-            return client, str(found.experiment_id)
+        experiment = client.get_experiment_by_name(cut(suite, EXPERIMENT))
+        if experiment is not None and experiment.lifecycle_stage == "active":
+            return client, str(experiment.experiment_id)
     raise UsageError(f"{public(uri)}: no run of suite '{suite}' is logged there")
 
 
 @contextmanager
 def mlflow_errors(uri: str, timeout: int = IMPATIENT) -> Iterator[None]:
-    """Wait `timeout` seconds per request, and turn the errors of MLflow into one line.
+    """Wait `timeout` seconds per request, and turn MLflow's errors into one-line messages.
 
     Raises:
-        InfrastructureError: the store cannot be reached or refuses.
+        InfrastructureError: the store cannot be reached or rejects a request.
     """
     with mlflow_environment(timeout):
         from mlflow.exceptions import MlflowException
@@ -158,7 +158,7 @@ def mlflow_environment(timeout: int = IMPATIENT) -> Iterator[None]:
 
 @contextmanager
 def one_at_a_time(run_dir: Path) -> Iterator[None]:
-    """Lock the run: two processes that sync it at once would both create its MLflow runs."""
+    """Lock the run, because two processes that sync it at once would both create its MLflow runs."""
     descriptor = os.open(run_dir, os.O_RDONLY)
     try:
         with suppress(OSError):  # some network file systems cannot lock directories
@@ -170,7 +170,7 @@ def one_at_a_time(run_dir: Path) -> Iterator[None]:
 
 def public(text: str) -> str:
     """Remove user names and passwords of URIs from a text."""
-    text = re.sub(r"://[^/\s]+@", "://", text)  # greedy: a password may hold an @
+    text = re.sub(r"://[^/\s]+@", "://", text)  # greedy, because a password may contain an @
     return re.sub(r"([?&](?:user|password|passwd)=)[^&\s]*", r"\1…", text)
 
 

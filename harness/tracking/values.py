@@ -1,4 +1,4 @@
-"""What MLflow's table of runs shows of a trial: metrics, parameters and the columns to open with."""
+"""The values of a trial in MLflow's table of runs: metrics, parameters, and the columns to show first."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def split_by_image(
 
 
 def group_rows(owners: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
-    """Return for each owner 0 … count − 1 the indices of its rows, ascending."""
+    """Return the indices of the rows of each owner 0 … count − 1, in ascending order."""
     order = np.argsort(owners, kind="stable")
     return np.split(order, np.searchsorted(owners[order], np.arange(1, count)))
 
@@ -169,7 +169,7 @@ def _category_names(path: Path, categories: Sequence[JsonObject]) -> dict[Id, st
 
 
 def _image_ids(path: Path, images: Sequence[JsonObject]) -> list[Id]:
-    """Return the ids in the order of the entries, of which no `file_name` leaves the annotation root."""
+    """Return the ids in the order of the entries; check that no `file_name` leaves the annotation root."""
     ids = columns.read_unique_ids(f"{path}: images", images)
     for index, image in enumerate(images):
         check_inside(f"{path}: images[{index}]: file_name", image.get("file_name", ""))

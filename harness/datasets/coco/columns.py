@@ -113,7 +113,7 @@ def read_numbers(location: str, key: str, values: Sequence[JsonValue]) -> NDArra
 
 
 def read_flags(location: str, key: str, entries: Sequence[JsonObject]) -> NDArray[np.bool_]:
-    """Return a flag per object [n], which is 0 or 1 in the file and may be absent for 0."""
+    """Return one flag per object [n]: 0 or 1 in the file, and 0 if absent."""
     values = [entry.get(key, 0) for entry in entries]
     for index, value in enumerate(values):
         if value not in (0, 1):

@@ -14,7 +14,7 @@ RunLengths: TypeAlias = dict[str, object]
 """`size` and `counts` as pycocotools takes them."""
 
 _MIN_CORNERS = 3
-_MAX_REACH = 10  # image sides from the image to a corner; pycocotools allocates memory up to the corners
+_MAX_REACH = 10  # largest distance of a corner in image sides; pycocotools allocates that much memory
 
 
 def box_and_area(
@@ -47,7 +47,7 @@ def box_and_area(
 def _parse_run_lengths(location: str, segmentation: JsonObject, height: int, width: int) -> RunLengths:
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if size != [height, width]:
-        raise UsageError(f"{location}: size: expected [{height}, {width}] as of its image, found {size!r}")
+        raise UsageError(f"{location}: size: expected [{height}, {width}] as in its image, found {size!r}")
     if isinstance(counts, str):
         if not counts or any(not "0" <= character <= "o" for character in counts):
             raise UsageError(f"{location}: counts: not compressed run lengths: {counts[:40]!r}")

@@ -74,8 +74,8 @@ def parse_classes(classes: ClassLabels, ignored: IgnoredLabels) -> MaskClasses:
     """Check the labels that a suite declares.
 
     Raises:
-        ValueError: there is no class or there are too many, or a label is malformed, duplicate, or a value
-            where others are colours.
+        ValueError: there is no class or there are too many, a label is malformed or duplicate, or values and
+            colours are mixed.
     """
     ignored_labels = [] if ignored == "rest" else list(ignored)
     labels_by_value = [*enumerate(map(_labels_of_class, classes.values())), (IGNORED, ignored_labels)]

@@ -44,7 +44,7 @@ def read_mask(path: Path) -> Mask:
     """Read an indexed or grey PNG of at most 8 bits: [height, width].
 
     Raises:
-        UsageError: the file is not a PNG, is truncated, or holds colours instead of class indices.
+        UsageError: the file is not a PNG, is truncated, or contains colours instead of class indices.
     """
     with open_image(path, "PNG") as image:
         if image.mode not in ("P", "L", "1"):
@@ -62,7 +62,8 @@ def read_colours(path: Path) -> NDArray[np.int32]:
     """Read an RGB or palette PNG with 8 bits per channel as colours 0xRRGGBB: [height, width].
 
     Raises:
-        UsageError: the file is not a PNG, is truncated, or holds no colours or more than 8 bits per channel.
+        UsageError: the file is not a PNG, is truncated, contains no colours, or has more than 8 bits per
+            channel.
     """
     with open_image(path, "PNG") as image:
         depth = png_bit_depth(path)

@@ -102,12 +102,12 @@ class MasksOptions(DatasetOptions):
 class Masks(Dataset):
     """Images with a class per pixel. Sample ids are the values of `{id}`.
 
-    Masks hold class indices; ignored pixels are 255. If no pattern contains `{split}`,
-    the only split is `test`.
+    Masks contain class indices; ignored pixels are 255. If no pattern contains `{split}`, the only split is
+    `test`.
 
     Raises:
         UnavailableError: the folder `root` does not exist.
-        UsageError: the split does not exist, or files are missing, without a partner or of the same id. On
+        UsageError: the split does not exist, or files are missing, have no partner or share an id. On
             access to a sample: image and mask differ in size, a label is undeclared, or a file is malformed.
     """
 

@@ -1,6 +1,7 @@
 """Random clauses and sentences of the `phrases` corpus: an English text and its exact translation.
 
-Both are filled with the same values. Only `random()` is drawn, which is the same in all versions of Python.
+Both are filled with the same values. Only `random()` is used, because it is the same in all versions of
+Python.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class PhrasesOptions(DatasetOptions):
     language: Language = "de"
     """Target language. The source language is English."""
     seed: int = Field(default=0, ge=0)
-    """Seed of the generator. Each seed gives other sentences."""
+    """Seed of the generator. Each seed gives different sentences."""
     size: int | None = Field(default=None, ge=1, le=_MAX_SIZE)
     """Sentences in the split. The default is 40,000 for train, 500 for validation and 1,000 for test."""
     min_tokens: int = Field(default=3, ge=3)

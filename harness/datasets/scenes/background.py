@@ -15,7 +15,7 @@ from harness.datasets.scenes.canvas import SIZE, Pixels
 from harness.datasets.scenes.sampling import log_uniform
 from harness.task import Image
 
-_IMAGE_FRACTION = 0.78  # of backgrounds, the others are noise; prototype of the data set
+_IMAGE_FRACTION = 0.78  # fraction of crops among backgrounds, the rest are noise; prototype of the data set
 _CROP_SIDES = (64, 156)  # px of the source image, whose narrowest strip has 160
 
 

@@ -65,12 +65,12 @@ class GlyphStyle:
             PIL.Image.Resampling.BICUBIC,
         )
         edge = 0.65 - 0.28 * self.weight  # of full ink; much lower, and the loops of 6, 8 and 9 close
-        gain = max(1.0, scale)  # an edge rises by about 1 per glyph pixel; make that 1 per scene pixel
+        gain = max(1.0, scale)  # an edge rises by about 1 per glyph pixel; make it rise by 1 per scene pixel
         sharp = np.clip((np.asarray(image, dtype=np.float32) / 255 - edge) * gain + 0.5, 0, 1)
         return crop_to_ink(sharp.astype(np.float32))
 
 
 def scramble_glyph(rng: np.random.Generator, glyph: Glyph) -> Glyph:
-    """Swap the quadrants of a glyph across its centre: strokes as in a digit, but no digit."""
+    """Swap the quadrants of a glyph across its centre, which gives strokes like a digit's but no digit."""
     rolled = np.roll(glyph, (4, 4), (0, 1))
     return rolled[:: rng.choice((-1, 1))]

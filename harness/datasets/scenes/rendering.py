@@ -91,7 +91,7 @@ def _contrasting_colour(
 ) -> Colour:
     """Draw a colour whose luma differs by at least `contrast` from that of the pixels under the shape.
 
-    Of a fixed number of candidates take the first that does, or the one that differs most if none does.
+    Among a fixed number of candidates, take the first that does, or else the one that differs most.
     """
     colours = rng.uniform(0, 255, (_CANDIDATE_COLOURS, 3))
     differences = np.abs(colours @ LUMA - canvas.luma_under(placement))

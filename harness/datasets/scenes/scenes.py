@@ -1,6 +1,6 @@
 """`scenes`: handwritten digits composed on images, for detection and segmentation.
 
-A scene has 128×128 px and holds up to six scattered digits, sometimes a row of two to five digits as on a
+A scene has 128×128 px and contains up to six scattered digits, sometimes a row of two to five digits as on a
 house number, and plates and other distractors that are not digits. It is generated on access from the seed,
 the split and its index alone, so every worker sees the same scene and nothing is stored.
 """
@@ -31,7 +31,7 @@ class ScenesOptions(DatasetOptions):
     """Options that select the scenes. The first n scenes do not depend on the size."""
 
     seed: int = Field(default=0, ge=0)
-    """Seed of the generator. Each seed gives other scenes."""
+    """Seed of the generator. Each seed gives different scenes."""
     size: int | None = Field(default=None, ge=1, le=_MAX_SIZE)
     """Scenes in the split. The default is 20,000 for train, 500 for validation and 1,000 for test."""
 
@@ -39,7 +39,7 @@ class ScenesOptions(DatasetOptions):
 class Scenes(Dataset):
     """Digits 0–9 with boxes (`detection`) or a class per pixel (`segmentation`, class 0 is the background).
 
-    Both tasks have the same images. A digit is annotated where it is on top: its mask holds the pixels of
+    Both tasks have the same images. A digit is annotated where it is on top: its mask contains the pixels of
     which its ink covers at least half, and its box is tight around them. At least 60% of its ink is visible.
 
     The area of an annotation is that of its box, not of its mask. A 1 has a third of the ink of an 8 of the

@@ -38,7 +38,7 @@ _MAX_KNOWN_IDS = 1000  # in the message about an unknown id
 class VocObject:
     """An annotated object."""
 
-    name: str  # of its class
+    name: str  # name of its class
     box: list[float]  # continuous corners x1, y1, x2, y2 in px
     difficult: bool
 
@@ -49,7 +49,7 @@ def read_annotations(folder: Path) -> AnnotatedImages:
     The classes are VOC's twenty if no others are annotated, and the sorted annotated classes otherwise.
 
     A COCO results file may identify a class by its name or by its position in this order, counted from 1,
-    and an image by its stem or, if the stem is a number, by that number.
+    and an image by its stem, or by its number if the stem is a number.
 
     Raises:
         UsageError: there is no XML file, or one is malformed or has a bad box or file name.
@@ -125,7 +125,7 @@ def _parse_detection(location: str, line: str) -> tuple[str, list[float]]:
 
 
 def to_annotations(objects: Sequence[VocObject], classes: Sequence[str]) -> Annotations:
-    """Convert the objects of an image, all of which must be of the classes."""
+    """Convert the objects of an image, whose classes must all be known."""
     annotations = Annotations.of_boxes(
         [voc_object.box for voc_object in objects],
         [classes.index(voc_object.name) for voc_object in objects],

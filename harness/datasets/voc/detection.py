@@ -40,7 +40,7 @@ class VocOptions(DatasetOptions):
 
 
 class Voc(Dataset):
-    """The images of a list, with their objects. `difficult` objects count neither as found nor as missed.
+    """The images of a list, with their objects. `difficult` objects count neither as detected nor as missed.
 
     The split `train` is ImageSets/Main/train.txt, `validation` is val.txt and `test` is test.txt. Test
     annotations are published for VOC2007 only. Sample ids are those of the list.

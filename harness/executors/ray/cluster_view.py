@@ -1,4 +1,4 @@
-"""What the driver sees of the cluster: its nodes, and whether the head answers."""
+"""The driver's view of the cluster: its nodes, and whether the head answers."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from harness.executors.ray.handles import ActorHandle
 from harness.executors.scheduling.cluster import cluster_from_ray
 
 REFRESH_SECONDS = 5.0  # between pings of the head and listings of the nodes
-HEAD_DEADLINE_SECONDS = 30.0  # without an answer, after which `refresh` raises an error
-WATCHDOG_DEADLINE_SECONDS = 40.0  # after which the watchdog ends the process; Ray would after 60, with code 1
+HEAD_DEADLINE_SECONDS = 30.0  # without an answer until `refresh` raises an error
+WATCHDOG_DEADLINE_SECONDS = 40.0  # until the watchdog ends the process; Ray would after 60, with code 1
 
 
 class ClusterView:
     """The nodes as of the last refresh, and a watchdog for the head.
 
-    Ray's own calls block for ever, or end this process, once the head is gone. So every call that needs the
-    head is preceded by a ping.
+    Once the head is gone, Ray's own calls block for ever or end this process. Every call that needs the head
+    is therefore preceded by a ping.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -44,7 +44,7 @@ class ClusterView:
         self._closed.set()
 
     def head_answers(self) -> bool:
-        """Return whether the head answers now; if not, starting or killing an actor would block."""
+        """Return whether the head answers now. If it does not, starting or killing an actor would block."""
         return is_listening(self._head_address)
 
     def kill(self, actor: ActorHandle) -> None:
@@ -69,7 +69,7 @@ class ClusterView:
             raise InfrastructureError(self._head_is_gone(HEAD_DEADLINE_SECONDS))
 
     def wait_for_head(self) -> None:
-        """Refresh at once, and return when the head answers.
+        """Refresh at once, and wait until the head answers.
 
         Raises:
             InfrastructureError: The head has not answered for HEAD_DEADLINE_SECONDS.

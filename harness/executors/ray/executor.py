@@ -30,14 +30,15 @@ from harness.stages.measure import Measurement
 from harness.stages.shards import Outcome, Work
 from harness.trial import Trial
 
-FIRST_SHARD_DEADLINE_SECONDS = 900.0  # loading included; the time in a queue does not count
+FIRST_SHARD_DEADLINE_SECONDS = 900.0  # including loading, but not the time in a queue
 
 
 class RayExecutor(Executor):
     """Joins the cluster at `address`, or starts a local one.
 
     Args:
-        max_workers: With the same resources; as many as fit on the cluster if None.
+        max_workers: Maximum number of workers with the same resources; None for as many as fit on the
+            cluster.
         first_deadline: Seconds after which a model's first shard counts as hanging, and its worker is killed.
     """
 
@@ -53,7 +54,7 @@ class RayExecutor(Executor):
         self._max_workers = max_workers
         self._first_deadline = first_deadline
         self._checkpoints = CheckpointStore()
-        self._timing_nodes: dict[bool, str] = {}  # on a GPU? → node id, the same throughout a run
+        self._timing_nodes: dict[bool, str] = {}  # whether on a GPU → node id, the same throughout a run
         self.workers = 0
 
     def __enter__(self) -> Self:
@@ -138,7 +139,7 @@ class RayExecutor(Executor):
         return time_on(node, exclusive, trial, checkpoint, scenarios, settings, self._view)
 
     def _timing_node(self, trial: Trial, on_gpu: bool) -> Node:
-        """Return the node on which this run times, choosing one if it has none that lives."""
+        """Return the node on which this run times; choose one if it has none that is alive."""
         living = {node.id: node for node in self._view.cluster.nodes}
         if self._timing_nodes.get(on_gpu) not in living:
             requested_nodes = self._requests.requested_nodes() if self._requests else {}

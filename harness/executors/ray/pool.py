@@ -21,7 +21,7 @@ from harness.stages.predict import Predictor
 from harness.stages.shards import Outcome, Shard
 
 MAX_FAILED_STARTS = 3  # workers in a row that die before they run
-START_DEADLINE_SECONDS = 1800.0  # without a worker, after which a busy cluster is given up
+START_DEADLINE_SECONDS = 1800.0  # without a worker until a busy cluster is given up
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class LoadFailure:
 
     error: str
     everywhere: bool = False
-    """No node can load it; otherwise other nodes may have the data, or more memory."""
+    """Whether no node can load it. Otherwise, other nodes may have the data, or more memory."""
 
 
 class Worker:
@@ -55,7 +55,7 @@ class Worker:
         Args:
             weights: The reference to the checkpoint, inside a list so that Ray does not fetch it for every
                 shard; empty for an adapter without a checkpoint.
-            batch_limit: The most samples to predict at once.
+            batch_limit: Maximum number of samples to predict at once.
         """
         if self._predictor is None or self._predictor.trial.id != shard.trial.id:
             self._predictor = None  # release the last model before the next is loaded
@@ -72,17 +72,17 @@ _Worker = ray.remote(max_restarts=0)(Worker)
 
 @dataclass(eq=False)
 class PoolWorker:
-    """A worker's actor, with the answers that it owes in the order in which they will come."""
+    """A worker's actor, with its outstanding answers in the order in which they will come."""
 
     actor: ActorHandle
     resources: Resources
     answers: deque[ObjectRef] = field(default_factory=deque)
     excluded_nodes: Set[str] = frozenset()
-    """The nodes on which it was not to be started."""
+    """The nodes that were excluded when it was started."""
 
 
 class ActorPool:
-    """The workers that wait to be started by Ray, and those that run.
+    """The workers that wait for Ray to start them, and those that run.
 
     Only running workers are given shards, so that waiting on a busy cluster does not count as hanging.
     Workers that do not fit wait in Ray's queue, and start when nodes join or other workers leave.
@@ -96,7 +96,7 @@ class ActorPool:
         self._idle_since = time.monotonic()
 
     def resize(self, resources: Resources, size: int, excluded_nodes: Set[str]) -> None:
-        """Start workers with these resources until there are `size`, off the excluded nodes.
+        """Start workers with these resources until there are `size`, avoiding the excluded nodes.
 
         Workers that do not run yet and were requested with other excluded nodes are withdrawn first.
         """

@@ -20,19 +20,20 @@ from harness.executors.scheduling.scheduler import Scheduler
 from harness.executors.scheduling.worker_pool import Assignment
 from harness.stages.shards import Outcome, Work
 
-POLL_SECONDS = 0.5  # longest wait for an answer before deadlines are looked at
+POLL_SECONDS = 0.5  # longest wait for an answer before deadlines are checked
 GATHER_SECONDS_PER_WORKER = 5e-5  # to collect answers that come together; `ray.wait` takes 2e-6 per worker
-RESIZE_SECONDS = 0.2  # between looks at how many workers there should be
+RESIZE_SECONDS = 0.2  # between adjustments of the number of workers
 MIN_REQUESTED_WORKERS = 8  # requested on an autoscaled cluster that has capacity for none
 
 
 class PredictionRun:
-    """One prediction of all pending work.
+    """The prediction of all pending work on a pool of workers.
 
     Args:
-        requests: Requests of other runs for nodes to time on, which this run leaves; None if the cluster has
-            no other runs.
-        max_workers: With the same resources; None for as many as fit on the cluster.
+        requests: Other runs' requests for timing nodes, which this run leaves to them; None if the cluster
+            has no other runs.
+        max_workers: Maximum number of workers with the same resources; None for as many as fit on the
+            cluster.
         first_deadline: Seconds after which a model's first shard counts as hanging, loading included.
     """
 
@@ -79,7 +80,7 @@ class PredictionRun:
         Nodes that are requested for timing or cannot load the pending models are avoided.
 
         Returns:
-            Shards that are given up because no node can load their model.
+            The shards that are given up because no node can load their model.
         """
         self._view.refresh()
         cluster = self._view.cluster
@@ -98,7 +99,7 @@ class PredictionRun:
         return given_up
 
     def _release_idle_workers(self) -> None:
-        """Release idle workers that cannot be used where they are, or whose resources others need."""
+        """Release idle workers that are of no use on their node, or whose resources others need."""
         for resources in self._resources:
             self._release(self.scheduler.workers_to_release(resources))
         needed = {resources for resources in self._resources if self.scheduler.waiting(resources)}
@@ -111,14 +112,14 @@ class PredictionRun:
             self.pool.drop(worker)
 
     def _pool_sizes(self) -> dict[Resources, int]:
-        """Return how many workers with each of the needed resources there should be."""
+        """Return the target number of workers for each of the needed resources."""
         cluster = self._view.cluster
         demand = {resources: self.scheduler.demand(resources) for resources in self._resources}
         sizes = cluster.capacity(demand)
         for resources, size in sizes.items():
             if cluster.may_add_nodes(
                 resources.gpu > 0
-            ):  # workers that do not fit make nodes start, ever more
+            ):  # workers that do not fit would make the autoscaler start ever more nodes
                 sizes[resources] = min(demand[resources], 2 * size + MIN_REQUESTED_WORKERS)
         return {resources: min(size, self._max_workers or size) for resources, size in sizes.items()}
 
@@ -126,7 +127,7 @@ class PredictionRun:
         worker, shard = assignment.worker, assignment.shard
         try:
             checkpoint = self._checkpoints.put(shard.trial)
-        except UsageError as error:  # received like an answer of the worker, when its turn comes
+        except UsageError as error:  # received in turn, like an answer of the worker
             worker.answers.append(ray.put(LoadFailure(describe(error), everywhere=True)))
             return
         weights = [] if checkpoint is None else [checkpoint]
@@ -144,7 +145,7 @@ class PredictionRun:
                 yield from self._receive(owing[future])
 
     def _receive(self, worker: PoolWorker) -> list[Outcome]:
-        """Receive a worker's next answer, or learn of its end."""
+        """Receive a worker's next answer, or handle its loss."""
         try:
             answer: list[Outcome] | LoadFailure = ray.get(worker.answers.popleft())
         except RayError as error:  # the worker died, its GPU is unusable, or its answer could not be stored
@@ -177,13 +178,13 @@ def _cause(error: RayError) -> Cause:
 
 
 def _wait_for_some(futures: list[ObjectRef]) -> list[ObjectRef]:
-    """Wait up to POLL_SECONDS for the first of the futures, and return all that are ready then."""
+    """Wait up to POLL_SECONDS for the first future, then return all that are ready."""
     if not futures:
         time.sleep(POLL_SECONDS)
         return []
     if not ray.wait(futures, timeout=POLL_SECONDS)[0]:
         return []
-    # Answers that come together are looked for once; meanwhile each worker has a shard ahead.
+    # Answers that come together are collected at once; meanwhile each worker has a shard ahead.
     time.sleep(GATHER_SECONDS_PER_WORKER * len(futures))
     ready: list[ObjectRef] = ray.wait(futures, num_returns=len(futures), timeout=0)[0]
     return ready

@@ -25,10 +25,10 @@ from harness.stages.measure import Measurement, measure
 from harness.trial import Trial
 
 NODE_DEADLINE_SECONDS = (
-    7200.0  # that a trial waits for its node; other runs finish a shard or a timing meanwhile
+    7200.0  # maximum wait of a trial for its node, while other runs finish a shard or a timing
 )
-POLL_SECONDS = 1.0  # between looks at the cluster's nodes
-NODE_DEATH_SECONDS = 30.0  # until Ray knows that a node is dead whose processes are
+POLL_SECONDS = 1.0  # between checks of the cluster's nodes
+NODE_DEATH_SECONDS = 30.0  # until Ray reports a node as dead after its processes died
 
 
 class Timer:
@@ -56,7 +56,7 @@ def time_on(
     settings: SpeedSettings,
     view: ClusterView,
 ) -> Measurement:
-    """Time a trial on a node; the result records the node and what was reserved on it.
+    """Time a trial on a node. The result records the node and the resources reserved on it.
 
     Raises:
         InfrastructureError: The node did not become free, the process died or hung, the adapter raised an
@@ -88,9 +88,9 @@ def time_on(
 
 
 def request_timing_node(trial: Trial, on_gpu: bool, view: ClusterView) -> str:
-    """Have the autoscaler start a node to time on, and return its id.
+    """Let the autoscaler start a node for timing, and return its id.
 
-    The node is of the timing pool, or a prediction node if the autoscaler adds none to that pool.
+    The node is in the timing pool, or is a prediction node if the autoscaler adds none to that pool.
 
     Raises:
         InfrastructureError: No node started within NODE_DEADLINE_SECONDS.
@@ -132,7 +132,7 @@ def failed_with_node(failure: InfrastructureError, node_id: str | None, view: Cl
 
 
 def _wait(pending: ObjectRef, seconds: float, failure: str, view: ClusterView) -> None:
-    """Wait until a result is there, watching the head.
+    """Wait for a result while checking that the head answers.
 
     Raises:
         InfrastructureError: With the message `failure`, after `seconds`.

@@ -1,7 +1,7 @@
-"""Requests for a node to time on, which let other runs on the cluster make room so that timing never starves.
+"""Requests for timing nodes, on which other runs on the cluster make room so that timing never starves.
 
-Ray's own accounting (`cluster.reservation`) keeps timed trials apart, whatever becomes of the requests. A
-request only asks other runs to leave a node. It must be renewed, so that those of a driver that died expire.
+Ray's own accounting (`cluster.reservation`) keeps timed trials apart even if requests are lost. A request
+only asks other runs to leave a node. It must be renewed, so that the requests of a dead driver expire.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from ray.exceptions import RayError
 from harness.executors.ray.handles import ObjectRef
 from harness.executors.scheduling.cluster import POOL_LABEL, TIMING_POOL
 
-LEASE_SECONDS = 30.0  # that a request lasts without being renewed
+LEASE_SECONDS = 30.0  # lifetime of a request that is not renewed
 RENEWAL_SECONDS = 5.0  # between renewals
 NAMESPACE = "harness"
 
 
 class TimingRequests:
-    """The node that each run requests, until its lease ends."""
+    """The node that each run requests, with the end of its lease."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._requests: dict[str, tuple[str, float]] = {}  # run → node and end of the lease
 
     def request(self, run: str, node: str) -> None:
-        """Request a node for a run, or renew the request; it replaces the run's earlier request."""
+        """Request a node for a run, or renew the request. It replaces the run's earlier request."""
         self._requests[run] = (node, self._clock() + LEASE_SECONDS)
 
     def withdraw(self, run: str) -> None:
@@ -46,7 +46,7 @@ class TimingRequests:
 class ClusterTimingRequests:
     """The requests of all runs on the cluster, in one small actor that outlives each of them.
 
-    If the actor is lost, timing waits as long as other runs work, and is still alone on its node.
+    If the actor is lost, timing waits until other runs have finished, and is still alone on its node.
     """
 
     def __init__(self) -> None:
@@ -75,14 +75,14 @@ class ClusterTimingRequests:
         return self._latest
 
     def requested_nodes(self, timeout: float = 5.0) -> dict[str, int]:
-        """Ask for the number of runs per requested node; empty if none comes within `timeout` seconds."""
+        """Ask for the number of runs per requested node; return {} without an answer in `timeout` seconds."""
         try:
             return dict(ray.get(self._actor.requested_nodes.remote(), timeout=timeout))
         except RayError:
             return {}
 
     def request(self, node: str) -> None:
-        """Request a node until `withdraw`; it replaces the node requested before."""
+        """Request a node until `withdraw`. It replaces the node requested before."""
         first = self._node is None
         self._node = node
         self._actor.request.remote(self._run, node)

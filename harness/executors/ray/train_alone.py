@@ -1,4 +1,4 @@
-"""Training on a cluster in one process, off the nodes that are requested for timing.
+"""Training on a cluster in one process, avoiding the nodes that are requested for timing.
 
 The result is that of one worker of Ray Train, which takes half a minute to start and ends this process if the
 head is gone.
@@ -46,7 +46,7 @@ def train_alone(
     requested_nodes: Callable[[], Mapping[str, int]],
     report: Callable[[str], None],
 ) -> None:
-    """Train a missing checkpoint with the plain loop; a process that is lost is replaced.
+    """Train a missing checkpoint with the plain loop, replacing a process that is lost.
 
     Args:
         requested_nodes: Returns the nodes that are now requested for timing.
@@ -95,7 +95,7 @@ def _start_trainer(
 ) -> ActorHandle:
     """Start a trainer and return it once it runs.
 
-    While it waits for capacity, it is started anew whenever the requested nodes change.
+    While it waits for capacity, it is restarted whenever the requested nodes change.
     """
     end = time.monotonic() + START_DEADLINE_SECONDS
     while True:

@@ -35,7 +35,7 @@ WORKER_GROUP_START_SECONDS = 60.0
 
 
 class _WorkerConfig(TypedDict):
-    """What Ray Train passes to each worker."""
+    """The arguments that Ray Train passes to each worker."""
 
     reference: CheckpointRef
     relay: ActorHandle
@@ -51,7 +51,7 @@ def train_together(
     """Train a missing checkpoint with `workers` workers that share each batch.
 
     Args:
-        requested_nodes: Returns the nodes that are now requested for timing; training stays off them.
+        requested_nodes: Returns the nodes that are now requested for timing; training avoids them.
 
     Raises:
         HarnessError: The recipe is wrong, as in the training stage.
@@ -82,7 +82,7 @@ def _trainer(
     relay: ActorHandle,
     folder: str,
 ) -> ray.train.torch.TorchTrainer:
-    """Return Ray's trainer, which writes files of its own to `folder`; checkpoints go through the relay."""
+    """Return Ray's trainer. It writes its own files to `folder`; checkpoints go through the relay."""
     return ray.train.torch.TorchTrainer(
         _train_worker,
         train_loop_config=_WorkerConfig(reference=reference, relay=relay),
@@ -115,7 +115,7 @@ def _train_worker(config: _WorkerConfig) -> None:
 def _wait_for_capacity(
     workers: int, cluster: Cluster, requested_nodes: Callable[[], Mapping[str, int]]
 ) -> Set[str]:
-    """Wait until the workers fit beside the nodes that are requested for timing; return those nodes."""
+    """Wait until the workers fit on the nodes not requested for timing; return the requested nodes."""
     resources = cluster.trainer_resources
     end = time.monotonic() + START_DEADLINE_SECONDS
     while True:

@@ -1,4 +1,4 @@
-"""The way of a training's state from its workers on the cluster to the driver, which writes it to disk.
+"""The relay that passes the state of a training from its workers on the cluster to the driver's disk.
 
     worker ── save_state, report, finish, fail ──► StateRelay ── take_update ──► driver ──► NAME.state.pt
     worker ◄────────────── state ───────────────── (actor)
@@ -31,12 +31,12 @@ from harness.stages.train import train, training_runtime
 from harness.stages.training_state import training_lock
 
 MAX_LOST_WORKERS = 3  # in one training
-POLL_SECONDS = 0.5  # between looks at the relay, and at the nodes that are requested for timing
+POLL_SECONDS = 0.5  # between checks of the relay, and of the nodes that are requested for timing
 
 
 @dataclass
 class RelayUpdate:
-    """What the workers sent since the last update."""
+    """Everything that the workers sent since the last update."""
 
     lines: list[str] = field(default_factory=list)
     state: bytes | None = None
@@ -47,7 +47,7 @@ class RelayUpdate:
 
 
 class StateRelay:
-    """An actor that outlives the workers: it keeps the newest state for them, and updates for the driver."""
+    """An actor that outlives the workers and keeps the newest state for them and updates for the driver."""
 
     def __init__(self, training: str, state: bytes | None) -> None:
         self._training = training
@@ -81,15 +81,15 @@ class StateRelay:
         return self._failed
 
     def take_update(self) -> RelayUpdate:
-        """Return what was sent since the last call."""
+        """Return everything that was sent since the last call."""
         update, self._update = self._update, RelayUpdate()
         return update
 
 
 def train_worker(reference: CheckpointRef, relay: ActorHandle, replica: Replica) -> None:
-    """Run the training stage in a worker with its part of each batch, from the relay's state on."""
+    """Run the training stage in a worker on its part of each batch, starting from the relay's state."""
     if ray.get(relay.failed.remote()):
-        return  # the driver has the error: restarted workers all end here, so that nothing is tried again
+        return  # the driver has the error; ending all restarted workers here prevents another attempt
     assert reference.recipe is not None
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / reference.weights.name
@@ -128,10 +128,10 @@ def train_relayed(
     report: Callable[[str], None],
     run_workers: Callable[[ActorHandle], None],
 ) -> None:
-    """Train a missing checkpoint on the cluster, unless another process makes it meanwhile.
+    """Train a missing checkpoint on the cluster, unless another process trains it meanwhile.
 
     Args:
-        run_workers: Given the relay, calls `train_worker` in workers and returns when they have ended.
+        run_workers: Takes the relay, calls `train_worker` in workers, and returns when they have ended.
 
     Raises:
         HarnessError: The recipe is wrong, as in the training stage.
@@ -165,7 +165,7 @@ def train_relayed(
 
 
 def _start_relay(training: str, state_file: Path) -> ActorHandle:
-    """Start a relay on this node with the state that an earlier driver left."""
+    """Start a relay on this node with the state that an earlier driver saved."""
     state = state_file.read_bytes() if state_file.exists() else None
     this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(num_cpus=0)(StateRelay)
@@ -174,7 +174,7 @@ def _start_relay(training: str, state_file: Path) -> ActorHandle:
 
 @dataclass
 class RelayResult:
-    """How a training ended, as far as it is known."""
+    """The outcome of a training, as far as it is known."""
 
     files: dict[str, bytes] | None = None
     """The finished checkpoint: file name → content, weights last."""

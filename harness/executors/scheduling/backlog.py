@@ -1,4 +1,4 @@
-"""What is left to predict of all trials. Pure."""
+"""The pending predictions of all trials. Pure."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Backlog:
             queue.pending.put_back(shard)
 
     def record_loss(self, loss: Loss, dead_nodes: Set[str]) -> ShardError | None:
-        """Queue a lost shard again, whole or in parts; return an error if it is given up."""
+        """Queue a lost shard again, whole or in parts, or return an error if it is given up."""
         queue = self._queues[loss.shard.trial.id]
         before = queue.pending.shards
         error = queue.record_loss(loss, dead_nodes)
@@ -52,7 +52,7 @@ class Backlog:
         return error
 
     def give_up(self, trial_id: str, reason: str) -> Iterator[ShardError]:
-        """Remove everything that is pending of a trial, and yield it as errors."""
+        """Remove all pending shards of a trial, and yield them as errors."""
         for _ in range(self._queues[trial_id].pending.shards):
             yield ShardError(self.take(trial_id), reason, 1)
 
@@ -60,7 +60,7 @@ class Backlog:
         """Return the trial with the most pending seconds per worker that is worth loading on a node.
 
         Args:
-            resources: Of the worker that is to load it.
+            resources: Resources of the worker that would load it.
             holders: Number of workers that hold a trial's model, by trial id.
         """
         longest, most = None, 0.0

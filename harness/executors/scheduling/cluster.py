@@ -1,4 +1,4 @@
-"""What a Ray cluster offers to predictions, training and timing. Pure: the nodes are given."""
+"""The capacity of a Ray cluster for predictions, training and timing. Pure: the nodes are passed in."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from harness.trial import Trial
 
 POOL_LABEL = "pool"  # the node label that assigns a node to a purpose …
 TIMING_POOL = "timing"  # … and its value on nodes that only time
-RESERVED_POOLS = (TIMING_POOL, "head")  # predictions and training stay off these
+RESERVED_POOLS = (TIMING_POOL, "head")  # predictions and training avoid these
 AUTOSCALED_LABEL = "autoscaled"  # on any node: what an autoscaler may add, such as `gpu.timing`
 SLOT = "slot"  # a resource that a node may offer once: timing takes all of it, a worker WORKER_SLOT
 WORKER_SLOT = 0.001  # a thousand workers fit on a node; Ray counts in steps of 0.0001
 
 
 class RayNode(TypedDict):
-    """The keys of an entry of `ray.nodes()` that are read here."""
+    """The keys that are read from an entry of `ray.nodes()`."""
 
     NodeID: str
     NodeManagerHostname: str
@@ -30,7 +30,7 @@ class RayNode(TypedDict):
 
 @dataclass(frozen=True)
 class Node:
-    """A living node with its total resources."""
+    """A node that is alive, with its total resources."""
 
     id: str
     host: str
@@ -56,7 +56,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The living nodes."""
+    """The nodes that are alive."""
 
     nodes: tuple[Node, ...]
 
@@ -66,7 +66,7 @@ class Cluster:
 
     @property
     def autoscaled(self) -> frozenset[str]:
-        """What the nodes are like that an autoscaler may add; Ray does not tell its drivers."""
+        """Kinds of nodes that an autoscaler may add, from labels because Ray does not tell its drivers."""
         values = (node.labels.get(AUTOSCALED_LABEL, "") for node in self.nodes)
         return frozenset(word for value in values for word in value.split(".") if word)
 
@@ -83,7 +83,7 @@ class Cluster:
 
     @property
     def trainer_resources(self) -> Resources:
-        """What a training worker takes: a GPU if prediction nodes have GPUs or may be added with some."""
+        """Resources of a training worker: a GPU if prediction nodes have GPUs or may be added with some."""
         gpus = any(node.gpus >= 1 for node in self.prediction_nodes)
         return Resources(1.0, float(gpus or "gpu" in self.autoscaled))
 
@@ -97,7 +97,7 @@ class Cluster:
         return device == "cuda" or (device == "auto" and (self.gpus > 0 or "gpu" in self.autoscaled))
 
     def worker_resources(self, trial: Trial) -> Resources:
-        """Return what a worker of this trial takes on this cluster."""
+        """Return the resources of a worker of this trial on this cluster."""
         return trial.resources if self.runs_on_gpu(trial) else Resources(trial.resources.cpu, 0.0)
 
     def capacity(self, demand: Mapping[Resources, int]) -> dict[Resources, int]:
@@ -117,7 +117,7 @@ class Cluster:
         return placed
 
     def why_infeasible(self, trials: Sequence[Trial]) -> str | None:
-        """Return why one of the trials could never run here, or None if all can."""
+        """Return why one of the trials can never run here, or None if all can."""
         for trial in trials:
             resources = self.worker_resources(trial)
             fits = any(node.capacity(resources) for node in self.prediction_nodes)
@@ -132,7 +132,7 @@ class Cluster:
         return None
 
     def why_untrainable(self, workers: int) -> str | None:
-        """Return why this many workers could never train here, or None if they can."""
+        """Return why this many workers can never train here, or None if they can."""
         resources = self.trainer_resources
         capacity = self.capacity({resources: workers})[resources]
         if capacity >= workers or self.may_add_nodes(resources.gpu > 0):
@@ -148,10 +148,10 @@ class Cluster:
         """Return the node to time a trial on, or None if no node fits or the timing pool has yet to start.
 
         The node is in the timing pool, or is a prediction node if the cluster has no timing pool. The node
-        with the most CPUs is taken, and among equal ones the least requested.
+        with the most CPUs is chosen, and among equal ones the least requested.
 
         Args:
-            requested_nodes: How many other runs want to time, by node id.
+            requested_nodes: Number of other runs that request each node, by node id.
         """
         nodes = self._timing_pool()
         if not nodes and TIMING_POOL not in self.autoscaled:
@@ -188,7 +188,7 @@ def node_name(host: str, node_id: str) -> str:
 
 
 def cluster_from_ray(nodes: Iterable[RayNode]) -> Cluster:
-    """Return the living nodes among those that `ray.nodes()` lists."""
+    """Return the nodes that are alive among those that `ray.nodes()` lists."""
     return Cluster(
         tuple(
             Node(node["NodeID"], node["NodeManagerHostname"], node["Resources"], node.get("Labels") or {})
@@ -199,7 +199,7 @@ def cluster_from_ray(nodes: Iterable[RayNode]) -> Cluster:
 
 
 def prediction_selector(excluded_nodes: Set[str]) -> dict[str, str]:
-    """Return the label selector of predictions and training: outside the reserved pools and these nodes."""
+    """Return the label selector for predictions and training: no reserved pools, none of these nodes."""
     selector = {POOL_LABEL: f"!in({','.join(RESERVED_POOLS)})"}
     if excluded_nodes:
         selector["ray.io/node-id"] = f"!in({','.join(sorted(excluded_nodes))})"
@@ -209,8 +209,8 @@ def prediction_selector(excluded_nodes: Set[str]) -> dict[str, str]:
 def reservation(node: Node, exclusive: Exclusive) -> dict[str, float]:
     """Return the resources that a timed trial takes, so that Ray can schedule nothing beside it.
 
-    For a whole node that is every CPU and GPU, since `num_gpus` alone keeps nobody off the CPUs. For one GPU
-    it is that GPU with its share of the CPUs.
+    For a whole node, these are all CPUs and GPUs, since `num_gpus` alone does not reserve the CPUs. For one
+    GPU, they are that GPU and its share of the CPUs.
     """
     slot = node.resources.get(SLOT, 0.0)
     if exclusive == "gpu":
@@ -231,7 +231,7 @@ def _describe(resources: Resources) -> str:
 
 
 def _shortage(nodes: Sequence[Node], resources: Resources) -> str:
-    """Return what these prediction nodes lack for a worker."""
+    """Return which resource these prediction nodes lack for a worker."""
     if not nodes:
         pools = f" or {POOL_LABEL}=".join(RESERVED_POOLS)
         return f"every node is labelled {POOL_LABEL}={pools}, and none is left for predictions"

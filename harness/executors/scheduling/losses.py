@@ -1,4 +1,4 @@
-"""What becomes of a shard whose worker was lost: tried again, split in two, or given up. Pure."""
+"""The handling of a shard whose worker was lost: tried again, split in two, or given up. Pure."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Loss:
 
     shard: Shard
     batch_limit: int
-    """The most samples that the worker predicted at once."""
+    """Maximum number of samples that the worker predicted at once."""
     node: str
     reason: str
     cause: Cause
     hung: bool
-    """The shard exceeded its deadline; a part of it may not."""
+    """Whether the shard exceeded its deadline, which a part of it may meet."""
 
 
 class LossHistory:
@@ -39,7 +39,7 @@ class LossHistory:
         self._failed_in_a_row = 0  # samples given up since a shard was finished
 
     def __contains__(self, shard: Shard) -> bool:
-        """Whether a worker was lost with this shard, or with one that it is a part of."""
+        """Return whether a worker was lost with this shard, or with one that it is a part of."""
         return (shard.start, shard.stop) in self._nodes
 
     @property
@@ -56,7 +56,7 @@ class LossHistory:
         A loss on a node that died, or because the object store was full, is not the fault of a single sample.
 
         Args:
-            dead_nodes: Includes nodes that died after an earlier loss on them.
+            dead_nodes: All dead nodes, including those that died after an earlier loss.
         """
         shard, size = loss.shard, loss.shard.stop - loss.shard.start
         key = shard.start, shard.stop
@@ -75,7 +75,7 @@ class LossHistory:
             return ShardError(shard, error, LOSSES_BEFORE_SPLIT, (shard.start,))
         first, second = split_shard(shard)
         for half in (first, second):
-            # One more loss splits a half again; a single sample has all its tries.
+            # One more loss splits a half again; a single sample gets the full number of tries.
             single = half.stop - half.start == 1
             self._nodes[half.start, half.stop] = [] if single else nodes[-(LOSSES_BEFORE_SPLIT - 1) :]
         return first, second

@@ -1,11 +1,11 @@
-"""How fast one trial is predicted, and how long a shard may take before it counts as hanging. Pure."""
+"""The pace of one trial's predictions, and the time after which a shard counts as hanging. Pure."""
 
 from __future__ import annotations
 
 HANG_FACTOR = 20  # a shard hangs if it takes this many times the slowest measured time per sample …
 MIN_DEADLINE_SECONDS = 60.0  # … but never before this, which absorbs a stall of the machine …
 SLOW_FACTOR = 3  # … nor before this many times the expected time, even beyond the first shard's deadline
-AVERAGE_WEIGHT = 0.2  # of the newest shard in the moving average of seconds per sample
+AVERAGE_WEIGHT = 0.2  # weight of the newest shard in the moving average of seconds per sample
 
 
 class Pace:
@@ -20,7 +20,7 @@ class Pace:
         """Moving average, without loading."""
         self.slowest_per_sample: float | None = None
         self.loading_seconds = 0.0
-        """Of the last load."""
+        """Duration of the last load."""
         self._slowest_first_shard = 0.0  # seconds, loading included
 
     def record(self, samples: int, seconds: float, loaded_model: bool) -> None:
@@ -43,9 +43,9 @@ class Pace:
         """Return the seconds after which a shard counts as hanging.
 
         Args:
-            retried: A worker was lost with this shard, or with one that it is a part of.
-            first_deadline: Seconds for a shard that loads the model, and the most that any shard gets unless
-                the measured pace asks for more.
+            retried: Whether a worker was lost with this shard, or with one that it is a part of.
+            first_deadline: Seconds for a shard that loads the model. No shard gets more unless the measured
+                pace requires it.
         """
         if self.slowest_per_sample is None:
             return first_deadline

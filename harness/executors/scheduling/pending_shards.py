@@ -1,4 +1,4 @@
-"""The shards of one trial that no worker has. Pure."""
+"""The shards of one trial that are not assigned to a worker. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.stages.shards import Shard, Work
 class PendingShards:
     """Whole shards, cut as they are needed, with returned shards and parts of split shards.
 
-    `shards` and `samples` count what is pending.
+    `shards` and `samples` count the pending shards and their samples.
     """
 
     def __init__(self, work: Work) -> None:
@@ -42,7 +42,7 @@ class PendingShards:
         return shard
 
     def put_back(self, shard: Shard) -> None:
-        """Return a shard to be predicted again as it is."""
+        """Return a shard, to be predicted again unchanged."""
         self._returned.append(shard)
         self._count(shard)
 

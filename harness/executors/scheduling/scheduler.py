@@ -1,4 +1,4 @@
-"""Which shard goes to which worker, and what follows when a worker is lost.
+"""Assignment of shards to workers, and the handling of lost workers.
 
 The scheduler is pure: the caller reports events and receives decisions. The Ray executor and the simulation
 of a large cluster (`benchmarks/scale.py`) drive the same code; a worker is any hashable value.
@@ -21,13 +21,14 @@ class Scheduler(Generic[W]):
     """Assign shards to workers, longest trial first.
 
     - A worker stays with the model that it holds while more of that trial is pending.
-    - When a worker is lost, its shard is tried once more, since it may not be the cause; then it is split in
-      two until a single sample is named. The parts of a batch come back as that batch.
+    - When a worker is lost, its shard is tried once more, since it may not be the cause. After another loss
+      it is split in two, repeatedly, until a single sample is identified. The parts of a batch are returned
+      as that batch.
     - A worker that cannot load a model excludes its node for that trial, except for workers there that
       already hold the model.
 
     Args:
-        resources: What a worker needs, by trial id.
+        resources: Resources that a worker needs, by trial id.
         clock: Returns seconds.
         first_deadline: Seconds after which a model's first shard counts as hanging, loading included.
     """
@@ -56,15 +57,15 @@ class Scheduler(Generic[W]):
         return any(self._workers.in_flight.values()) or any(self._backlog.waiting.values())
 
     def waiting(self, resources: Resources) -> int:
-        """Return how many shards for workers with these resources are not assigned."""
+        """Return the number of unassigned shards for workers with these resources."""
         return self._backlog.waiting[resources]
 
     def demand(self, resources: Resources) -> int:
-        """Return how many shards for workers with these resources are not finished."""
+        """Return the number of unfinished shards for workers with these resources."""
         return self._backlog.waiting[resources] + self._workers.in_flight[resources]
 
     def outstanding(self, worker: W) -> int:
-        """Return how many results a worker owes, not counting shards that were taken back."""
+        """Return the number of a worker's outstanding results, not counting shards that were taken back."""
         return len(self._workers[worker].assignments)
 
     def idle_workers(self, resources: Resources) -> list[W]:
@@ -72,13 +73,13 @@ class Scheduler(Generic[W]):
         return [worker for worker in self._workers.idle if self._workers[worker].resources == resources]
 
     def add_worker(self, worker: W, node: str, resources: Resources) -> None:
-        """Record that a worker runs."""
+        """Record that a worker has started."""
         self._workers.add(worker, node, resources)
 
     def release_worker(self, worker: W) -> None:
-        """Remove a worker that ended through no fault of its shards, which become pending again."""
+        """Remove a worker whose shards did not cause its end; they become pending again."""
         state = self._workers[worker]
-        if state.model is not None:  # its memory is free: another worker may now load the model there
+        if state.model is not None:  # its memory is free, so another worker may now load the model there
             self._backlog[state.model].load_failures.nodes.discard(state.node)
         self._backlog.put_back(self._workers.remove(worker))
 
@@ -117,7 +118,7 @@ class Scheduler(Generic[W]):
         """Record that a worker could not load the model of its first shard, which becomes pending again.
 
         Args:
-            everywhere: No worker on any node could; `update_nodes` then gives up the trial.
+            everywhere: Whether no worker on any node could load it; `update_nodes` then gives up the trial.
         """
         shard = self._pop_first(worker).shard
         state = self._workers[worker]
@@ -130,11 +131,11 @@ class Scheduler(Generic[W]):
         """Record that a worker died or was killed; only its first shard may be the cause.
 
         Args:
-            cause: "memory" halves the number of samples predicted at once; with "store" no sample is to
-                blame, but a smaller part of the shard may fit.
+            cause: "memory" halves the number of samples predicted at once. "store" blames no sample, but a
+                smaller part of the shard may fit.
 
         Returns:
-            The outcomes that are final: shards that are given up.
+            The final outcomes: shards that are given up.
         """
         state = self._workers[worker]
         assignment = self._workers.pop_first(worker) if state.assignments else None
@@ -155,10 +156,10 @@ class Scheduler(Generic[W]):
         return final
 
     def update_nodes(self, living: Set[str], usable: Mapping[Resources, Set[str]]) -> list[Outcome]:
-        """Record which nodes live, and which of them can hold a worker with given resources.
+        """Record which nodes are alive, and which of them have room for a worker with given resources.
 
         Returns:
-            What is given up: trials whose model no worker holds and no usable node can load.
+            Errors for trials that are given up: no worker holds their model and no usable node can load it.
         """
         self._dead_nodes = self._workers.nodes - living
         final: list[Outcome] = []
@@ -167,7 +168,7 @@ class Scheduler(Generic[W]):
         return final
 
     def reserve_nodes(self, nodes: Set[str]) -> None:
-        """Assign nothing more to workers on these nodes, which replaces the nodes reserved before."""
+        """Assign nothing more to workers on these nodes, which replace the nodes reserved before."""
         self._reserved_nodes = nodes
 
     def excluded_nodes(self, resources: Resources) -> Set[str]:
@@ -192,7 +193,7 @@ class Scheduler(Generic[W]):
             assignment = self._workers.first(worker)
             if assignment is None or assignment.deadline != due:
                 continue
-            self._set_deadline(assignment)  # other shards may have shown that the trial is slow
+            self._set_deadline(assignment)  # other shards may have shown since that the trial is slow
             if assignment.deadline <= now:
                 expired.append((worker, assignment.deadline - assignment.started))
         return expired
@@ -212,7 +213,7 @@ class Scheduler(Generic[W]):
         return assignment
 
     def _pop_first(self, worker: W) -> Assignment[W]:
-        """Remove a worker's first shard and start the next, or take the rest back from a reserved node."""
+        """Remove a worker's first shard, and start the next or, on a reserved node, take the rest back."""
         finished = self._workers.pop_first(worker)
         if self._workers[worker].node in self._reserved_nodes:
             self._backlog.put_back(self._workers.take_back(worker))

@@ -1,4 +1,4 @@
-"""What is left to predict of one trial. Pure."""
+"""The pending predictions of one trial. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LoadFailures:
         self._everywhere = False
 
     def record(self, node: str, error: str, everywhere: bool) -> None:
-        """Record a failure on a node, which with `everywhere` would happen on any node."""
+        """Record a failure on a node; `everywhere` means that it would happen on any node."""
         self.nodes.add(node)
         self.first_error = self.first_error or error
         self._everywhere = self._everywhere or everywhere
@@ -35,9 +35,9 @@ class TrialQueue:
 
     def __init__(self, work: Work, resources: Resources) -> None:
         self.resources = resources
-        """What a worker of this trial needs."""
+        """Resources that a worker of this trial needs."""
         self.batch_limit = work.trial.spec.batch_size
-        """Samples predicted at once; less than the batch size once memory was short."""
+        """Samples predicted at once; below the batch size after memory was exhausted."""
         self.pending = PendingShards(work)
         self.pace = Pace()
         self.losses = LossHistory()
@@ -45,7 +45,7 @@ class TrialQueue:
         self._shard_samples = work.length
 
     def take(self) -> Shard:
-        """Remove and return the next shard, a part of a split one first until a shard is finished."""
+        """Remove and return the next shard; until a shard is finished, take parts of split shards first."""
         return self.pending.take(parts_first=self.pace.slowest_per_sample is None)
 
     def remaining_seconds(self, holders: int) -> float:
@@ -68,7 +68,7 @@ class TrialQueue:
         self.pace.record(samples, seconds, loaded_model)
 
     def record_loss(self, loss: Loss, dead_nodes: Set[str]) -> ShardError | None:
-        """Queue a lost shard again, whole or in parts; return an error if it is given up."""
+        """Queue a lost shard again, whole or in parts, or return an error if it is given up."""
         if loss.cause == "memory" and loss.batch_limit > 1:
             self._halve_batch(loss)
             return None
@@ -82,6 +82,6 @@ class TrialQueue:
         return None
 
     def _halve_batch(self, loss: Loss) -> None:
-        """Try a shard again with at most half as many samples at once as when memory was short."""
+        """Try a shard again with at most half as many samples at once as when memory was exhausted."""
         self.batch_limit = min(self.batch_limit, -(-loss.batch_limit // 2))
         self.pending.put_back(loss.shard)

@@ -28,7 +28,7 @@ class Assignment(Generic[W]):
     worker: W
     shard: Shard
     batch_limit: int
-    loads_model: bool  # the worker has to load the model for this shard
+    loads_model: bool  # whether the worker has to load the model for this shard
     started: float = 0.0
     deadline: float = 0.0
 
@@ -45,7 +45,7 @@ class WorkerState(Generic[W]):
 
 
 class WorkerPool(Generic[W]):
-    """All running workers, indexed by how many shards they have.
+    """All running workers, indexed by the number of their shards.
 
     Invariants:
 
@@ -68,7 +68,7 @@ class WorkerPool(Generic[W]):
         return self._states[worker]
 
     def first(self, worker: W) -> Assignment[W] | None:
-        """Return the shard that a worker works on; None if it has none or no longer runs."""
+        """Return a worker's current shard; None if it has none or no longer runs."""
         state = self._states.get(worker)
         return state.assignments[0] if state and state.assignments else None
 
@@ -79,7 +79,7 @@ class WorkerPool(Generic[W]):
         self.idle[worker] = None
 
     def remove(self, worker: W) -> list[Shard]:
-        """Remove a worker and return the shards that it still had."""
+        """Remove a worker and return its remaining shards."""
         shards = self.take_back(worker)
         self.hold(worker, None)
         state = self._states.pop(worker)
@@ -88,7 +88,7 @@ class WorkerPool(Generic[W]):
         return shards
 
     def push(self, assignment: Assignment[W]) -> None:
-        """Add a shard behind the ones that its worker has."""
+        """Append a shard to those of its worker."""
         state = self._states[assignment.worker]
         self.hold(assignment.worker, assignment.shard.trial.id)
         state.assignments.append(assignment)
@@ -96,7 +96,7 @@ class WorkerPool(Generic[W]):
         self._index(assignment.worker, state)
 
     def pop_first(self, worker: W) -> Assignment[W]:
-        """Remove and return the shard that a worker works on."""
+        """Remove and return a worker's current shard."""
         state = self._states[worker]
         assignment = state.assignments.popleft()
         self.in_flight[state.resources] -= 1
@@ -136,9 +136,9 @@ class WorkerPool(Generic[W]):
 
 
 class Deadlines(Generic[W]):
-    """When to look at a worker again, earliest first.
+    """The times at which to check workers again, earliest first.
 
-    Entries are not removed when a shard is done or its deadline moves: the caller ignores outdated ones.
+    Entries are not removed when a shard is finished or its deadline moves; the caller ignores outdated ones.
     """
 
     def __init__(self) -> None:
