@@ -1,4 +1,4 @@
-"""Augmentation of images of digits: shifts and colours. No flips: a mirrored 5 is not a 5."""
+"""Augmentation of images of digits by shifts and colours, without flips, because a mirrored 5 is not a 5."""
 
 from __future__ import annotations
 

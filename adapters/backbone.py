@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-MAX_WIDTH_FACTOR = 8  # channels grow no further than this times the width, to keep checkpoints under 3 MB
+MAX_WIDTH_FACTOR = 8  # channels grow to at most this times the width, to keep checkpoints under 3 MB
 
 
 class ConvNorm(nn.Sequential):
@@ -51,7 +51,7 @@ class Backbone(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Images [N, 3, H, W] → maps [N, channels[k], H / 2ᵏ⁺¹, W / 2ᵏ⁺¹], finest first."""
+        """Map images [N, 3, H, W] to maps [N, channels[k], H / 2ᵏ⁺¹, W / 2ᵏ⁺¹], finest first."""
         maps = []
         for stage in self.stages:
             x = stage(x)

@@ -1,4 +1,4 @@
-"""Images on their way into a model: resized, padded, stacked and normalised."""
+"""Preparation of images for a model: resizing, padding, stacking and normalisation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def of_sample(sample: Sample) -> Image:
 
 
 def to_uint8_tensor(images: Sequence[Image], device: str) -> Tensor:
-    """Stack images of one size: uint8 [N, H, W, 3] on the device, a quarter of the transfer of floats."""
+    """Stack images of one size: uint8 [N, H, W, 3] on the device, a quarter of the bytes of floats."""
     return torch.from_numpy(np.stack(images)).to(device, non_blocking=True)
 
 
@@ -62,8 +62,8 @@ def resize(image: Image, height: int, width: int) -> Image:
 def fit(image: Image, side: int) -> tuple[Image, tuple[float, float]]:
     """Resize an image to fit a square, keeping its aspect ratio, and pad it with grey to the right and below.
 
-    Returns the square image and the scale factors (x, y) from original to square pixels. The two differ
-    because sides are rounded to whole pixels.
+    Return the square image and the scale factors (x, y) from original to square pixels. The two factors
+    differ because sides are rounded to whole pixels.
     """
     height, width = image.shape[:2]
     scale = side / max(height, width)

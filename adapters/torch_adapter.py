@@ -21,7 +21,7 @@ class TorchOptions(AdapterOptions):
     """Options of models whose module is a single graph of tensor operations."""
 
     compiled: bool = False
-    """Predict through torch.compile: the first batch takes long, and the last digits of figures change."""
+    """Predict through torch.compile. The first batch takes long, and the last digits of figures change."""
 
 
 class TorchAdapter(TrainableAdapter[Batch, Raw, TrainingBatch], Generic[Batch, Raw, TrainingBatch]):
@@ -51,7 +51,7 @@ class TorchAdapter(TrainableAdapter[Batch, Raw, TrainingBatch], Generic[Batch, R
         return {}
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Restore what `assets` returned from a checkpoint."""
+        """Restore the learnt files from a checkpoint, in the form in which `assets` returned them."""
 
     def adopt(self, tensors: Mapping[str, torch.Tensor]) -> Checkpoint:  # noqa: ARG002
         """Convert weights published elsewhere to a checkpoint of this adapter.
@@ -59,7 +59,7 @@ class TorchAdapter(TrainableAdapter[Batch, Raw, TrainingBatch], Generic[Batch, R
         Names are mapped; options and classes are inferred from the tensors' shapes.
 
         Raises:
-            UsageError: The weights are another model's, or this adapter converts none.
+            UsageError: The weights belong to another model, or this adapter converts no weights.
         """
         raise UsageError(f"adapter '{self.name}' loads only checkpoints trained with this harness")
 
@@ -108,7 +108,7 @@ class TorchAdapter(TrainableAdapter[Batch, Raw, TrainingBatch], Generic[Batch, R
         """Return the options of this adapter with the architecture options of the checkpoint.
 
         Raises:
-            UsageError: The checkpoint is another adapter's, or contradicts an option set by the suite.
+            UsageError: The checkpoint belongs to another adapter, or contradicts an option set by the suite.
         """
         if checkpoint.adapter != self.name:
             raise UsageError(

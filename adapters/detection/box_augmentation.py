@@ -13,7 +13,7 @@ MIRROR_PROBABILITY = 0.5  # per training image; Girshick 2015 §2.3
 
 
 class AugmentedImage(NamedTuple):
-    """A training image, the boxes that are left in it, and their indices among the boxes before."""
+    """A training image, its remaining boxes, and their indices among the boxes before augmentation."""
 
     image: Image
     boxes: NDArray[np.float64]  # [m, 4], px

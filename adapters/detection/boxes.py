@@ -31,5 +31,5 @@ def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def large_enough(boxes: Tensor, min_side: float) -> Tensor:
-    """Return whether both sides of each box are at least `min_side` px: […, 4] → […]."""
+    """Return whether both sides of each box have at least `min_side` px: […, 4] → […]."""
     return ((boxes[..., 2:] - boxes[..., :2]) >= min_side).all(dim=-1)

@@ -30,7 +30,7 @@ class MapLayout:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """IoU with an object from which a default box is positive, and below which it is background."""
+    """Minimum IoU with an object of a positive default box, and maximum IoU of a background box."""
 
     positive_iou: float = 0.5  # §2.2
     negative_iou: float = 0.5
@@ -44,9 +44,9 @@ def shape(scale: float, aspect_ratio: float) -> Shape:
 def layouts_of_scales(
     steps: Sequence[float], scales: Sequence[float], aspect_ratios: Sequence[Sequence[float]]
 ) -> list[MapLayout]:
-    """Lay out maps as in §2.2; there is one scale more than maps.
+    """Lay out maps as in §2.2, given one more scale than maps.
 
-    A cell has a square of its map's scale and one of the geometric mean of that and the next scale. For each
+    A cell has a square of its map's scale, and one of the geometric mean of that scale and the next. For each
     aspect ratio of its map, it has a wide and a tall box of the map's scale.
     """
     return [

@@ -27,9 +27,9 @@ class BoxTransform:
     original: Size
     """Size of the image."""
     size: Size
-    """Size that boxes in the input are clipped to: a square, or the image without the padding of a batch."""
+    """Size to which boxes in the input are clipped: a square, or the image without the padding of a batch."""
     scale: tuple[float, float]
-    """(x, y); x is negative if the image is mirrored."""
+    """(x, y), where x is negative if the image is mirrored."""
     shift: tuple[float, float] = (0.0, 0.0)
     """(x, y) in px of the input."""
 

@@ -1,7 +1,7 @@
-"""Fast R-CNN: one forward pass per image, and each region is pooled from its features (Girshick 2015).
+"""Fast R-CNN: one forward pass per image, from whose features all regions are pooled (Girshick 2015).
 
-Regions come from selective search. RoI pooling brings them to one size, and a head gives class and box. At
-two scales: a small trunk for images of 128 px, and VGG-16.
+Regions come from selective search. RoI pooling resizes their features to one size, from which a head computes
+class and box. There are two scales: a small trunk for images of 128 px, and VGG-16.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Network(RegionNetwork):
 
 
 class SmallNetwork(Network):
-    """The fine map of the trunk that Faster R-CNN also has."""
+    """The fine map of the small trunk, which Faster R-CNN shares."""
 
     stride = region_trunk.FINE_STRIDE
 
@@ -79,7 +79,7 @@ class Vgg16Network(Network):
 
 
 class FastRcnn(SelectiveSearchDetector):
-    """Fast R-CNN at either scale."""
+    """Fast R-CNN (Girshick 2015): a small network, or the paper's VGG-16."""
 
     name = "fast-rcnn"
     side = region_trunk.INPUT_SIDE

@@ -1,7 +1,8 @@
 """Faster R-CNN: one network proposes regions and classifies them from the same features (Ren et al. 2015).
 
-At two scales: a small trunk for images of 128 px, and ResNet-50 with a feature pyramid, which torchvision
-publishes as `fasterrcnn_resnet50_fpn`. Parameters have the same names, so that its file loads directly.
+There are two scales: a small trunk for images of 128 px, and ResNet-50 with a feature pyramid, which
+torchvision publishes as `fasterrcnn_resnet50_fpn`. Parameters have the same names, so its file loads
+directly.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ FROZEN = ("conv1", "layer1")
 
 
 class FasterRcnnOptions(PretrainedOptions):
-    """Options of `faster-rcnn`; the first three determine the shape of the weights."""
+    """Options of `faster-rcnn`."""
 
     backbone: Literal["small", "resnet50-fpn"] = "small"
     """The small network for 128 px, or ResNet-50 with a feature pyramid (Lin et al. 2017)."""
@@ -71,11 +72,11 @@ class Features:
     proposal_maps: list[Tensor]
     """Input of the region proposal network."""
     pooling_maps: list[Tensor]
-    """Maps that regions are pooled from."""
+    """Maps from which regions are pooled."""
 
 
 class Network(nn.Module):
-    """Images to maps to proposals to classes and boxes of the proposals."""
+    """A network from images to feature maps, proposals, and the classes and boxes of the proposals."""
 
     rpn: RegionProposalNetwork
     roi_heads: region_head.RegionClassifier
@@ -116,7 +117,7 @@ class Network(nn.Module):
 
 
 class SmallNetwork(Network):
-    """The small trunk: regions are proposed from its map of stride 8 and pooled from that of stride 4."""
+    """The small trunk: regions are proposed from its map of stride 8 and pooled from its map of stride 4."""
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
@@ -125,7 +126,7 @@ class SmallNetwork(Network):
         settings = RpnSettings(
             sizes=((16, 24, 36, 54, 80, 120),),  # px of the input, in which digits are 18 to 126 px high
             aspect_ratios=(1.0, 1.6, 2.5),  # digits are taller than wide
-            # the prototype's, as are the rest
+            # the prototype's, as are the following
             pre_nms_top_n=300,
             post_nms_top_n=100,
             positive_iou=0.6,
@@ -177,7 +178,7 @@ class PyramidNetwork(Network):
 
 
 class FasterRcnn(TorchAdapter[list[DetectorInput], list[RegionOutputs], TrainingBatch]):
-    """Faster R-CNN at either scale."""
+    """Faster R-CNN (Ren et al. 2015): a small network, or ResNet-50 with a feature pyramid."""
 
     name = "faster-rcnn"
     task = "detection"

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from adapters.detection import roi
 
 WIDTH = 256  # channels of every level, §3
-CANONICAL_SIDE, CANONICAL_LEVEL = 224.0, 4  # a region of ImageNet's size is on level 4; equation 1, §4.2
+CANONICAL_SIDE, CANONICAL_LEVEL = 224.0, 4  # level for a region of ImageNet's size; equation 1, §4.2
 
 
 class FeaturePyramid(nn.Module):
-    """Maps of several strides, finest first, to as many of WIDTH channels and one of twice the stride."""
+    """A pyramid that turns maps of several strides into as many of WIDTH channels, and a coarser one."""
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()

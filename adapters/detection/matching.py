@@ -8,7 +8,7 @@ from torch import Tensor
 from adapters.detection.boxes import iou
 
 BACKGROUND = -1
-IGNORED = -2  # neither positive nor negative: not in the loss (Ren et al. 2015 §3.1.2)
+IGNORED = -2  # neither positive nor negative, so not in the loss (Ren et al. 2015 §3.1.2)
 
 
 def match(
@@ -44,7 +44,7 @@ def match(
 def match_every_object(
     references: Tensor, objects: Tensor, positive_iou: float, negative_iou: float
 ) -> Tensor:
-    """Match as `match` does, then match each object to the reference with which it has its highest IoU.
+    """Match as `match` does, then match each object to the reference of its highest IoU.
 
     Every object that overlaps a reference is therefore matched (Liu et al. 2016 §2.2), unless another object
     later in the list has the same best reference.

@@ -14,11 +14,11 @@ from adapters.detection.selective_search import VERSION, Strategy, propose
 from harness.cache import cache_folder
 from harness.task import Image
 
-VERSIONS = f"{VERSION} {version('scikit-image')} {version('scipy')}"  # everything that decides the regions
+VERSIONS = f"{VERSION} {version('scikit-image')} {version('scipy')}"  # everything that affects the regions
 
 
 def cached_proposals(image: Image, strategy: Strategy) -> NDArray[np.int32]:
-    """Return what `propose` returns, from disk if cached. Safe to call from several processes at once."""
+    """Return the result of `propose`, from disk if cached. Safe to call from several processes at once."""
     path = _path(image, strategy)
     try:
         cached: NDArray[np.int32] = np.load(path)

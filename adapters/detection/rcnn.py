@@ -1,9 +1,9 @@
-"""R-CNN: a convolutional network sees each region warped to one size (Girshick et al. 2014).
+"""R-CNN: a convolutional network classifies each region, warped to one size (Girshick et al. 2014).
 
 Regions come from selective search. The paper trains in three stages: a network, support vector machines and a
-regression of the boxes. Here, one network has one loss, that of Girshick 2015, who found softmax as good as
-the support vector machines (§5.4). At two scales: a small trunk that sees regions of 40 px, and VGG-16 at
-224 px.
+regression of the boxes. Here, one network has a single loss, that of Girshick 2015, where softmax is as good
+as support vector machines (§5.4). There are two scales: a small trunk for regions of 40 px, and VGG-16 for
+regions of 224 px.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHUNK = 256  # regions per forward pass, which bounds memory
 
 
 class Network(RegionNetwork):
-    """Warped regions, a trunk, and the head on its coarsest map."""
+    """A network that warps regions, and runs a trunk and the head on its coarsest map."""
 
     def __init__(
         self, trunk: nn.Module, head: region_head.RegionClassifier, window: int, sampling: RegionSampling
@@ -56,7 +56,7 @@ def warp(pixels: Tensor, regions: Tensor, image_indices: Tensor, size: int) -> T
 
 
 class Rcnn(SelectiveSearchDetector):
-    """R-CNN at either scale."""
+    """R-CNN (Girshick et al. 2014): a small network, or the paper's VGG-16."""
 
     name = "rcnn"
     side = SMALL_SIDE

@@ -31,14 +31,14 @@ class RegionSampling:
 
     regions_per_image: int
     positive_fraction: float = 0.25  # of the sampled regions at most
-    # IoU with an object from which a region is positive. Below it, a region is background: [0, .5), where
-    # §2.3 has [.1, .5).
+    # IoU with an object from which a region is positive. Below it, a region is background: [0, .5), instead
+    # of [.1, .5) in §2.3.
     positive_iou: float = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class RegionTargets:
-    """The sampled regions of a batch and what the head is trained to output for them."""
+    """The sampled regions of a batch and the outputs for them that the head is trained on."""
 
     regions: list[Tensor]  # per image, [Rᵢ, 4]
     labels: Tensor  # [R], 0 for background, else class + 1
@@ -56,7 +56,7 @@ class RegionOutputs:
 
 @dataclass(frozen=True)
 class PostprocessSettings:
-    """Which raw outputs become detections."""
+    """The settings that decide which raw outputs become detections."""
 
     score_threshold: float
     nms_iou: float
@@ -64,7 +64,7 @@ class PostprocessSettings:
 
 
 class RegionFeatures(nn.Sequential):
-    """Two fully connected layers: pooled regions [R, …] with `inputs` values each to [R, units]."""
+    """Two fully connected layers, from pooled regions [R, …] with `inputs` values each to [R, units]."""
 
     def __init__(self, inputs: int, units: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class RegionFeatures(nn.Sequential):
 
 
 class RegionPredictor(nn.Module):
-    """Features [R, F] to class logits [R, 1 + C], background first, and offsets [R, 1 + C, 4]."""
+    """A layer from features [R, F] to logits [R, 1 + C], background first, and offsets [R, 1 + C, 4]."""
 
     def __init__(self, features: int, classes: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class RegionPredictor(nn.Module):
 
 
 class RegionClassifier(nn.Module):
-    """Features of pooled regions, then classes and offsets."""
+    """Layers for the features of pooled regions, then for classes and offsets."""
 
     def __init__(
         self, channels: int, pooled_side: int, units: int, classes: int, dropout: float = 0.0
@@ -154,7 +154,7 @@ def loss(logits: Tensor, offsets: Tensor, targets: RegionTargets, beta: float) -
 
 
 def image_indices(regions: Sequence[Tensor]) -> Tensor:
-    """Return the index of the image that each region is in: N times [Rᵢ, 4] → [R]."""
+    """Return the index of the image of each region: N times [Rᵢ, 4] → [R]."""
     counts = torch.tensor([len(image_regions) for image_regions in regions])
     return torch.arange(len(regions)).repeat_interleave(counts).to(regions[0].device)
 
@@ -179,7 +179,7 @@ def select_detections(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Select one image's detections from the raw outputs for its regions [R, 4].
 
-    Returns boxes [n, 4] in px of the input, clipped to (height, width), scores [n] and labels [n].
+    Return boxes [n, 4] in px of the input, clipped to (height, width), scores [n] and labels [n].
 
     Raises:
         UsageError: an output is NaN or infinite.

@@ -1,4 +1,4 @@
-"""The small trunk that Fast and Faster R-CNN share: a coarse map to propose from, a fine one to pool from."""
+"""The small trunk that Fast and Faster R-CNN share: a coarse map for proposals, a fine one for pooling."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FINE_STRIDE = 4  # px of the input per cell of the fine map
 
 
 class SmallTrunk(nn.Module):
-    """Images [N, 3, H, W] to two maps of the same channels with strides 4 and 8.
+    """A trunk from images [N, 3, H, W] to two maps of the same channels, with strides 4 and 8.
 
     A region of 18 px, the smallest of `scenes`, is two cells of the coarse map: too few to distinguish an 8
     from a 3. The fine map gets the context of the coarse one by addition (Lin et al. 2017, "Feature Pyramid

@@ -1,9 +1,9 @@
-"""Regions of interest of any size to grids of one size: RoI pooling and its successor, RoIAlign.
+"""Pooling of regions of interest of any size to grids of one size: RoI pooling and its successor, RoIAlign.
 
-Both take features [N, C, H, W], regions [R, 4] (corners in px of the input) and the index of the image that
-each region is in, [R]; `scale` is the number of feature cells per pixel. Both return [R, C, size, size]. They
-use torchvision's operators if installed, else torch's own operations, with equal results. They compute in the
-type of the regions: bfloat16 cannot represent positions one pixel apart from 256 px on.
+Both take features [N, C, H, W], regions [R, 4] (corners in px of the input) and the index of each region's
+image, [R]; `scale` is the number of feature cells per pixel. Both return [R, C, size, size]. They use
+torchvision's operators if installed, else torch's own operations, with equal results. They compute in the
+type of the regions, because bfloat16 cannot represent positions one pixel apart from 256 px on.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def pool(features: Tensor, regions: Tensor, image_indices: Tensor, size: int, sc
 def align(features: Tensor, regions: Tensor, image_indices: Tensor, size: int, scale: float) -> Tensor:
     """Apply RoIAlign (He et al. 2017 §3): no rounding; a bin is the mean of SAMPLING_RATIO² bilinear samples.
 
-    Without the half-pixel shift of later versions (torchvision's `aligned=False`).
+    It has no half-pixel shift, unlike later versions (torchvision's `aligned=False`).
     """
     features = features.to(regions.dtype)
     if operator("roi_align") is None:
@@ -49,7 +49,7 @@ def align(features: Tensor, regions: Tensor, image_indices: Tensor, size: int, s
 
 
 class _Context(Protocol):
-    """What an autograd function keeps between its forward and backward pass."""
+    """The context of an autograd function between its forward and backward pass."""
 
     saved_tensors: tuple[Tensor, ...]
     settings: tuple[float | bool, ...]
@@ -170,7 +170,7 @@ def _neighbours(low: Tensor, step: Tensor, size: int, length: int) -> list[tuple
     """
     offsets = (torch.arange(size * SAMPLING_RATIO, device=low.device) + 0.5) / SAMPLING_RATIO
     points = low[:, None] + offsets * step[:, None]
-    inside = (points >= -1) & (points <= length)  # samples further out count as 0
+    inside = (points >= -1) & (points <= length)  # samples farther out count as 0
     points = points.clamp(0, length - 1)
     before = points.floor().long()
     weight = points - before

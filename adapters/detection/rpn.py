@@ -34,8 +34,8 @@ class RpnSettings:
     post_nms_top_n: int  # proposals per image after suppression
     training_factor: int = 1  # multiplies both top-n limits during training
     nms_iou: float = 0.7
-    positive_iou: float = 0.7  # an anchor is positive from this IoU with an object
-    negative_iou: float = 0.3  # and background below this one
+    positive_iou: float = 0.7  # an anchor is positive at this IoU with an object or above
+    negative_iou: float = 0.3  # an anchor is background below this IoU
     anchors_per_image: int = 256  # sampled for the loss
     positive_fraction: float = 0.5  # of the sampled anchors at most
 
@@ -72,7 +72,7 @@ class RpnHead(nn.Module):
 
 
 class RegionProposalNetwork(nn.Module):
-    """Anchors, the head on all maps, and proposals or a loss from its outputs."""
+    """A network that applies the head to the anchors of all maps, and computes proposals or a loss."""
 
     def __init__(self, channels: int, settings: RpnSettings) -> None:
         super().__init__()

@@ -33,7 +33,7 @@ COLOUR_BINS = 25  # per channel, §3.2
 TEXTURE_BINS = 10  # per channel and orientation, §3.2
 ORIENTATIONS = 8  # of Gaussian derivatives, §3.2
 TEXTURE_SIGMA = 1.0  # px, §3.2
-FLAT = 1e-6  # change per px of colours in 0–1; derivatives below are rounding errors
+FLAT = 1e-6  # change per px of colours in 0–1; smaller derivatives are rounding errors
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ SMOOTH_L1_BETA = 1.0  # error from which smooth L1 is linear; Girshick 2015 equa
 
 
 class SelectiveSearchOptions(PretrainedOptions):
-    """Options of `rcnn` and `fast-rcnn`; the first two determine the shape of the weights."""
+    """Options of `rcnn` and `fast-rcnn`."""
 
     former: ClassVar[dict[str, str]] = {
         "most_regions": "use 'proposals_per_image'",
@@ -90,7 +90,7 @@ class RegionTrainingBatch:
 
 
 class RegionNetwork(nn.Module):
-    """Images and their regions to classes and boxes of the regions."""
+    """A network from images and their regions to classes and boxes of the regions."""
 
     sampling: RegionSampling
     trunk: nn.Module
@@ -183,7 +183,7 @@ class SelectiveSearchDetector(TorchAdapter[list[RegionInput], list[RegionOutputs
         return self.options.search or ("small" if self._small else "fast")
 
     def _to_input(self, regions: NDArray[np.int32], transform: BoxTransform) -> Tensor:
-        """Transform the likeliest regions to px of the input, without those that are (almost) outside it."""
+        """Transform the likeliest regions to px of the input, and drop those that are (almost) outside it."""
         boxes = torch.from_numpy(transform.apply(regions[: self.options.proposals_per_image])).float()
         clipped = clip(boxes, transform.size)
         return clipped[large_enough(clipped, MIN_SIDE)].to(self.runtime.device)

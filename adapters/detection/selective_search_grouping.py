@@ -38,7 +38,7 @@ def neighbours(labels: NDArray[np.int64]) -> list[tuple[int, int]]:
 
 
 def group(regions: Regions, measures: str) -> NDArray[np.int64]:
-    """Return the boxes [2R − 1, 4] of the regions and of those they merge into, in the order of merging.
+    """Return the boxes [2R − 1, 4] of the regions, then of those into which they merge, in this order.
 
     Among equally similar pairs, the one with the oldest regions merges first.
 
@@ -75,7 +75,7 @@ def group(regions: Regions, measures: str) -> NDArray[np.int64]:
 
 
 class _Hierarchy:
-    """The regions of the segmentation, followed by those they merge into."""
+    """The regions of the segmentation, followed by those into which they merge."""
 
     def __init__(self, regions: Regions, measures: str) -> None:
         self.measures, self.pixels = measures, regions.labels.size
@@ -100,7 +100,7 @@ class _Hierarchy:
         sizes = self.sizes[region] + self.sizes[others]
         if "S" in self.measures:  # equation 5: small regions merge early
             total += 1 - sizes / self.pixels
-        if "F" in self.measures:  # equation 6: regions that fit into each other merge early
+        if "F" in self.measures:  # equation 6: regions that fit together merge early
             low = np.minimum(self.boxes[others, :2], self.boxes[region, :2])
             high = np.maximum(self.boxes[others, 2:], self.boxes[region, 2:])
             total += 1 - ((high - low).prod(axis=1) - sizes) / self.pixels

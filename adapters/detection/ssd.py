@@ -1,7 +1,7 @@
 """SSD: boxes and classes from maps of several strides in one shot (Liu et al. 2016).
 
-At two scales: a small trunk for images of 128 px, and VGG-16 at 300 px, which torchvision publishes as
-`ssd300_vgg16`.
+There are two scales: a small trunk for images of 128 px, and VGG-16 for 300 px, which torchvision publishes
+as `ssd300_vgg16`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from harness.task import Detections, Prediction, Sample
 
 
 class SsdOptions(TorchOptions, PretrainedOptions):
-    """Options of `ssd`; the first two determine the shape of the weights."""
+    """Options of `ssd`."""
 
     former: ClassVar[dict[str, str]] = {
         "most": "use 'detections_per_image'",
@@ -62,7 +62,7 @@ class SsdOptions(TorchOptions, PretrainedOptions):
 
 
 class Ssd(TorchAdapter[DetectorInput, SsdOutputs, TrainingBatch]):
-    """SSD at either scale."""
+    """SSD (Liu et al. 2016): a small network for 128 px images, or the paper's VGG-16 for 300 px."""
 
     name = "ssd"
     task = "detection"
@@ -135,7 +135,7 @@ class Ssd(TorchAdapter[DetectorInput, SsdOutputs, TrainingBatch]):
     def _select(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Select one image's detections from boxes [D, 4] and scores [D, C].
 
-        Returns boxes [n, 4], scores [n] and labels [n].
+        Return boxes [n, 4], scores [n] and labels [n].
         """
         options = self.options
         likely = (scores.amax(dim=1) > options.score_threshold).nonzero()[:, 0]  # few; topk of all is slow

@@ -21,7 +21,8 @@ MAX_ZOOM = 4.0  # side of the largest canvas / side of the image
 ZOOM_PROBABILITY = DISTORTION_PROBABILITY = 0.5  # per image; per image and kind of distortion
 BRIGHTNESS, HUE = 32, 18  # maximum change in levels (of 255), in degrees
 CONTRAST, SATURATION = (0.5, 1.5), (0.5, 1.5)  # smallest and largest factor
-# Of a crop: minimum side / side of the image, where §2.2 has an area of .1 to 1; height / width as in §2.2.
+# Limits of a crop: minimum side / side of the image, instead of an area of .1 to 1 as in §2.2; height / width
+# as in §2.2.
 MIN_SIDE, ASPECT_RATIOS = 0.3, (0.5, 2.0)
 
 Boxes = NDArray[np.float64]
@@ -91,7 +92,7 @@ def crop(image: Image, boxes: Boxes, generator: np.random.Generator) -> Augmente
 
 
 def _draw_window(height: int, width: int, generator: np.random.Generator) -> NDArray[np.int64] | None:
-    """Draw the corners (x1, y1, x2, y2) of a crop; None if its aspect ratio is not allowed."""
+    """Draw the corners (x1, y1, x2, y2) of a crop; return None if its aspect ratio is not allowed."""
     high, wide = (int(side * generator.uniform(MIN_SIDE, 1)) for side in (height, width))
     if min(high, wide) < 1 or not ASPECT_RATIOS[0] <= high / wide <= ASPECT_RATIOS[1]:
         return None

@@ -57,7 +57,7 @@ class Heads(nn.Module):
 
 
 def initialise(part: nn.Module) -> None:
-    """Draw weights after Glorot & Bengio 2010 ("xavier", §3), for layers not pretrained; set biases to 0."""
+    """Draw weights as in Glorot & Bengio 2010 (§3, "xavier") for layers not pretrained; set biases to 0."""
     for layer in part.modules():
         if isinstance(layer, nn.Conv2d):
             assert layer.bias is not None
@@ -66,7 +66,7 @@ def initialise(part: nn.Module) -> None:
 
 
 class Network(nn.Module):
-    """Square images to logits and offsets of their default boxes."""
+    """A network from square images to logits and offsets of their default boxes."""
 
     heads: Heads
     layouts: list[default_boxes.MapLayout]
@@ -86,7 +86,7 @@ class Network(nn.Module):
 
 
 class SmallNetwork(Network):
-    """Maps of 16, 8, 4 and 2 cells per side."""
+    """The small network, with maps of 16, 8, 4 and 2 cells per side."""
 
     # as in the prototype; boxes between the two are ignored
     thresholds = default_boxes.Thresholds(positive_iou=0.5, negative_iou=0.4)

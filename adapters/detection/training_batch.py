@@ -96,7 +96,7 @@ def stretched_training_batch(
     *,
     difficult: bool = False,
 ) -> TrainingBatch:
-    """Augment images and stretch them to a square, as for SSD and YOLO.
+    """Augment images and stretch them to a square, as SSD and YOLO do.
 
     Args:
         augment: augments an image and its boxes.

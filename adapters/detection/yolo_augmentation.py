@@ -12,7 +12,7 @@ from harness.task import Image
 
 JITTER = 0.2  # maximum scaling and translation as a fraction of the image's size, §2.2
 MAX_FACTOR = 1.5  # of exposure and saturation, §2.2
-MIN_SIDE = 1e-3  # fraction of the window's side; objects clipped to less are dropped (the published code)
+MIN_SIDE = 1e-3  # fraction of the window's side; objects clipped to less are dropped (published code)
 
 
 def augment(image: Image, boxes: NDArray[np.float64], generator: np.random.Generator) -> AugmentedImage:

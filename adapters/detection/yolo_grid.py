@@ -17,7 +17,7 @@ from adapters.detection.boxes import area, iou
 
 @dataclass(frozen=True)
 class Variant:
-    """How raw values are interpreted, and the weights of the terms of the loss."""
+    """The interpretation of raw values, and the weights of the terms of the loss."""
 
     linear: bool
     """If true, classes, confidences and centres are the raw values and all errors are squared, as in the
@@ -38,7 +38,7 @@ LOGISTIC = Variant(
 
 @dataclass(frozen=True, eq=False)
 class GridTargets:
-    """The K objects that a cell is responsible for."""
+    """The K objects for which a cell is responsible."""
 
     cells: Tensor  # [K], image · S² + row · S + column
     boxes: Tensor  # [K, 4], corners
@@ -92,7 +92,7 @@ def decode_all(raw: Tensor, predictors: int, variant: Variant) -> tuple[Tensor, 
     classes, confidences, raw_boxes = split(raw.float(), predictors)
     steps = torch.arange(grid, device=raw.device)
     boxes = decode(raw_boxes, steps[None, :, None], steps[:, None, None], grid, variant)
-    if variant.linear:  # outputs can leave 0–1, and the product of two negative ones must not be a score
+    if variant.linear:  # outputs can be outside 0–1, and the product of two negative ones must not be a score
         classes, confidences = classes.clamp(0, 1), confidences.clamp(0, 1)
     else:
         classes, confidences = classes.softmax(dim=-1), confidences.sigmoid()

@@ -23,14 +23,14 @@ LAYERS: tuple[tuple[int, int, int] | None, ...] = (
     *(((1, 512, 1), (3, 1024, 1)) * 2),
     *((3, 1024, 1), (3, 1024, 2), (3, 1024, 1), (3, 1024, 1)),
 )
-DETECTION_CONVOLUTIONS = 4  # last convolutions, which are trained for detection only, §2.2
+DETECTION_CONVOLUTIONS = 4  # last convolutions, which are not pretrained, §2.2
 UNITS = 4096  # of the first fully connected layer, figure 3
 NEGATIVE_SLOPE = 0.1  # of the leaky rectifiers, equation 2
 DROPOUT = 0.5  # after the first fully connected layer, §2.2
 
 
 class Network(nn.Module):
-    """Images [N, 3, 64·S, 64·S] to raw outputs [N, S, S, C + 5B]."""
+    """The paper's network, from images [N, 3, 64·S, 64·S] to raw outputs [N, S, S, C + 5B]."""
 
     def __init__(self, classes: int, boxes: int, grid: int) -> None:
         super().__init__()
@@ -68,8 +68,8 @@ class Network(nn.Module):
     def load_pretrained(self, path: Path) -> None:
         """Load the first 20 convolutions of an ImageNet classifier (§2.2), named `features.N` as here.
 
-        There are no published weights in this form: those of the paper's authors are of a network with batch
-        normalisation.
+        No weights are published in this form, because those of the paper's authors belong to a network with
+        batch normalisation.
         """
         start_from(Pretrained(self.features), load(path).tensors, path)
 

@@ -1,9 +1,9 @@
 """Fully convolutional networks: coarse class scores, upsampled and added to finer ones.
 
 Long, Shelhamer & Darrell 2015, "Fully Convolutional Networks for Semantic Segmentation". Score layers, skips
-and upsampling that starts as bilinear interpolation are those of the paper (§3.3, §4.2), except that the
-last upsampling, which the paper keeps bilinear, is learnt like the others. The backbone is the paper's
-VGG-16 for photographs, or a small one for images of 128 px.
+and upsampling that starts as bilinear interpolation are those of the paper (§3.3, §4.2), except that the last
+upsampling, which the paper keeps bilinear, is learnt like the others. The backbone is the paper's VGG-16 for
+photographs, or a small network for images of 128 px.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class FcnOptions(SegmenterOptions):
 class Upsample(nn.ConvTranspose2d):
     """Upsampling of each channel on its own, which starts as bilinear interpolation (§3.3).
 
-    The kernel of factor f is 2f wide: 1 − |i + ½ − f| / f for i = 0…2f−1 along both axes. The paper's dense
-    kernels, one per pair of channels, would make the network with the largest factor the slowest.
+    The kernel of factor f is 2f wide: 1 − |i + ½ − f| / f for i = 0…2f−1 along both axes. With the paper's
+    dense kernels, one per pair of channels, the network with the largest factor would be the slowest.
     """
 
     def __init__(self, channels: int, factor: int, learnt: bool) -> None:

@@ -23,7 +23,7 @@ from harness.registry import unknown
 from harness.task import BACKGROUND, IGNORED, Image, Mask, Prediction, Sample
 
 PIXELS_PER_CHUNK = 2**20  # at most, of an image with many windows: four windows of 512 px
-OBJECT_WEIGHT = 2.0  # class weight of objects: most pixels are background; from the prototype of the recipes
+OBJECT_WEIGHT = 2.0  # class weight of objects, as most pixels are background; prototype of the recipes
 
 
 class SegmenterOptions(AdapterOptions):
@@ -71,7 +71,7 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Images grouped by size; the grid of an image does not depend on the other images of the batch."""
+    """Images, grouped by size. The grid of an image does not depend on the other images of the batch."""
 
     groups: list[Group]
     sizes: list[tuple[int, int]]  # (height, width) of each image of the batch
@@ -118,7 +118,7 @@ class Segmenter(TorchAdapter[Batch, list[Tensor], TrainingBatch]):
         )
 
     def infer(self, batch: Batch) -> list[Tensor]:
-        """Return class maps [n, H, W], uint8, per group: far less to copy to the host than scores."""
+        """Return class maps [n, H, W], uint8, per group: far fewer bytes to copy to the host than scores."""
         return [class_map(group.grid, self._window_scores(group)) for group in batch.groups]
 
     def postprocess(self, raw: list[Tensor], batch: Batch) -> list[Prediction]:
@@ -244,7 +244,7 @@ class Segmenter(TorchAdapter[Batch, list[Tensor], TrainingBatch]):
         return torch.tensor(weights, device=self.runtime.device)
 
     def default_class_weights(self) -> list[float]:
-        """Return the class weights without the option: 1 for the background, and 1 if there is none."""
+        """Return the weights used without the option: 1, or OBJECT_WEIGHT for objects beside a background."""
         object_weight = OBJECT_WEIGHT if BACKGROUND in self.classes else 1.0
         return [1.0 if name == BACKGROUND else object_weight for name in self.classes]
 

@@ -1,6 +1,6 @@
-"""Detectors of torchvision behind the adapter interface, as peers of this project's models and to check them.
+"""Detectors of torchvision behind the adapter interface, as peers and oracles of this project's models.
 
-torchvision's own code resizes and normalises images, selects boxes and scales them back.
+torchvision's own code resizes and normalises images, selects boxes and maps them back.
 """
 
 from __future__ import annotations

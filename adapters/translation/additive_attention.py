@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 
 class AdditiveAttention(nn.Module):
-    """Bahdanau, Cho and Bengio 2015, §3.1 and appendix A.1.2, with W for their W_a and V for their U_a.
+    """Additive attention (Bahdanau, Cho and Bengio 2015, §3.1, §A.1.2), with W and V for their W_a and U_a.
 
     e_ij = vᵀ tanh(W s_{i−1} + V h_j),   α_i = softmax_j e_ij,   c_i = Σ_j α_ij h_j
 
     The implementation uses tanh(x + y) = 1 − 2 / (1 + e^{2x} e^{2y}), with one exponential per state and one
-    per position instead of one tanh per pair of them. Measured for 320 states, 30 positions and size 96 on
+    per position instead of one tanh per pair. Measured for 320 states, 30 positions and size 96 on
     one CPU thread: 0.26 ms instead of 2.4 ms.
     """
 
@@ -46,7 +46,7 @@ class AdditiveAttention(nn.Module):
 
 
 def _exponential(x: Tensor) -> Tensor:
-    """Return e^{2x}, at least in fp32, with x clamped to ±40 so that e^80 and its reciprocal stay finite.
+    """Return e^{2x} in at least fp32, with x clamped to ±40 so that e^80 and its reciprocal are finite.
 
     The attention equation is therefore exact if W s and V h are within ±40, as with all trained weights."""
     x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

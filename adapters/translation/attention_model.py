@@ -43,7 +43,7 @@ class State:
     def select(self, rows: Tensor, parents: Tensor) -> State:
         """Keep the sentences `rows` [B'], and of sentence b the hypotheses `parents[b]` [B', K']."""
         memory = self.memory
-        if len(rows) < len(memory.bias):  # otherwise `rows` are all sentences: nothing to copy
+        if len(rows) < len(memory.bias):  # otherwise `rows` are all sentences, so nothing is copied
             memory = Memory(memory.values[rows], memory.keys[rows], memory.bias[rows])
         index = rows.unsqueeze(1), parents
         return State(memory, tuple(tensor[index] for tensor in self.layer))

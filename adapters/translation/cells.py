@@ -1,4 +1,4 @@
-"""Recurrent layers: one step from the paper's equations, whole sequences in torch's fused kernels.
+"""Recurrent layers: single steps from the papers' equations, whole sequences with torch's fused kernels.
 
 Both read the parameters of a `torch.nn.RNN` or `torch.nn.LSTM`. Shapes: […] any leading dimensions,
 B sentences, T steps, I inputs, H hidden units, G gates (1 or 4).
@@ -25,7 +25,7 @@ class RecurrentLayer(nn.Module, ABC):
     state_tensors: ClassVar[int]
     """Number of tensors in a `CellState`."""
     fused = True
-    """Read sequences with torch's kernel; if false, step by step from the equations (see `unfuse`)."""
+    """Whether to read sequences with torch's kernel; else step by step from the equations (see `unfuse`)."""
 
     def __init__(self, weights: nn.RNNBase) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class RecurrentLayer(nn.Module, ABC):
 
 
 class RnnLayer(RecurrentLayer):
-    """The vanilla network of Elman 1990: h_t = tanh(a_t)."""
+    """The vanilla recurrent network of Elman 1990: h_t = tanh(a_t)."""
 
     state_tensors = 1
 
@@ -85,7 +85,7 @@ class RnnLayer(RecurrentLayer):
 
 
 class LstmLayer(RecurrentLayer):
-    """Hochreiter and Schmidhuber 1997, with the forget gate of Gers, Schmidhuber and Cummins 2000.
+    """The LSTM of Hochreiter & Schmidhuber 1997 with the forget gate of Gers, Schmidhuber & Cummins 2000.
 
     a_t = [a_i; a_f; a_g; a_o]
     c_t = σ(a_f) ⊙ c_{t−1} + σ(a_i) ⊙ tanh(a_g)
@@ -120,7 +120,7 @@ class StackedEncoder(nn.Module):
     """Recurrent layers, each in one direction or in both, that read padded sentences.
 
     Sentences are not packed: on a CPU the dense kernels are 1.5–2.7 times as fast (docs/benchmarks.md).
-    Padding follows the sentence, so what is computed there affects no state before it.
+    Padding follows the sentence, so computations on it do not affect the states before it.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class StackedEncoder(nn.Module):
         bidirectional: bool,
         dropout: float,
     ) -> None:
-        """`hidden_size` is per direction; dropout is applied between the layers."""
+        """Create the layers; `hidden_size` is per direction, and dropout is applied between the layers."""
         super().__init__()
         directions = 2 if bidirectional else 1
         sizes = [input_size, *[directions * hidden_size] * (layers - 1)]
@@ -152,7 +152,7 @@ class StackedEncoder(nn.Module):
         last = lengths - 1
         if self.backwards:
             positions = torch.arange(x.shape[1], device=x.device)
-            # Reverses each sentence and leaves its padding behind it. The permutation is its own inverse.
+            # Reverses each sentence and keeps its padding after it. The permutation is its own inverse.
             reverse = rows.unsqueeze(1), (last.unsqueeze(1) - positions) % x.shape[1]
         finals = []
         for number, forward in enumerate(self.forwards):

@@ -1,4 +1,4 @@
-"""Coverage penalty of beam search, against translations that omit a part of the source."""
+"""The coverage penalty of beam search, against translations that omit a part of the source."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 def length_batches(lengths: Sequence[int], maximum_tokens: int) -> list[list[int]]:
     """Sort sentences by length and cut them into batches of at most `maximum_tokens` tokens with padding.
 
-    A sentence longer than the maximum is a batch of its own.
+    A sentence longer than the maximum is a separate batch.
 
     Args:
         lengths: number of tokens per sentence.

@@ -29,7 +29,7 @@ class TranslatorOptions(AdapterOptions):
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     """Probability mass that training spreads over the other tokens (Szegedy et al. 2016 §7)."""
     maximum_tokens: int = Field(256, ge=2)
-    """Longer sentences are cut to this number of tokens; warnings and the analysis count them."""
+    """Longer sentences are cut to this number of tokens; warnings and the analysis report their number."""
     maximum_batch_tokens: int = Field(2048, ge=1)
     """The sources of a batch are sorted by length and computed in parts of at most this number of tokens,
     padding included. The translations do not depend on it."""
@@ -37,7 +37,7 @@ class TranslatorOptions(AdapterOptions):
     """Length bucketing: the sentences of this number of training batches are sorted by length before they are
     cut into batches."""
     curriculum: int = Field(0, ge=0)
-    """Training steps until all of the pooled batches are used; earlier steps use the shorter ones."""
+    """Training steps until all pooled batches are used; earlier steps use only the shorter ones."""
     beam: int = Field(1, ge=1)
     """Hypotheses per sentence in the search; 1 is greedy search."""
     length_penalty: float = Field(0.6, ge=0)

@@ -1,8 +1,8 @@
 """Search for the most probable translation: greedy search, and beam search with a length penalty.
 
 Both decode a whole batch, drop a sentence from the batch when it is finished, and give every sentence the
-translation that it would get alone. Shapes: B sentences, K hypotheses per sentence, n tokens in the
-vocabulary; B' sentences are unfinished.
+same translation as alone. Shapes: B sentences, K hypotheses per sentence, n tokens in the vocabulary; B'
+sentences are unfinished.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from adapters.translation.vocabulary import BEGIN, END
 
 
 class SearchState(Protocol):
-    """What a model carries from step to step."""
+    """The state that a model carries from step to step."""
 
     def select(self, rows: Tensor, parents: Tensor) -> Self:
         """Keep the sentences `rows` [B'], and of sentence b the hypotheses `parents[b]` [B', K']."""
@@ -86,10 +86,10 @@ def beam_search(
     alpha: float,
     coverage: Callable[[S], Tensor] | None = None,
 ) -> Hypotheses:
-    """Return the best of the complete translations met while the `beam` best prefixes are extended.
+    """Return the best complete translation found by extending the `beam` best prefixes at each step.
 
     A prefix is complete if its extension by END is among the `beam` best extensions. The best extensions by
-    other tokens are the next prefixes. `_Finished.running` says when the search for a sentence ends.
+    other tokens are the next prefixes. `_Finished.running` decides when the search for a sentence ends.
 
     Args:
         state: of B sentences with one hypothesis each.
@@ -105,7 +105,7 @@ def beam_search(
     smallest_limit, any_complete = int(limits[rows].min()) if len(rows) else 0, False
     for length in range(1, _largest(limits) + 1):
         log_probabilities, state = step(prefixes[..., -1], state)
-        # At most `beam` of the 2·beam extensions end in END, so enough are left to go on.
+        # At most `beam` of the 2·beam extensions end in END, so enough remain to go on.
         extensions = best_extensions(scores, log_probabilities, 2 * beam)
         penalties = torch.zeros_like(scores) if coverage is None else coverage(state)
         any_complete |= finished.add_complete(rows, prefixes, extensions, penalties)
@@ -155,14 +155,14 @@ class _Finished:
         return True
 
     def running(self, rows: Tensor, scores: Tensor, length: int) -> Tensor:
-        """Return for which sentences `rows` [B'] the search goes on: [B'], boolean.
+        """Return whether the search goes on for each of the sentences `rows` [B']: [B'], boolean.
 
         The search for a sentence ends
 
         - at the limit of its length,
         - when no prefix can beat the best complete translation any more, or
         - when `beam` translations are complete and no prefix is currently better than the best of them.
-          Their number alone is no criterion: next to a certain prefix, improbable ones soon end.
+          Their number alone is no criterion, because improbable prefixes end soon beside a probable one.
 
         Args:
             scores: [B', K], log-probabilities of the prefixes of `length` tokens, best first.
@@ -192,8 +192,8 @@ _MEMBERS = 12
 def best_extensions(scores: Tensor, log_probabilities: Tensor, count: int) -> Extensions:
     """Return the `count` best extensions of each sentence's hypotheses, or all if there are fewer.
 
-    `topk` over all K·n extensions is slow. They are therefore dealt to small groups: each of the `count` best
-    is in one of the `count` groups with the best maxima, and only the members of these are compared.
+    `topk` over all K·n extensions is slow. They are therefore dealt to small groups. Each of the `count` best
+    is in one of the `count` groups with the best maxima, so only the members of these groups are compared.
 
     Args:
         scores: [B, K], log-probabilities of the hypotheses.
@@ -203,7 +203,7 @@ def best_extensions(scores: Tensor, log_probabilities: Tensor, count: int) -> Ex
     totals = log_probabilities.add_(scores.unsqueeze(-1)).flatten(1)  # [B, K·n]
     total = totals.shape[1]
     members = min(total, _MEMBERS)
-    groups = total // members  # extension i is in group i mod `groups`; those from `dealt` on are in none
+    groups = total // members  # extension i is in group i mod `groups`; those from `dealt` on are in no group
     dealt = groups * members
     maxima = totals[:, :dealt].view(len(totals), members, groups).amax(dim=1)
     chosen = maxima.topk(min(count, groups), dim=-1).indices

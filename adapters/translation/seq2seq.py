@@ -27,7 +27,7 @@ class Seq2SeqOptions(TranslatorOptions):
     reversed_source: bool = False
     """Read the source from its last word to its first (Sutskever, Vinyals and Le 2014 §3.3)."""
     context: ContextUse = "every-step"
-    """Where the decoder sees the context vector: at every step, or only in its initial state."""
+    """Use of the context vector by the decoder: at every step, or only in its initial state."""
 
 
 class Seq2Seq(Translator[State]):

@@ -1,4 +1,4 @@
-"""RNN encoder–decoder without attention: the decoder knows the source only through one context vector.
+"""RNN encoder–decoder without attention: the decoder reads the source only as one context vector.
 
     c = [→h_S; ←h_1]                          the last hidden states of the encoder's top layer
     s_0 = tanh(W c^l), cell = W' c^l          layer l of the decoder starts from layer l of the encoder
@@ -63,8 +63,9 @@ class Seq2SeqModel(nn.Module):
         super().__init__()
         self.context = context
         self.state_tensors = layer.state_tensors
-        # Scales embeddings, whose logits are near ±1, to inputs of variance 1, Vaswani et al. 2017 §3.4.
-        # Measured on `phrases`, learning rate .002: loss of an LSTM after 1,100 steps 2.17, unscaled 2.33.
+        # Scales embeddings, initialised for logits near ±1, to inputs of variance 1, Vaswani et al. 2017
+        # §3.4. Measured on `phrases`, learning rate .002: loss of an LSTM after 1,100 steps 2.17, unscaled
+        # 2.33.
         self.scale = embedding_size**0.5
         self.embedding = token_embedding(vocabulary_size, embedding_size)
         self.encoder = StackedEncoder(layer, embedding_size, encoder_size, layers, bidirectional, dropout)

@@ -22,6 +22,6 @@ def log_probabilities(logits: Tensor) -> Tensor:
     No translation contains these tokens.
     """
     never = torch.tensor([PAD, UNKNOWN, BEGIN], device=logits.device)
-    # Sums in bf16, which autocast would leave, would rank hypotheses by rounding.
+    # In bf16, which autocast would keep, sums would rank hypotheses by rounding errors.
     exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return exact.log_softmax(dim=-1).index_fill_(-1, never, -torch.inf)

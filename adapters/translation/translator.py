@@ -39,7 +39,7 @@ _ASSET = "vocabulary"
 _VOCABULARY_SAMPLES = 40_000  # training pairs for the vocabulary: all of `gettext`, and quick to generate
 
 # Sentence pairs per part of a training batch. Measured on `gettext`, one CPU thread, batches of 128: 282
-# pairs/s in parts of 16, 310 in parts of 32, 264 in parts of 64. Small parts have less padding, large
+# pairs/s in parts of 16, 310 in parts of 32, 264 in parts of 64. Small parts have less padding, but large
 # matrix products are faster.
 _PAIRS_PER_PART = 32
 
@@ -84,7 +84,7 @@ class Translator(
     """An adapter around an encoder–decoder; subclasses create the module and call it.
 
     The translation of a source without text is empty. Source tokens outside the vocabulary are read as
-    UNKNOWN, which is never written.
+    UNKNOWN, which is never part of a translation.
     """
 
     options: TranslatorOptions
@@ -104,7 +104,7 @@ class Translator(
 
     @abstractmethod
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Decode one target position, as `search.Step`."""
+        """Decode one target position; see `search.Step`."""
 
     @abstractmethod
     def logits(self, sources: Sources, target: Tensor, mask: Tensor) -> Tensor:
@@ -184,7 +184,7 @@ class Translator(
         }
 
     def flops(self, samples: Sequence[Sample]) -> float:
-        """Count on the CPU, with a copy of the model that computes from the equations: see `unfuse`."""
+        """Count FLOPs on the CPU, with a copy of the model that computes from the equations; see `unfuse`."""
         copy = type(self)(self.options, Runtime())
         copy.vocabulary = self.vocabulary
         copy.module = copy.make_module().eval()
@@ -209,7 +209,7 @@ class Translator(
     def training_batch(
         self, samples: Sequence[Sample], generator: np.random.Generator
     ) -> list[SentencePairs]:
-        """Sort the samples by length into parts; draw one of several references at random."""
+        """Sort the samples by length into parts, and draw one of several references at random."""
         pairs = []
         for sample in samples:
             references = _references(sample)

@@ -159,7 +159,7 @@ def _train_sentencepiece(kind: str, size: int, texts: Sequence[str]) -> bytes:
             unk_id=UNKNOWN,
             bos_id=BEGIN,
             eos_id=END,
-            # In bytes, at least 10; sentencepiece skips longer sentences.
+            # Maximum length in bytes, at least 10; sentencepiece skips longer sentences.
             max_sentence_length=max(10, *(len(text.encode()) for text in texts)),
             num_threads=1,
             minloglevel=2,  # errors only

@@ -1,4 +1,4 @@
-"""Networks of which a part starts from a published ImageNet classifier."""
+"""Networks with a part that starts from a published ImageNet classifier."""
 
 from __future__ import annotations
 

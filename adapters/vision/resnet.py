@@ -32,7 +32,8 @@ class FrozenBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to the same shape."""
-        # one pass over the map, where a product and a sum take two; measured: 8% of ResNet-50's time on a CPU
+        # one pass over the map instead of two for a product and a sum; saves 8% of ResNet-50's time on a CPU
+        # (measured)
         statistics = self.get_buffer("running_mean"), self.get_buffer("running_var")
         affine = self.get_buffer("weight"), self.get_buffer("bias")
         return nn.functional.batch_norm(x, *statistics, *affine, training=False, eps=self.eps)
@@ -41,7 +42,7 @@ class FrozenBatchNorm(nn.Module):
 class Bottleneck(nn.Module):
     """Residual block x + F(x) with a 1×1, a 3×3 and a 1×1 convolution (He et al. 2016, figure 5, right).
 
-    Where F changes the shape, `downsample` projects x (equation 2).
+    If F changes the shape, `downsample` projects x (equation 2).
     """
 
     def __init__(self, inputs: int, width: int, stride: int, dilation: int, norm: Norm) -> None:
@@ -69,12 +70,12 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """Images to maps of the four stages: strides 4, 8, 16, 32 and 256, 512, 1024, 2048 channels.
+    """A network from images to the maps of four stages: strides 4 to 32, and 256, 512, 1024, 2048 channels.
 
     Args:
         dilated: for stages 2, 3 and 4, whether dilation replaces the stride. The map then keeps its size, and
             the dilation of every later kernel doubles, which keeps its receptive field (Yu & Koltun 2016).
-        norm: makes the normalisation after a convolution from its number of channels.
+        norm: creates the normalisation after a convolution from its number of channels.
     """
 
     def __init__(
@@ -89,7 +90,8 @@ class ResNet50(nn.Module):
             stride, spread = (1 if number == 1 else 2), dilation
             if number > 1 and dilated[number - 2]:
                 stride, dilation = 1, 2 * dilation
-            # The first block keeps the old dilation: its input is as fine as it would be with the stride.
+            # The first block keeps the old dilation, because its input has the same resolution as with a
+            # stride.
             stage = [Bottleneck(inputs, width, stride, spread, norm)]
             inputs = EXPANSION * width
             stage += [Bottleneck(inputs, width, 1, dilation, norm) for _ in range(blocks - 1)]
@@ -99,7 +101,7 @@ class ResNet50(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """[N, 3, H, W] → maps [N, CHANNELS[k], ⌈H / stride⌉, ⌈W / stride⌉], finest first."""
+        """Map [N, 3, H, W] to maps [N, CHANNELS[k], ⌈H / stride⌉, ⌈W / stride⌉], finest first."""
         x = self.maxpool(self.bn1(self.conv1(pixels)).relu_())
         maps = []
         for number in range(1, len(BLOCKS) + 1):

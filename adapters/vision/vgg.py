@@ -17,7 +17,7 @@ POOL5_SIDE = 7  # cells per side of pool5 for an image of 224 px: the input of f
 
 
 class Vgg16(nn.Module):
-    """Images to the maps after pool1 … pool5: strides 2, 4, 8, 16, 32."""
+    """A network from images to the maps after pool1 … pool5: strides 2, 4, 8, 16, 32."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Vgg16(nn.Module):
         initialise(self)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """[N, 3, H, W] → maps [N, CHANNELS[k], ⌊H / 2ᵏ⁺¹⌋, ⌊W / 2ᵏ⁺¹⌋], finest first."""
+        """Map [N, 3, H, W] to maps [N, CHANNELS[k], ⌊H / 2ᵏ⁺¹⌋, ⌊W / 2ᵏ⁺¹⌋], finest first."""
         maps, x = [], pixels
         for index, layer in enumerate(self.features):
             x = layer(x)
