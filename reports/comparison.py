@@ -18,7 +18,7 @@ Row = tuple[TrialComparison, Change]
 
 
 def comparison_to_markdown(comparison: Comparison, limit: int = LIMIT) -> str:
-    """Return verdict, changed figures and the rest folded. Rows beyond `limit` bytes are counted only."""
+    """Return verdict, changed figures and, folded, all others. Rows beyond `limit` bytes are only counted."""
     rows = 1 + sum(1 + len(trial.changes) for trial in comparison.trials)
     while len((text := _document(comparison, rows)).encode()) > limit and rows > 1:
         rows //= 2
@@ -51,7 +51,7 @@ def changed_first(comparison: Comparison) -> tuple[list[Row], list[Row]]:
 
 
 def _is_changed(change: Change) -> bool:
-    """Return whether to show a figure: any deciding one with news, else only proven changes."""
+    """Return whether to show a figure: a deciding one unless it passed, others only if proven."""
     if change.decides:
         return change.verdict not in _QUIET
     return change.verdict in ("regression", "improvement")
@@ -99,15 +99,15 @@ def _lines(lines: Sequence[str], rows: int) -> list[str]:
 
 
 def _frontier(comparison: Comparison, rows: int) -> list[str]:
-    """Return one line per chart whose frontier changed or cannot be compared, after a count of the rest."""
+    """Return a count of unchanged charts, then one line per chart that changed or cannot be compared."""
     lines = [
-        f"- {markdown(each.benchmark)} ({markdown(each.hardware)}): {markdown(said, 400)}"
-        for each in comparison.frontier
-        if (said := each.describe()) != "unchanged"
+        f"- {markdown(chart.benchmark)} ({markdown(chart.hardware)}): {markdown(description, 400)}"
+        for chart in comparison.frontier
+        if (description := chart.describe()) != "unchanged"
     ]
     if not comparison.frontier:
         return []
-    same = sum(not (each.changed or each.reason) for each in comparison.frontier)
+    same = sum(not (chart.changed or chart.reason) for chart in comparison.frontier)
     title = f"Accuracy-versus-speed frontier: unchanged in {same} of {len(comparison.frontier)} charts"
     return ["\n".join([title, *([""] if lines else []), *_lines(lines, rows)])]
 
@@ -117,7 +117,7 @@ def _flips(comparison: Comparison, rows: int) -> tuple[Sequence[TrialComparison]
     lines = []
     for trial in flipped:
         more = (trial.flipped or 0) - len(trial.flipped_ids)
-        ids = ", ".join(markdown(each, 60) for each in trial.flipped_ids)
+        ids = ", ".join(markdown(sample_id, 60) for sample_id in trial.flipped_ids)
         tail = f" and {more} more" if more else ""
         lines.append(
             f"- {markdown(trial.name, 160)}: {trial.flipped} of {trial.samples} samples: {ids}{tail}"

@@ -1,4 +1,4 @@
-"""Print figures as value [low, high] unit, n, with the same digits in every report."""
+"""Figures as text: value [low, high] unit, n, with the same digits in every report."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def printed(figure: Figure) -> Printed:
             _number(figure.value, _decimals(figure.value, 4)), "[no interval]", figure.unit, figure.n
         )
     half = (figure.high - figure.low) / 2
-    # Two digits of the half-width, one more than is known, so that rounding never visibly moves a bound.
+    # Two digits of the half-width, one more than is known, so that rounding does not visibly move a bound.
     decimals = _decimals(half, 2) if half > 0 else _decimals(figure.value, 4)
     low, high = _number(figure.low, decimals), _number(figure.high, decimals)
     return Printed(_number(figure.value, decimals), f"[{low}, {high}]", figure.unit, figure.n)

@@ -15,7 +15,7 @@ LIMIT = 60_000  # bytes; GitHub refuses comments above 64 KiB
 
 
 def to_markdown(results: Results, limit: int = LIMIT) -> str:
-    """Return the verdict and one table per task. Rows beyond `limit` bytes are counted but not shown."""
+    """Return the verdict and one table per task. Rows beyond `limit` bytes are only counted."""
     rows = max(1, len(results.trials))
     while len((text := _document(results, rows)).encode()) > limit and rows > 1:
         rows //= 2
@@ -95,7 +95,7 @@ def _problems(results: Results, rows: int) -> Iterable[str]:
 
 
 def _figure(figure: Figure | None, missing: str) -> str:
-    # Only the unit is of unknown origin: the rest is digits, and brackets alone are not a link.
+    # Only the unit is of unknown origin. The rest is digits, and brackets alone are not a link.
     if figure is None:
         return missing
     shown = printed(figure)

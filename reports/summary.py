@@ -11,7 +11,7 @@ from reports.verdict import is_clean, verdict
 
 
 def to_summary(results: Results, baseline: Results | None = None) -> dict[str, Any]:
-    """Return the verdict, the rank of every trial or why it has none, and what changed since the baseline."""
+    """Return the verdict, each trial's rank or why it has none, and the changes since the baseline."""
     return {
         "suite": results.suite,
         "run_id": results.run.id,
@@ -33,7 +33,7 @@ def to_summary(results: Results, baseline: Results | None = None) -> dict[str, A
         and {
             "run_id": baseline.run.id,
             "frontier": [
-                {"changed": each.changed, **asdict(each)} for each in frontier_changes(baseline, results)
+                {"changed": chart.changed, **asdict(chart)} for chart in frontier_changes(baseline, results)
             ],
         },
     }

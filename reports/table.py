@@ -20,11 +20,11 @@ _COST_UNITS = {"parameters": "parameters", "flops": "FLOP/sample"}
 def to_csv(results: Results) -> str:
     """Return one row per trial and figure with exact values. An undefined value is an empty cell.
 
-    A trial without figures keeps one row with an empty `kind`, so that failures stay visible.
+    A trial without figures has one row with an empty `kind`, so that failures stay visible.
 
-    `environment` holds the keys of the environments, joined by spaces. `valid` is set for speed only.
+    `environment` contains the keys of the environments, joined by spaces. `valid` is set only for speed.
 
-    Text that a spreadsheet would run as a formula starts with an apostrophe.
+    Text that a spreadsheet would run as a formula is prefixed with an apostrophe.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
@@ -49,7 +49,7 @@ def _inert(cell: object) -> object:
     """Quote text that a spreadsheet would interpret by its first character (OWASP, "CSV Injection")."""
     if not isinstance(cell, str):
         return cell
-    text = cell.replace("\r", "\\r")  # the writer leaves it unquoted, and readers end the line there
+    text = cell.replace("\r", "\\r")  # the writer does not quote it, and readers end the line there
     return f"'{text}" if text.startswith(tuple("=+-@\t\n")) else text
 
 

@@ -1,4 +1,4 @@
-"""Make text of unknown origin (class names, sentences, error messages) safe to show.
+"""Text of unknown origin (class names, sentences, error messages), made safe to show.
 
 Invisible and direction-changing characters become visible, so that a name cannot reorder or hide the text
 around it. Escaping for HTML is left to the templates.

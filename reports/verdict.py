@@ -1,4 +1,4 @@
-"""The line that opens every report: how many trials are complete, and what went wrong."""
+"""The first line of every report: the number of complete trials, and the problems."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """bencher.json and benchmark.json: figures of a run for services that chart them over time.
 
-Both hold the metrics of complete trials and the valid speed measurements only.
+Both contain only the metrics of complete trials and the valid speed measurements.
 """
 
 from __future__ import annotations

@@ -150,5 +150,5 @@ def _figure(name: str, figure: Figure) -> str:
 
 
 def _text(value: object) -> str:
-    """Return text that XML can hold, with control and direction-changing characters made visible."""
+    """Return text that is valid in XML, with control and direction-changing characters made visible."""
     return _NO_XML.sub("\ufffd", display(value, 2000, lines=True))

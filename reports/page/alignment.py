@@ -1,4 +1,4 @@
-"""Heat maps of attention weights: where each cell and token is drawn, in px."""
+"""Heat maps of attention weights: the positions of cells and tokens, in px."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEAST_WEIGHT = 0.02  # a lighter cell looks empty
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Source tokens along the top, target tokens down the left side."""
+    """A heat map with source tokens along the top and target tokens down the left side."""
 
     width: float
     height: float
@@ -31,7 +31,7 @@ def heat_map(alignment: ShownAlignment) -> HeatMap:
     source, target = (
         [display(token, TOKEN) for token in tokens] for tokens in (alignment.source, alignment.target)
     )
-    left, top = (12 + CHARACTER * max(map(len, each), default=0) for each in (target, source))
+    left, top = (12 + CHARACTER * max(map(len, tokens), default=0) for tokens in (target, source))
     cells = [
         (column, row, min(weight, 1.0))
         for row, weights in enumerate(alignment.weights)

@@ -14,7 +14,7 @@ from reports.figures import printed
 from reports.text import display
 
 WIDTH, HEIGHT = 640, 340  # px of a file; a chart in the page is as wide as its container
-POINTS = "points"  # name of the rows in `datasets`
+POINTS = "points"  # name of the rows under `datasets`
 LABEL = 28  # characters beside a point; tooltip and table show the whole name
 FONT = "Inter, 'Helvetica Neue', Arial, sans-serif"
 LEGEND = {"frontier": "on the frontier", "dominated": "dominated", "unranked": "not ranked"}
@@ -37,13 +37,13 @@ class Palette:
 
 LIGHT = Palette("#1c2430", "#5d6775", "#e6e9ee", "#0f6e84", "#a3abb6", "#ffffff")
 PAGE = Palette("var(--text)", "var(--muted)", "var(--grid)", "var(--accent)", "var(--grey)", "transparent")
-"""CSS variables of the page. An SVG drawn with them follows light, dark and print mode by itself."""
+"""CSS variables of the page. An SVG drawn with them adapts to light, dark and print mode."""
 
 
 def chart(comparison: FrontierChart, palette: Palette = LIGHT, width: int | str = WIDTH) -> Spec:
     """Draw intervals as rules, the frontier as a line, and dominated points in grey.
 
-    The rows are in `datasets`, so that a page can replace them.
+    The rows are under `datasets`, so that a page can replace them.
 
     Args:
         comparison: at least one point.
@@ -157,12 +157,12 @@ def _reservations(point: Point) -> str:
 
 
 def _positive(bound: float | None, value: float) -> float:
-    """Return a bound that a log scale can draw."""
+    """Return the bound, or a value that a log scale can draw in its place."""
     return value if bound is None else max(bound, value / 100)
 
 
 def _domain(intervals: list[tuple[float, float]], log: bool) -> tuple[float, float]:
-    """Return a range that holds all intervals, with a margin of a tenth on each side for the labels."""
+    """Return a range that contains all intervals, with a margin of a tenth on each side for the labels."""
     low, high = min(low for low, _ in intervals), max(high for _, high in intervals)
     if log:
         margin = max(1.25, (high / low) ** 0.1)

@@ -14,7 +14,7 @@ from reports.page.templating import environment, template
 
 
 def comparison_to_html(comparison: Comparison) -> str:
-    """Return a page with the verdict, the frontier, the figures that changed, and the rest folded."""
+    """Return a page with the verdict, the frontier, the changed figures, and the others folded."""
     changed, rest = changed_first(comparison)
     return (
         _environment()

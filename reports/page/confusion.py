@@ -1,4 +1,4 @@
-"""Confusion matrices as the page shows them: counts with their share of the annotated class."""
+"""Confusion matrices as the page shows them: counts, and fractions of the annotated class."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ LARGEST = 20  # confusions listed
 
 @dataclass(frozen=True)
 class Cell:
-    """How often one annotated class was predicted as one class."""
+    """The number of predictions of one annotated class as one class."""
 
     annotated: str
     predicted: str
     count: int
-    share: float  # of the annotated class; 0 if it has no annotation
+    share: float  # fraction of the annotated class; 0 if it has no annotation
     correct: bool
 
 

@@ -17,7 +17,7 @@ from reports.page.latencies import Distribution
 from reports.text import display
 
 WIDTH, HEIGHT = 330, 170  # px; the page shrinks charts on a narrow screen
-MARKED = ("p50", "p90", "p99")  # percentiles far enough apart to be labelled
+MARKED = ("p50", "p90", "p99")  # percentiles that are far enough apart to be labelled
 CLASSES = 20  # classes with a curve of their own: those with the most annotations
 
 
@@ -113,7 +113,7 @@ def precision_recall(curves: Sequence[PrecisionRecall]) -> Spec:
 
 
 def _curve(curve: PrecisionRecall) -> list[dict[str, Any]]:
-    """Return the corners of the steps: the precision at a level of recall holds from the level before."""
+    """Return the corners of the steps; the precision at a recall level applies from the level before."""
     values = curve.precision or []  # empty if nothing is annotated
     corners = [i for i, value in enumerate(values) if i in (0, len(values) - 1) or value != values[i + 1]]
     kind = f"mean, IoU {curve.iou:g}" if curve.label is None else f"one class, IoU {curve.iou:g}"

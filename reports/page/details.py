@@ -1,4 +1,4 @@
-"""What the page shows of a trial beyond results.json: raw latencies, the analysis and its images."""
+"""Details of a trial beyond results.json: raw latencies, the analysis and its images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reports.page.latencies import Distribution, read_latencies
 
 @dataclass(frozen=True)
 class Detail:
-    """Details of one trial. Everything may be missing, for instance if only results.json was kept."""
+    """Details of one trial. Any of them may be missing, for instance if only results.json was kept."""
 
     latencies: Mapping[str, Distribution]  # by scenario
     analysis: Analysis | None
@@ -39,7 +39,7 @@ def read_details(run_dir: Path, results: Results) -> tuple[list[Detail], Images]
 
 
 def _names(analysis: Analysis | None) -> list[str]:
-    """Return every file that an analysis refers to."""
+    """Return every file to which an analysis refers."""
     names = []
     for sample in analysis.samples if analysis else []:
         if isinstance(sample, ShownImage):

@@ -21,7 +21,7 @@ class Filter:
 
 
 def filter_values(results: Results, trial: TrialRecord) -> dict[str, str]:
-    """Return what the page shows for each filter. Hardware is where the trial was timed, else predicted."""
+    """Return the trial's value for each filter. Hardware is that of its timing, else of its predictions."""
     timed = [scenario.environment for scenario in trial.speed.values()]
     machines = [hardware_name(results, key) for key in [*timed, *trial.environments][:1]]
     values = {

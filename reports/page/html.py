@@ -56,10 +56,10 @@ def to_html(
     """Return the page. All text of a run is escaped, and its invisible characters are shown.
 
     Args:
-        details: one per trial, as `read_details` returns them. Without them, the sections of trials show
-            what results.json holds.
-        images: what the details refer to.
-        baseline: if given, the page shows how the frontier changed since.
+        details: one per trial, as `read_details` returns them. Without them, the sections of trials show only
+            the contents of results.json.
+        images: images to which the details refer.
+        baseline: if given, the page shows the changes of the frontier since this run.
     """
     groups = frontier_charts(results)
     drawn = {
@@ -97,7 +97,7 @@ def to_html(
 
 
 def render(page: str, drawn: Mapping[str, charts.Spec], **context: Any) -> str:
-    """Render a page. Elements name the chart that they show in `data-chart`."""
+    """Render a page. The `data-chart` attribute of an element names the chart that it shows."""
     scripts = {
         "library": f"(() => {{{_library()}}})();",
         "script": f"(() => {{{template('report.js')}}})();",
@@ -154,7 +154,7 @@ def _library() -> str:
 
 
 def _json_in_html(document: Any) -> str:
-    r"""Return JSON safe inside HTML: `<` occurs only in strings, where \u003c means the same."""
+    r"""Return JSON that is safe in HTML: `<` occurs only in strings, where \u003c means the same."""
     return json.dumps(document, allow_nan=False).replace("<", "\\u003c")
 
 

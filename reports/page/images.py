@@ -1,4 +1,4 @@
-"""Images embedded in the page, each file once however many trials show it."""
+"""Images embedded in the page, each file only once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Images:
         self.uris: dict[str, str] = {}
 
     def add(self, folder: Path, name: str) -> str | None:
-        """Embed a PNG, JPEG or WebP file below `folder`. Return its key, or None if there is no such file.
+        """Embed a PNG, JPEG or WebP file below `folder`; return its key, or None if the file is missing.
 
         The name may come from a record made elsewhere, so it is confined to the folder.
         """

@@ -19,7 +19,7 @@ BINS = 40
 class Distribution:
     """Histogram of the latencies of all processes, with bins of equal width on a log scale."""
 
-    edges: tuple[float, ...]  # s, ascending; one more than counts
+    edges: tuple[float, ...]  # s, ascending; one more edge than counts
     counts: tuple[int, ...]
     queries: int
     slowest: float  # s
@@ -30,7 +30,7 @@ def distribution(latencies: NDArray[np.float64]) -> Distribution:
     low, high = float(latencies.min()), float(latencies.max())
     low, high = (low, high) if high > low * 1.02 else (low / 1.01, high * 1.01)
     edges = np.geomspace(low, high, BINS + 1)
-    # Rounding of an outer edge must not exclude the fastest or the slowest query.
+    # Rounding an outer edge must not exclude the fastest or slowest query.
     counts, _ = np.histogram(np.clip(latencies, edges[0], edges[-1]), edges)
     return Distribution(tuple(edges.tolist()), tuple(counts.tolist()), len(latencies), float(latencies.max()))
 

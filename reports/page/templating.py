@@ -15,7 +15,7 @@ _VALUE = 500  # the same for any other value
 
 
 def environment() -> Environment:
-    """Make an environment with the filters that all pages share."""
+    """Create an environment with the filters that all pages share."""
     made = Environment(
         autoescape=True,
         undefined=StrictUndefined,

@@ -18,17 +18,17 @@ from reports.page.detail_charts import finish
 from reports.page.html import render
 from reports.text import display
 
-MARKED = 60  # runs per line with a point and a tooltip, the last among them; more would overlap
-DIGITS = 6  # significant digits of a drawn value; more are invisible and double the size of the page
+MARKED = 60  # maximum runs per line with a point and a tooltip, always including the last; more would overlap
+DIGITS = 6  # significant digits of a drawn value; more digits are invisible and double the size of the page
 
 
 @dataclass(frozen=True)
 class Trend:
-    """A line over runs, and whether its latest step is more than noise."""
+    """A line over several runs, and whether its latest step exceeds the noise."""
 
     line: TrendLine
     chart: str  # name of its chart
-    current: bool = True  # holds the latest run of its suite
+    current: bool = True  # whether it includes the latest run of its suite
 
     @cached_property
     def first(self) -> TrendPoint:
@@ -53,7 +53,7 @@ class Trend:
 
 
 def to_trend(lines: Sequence[TrendLine]) -> str:
-    """Return the page. Figures of different samples or machines are on separate lines."""
+    """Return the page. Figures from different samples or machines are on separate lines."""
     runs = {point.run.id: point.run for line in lines for point in line.points}
     newest = {run.suite: run.id for run in sorted(runs.values(), key=lambda run: run.started)}
     ends = [line.points[-1].run for line in lines]
