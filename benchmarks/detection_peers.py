@@ -42,7 +42,7 @@ UNPAIRED = 0.02
 
 
 def photographs(count: int) -> list[Sample]:
-    """Windows of 384 × 512 px of scikit-learn's two photographs."""
+    """Return windows of 384 × 512 px of scikit-learn's two photographs."""
     generator = np.random.default_rng(0)
     samples = []
     for index in range(count):

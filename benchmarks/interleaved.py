@@ -1,4 +1,4 @@
-"""Two rivals timed in turn, so that what else a machine does falls on both; for the benchmarks of peers."""
+"""Interleaved timing of two rivals, so that other load on the machine affects both equally."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from scipy.stats import binom
 @dataclass(frozen=True)
 class Seconds:
     wall: float
-    cpu: float  # of this process alone, so that it holds on a busy machine too
+    cpu: float  # of this process alone, so that it is valid on a busy machine too
 
 
 def timed(run: Callable[[], object]) -> Seconds:
-    """One call; what it left running on a GPU is waited for."""
+    """Time one call, including the work that it leaves running on a GPU."""
     _wait()
     wall, cpu = time.perf_counter(), time.process_time()
     run()
@@ -29,7 +29,7 @@ def timed(run: Callable[[], object]) -> Seconds:
 def pairs_of(
     own: Callable[[], object], other: Callable[[], object], pairs: int
 ) -> list[tuple[Seconds, Seconds]]:
-    """(own, other) of each pair, in the order ABBA; one call of each before."""
+    """Return (own, other) for each pair, timed in the order ABBA after one warm-up call of each."""
     own(), other()
     taken = []
     for pair in range(pairs):
@@ -43,13 +43,13 @@ def pairs_of(
 
 
 def ratio(taken: list[tuple[Seconds, Seconds]], clock: str) -> str:
-    """Other's time by own, above 1 own is faster: median with its interval."""
+    """Format the other's time divided by our own, above 1 if ours is faster: median with its interval."""
     ratios = [getattr(other, clock) / getattr(own, clock) for own, other in taken]
     return "{} ratio {:.3f} [{:.3f}, {:.3f}]".format(clock, *median_interval(ratios))
 
 
 def median_interval(values: list[float]) -> tuple[float, float, float]:
-    """Median, and the order statistics that enclose it with probability ≥ .95 (binomial, p = ½)."""
+    """Return the median and the order statistics that enclose it with probability ≥ .95 (binomial, p = ½)."""
     ordered = sorted(values)
     low = int(binom.ppf(0.025, len(ordered), 0.5))
     return (

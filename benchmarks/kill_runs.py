@@ -6,7 +6,7 @@ Each run of a small suite on a cluster of three nodes is disturbed one to three 
 until the run is complete; only a driver that was killed may end with another exit code than 0.
 
 In the end no shard is lost or repeated, and the figures equal those of an undisturbed run in one process.
-Runs whose victims include the tracking server log to it, and it holds each trial once, with these figures.
+Runs whose victims include the tracking server log to it, and it contains each trial once, with these figures.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Short trainings of a recipe at several learning rates: which one deserves the full training.
+"""Short trainings of a recipe at several learning rates, to choose one for the full training.
 
     python benchmarks/learning_rates.py adapters/checkpoints/full-resolution-scenes.yaml --rates .004 .016
 
-Everything else is the recipe's, the cosine included, which ends where the short training does. All rates see
+Everything else is as in the recipe. The cosine schedule ends with the short training. All rates see
 the same samples in the same order, so that their losses can be compared; a short training favours higher
-rates a little. One thread; nothing is kept.
+rates a little. One thread is used, and nothing is kept.
 """
 
 from __future__ import annotations

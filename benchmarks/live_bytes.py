@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Bytes that the arguments and results of all operators hold: now, and at most at one time."""
+    """Bytes of the arguments and results of all operators: the current number and the maximum."""
 
     def __init__(self) -> None:
         super().__init__()

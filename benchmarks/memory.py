@@ -1,4 +1,4 @@
-"""How long the vanilla RNN and the LSTM remember, measured by accuracy and by gradient.
+"""Measure how long the vanilla RNN and the LSTM remember, by accuracy and by gradient.
 
     python benchmarks/memory.py        about 20 CPU minutes; trained models are cached
 

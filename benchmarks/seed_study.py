@@ -3,9 +3,9 @@
     harness run strides
     python benchmarks/seed_study.py runs/strides --figure miou --figure boundary_iou
 
-Trials that differ only in `seed` are one recipe. Each recipe is compared with every other: the samples are
-paired, the trainings are not, and the p-values are corrected by Holm's method over all pairs of a figure. A
-recipe that was trained once has an interval over samples only and no p-value, because its spread between
+Trials that differ only in `seed` belong to one recipe. Each recipe is compared with every other: the samples
+are paired, the trainings are not, and the p-values are corrected by Holm's method over all pairs of a figure.
+A recipe that was trained once has an interval over samples only and no p-value, because its spread between
 seeds is unknown.
 """
 

@@ -1,4 +1,4 @@
-"""What benchmarks share that log to a real tracking server."""
+"""A real tracking server for the benchmarks that log to one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def free_ports(count: int) -> list[int]:
-    """Different; neither Ray's workers (10002–19999) nor outgoing connections (32768 and up) take them."""
+    """Return distinct free ports outside those of Ray's workers (10002–19999) and clients (from 32768)."""
     found: set[int] = set()
     while len(found) < count:
         port = random.randrange(20_000, 32_000)
@@ -41,7 +41,7 @@ class TrackingServer:
         self._process = subprocess.Popen(self._command, env=light, start_new_session=True, **silent)
 
     def kill(self) -> bool:
-        """Whether it was alive until now."""
+        """Kill the server, and return whether it was alive until now."""
         alive = self._process.poll() is None
         if alive:
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -49,7 +49,7 @@ class TrackingServer:
         return alive
 
     def wait(self) -> None:
-        """Until it answers."""
+        """Wait until the server answers."""
         end = time.monotonic() + 300
         while time.monotonic() < end:
             with suppress(OSError):

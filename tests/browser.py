@@ -18,7 +18,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A headless browser; the test is skipped where there is none."""
+    """Yield a headless browser; skip the test if none is installed."""
     program = next((path for name in NAMES if (path := shutil.which(name))), None)
     if program is None:
         pytest.skip(f"no {NAMES[0]} on this machine (Debian: apt-get install chromium)")
@@ -33,7 +33,7 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass
 class Seen:
-    """A page, and what must not happen on it."""
+    """A page, with the errors and requests that must not occur on it."""
 
     page: Page
     messages: list[str] = field(default_factory=list)  # console, errors, dialogs
@@ -54,7 +54,7 @@ def open_page(browser: Browser, url: str, **context: Any) -> Iterator[Seen]:
 
 
 def settled(seen: Seen, selector: str, count: int) -> None:
-    """Wait until so many elements match; not by a script, which the page's security policy refuses."""
+    """Wait until `count` elements match, without a script, which the page's security policy rejects."""
     from playwright.sync_api import expect
 
     expect(seen.page.locator(selector)).to_have_count(count, timeout=60_000)

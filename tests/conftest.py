@@ -1,4 +1,4 @@
-"""What every test gets: a third party's distribution on the path, and no state of the user's."""
+"""Fixtures of every test: a third party's distribution on the path, and no state of the user."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 @contextmanager
 def serving(code: int) -> Iterator[tuple[str, list[Message]]]:
-    """Its address, and the headers of the requests that it got."""
+    """Yield the server's address, and the headers of the requests that it receives."""
     seen: list[Message] = []
 
     class Handler(BaseHTTPRequestHandler):

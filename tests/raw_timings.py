@@ -18,7 +18,7 @@ SAMPLES = ["a", "b"]
 
 
 def conditions(batch_size: int = 1, reasons: Sequence[str] = ()) -> Conditions:
-    """Conditions of a process on an idle machine."""
+    """Return the conditions of a process on an idle machine."""
     timed_on = TimedOn(
         node="bench-1",
         reserved={},
@@ -32,13 +32,13 @@ def conditions(batch_size: int = 1, reasons: Sequence[str] = ()) -> Conditions:
 
 
 def offline_timings(processes: Sequence[Sequence[tuple[int, float]]], **changes: Any) -> Offline:
-    """Windows of (samples, seconds) by process; `changes` replaces other keys."""
+    """Return windows of (samples, seconds) by process; `changes` replaces other keys."""
     timings = [OfflineProcess(**dict(conditions(8)), windows=list(windows)) for windows in processes]
     return Offline.model_validate(_document("offline", 8, timings) | changes)
 
 
 def single_stream_timings(processes: Sequence[Sequence[float]], **changes: Any) -> SingleStream:
-    """Latencies in seconds by process, of the samples in turn; `changes` replaces other keys."""
+    """Return latencies in seconds by process, of the samples in turn; `changes` replaces other keys."""
     timings = [
         SingleStreamProcess(
             **dict(conditions()),

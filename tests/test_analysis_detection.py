@@ -157,7 +157,7 @@ class TestCurves:
 
 
 class TestErrorTypes:
-    """The state of a detection near an object of class 0 at the origin, sometimes with one of class 1."""
+    """Return the state of a detection near an object of class 0 at the origin, and maybe one of class 1."""
 
     def test_correct(self):
         assert states(annotated((0, 0, 0)), detected((SHIFTS[0.9], 0, 0, 0.5))) == (["correct"], [False])
@@ -204,7 +204,7 @@ class TestErrorTypes:
 
 
 class TestErrorEffects:
-    """dAP, from the definition of AP; what the oracle leaves is written by hand."""
+    """dAP from the definition of AP; the oracle's result is written by hand."""
 
     @staticmethod
     def average_precision(correct, positives):

@@ -1,4 +1,4 @@
-"""The house as drawn in docs/architecture.md: imports go down only, and every file is one chapter."""
+"""The layers of docs/architecture.md: imports only go down; modules and functions are short."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_planted_violation_is_caught(tmp_path: Path, module: str, line: str, c
 
 
 def floors_in_the_document(heading: str) -> list[set[str]]:
-    """The rooms on each floor of the picture below a heading: the first column, names joined by ` · `."""
+    """Return the modules of each layer in the picture below a heading: first column, joined by ` · `."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     picture = text.split(f"### `{heading}`\n", 1)[1].split("```\n", 2)[1].split("```")[0]
     return [set(re.split(r" {2,}", line)[0].split(" · ")) for line in picture.splitlines()]

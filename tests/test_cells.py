@@ -23,7 +23,7 @@ def state_of(cls: Layer, *shape: int) -> CellState:
 
 
 def layer_of(cls: Layer, input_size: int, hidden_size: int, fused: bool) -> RnnLayer | LstmLayer:
-    """A layer that uses torch's kernel or, unfused, the equations."""
+    """Return a layer that uses torch's kernel or, unfused, the equations."""
     layer = cls(input_size, hidden_size)
     if not fused:
         unfuse(layer)
@@ -32,7 +32,7 @@ def layer_of(cls: Layer, input_size: int, hidden_size: int, fused: bool) -> RnnL
 
 
 def of_one_unit(cls: Layer, W: list[float], U: list[float], bias: list[float]) -> RecurrentLayer:
-    """A layer with one input and one hidden unit, with a row per gate."""
+    """Return a layer with one input and one hidden unit, with a row per gate."""
     layer = cls(1, 1)
     layer.weights.load_state_dict(
         {

@@ -1,4 +1,4 @@
-"""What CI services read from a run is valid whatever is in it, and the workflows in the docs work."""
+"""The files for CI services are valid whatever a run contains, and the workflows in the docs work."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def validate(text: str) -> None:
 
 
 def test_the_schema_accepts_runs_and_comparisons_and_refuses_what_is_not_in_it() -> None:
-    """Written from what junit-10.xsd of Jenkins's xUnit plugin has in common with Surefire and GitLab."""
+    """Follows the part of Jenkins's junit-10.xsd (xUnit plugin) that Surefire and GitLab share."""
     for text in (to_junit(results()), comparison_to_junit(compared())):
         validate(text)
         with pytest.raises(etree.DocumentInvalid):
@@ -121,7 +121,7 @@ def test_the_schema_accepts_runs_and_comparisons_and_refuses_what_is_not_in_it()
 
 
 def compared() -> Comparison:
-    """A trial of each verdict and state, under hostile names."""
+    """Return a comparison with a trial of each verdict and state, under hostile names."""
     figure = Figure(0.5, 0.4, 0.6, 300, "0–1", "v1")
     fall = Figure(-0.1, -0.2, -0.05, 300, "0–1", "v1")
 
@@ -158,7 +158,7 @@ def test_a_regression_that_decides_is_a_failure_with_its_reason() -> None:
 
 
 def test_a_benchmark_is_one_suite_wherever_its_trials_stand() -> None:
-    """A comparison lists the baseline's own trials last."""
+    """A comparison lists trials that only the baseline has last."""
     found = compared()
     alone = TrialComparison("c", "v", "detection", "new", "")
     mixed = replace(found, trials=(found.trials[0], alone, *found.trials[1:]))
@@ -193,7 +193,7 @@ GFM = MarkdownIt("gfm-like", {"linkify": False})
 
 
 def rows(text: str) -> list[int]:
-    """Cells of every table row, as a parser of GitHub-flavoured Markdown reads it."""
+    """Return the cells of every table row, as a parser of GitHub-flavoured Markdown reads them."""
     found: list[int] = []
     for token in GFM.parse(text):
         if token.type == "tr_open":
@@ -204,7 +204,7 @@ def rows(text: str) -> list[int]:
 
 
 def is_plain(text: str) -> bool:
-    """No HTML, link, picture or heading but the three of tasks: nothing that a name could have made."""
+    """Check that there is no HTML, link, image or heading besides the three of tasks."""
     tokens = [each for token in GFM.parse(text) for each in (token, *(token.children or ()))]
     assert sum(token.type == "heading_open" for token in tokens) <= 3
     return not {token.type for token in tokens} & {"html_block", "html_inline", "link_open", "image", "fence"}
@@ -228,7 +228,7 @@ def test_githubs_own_parser_makes_no_link_of_a_name(name: str) -> None:
 
 
 def many(trials: int) -> Results:
-    """A document of trials with hostile names, some of them not complete."""
+    """Return a document of trials with hostile names, some of them incomplete."""
     content = document()
     names = (HOSTILE, LONG, "| --- |", "# heading", "[x](javascript:alert(1))", "`", "</td>", "*a*")
     content["trials"] = [
@@ -295,7 +295,7 @@ def test_github_action_benchmark_gets_only_what_is_better_when_bigger() -> None:
 
 
 def workflow(heading: str) -> dict:
-    """The YAML block under a heading."""
+    """Return the YAML block under a heading."""
     section = (DOCS / "ci.md").read_text().partition(f"\n## {heading}\n")[2]
     found = re.search(r"```yaml\n(.*?)```", section, re.DOTALL)
     assert found
@@ -303,7 +303,7 @@ def workflow(heading: str) -> dict:
 
 
 def write_harness(folder: Path, line: str) -> Path:
-    """A command `harness` of one line of shell; the folder that it is in."""
+    """Write a command `harness` of one shell line, and return its folder."""
     program = folder / "bin" / "harness"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\n{line}\n")
@@ -312,7 +312,7 @@ def write_harness(folder: Path, line: str) -> Path:
 
 
 def scripts(heading: str) -> list[str]:
-    """The shell scripts of a workflow that call harness, in order."""
+    """Return the shell scripts of a workflow that call harness, in order."""
     found = workflow(heading)
     if heading == "GitLab":
         steps = found["evaluate"]["script"]
@@ -328,7 +328,7 @@ def scripts(heading: str) -> list[str]:
 def test_gitlab_compares_incomplete_runs_as_well_and_keeps_the_exit_code(
     run: int, compared: int | None, ends_with: int, tmp_path: Path
 ) -> None:
-    """With a `harness` that only exits; no run is written where the suite is wrong."""
+    """Uses a `harness` that only exits; no run is written if the suite is wrong."""
     written = "" if compared is None else "mkdir -p runs/head; touch runs/head/results.json;"
     answers = f'case "$1" in run) {written} exit {run};; compare) touch compared; exit {compared};; esac'
     environment = os.environ | {"PATH": f"{write_harness(tmp_path, answers)}:{os.environ['PATH']}"}

@@ -27,7 +27,7 @@ RECIPE: dict[str, Any] = {
 
 @pytest.fixture
 def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A suite whose checkpoint is trained with a weight for a class that does not exist."""
+    """Return a suite whose checkpoint is trained with a weight for a class that does not exist."""
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     return suite_of(tmp_path, {"seevn": 2.0})
 

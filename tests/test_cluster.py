@@ -1,4 +1,4 @@
-"""What a cluster offers, requests for timing nodes, and what the driver sees; nodes and clocks are fake."""
+"""A cluster's capacity, requests for timing nodes, and the driver's view, with fake nodes and clocks."""
 
 from __future__ import annotations
 

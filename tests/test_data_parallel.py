@@ -23,7 +23,7 @@ from harness.task import Sample
 
 
 class Ragged(Dataset):
-    """Masks with ignored pixels, so that every image has another weight."""
+    """Masks with ignored pixels, so that every image has a different weight."""
 
     tasks = ("segmentation",)
     splits = ("train", "validation")

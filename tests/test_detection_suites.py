@@ -17,7 +17,7 @@ from harness.suite.plan import plan
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One image in the layouts of COCO 2017 and of VOC2007's test set."""
+    """Write one image in the layouts of COCO 2017 and of VOC2007's test set."""
     for folder in (
         "coco/annotations",
         "coco/val2017",

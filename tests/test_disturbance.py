@@ -1,4 +1,4 @@
-"""What disturbs a timing that has a node, or one GPU of it, to itself; the load and the driver are given."""
+"""Disturbances of a timing that has a node, or one of its GPUs, to itself, with fake loads and drivers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a user can set stands in the documentation."""
+"""Everything that a user can set is documented."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The own FCN on ResNet-50 is torchvision's: same weights, same scores, same input, same loss."""
+"""The FCN on ResNet-50 equals torchvision's: same weights, same scores, same input, same loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command line is like to use: help, version, completion, lists, a closed pipe, `doctor`."""
+"""The usability of the command line: help, version, completion, lists, a closed pipe, `doctor`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Timing in several processes: each is kept at once, none is mixed with another machine's."""
+"""Timing in several processes: each is stored at once, and none is mixed with another machine's."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ HERE = environment.describe()
 
 
 def altered(changes: dict[str, Any]) -> Environment:
-    """This machine with changes."""
+    """Return the environment of this machine with changes."""
     return Environment.model_validate(HERE.model_dump() | changes)
 
 
 def measured(names: list[str], reasons: dict[str, list[str]], machine: Environment) -> Measurement:
-    """What a process returns."""
+    """Return the measurement of a process."""
     windows = [(10, 1.0), (10, 1.1)]
     latencies, indices = [1_000_000, 9_000_000] * 32, [0, 1, 2, 3] * 16
     timings: dict[str, ProcessTiming] = {
@@ -54,7 +54,7 @@ def measured(names: list[str], reasons: dict[str, list[str]], machine: Environme
 def timed(
     folder: Path, process: Callable[[int], dict[str, Any]] = lambda _: {}, *scenarios: str
 ) -> tuple[Results, list[list[str]]]:
-    """A run whose nth process reports what `process` says; also what each was asked for."""
+    """Return a run whose n-th process reports `process(n)`, and the scenarios requested from each."""
     asked: list[list[str]] = []
 
     class Faking(InlineExecutor):

@@ -35,7 +35,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """Address of the experiment on the server that `harness ui` starts, and the run directory."""
+    """Yield the experiment's address on the server of `harness ui`, and the run directory."""
     run = write_run(tmp_path_factory.mktemp("runs") / "quickstart")
     write_reports(run)
     outcome = sync(run, default_tracking_uri(run))
@@ -62,7 +62,7 @@ def site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def problems(seen: Seen) -> list[str]:
-    """Without what MLflow's own page asks for and its server does not have (a 404 each)."""
+    """Ignores the requests of MLflow's own page that its server answers with 404."""
     return [
         text
         for text in seen.messages

@@ -1,4 +1,4 @@
-"""Stored predictions are read back bit for bit; what an adapter returns is checked before that."""
+"""Stored predictions are read back bit for bit; an adapter's predictions are checked before storing."""
 
 from __future__ import annotations
 

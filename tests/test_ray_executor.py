@@ -112,7 +112,7 @@ def test_a_worker_whose_node_cannot_load_the_pending_trial_is_replaced_on_anothe
     run = prediction_run(view, Work(trial, ((0, 8),), 4))
 
     def fail_to_load_on(node: str) -> list[Outcome]:
-        """Start the only worker on a node that cannot load the model; return what is given up then."""
+        """Start the only worker on a node that cannot load the model; return the shards that are given up."""
         run.resize_pool()
         monkeypatch.setattr(ray, "get", lambda answer: node if isinstance(answer, str) else answer)
         ((worker, worker_node),) = run.pool.admit(list(run.pool.starting))
@@ -135,7 +135,7 @@ def test_a_worker_whose_node_cannot_load_the_pending_trial_is_replaced_on_anothe
 
 
 class TestTimingNode:
-    """The node to time on."""
+    """Return the node to time on."""
 
     @pytest.fixture
     def timed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, list[str]]]:
@@ -193,7 +193,7 @@ class TestTimingNode:
 
 
 class FailingPrediction:
-    """A prediction whose workers are lost with whatever they are sent."""
+    """A prediction whose workers are lost with every shard that they are sent."""
 
     def __init__(self, work: Work) -> None:
         dropped: list[PoolWorker] = []

@@ -1,4 +1,4 @@
-"""The page in a browser: what a reader sees, in any width and light, whatever the names in a run are."""
+"""The page in a browser: its visible content at any width, in any mode and with any names in a run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROWS = "#detection tbody tr"
 
 
 def varied() -> dict[str, Any]:
-    """The sample document with two machines, precisions and batch sizes among its detectors."""
+    """Return the sample document with two machines, precisions and batch sizes among its detectors."""
     content = document()
     content["environments"]["env2"] = {**ENVIRONMENT, "cpu": HOSTILE, "host": "b"}
     detectors = [each for each in content["trials"] if each["task"] == "detection"]
@@ -202,7 +202,7 @@ def test_a_comparison_is_whole_at_any_width_and_runs_nothing(
 
 
 def brightness(seen: Seen, selector: str, name: str) -> float:
-    """0–255 of a computed colour."""
+    """Return the channels 0–255 of a computed colour."""
     color = seen.page.locator(selector).first.evaluate(f"(item) => getComputedStyle(item).{name}")
     red, green, blue = (float(part) for part in color[color.index("(") + 1 : -1].split(",")[:3])
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue  # ITU-R BT.709 luma

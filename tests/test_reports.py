@@ -1,4 +1,4 @@
-"""Reports say what results.json says, whatever is in it, in forms that independent parsers accept."""
+"""Reports agree with any results.json, in formats that independent parsers accept."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_what_is_not_comparable_is_not_in_one_chart(difference: str) -> None:
 
 
 def changed(edit: Callable[[dict[str, Any]], None]) -> list[FrontierChange]:
-    """What became of the detectors' frontier, on which are yolo and ssd-b8, in a run that `edit` made."""
+    """Return the change of the detectors' frontier (yolo, ssd-b8) in a run altered by `edit`."""
     content = document("run-2")
     edit({each["variant"]: each for each in content["trials"]})
     found = frontier_changes(results(), Results.model_validate(content))
@@ -384,7 +384,7 @@ def test_a_trial_without_figures_keeps_a_row() -> None:
 
 
 def tables(text: str) -> list[list[list[str]]]:
-    """Table → row → cell texts, as a GFM parser sees them."""
+    """Return table → row → cell texts, as a GFM parser reads them."""
     found: list[list[list[str]]] = []
     for token in (tokens := MarkdownIt("commonmark").enable("table").parse(text)):
         if token.type == "table_open":

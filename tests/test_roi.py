@@ -17,7 +17,7 @@ def features():
 
 
 def regions():
-    """Windows inside, across and outside the map; empty; reversed; and with corners at half cells."""
+    """Return windows inside, across and outside the map, empty, reversed, and with corners at half cells."""
     generator = torch.Generator().manual_seed(1)
     corners = torch.rand(60, 2, generator=generator) * 420 - 60
     sides = torch.rand(60, 2, generator=generator) * 300

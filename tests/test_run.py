@@ -1,4 +1,4 @@
-"""Runs in this process: complete, resumed or failing in part, the figures are always the same."""
+"""Runs in this process, complete, resumed or partly failing, always give the same figures."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Desk:
         return list(self.scheduler.assign())
 
     def update_nodes(self, *nodes: str) -> list[Outcome]:
-        """Report that only these nodes live, and that all of them can hold a worker."""
+        """Report that only these nodes are alive, and that all of them have room for a worker."""
         return self.scheduler.update_nodes({*nodes}, {GPU: {*nodes}})
 
     def finish(self, worker: str, shard: Shard, seconds: float = 1.0) -> list[Outcome]:
@@ -368,10 +368,10 @@ class TestLoading:
 
 
 class TestBlame:
-    """Which sample a lost worker is attributed to."""
+    """The sample to which a lost worker is attributed."""
 
     def lose(self, desk: Desk, node: str, cause: Any = "process") -> tuple[int, list[Outcome]]:
-        """Lose a worker with the first shard it gets; return the samples of that shard, and what is final."""
+        """Lose a worker with its first shard; return the samples of that shard, and the final outcomes."""
         desk.join("x", node)
         sent = desk.assigned()[0]
         return sent.shard.stop - sent.shard.start, desk.scheduler.lose_worker("x", "died", cause)

@@ -30,7 +30,7 @@ def test_the_least_queries_are_mlperfs(percentile: float, queries: int) -> None:
 
 @pytest.mark.parametrize("percentile", [50, 90, 99])
 def test_the_least_queries_follow_from_the_binomial_distribution(percentile: float) -> None:
-    """With h + 1 queries, at most one above: its probability at the bound is at most 1 − c, not so for h."""
+    """With h + 1 queries, at most one above has a probability of at most 1 − c at the bound; not with h."""
     n = least_queries(percentile)
 
     def at_most_one_above(queries: int) -> float:
@@ -54,7 +54,7 @@ def test_a_percentile_is_the_smallest_latency_with_enough_at_or_below(percentile
 
 @pytest.mark.parametrize(("percentile", "n"), [(50, 11), (50, 100), (90, 64), (95, 200), (99, 662)])
 def test_order_statistics_cover_the_true_percentile(percentile: float, n: int) -> None:
-    """Exponential latencies: the interval holds the true percentile in at least 95% of 4,000 repetitions.
+    """Exponential latencies: the interval contains the true percentile in at least 95% of 4,000 repetitions.
 
     Four standard errors of slack below: 4·√(.95·.05/4000) = .0138.
     """
@@ -110,7 +110,7 @@ def test_mean_duration_is_students_interval() -> None:
 
 
 def test_a_percentile_of_several_processes_is_students_interval_over_their_percentiles() -> None:
-    """Process k holds k, 2k, … 100k: its median is 50k."""
+    """Process k has latencies k, 2k, … 100k: its median is 50k."""
     figure = latency(50, [scale * np.arange(1, 101) for scale in (1.0, 2.0, 4.0)])
     assert figure is not None
     expected = scipy.stats.t.interval(0.95, 2, loc=350 / 3, scale=scipy.stats.sem([50, 100, 200]))

@@ -12,7 +12,7 @@ SEEDS = pytest.mark.parametrize("seed", range(12))
 
 
 def two_rectangles(height=80, width=100):
-    """Two rectangles of different colours on black."""
+    """Return an image of two rectangles of different colours on black, and their boxes."""
     image = np.zeros((height, width, 3), dtype=np.uint8)
     for colour, (x1, y1, x2, y2) in zip(COLOURS, BOXES.astype(int), strict=True):
         image[y1:y2, x1:x2] = colour
@@ -20,7 +20,7 @@ def two_rectangles(height=80, width=100):
 
 
 def shows(image, box, colour):
-    """Whether exactly the pixels of the box have the colour."""
+    """Return whether exactly the pixels of the box have the colour."""
     x1, y1, x2, y2 = box.astype(int)
     coloured = (image == colour).all(axis=2)
     return coloured[y1:y2, x1:x2].all() and coloured.sum() == (y2 - y1) * (x2 - x1)

@@ -1,4 +1,4 @@
-"""What a person sees at the end of a run, whatever is in it."""
+"""The output on a terminal at the end of a run, whatever its contents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.rundir.results import Results
 
 
 class Terminal(io.StringIO):
-    """A stdout that says it is one."""
+    """A stdout that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True

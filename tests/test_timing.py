@@ -56,7 +56,7 @@ class Bench:
 
 
 def warm(passes: Iterable[float], profile: Profile, queries: int = 4) -> WarmUp:
-    """Passes that take these seconds each."""
+    """Return passes with these durations in seconds."""
     bench = Bench(lambda _: 0)
     durations: Iterator[float] = iter(passes)
 
@@ -150,7 +150,7 @@ def test_profiles_support_the_percentiles_they_are_for() -> None:
 
 
 class TestTokens:
-    """Samples of so many tokens each, on a machine that takes 2 ms a token."""
+    """Return samples with these numbers of tokens, on a machine that takes 2 ms per token."""
 
     TOKENS = (4, 8, 40, 60)
 

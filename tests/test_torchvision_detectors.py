@@ -70,7 +70,7 @@ def varied(model, classifier, seed):
 
 
 def photographs(sizes):
-    """Windows of scikit-learn's two photographs."""
+    """Return windows of scikit-learn's two photographs."""
     generator = np.random.default_rng(0)
     samples = []
     for index, (height, width) in enumerate(sizes):
@@ -83,7 +83,7 @@ def photographs(sizes):
 
 @torch.no_grad()
 def published(model, samples):
-    """torchvision's detections, one image at a time: in its batches, padding depends on the other images."""
+    """Return torchvision's detections per image, since padding in its batches depends on other images."""
     return [model([torch.from_numpy(sample.input).permute(2, 0, 1).float() / 255])[0] for sample in samples]
 
 
@@ -114,7 +114,7 @@ def ssd():
 
 
 def peer_of(own, theirs):
-    """torchvision's model behind the adapter interface, with the same options."""
+    """Return torchvision's model behind the adapter interface, with the same options."""
     if own.name == "ssd":
         peer = TorchvisionSsd(TorchvisionSsd.Options(), Runtime())
     else:

@@ -51,7 +51,7 @@ from harness.tracking.values import metrics_of, params_of
 
 
 def write_run(folder: Path, content: dict | None = None) -> Path:
-    """results.json, and of the first trial's directory what a sync looks at."""
+    """Write results.json, and the files of the first trial's directory that a sync reads."""
     folder.mkdir(parents=True, exist_ok=True)
     place = TrialDirectory(folder / "trials" / results().trials[0].id)
     if not place.path.exists():
@@ -81,7 +81,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def snapshot(root: Path, outcome: SyncOutcome) -> tuple[list, Counter]:
-    """Every run with its tags and parameters, and every metric point of the experiment."""
+    """Return every run with its tags and parameters, and every metric point of the experiment."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(default_tracking_uri(root / "quickstart"))
@@ -154,7 +154,7 @@ def test_the_parent_carries_the_report(store: Path) -> None:
 
 
 def child(store: Path, outcome: SyncOutcome, variant: str = "attention") -> Any:
-    """The MLflow run of a trial."""
+    """Return the MLflow run of a trial."""
     from mlflow.tracking import MlflowClient
 
     query = f"tags.`mlflow.parentRunId` = '{outcome.run_id}' and tags.variant = '{variant}'"
@@ -383,7 +383,7 @@ def test_every_suite_has_its_alias_on_weights_that_are_registered_already(
 
 @pytest.fixture(scope="module")
 def history(store: Path) -> dict[str, SyncOutcome]:
-    """Runs of another suite, by what is special about them; later ones started later."""
+    """Return runs of another suite by their special property; later ones started later."""
     uri = default_tracking_uri(store / "quickstart")
     found = {}
     for hour, name in enumerate(("old", "good", "regressed", "incomplete", "other-branch", "head")):
@@ -413,7 +413,7 @@ def history(store: Path) -> dict[str, SyncOutcome]:
 
 
 def fetched(store: Path, reference: str) -> str:
-    """The run id in the directory that a reference gives to `head`."""
+    """Return the run id in the directory that a reference resolves to for `head`."""
     uri = default_tracking_uri(store / "quickstart")
     return read_results(fetch_baseline(reference, store / "history" / "head", uri)).run.id
 
@@ -589,7 +589,7 @@ def free_port() -> int:
 
 @contextmanager
 def server(root: Path, port: int, *more: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`mlflow server` in a process group of its own, answering."""
+    """Yield the address of an `mlflow server` in its own process group, once it answers."""
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += [
         "--backend-store-uri",

@@ -34,7 +34,7 @@ class HalvesOptions(DatasetOptions):
 
 
 class Halves(Dataset):
-    """4×4 masks whose left columns are class 1, and images that are bright there."""
+    """A data set of 4×4 masks whose left columns are class 1, and images that are bright there."""
 
     tasks = ("segmentation",)
     splits = ("train", "validation")

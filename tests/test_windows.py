@@ -1,4 +1,4 @@
-"""Sliding windows cover the image, are averaged where they overlap, and need the memory of one row."""
+"""Sliding windows cover the image, are averaged where they overlap, and need memory for one row."""
 
 from __future__ import annotations
 

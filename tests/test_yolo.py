@@ -17,7 +17,7 @@ S, B, C = 4, 2, len(CLASSES)
 
 
 class Shapes:
-    """One coloured rectangle per image on noise; its class is square, wide or tall."""
+    """A data set with one coloured rectangle per image on noise, whose class is square, wide or tall."""
 
     classes = CLASSES
 

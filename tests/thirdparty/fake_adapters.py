@@ -24,7 +24,7 @@ class FaultOptions(AdapterOptions):
     hang_at: int | None = None
     marker: str = ""
     drop: int = 1
-    """Words left out of a translation."""
+    """Number of words omitted from a translation."""
     delay: float = 0.0
 
 
