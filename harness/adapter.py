@@ -45,7 +45,7 @@ class AdapterOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
     former: ClassVar[dict[str, str]] = {}
-    """Names of options that no longer exist, and what to use in their place."""
+    """Names of options that no longer exist, with their replacements."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class TrainableAdapter(Adapter[Batch, Raw], Generic[Batch, Raw, TrainingBatch]):
 
     @abstractmethod
     def checkpoint(self) -> Checkpoint:
-        """Return the current weights and everything else that `load` needs, and nothing more."""
+        """Return the current weights and everything else that `load` needs, but nothing more."""
 
     def parameters(self) -> int | None:
         return sum(parameter.numel() for parameter in self.module.parameters())

@@ -65,7 +65,7 @@ class Environment(StrictModel):
 
     @property
     def hardware(self) -> Hardware:
-        """Return what determines speed, without the host's name and software."""
+        """Return the part that determines speed, without the host's name and software."""
         return Hardware(
             cpu=self.cpu,
             cores=self.cores,

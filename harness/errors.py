@@ -14,7 +14,7 @@ class UsageError(HarnessError):
 
 
 class UnavailableError(HarnessError):
-    """A missing resource, such as a data set; a suite may allow the benchmark to be skipped."""
+    """A missing resource, such as a data set. A suite may allow skipping the benchmark in this case."""
 
     exit_code = 2
 

@@ -1,6 +1,7 @@
 """Recipes: how checkpoints are trained, the result of each training, and where to find both.
 
-A recipe is a YAML file. Training writes NAME.safetensors, and beside it a copy of the recipe with the result:
+A recipe is a YAML file. Training writes NAME.safetensors, and a copy of the recipe with the result in the
+same folder:
 
     recipe:      adapter, options, data set, optimiser, seed, steps       (input, hashed)
     provenance:  data fingerprint, hardware, wall time, figures reached   (output)

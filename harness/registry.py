@@ -94,7 +94,7 @@ def unknown(kind: str, name: str, known: Iterable[str], former: Mapping[str, str
     """Return the error message for an unknown name, with the most similar known name and all known names.
 
     Args:
-        former: names that are no longer known, and what to use in their place.
+        former: names that no longer exist, with their replacements.
     """
     if former and name in former:
         return f"{kind} '{name}' is gone: {former[name]}"

@@ -30,7 +30,7 @@ class InterpolatedCurve:
     """One class's precision at COCO's recall levels."""
 
     positives: int
-    precision: NDArray[np.float64]  # [101], 0 where the recall is not reached
+    precision: NDArray[np.float64]  # [101], 0 if the recall is not reached
     scores: NDArray[np.float64]  # [101], the score that reaches the recall, NaN if none does
 
 

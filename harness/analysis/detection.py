@@ -28,7 +28,7 @@ from harness.metrics.matching import IOU_THRESHOLDS, MAX_DETECTIONS, Matches, ma
 from harness.statistics.bootstrap import figure, mean_defined
 from harness.task import Annotations, Detections, Figure, Image, Sample
 
-VERSION = 1  # of the signatures; raise it with any change of what a figure means
+VERSION = 1  # of the signatures; raise it when the meaning of a figure changes
 # Indices into COCO's ten thresholds of the curves that are drawn: IoU .5, at which a box counts as detected,
 # and .75, at which it also fits closely.
 CURVE_THRESHOLDS = (0, 5)

@@ -26,7 +26,7 @@ from harness.statistics.bootstrap import figure, mean_defined
 from harness.task import Annotations, Detections, Figure
 
 FOREGROUND, BACKGROUND = 0.5, 0.1  # IoU t_f and t_b, Bolya et al. 2020 §2.2
-VERSION = 1  # of the signature; raise it with any change of what dAP means
+VERSION = 1  # of the signature; raise it when the meaning of dAP changes
 SIGNATURE = f"tide|tf:{FOREGROUND}|tb:{BACKGROUND}|recalls:101|maxdets:{MAX_DETECTIONS}|v:{VERSION}"
 
 ERRORS: tuple[ErrorType, ...] = get_args(ErrorType)

@@ -15,7 +15,7 @@ from harness.analysis.record import LengthBucket, ShownTranslation, TranslationA
 from harness.metrics.bleu import Bleu, Chrf
 from harness.task import Figure, References, Sample, Translation
 
-VERSION = 1  # of the signatures; raise it with any change of what a rate means
+VERSION = 1  # of the signatures; raise it when the meaning of a rate changes
 # The number of words at which each bucket begins. Published curves of quality by length reach 50 words and
 # more (Bahdanau et al. 2015, figure 2); the first three buckets separate short messages of programs.
 BUCKETS = (1, 3, 6, 11, 16, 21, 31, 41, 51, 101)

@@ -1,4 +1,4 @@
-"""Commands about what can be run: `list`, `export`, `new`."""
+"""Commands about adapters, data sets, metrics and suites: `list`, `export`, `new`."""
 
 from __future__ import annotations
 

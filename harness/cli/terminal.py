@@ -151,7 +151,7 @@ def show_comparison(comparison: Comparison) -> None:
 
 
 def show_plan(estimate: PlanEstimate) -> None:
-    """Print the plan as a table, then what has to be trained and what is skipped."""
+    """Print the plan as a table, then the checkpoints to train and the skipped benchmarks."""
     rows = [
         [
             trial.trial,

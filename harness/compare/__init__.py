@@ -1,1 +1,1 @@
-"""Comparison of a run with a baseline: what became worse, what became better, and what is inconclusive."""
+"""Comparison of a run with a baseline: regressions, improvements and inconclusive changes."""

@@ -135,7 +135,7 @@ def _compare_pairs(
 def _software_differences(base: Results, head: Results) -> tuple[str, ...]:
     """Return the differences in software between the drivers' machines, as text.
 
-    Such runs are compared nonetheless: users want to know what an update of a library costs.
+    Runs with different software are compared, because users want to know the cost of a library's update.
     """
     before, after = (_versions(run.environments.get(run.run.environment)) for run in (base, head))
     return tuple(

@@ -80,7 +80,7 @@ def read_trend(run_dirs: Iterable[Path]) -> list[TrendLine]:
 
 
 def past_run(results: Results, source: str) -> PastRun:
-    """Return what a trend shows about a run.
+    """Return the data of a run that a trend shows.
 
     Args:
         source: run directory, or MLflow's run id.

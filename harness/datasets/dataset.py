@@ -38,7 +38,7 @@ class Dataset(ABC):
     splits: ClassVar[tuple[str, ...]] = SPLITS
     """Splits that can be opened."""
     Options: ClassVar[type[DatasetOptions]] = DatasetOptions
-    """Class of `options`. A subclass with options of its own also annotates `options` with that class."""
+    """Class of `options`. A subclass with its own options also annotates `options` with their class."""
     options: DatasetOptions
 
     def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:

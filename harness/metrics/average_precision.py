@@ -34,7 +34,7 @@ from harness.statistics.bootstrap import (
 )
 from harness.task import Annotations, Detections, Scores
 
-VERSION: Final = 1  # of the signatures; raise it with any change of what a figure means
+VERSION: Final = 1  # of the signatures; raise it when the meaning of a figure changes
 # px², closed ranges, from pycocotools' Params.
 COCO_AREAS: Final = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 COCO_RECALLS: Final = np.linspace(0, 1, 101)

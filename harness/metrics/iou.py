@@ -31,7 +31,7 @@ from harness.statistics.bootstrap import (
 from harness.task import BACKGROUND, Mask, Scores
 
 CODES = 256  # possible values of a mask's pixel
-VERSION = 1  # of the signature; raise it with any change of what a figure means
+VERSION = 1  # of the signature; raise it when the meaning of a figure changes
 BOUNDARY_RATIO = 0.02  # boundary width as a fraction of the image diagonal, Cheng et al. 2021 §5.1
 
 Counts: TypeAlias = NDArray[np.int64] | NDArray[np.float64]

@@ -59,7 +59,7 @@ class Metric(ABC, Generic[TargetT, PredictionT, StatisticsT]):
     def resample(
         self, statistics: Sequence[StatisticsT], resamples: int = RESAMPLES, seed: int = SEED
     ) -> Resampled:
-        """Compute each figure in every bootstrap resample: [resamples], NaN where undefined.
+        """Compute each figure in every bootstrap resample: [resamples], NaN if undefined.
 
         The same number of samples and the same seed draw the same samples. The resamples of two models on one
         data set are therefore pairs, and their differences are the paired bootstrap.

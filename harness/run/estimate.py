@@ -69,7 +69,7 @@ class PlanEstimate(StrictModel):
 
 
 def estimate(planned: Plan, directory: RunDirectory, speed: SpeedEntry) -> PlanEstimate:
-    """Estimate the remaining work of a plan from what its run directory contains."""
+    """Estimate the remaining work of a plan from the contents of its run directory."""
     profile = PROFILES[speed.profile]
     return PlanEstimate(
         trials=tuple(_trial(trial, directory.trial(trial.id), profile) for trial in planned.trials),

@@ -1,4 +1,4 @@
-"""Predictions of one trial on disk: one Parquet file per shard, whose metadata hold its provenance."""
+"""Predictions of one trial on disk: one Parquet file per shard, whose metadata contain its provenance."""
 
 from __future__ import annotations
 

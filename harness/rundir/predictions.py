@@ -1,4 +1,4 @@
-"""Predictions as Arrow tables, with one row per sample, and checks of what an adapter returns."""
+"""Predictions as Arrow tables, with one row per sample, and checks of an adapter's predictions."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _to_png(mask: Mask) -> bytes:
 def check(
     task: TaskName, samples: Sequence[Sample], predictions: Sequence[object], classes: int
 ) -> str | None:
-    """Return what is wrong with the predictions that an adapter returned for a batch, or None.
+    """Return the first problem of the predictions that an adapter returned for a batch, or None.
 
     Predictions that pass can be stored and scored, so that an adapter's mistake never stops the driver.
 

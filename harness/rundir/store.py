@@ -169,7 +169,7 @@ class RunDirectory:
             except BlockingIOError as error:
                 raise UsageError(f"--out {self.path}: another harness process is writing this run") from error
             for path in self.path.rglob(".*"):
-                if _TEMPORARY.match(path.name):  # left by a killed writer, since we hold the lock
+                if _TEMPORARY.match(path.name):  # left by a killed writer, since this process has the lock
                     path.unlink()
             yield
 

@@ -63,8 +63,8 @@ def least_queries(percentile: float, confidence: float = EARLY_STOPPING_CONFIDEN
     """Return how many queries are needed to estimate a percentile.
 
     This is the early stopping criterion of the MLPerf Inference rules at t = 1. One query may be slower than
-    the estimate per h queries that are not, where h is the smallest number with I_p(h, 2) ≤ 1 − c (regularised
-    incomplete beta function).
+    the estimate per h queries that are not, where h is the smallest number with I_p(h, 2) ≤ 1 − c
+    (regularised incomplete beta function).
     """
     p = percentile / 100
     h = 1

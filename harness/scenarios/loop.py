@@ -1,4 +1,4 @@
-"""Parts of the timed loops that scenarios share: what is run, in which order, and the warm-up."""
+"""Common parts of the scenarios' timed loops: the workload, the order of its samples, and the warm-up."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STABLE_RATIO = 1.05  # three passes within 5%: steady state in the sense of Trai
 
 
 class WarmUp(StrictModel):
-    """How long a process was warmed up, and whether it reached a steady state."""
+    """The duration of a process's warm-up, and whether it reached a steady state."""
 
     iterations: int = Field(description="queries")
     seconds: float
@@ -30,7 +30,7 @@ class WarmUp(StrictModel):
 
 @dataclass(frozen=True)
 class Workload:
-    """Samples to run, as a model runs them on its device.
+    """Samples, and how the model runs them on its device.
 
     Nothing is logged while it is timed.
     """
@@ -48,7 +48,7 @@ class Workload:
 
 
 def permutations(count: int, seed: int) -> Iterator[list[int]]:
-    """Yield seeded permutations without end: every sample is used equally often, in no fixed order."""
+    """Yield seeded permutations without end; samples are used equally often, in no fixed order."""
     generator = np.random.default_rng(seed)
     while True:
         yield generator.permutation(count).tolist()

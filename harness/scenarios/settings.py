@@ -19,11 +19,11 @@ class Profile:
     """Duration and repetitions of a speed measurement."""
 
     seconds: float  # least duration per process
-    queries: int  # least number per process
+    queries: int  # least number of queries per process
     processes: int  # fresh ones, timed one after another
     warmup_seconds: float = 2.0  # least duration
     warmup_cap: float = 30.0  # s after which a measurement without steady state starts, and is not valid
-    gates: bool = True  # whether its measurements must be valid, and decide comparisons
+    gates: bool = True  # whether its measurements must be valid and decide comparisons
 
 
 # `mlperf` takes its number of queries and duration from the MLPerf Inference rules (offline: 24,576 samples;
@@ -63,5 +63,5 @@ class EffectiveSettings(SpeedSettings):
     device: str | None = Field(None, description="null if timing failed")
 
     def satisfy(self, requested: SpeedSettings) -> bool:
-        """Return whether they follow from the requested settings."""
+        """Return whether these settings follow from the requested ones."""
         return self.model_dump(include=set(SpeedSettings.model_fields)) == requested.model_dump()

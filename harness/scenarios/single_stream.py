@@ -1,4 +1,4 @@
-"""Single-stream: one sample after another, each timed on its own; percentiles of the latencies."""
+"""Single-stream: one sample at a time, each timed individually; percentiles of the latencies."""
 
 from __future__ import annotations
 

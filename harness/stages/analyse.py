@@ -70,7 +70,7 @@ def analyse(
 def _explain(
     trial: Trial, dataset: Dataset, analysis: TranslationAnalysis, predictions: Mapping[int, Prediction]
 ) -> TranslationAnalysis:
-    """Add what only the model knows: alignments, and the rates of inputs that it cannot read completely.
+    """Add the parts that need the model: alignments, and the rates of inputs that it cannot read completely.
 
     The model runs on the CPU. It is not loaded if its adapter gives neither.
     """

@@ -52,7 +52,7 @@ def evaluate(
 
 
 class SampleCache:
-    """A data set whose samples stay in memory once read, up to CACHE_BYTES of inputs."""
+    """A data set that keeps samples in memory after reading them, up to CACHE_BYTES of inputs."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset

@@ -114,7 +114,10 @@ class Coco(Dataset):
         return f"{image_id:0{_ID_DIGITS}d}" if isinstance(image_id, int) else image_id
 
     def _check_files_exist(self) -> None:
-        """Check that all images exist, listing each folder once."""
+        """Check that all images exist, listing each folder once.
+
+        Checking one file at a time takes longer than everything else (118,287 files in train2017).
+        """
         names_by_folder: dict[Path, set[str]] = {}
         missing = []
         for image_id, file in zip(self._ids, self._files, strict=True):

@@ -1,4 +1,4 @@
-"""Placement of digits, rows of digits and distractors such that the digits below remain visible."""
+"""Placement of digits, rows of digits and distractors that keeps the digits below visible."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The executor that runs stages on a Ray cluster.
 
-It has an actor pool of its own: `ray.util.ActorPool` loses the shard that a dying actor held, and Ray Data
+It has its own actor pool, because `ray.util.ActorPool` loses the shard of a dying actor, and Ray Data
 restarts for ever on a batch that kills its worker (docs/decisions/0002-own-actor-pool.md).
 """
 

@@ -1,4 +1,4 @@
-"""The actors that predict: started where there is capacity, replaced when lost, released when idle."""
+"""The actors that predict: started on free capacity, replaced when lost, released when idle."""
 
 from __future__ import annotations
 

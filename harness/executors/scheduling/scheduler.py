@@ -18,7 +18,7 @@ from harness.stages.shards import BatchAssembler, Outcome, Work
 
 
 class Scheduler(Generic[W]):
-    """Assign shards to workers, longest trial first.
+    """Assigns shards to workers, longest trial first.
 
     - A worker stays with the model that it holds while more of that trial is pending.
     - When a worker is lost, its shard is tried once more, since it may not be the cause. After another loss
@@ -238,5 +238,5 @@ class Scheduler(Generic[W]):
             self._deadlines.add(assignment.deadline, assignment.worker)
 
     def _settle(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
-        """Return the outcomes that are final, once the parts of their batches are complete."""
+        """Return the final outcomes: those whose batches are complete."""
         return [final for outcome in outcomes for final in self._batches.add(outcome)]

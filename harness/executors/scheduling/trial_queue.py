@@ -56,7 +56,7 @@ class TrialQueue:
         return self.pending.samples * (self.pace.seconds_per_sample or 1.0) / (1 + holders)
 
     def worth_loading(self, holders: int) -> bool:
-        """Return whether another worker would load the model before its holders finish what is pending."""
+        """Return whether another worker would load the model before its holders finish the pending shards."""
         per_sample = self.pace.seconds_per_sample
         if not holders or per_sample is None:
             return True
