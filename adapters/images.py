@@ -53,7 +53,7 @@ def to_tensor(images: Sequence[Image], device: str) -> Tensor:
 
 
 def resize(image: Image, height: int, width: int) -> Image:
-    """Resize an image bilinearly, antialiased where it shrinks, and round to uint8."""
+    """Resize an image bilinearly, antialiased along axes that shrink, and round to uint8."""
     if image.shape[:2] == (height, width):
         return image
     return np.asarray(PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BILINEAR))

@@ -33,7 +33,7 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass
 class Seen:
-    """A page, with the errors and requests that must not occur on it."""
+    """A page, with its messages and requests."""
 
     page: Page
     messages: list[str] = field(default_factory=list)  # console, errors, dialogs

@@ -157,7 +157,7 @@ class TestCurves:
 
 
 class TestErrorTypes:
-    """Return the state of a detection near an object of class 0 at the origin, and maybe one of class 1."""
+    """States of detections near an object of class 0 at the origin, sometimes with one of class 1."""
 
     def test_correct(self):
         assert states(annotated((0, 0, 0)), detected((SHIFTS[0.9], 0, 0, 0.5))) == (["correct"], [False])

@@ -193,7 +193,7 @@ GFM = MarkdownIt("gfm-like", {"linkify": False})
 
 
 def rows(text: str) -> list[int]:
-    """Return the cells of every table row, as a parser of GitHub-flavoured Markdown reads them."""
+    """Return the number of cells of every table row, as a parser of GitHub-flavoured Markdown reads it."""
     found: list[int] = []
     for token in GFM.parse(text):
         if token.type == "tr_open":

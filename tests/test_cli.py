@@ -213,7 +213,7 @@ class TestLight:
         assert python(CALL, "--help").splitlines()[-1] == "[]"
 
     def test_help_takes_less_than_half_a_second_of_cpu(self) -> None:
-        """The user and system time of the child is used, the best of three, to tolerate a busy machine."""
+        """Takes the best of three measurements of CPU time, to tolerate a busy machine."""
 
         def cpu_seconds() -> float:
             command = [sys.executable, "-c", "from harness.cli.app import main; main()", "--help"]

@@ -65,7 +65,7 @@ def joined(pools: Cluster) -> Iterator[RayExecutor]:
 
 
 class SharedExecutor:
-    """Return the module's executor, which is not closed at the end of a run."""
+    """The module's executor, which is not closed at the end of a run."""
 
     def __init__(self, executor: RayExecutor) -> None:
         self._executor = executor

@@ -54,7 +54,7 @@ def measured(names: list[str], reasons: dict[str, list[str]], machine: Environme
 def timed(
     folder: Path, process: Callable[[int], dict[str, Any]] = lambda _: {}, *scenarios: str
 ) -> tuple[Results, list[list[str]]]:
-    """Return a run whose n-th process reports `process(n)`, and the scenarios requested from each."""
+    """Run a suite whose n-th process reports `process(n)`; return results and each process's scenarios."""
     asked: list[list[str]] = []
 
     class Faking(InlineExecutor):

@@ -62,7 +62,7 @@ def site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def problems(seen: Seen) -> list[str]:
-    """Ignores the requests of MLflow's own page that its server answers with 404."""
+    """Return the page's errors, except 404 responses to requests of MLflow's own page."""
     return [
         text
         for text in seen.messages

@@ -135,7 +135,7 @@ def test_a_worker_whose_node_cannot_load_the_pending_trial_is_replaced_on_anothe
 
 
 class TestTimingNode:
-    """Return the node to time on."""
+    """The choice of a node for timing."""
 
     @pytest.fixture
     def timed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, list[str]]]:

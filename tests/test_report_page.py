@@ -202,7 +202,7 @@ def test_a_comparison_is_whole_at_any_width_and_runs_nothing(
 
 
 def brightness(seen: Seen, selector: str, name: str) -> float:
-    """Return the channels 0–255 of a computed colour."""
+    """Return the brightness, 0–255, of a computed colour."""
     color = seen.page.locator(selector).first.evaluate(f"(item) => getComputedStyle(item).{name}")
     red, green, blue = (float(part) for part in color[color.index("(") + 1 : -1].split(",")[:3])
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue  # ITU-R BT.709 luma

@@ -12,7 +12,7 @@ SEEDS = pytest.mark.parametrize("seed", range(12))
 
 
 def two_rectangles(height=80, width=100):
-    """Return an image of two rectangles of different colours on black, and their boxes."""
+    """Return an image of two rectangles of different colours on black."""
     image = np.zeros((height, width, 3), dtype=np.uint8)
     for colour, (x1, y1, x2, y2) in zip(COLOURS, BOXES.astype(int), strict=True):
         image[y1:y2, x1:x2] = colour

@@ -56,7 +56,7 @@ class Bench:
 
 
 def warm(passes: Iterable[float], profile: Profile, queries: int = 4) -> WarmUp:
-    """Return passes with these durations in seconds."""
+    """Warm up with passes of these durations in seconds."""
     bench = Bench(lambda _: 0)
     durations: Iterator[float] = iter(passes)
 
@@ -150,7 +150,7 @@ def test_profiles_support_the_percentiles_they_are_for() -> None:
 
 
 class TestTokens:
-    """Return samples with these numbers of tokens, on a machine that takes 2 ms per token."""
+    """Samples with these numbers of tokens, on a machine that takes 2 ms per token."""
 
     TOKENS = (4, 8, 40, 60)
 

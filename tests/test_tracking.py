@@ -383,7 +383,7 @@ def test_every_suite_has_its_alias_on_weights_that_are_registered_already(
 
 @pytest.fixture(scope="module")
 def history(store: Path) -> dict[str, SyncOutcome]:
-    """Return runs of another suite by their special property; later ones started later."""
+    """Sync runs of another suite, each starting an hour later; return the outcomes by kind of run."""
     uri = default_tracking_uri(store / "quickstart")
     found = {}
     for hour, name in enumerate(("old", "good", "regressed", "incomplete", "other-branch", "head")):
@@ -589,7 +589,7 @@ def free_port() -> int:
 
 @contextmanager
 def server(root: Path, port: int, *more: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Yield the address of an `mlflow server` in its own process group, once it answers."""
+    """Yield the process of an `mlflow server` in its own process group, once it answers."""
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     command += [
         "--backend-store-uri",

@@ -1,7 +1,7 @@
 """Anchors: reference boxes of several sizes and aspect ratios, centred on every cell of a feature map.
 
-Ren et al. 2015, "Faster R-CNN", §3.1.1; one size per map where maps form a pyramid (Lin et al. 2017, "Feature
-Pyramid Networks", §4.1).
+Ren et al. 2015, "Faster R-CNN", §3.1.1; one size per map if the maps form a pyramid (Lin et al. 2017,
+"Feature Pyramid Networks", §4.1).
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def suppress(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     """Return the indices of the boxes to keep, by descending score (ties: by index).
 
     A box is dropped if its IoU with a kept box of higher score exceeds the threshold. boxes: [n, 4],
-    scores: [n]. Uses torchvision's operator if installed, else `suppress_in_torch`; the results are equal.
+    scores: [n]. torchvision's operator is used if installed, else `suppress_in_torch`; the results are equal.
     """
     compiled = operator("nms")
     if compiled is None:

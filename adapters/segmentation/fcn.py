@@ -54,7 +54,7 @@ class FcnOptions(SegmenterOptions):
 
 
 class Upsample(nn.ConvTranspose2d):
-    """Upsampling of each channel on its own, which starts as bilinear interpolation (§3.3).
+    """Separate upsampling of each channel, which starts as bilinear interpolation (§3.3).
 
     The kernel of factor f is 2f wide: 1 − |i + ½ − f| / f for i = 0…2f−1 along both axes. With the paper's
     dense kernels, one per pair of channels, the network with the largest factor would be the slowest.

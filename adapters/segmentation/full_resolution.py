@@ -1,7 +1,7 @@
 """A segmentation network without strides, to measure the benefit of strides.
 
 Every layer computes at the size of the image. Dilated convolutions (Yu & Koltun 2016, "Multi-scale context
-aggregation by dilated convolutions") give it a large receptive field nevertheless, for a fair comparison.
+aggregation by dilated convolutions") still give it a large receptive field, for a fair comparison.
 """
 
 from __future__ import annotations

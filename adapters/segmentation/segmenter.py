@@ -132,7 +132,7 @@ class Segmenter(TorchAdapter[Batch, list[Tensor], TrainingBatch]):
     def _grid(self, height: int, width: int) -> WindowGrid:
         """Return the windows of an image; images with equal windows are segmented together.
 
-        An image that is segmented at once and at its own size is one padded window.
+        An image that is segmented at once and at its original size is one padded window.
         """
         side = self.options.window
         whole = side is None or max(height, width) <= side
