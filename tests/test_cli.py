@@ -209,11 +209,16 @@ print(sorted({"torch", "ray", "mlflow"} & set(sys.modules)))
 
 
 class TestLight:
+    def test_the_command_line_imports_no_heavy_library(self) -> None:
+        heavy = '{"torch", "ray", "mlflow", "pandas"}'
+        code = f"import sys, harness.cli.app; print(sorted({heavy} & set(sys.modules)))"
+        assert python(code).splitlines() == ["[]"]
+
     def test_help_imports_no_heavy_library(self) -> None:
         assert python(CALL, "--help").splitlines()[-1] == "[]"
 
-    def test_help_takes_less_than_half_a_second_of_cpu(self) -> None:
-        """Takes the best of three measurements of CPU time, to tolerate a busy machine."""
+    def test_help_takes_at_most_three_tenths_of_a_second_of_cpu(self) -> None:
+        """Takes the best of five measurements of CPU time, to tolerate a busy machine."""
 
         def cpu_seconds() -> float:
             command = [sys.executable, "-c", "from harness.cli.app import main; main()", "--help"]
@@ -223,7 +228,7 @@ class TestLight:
             assert child.returncode == 0
             return usage.ru_utime + usage.ru_stime
 
-        assert min(cpu_seconds() for _ in range(3)) < 0.5
+        assert min(cpu_seconds() for _ in range(5)) <= 0.3
 
     def test_an_inline_run_imports_neither_ray_nor_mlflow(self, tmp_path: Path) -> None:
         path = write(tmp_path, document())

@@ -69,6 +69,14 @@ def test_a_reader_that_closes_the_pipe_ends_the_command_quietly(arguments: list[
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.parametrize("arguments", [["list", "metrics"], ["plan", "quickstat"]])
+def test_a_closed_stdout_never_looks_like_a_regression(arguments: list[str]) -> None:
+    command = f"{sys.executable} -m harness {' '.join(arguments)} >&-"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == (2 if "plan" in arguments else 0), done.stderr
+    assert "Traceback" not in done.stderr
+
+
 class TestCompletion:
     @pytest.mark.parametrize(
         ("typed", "completed"),

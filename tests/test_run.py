@@ -105,6 +105,14 @@ class TestSameFigures:
         assert figures(resumed) == figures(undisturbed)
         assert resumed.run.id == undisturbed.run.id
 
+    def test_after_a_specification_is_lost(self, tmp_path: Path) -> None:
+        undisturbed = run_suite(tmp_path, document())
+        (spec_file,) = (tmp_path / "run" / "trials").glob("*/trial.json")
+        content = spec_file.read_bytes()
+        spec_file.unlink()
+        assert run_suite(tmp_path, document()) == undisturbed
+        assert spec_file.read_bytes() == content
+
     def test_a_complete_run_is_not_changed_and_starts_no_executor(self, tmp_path: Path) -> None:
         first = run_suite(tmp_path, document())
         before = shard_files(tmp_path)

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +63,19 @@ class TestShardsOnDisk:
         write_shard(trial_dir, 2, 4, "a")
         write_shard(trial_dir, 4, 6, "b")
         assert [shard.environment for shard in trial_dir.predictions.provenance().values()] == ["b", "a", "b"]
+
+    def test_metadata_of_other_tools_are_ignored_and_wrong_provenance_names_the_file(
+        self, tmp_path: Path
+    ) -> None:
+        trial_dir = TrialDirectory(tmp_path)
+        write_shard(trial_dir, 0, 2)
+        path = trial_dir.predictions.folder / "00000000-00000002.parquet"
+        table = pq.read_table(path)
+        pq.write_table(table.replace_schema_metadata({"pandas": "{}"}), path)
+        assert [shard.environment for shard in trial_dir.predictions.provenance().values()] == ["unknown"]
+        pq.write_table(table.replace_schema_metadata({"batch_size": "many"}), path)
+        with pytest.raises(UsageError, match=r"00000000-00000002.parquet: batch_size: "):
+            trial_dir.predictions.provenance()
 
     def test_temporary_files_of_a_killed_writer_are_ignored(self, tmp_path: Path) -> None:
         trial_dir = TrialDirectory(tmp_path)

@@ -32,6 +32,7 @@ from sample_results import trial as trial_document
 
 from harness.cache import cache_folder
 from harness.compare.frontier import FrontierChange
+from harness.compare.outcome import SCHEMA
 from harness.compare.trend import TrendLine, read_trend
 from harness.errors import InfrastructureError, UsageError
 from harness.files import write_json, write_record
@@ -210,6 +211,7 @@ def test_the_verdict_of_a_comparison_becomes_a_tag(store: Path) -> None:
     uri = default_tracking_uri(store / "quickstart")
     assert child(store, sync(run, uri))[1].data.tags["verdict"] == "not compared"
     found = {
+        "schema": SCHEMA,
         "results": sha256((run / "results.json").read_bytes()).hexdigest(),
         "outcome": "regression",
         "trials": [{"benchmark": "gettext-de", "variant": "attention", "verdict": "regression"}],
@@ -225,13 +227,25 @@ def test_the_verdict_of_a_comparison_becomes_a_tag(store: Path) -> None:
     assert told in tags["mlflow.note.content"]
 
 
+@pytest.mark.parametrize("form", ["an earlier version's", "not an object"])
+def test_a_comparison_of_another_form_counts_as_none(store: Path, form: str) -> None:
+    run = write_run(store / f"quickstart-{form[:2]}", document(f"run-{form[:2]}"))
+    digest = sha256((run / "results.json").read_bytes()).hexdigest()
+    changes = [{"benchmark": "b", "untold": "reason"}]
+    earlier = {"results": digest, "outcome": "regression", "trials": [], "frontier": changes}
+    write_json(run / "report" / "compare.json", [1] if form == "not an object" else earlier)
+    outcome = sync(run, default_tracking_uri(store / "quickstart"))
+    assert child(store, outcome)[1].data.tags["verdict"] == "not compared"
+
+
 def test_a_run_that_was_resumed_loses_its_verdict_and_its_state(store: Path) -> None:
     uri, content = default_tracking_uri(store / "quickstart"), document("run-resumed")
     content["trials"] = content["trials"][:2]
     run = write_run(store / "quickstart-5", content)
     passed = sha256((run / "results.json").read_bytes()).hexdigest()
     write_json(
-        run / "report" / "compare.json", {"results": passed, "outcome": "pass", "trials": [], "frontier": []}
+        run / "report" / "compare.json",
+        {"schema": SCHEMA, "results": passed, "outcome": "pass", "trials": [], "frontier": []},
     )
     client, trial = child(store, first := sync(run, uri))
     assert client.get_run(first.run_id).data.tags["verdict"] == "pass"
@@ -402,6 +416,7 @@ def history(store: Path) -> dict[str, SyncOutcome]:
             write_json(
                 run / "report" / "compare.json",
                 {
+                    "schema": SCHEMA,
                     "results": sha256((run / "results.json").read_bytes()).hexdigest(),
                     "outcome": "regression",
                     "trials": [],

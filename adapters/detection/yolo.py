@@ -1,6 +1,6 @@
 """YOLO: a grid of cells, each of which predicts boxes and a class in one forward pass (Redmon et al. 2016).
 
-At two scales: a small convolutional network for images of 128 px, and the paper's for photographs.
+There are two scales: a small convolutional network for images of 128 px, and the paper's for photographs.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from harness.datasets.dataset import Dataset
 from harness.task import Detections, Image, Prediction, Sample
 
 STRIDE = 16  # px of the small network's input per cell
-STAGES = 4  # of its backbone, down to that stride
-DETECTIONS_PER_IMAGE = 100  # as many as COCO's AP counts
-MAX_CANDIDATES = 400  # of all classes before suppression; torchvision's SSD has as many per class
+STAGES = 4  # stages of its backbone, down to that stride
+DETECTIONS_PER_IMAGE = 100  # COCO's AP counts at most 100
+MAX_CANDIDATES = 400  # candidates per image that enter suppression; torchvision's SSD takes 400 per class
 
 
 class YoloOptions(TorchOptions, PretrainedOptions):
-    """Options of `yolo`; the first four determine the shape of the weights."""
+    """Options of `yolo`."""
 
     backbone: Literal["small", "yolov1"] = "small"
     """The small network for 128 px, or the paper's 24 layers for 448 px."""
@@ -51,28 +51,28 @@ class YoloOptions(TorchOptions, PretrainedOptions):
     width: int = Field(16, ge=4, le=64)
     """Channels of the small backbone's first stage."""
     score_threshold: float = Field(0.005, ge=0, le=1)
-    """Minimum score of a detection. Low, because average precision uses the whole precision-recall curve."""
+    """Minimum score of a detection, low because average precision uses the whole precision–recall curve."""
     nms_iou: float = Field(0.5, ge=0, le=1)
     """IoU above which suppression removes the lower-scored box of a class."""
     pretrained: Path | None = None
-    """Initial weights of the paper's network, as `yolov1.Network.load_pretrained` reads them."""
+    """Initial weights of the paper's network, in the form that `yolov1.Network.load_pretrained` reads."""
 
     @model_validator(mode="before")
     @classmethod
-    def _paper(cls, options: dict[str, object]) -> dict[str, object]:
+    def _default_grid(cls, options: dict[str, object]) -> dict[str, object]:
         return {"grid": 7, **options} if options.get("backbone") == "yolov1" else options
 
 
 @dataclass(frozen=True, eq=False)
 class YoloBatch:
-    """Images and the objects that their cells are responsible for."""
+    """Images and the objects for which their cells are responsible."""
 
     pixels: Tensor  # [N, 3, side, side]
     targets: yolo_grid.GridTargets
 
 
 class Network(nn.Module):
-    """Images [N, 3, 16·S, 16·S] to raw outputs [N, S, S, C + 5B]."""
+    """The small network, from images [N, 3, 16·S, 16·S] to raw outputs [N, S, S, C + 5B]."""
 
     def __init__(self, classes: int, boxes: int, width: int) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Network(nn.Module):
 
 
 class Yolo(TorchAdapter[DetectorInput, Tensor, YoloBatch]):
-    """YOLO at either scale."""
+    """YOLO (Redmon et al. 2016): a small network for 128 px images, or the paper's for 448 px."""
 
     name = "yolo"
     task = "detection"

@@ -26,6 +26,7 @@ URGENCY: tuple[Verdict, ...] = (
 """All verdicts, the worst first."""
 State = Literal["compared", "missing", "new", "incomplete", "incomparable"]
 
+SCHEMA = "harness-comparison/2"  # of compare.json
 REGRESSION = 1  # exit codes of the command line's contract
 INCONCLUSIVE = 4
 SHOWN_IDS = 10  # maximum number of listed ids per trial of samples whose prediction differs
@@ -174,14 +175,17 @@ class Comparison:
     def document(self) -> dict[str, object]:
         """Return the content of compare.json."""
         trials = [{**asdict(trial), "verdict": trial.verdict} for trial in self.trials]
-        return {"outcome": self.outcome, "verdict": self.verdict(), **asdict(self), "trials": trials}
+        head = {"schema": SCHEMA, "outcome": self.outcome, "verdict": self.verdict()}
+        return {**head, **asdict(self), "trials": trials}
 
 
 def last_comparison(run_dir: Path) -> dict[str, Any]:
-    """Return compare.json if it is about the current results.json, else an empty dict.
+    """Return compare.json if it has this version's form and is about the current results.json, else {}.
 
     Raises:
         UsageError: compare.json is damaged.
     """
-    document: dict[str, Any] = read_json(run_dir / "report" / "compare.json") or {}
+    document = read_json(run_dir / "report" / "compare.json")
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        return {}
     return document if document.get("results") == sha256(run_dir / "results.json") else {}

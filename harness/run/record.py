@@ -29,12 +29,16 @@ def write_run_record(
     settings: RunSettings,
     executor: Callable[[], Executor],
 ) -> None:
-    """Write the record, unless the directory already has the record of the same run.
+    """Write run.json, unless the directory already has that of the same run, and missing trial.json files.
 
     It is the same run, and keeps its id, if trials, speed profile and code revision are unchanged. `--only`
     restricts the work, not the record: a run that already contains the selected trials stays the same run.
     """
     trials = tuple(_planned_trial(trial) for trial in planned.trials)
+    for trial in planned.trials:
+        spec_file = directory.trial(trial.id).spec_file
+        if not spec_file.exists():
+            write_record(spec_file, trial.spec)
     if _is_recorded(directory, loaded.suite.speed.profile, trials, partial=settings.only is not None):
         return
     local = environment.describe()
@@ -46,8 +50,6 @@ def write_run_record(
         skipped=planned.skipped,
     )
     directory.write_environment(local)
-    for trial in planned.trials:
-        write_record(directory.trial(trial.id).spec_file, trial.spec)
     text = yaml.safe_dump(loaded.suite.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
     write_text(directory.path / "suite.yaml", text)
     write_record(directory.run_file, run_file)  # last, because another suite may use a directory without it

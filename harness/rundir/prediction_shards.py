@@ -8,7 +8,9 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from harness.errors import InfrastructureError
+from pydantic import ValidationError
+
+from harness.errors import InfrastructureError, UsageError
 from harness.files import StrictModel
 from harness.identity import digest
 from harness.rundir.predictions import from_table, to_table
@@ -22,7 +24,7 @@ Range: TypeAlias = tuple[int, int]
 class ShardProvenance(StrictModel):
     """Where, when and how the predictions of one shard were made."""
 
-    environment: str
+    environment: str = "unknown"
     """Key into the run's environments."""
     node: str | None = None
     started: str | None = None
@@ -146,14 +148,26 @@ class PredictionShards:
         return digest(part for path in paths for part in (path.name, _serialized_rows(path)))
 
     def provenance(self) -> dict[Range, ShardProvenance]:
-        """Return the provenance of every shard, in ascending order of ranges."""
+        """Return the provenance of every shard, in ascending order of ranges.
+
+        Metadata that other tools added are ignored.
+
+        Raises:
+            UsageError: The provenance in a shard has a wrong type.
+        """
         import pyarrow.parquet as pq
 
         records = {}
         for start, stop in self.completed_ranges():
             metadata = pq.read_schema(self.path(start, stop)).metadata or {}
             decoded = {key.decode(): value.decode() for key, value in metadata.items()}
-            records[start, stop] = ShardProvenance.model_validate(decoded)
+            known = {key: decoded[key] for key in ShardProvenance.model_fields if key in decoded}
+            try:
+                records[start, stop] = ShardProvenance.model_validate(known)
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                where = f"{self.path(start, stop)}: {'.'.join(map(str, first['loc']))}"
+                raise UsageError(f"{where}: {first['msg']}") from error
         return records
 
 
