@@ -1,6 +1,6 @@
 """Measure the recall of selective search against the number of proposals; print Markdown.
 
-    python benchmarks/proposals_recall.py [--pictures scenes|photographs] [--first 0] [--count 100]
+    python benchmarks/proposals_recall.py [--images scenes|photographs] [--first 0] [--count 100]
                                           [--search NAME]...
 
 The images are the test scenes of 128 px, or objects pasted onto photographs of VOC's size (500 × 375 px).
@@ -37,12 +37,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pictures", choices=["scenes", "photographs"], default="scenes")
+    parser.add_argument("--images", choices=["scenes", "photographs"], default="scenes")
     parser.add_argument("--first", type=int, default=0, help="index of the first image")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--search", action="append", help="name of a search in the table; repeatable")
     options = parser.parse_args()
-    if options.pictures == "scenes":
+    if options.images == "scenes":
         scenes = Scenes(ScenesOptions(size=options.first + options.count), "test", "detection")
         samples = [scenes[i] for i in range(options.first, len(scenes))]
     else:
