@@ -99,7 +99,7 @@ def _lines(lines: Sequence[str], rows: int) -> list[str]:
 
 
 def _frontier(comparison: Comparison, rows: int) -> list[str]:
-    """Return a count of unchanged charts, then one line per chart that changed or cannot be compared."""
+    """Return the frontier's part: how many charts are unchanged, then at most `rows` of the others."""
     lines = [
         f"- {markdown(chart.benchmark)} ({markdown(chart.hardware)}): {markdown(description, 400)}"
         for chart in comparison.frontier

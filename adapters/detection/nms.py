@@ -26,7 +26,10 @@ def suppress_per_class(boxes: Tensor, scores: Tensor, labels: Tensor, threshold:
 
 
 def _single_call(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tensor:
-    """Suppress after moving the boxes of each label apart, by whole pixels in float64 and thus exactly."""
+    """Suppress within each label, by moving the boxes of each label apart.
+
+    They move by whole pixels in float64, so coordinates stay exact.
+    """
     if not len(boxes):
         return torch.empty(0, dtype=torch.int64, device=boxes.device)
     distance = (boxes.amax() - boxes.amin()).ceil().double() + 1

@@ -15,7 +15,7 @@ def trainable_objects(
 
     Args:
         difficult: whether to include VOC's difficult objects. The published code of Fast and Faster R-CNN
-            (`use_diff`) and of YOLO excludes them; that of SSD (`train_on_diff_gt`) includes them. If
+            (`use_diff`) and of YOLO excludes them; the code of SSD (`train_on_diff_gt`) includes them. If
             excluded, they count as background.
     """
     target = sample.target

@@ -66,10 +66,10 @@ class Network(nn.Module):
         return raw.reshape(len(raw), self.grid, self.grid, -1)
 
     def load_pretrained(self, path: Path) -> None:
-        """Load the first 20 convolutions of an ImageNet classifier (§2.2), named `features.N` as here.
+        """Load the first 20 convolutions of an ImageNet classifier (§2.2).
 
-        No weights are published in this form, because those of the paper's authors belong to a network with
-        batch normalisation.
+        They must have the same names as here, `features.N`. No such weights are published: the paper's
+        authors published weights of a network with batch normalisation only.
         """
         start_from(Pretrained(self.features), load(path).tensors, path)
 

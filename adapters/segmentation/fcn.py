@@ -1,9 +1,9 @@
 """Fully convolutional networks: coarse class scores, upsampled and added to finer ones.
 
 Long, Shelhamer & Darrell 2015, "Fully Convolutional Networks for Semantic Segmentation". Score layers, skips
-and upsampling that starts as bilinear interpolation are those of the paper (§3.3, §4.2), except that the last
-upsampling, which the paper keeps bilinear, is learnt like the others. The backbone is the paper's VGG-16 for
-photographs, or a small network for images of 128 px.
+and upsampling that starts as bilinear interpolation follow the paper (§3.3, §4.2). One thing differs: the
+last upsampling, which the paper keeps bilinear, is learnt like the others. The backbone is the paper's VGG-16
+for photographs, or a small network for images of 128 px.
 """
 
 from __future__ import annotations

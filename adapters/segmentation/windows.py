@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class WindowGrid:
-    """Windows of one size that cover an image: one at every pair of a top and a left edge, in px."""
+    """Windows of one size that cover an image. Each top edge (in px) is combined with each left edge."""
 
     height: int  # of a window
     width: int

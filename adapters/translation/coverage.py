@@ -30,7 +30,7 @@ class CoverageState(Generic[S]):
 def coverage_penalty(coverage: CoverageState[S], beta: float) -> Tensor:
     """Return cp(X; Y) = β Σ_i log(min(Σ_j p_ij, 1)): [B, K], ≤ 0 (Wu et al. 2016, §7, equation 14).
 
-    i runs over the source tokens and j over those of the translation, END included in both.
+    i runs over the source tokens and j over the tokens of the translation. Both include END.
     """
     smallest = torch.finfo(coverage.attention.dtype).tiny  # attention may underflow to 0
     logarithms = coverage.attention.clamp(smallest, 1.0).log()

@@ -1,4 +1,4 @@
-"""The contract of an analysis of one trial, whatever the task: collect all samples, then show a few."""
+"""The contract of a task's analysis of one trial: collect all samples, then show a few."""
 
 from __future__ import annotations
 

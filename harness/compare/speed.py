@@ -21,7 +21,7 @@ Environments = Mapping[str, Environment]
 
 
 def speed_changes(pair: Pair, base: Environments, head: Environments) -> Iterable[Change]:
-    """Yield one change per scenario: that of its headline figure.
+    """Yield the change of each scenario's headline figure.
 
     Args:
         base, head: Environments of the two runs by key.

@@ -38,7 +38,7 @@ class ExportedSplit(StrictModel):
     sha256: str
     """Hash of the file."""
     fingerprint: str
-    """Fingerprint of the content, which is also that of `parallel-text` when it reads the file."""
+    """Fingerprint of the content. `parallel-text` has the same fingerprint when it reads the file."""
     original_fingerprint: str
     """Fingerprint of the original data set, which may be one of a generator's options."""
     skipped: tuple[str, ...]

@@ -207,7 +207,7 @@ def connect(address: str) -> JobsClient:
     """Return a client for the cluster whose dashboard is at `http://HOST:8265`.
 
     Raises:
-        UsageError: The address is not that of a dashboard, or the token is malformed.
+        UsageError: The address is not a dashboard's, or the token is malformed.
         InfrastructureError: Nothing answers there, or it rejects the token.
     """
     dashboard = find_dashboard(address)

@@ -33,7 +33,7 @@ def find_dashboard(address: str) -> Dashboard:
     """Check that a Ray dashboard answers at `http://HOST:8265` and accepts the user's token.
 
     Raises:
-        UsageError: The address is not that of a dashboard, or the token is malformed.
+        UsageError: The address is not a dashboard's, or the token is malformed.
         InfrastructureError: Nothing answers there, or it rejects the token.
     """
     if not _is_dashboard_address(address):

@@ -30,19 +30,13 @@ from harness.suite.variants import resolve_checkpoints
 SHIPPED_PACKAGES = ("adapters", "harness", "reports", "suites")
 MAX_PACKAGE_BYTES = 100 * 2**20  # the dashboard of Ray 2.60 answers 413 to more (measured)
 SUITE_FOLDER = "suite"  # in the package, for suites that are not shipped with the harness
-ZIP_EPOCH = (
-    1980,
-    1,
-    1,
-    0,
-    0,
-    0,
-)  # earliest time of a zip; a constant, so that equal content gives equal bytes
+# Earliest time of a zip; a constant, so that equal content gives equal bytes.
+ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Package:
-    """The content of a zip file."""
+    """The content of the zip file that a job sends to the cluster."""
 
     suite: str
     """Path of the suite in the zip."""

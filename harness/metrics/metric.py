@@ -25,7 +25,7 @@ Resampled: TypeAlias = dict[str, NDArray[np.float64]]
 
 
 class Metric(ABC, Generic[TargetT, PredictionT, StatisticsT]):
-    """A family of figures computed together, such as BLEU, COCO's twelve, or those of a confusion matrix."""
+    """A family of figures computed together, such as COCO's twelve or the figures of a confusion matrix."""
 
     task: ClassVar[TaskName]
     names: ClassVar[tuple[str, ...]]

@@ -29,7 +29,7 @@ def write_run_record(
     settings: RunSettings,
     executor: Callable[[], Executor],
 ) -> None:
-    """Write run.json, unless the directory already has that of the same run, and missing trial.json files.
+    """Write run.json, unless the directory already records the same run, and missing trial.json files.
 
     It is the same run, and keeps its id, if trials, speed profile and code revision are unchanged. `--only`
     restricts the work, not the record: a run that already contains the selected trials stays the same run.

@@ -55,7 +55,7 @@ class LoadedSuite:
             return {key: _expand(value) for key, value in options.items()}
 
     def folder(self, keys: KeyPath) -> Path:
-        """Return the folder that relative paths at a key path are relative to: that of their file."""
+        """Return the folder of the file that sets these keys. Relative paths there start from it."""
         return nearest_source(self._sources, keys).path.parent
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The trend of a suite from MLflow, in one request per PAGE runs, whatever the number of trials."""
+"""The trend of a suite from MLflow. The number of requests is one per PAGE runs, for any number of trials."""
 
 from __future__ import annotations
 

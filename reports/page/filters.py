@@ -21,7 +21,10 @@ class Filter:
 
 
 def filter_values(results: Results, trial: TrialRecord) -> dict[str, str]:
-    """Return the trial's value for each filter. Hardware is that of its timing, else of its predictions."""
+    """Return the trial's value for each filter.
+
+    The hardware is the one on which the trial was timed or, if it was not timed, predicted.
+    """
     timed = [scenario.environment for scenario in trial.speed.values()]
     machines = [hardware_name(results, key) for key in [*timed, *trial.environments][:1]]
     values = {

@@ -67,7 +67,10 @@ class Phrases(Dataset):
 
     @property
     def fingerprint(self) -> str:
-        """Hash the options, the lexicon and the first sentences, which reveal other CLDR data or rules."""
+        """Hash the options, the lexicon and the first sentences.
+
+        The sentences change if the CLDR data or the rules of the generator change.
+        """
         return _fingerprint(self.options, self.split, self._size)
 
     def __len__(self) -> int:

@@ -56,7 +56,10 @@ class Scenes(Dataset):
 
     @property
     def fingerprint(self) -> str:
-        """Hash the options, the source data and the first scenes, which reveal a different image library."""
+        """Hash the options, the source data and the first scenes.
+
+        The scenes change if the image library draws differently.
+        """
         return _fingerprint(self.options.seed, self.split, self._size, self.task)
 
     @property

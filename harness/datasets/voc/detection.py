@@ -21,7 +21,7 @@ ClassName = Annotated[str, Field(min_length=1)]
 
 
 class VocOptions(DatasetOptions):
-    """The folder of a year, and the images and classes to use."""
+    """Options of `voc`: the folder of one year of VOC, and the images and classes to use."""
 
     root: Path
     """Folder with JPEGImages, Annotations and ImageSets, such as VOCdevkit/VOC2007."""

@@ -16,7 +16,7 @@ VOID = 255  # object borders and objects too small or unclear to annotate, devki
 
 
 class VocSegmentationOptions(DatasetOptions):
-    """The folder of a year, and the images to use."""
+    """Options of `voc-segmentation`: the folder of one year of VOC, and the images to use."""
 
     root: Path
     """Folder with JPEGImages, SegmentationClass and ImageSets, such as VOCdevkit/VOC2012."""

@@ -1,7 +1,7 @@
 """Training on a cluster in one process, avoiding the nodes that are requested for timing.
 
-The result is that of one worker of Ray Train, which takes half a minute to start and ends this process if the
-head is gone.
+The result equals the result of one worker of Ray Train. Ray Train is not used because it takes half a minute
+to start, and ends this process if the head is gone.
 """
 
 from __future__ import annotations

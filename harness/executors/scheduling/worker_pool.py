@@ -88,7 +88,7 @@ class WorkerPool(Generic[W]):
         return shards
 
     def push(self, assignment: Assignment[W]) -> None:
-        """Append a shard to those of its worker."""
+        """Add a shard to the assignments of its worker."""
         state = self._states[assignment.worker]
         self.hold(assignment.worker, assignment.shard.trial.id)
         state.assignments.append(assignment)
