@@ -51,7 +51,11 @@ def changed_first(comparison: Comparison) -> tuple[list[Row], list[Row]]:
 
 
 def _is_changed(change: Change) -> bool:
-    """Return whether to show a figure: a deciding one unless it passed, others only if proven."""
+    """Return whether to show a figure.
+
+    A figure that decides is shown unless it is unchanged, passed or not decided. Any other figure is shown
+    only if a regression or an improvement is proven.
+    """
     if change.decides:
         return change.verdict not in _QUIET
     return change.verdict in ("regression", "improvement")

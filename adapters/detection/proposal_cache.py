@@ -34,7 +34,7 @@ def cached_proposals(image: Image, strategy: Strategy) -> NDArray[np.int32]:
 
 
 def _path(image: Image, strategy: Strategy) -> Path:
-    """Return the path for an image's content, the strategy and the versions."""
+    """Return the cache file. Its name is a hash of the image, the strategy and `VERSIONS`."""
     digest = hashlib.sha256(f"{VERSIONS} {image.shape} {strategy}".encode())
     digest.update(image.tobytes())
     name = digest.hexdigest()

@@ -103,7 +103,7 @@ class Attention(Translator[State]):
         return logits
 
     def alignments(self, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> list[Alignment]:
-        """Return the attention weights α of teacher forcing with the predictions, END included."""
+        """Return the attention weights α of teacher forcing with the predictions, including END."""
         encode = self.vocabulary.encode
         pairs = self.sentence_pairs(
             [(encode(source_of(s)), encode(text_of(p))) for s, p in zip(samples, predictions, strict=True)]

@@ -93,7 +93,7 @@ def beam_search(
 
     Args:
         state: of B sentences with one hypothesis each.
-        limits: [B], maximum number of tokens per translation, END included (0: no tokens).
+        limits: [B], maximum number of tokens per translation, including END (0: no tokens).
         beam: prefixes per sentence; 1 is greedy search.
         alpha: exponent of the length penalty, ≥ 0.
         coverage: returns the coverage penalties [B, K], ≤ 0, of the hypotheses of a state.

@@ -53,7 +53,7 @@ class Sources:
     """Source sentences, each with its END."""
 
     tokens: Tensor  # [B, S], each sentence followed by PAD; on the device
-    lengths: Tensor  # [B], END included; on the host
+    lengths: Tensor  # [B], including END; on the host
     limits: Tensor  # [B], maximum number of tokens in the translation; 0 for an empty source
 
 
@@ -176,7 +176,7 @@ class Translator(
     def work_units(
         self, samples: Sequence[Sample], predictions: Sequence[Prediction]
     ) -> dict[str, list[int]]:
-        """Count source and target tokens, END included."""
+        """Count source and target tokens, including END."""
         encode = self.vocabulary.encode
         return {
             "source_tokens": [len(encode(source_of(sample))) + 1 for sample in samples],
@@ -220,7 +220,7 @@ class Translator(
         return [self.sentence_pairs(pairs[start : start + step]) for start in range(0, len(pairs), step)]
 
     def loss(self, batch: list[SentencePairs]) -> dict[str, Tensor]:
-        """Return the mean cross-entropy per target token, END included, in nats."""
+        """Return the mean cross-entropy per target token, including END, in nats."""
         total: Tensor | float = 0.0
         count = 0
         for pairs in batch:
@@ -237,7 +237,7 @@ class Translator(
         return {"cross_entropy": torch.as_tensor(total) / count}
 
     def training_units(self, batch: list[SentencePairs]) -> dict[str, int]:
-        """Count source and target tokens, END included."""
+        """Count source and target tokens, including END."""
         return {
             "source_tokens": sum(int(pairs.sources.lengths.sum()) for pairs in batch),
             "target_tokens": sum(int((pairs.targets[:, 1:] != PAD).sum()) for pairs in batch),

@@ -87,7 +87,7 @@ def measure(
 
 @dataclass(frozen=True)
 class _Bench:
-    """A loaded model with the samples on which it is timed and its resources."""
+    """A loaded model, its resources, and the samples on which it is timed."""
 
     adapter: Adapter
     samples: list[Sample]

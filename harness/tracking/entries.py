@@ -53,8 +53,9 @@ def run_entry(
     """Return the entry of the parent run.
 
     Args:
-        verdict_on: the last outcome of `harness compare`, under `WHOLE_RUN`. Empty if nothing was compared.
-        frontier: the changes of the frontier that it found, as fields of `FrontierChange`.
+        verdict_on: the outcomes of the last `harness compare`, by trial. The run's outcome is under
+            `WHOLE_RUN`. Empty if nothing was compared.
+        frontier: the changes of the frontier in that comparison, as fields of `FrontierChange`.
     """
     from reports.markdown import to_markdown
     from reports.text import markdown
