@@ -155,7 +155,7 @@ def _type_name(schema: dict[str, Any], annotation: Any) -> str:
 
 def _first_sentence(thing: object) -> str:
     text = " ".join((inspect.getdoc(thing) or "").split())
-    return text.split(". ")[0].removesuffix(".")
+    return re.split(r"(?<!al)\. ", text)[0].removesuffix(".")  # not after "et al."
 
 
 @catalogue_app.command("export")
