@@ -38,7 +38,7 @@ class RecipeData(StrictModel):
 
 
 class Recipe(StrictModel):
-    """How a checkpoint is trained: AdamW, linear warm-up, cosine decay, gradient clipping."""
+    """The training of a checkpoint with AdamW, a linear warm-up, a cosine decay and gradient clipping."""
 
     adapter: str = Field(description="Registered name of the adapter.")
     task: TaskName

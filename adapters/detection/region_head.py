@@ -27,7 +27,7 @@ MIN_SIDE = 1e-2  # px, of a detection's sides; as in torchvision
 
 @dataclass(frozen=True)
 class RegionSampling:
-    """How regions are sampled for training; defaults are those of Girshick 2015 §2.3."""
+    """Settings for sampling regions in training; the defaults follow Girshick 2015 §2.3."""
 
     regions_per_image: int
     positive_fraction: float = 0.25  # of the sampled regions at most

@@ -51,7 +51,7 @@ class Extensions(NamedTuple):
 def length_penalty(length: Tensor, alpha: float) -> Tensor:
     """Return lp(Y) = (5 + |Y|)^α / (5 + 1)^α (Wu et al. 2016, §7, equation 14).
 
-    |Y| counts END, as the sum of log-probabilities does. α = 0 means no penalty; α > 0 favours long
+    |Y| includes END, like the sum of log-probabilities. α = 0 means no penalty; α > 0 favours long
     translations.
     """
     return ((5 + length) / 6) ** alpha

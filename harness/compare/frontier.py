@@ -71,7 +71,7 @@ class FrontierChart:
 
 @dataclass(frozen=True)
 class FrontierChange:
-    """How a frontier changed since a baseline, among the variants that are ranked in both runs.
+    """The changes of a frontier since a baseline. Only variants that are ranked in both runs count.
 
     Points are compared by their values; the intervals are not considered.
     """

@@ -20,7 +20,7 @@ TrialFigures: TypeAlias = Mapping[str, Mapping[str, ResampledFigure]]
 
 
 def score_pairs(directory: RunDirectory, trials: Sequence[Trial]) -> None:
-    """Update pairs.json, which compares every two complete trials of a benchmark whose predictions differ.
+    """Update pairs.json, which compares the complete trials of each benchmark in pairs.
 
     Of several trials with the same predictions, for example at different batch sizes, only the first is
     paired.

@@ -22,7 +22,7 @@ Range: TypeAlias = tuple[int, int]
 
 
 class ShardProvenance(StrictModel):
-    """Where, when and how the predictions of one shard were made."""
+    """The place, time and conditions in which the predictions of one shard were made."""
 
     environment: str = "unknown"
     """Key into the run's environments."""

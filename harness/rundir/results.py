@@ -136,7 +136,7 @@ class PairRecord(StrictModel):
 
 
 class Skipped(StrictModel):
-    """A benchmark that was skipped, as its suite allows if this machine lacks something."""
+    """A benchmark that was skipped. Its suite allows this if the machine lacks something."""
 
     benchmark: str
     reason: str

@@ -130,7 +130,7 @@ class Scenario(StrictModel):
 
     @abstractmethod
     def curve(self) -> tuple[str, list[float]]:
-        """Return the raw times as a curve, process by process: its name, with the unit, and its values."""
+        """Return a name with a unit, and the raw times as a curve, process by process."""
 
     def latencies(self) -> list[list[float]]:
         """Return the seconds of each query by process, or nothing if queries are not timed one by one."""

@@ -146,7 +146,11 @@ class _Writer:
 def _write_runs(
     client: MlflowClient, experiment: str, run_dir: Path, results: Results, uri: str
 ) -> tuple[SyncOutcome, dict[tuple[str, str], str]]:
-    """Write parent and children; return the outcome, and the children's ids by benchmark and trial id."""
+    """Write parent and children.
+
+    Returns:
+        The outcome, and the children's ids by benchmark and trial id.
+    """
     writer = _Writer(client, experiment, results)
     # The parent's artifacts come last: a run that has them is complete, and may serve as a baseline.
     files = [*artifacts.run_files(run_dir), *artifacts.comparison_files(run_dir)]

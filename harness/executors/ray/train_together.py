@@ -115,7 +115,11 @@ def _train_worker(config: _WorkerConfig) -> None:
 def _wait_for_capacity(
     workers: int, cluster: Cluster, requested_nodes: Callable[[], Mapping[str, int]]
 ) -> Set[str]:
-    """Wait until the workers fit on the nodes not requested for timing; return the requested nodes."""
+    """Wait until the workers fit on the nodes that are not requested for timing.
+
+    Returns:
+        The requested nodes.
+    """
     resources = cluster.trainer_resources
     end = time.monotonic() + START_DEADLINE_SECONDS
     while True:
