@@ -160,7 +160,7 @@ class TrainableAdapter(Adapter[Batch, Raw], Generic[Batch, Raw, TrainingBatch]):
     """
 
     training_options: ClassVar[frozenset[str]] = frozenset()
-    """Options that affect only training. A suite may not set them for weights trained without them."""
+    """Options that affect only training. A suite must not set them for weights trained without them."""
     module: torch.nn.Module
     loss_unit: ClassVar[str | None] = None
     """The key of `training_units` over which the loss is a mean; None for a mean over samples.

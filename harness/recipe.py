@@ -99,7 +99,7 @@ class CheckpointRef:
     missing: bool
     """Whether the weights must be trained first."""
     options: Mapping[str, object] = field(default_factory=dict)
-    """The adapter options with which the weights are made; a suite may not contradict them."""
+    """The adapter options with which the weights are made; a suite must not contradict them."""
 
 
 def read_recipe(path: Path) -> Recipe:

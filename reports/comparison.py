@@ -18,7 +18,10 @@ Row = tuple[TrialComparison, Change]
 
 
 def comparison_to_markdown(comparison: Comparison, limit: int = LIMIT) -> str:
-    """Return verdict, changed figures and, folded, all others. Rows beyond `limit` bytes are only counted."""
+    """Return the verdict, the changed figures, and all others in collapsed sections.
+
+    Rows beyond `limit` bytes are only counted.
+    """
     rows = 1 + sum(1 + len(trial.changes) for trial in comparison.trials)
     while len((text := _document(comparison, rows)).encode()) > limit and rows > 1:
         rows //= 2

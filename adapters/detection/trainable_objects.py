@@ -11,7 +11,7 @@ from harness.task import Annotations, Sample
 def trainable_objects(
     sample: Sample, *, difficult: bool = False
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return the boxes [m, 4] and labels [m] of a sample's objects without crowds and empty boxes.
+    """Return the boxes [m, 4] and labels [m] of a sample's objects, except crowds and empty boxes.
 
     Args:
         difficult: whether to include VOC's difficult objects. The published code of Fast and Faster R-CNN

@@ -16,7 +16,7 @@ IGNORED_COLOUR = (224, 224, 192)  # VOC's cream for pixels that do not count
 
 
 def shown_size(height: int, width: int) -> tuple[int, int]:
-    """Return width and height of the file's image: never enlarged, at least one pixel."""
+    """Return the width and height at which an image is stored: never enlarged, at least one pixel."""
     scale = min(1.0, LONGEST_SIDE / max(height, width, 1))
     return max(1, round(width * scale)), max(1, round(height * scale))
 

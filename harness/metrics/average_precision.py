@@ -57,7 +57,7 @@ class AveragePrecision(Metric[Annotations, Detections, Matches]):
 
     @abstractmethod
     def _figures(self, curves: Sequence[Curves], weights: NDArray[np.int32]) -> tuple[Resampled, Resampled]:
-        """Compute figures by name [R], and class figures [classes, R], of R resamples.
+        """Compute each figure [R] and the figures of each class [classes, R] in R resamples, both by name.
 
         Args:
             weights: [n, R], how often each resample drew each image.
@@ -93,7 +93,7 @@ class AveragePrecision(Metric[Annotations, Detections, Matches]):
     def resample(
         self, statistics: Sequence[Matches], resamples: int = RESAMPLES, seed: int = SEED
     ) -> Resampled:
-        """Compute all figures in every resample; empty arrays without images or classes."""
+        """Compute all figures in every resample. If there are no images or no classes, arrays are empty."""
         if not statistics or not self.classes:
             return dict.fromkeys(self.names, np.empty(0))
         curves = build_curves(statistics, len(self.classes), self.limits)
@@ -231,7 +231,7 @@ class Voc10(Voc):
 
 
 def coco_levels(correct: NDArray[np.int64], positives: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Return the fraction of the 101 levels that a recall of correct/positives reaches, as COCO compares."""
+    """Return the fraction of the 101 levels that a recall of correct/positives reaches, by COCO's rule."""
     hundredths = correct * 100 / positives
     whole = np.floor(hundredths)
     missed = (hundredths == whole) & ABOVE_HUNDREDTH[whole.astype(np.intp)]

@@ -118,7 +118,7 @@ class Iou(CountMetric[Mask, Mask]):
     def resample(
         self, statistics: Sequence[NDArray[np.int64]], resamples: int = RESAMPLES, seed: int = SEED
     ) -> Resampled:
-        """Compute all figures in every resample; empty arrays without images."""
+        """Compute all figures in every resample. If there are no images, the arrays are empty."""
         n, k = len(statistics), len(self.classes)
         counts = np.array(statistics, dtype=np.float64).reshape(n, 5 * k)
         sums = resample_sums(counts, resamples if n else 0, seed)
@@ -144,7 +144,7 @@ class Iou(CountMetric[Mask, Mask]):
             )
 
     def _figures(self, counts: Counts) -> tuple[Resampled, Resampled]:
-        """Compute figures by name [R], and class figures [R, classes], from counts [R, 5, classes]."""
+        """Compute R values of each figure, and class figures [R, classes], from counts [R, 5, classes]."""
         correct, annotated, predicted, intersection, union = np.moveaxis(counts, 1, 0)
         iou = _ratio(correct, annotated + predicted - correct)
         accuracy = _ratio(correct, annotated)

@@ -29,9 +29,9 @@ def write_run_record(
     settings: RunSettings,
     executor: Callable[[], Executor],
 ) -> None:
-    """Write run.json, unless the directory already records the same run, and missing trial.json files.
+    """Write the trial.json files that are missing. Write run.json unless it already records the same run.
 
-    It is the same run, and keeps its id, if trials, speed profile and code revision are unchanged. `--only`
+    A run is the same, and keeps its id, if trials, speed profile and code revision are unchanged. `--only`
     restricts the work, not the record: a run that already contains the selected trials stays the same run.
     """
     trials = tuple(_planned_trial(trial) for trial in planned.trials)

@@ -18,16 +18,16 @@ Exclusive = Literal["node", "gpu"]
 class Profile:
     """Duration and repetitions of a speed measurement."""
 
-    seconds: float  # least duration per process
-    queries: int  # least number of queries per process
+    seconds: float  # minimum duration per process
+    queries: int  # minimum number of queries per process
     processes: int  # fresh ones, timed one after another
-    warmup_seconds: float = 2.0  # least duration
+    warmup_seconds: float = 2.0  # minimum duration
     warmup_cap: float = 30.0  # s after which a measurement without steady state starts, and is not valid
     gates: bool = True  # whether its measurements must be valid and decide comparisons
 
 
 # `mlperf` takes its number of queries and duration from the MLPerf Inference rules (offline: 24,576 samples;
-# 600 s). `release` and `ci` take the least number of queries that supports p99 and p90 (see
+# 600 s). `release` and `ci` take the smallest number of queries that supports p99 and p90 (see
 # harness.scenarios.figures.least_queries). A batch counts as one query, so offline runs process more samples
 # than those rules require. `smoke` only shows that measuring works.
 PROFILES: Mapping[str, Profile] = {

@@ -23,7 +23,7 @@ def class_map(task: TaskName, model: Sequence[str], data: Sequence[str]) -> Clas
     A model without class names is assumed to have the data set's classes in the same order. Third-party
     models and published weights may declare a number of classes without names.
 
-    A detector may have more classes than the data set. A segmentation model may not, because it assigns a
+    A detector may have more classes than the data set. A segmentation model must not, because it assigns a
     class to every pixel.
 
     Args:

@@ -46,7 +46,7 @@ class LoadedSuite:
             return _expand_text(text)
 
     def expand_options(self, keys: KeyPath, options: Mapping[str, object]) -> dict[str, object]:
-        """Replace ${NAME} in every text of the options at a key path by environment variables.
+        """Replace each ${NAME} by its environment variable, in every text of the options at a key path.
 
         Raises:
             UnavailableError: A variable is not set; the message names file and line.

@@ -55,7 +55,7 @@ def plan(loaded: LoadedSuite, only: str | None = None, limit: int | None = None)
         UsageError: A name is unknown or an option is wrong (the message names file, line and the nearest
             name), or no trial is left.
         UnavailableError: A data set, or the environment variable that names it or the weights, does not
-            exist here, and the benchmark may not be skipped.
+            exist here, and the suite does not allow the benchmark to be skipped.
     """
     if not loaded.suite.benchmarks:
         raise loaded.error(["benchmarks"], "a suite needs at least one benchmark")
@@ -184,7 +184,7 @@ def _dataset_options(loaded: LoadedSuite, registered: str, entry: BenchmarkEntry
 def _resolve_paths(
     loaded: LoadedSuite, keys: KeyPath, model: type[BaseModel], options: dict[str, object]
 ) -> dict[str, object]:
-    """Return options with relative paths resolved against `data_root`; they may not leave it."""
+    """Return options with relative paths resolved against `data_root`; a path must not lead out of it."""
     if loaded.suite.data_root is None:
         return options
     root_keys: KeyPath = ["data_root"]

@@ -103,7 +103,7 @@ def trial_entry(
     verdict_on: Mapping[Trial, str],
     series: Mapping[str, Curve],
 ) -> Entry:
-    """Return the entry of a trial, a child of the MLflow run `parent`. `verdict_on` is as in `run_entry`."""
+    """Return the entry of a trial, a child of the MLflow run `parent`. For `verdict_on` see `run_entry`."""
     from reports.markdown import trial_to_markdown
     from reports.text import display
 

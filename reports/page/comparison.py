@@ -14,7 +14,7 @@ from reports.page.templating import environment, template
 
 
 def comparison_to_html(comparison: Comparison) -> str:
-    """Return a page with the verdict, the frontier, the changed figures, and the others folded."""
+    """Return a page with the verdict, the frontier, the changed figures, and the others collapsed."""
     changed, rest = changed_first(comparison)
     return (
         _environment()

@@ -113,7 +113,7 @@ def precision_recall(curves: Sequence[PrecisionRecall]) -> Spec:
 
 
 def _curve(curve: PrecisionRecall) -> list[dict[str, Any]]:
-    """Return the corners of the steps; the precision at a recall level applies from the level before."""
+    """Return the corners of the steps. Each precision applies from the previous recall level to its own."""
     values = curve.precision or []  # empty if nothing is annotated
     corners = [i for i, value in enumerate(values) if i in (0, len(values) - 1) or value != values[i + 1]]
     kind = f"mean, IoU {curve.iou:g}" if curve.label is None else f"one class, IoU {curve.iou:g}"

@@ -43,7 +43,7 @@ class Sources:
 def load_sources(split: str) -> Sources:
     """Load a split's part of scikit-learn's data: 1,797 digits of 8×8 and two images of 427×640.
 
-    The writers of the digits are not recorded. A writer may occur in several splits; a glyph may not.
+    The writers of the digits are not recorded. A writer may occur in several splits; a glyph occurs in one.
     """
     from sklearn.datasets import load_digits, load_sample_images  # takes 1–3 s to import
 

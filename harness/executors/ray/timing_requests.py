@@ -1,7 +1,8 @@
-"""Requests for timing nodes, on which other runs on the cluster make room so that timing never starves.
+"""Requests for timing nodes.
 
-Ray's own accounting (`cluster.reservation`) keeps timed trials apart even if requests are lost. A request
-only asks other runs to leave a node. It must be renewed, so that the requests of a dead driver expire.
+Other runs on the cluster make room on a requested node, so that timing never starves. Ray's own accounting
+(`cluster.reservation`) keeps timed trials apart even if requests are lost. A request only asks other runs to
+leave a node. It must be renewed, so that the requests of a dead driver expire.
 """
 
 from __future__ import annotations

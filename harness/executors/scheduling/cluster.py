@@ -163,7 +163,7 @@ class Cluster:
         return min(fitting, key=lambda node: (-node.cpus, requested_nodes.get(node.id, 0), node.id))
 
     def _can_time(self, trial: Trial) -> bool:
-        """Return whether a node to time this trial on exists, or may be added."""
+        """Return whether there is a node to time this trial on, or one may be added."""
         if self.timing_node(trial, {}) is not None:
             return True
         timing_nodes_come = TIMING_POOL in self.autoscaled or not self._timing_pool()

@@ -21,9 +21,9 @@ class Scheduler(Generic[W]):
     """Assigns shards to workers, longest trial first.
 
     - A worker stays with the model that it holds while more of that trial is pending.
-    - When a worker is lost, its shard is tried once more, since it may not be the cause. After another loss
-      it is split in two, repeatedly, until a single sample is identified. The parts of a batch are returned
-      as that batch.
+    - When a worker is lost, its shard is tried once more, because the shard might not be the cause. After
+      another loss it is split in two, repeatedly, until a single sample is identified. The parts of a batch
+      are returned as that batch.
     - A worker that cannot load a model excludes its node for that trial, except for workers there that
       already hold the model.
 

@@ -50,8 +50,8 @@ class WorkerPool(Generic[W]):
     Invariants:
 
     - A worker without a shard is in `idle`; one with fewer than SHARDS_PER_WORKER is in `partly_filled`.
-    - `size`, `in_flight` and `holders` count workers per resources, their shards per resources, and the
-      workers per trial that hold its model.
+    - `size` counts the workers by their resources, and `in_flight` counts the shards of these workers.
+      `holders` counts, for each trial, the workers that hold its model.
     """
 
     def __init__(self) -> None:
