@@ -164,7 +164,7 @@ class Iou(CountMetric[Mask, Mask]):
 
 
 def boundary_counts(target: Mask, prediction: Mask, classes: int) -> NDArray[np.int64]:
-    """Count the boundary pixels of each class: rows intersection and union of the masks, [2, classes].
+    """Count each class's boundary pixels in the intersection and in the union of the masks: [2, classes].
 
     Pixels that do not count must have the same value in both masks, and it must not be a class.
     """
