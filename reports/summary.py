@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 from harness.compare.frontier import CAVEAT, FrontierChart, frontier_changes, frontier_charts, why_not_charted
 from harness.rundir.results import Results
 from reports.verdict import is_clean, verdict
 
 
-def to_summary(results: Results, baseline: Results | None = None) -> dict[str, Any]:
+def to_summary(results: Results, baseline: Results | None = None) -> dict[str, object]:
     """Return the verdict, each trial's rank or why it has none, and the changes since the baseline."""
     return {
         "suite": results.suite,
@@ -39,7 +38,7 @@ def to_summary(results: Results, baseline: Results | None = None) -> dict[str, A
     }
 
 
-def _comparison(comparison: FrontierChart) -> dict[str, Any]:
+def _comparison(comparison: FrontierChart) -> dict[str, object]:
     points = [
         {
             "variant": point.trial.variant,

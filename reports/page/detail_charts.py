@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import altair as alt
 
@@ -112,7 +111,7 @@ def precision_recall(curves: Sequence[PrecisionRecall]) -> Spec:
     return {**_precision_recall(), "datasets": {POINTS: rows}}
 
 
-def _curve(curve: PrecisionRecall) -> list[dict[str, Any]]:
+def _curve(curve: PrecisionRecall) -> list[dict[str, object]]:
     """Return the corners of the steps. Each precision applies from the previous recall level to its own."""
     values = curve.precision or []  # empty if nothing is annotated
     corners = [i for i, value in enumerate(values) if i in (0, len(values) - 1) or value != values[i + 1]]

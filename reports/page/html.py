@@ -153,7 +153,7 @@ def _library() -> str:
     return bundled
 
 
-def _json_in_html(document: Any) -> str:
+def _json_in_html(document: object) -> str:
     r"""Return JSON that is safe in HTML: `<` occurs only in strings, where \u003c means the same."""
     return json.dumps(document, allow_nan=False).replace("<", "\\u003c")
 
@@ -185,7 +185,7 @@ def _cost(trial: TrialRecord) -> str:
     return ", ".join(count(value, _COST[name]) for name, value in known.items()) or "not measured"
 
 
-def _machine_fact(value: Any, name: str) -> str:
+def _machine_fact(value: object, name: str) -> str:
     if name.endswith("_bytes") and isinstance(value, int):
         return count(value, "B")
     if isinstance(value, dict):

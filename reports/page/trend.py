@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, cached_property
-from typing import Any
 
 import altair as alt
 
@@ -100,7 +99,7 @@ def _row(point: TrendPoint, factor: float) -> dict[str, float]:
     return {"t": round(at), **{name: float(f"{factor * value:.{DIGITS}g}") for name, value in values.items()}}
 
 
-def _tooltip(point: TrendPoint) -> dict[str, Any]:
+def _tooltip(point: TrendPoint) -> dict[str, object]:
     run = point.run
     return {
         "Figure": display(printed(point.figure), 120),
