@@ -97,7 +97,7 @@ class CheckpointRef:
     recipe: Recipe | None
     """None for weights that the suite names directly."""
     missing: bool
-    """Whether the weights must be trained first."""
+    """True if the weights must be trained first."""
     options: Mapping[str, object] = field(default_factory=dict)
     """The adapter options with which the weights are made; a suite must not contradict them."""
 

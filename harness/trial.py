@@ -65,7 +65,7 @@ class Trial:
 
     @property
     def needs_training(self) -> bool:
-        """Whether the checkpoint must be trained first."""
+        """Return whether the checkpoint must be trained first."""
         return self.checkpoint is not None and self.checkpoint.missing
 
     def load_checkpoint(self) -> Checkpoint | None:

@@ -198,6 +198,25 @@ class TestDoctor:
         assert "missing: MLflow address: start it, or unset MLFLOW_TRACKING_URI" in done.stdout
         assert "secret" not in done.stdout
 
+    @pytest.mark.parametrize(
+        ("address", "status"),
+        [("auto", "ok"), ("sqlite:////tmp/x.db", "ok"), ("127.0.0.1:9", "missing"), ("host:port", "missing")],
+    )
+    def test_an_address_is_tried_if_it_names_a_server(self, address: str, status: str) -> None:
+        assert doctor._reachable("x", address, "start it").status == status
+
+    def test_trained_weights_in_the_cache_are_not_absent(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+        (before,) = doctor._weights()
+        assert before.remedy.endswith("fcn-8s-vgg16-voc") and "0 are trained" in before.finding
+        weights = tmp_path / "checkpoints" / "fcn-8s-vgg16-voc-0123456789ab" / "fcn-8s-vgg16-voc.safetensors"
+        weights.parent.mkdir(parents=True)
+        weights.touch()
+        (after,) = doctor._weights()
+        assert "fcn-8s-vgg16-voc" not in after.remedy and "1 are trained" in after.finding
+
     def test_a_cache_that_cannot_be_written_and_a_full_disk_are_missing(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:

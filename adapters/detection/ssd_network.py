@@ -31,7 +31,7 @@ class SsdOutputs(NamedTuple):
 
 
 class Heads(nn.Module):
-    """One 3×3 convolution per map for the classes and one for the offsets."""
+    """Predict classes and offsets, each with one 3×3 convolution per map."""
 
     def __init__(self, channels: Sequence[int], boxes_per_cell: Sequence[int], classes: int) -> None:
         super().__init__()

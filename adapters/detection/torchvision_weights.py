@@ -39,7 +39,7 @@ class FasterRcnnWeights:
 
     tensors: dict[str, Tensor]
     epsilon: float
-    """Of the frozen batch normalisation."""
+    """Set the epsilon of the frozen batch normalisation."""
     classes: tuple[str, ...]
 
 

@@ -39,7 +39,7 @@ class FcnOptions(SegmenterOptions):
     width: int = Field(16, ge=4, le=64)
     """Channels of the small backbone's first stage."""
     upsampling: Upsampling = "learnt"
-    """Whether upsampling kernels start as bilinear interpolation and are learnt, or stay bilinear."""
+    """Learn upsampling kernels that start as bilinear interpolation, or keep them bilinear."""
     pretrained: Path | None = None
     """Initial weights of VGG-16: torchvision's ImageNet classifier, a .pth file."""
 

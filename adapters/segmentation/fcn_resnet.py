@@ -84,7 +84,7 @@ class FcnResNet50(Segmenter):
     size_multiple = 1
     training_options = Segmenter.training_options | {"pretrained"}
     auxiliary = True
-    """Whether the network has an auxiliary classifier, which some published weights lack."""
+    """Add an auxiliary classifier, which some published weights lack."""
 
     def make_module(self) -> nn.Module:
         return Network(len(self.classes), self.auxiliary)

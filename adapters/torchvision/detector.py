@@ -74,7 +74,7 @@ class TorchvisionDetector(
     task = "detection"
     module: Any  # torchvision has no type annotations
     difficult: ClassVar[bool] = False
-    """Whether to train on VOC's difficult objects, as this project's adapter of the model does."""
+    """Train on VOC's difficult objects, as this project's adapter of the model does."""
 
     @abstractmethod
     def raw_outputs(self, batch: ImageList) -> Outputs:

@@ -23,7 +23,7 @@ Outputs = tuple[Tensor, Tensor, list[Tensor]]
 
 
 class FasterRcnnOptions(AdapterOptions):
-    """Options with the names and meanings of `faster-rcnn`'s; the first determines the weights."""
+    """Options with the names and meanings of `faster-rcnn`'s."""
 
     epsilon: float = Field(1e-5, ge=0)
     """Epsilon of frozen batch normalisation; 0 for torchvision's COCO_V1 weights."""

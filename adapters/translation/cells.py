@@ -17,7 +17,7 @@ CellState = tuple[Tensor, ...]
 
 
 class RecurrentLayer(nn.Module, ABC):
-    """One layer that reads in one direction; subclasses define the cell.
+    """Read a sequence in one direction with one layer. Subclasses define the cell.
 
     a_t = W x_t + U h_{t−1} + b, with the gates stacked
     """
@@ -25,7 +25,7 @@ class RecurrentLayer(nn.Module, ABC):
     state_tensors: ClassVar[int]
     """Number of tensors in a `CellState`."""
     fused = True
-    """Whether to read sequences with torch's kernel; else step by step from the equations (see `unfuse`)."""
+    """Read sequences with torch's kernel, or step by step from the equations if false (see `unfuse`)."""
 
     def __init__(self, weights: nn.RNNBase) -> None:
         super().__init__()

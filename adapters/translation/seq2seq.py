@@ -23,7 +23,7 @@ class Seq2SeqOptions(TranslatorOptions):
     layers: int = Field(1, ge=1)
     """Number of layers of the encoder, and of the decoder."""
     bidirectional: bool = True
-    """Whether the encoder reads the sentence in both directions."""
+    """Let the encoder read the sentence in both directions."""
     reversed_source: bool = False
     """Read the source from its last word to its first (Sutskever, Vinyals and Le 2014 §3.3)."""
     context: ContextUse = "every-step"

@@ -37,7 +37,7 @@ CORRECT, IGNORED, CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, IN_BACKGROUND, 
 
 @dataclass(frozen=True, eq=False)
 class ImageErrors:
-    """One image's d detections with their states, by class and descending score, and its g annotations."""
+    """Hold an image's d detections, by class and descending score, with their states, and g annotations."""
 
     order: NDArray[np.int64]  # [d], indices into the prediction
     scores: NDArray[np.float64]  # [d]
@@ -53,7 +53,7 @@ class ImageErrors:
 
     @property
     def detected(self) -> NDArray[np.bool_]:
-        """Whether a correct detection matches each annotation: [g]."""
+        """Tell whether a correct detection matches each annotation: [g]."""
         return self._mark_annotations(self.states == CORRECT)
 
     def missed(self, min_score: float = -np.inf) -> NDArray[np.bool_]:

@@ -22,6 +22,7 @@ doctor_app = typer.Typer()
 Status = Literal["ok", "optional", "missing"]
 LEAST_FREE_GIB = 2  # a run of all shipped suites with its reports takes under 1 GiB
 CONNECT_SECONDS = 2.0
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}  # defaults by scheme
 
 
 @dataclass(frozen=True)
@@ -119,15 +120,17 @@ def _services() -> Iterator[Check]:
 
 
 def _reachable(name: str, address: str, remedy: str) -> Check:
-    """Try to connect to a server. An address without a host and a port is a file and needs no server."""
-    parts = urlsplit(address if "://" in address else f"//{address}")
-    shown = address.replace(f"{parts.username}:{parts.password}@", "") if parts.password else address
-    if parts.hostname is None:
-        return Check(name, "ok", shown)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    """Try to connect to a server, if the address names one: a file, or Ray's `auto`, does not."""
+    from harness.tracking.tracking_store import public
+
+    shown = public(address)
     try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        port = parts.port or PORTS.get(parts.scheme.partition("+")[0])
+        if parts.hostname is None or port is None:
+            return Check(name, "ok", shown)
         socket.create_connection((parts.hostname, port), CONNECT_SECONDS).close()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # no answer, or a port that is not a number
         return Check(name, "missing", f"{shown} does not answer ({error})", remedy)
     return Check(name, "ok", f"{shown} answers")
 
@@ -139,10 +142,10 @@ def _weights() -> Iterator[Check]:
 
     recipes = shipped_recipes("yolo")
     shipped = [name for name, path in recipes.items() if path.with_suffix(".safetensors").exists()]
-    trained = [name for name in recipes if list(cache_folder().glob(f"{name}*.safetensors"))]
+    trained = [name for name in recipes if any(cache_folder().glob(f"*/{name}.safetensors"))]
     absent = sorted(set(recipes) - set(shipped) - set(trained))
     finding = (
-        f"{len(shipped)} of {len(recipes)} recipes ship with weights, {len(trained)} trained in the cache"
+        f"{len(shipped)} of {len(recipes)} recipes ship with weights, {len(trained)} are trained in the cache"
     )
     if shipped:
         names = ", ".join(absent)

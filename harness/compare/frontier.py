@@ -94,7 +94,7 @@ class FrontierChange:
 
     @property
     def changed(self) -> bool:
-        """Whether any variant joined or left."""
+        """Return whether any variant joined or left."""
         return bool(self.joined or self.left)
 
     def describe(self) -> str:

@@ -46,7 +46,7 @@ class Change:
     verdict: Verdict
     reason: str
     decides: bool
-    """Whether the verdict counts towards the outcome; otherwise the change is only reported."""
+    """True if the verdict counts towards the outcome; otherwise the change is only reported."""
     p_value: float | None = None
     """Two-sided p-value of no difference in accuracy, before Holm's correction; None if not tested."""
 
@@ -130,7 +130,7 @@ class Comparison:
 
     @property
     def compares_speed(self) -> bool:
-        """Whether any speed was compared."""
+        """Return whether any speed was compared."""
         changes = (change for trial in self.trials for change in trial.changes)
         return any(change.figure_kind == "speed" and change.difference is not None for change in changes)
 

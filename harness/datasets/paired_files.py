@@ -27,7 +27,7 @@ class PathPattern:
     role: str  # for messages: image, label
     path: str
     complete: bool = True
-    """Whether all matching files belong to the split; a file without a partner is then an error."""
+    """True if all matching files belong to the split; a file without a partner is then an error."""
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ class Submitted:
 
     job: JobRecord
     new: bool
-    """Whether a job was started. If not, the same job is running or has succeeded."""
+    """True if a job was started. If not, the same job is running or has succeeded."""
 
 
 class JobsClient:

@@ -30,7 +30,7 @@ class TrialEstimate(StrictModel):
 
     id: str
     id_is_final: bool
-    """Whether the checkpoint exists; its content is part of the id."""
+    """True if the checkpoint exists; its content is part of the id."""
     trial: str
     """BENCHMARK/VARIANT."""
     task: TaskName
@@ -40,7 +40,7 @@ class TrialEstimate(StrictModel):
     """Samples with a prediction on disk."""
     checkpoint: str | None
     train: bool
-    """Whether the checkpoint must be trained first."""
+    """True if the checkpoint must be trained first."""
     scenarios: tuple[str, ...]
     timed: tuple[str, ...]
     """Scenarios that have timings."""

@@ -23,4 +23,4 @@ class RunSettings:
     shard_size: int = SHARD_SIZE
     """Samples per shard, rounded up to whole batches."""
     on_cluster: bool = False
-    """Whether stages run on several nodes, whose hardware may differ from the driver's."""
+    """True if stages run on several nodes, whose hardware may differ from the driver's."""

@@ -30,7 +30,7 @@ class Replica:
 
     @property
     def is_leader(self) -> bool:
-        """Whether this worker validates and saves the state."""
+        """Return whether this worker validates and saves the state."""
         return self.rank == 0
 
     def share(self, batch: Sequence[T]) -> list[T]:

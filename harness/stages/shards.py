@@ -51,7 +51,7 @@ class ShardError:
     culprits: tuple[int, ...] = ()
     """Indices of the samples that also fail alone; empty if none was identified."""
     invalid_input: bool = False
-    """Whether the user's input, such as a file of the data set, is wrong, so that retrying is useless."""
+    """True if the user's input, such as a file of the data set, is wrong, so that retrying is useless."""
 
 
 Outcome = ShardResult | ShardError

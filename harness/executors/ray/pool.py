@@ -30,7 +30,7 @@ class LoadFailure:
 
     error: str
     everywhere: bool = False
-    """Whether no node can load it. Otherwise, other nodes may have the data, or more memory."""
+    """True if no node can load it. Otherwise, other nodes may have the data, or more memory."""
 
 
 class Worker:

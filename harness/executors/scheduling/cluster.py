@@ -77,7 +77,7 @@ class Cluster:
 
     @property
     def offers_slots(self) -> bool:
-        """Whether every prediction node offers the slot."""
+        """Return whether every prediction node offers the slot."""
         nodes = self.prediction_nodes
         return bool(nodes) and all(SLOT in node.resources for node in nodes)
 

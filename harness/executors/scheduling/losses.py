@@ -27,7 +27,7 @@ class Loss:
     reason: str
     cause: Cause
     hung: bool
-    """Whether the shard exceeded its deadline, which a part of it may meet."""
+    """True if the shard exceeded its deadline, which a part of it may meet."""
 
 
 class LossHistory:
@@ -44,7 +44,7 @@ class LossHistory:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the rest of the trial is not worth trying."""
+        """Return whether the rest of the trial is not worth trying."""
         return self._failed_in_a_row >= MAX_FAILED_IN_A_ROW
 
     def record_success(self) -> None:

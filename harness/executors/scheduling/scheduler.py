@@ -53,7 +53,7 @@ class Scheduler(Generic[W]):
 
     @property
     def busy(self) -> bool:
-        """Whether anything is pending or in flight."""
+        """Return whether anything is pending or in flight."""
         return any(self._workers.in_flight.values()) or any(self._backlog.waiting.values())
 
     def waiting(self, resources: Resources) -> int:
