@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from harness.cli.app import app
 from harness.cli.terminal import show_comparison
-from harness.compare.accuracy import Pair, Side, decide, find_flips, paired_bootstrap
+from harness.compare.accuracy import RunPair, RunSide, decide, find_flips, paired_bootstrap
 from harness.compare.compare import compare
 from harness.compare.correction import ALPHA, correct_verdicts, required_resamples
 from harness.compare.frontier import FrontierChange
@@ -247,8 +247,8 @@ def test_flips_are_the_samples_whose_stored_prediction_differs(
         directory.predictions.write(
             task, 0, ["a", "b", "c"], [before, second, before], ShardProvenance(environment="here")
         )
-        sides.append(Side(TrialRecord.model_validate(trial(task, "model")), directory))
-    assert find_flips(Pair(*sides)).ids == ("b",)
+        sides.append(RunSide(TrialRecord.model_validate(trial(task, "model")), directory))
+    assert find_flips(RunPair(*sides)).ids == ("b",)
 
 
 # Stored statistics
@@ -557,8 +557,8 @@ def timed(
         record = trial("detection", "model", speed=scenarios(100 / scale))
         for scenario in record["speed"].values():
             scenario.update({"profile": profile, **((head or {}) if name == "head" else {})})
-        sides.append(Side(TrialRecord.model_validate(record), directory))
-    return list(speed_changes(Pair(*sides), ENVIRONMENTS, ENVIRONMENTS))
+        sides.append(RunSide(TrialRecord.model_validate(record), directory))
+    return list(speed_changes(RunPair(*sides), ENVIRONMENTS, ENVIRONMENTS))
 
 
 @pytest.mark.parametrize("name", ["offline", "single-stream"])
@@ -665,8 +665,8 @@ def test_timings_of_other_work_are_incomparable(
         directory = TrialDirectory(tmp_path / name)
         if changes is not None:
             write_record(directory.path / "speed" / "offline.json", raw("offline", times, **changes))
-        sides.append(Side(TrialRecord.model_validate(record), directory))
-    (change,) = speed_changes(Pair(*sides), ENVIRONMENTS, ENVIRONMENTS)
+        sides.append(RunSide(TrialRecord.model_validate(record), directory))
+    (change,) = speed_changes(RunPair(*sides), ENVIRONMENTS, ENVIRONMENTS)
     assert (change.verdict, change.reason) == ("incomparable", reason)
 
 

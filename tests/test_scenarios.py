@@ -13,7 +13,7 @@ import pytest
 from raw_timings import offline_timings, single_stream_timings
 from small_suite import document, run_suite
 
-from harness.compare.accuracy import Pair, Side
+from harness.compare.accuracy import RunPair, RunSide
 from harness.compare.speed import speed_changes
 from harness.errors import UsageError
 from harness.executors.inline import InlineExecutor
@@ -73,8 +73,8 @@ def test_a_registered_scenario_is_accepted_timed_stored_and_shown(
     # A pass over the four samples is one window of two queries.
     assert (record.batch_size, record.queries) == (2, 2 * len(timings.seconds_by_window()))
     assert list(series(folder)) == ["series/ips"]
-    side = Side(trial, TrialDirectory(folder))
-    (change,) = speed_changes(Pair(side, side), results.environments, results.environments)
+    side = RunSide(trial, TrialDirectory(folder))
+    (change,) = speed_changes(RunPair(side, side), results.environments, results.environments)
     assert (change.name, change.base) == ("pairs throughput of pairs", record.throughput)
 
 

@@ -7,65 +7,99 @@ the other, so the difference is far more precise than two separate intervals sug
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isclose
-from typing import cast
+from typing import Generic, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 
 from harness.compare.outcome import Change, Verdict
 from harness.errors import InfrastructureError
-from harness.metrics.metric import METRICS, Metric, PredictionT, StatisticsT, TargetT
+from harness.metrics.metric import METRICS, Metric, PredictionT, StatisticsT, StoredArrays, TargetT
 from harness.rundir.results import TrialRecord
 from harness.rundir.store import TrialDirectory
 from harness.stages.score import restore_statistics
 from harness.statistics.bootstrap import RESAMPLES
 from harness.statistics.paired import difference_with_sign_p
-from harness.task import Detections, Figure, Mask, Prediction, TaskName, Translation
+from harness.task import Detections, Figure, Mask, Prediction, Translation
+
+
+class Side(Protocol):
+    """One of two results to compare: its figures, and the predictions and statistics behind them."""
+
+    @property
+    def name(self) -> str:
+        """The path that messages show."""
+
+    @property
+    def metrics(self) -> Mapping[str, Figure]:
+        """The figures, the headline first."""
+
+    def read_predictions(self) -> Iterable[tuple[str, Prediction]]:
+        """Return (sample id, prediction) of every sample, in order."""
+
+    def read_statistics(self, metric: str) -> StoredArrays:
+        """Return a metric's packed sample statistics, with its settings; empty if there are none."""
 
 
 @dataclass(frozen=True)
-class Side:
+class RunSide:
     """One run's trial: its record in results.json, and the directory of its raw outcomes."""
 
     record: TrialRecord
     directory: TrialDirectory
 
-
-@dataclass(frozen=True)
-class Pair:
-    """The trials of one benchmark and variant in both runs."""
-
-    base: Side
-    head: Side
+    @property
+    def name(self) -> str:
+        return str(self.directory.path)
 
     @property
-    def task(self) -> TaskName:
-        """The task of both trials."""
-        return self.head.record.task
+    def metrics(self) -> Mapping[str, Figure]:
+        return self.record.metrics
+
+    def read_predictions(self) -> Iterable[tuple[str, Prediction]]:
+        return self.directory.predictions.read(self.record.task)
+
+    def read_statistics(self, metric: str) -> StoredArrays:
+        return self.directory.read_statistics(metric)
+
+
+SideT = TypeVar("SideT", bound=Side, covariant=True)
+
+
+@dataclass(frozen=True)
+class Pair(Generic[SideT]):
+    """Two results on the same samples."""
+
+    base: SideT
+    head: SideT
+
+
+RunPair: TypeAlias = Pair[RunSide]
+"""The trials of one benchmark and variant in both runs."""
 
 
 @dataclass(frozen=True)
 class Flips:
     """A pair, and the ids of the samples whose prediction differs."""
 
-    pair: Pair
+    pair: Pair[Side]
     ids: tuple[str, ...]
 
 
-def find_flips(pair: Pair) -> Flips:
-    """Find the samples whose prediction differs between the runs.
+def find_flips(pair: Pair[Side]) -> Flips:
+    """Find the samples whose prediction differs.
 
     Raises:
-        InfrastructureError: the runs contain predictions of different samples.
+        InfrastructureError: the sides contain predictions of different samples.
     """
     ids = []
-    sides = [side.directory.predictions.read(pair.task) for side in (pair.base, pair.head)]
-    for (base_id, before), (head_id, after) in zip(*sides, strict=True):
+    sides = zip(pair.base.read_predictions(), pair.head.read_predictions(), strict=True)
+    for (base_id, before), (head_id, after) in sides:
         if base_id != head_id:
             raise InfrastructureError(
-                f"{pair.head.directory.path}: contains sample {head_id} where the baseline has {base_id}"
+                f"{pair.head.name}: contains sample {head_id} where the baseline has {base_id}"
             )
         if not _same_prediction(before, after):
             ids.append(head_id)
@@ -97,7 +131,7 @@ class PairedFigures:
 
 def accuracy_changes(flips: Flips, resamples: int = RESAMPLES) -> Iterator[Change]:
     """Yield one change per figure of a pair. If the predictions are equal, nothing is recomputed."""
-    before, after = flips.pair.base.record.metrics, flips.pair.head.record.metrics
+    before, after = flips.pair.base.metrics, flips.pair.head.metrics
     recomputed = _recompute(flips.pair, resamples) if flips.ids else {}
     headlines = {name for metrics in (before, after) for name in list(metrics)[:1]}
     for name in dict.fromkeys([*after, *before]):
@@ -123,13 +157,11 @@ def accuracy_changes(flips: Flips, resamples: int = RESAMPLES) -> Iterator[Chang
         yield Change("accuracy", name, base, head, difference, verdict, reason, name in headlines, p_value)
 
 
-def _recompute(pair: Pair, resamples: int) -> dict[tuple[str, str], PairedFigures]:
+def _recompute(pair: Pair[Side], resamples: int) -> dict[tuple[str, str], PairedFigures]:
     """Return the figures of the metrics that both runs have, by name and signature."""
     figures: dict[tuple[str, str], PairedFigures] = {}
     for metric_name in METRICS.entries():
-        base_arrays, head_arrays = (
-            side.directory.read_statistics(metric_name) for side in (pair.base, pair.head)
-        )
+        base_arrays, head_arrays = (side.read_statistics(metric_name) for side in (pair.base, pair.head))
         if not (base_arrays and head_arrays):
             continue
         metric, head = restore_statistics(metric_name, head_arrays)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from harness.checkpoint import sha256
-from harness.compare.accuracy import Pair, Side, accuracy_changes, find_flips
+from harness.compare.accuracy import RunPair, RunSide, accuracy_changes, find_flips
 from harness.compare.correction import correct_verdicts, required_resamples
 from harness.compare.frontier import frontier_changes
 from harness.compare.outcome import SHOWN_IDS, Comparison, State, TrialComparison
@@ -37,9 +37,9 @@ def compare(run: Path, baseline: Path) -> Comparison:
     if not before.keys() & after.keys():
         raise UsageError(f"{run} and {baseline} have no trial (benchmark and variant) in common")
     pairs = {
-        key: Pair(
-            Side(before[key], RunDirectory(baseline).trial(before[key].id)),
-            Side(trial, RunDirectory(run).trial(trial.id)),
+        key: RunPair(
+            RunSide(before[key], RunDirectory(baseline).trial(before[key].id)),
+            RunSide(trial, RunDirectory(run).trial(trial.id)),
         )
         for key, trial in after.items()
         if key in before
@@ -77,7 +77,7 @@ def _not_compared(trial: TrialRecord, state: State, reason: str) -> TrialCompari
     return TrialComparison(trial.benchmark, trial.variant, trial.task, state, reason)
 
 
-def _check(pair: Pair) -> TrialComparison | None:
+def _check(pair: RunPair) -> TrialComparison | None:
     """Return the entry of a pair that cannot be compared, with the reason; None if it can."""
     base, head = pair.base.record, pair.head.record
     if head.status != "complete":
@@ -95,7 +95,7 @@ def _check(pair: Pair) -> TrialComparison | None:
     return None
 
 
-def _missing_predictions(side: Side) -> str:
+def _missing_predictions(side: RunSide) -> str:
     """Return which predictions the directory of a complete trial lacks, or an empty string if none."""
     size = side.record.dataset.size
     missing = side.directory.predictions.count_missing(size)
@@ -105,7 +105,7 @@ def _missing_predictions(side: Side) -> str:
 
 
 def _compare_pairs(
-    pairs: Mapping[Key, Pair], base: Results, head: Results
+    pairs: Mapping[Key, RunPair], base: Results, head: Results
 ) -> Iterator[tuple[Key, TrialComparison]]:
     """Yield the changes of each pair, or why it cannot be compared."""
     not_compared = {key: _check(pair) for key, pair in pairs.items()}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from harness.compare import speed_verdict
-from harness.compare.accuracy import Pair
+from harness.compare.accuracy import RunPair
 from harness.compare.outcome import Change, Verdict
 from harness.environment import Environment
 from harness.rundir.results import ScenarioRecord
@@ -20,7 +20,7 @@ from harness.task import Figure
 Environments = Mapping[str, Environment]
 
 
-def speed_changes(pair: Pair, base: Environments, head: Environments) -> Iterable[Change]:
+def speed_changes(pair: RunPair, base: Environments, head: Environments) -> Iterable[Change]:
     """Yield the change of each scenario's headline figure.
 
     Args:
@@ -48,7 +48,7 @@ def speed_changes(pair: Pair, base: Environments, head: Environments) -> Iterabl
         )
 
 
-def _judge(pair: Pair, scenario: str, profile: str) -> tuple[Figure | None, Verdict, str]:
+def _judge(pair: RunPair, scenario: str, profile: str) -> tuple[Figure | None, Verdict, str]:
     """Return slowdown, verdict and reason of a scenario that both runs measured under the same conditions."""
     before, after = (read_timings(side.directory.path, scenario) for side in (pair.base, pair.head))
     if before is None or after is None:
