@@ -198,7 +198,7 @@ def trial(name: str, samples: int, batch_size: int = 16) -> Trial:
         size=samples,
     )
     use = DatasetUse("phrases", {}, "test", "translation")
-    return Trial("simulated", name, spec, use, None, (), ())
+    return Trial("simulated", name, spec, {}, use, None, (), ())
 
 
 def main() -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from typing import get_args
 
-from harness.adapter import ADAPTERS, Resources, Runtime
+from pydantic import BaseModel
+
+from harness.adapter import ADAPTERS, Resources, Runtime, TrainableAdapter
 from harness.checkpoint import Checkpoint, load, sha256
 from harness.datasets.dataset import DATASETS, Dataset
 from harness.errors import InfrastructureError, UsageError
-from harness.identity import code_version
+from harness.identity import code_version, digest
 from harness.recipe import CheckpointRef
 from harness.rundir.trial_files import TrialSpec
 from harness.task import TaskName
@@ -45,6 +50,8 @@ class Trial:
     variant: str
     """Name of the variant, such as `yolo[precision=bf16]`."""
     spec: TrialSpec
+    options: dict[str, object]
+    """Options of the adapter, with the paths of files; the specification has their contents."""
     dataset: DatasetUse
     checkpoint: CheckpointRef | None
     metrics: tuple[str, ...]
@@ -85,10 +92,11 @@ class Trial:
         return checkpoint
 
     def open_planned_dataset(self) -> Dataset:
-        """Open the data set, and check that this worker has the planned code and data.
+        """Open the data set, and check that this worker has the planned code, files and data.
 
         Raises:
-            InfrastructureError: The adapter's code or the data set differs from the planned one.
+            InfrastructureError: The adapter's code, a file that an option names, or the data set differs from
+                the planned one.
         """
         code = adapter_code(self.spec.adapter)
         if code != self.spec.code:
@@ -96,6 +104,12 @@ class Trial:
                 f"{self.name}: the code of adapter '{self.spec.adapter}' is version {code} here, "
                 f"but version {self.spec.code} was planned"
             )
+        for option, content in identified_options(self.spec.adapter, self.options).items():
+            if content != self.spec.options[option]:
+                raise InfrastructureError(
+                    f"{self.name}: the content of {option} ({self.options[option]}) is {content} here, "
+                    f"but {self.spec.options[option]} was planned"
+                )
         dataset = self.dataset.open()
         if dataset.fingerprint != self.spec.dataset:
             raise InfrastructureError(
@@ -112,3 +126,44 @@ class Trial:
 def adapter_code(name: str) -> str:
     """Return the version of a registered adapter's code: a hash of the modules that it consists of."""
     return code_version(ADAPTERS.entries()[name].target.partition(":")[0])
+
+
+def path_options(adapter: str) -> frozenset[str]:
+    """Return the options of an adapter that name files or folders which inference reads.
+
+    They are annotated as `Path`, `FilePath` or `DirectoryPath`, possibly within a union or a list. Options
+    that only training reads are not among them, because their effect is in the checkpoint.
+    """
+    cls = ADAPTERS.get(adapter)
+    return path_fields(cls.Options) - (cls.training_options if issubclass(cls, TrainableAdapter) else set())
+
+
+def path_fields(model: type[BaseModel]) -> frozenset[str]:
+    """Return the fields of a model whose values are paths or contain paths."""
+    return frozenset(name for name, field in model.model_fields.items() if _holds_path(field.annotation))
+
+
+def _holds_path(annotation: object) -> bool:
+    return annotation is Path or any(_holds_path(part) for part in get_args(annotation))
+
+
+def identified_options(adapter: str, options: Mapping[str, object]) -> dict[str, object]:
+    """Return the options with the hash of its content in place of every path (see `path_options`)."""
+    paths = path_options(adapter)
+    return {name: _content(value) if name in paths else value for name, value in options.items()}
+
+
+def _content(value: object) -> object:
+    """Return `sha256:` and the hash of a file, or of the names and contents of all files of a folder."""
+    if isinstance(value, list):
+        return [_content(part) for part in value]
+    if value is None:
+        return None
+    path = Path(str(value))
+    if not path.exists():
+        return "missing"
+    if not path.is_dir():
+        return f"sha256:{sha256(path)}"
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    parts = (part for file in files for part in (file.relative_to(path).as_posix(), sha256(file)))
+    return f"sha256:{digest(parts)}"

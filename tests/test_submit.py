@@ -239,9 +239,10 @@ class TestPackage:
         assert [name for name, _ in package._code_files("planted")] == ["planted/__init__.py"]
 
     def test_gives_the_same_plan_on_the_cluster(self, tmp_path: Path) -> None:
-        """With a shipped and a third-party adapter, shipped weights, and the code of the harness."""
+        """With a shipped and a third-party adapter, shipped weights, a named file, and the harness's code."""
         shipped = {"adapter": "attention", "checkpoint": "attention-phrases-en-de"}
-        path = write(tmp_path, document(shipped=shipped, theirs={}))
+        (tmp_path / "words.txt").write_text("one")
+        path = write(tmp_path, document(shipped=shipped, theirs={"options": {"glossary": "words.txt"}}))
         packed = pack(load_suite(path))
         assert "adapters/checkpoints/attention-phrases-en-de.safetensors" in packed.files
         packed.write(tmp_path / "p.zip")

@@ -26,6 +26,7 @@ from harness.recipe import CheckpointRef, shipped_recipes
 from harness.registry import Entry
 from harness.suite.loading import LoadedSuite
 from harness.suite.variants import resolve_checkpoints
+from harness.trial import path_options
 
 SHIPPED_PACKAGES = ("adapters", "harness", "reports", "suites")
 MAX_PACKAGE_BYTES = 100 * 2**20  # the dashboard of Ray 2.60 answers 413 to more (measured)
@@ -93,7 +94,7 @@ def pack(loaded: LoadedSuite) -> Package:
     modules = {*SHIPPED_PACKAGES, *(entry.target.partition(":")[0].partition(".")[0] for entry in plugins)}
     names = {path: name for module in sorted(modules) for name, path in _code_files(module)}
     checkpoints = _packed_checkpoints(loaded)
-    named_files = (*map(Path.resolve, loaded.files), *checkpoints)
+    named_files = (*map(Path.resolve, loaded.files), *checkpoints, *_files_of_options(loaded))
     outside = [path for path in named_files if path not in names]
     root = Path(os.path.commonpath([path.parent for path in outside])) if outside else Path()
     names |= {path: f"{SUITE_FOLDER}/{path.relative_to(root).as_posix()}" for path in outside}
@@ -165,6 +166,19 @@ def _packed_checkpoints(loaded: LoadedSuite) -> dict[Path, list[CheckpointRef]]:
             path = shipped_recipes(entry.adapter)[name]
         checkpoints.setdefault(path.resolve(), []).extend(references)
     return checkpoints
+
+
+def _files_of_options(loaded: LoadedSuite) -> Iterator[Path]:
+    """Yield the files that options of adapters name by paths relative to the suite."""
+    if loaded.suite.data_root is not None:
+        return
+    for label, entry in loaded.suite.adapters.items():
+        for name in path_options(entry.adapter) & entry.options.keys():
+            keys, value = ["adapters", label, "options", name], entry.options[name]
+            for path in value if isinstance(value, list) else [value]:
+                if isinstance(path, str) and "${" not in path and not Path(path).is_absolute():
+                    named = (loaded.folder(keys) / path).resolve()
+                    yield from (file for file in [named, *named.rglob("*")] if file.is_file())
 
 
 def _mib(size: int) -> str:

@@ -52,6 +52,6 @@ def preflight(trials: Sequence[Trial]) -> None:
 def _check_model(trial: Trial) -> None:
     """Load a trial's model and check that its classes include the data set's."""
     cls = ADAPTERS.get(trial.spec.adapter)
-    adapter = cls(cls.Options.model_validate(trial.spec.options), Runtime())
+    adapter = cls(cls.Options.model_validate(trial.options), Runtime())
     adapter.load(trial.load_checkpoint())
     class_map(trial.spec.task, adapter.classes, trial.dataset.open().classes)

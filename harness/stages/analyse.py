@@ -82,7 +82,7 @@ def _explain(
         and cls.lossy_inputs is TranslationAdapter.lossy_inputs
     ):
         return analysis
-    adapter = cls(cls.Options(**trial.spec.options), Runtime())
+    adapter = cls(cls.Options(**trial.options), Runtime())
     adapter.load(trial.load_checkpoint())
     lossy = adapter.lossy_inputs([dataset[index] for index in range(analysis.n)])
     rates = {

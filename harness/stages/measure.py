@@ -120,7 +120,7 @@ def _load(trial: Trial, checkpoint: Checkpoint | None, dataset: Dataset, setting
     threads = settings.threads or max(1, environment.usable_cores() // processes)
     torch.set_num_threads(threads)
     cls = ADAPTERS.get(trial.spec.adapter)
-    adapter = cls(cls.Options(**trial.spec.options), trial.runtime(device))
+    adapter = cls(cls.Options(**trial.options), trial.runtime(device))
     adapter.load(checkpoint)
     return _Bench(
         adapter,

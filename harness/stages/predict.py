@@ -56,7 +56,7 @@ class Predictor:
         self.dataset = trial.open_planned_dataset()
         cls = ADAPTERS.get(trial.spec.adapter)
         device = pick_device(trial.spec.device)
-        self.adapter = cls(cls.Options(**trial.spec.options), trial.runtime(device))
+        self.adapter = cls(cls.Options(**trial.options), trial.runtime(device))
         self.adapter.load(checkpoint)
         self.class_map = class_map(trial.spec.task, self.adapter.classes, self.dataset.classes)
         self.environment = environment.describe()

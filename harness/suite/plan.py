@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
-
-from pydantic import BaseModel
 
 from harness.checkpoint import sha256
 from harness.datasets.dataset import DATASETS
@@ -19,10 +15,11 @@ from harness.registry import unknown
 from harness.rundir.results import Skipped
 from harness.rundir.trial_files import TrialSpec
 from harness.suite.loading import LoadedSuite
+from harness.suite.paths import resolve_paths
 from harness.suite.schema import BenchmarkEntry
 from harness.suite.variants import Variant, complete_options, expand_variants
 from harness.task import TaskName
-from harness.trial import DatasetUse, Trial, adapter_code
+from harness.trial import DatasetUse, Trial, adapter_code, identified_options, path_fields
 from harness.yaml_source import KeyPath
 
 
@@ -116,6 +113,7 @@ def _benchmark_trials(
             benchmark=name,
             variant=variant.name,
             spec=_spec(variant, use, fingerprint, size),
+            options=variant.options,
             dataset=use,
             checkpoint=variant.checkpoint,
             metrics=tuple(entry.metrics),
@@ -132,7 +130,7 @@ def _spec(variant: Variant, use: DatasetUse, fingerprint: str, size: int) -> Tri
         task=use.task,
         adapter=variant.adapter,
         code=adapter_code(variant.adapter),
-        options=variant.options,
+        options=identified_options(variant.adapter, variant.options),
         precision=variant.precision,
         batch_size=variant.batch_size,
         device=variant.device,
@@ -178,29 +176,9 @@ def _dataset_options(loaded: LoadedSuite, registered: str, entry: BenchmarkEntry
     defined = loaded.suite.datasets.get(entry.dataset)
     keys: KeyPath = ["datasets", entry.dataset, "options"]
     options = loaded.expand_options(keys, defined.options) if defined else {}
-    return complete_options(loaded, keys, cls.Options, _resolve_paths(loaded, keys, cls.Options, options))
-
-
-def _resolve_paths(
-    loaded: LoadedSuite, keys: KeyPath, model: type[BaseModel], options: dict[str, object]
-) -> dict[str, object]:
-    """Return options with relative paths resolved against `data_root`; a path must not lead out of it."""
-    if loaded.suite.data_root is None:
-        return options
-    root_keys: KeyPath = ["data_root"]
-    root = (loaded.folder(root_keys) / loaded.expand_text(root_keys, loaded.suite.data_root)).resolve()
-    resolved = dict(options)
-    for key, value in options.items():
-        field = model.model_fields.get(key)
-        if field is None or Path not in {field.annotation, *typing.get_args(field.annotation)}:
-            continue
-        if not isinstance(value, str):
-            continue  # the validation of the option accepts null or rejects any other type
-        path = (root / value).resolve()
-        if not path.is_relative_to(root):
-            raise loaded.error([*keys, key], f"path '{value}' leaves the data root {root}")
-        resolved[key] = str(path)
-    return resolved
+    if loaded.suite.data_root is not None:
+        options |= resolve_paths(loaded, keys, options, path_fields(cls.Options))
+    return complete_options(loaded, keys, cls.Options, options)
 
 
 def _check_metrics(loaded: LoadedSuite, name: str, entry: BenchmarkEntry, task: TaskName) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -15,8 +16,10 @@ from harness.errors import UnavailableError, UsageError
 from harness.recipe import CheckpointRef, resolve_checkpoint
 from harness.registry import unknown
 from harness.suite.loading import LoadedSuite
+from harness.suite.paths import resolve_paths
 from harness.suite.schema import AdapterEntry, Device
 from harness.task import TaskName
+from harness.trial import path_options
 from harness.yaml_source import KeyPath
 
 T = TypeVar("T")
@@ -82,7 +85,11 @@ def expand_variants(
     ):
         options = entry.options | dict(zip(listed, values, strict=True))
         _check_options(loaded, [*keys, "options"], options, cls, entry.checkpoint, checkpoint_options)
-        options = {**checkpoint_options, **options}
+        options = {
+            **checkpoint_options,
+            **options,
+            **_paths(loaded, [*keys, "options"], entry.adapter, options),
+        }
         yield Variant(
             entry_name + _suffix(axes, (seed, precision, batch_size, device, *values)),
             entry.adapter,
@@ -93,6 +100,24 @@ def expand_variants(
             checkpoints.get(seed),
             Resources(entry.resources.cpu, entry.resources.gpu),
         )
+
+
+def _paths(
+    loaded: LoadedSuite, keys: KeyPath, adapter: str, options: Mapping[str, object]
+) -> dict[str, object]:
+    """Return the options that name files which inference reads, with variables filled in, as absolute paths.
+
+    Raises:
+        UnavailableError: A file does not exist here; the message names file and line of the option.
+    """
+    names = path_options(adapter)
+    chosen = loaded.expand_options(keys, {name: value for name, value in options.items() if name in names})
+    resolved = resolve_paths(loaded, keys, chosen, names)
+    for name, value in resolved.items():
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, str) and not Path(path).exists():
+                raise UnavailableError(str(loaded.error([*keys, name], f"{path}: no such file")))
+    return resolved
 
 
 def _seeds(entry: AdapterEntry) -> list[int | None]:

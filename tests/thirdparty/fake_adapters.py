@@ -26,6 +26,7 @@ class FaultOptions(AdapterOptions):
     drop: int = 1
     """Number of words omitted from a translation."""
     delay: float = 0.0
+    glossary: Path | None = None
 
 
 class FakeTranslation(TranslationAdapter):

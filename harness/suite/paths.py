@@ -1,0 +1,46 @@
+"""Paths in the options of a suite: where relative ones start, and which folder none may leave."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from harness.suite.loading import LoadedSuite
+from harness.yaml_source import KeyPath
+
+
+def resolve_paths(
+    loaded: LoadedSuite, keys: KeyPath, options: Mapping[str, object], names: Collection[str]
+) -> dict[str, object]:
+    """Return those options that are paths, as absolute paths.
+
+    Relative paths start at `data_root`, which no path may leave, or without it at the folder of the suite
+    file that sets the option. Values of another type are unchanged, so that their validation reports them.
+
+    Args:
+        keys: Key path of the options.
+        names: Options whose values are paths or lists of paths.
+
+    Raises:
+        UsageError: A path leaves the data root; the message names file and line.
+    """
+    return {
+        name: [_resolve(loaded, [*keys, name], part) for part in value]
+        if isinstance(value, list)
+        else _resolve(loaded, [*keys, name], value)
+        for name, value in options.items()
+        if name in names
+    }
+
+
+def _resolve(loaded: LoadedSuite, keys: KeyPath, value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    root_keys: KeyPath = ["data_root"]
+    data_root = loaded.suite.data_root
+    if data_root is None:
+        return str((loaded.folder(keys) / value).resolve())
+    root = (loaded.folder(root_keys) / loaded.expand_text(root_keys, data_root)).resolve()
+    path = (root / value).resolve()
+    if not path.is_relative_to(root):
+        raise loaded.error(keys, f"path '{value}' leaves the data root {root}")
+    return str(path)
