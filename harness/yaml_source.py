@@ -18,7 +18,25 @@ from harness.registry import unknown
 M = TypeVar("M", bound=BaseModel)
 KeyPath: TypeAlias = Sequence[str | int]
 """Path to a node of a document: ("adapters", "yolo", "batch_size")."""
-_KEY_TAGS = {"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"}
+MAX_BYTES = 1 << 20
+MAX_NODES = 50_000
+"""Nodes of a document, each alias counted with all that it stands for."""
+MAX_TEXT = 1 << 16  # characters of one text
+_TOO_MANY = f"more than {MAX_NODES:,} nodes, aliases included"
+_TAG = "tag:yaml.org,2002:"
+_KEY_TAGS = {f"{_TAG}str", f"{_TAG}merge"}
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")  # NUL ends a path; a lone surrogate has no UTF-8
+# YAML 1.1 also reads `yes`, `1:30` (90), `010` (8), `1_000` and dates as something other than text.
+_UNAMBIGUOUS = {
+    "bool": (re.compile("true|false", re.IGNORECASE), ", or write true or false"),
+    "int": (re.compile(r"[-+]?(0|[1-9][0-9]*)"), ", or write a decimal number"),
+    "float": (
+        re.compile(r"[-+]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[-+]?[0-9]+)?|\.inf)|\.nan", re.IGNORECASE),
+        ", or write a decimal number",
+    ),
+    "timestamp": (re.compile("(?!)"), ""),
+}
+"""Values that every version of YAML reads alike, by kind, and what to write in place of another value."""
 
 
 @dataclass(frozen=True)
@@ -60,62 +78,130 @@ def read_source(path: Path) -> Source:
     """Read a YAML file whose root is a mapping, without executing anything in it.
 
     Raises:
-        UsageError: The file is unreadable, not YAML or not a mapping, or it has a duplicate key, a key that
-            is not text, or an alias that contains itself. The message names the line.
+        UsageError: The file is unreadable, not YAML or not a mapping, it exceeds a limit, or it contains a
+            duplicate key, a key that is not text, a value with two readings, or an alias that contains
+            itself. The message names the line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        document = yaml.safe_load(text)
+        with path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise UsageError(f"{path}: larger than {MAX_BYTES:,} bytes")
+        root, document = _parse(content.decode())
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise UsageError(f"{path}:{line}: malformed YAML: {error.problem}") from error
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise UsageError(f"{path}:{line}: malformed YAML: {error.reason}") from error
-    except (ValueError, RecursionError) as error:  # a date such as 2024-13-45, or thousands of open brackets
-        raise UsageError(f"{path}: malformed YAML: {error}") from error
+    except _MistakeError as error:
+        location = f"{path}:{error.line}" if error.line else str(path)
+        raise UsageError(f"{location}: {error}") from error
     if not isinstance(document, dict) or not isinstance(root, yaml.MappingNode):
         raise UsageError(f"{path}:1: expected a mapping of keys to values")
-    _reject_ambiguities(root, path, (), set())
     return Source(path, document, root)
 
 
-def _reject_ambiguities(
-    node: yaml.Node, path: Path, ancestors: tuple[yaml.Node, ...], checked: set[yaml.Node]
-) -> None:
-    """Reject valid YAML that is almost certainly a mistake.
+def parse_value(text: str, option: str) -> object:
+    """Parse a YAML value from the command line by the rules of `read_source`.
 
-    - YAML silently keeps the last of two equal keys.
-    - Keys such as `no:` and `1:` are not text.
-    - An alias may refer to a node that contains it.
+    Args:
+        option: The option that contains the value, for messages.
 
-    A node with many aliases is checked once.
+    Raises:
+        UsageError: The value is not YAML, exceeds a limit, or has two readings.
+    """
+    try:
+        return _parse(text)[1]
+    except _MistakeError as error:
+        reason = str(error).replace("malformed YAML", "the value is not YAML")
+        raise UsageError(f"{option}: {reason}") from error
+
+
+class _MistakeError(Exception):
+    """A mistake in a document, with its line if it is known."""
+
+    def __init__(self, message: str, line: int | None = None) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+class _Loader(yaml.SafeLoader):
+    """Counts nodes while it composes them, because a small file may have too many to finish."""
+
+    composed = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.composed += 1
+        if self.composed > MAX_NODES:
+            raise _MistakeError(_TOO_MANY, self.line + 1)
+        return super().compose_node(parent, index)
+
+
+def _parse(text: str) -> tuple[yaml.Node | None, object]:
+    """Return the root node of a document, and the document as Python values."""
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return None, None
+        if _checked_size(root, (), {}) > MAX_NODES:
+            raise _MistakeError(_TOO_MANY, root.start_mark.line + 1)
+        return root, loader.construct_document(root)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise _MistakeError(f"malformed YAML: {error.problem}", line) from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise _MistakeError(f"malformed YAML: {error.reason}", line) from error
+    except (ValueError, RecursionError) as error:  # an integer of 5,000 digits, thousands of open brackets
+        raise _MistakeError(f"malformed YAML: {error}") from error
+
+
+def _checked_size(node: yaml.Node, ancestors: tuple[yaml.Node, ...], sizes: dict[yaml.Node, int]) -> int:
+    """Return the number of nodes after the expansion of aliases, which happens only later.
+
+    Args:
+        sizes: The nodes that were checked, so that a node with many aliases is checked once.
+
+    Raises:
+        _MistakeError: The YAML is valid but almost certainly a mistake. YAML silently keeps the last of two equal
+            keys. Keys such as `no:` and `1:` are not text. An alias may refer to a node that contains it.
     """
     line = node.start_mark.line + 1
     if node in ancestors:
-        raise UsageError(f"{path}:{line}: an alias refers to a node that contains it")
-    if node in checked:
-        return
-    checked.add(node)
-    if isinstance(node, yaml.MappingNode):
+        raise _MistakeError("an alias refers to a node that contains it", line)
+    if node in sizes:
+        return sizes[node]
+    size = 1
+    if isinstance(node, yaml.ScalarNode):
+        _check_scalar(node, line)
+    elif isinstance(node, yaml.MappingNode):
         keys: set[str] = set()
         for key, value in node.value:
             line = key.start_mark.line + 1
             if key.tag not in _KEY_TAGS:
-                kind = key.tag.rpartition(":")[2]
-                raise UsageError(f"{path}:{line}: key {key.value} is read as {kind}, not as text: quote it")
+                kind = key.tag.removeprefix(_TAG)
+                raise _MistakeError(f"key {key.value} is read as {kind}, not as text: quote it", line)
             if key.value in keys:
-                raise UsageError(f"{path}:{line}: duplicate key '{key.value}'")
+                raise _MistakeError(f"duplicate key '{key.value}'", line)
             keys.add(key.value)
-            _reject_ambiguities(value, path, (*ancestors, node), checked)
+            _check_scalar(key, line)
+            size += 1 + _checked_size(value, (*ancestors, node), sizes)
     elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _reject_ambiguities(item, path, (*ancestors, node), checked)
+        size += sum(_checked_size(item, (*ancestors, node), sizes) for item in node.value)
+    sizes[node] = size
+    return size
+
+
+def _check_scalar(node: yaml.ScalarNode, line: int) -> None:
+    """Refuse text that cannot be stored, and values that YAML 1.1 and YAML 1.2 read differently."""
+    if len(node.value) > MAX_TEXT:
+        raise _MistakeError(f"a text of more than {MAX_TEXT:,} characters", line)
+    if unstorable := _UNSTORABLE.search(node.value):
+        raise _MistakeError(f"character U+{ord(unstorable[0]):04X} is not text that can be stored", line)
+    kind = node.tag.removeprefix(_TAG)
+    expected, alternative = _UNAMBIGUOUS.get(kind, (None, ""))
+    if expected and not expected.fullmatch(node.value):
+        raise _MistakeError(f"{node.value} is read as {kind}, not as text: quote it{alternative}", line)
 
 
 def nearest_source(sources: Sequence[Source], keys: KeyPath) -> Source:

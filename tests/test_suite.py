@@ -75,6 +75,13 @@ def test_a_valid_suite_is_accepted(tmp_path: Path) -> None:
         (("size: 20", "size: many"), 5, "datasets.few.options.size: Input should be a valid integer"),
         (("size: 20", "min_tokens: 9, max_tokens: 4"), 5, "datasets.few.options: max_tokens (4) must be at least"),
         (("delay: 0.0", "dela: 0.0"), 11, "adapters.ok.options.dela: unknown option 'dela'; did you mean 'delay'?"),
+        (("delay: 0.0", "delay: yes"), 11, "yes is read as bool, not as text: quote it, or write true or false"),
+        (("delay: 0.0", "delay: 1:30"), 11, "1:30 is read as int, not as text: quote it, or write a decimal number"),
+        (("delay: 0.0", "delay: 1:30.5"), 11, "1:30.5 is read as float, not as text: quote it"),
+        (("delay: 0.0", "delay: 010"), 11, "010 is read as int, not as text: quote it"),
+        (("delay: 0.0", "delay: true"), 11, "adapters.ok.options.delay: expected a value other than true and false (got True)"),
+        (("name: good", 'name: good\ndescription: "\\ud800"'), 2, "character U+D800 is not text that can be stored"),
+        (("name: good", 'name: good\ndescription: "\\0"'), 2, "character U+0000 is not text that can be stored"),
         (("delay: 0.0", "delay: .nan"), 11, "adapters.ok.options.delay: Input should be a finite number"),
         (("batch_size: 4", "batch_size: '4'"), 9, "adapters.ok.batch_size: Input should be a valid integer (got '4')"),
         (("batch_size: 4", "batch_size: true"), 9, "adapters.ok.batch_size: Input should be a valid integer (got True)"),
@@ -110,7 +117,11 @@ def test_a_mistake_is_reported_with_its_line(
     [
         ("", "suite.yaml:1: expected a mapping"),
         ("- a\n- b\n", "suite.yaml:1: expected a mapping"),
-        (GOOD + "description: 2024-13-45\n", "suite.yaml: malformed YAML: month must be in 1..12"),
+        (
+            GOOD + "description: 2024-13-45\n",
+            "suite.yaml:18: 2024-13-45 is read as timestamp, not as text: quote it",
+        ),
+        (GOOD + f"description: {'9' * 5000}\n", "suite.yaml: malformed YAML: Exceeds the limit"),
         ("[" * 5000, "suite.yaml: malformed YAML"),
         ("name: good\n", "suite.yaml:1: benchmarks: a suite needs at least one benchmark"),
     ],
@@ -125,9 +136,36 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         load_suite(tmp_path / "suite.yaml")
 
 
-def test_exponentially_many_aliases_are_checked_fast(tmp_path: Path) -> None:
-    levels = "".join(f"  a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
-    assert "unknown key 'x'" in refused(tmp_path, GOOD + "x:\n  a0: &a0 [1]\n" + levels)
+ALIASES = "x:\n  a0: &a0 [1]\n" + "".join(
+    f"  a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
+)
+MATRIX = f"[{', '.join(map(str, range(1, 101)))}]"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (ALIASES + GOOD, "1: more than 50,000 nodes, aliases included"),
+        (GOOD + f"x: [{'1,' * 60_000}]\n", "18: more than 50,000 nodes, aliases included"),
+        (GOOD + f"description: {'x' * 10**8}\n", " larger than 1,048,576 bytes"),
+        (GOOD + f"description: {'x' * 10**5}\n", "18: a text of more than 65,536 characters"),
+        (
+            GOOD.replace("batch_size: 4", f"batch_size: {MATRIX}").replace("0.0", MATRIX),
+            "7: adapters.ok: 10,000 variants; at most 5,000",
+        ),
+        (
+            GOOD.replace("  ok:", "".join(f"  a{i}: {{adapter: yolo}}\n" for i in range(20_000)) + "  ok:"),
+            "12503: more than 50,000 nodes, aliases included",
+        ),
+        (
+            GOOD.replace("batch_size: 4", f"batch_size: {MATRIX}").replace("0.0", f"{MATRIX[:150]}51]")
+            + "  more: {dataset: phrases, adapters: [ok], metrics: [bleu]}\n",
+            "18: benchmarks.more: more than 5,000 trials up to this benchmark",
+        ),
+    ],
+)
+def test_a_suite_that_would_take_for_ever_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    assert refused(tmp_path, text).startswith(f"suite.yaml:{expected}")
 
 
 def test_an_adapter_for_another_task_is_refused(tmp_path: Path) -> None:
@@ -184,6 +222,7 @@ class TestSet:
             ("=3", "expected KEY=VALUE"),
             ("adapters.okay.batch_size=3", "adapters has no section 'okay'; did you mean 'ok'?"),
             ("adapters.ok.batch_size=[1", "the value is not YAML"),
+            ("adapters.ok.options.delay=yes", "yes is read as bool, not as text: quote it"),
             ("adapters.ok.batch_sise=3", "unknown key 'batch_sise'; did you mean 'batch_size'?"),
             ("speed.profile=fast", "speed.profile: unknown value 'fast'"),
             ("include=[x.yaml]", "includes are read before overrides and cannot be set"),

@@ -90,7 +90,7 @@ def _adapter_rows() -> list[list[str]]:
             rows.append([name, "–", str(error), "–", entry.origin])
         else:
             weights = ", ".join(_shipped_weights(name)) or "–"
-            rows.append([name, cls.task, _first_sentence(cls), weights, entry.origin])
+            rows.append([name, ", ".join(cls.tasks()), _first_sentence(cls), weights, entry.origin])
     return rows
 
 
@@ -117,7 +117,7 @@ def _describe(group: Group, name: str, as_json: bool) -> None:
         thing = registry.get(name)
         document |= {"description": inspect.getdoc(thing) or "", "origin": registry.entries()[name].origin}
         if group is Group.adapters:
-            document |= {"task": thing.task, "shipped weights": _shipped_weights(name)}
+            document |= {"tasks": list(thing.tasks()), "shipped weights": _shipped_weights(name)}
     options = _options(thing.Options) if group in (Group.adapters, Group.datasets) else []
     if as_json:
         show({**document, "options": options})
@@ -177,9 +177,9 @@ def export_command(
 ) -> None:
     """Write a translation corpus as files for `parallel-text` on another machine."""
     from harness.cli.terminal import show, show_table
-    from harness.datasets.exported_text import export_text, read_option
+    from harness.datasets.exported_text import export_text
 
-    manifest = export_text(dataset, dict(map(read_option, options)), splits, out)
+    manifest = export_text(dataset, dict(map(_read_option, options)), splits, out)
     if as_json:
         show(manifest.model_dump(mode="json"))
         return
@@ -202,3 +202,17 @@ def new_adapter(
 
     for path in write(name, task, out):
         console.print(f"wrote {path}", markup=False)
+
+
+def _read_option(text: str) -> tuple[str, object]:
+    """Parse `KEY=VALUE` of the command line, with a YAML value.
+
+    Raises:
+        UsageError: The text has another form, or the value is not YAML.
+    """
+    from harness.yaml_source import parse_value
+
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--option {text}: expected KEY=VALUE, such as language=fr")
+    return key, parse_value(value, f"--option {text}")

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import JsonValue, ValidationError
 
 from harness.datasets.dataset import DATASETS, Dataset, DatasetOptions
@@ -100,21 +99,6 @@ def export_text(name: str, options: Mapping[str, object], splits: Sequence[str],
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return manifest
-
-
-def read_option(text: str) -> tuple[str, object]:
-    """Parse `KEY=VALUE` of the command line, with a YAML value.
-
-    Raises:
-        UsageError: the text has another form, or the value is not YAML.
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UsageError(f"--option {text}: expected KEY=VALUE, such as language=fr")
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--option {text}: the value is not YAML") from error
 
 
 def read_exported(folder: Path, split: str) -> Iterator[Sample]:

@@ -10,12 +10,18 @@ from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
-import yaml
-
 from harness.errors import UnavailableError, UsageError
 from harness.registry import unknown
 from harness.suite.schema import Suite
-from harness.yaml_source import KeyPath, Source, known_keys, nearest_source, read_source, validate
+from harness.yaml_source import (
+    KeyPath,
+    Source,
+    known_keys,
+    nearest_source,
+    parse_value,
+    read_source,
+    validate,
+)
 
 
 class LoadedSuite:
@@ -186,10 +192,7 @@ def _apply_override(document: dict[str, object], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UsageError(f"--set {override}: expected KEY=VALUE, such as adapters.yolo.batch_size=8")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--set {override}: the value is not YAML") from error
+    value = parse_value(text, f"--set {override}")
     *parents, last = key.split(".")
     if key.partition(".")[0] == "include":
         raise UsageError(f"--set {override}: includes are read before overrides and cannot be set")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import islice
 
+from harness.adapter import ADAPTERS
 from harness.checkpoint import sha256
 from harness.datasets.dataset import DATASETS
 from harness.errors import UnavailableError, UsageError
@@ -17,7 +19,7 @@ from harness.rundir.trial_files import TrialSpec
 from harness.suite.loading import LoadedSuite
 from harness.suite.paths import resolve_paths
 from harness.suite.schema import BenchmarkEntry
-from harness.suite.variants import Variant, complete_options, expand_variants
+from harness.suite.variants import MAX_VARIANTS, Variant, complete_options, expand_variants
 from harness.task import TaskName
 from harness.trial import DatasetUse, Trial, adapter_code, identified_options, path_fields
 from harness.yaml_source import KeyPath
@@ -67,9 +69,15 @@ def plan(loaded: LoadedSuite, only: str | None = None, limit: int | None = None)
             if entry.when_unavailable == "fail":
                 raise
             skipped.append(Skipped(benchmark=name, reason=str(error)))
+        if len(trials) > MAX_VARIANTS:
+            raise _too_many(loaded, name)
     if only is not None:
         trials = _select(trials, only, skipped)
     return Plan(tuple(trials), tuple(skipped))
+
+
+def _too_many(loaded: LoadedSuite, benchmark: str) -> UsageError:
+    return loaded.error(["benchmarks", benchmark], f"more than {MAX_VARIANTS:,} trials up to this benchmark")
 
 
 def _select(trials: Sequence[Trial], only: str, skipped: Sequence[Skipped]) -> list[Trial]:
@@ -96,11 +104,14 @@ def _benchmark_trials(
     Args:
         registered: Registered name of the data set.
     """
-    variants = [
+    expanded = (
         variant
         for position, label in enumerate(entry.adapters)
         for variant in expand_variants(loaded, name, position, label, task)
-    ]
+    )
+    variants = list(islice(expanded, MAX_VARIANTS + 1))
+    if len(variants) > MAX_VARIANTS:
+        raise _too_many(loaded, name)
     _check_unique(loaded, name, variants)
     use = DatasetUse(registered, _dataset_options(loaded, registered, entry), entry.split, task)
     dataset = use.open()
@@ -117,7 +128,7 @@ def _benchmark_trials(
             dataset=use,
             checkpoint=variant.checkpoint,
             metrics=tuple(entry.metrics),
-            scenarios=tuple(entry.speed),
+            scenarios=tuple(entry.speed) if ADAPTERS.get(variant.adapter).timed else (),
             resources=variant.resources,
         )
         for variant in variants

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from harness.trial import path_options
 from harness.yaml_source import KeyPath
 
 T = TypeVar("T")
+MAX_VARIANTS = 5_000  # of all benchmarks of a suite
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ def expand_variants(
         position: Index of the entry's name in the benchmark's list of adapters.
 
     Raises:
-        UsageError: An adapter, option or checkpoint is unknown, or is for another task.
+        UsageError: An adapter, option or checkpoint is unknown, or is for another task, or there are too many
+            variants.
         UnavailableError: The weights, or the environment variable that names them, do not exist here.
     """
     entries = loaded.suite.adapters
@@ -61,12 +64,12 @@ def expand_variants(
     if entry.adapter not in ADAPTERS.entries():
         raise loaded.error([*keys, "adapter"], unknown("adapter", entry.adapter, ADAPTERS.entries()))
     cls = ADAPTERS.get(entry.adapter)
-    if cls.task != task:
+    if task not in cls.tasks():
         raise loaded.error(
-            keys, f"adapter '{entry.adapter}' is for {cls.task}, but benchmark '{benchmark}' is for {task}"
+            keys,
+            f"adapter '{entry.adapter}' is for {' and '.join(cls.tasks())}, but benchmark '{benchmark}' is "
+            f"for {task}",
         )
-    checkpoints = resolve_checkpoints(loaded, entry, keys)
-    checkpoint_options = next(iter(checkpoints.values())).options if checkpoints else {}
     seeds = _seeds(entry)
     precisions: list[Precision] = _as_list(entry.precision)
     batch_sizes: list[int] = _as_list(entry.batch_size)
@@ -79,7 +82,11 @@ def expand_variants(
         "device": devices,
         **{f"options.{key}": values for key, values in listed.items()},
     }
+    if (size := math.prod(map(len, axes.values()))) > MAX_VARIANTS:
+        raise loaded.error(keys, f"{size:,} variants; at most {MAX_VARIANTS:,}")
     _check_distinct(loaded, keys, axes)
+    checkpoints = resolve_checkpoints(loaded, entry, keys)
+    checkpoint_options = next(iter(checkpoints.values())).options if checkpoints else {}
     for seed, precision, batch_size, device, values in itertools.product(
         seeds, precisions, batch_sizes, devices, itertools.product(*listed.values())
     ):
@@ -220,7 +227,7 @@ def complete_options(
         UsageError: An option is unknown or has a wrong value; the message names its line.
     """
     try:
-        return model(**options).model_dump(mode="json")
+        completed = model(**options)
     except ValidationError as error:
         mistake = error.errors()[0]
         option_keys = [*keys, *mistake["loc"][:1]]
@@ -231,3 +238,7 @@ def complete_options(
             ) from error
         message = mistake["msg"].removeprefix("Value error, ")
         raise loaded.error(option_keys, f"{message} (got {mistake['input']!r:.100})") from error
+    for key, value in options.items():
+        if isinstance(value, bool) and not isinstance(getattr(completed, key), bool):
+            raise loaded.error([*keys, key], f"expected a value other than true and false (got {value})")
+    return completed.model_dump(mode="json")
