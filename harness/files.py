@@ -19,9 +19,9 @@ _MESSAGES = {
 
 
 class StrictModel(BaseModel):
-    """An immutable record that rejects unknown keys, so that a misspelt key is an error."""
+    """An immutable record that rejects unknown keys, so that a misspelt key is an error, NaN and infinity."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 M = TypeVar("M", bound=BaseModel)

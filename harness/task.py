@@ -113,7 +113,7 @@ class Figure:
     every choice that changes the value, so that it shows whether two figures can be compared.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     value: float | None
     low: float | None
