@@ -11,6 +11,7 @@ from pydantic import ConfigDict
 
 TaskName = Literal["translation", "detection", "segmentation"]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
+Better = Literal["higher", "lower"]
 
 Image: TypeAlias = NDArray[np.uint8]
 """[height, width, 3], RGB, 0–255."""
@@ -93,6 +94,8 @@ class Sample:
     id: str
     input: Input
     target: Target | None = None
+    group: str | None = None
+    """What the sample comes from, such as a video or a document, if its samples are not independent."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +113,8 @@ class Figure:
 
     `value` is None if the metric is undefined (for example without positives), never −1 or 0. `low` and
     `high` bound its 95% interval. `n` is the number of items that it was computed over. `signature` names
-    every choice that changes the value, so that it shows whether two figures can be compared.
+    every choice that changes the value, so that it shows whether two figures can be compared. `better` is the
+    direction of improvement, None where there is none. `note` says why an interval may be wrong.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -121,6 +125,8 @@ class Figure:
     n: int
     unit: str
     signature: str
+    better: Better | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Average precision, checked against pycocotools, a plain VOC devkit, and resampling of whole images."""
+"""Average precision, checked against pycocotools and a plain VOC devkit, also without each image."""
 
 import contextlib
 import io
@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jackknife_oracle import jackknife_interval
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from harness.errors import UsageError
 from harness.metrics import precision_recall
 from harness.metrics.average_precision import Coco, Voc07, Voc10
+from harness.statistics.jackknife import leave_out_groups
 from harness.task import Annotations, Detections
 
 CLASSES = ("a", "b", "c")
@@ -114,7 +116,7 @@ def indexed(entries, count):
 @settings(max_examples=150, deadline=None)
 def test_coco_equals_pycocotools(pairs):
     expected = pycocotools(pairs)
-    figures = scored(Coco(CLASSES), pairs, resamples=1).metrics
+    figures = scored(Coco(CLASSES), pairs).metrics
     for figure, name, value in zip(figures.values(), Coco.names, expected, strict=True):
         assert figure.value == (None if value is None else pytest.approx(value, abs=1e-12)), name
 
@@ -147,7 +149,7 @@ def crowded_scene(seed, count=12, detections=130):
 
 def test_coco_equals_pycocotools_with_more_detections_than_the_limit():
     pairs = crowded_scene(1, detections=260)
-    figures = scored(Coco(CLASSES), pairs, resamples=1).metrics
+    figures = scored(Coco(CLASSES), pairs).metrics
     assert [figure.value for figure in figures.values()] == pytest.approx(pycocotools(pairs), abs=1e-12)
 
 
@@ -156,47 +158,54 @@ def test_coco_takes_the_later_of_two_equally_overlapping_objects(first, second, 
     """The box at 2 overlaps those at 0 and 4 by 8/12; the box at 5 overlaps only the one at 4 enough."""
     target = annotations_of([((x, 0, 10, 10), 0, False, None) for x in (first, second)])
     pair = (target, detections_of([((2, 0, 10, 10), 0, 0.9), ((5, 0, 10, 10), 0, 0.8)]))
-    figures = scored(Coco(CLASSES), [pair], resamples=1).metrics
+    figures = scored(Coco(CLASSES), [pair]).metrics
     assert [figure.value for figure in figures.values()][:10] == pytest.approx(pycocotools([pair])[:10])
     assert figures["ap50"].value == pytest.approx((51 if correct == 1 else 101) / 101)
 
 
-def test_the_interval_equals_that_of_evaluating_resampled_images():
+def without_each(pairs):
+    return [pairs[:index] + pairs[index + 1 :] for index in range(len(pairs))]
+
+
+def test_the_interval_equals_that_of_evaluating_without_each_image():
     pairs = crowded_scene(2, count=7, detections=30)
-    draws = np.random.default_rng(9).integers(0, 7, size=(12, 7))
-    naive = np.array([pycocotools([pairs[index] for index in sorted(draw)]) for draw in draws], dtype=float)
-    figures = scored(Coco(CLASSES), pairs, resamples=12, seed=9).metrics
-    for (name, figure), resampled in zip(figures.items(), naive.T, strict=True):
-        low, high = np.percentile(resampled[~np.isnan(resampled)], (2.5, 97.5))
-        expected = basic(figure.value, low, high) if name.startswith("ap") else (low, high)
-        assert (figure.low, figure.high) == pytest.approx(expected, abs=1e-12), name
-        method = "basic" if name.startswith("ap") else "percentile"
-        assert figure.signature.endswith(f"|interval:{method}|v:1")
-
-
-def basic(value, low, high):
-    """Return the basic bootstrap's interval of a fraction from the percentiles of the resamples."""
-    return max(0, min(value, 2 * value - high)), min(1, max(value, 2 * value - low))
+    naive = np.array([pycocotools(rest) for rest in without_each(pairs)], dtype=float)
+    figures = scored(Coco(CLASSES), pairs).metrics
+    for (name, figure), replicates in zip(figures.items(), naive.T, strict=True):
+        expected = jackknife_interval(figure.value, replicates)
+        assert (figure.low, figure.high) == pytest.approx(expected, abs=1e-11), name
+        assert figure.signature.endswith("|v:1|interval:jackknife")
 
 
 @pytest.mark.parametrize("metric", [Voc07(CLASSES), Voc10(CLASSES)])
-def test_the_interval_of_voc_equals_that_of_evaluating_resampled_images(metric):
+def test_the_interval_of_voc_equals_that_of_evaluating_without_each_image(metric):
     pairs = crowded_scene(3, count=7, detections=30)
-    draws = np.random.default_rng(9).integers(0, 7, size=(12, 7))
-    naive = [devkit([pairs[index] for index in sorted(draw)], metric.protocol) for draw in draws]
-    figure = scored(metric, pairs, resamples=12, seed=9).metrics["map"]
-    method = {"voc07": "percentile", "voc10": "basic"}[metric.protocol]
-    bounds = tuple(np.percentile(naive, (2.5, 97.5)))
-    expected = basic(figure.value, *bounds) if method == "basic" else bounds
-    assert (figure.low, figure.high) == pytest.approx(expected, abs=1e-12)
-    assert figure.signature == f"{metric.protocol}|iou:0.5|interval:{method}|v:1"
+    naive = [devkit(rest, metric.protocol) for rest in without_each(pairs)]
+    figure = scored(metric, pairs).metrics["map"]
+    assert (figure.low, figure.high) == pytest.approx(jackknife_interval(figure.value, naive), abs=1e-12)
+    assert figure.signature == f"{metric.protocol}|iou:0.5|v:1|interval:jackknife"
 
 
-def test_figures_do_not_depend_on_the_size_of_a_block_of_resamples(monkeypatch):
+def test_many_images_are_left_out_in_groups(monkeypatch):
+    """The groups are the same for every model, and each image is in one of them."""
+    monkeypatch.setattr(Coco, "max_groups", 3)
+    pairs = crowded_scene(2, count=7, detections=30)
+    groups = leave_out_groups(7, 3)
+    assert sorted(np.bincount(groups)) == [2, 2, 3]
+    naive = [
+        pycocotools([pair for pair, group in zip(pairs, groups, strict=True) if group != left_out])[0]
+        for left_out in range(3)
+    ]
+    figure = scored(Coco(CLASSES), pairs).metrics["ap"]
+    assert (figure.low, figure.high) == pytest.approx(jackknife_interval(figure.value, naive))
+    assert figure.signature.endswith("|interval:jackknife-3")
+
+
+def test_figures_do_not_depend_on_the_size_of_a_block_of_weightings(monkeypatch):
     pairs = crowded_scene(4, count=5, detections=20)
-    expected = scored(Coco(CLASSES), pairs, resamples=40)
+    expected = scored(Coco(CLASSES), pairs)
     monkeypatch.setattr(precision_recall, "CELLS", 16)
-    assert scored(Coco(CLASSES), pairs, resamples=40) == expected
+    assert scored(Coco(CLASSES), pairs) == expected
 
 
 def devkit(pairs, protocol, threshold=Fraction(1, 2)):
@@ -270,7 +279,7 @@ def inclusive_iou(box, other):
 @settings(max_examples=150, deadline=None)
 def test_voc_equals_the_devkit(metric, pairs):
     expected = devkit(pairs, metric.protocol)
-    value = scored(metric, pairs, resamples=1).metrics["map"].value
+    value = scored(metric, pairs).metrics["map"].value
     assert value == (None if expected is None else pytest.approx(expected, abs=1e-12))
 
 

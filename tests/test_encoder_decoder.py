@@ -278,7 +278,7 @@ def test_twenty_sentences_are_learnt_to_bleu_100(cls: type[Seq2Seq], beam: int) 
     dataset, bleu = Toy(), METRICS.get("bleu")()
     predictions = trained(cls, beam=beam).predict(untargeted(dataset))
     statistics = [bleu.statistics(dataset[i].target, predictions[i]) for i in range(len(dataset))]
-    assert bleu.summarise(statistics, resamples=0).metrics["bleu"].value == pytest.approx(100)
+    assert bleu.summarise(statistics, intervals=False).metrics["bleu"].value == pytest.approx(100)
 
 
 @pytest.mark.parametrize("beam", [1, 4])
@@ -405,7 +405,7 @@ def test_shipped_weights_reach_the_documents_figure(adapter: str, name: str, lea
     ours = cls(cls.Options(), Runtime())
     ours.load(checkpoints.load(found.weights))
     samples = [data[i] for i in range(found.recipe.validation_size)]
-    scores = evaluate(ours, samples, METRICS.get("bleu")(), batch_size=16, resamples=0)
+    scores = evaluate(ours, samples, METRICS.get("bleu")(), batch_size=16, intervals=False)
     # Another CPU rounds otherwise, which can swap two nearly equal tokens; no more than that.
     expected = document["provenance"]["figures"]["bleu"]["value"]
     assert scores.metrics["bleu"].value == pytest.approx(expected, abs=0.5)

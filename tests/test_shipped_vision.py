@@ -48,7 +48,7 @@ def test_the_figure_in_the_document_is_reproduced(adapter, name, figure, minimum
     model.load(checkpoints.load(shipped.weights))
     metric = METRICS.get(recipe.metric)(data.classes, **data.metric_options)
     samples = [data[i] for i in range(recipe.validation_size)]
-    scores = evaluate(model, samples, metric, batch_size=20, resamples=0)
+    scores = evaluate(model, samples, metric, batch_size=20, intervals=False)
     # Rounding on another CPU can swap two nearly equal scores; larger differences are errors.
     expected = document["provenance"]["figures"][figure]["value"]
     assert scores.metrics[figure].value == pytest.approx(expected, abs=0.005)

@@ -1,4 +1,4 @@
-"""Precision–recall curves: a class's curve as COCO interpolates it, and its area in every resample."""
+"""Precision–recall curves: a class's curve as COCO interpolates it, and the areas."""
 
 from __future__ import annotations
 
@@ -8,21 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.metrics.average_precision import COCO_RECALLS, coco_levels
+from harness.metrics.average_precision import COCO_RECALLS, Coco, coco_levels
 from harness.metrics.matching import Matches
 from harness.metrics.precision_recall import average_precision, build_curves
-from harness.statistics.bootstrap import RESAMPLES, SEED, resample_counts
+from harness.statistics.jackknife import leave_out_groups, leave_out_weights
 
 
 def average_precisions(matches: Sequence[Matches], classes: int) -> NDArray[np.float64]:
-    """Compute COCO's AP over all sizes for the data set, then for each resample: [classes, T, 1 + R]."""
-    curves = build_curves(matches, classes, ())
+    """Compute COCO's AP over all sizes of the data set, then without each group: [classes, T, 1 + G]."""
     n = len(matches)
-    weights = [np.ones((n, 1), dtype=np.int32), *resample_counts(n, RESAMPLES, SEED)]
-    parts = [
-        np.stack([average_precision(curve, chunk, coco_levels)[0] for curve in curves]) for chunk in weights
-    ]
-    return np.concatenate(parts, axis=2)
+    weights = leave_out_weights(n, leave_out_groups(n, Coco.max_groups))
+    curves = build_curves(matches, classes, ())
+    return np.stack([average_precision(curve, weights, coco_levels)[0] for curve in curves])
 
 
 @dataclass(frozen=True, eq=False)

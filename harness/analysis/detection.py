@@ -25,14 +25,14 @@ from harness.analysis.record import (
 from harness.analysis.tide import CORRECT, IGNORED, STATES, ImageErrors, classify_errors
 from harness.metrics.average_precision import COCO_AREAS
 from harness.metrics.matching import IOU_THRESHOLDS, MAX_DETECTIONS, Matches, match_coco
-from harness.statistics.bootstrap import figure, mean_defined
+from harness.statistics.jackknife import figure, mean_defined
 from harness.task import Annotations, Detections, Figure, Image, Sample
 
 VERSION = 1  # of the signatures; raise it when the meaning of a figure changes
 # Indices into COCO's ten thresholds of the curves that are drawn: IoU .5, at which a box counts as detected,
 # and .75, at which it also fits closely.
 CURVE_THRESHOLDS = (0, 5)
-SIGNATURE = f"coco|recalls:101|maxdets:{MAX_DETECTIONS}|interval:basic"
+SIGNATURE = f"coco|recalls:101|maxdets:{MAX_DETECTIONS}|interval:jackknife"
 ALL_SIZES = np.array([[0.0, COCO_AREAS["large"][1]]])  # px²
 
 
@@ -102,7 +102,7 @@ class DetectionAnalyser(Analyser[Detections, ShownDetections]):
         return best_f1_score(self._images)
 
     def _curves(self) -> list[PrecisionRecall]:
-        ap = average_precisions(self._matches, len(self._classes))  # [classes, T, 1 + R]
+        ap = average_precisions(self._matches, len(self._classes))  # [classes, T, 1 + G]
         records = []
         for threshold, coco_index in enumerate(CURVE_THRESHOLDS):
             iou = float(IOU_THRESHOLDS[coco_index])
@@ -132,9 +132,9 @@ class DetectionAnalyser(Analyser[Detections, ShownDetections]):
         return records
 
     def _ap_figure(self, ap: NDArray[np.float64], iou: float) -> Figure:
-        """Return an AP with its interval, from the value followed by those of the resamples: [1 + R]."""
+        """Return an AP with its interval, from the value followed by its replicates: [1 + G]."""
         signature = f"{SIGNATURE}|iou:{iou:g}|v:{VERSION}"
-        return figure(ap[0], ap[1:], len(self._matches), "fraction", signature, reflected=True)
+        return figure(ap, len(self._matches), "fraction", signature, (0.0, 1.0))
 
     def _operating_point(self) -> OperatingPoint:
         counts = np.array([counts_at(image, self._min_score) for image in self._images])

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from harness.analysis.curves import average_precisions
 from harness.analysis.record import ErrorEffect, ErrorType
 from harness.metrics.matching import MAX_DETECTIONS, Matches, box_iou, rank_detections
-from harness.statistics.bootstrap import figure, mean_defined
+from harness.statistics.jackknife import figure, mean_defined
 from harness.task import Annotations, Detections, Figure
 
 FOREGROUND, BACKGROUND = 0.5, 0.1  # IoU t_f and t_b, Bolya et al. 2020 §2.2
@@ -150,7 +150,7 @@ def error_effects(
         # A class that no longer has annotations has no AP; it counts as 0.
         precisions = np.where(np.isnan(precisions) & ~np.isnan(base), 0.0, precisions)
         rise = mean_defined(precisions, 0) - mean_defined(base, 0)
-        return figure(rise[0], rise[1:], len(images), "fraction", SIGNATURE)
+        return figure(rise, len(images), "fraction", SIGNATURE, (-1.0, 1.0))
 
     effects = {
         error: ErrorEffect(

@@ -38,7 +38,7 @@ class TranslationAnalyser(Analyser[Translation, ShownTranslation]):
         chrf = self._chrf.statistics(references, prediction)
         self._words.append(len(source.split()))
         self._counts.append((self._bleu.statistics(references, prediction), chrf))
-        self._scores.append(self._chrf.summarise([chrf], resamples=0).metrics["chrf"].value or 0.0)
+        self._scores.append(self._chrf.summarise([chrf], intervals=False).metrics["chrf"].value or 0.0)
         self._failures.append(failures(source, references, prediction.text))
 
     def picks(self) -> list[Pick]:

@@ -1,14 +1,14 @@
-"""Changes in accuracy, from the paired bootstrap over the samples that both runs predicted.
+"""Changes in accuracy, over the samples that both runs predicted.
 
-Both runs' figures are recomputed from the stored statistics of their samples, on the same resamples
-(Efron & Tibshirani 1993, ch. 8; for BLEU Koehn 2004). Samples that are hard for one model are mostly hard for
-the other, so the difference is far more precise than two separate intervals suggest.
+Both runs' figures are recomputed from the stored statistics of their samples, without the same groups of
+samples. Samples that are hard for one model are mostly hard for the other, so the difference is far more
+precise than two separate intervals suggest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from math import isclose
 from typing import Generic, Protocol, TypeAlias, TypeVar, cast
 
@@ -16,13 +16,12 @@ import numpy as np
 
 from harness.compare.outcome import Change, Verdict
 from harness.errors import InfrastructureError
-from harness.metrics.metric import METRICS, Metric, PredictionT, StatisticsT, StoredArrays, TargetT
+from harness.metrics.metric import METRICS, StoredArrays
 from harness.rundir.results import TrialRecord
 from harness.rundir.store import TrialDirectory
-from harness.stages.score import restore_statistics
-from harness.statistics.bootstrap import RESAMPLES
-from harness.statistics.paired import difference_with_sign_p
-from harness.task import Detections, Figure, Mask, Prediction, Translation
+from harness.stages.score import restore_figures
+from harness.statistics.paired import difference as paired_difference
+from harness.task import Better, Detections, Figure, Mask, Prediction, Translation
 
 
 class Side(Protocol):
@@ -121,7 +120,7 @@ def _same_prediction(before: Prediction, after: Prediction) -> bool:
 
 @dataclass(frozen=True)
 class PairedFigures:
-    """One figure of both runs, computed from the same resamples of the samples."""
+    """One figure of both runs, computed from the same samples."""
 
     base: Figure
     head: Figure
@@ -129,10 +128,10 @@ class PairedFigures:
     p_value: float | None
 
 
-def accuracy_changes(flips: Flips, resamples: int = RESAMPLES) -> Iterator[Change]:
+def accuracy_changes(flips: Flips) -> Iterator[Change]:
     """Yield one change per figure of a pair. If the predictions are equal, nothing is recomputed."""
     before, after = flips.pair.base.metrics, flips.pair.head.metrics
-    recomputed = _recompute(flips.pair, resamples) if flips.ids else {}
+    recomputed = _recompute(flips.pair) if flips.ids else {}
     headlines = {name for metrics in (before, after) for name in list(metrics)[:1]}
     for name in dict.fromkeys([*after, *before]):
         base, head = before.get(name), after.get(name)
@@ -157,16 +156,22 @@ def accuracy_changes(flips: Flips, resamples: int = RESAMPLES) -> Iterator[Chang
         yield Change("accuracy", name, base, head, difference, verdict, reason, name in headlines, p_value)
 
 
-def _recompute(pair: Pair[Side], resamples: int) -> dict[tuple[str, str], PairedFigures]:
+def _recompute(pair: Pair[Side]) -> dict[tuple[str, str], PairedFigures]:
     """Return the figures of the metrics that both runs have, by name and signature."""
     figures: dict[tuple[str, str], PairedFigures] = {}
     for metric_name in METRICS.entries():
         base_arrays, head_arrays = (side.read_statistics(metric_name) for side in (pair.base, pair.head))
         if not (base_arrays and head_arrays):
             continue
-        metric, head = restore_statistics(metric_name, head_arrays)
-        paired = paired_bootstrap(metric, metric.unpack(base_arrays), head, resamples)
-        figures |= {(name, both.base.signature): both for name, both in paired.items()}
+        before, after = (restore_figures(metric_name, arrays) for arrays in (base_arrays, head_arrays))
+        for name, head in after.items():
+            base = before[name]
+            if base.figure.n != head.figure.n:
+                continue
+            paired = paired_difference([base], [head])
+            figures[name, base.figure.signature] = PairedFigures(
+                base.figure, head.figure, paired.difference, paired.p
+            )
     return figures
 
 
@@ -175,29 +180,6 @@ def _same_value(stored: Figure, recomputed: Figure) -> bool:
     if stored.value is None or recomputed.value is None:
         return stored.value == recomputed.value
     return isclose(stored.value, recomputed.value, rel_tol=1e-9, abs_tol=1e-12)
-
-
-def paired_bootstrap(
-    metric: Metric[TargetT, PredictionT, StatisticsT],
-    base: Sequence[StatisticsT],
-    head: Sequence[StatisticsT],
-    resamples: int = RESAMPLES,
-) -> dict[str, PairedFigures]:
-    """Compute the figures of base, head and head − base by name, all from the same resamples.
-
-    Args:
-        base, head: sufficient statistics of the same samples, in the same order.
-        resamples: at least RESAMPLES. The first RESAMPLES give the intervals; all of them give the p-value.
-    """
-    before, after = (metric.resampled_figures(side, resamples) for side in (base, head))
-    figures = {}
-    for name in metric.names:
-        change = difference_with_sign_p(before[name], after[name])
-        base_figure, head_figure = (
-            side[name].with_interval(name in metric.reflected) for side in (before, after)
-        )
-        figures[name] = PairedFigures(base_figure, head_figure, change.difference, change.p)
-    return figures
 
 
 def _disagreement(base: Figure, head: Figure) -> str:
@@ -212,25 +194,25 @@ def _without_flips(base: Figure, head: Figure) -> tuple[Figure | None, Verdict, 
     if base.value != head.value:
         return None, "incomparable", "the predictions are equal, so the metric's code differs"
     zero = None if base.value is None else 0.0
-    difference = Figure(zero, zero, zero, head.n, head.unit, head.signature)
+    difference = replace(head, value=zero, low=zero, high=zero)
     return difference, "unchanged", "all predictions are equal"
 
 
 def decide(difference: Figure) -> tuple[Verdict, str]:
     """Return the verdict on a difference and its reason.
 
-    The figure is worse or better if the interval of the difference excludes 0. Higher is better for every
-    metric.
+    The figure is worse or better if the interval of the difference excludes 0.
     """
     low, high = difference.low, difference.high
     if difference.value is None:
         return "incomparable", "undefined"
     if low is None or high is None:
         return "inconclusive", "an interval needs at least two samples"
-    if high < 0:
-        return "regression", "the interval of the difference is below 0"
-    if low > 0:
-        return "improvement", "the interval of the difference is above 0"
+    if high < 0 or low > 0:
+        side: Better = "higher" if low > 0 else "lower"
+        is_better = side == (difference.better or "higher")
+        reason = f"the interval of the difference is {'above' if low > 0 else 'below'} 0"
+        return ("improvement" if is_better else "regression"), reason
     if low == high == 0:
         return "unchanged", "the differing predictions do not affect this figure"
     return "inconclusive", "the interval of the difference contains 0"

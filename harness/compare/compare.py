@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from harness.checkpoint import sha256
 from harness.compare.accuracy import RunPair, RunSide, accuracy_changes, find_flips
-from harness.compare.correction import correct_verdicts, required_resamples
+from harness.compare.correction import correct_verdicts
 from harness.compare.frontier import frontier_changes
 from harness.compare.outcome import SHOWN_IDS, Comparison, State, TrialComparison
 from harness.compare.speed import speed_changes
@@ -110,7 +110,6 @@ def _compare_pairs(
     """Yield the changes of each pair, or why it cannot be compared."""
     not_compared = {key: _check(pair) for key, pair in pairs.items()}
     flips = {key: find_flips(pair) for key, pair in pairs.items() if not_compared[key] is None}
-    resamples = required_resamples(sum(1 for pair_flips in flips.values() if pair_flips.ids))
     comparisons = []
     for key, pair in pairs.items():
         record = pair.head.record
@@ -124,7 +123,7 @@ def _compare_pairs(
                 flipped=len(flips[key].ids),
                 flipped_ids=flips[key].ids[:SHOWN_IDS],
                 changes=(
-                    *accuracy_changes(flips[key], resamples),
+                    *accuracy_changes(flips[key]),
                     *speed_changes(pair, base.environments, head.environments),
                 ),
             )

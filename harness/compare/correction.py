@@ -7,22 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from math import ceil
 
 from harness.compare.outcome import Change, TrialComparison
-from harness.statistics.bootstrap import RESAMPLES
 from harness.statistics.holm import holm
 
 ALPHA = 0.05  # two-sided, over the suite: any unchanged figure is called a regression with probability 2.5%
-
-
-def required_resamples(comparisons: int) -> int:
-    """Return how many resamples the strongest of several comparisons needs to reach ALPHA.
-
-    The smallest p-value of R resamples is 2/R, and Holm's correction multiplies it by the number of
-    comparisons.
-    """
-    return max(RESAMPLES, ceil(2 * comparisons / ALPHA))
 
 
 def correct_verdicts(trials: Sequence[TrialComparison]) -> Iterator[TrialComparison]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +22,10 @@ from harness.metrics.matching import (
     match_voc,
     split_matches,
 )
-from harness.metrics.metric import Metric, Resampled, StoredArrays
+from harness.metrics.metric import Computed, Groups, Metric, StoredArrays, Values
 from harness.metrics.precision_recall import Curves, average_precision, average_recall, build_curves
-from harness.statistics.bootstrap import (
-    RESAMPLES,
-    SEED,
-    defined_or_none,
-    figure,
-    mean_defined,
-    resample_counts,
-)
-from harness.task import Annotations, Detections, Scores
+from harness.statistics.jackknife import leave_out_weights, mean_defined
+from harness.task import Annotations, Detections
 
 VERSION: Final = 1  # of the signatures; raise it when the meaning of a figure changes
 # px², closed ranges, from pycocotools' Params.
@@ -45,59 +38,47 @@ COCO_LIMITS: Final = ((0, 1), (0, 10), *((area, MAX_DETECTIONS) for area in rang
 
 
 class AveragePrecision(Metric[Annotations, Detections, Matches]):
-    """The base of the protocols: curves per class, for the data set and its resamples; figures of 0–1."""
+    """The base of the protocols: figures of 0–1 from one curve per class."""
 
     task = "detection"
-    signature: str
+    bounds = (0.0, 1.0)
     limits: tuple[tuple[int, int], ...] = ()
+    _choices: str
+    """Everything that changes a figure, for its signature."""
 
     @abstractmethod
     def statistics(self, target: Annotations, prediction: Detections) -> Matches:
         """Match the detections of an image with its annotations."""
 
     @abstractmethod
-    def _figures(self, curves: Sequence[Curves], weights: NDArray[np.int32]) -> tuple[Resampled, Resampled]:
-        """Compute each figure [R] and the figures of each class [classes, R] in R resamples, both by name.
+    def _figures(self, curves: Sequence[Curves], weights: NDArray[np.int32]) -> tuple[Values, Values]:
+        """Compute figures [R] and figures of each class [classes, R], both by name, of R weightings.
 
         Args:
-            weights: [n, R], how often each resample drew each image.
+            weights: [n, R], how often each image counts.
         """
 
-    def summarise(
-        self, statistics: Sequence[Matches], resamples: int = RESAMPLES, seed: int = SEED
-    ) -> Scores:
-        """Compute the figures, overall and per class, 0–1; None if no annotation counts."""
-        n = len(statistics)
-        if not n or not self.classes:
-            return Scores(
-                {
-                    name: figure(np.nan, np.empty(0), n, "fraction", self._signature(name))
-                    for name in self.names
-                }
-            )
-        curves = build_curves(statistics, len(self.classes), self.limits)
-        values, by_class = self._figures(curves, np.ones((n, 1), dtype=np.int32))
-        resampled = self._resampled(curves, n, resamples, seed)
-        metrics = {
-            name: figure(
-                values[name][0], resampled[name], n, "fraction", self._signature(name), name in self.reflected
-            )
-            for name in self.names
-        }
-        per_class = {
-            label: {name: defined_or_none(rows[index, 0]) for name, rows in by_class.items()}
-            for index, label in enumerate(self.classes)
-        }
-        return Scores(metrics, per_class)
+    @abstractmethod
+    def _area_ranges(self) -> Sequence[int]:
+        """Return the index of the area range of each figure."""
 
-    def resample(
-        self, statistics: Sequence[Matches], resamples: int = RESAMPLES, seed: int = SEED
-    ) -> Resampled:
-        """Compute all figures in every resample. If there are no images or no classes, arrays are empty."""
-        if not statistics or not self.classes:
-            return dict.fromkeys(self.names, np.empty(0))
+    def compute(self, statistics: Sequence[Matches], groups: Groups) -> Computed:
+        """Compute the figures, overall and per class, 0–1; NaN if no annotation counts."""
+        if not self.classes:
+            size = 1 if groups is None else int(groups.max()) + 2
+            return Computed(dict.fromkeys(self.names, np.full(size, np.nan)))
         curves = build_curves(statistics, len(self.classes), self.limits)
-        return self._resampled(curves, len(statistics), resamples, seed)
+        figures, by_class = self._figures(curves, leave_out_weights(len(statistics), groups))
+        carriers = np.stack([curve.carriers for curve in curves], axis=1)  # [A, classes]
+        return Computed(
+            figures,
+            {name: rows[:, 0] for name, rows in by_class.items()},
+            {name: carriers[area] for name, area in zip(self.names, self._area_ranges(), strict=True)},
+        )
+
+    def signature(self, name: str, statistics: Sequence[Matches]) -> str:  # noqa: ARG002
+        """Return the protocol with its thresholds, areas and limits."""
+        return f"{self._choices}|v:{VERSION}"
 
     def pack(self, statistics: Sequence[Matches]) -> StoredArrays:
         """Concatenate the images' arrays."""
@@ -106,16 +87,6 @@ class AveragePrecision(Metric[Annotations, Detections, Matches]):
     def unpack(self, arrays: StoredArrays) -> list[Matches]:
         """Return the images' matches."""
         return split_matches(arrays)
-
-    def _signature(self, name: str) -> str:
-        method = "basic" if name in self.reflected else "percentile"
-        return f"{self.signature}|interval:{method}|v:{VERSION}"
-
-    def _resampled(self, curves: Sequence[Curves], n: int, resamples: int, seed: int) -> Resampled:
-        chunks = [self._figures(curves, counts)[0] for counts in resample_counts(n, resamples, seed)]
-        return {
-            name: np.concatenate([np.empty(0), *(chunk[name] for chunk in chunks)]) for name in self.names
-        }
 
 
 class Coco(AveragePrecision):
@@ -131,7 +102,6 @@ class Coco(AveragePrecision):
         *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
         *("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large"),
     )
-    reflected = frozenset(name for name in names if name.startswith("ap"))
     limits = COCO_LIMITS
 
     def __init__(
@@ -152,13 +122,16 @@ class Coco(AveragePrecision):
         self._ranges = np.array(ends, dtype=np.float64)
         areas = ",".join(f"{size}:{area_ranges[size][0]:g}-{area_ranges[size][1]:g}" for size in COCO_AREAS)
         limits = "-".join(str(limit) for _, limit in COCO_LIMITS[:3])
-        self.signature = f"coco|iou:0.50:0.05:0.95|recalls:101|areas:{areas}|maxdets:{limits}"
+        self._choices = f"coco|iou:0.50:0.05:0.95|recalls:101|areas:{areas}|maxdets:{limits}"
 
     def statistics(self, target: Annotations, prediction: Detections) -> Matches:
         """Match greedily within each area range, as COCO does."""
         return match_coco(target, prediction, self._ranges)
 
-    def _figures(self, curves: Sequence[Curves], weights: NDArray[np.int32]) -> tuple[Resampled, Resampled]:
+    def _area_ranges(self) -> Sequence[int]:
+        return (0, 0, 0, 1, 2, 3, *(area for area, _ in COCO_LIMITS))
+
+    def _figures(self, curves: Sequence[Curves], weights: NDArray[np.int32]) -> tuple[Values, Values]:
         precisions = np.array([average_precision(curve, weights, coco_levels) for curve in curves])
         recalls = np.array([average_recall(curve, weights, COCO_LIMITS) for curve in curves])
         overall, by_size = precisions[:, 0], precisions[:, 1:]  # [classes, T, R], [classes, sizes, T, R]
@@ -180,14 +153,14 @@ class Voc(AveragePrecision):
     """
 
     names = ("map",)
-    protocol: str
+    protocol: ClassVar[str]
 
     def __init__(self, classes: Sequence[str] = (), iou: float = 0.5, **options: object) -> None:
         super().__init__(classes, **options)
         if not 0 < iou <= 1:
             raise UsageError(f"iou: expected a threshold above 0 and up to 1, found {iou}")
         self._iou = iou
-        self.signature = f"{self.protocol}|iou:{iou:g}"
+        self._choices = f"{self.protocol}|iou:{iou:g}"
 
     @staticmethod
     @abstractmethod
@@ -198,7 +171,10 @@ class Voc(AveragePrecision):
         """Match each detection with its best annotation alone, as the devkit does."""
         return match_voc(target, prediction, self._iou)
 
-    def _figures(self, curves: Sequence[Curves], weights: NDArray[np.int32]) -> tuple[Resampled, Resampled]:
+    def _area_ranges(self) -> Sequence[int]:
+        return (0,)
+
+    def _figures(self, curves: Sequence[Curves], weights: NDArray[np.int32]) -> tuple[Values, Values]:
         precisions = np.array([average_precision(curve, weights, self.levels)[0, 0] for curve in curves])
         return {"map": mean_defined(precisions, 0)}, {"ap": precisions}
 
@@ -206,8 +182,7 @@ class Voc(AveragePrecision):
 class Voc07(Voc):
     """Mean AP over eleven recall levels, at exactly k/10 (VOC 2007–2009; Everingham et al. 2010, §4.2).
 
-    The AP of a class moves in steps of 1/11. Its bounds are not reflected, because reflected bounds cover
-    less.
+    The AP of a class moves in steps of 1/11.
     """
 
     protocol = "voc07"
@@ -222,7 +197,6 @@ class Voc10(Voc):
     """Mean area under the precision envelope, at every recall step (VOC 2010–2012, devkit's VOCap.m)."""
 
     protocol = "voc10"
-    reflected = frozenset(Voc.names)
 
     @staticmethod
     def levels(correct: NDArray[np.int64], positives: NDArray[np.int32]) -> NDArray[np.float64]:

@@ -13,29 +13,19 @@ annotated.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UsageError
-from harness.metrics.metric import CountMetric, Resampled
-from harness.statistics.bootstrap import (
-    RESAMPLES,
-    SEED,
-    defined_or_none,
-    figure,
-    mean_defined,
-    resample_sums,
-)
-from harness.task import BACKGROUND, Mask, Scores
+from harness.metrics.metric import Computed, CountMetric, Groups, Values
+from harness.statistics.jackknife import mean_defined
+from harness.task import BACKGROUND, Mask
 
 CODES = 256  # possible values of a mask's pixel
 VERSION = 1  # of the signature; raise it when the meaning of a figure changes
 BOUNDARY_RATIO = 0.02  # boundary width as a fraction of the image diagonal, Cheng et al. 2021 §5.1
-
-Counts: TypeAlias = NDArray[np.int64] | NDArray[np.float64]
-"""Counts of pixels: integers for the data set, floating point for a resample."""
 
 
 class Iou(CountMetric[Mask, Mask]):
@@ -51,6 +41,7 @@ class Iou(CountMetric[Mask, Mask]):
     """
 
     task = "segmentation"
+    bounds = (0.0, 1.0)
     names = (
         *("miou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"),
         *("boundary_iou", "foreground_iou"),
@@ -70,7 +61,7 @@ class Iou(CountMetric[Mask, Mask]):
                 f"found {ignore_index}"
             )
         self._ignore = ignore_index
-        self.signature = (
+        self._signature = (
             f"iou|classes:{len(self.classes)}|ignore:{'none' if ignore_index is None else ignore_index}"
             f"|boundary:{BOUNDARY_RATIO}|v:{VERSION}"
         )
@@ -97,32 +88,16 @@ class Iou(CountMetric[Mask, Mask]):
         areas = pairs.diagonal()[:n], pairs.sum(axis=1)[:n], pairs.sum(axis=0)[:n]
         return np.stack([*areas, *boundary_counts(target, prediction, n)])
 
-    def summarise(
-        self, statistics: Sequence[NDArray[np.int64]], resamples: int = RESAMPLES, seed: int = SEED
-    ) -> Scores:
+    def compute(self, statistics: Sequence[NDArray[np.int64]], groups: Groups) -> Computed:
         """Compute the figures, 0–1, and per class `iou`, `accuracy` and `boundary_iou`."""
-        n, k = len(statistics), len(self.classes)
-        total = sum(statistics, start=np.zeros((5, k), dtype=np.int64))
-        values, by_class = self._figures(total[None])
-        resampled = self.resample(statistics, resamples, seed)
-        metrics = {
-            name: figure(values[name][0], resampled[name], n, "fraction", self.signature)
-            for name in self.names
-        }
-        per_class = {
-            label: {name: defined_or_none(rows[0, index]) for name, rows in by_class.items()}
-            for index, label in enumerate(self.classes)
-        }
-        return Scores(metrics, per_class)
+        computed = super().compute(statistics, groups)
+        carriers = sum((counts[1] > 0 for counts in statistics), start=np.zeros(len(self.classes), np.int64))
+        averaged = ("miou", "mean_accuracy", "boundary_iou", "foreground_iou")
+        return replace(computed, carriers=dict.fromkeys(averaged, carriers))
 
-    def resample(
-        self, statistics: Sequence[NDArray[np.int64]], resamples: int = RESAMPLES, seed: int = SEED
-    ) -> Resampled:
-        """Compute all figures in every resample. If there are no images, the arrays are empty."""
-        n, k = len(statistics), len(self.classes)
-        counts = np.array(statistics, dtype=np.float64).reshape(n, 5 * k)
-        sums = resample_sums(counts, resamples if n else 0, seed)
-        return self._figures(sums.reshape(-1, 5, k))[0]
+    def signature(self, name: str, statistics: Sequence[NDArray[np.int64]]) -> str:  # noqa: ARG002
+        """Return the number of classes, the ignore index and the width of a boundary."""
+        return self._signature
 
     def _check(self, pairs: NDArray[np.int64]) -> None:
         """Raise a UsageError unless each value is a class, or is the ignore index where that is annotated."""
@@ -143,24 +118,31 @@ class Iou(CountMetric[Mask, Mask]):
                 f"expected 0 to {n - 1} there"
             )
 
-    def _figures(self, counts: Counts) -> tuple[Resampled, Resampled]:
-        """Compute R values of each figure, and class figures [R, classes], from counts [R, 5, classes]."""
-        correct, annotated, predicted, intersection, union = np.moveaxis(counts, 1, 0)
-        iou = _ratio(correct, annotated + predicted - correct)
-        accuracy = _ratio(correct, annotated)
-        boundary_iou = _ratio(intersection, union)
+    def figures(self, sums: NDArray[np.int64]) -> Values:
+        """Compute each figure [R] from R sums of counts [R, 5, classes]."""
+        by_class = self.class_figures(sums)
+        iou = by_class["iou"]
+        correct, annotated = sums[:, 0], sums[:, 1]
         pixels = annotated.sum(axis=1)
         objects = [label for label, name in enumerate(self.classes) if name != BACKGROUND]
         foreground = iou[:, objects if BACKGROUND in self.classes else []]
-        figures = {
+        return {
             "miou": mean_defined(iou, 1),
             "pixel_accuracy": _ratio(correct.sum(axis=1), pixels),
-            "mean_accuracy": mean_defined(accuracy, 1),
+            "mean_accuracy": mean_defined(by_class["accuracy"], 1),
             "frequency_weighted_iou": _ratio((annotated * np.nan_to_num(iou)).sum(axis=1), pixels),
-            "boundary_iou": mean_defined(boundary_iou, 1),
+            "boundary_iou": mean_defined(by_class["boundary_iou"], 1),
             "foreground_iou": mean_defined(foreground, 1),
         }
-        return figures, {"iou": iou, "accuracy": accuracy, "boundary_iou": boundary_iou}
+
+    def class_figures(self, sums: NDArray[np.int64]) -> Values:
+        """Compute the figures of each class [R, classes] from R sums of counts [R, 5, classes]."""
+        correct, annotated, predicted, intersection, union = np.moveaxis(sums, 1, 0)
+        return {
+            "iou": _ratio(correct, annotated + predicted - correct),
+            "accuracy": _ratio(correct, annotated),
+            "boundary_iou": _ratio(intersection, union),
+        }
 
 
 def boundary_counts(target: Mask, prediction: Mask, classes: int) -> NDArray[np.int64]:
@@ -218,7 +200,7 @@ def _histogram(values: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.bincount(values, minlength=CODES)
 
 
-def _ratio(part: Counts, whole: Counts) -> NDArray[np.float64]:
+def _ratio(part: NDArray[np.int64] | NDArray[np.float64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
     """Divide part by whole; NaN if the whole is 0."""
     ratio: NDArray[np.float64] = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
     return ratio

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.registry import Registry
-from harness.statistics.bootstrap import RESAMPLES, SEED, ResampledFigure
-from harness.task import Scores, TaskName
+from harness.statistics.jackknife import (
+    COUNT_GROUPS,
+    UNBOUNDED,
+    JackknifedFigure,
+    defined_or_none,
+    figure,
+    leave_out_groups,
+    leave_out_sums,
+)
+from harness.task import Figure, Scores, TaskName
 
 TargetT = TypeVar("TargetT")
 PredictionT = TypeVar("PredictionT")
@@ -20,8 +29,25 @@ StatisticsT = TypeVar("StatisticsT")
 StoredArrays: TypeAlias = Mapping[str, NDArray[Any]]
 """The arrays of a statistics file by name; each has its own type."""
 
-Resampled: TypeAlias = dict[str, NDArray[np.float64]]
-"""Figures by name, the value in each resample: [R]."""
+Groups: TypeAlias = NDArray[np.intp] | None
+"""[n], the group with which each sample is left out; None if only the values of all samples are needed."""
+
+Values: TypeAlias = dict[str, NDArray[np.float64]]
+"""By name: the value (NaN if undefined) of all samples, then without each of G groups, [1 + G]."""
+
+FEW = 10  # samples; where fewer carry a class, no interval is right (measured: docs/metrics.md)
+NAMED = 5  # classes at most that a note names
+
+
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """What a metric computes from the statistics of a data set."""
+
+    figures: Values
+    by_class: Values = field(default_factory=dict)
+    """Figure of a class → [classes], of all samples."""
+    carriers: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """Figure that averages over classes → [classes], the number of samples in which each is annotated."""
 
 
 class Metric(ABC, Generic[TargetT, PredictionT, StatisticsT]):
@@ -29,12 +55,14 @@ class Metric(ABC, Generic[TargetT, PredictionT, StatisticsT]):
 
     task: ClassVar[TaskName]
     names: ClassVar[tuple[str, ...]]
-    """The figures that `summarise` returns, the headline first."""
-    reflected: ClassVar[frozenset[str]] = frozenset()
-    """The figures whose interval is that of the basic bootstrap, which covers their true value more often.
-
-    Measured by benchmarks/interval_coverage.py.
-    """
+    """The figures that `compute` returns, the headline first."""
+    unit: ClassVar[str] = "fraction"
+    bounds: ClassVar[tuple[float, float]] = UNBOUNDED
+    """The smallest and largest possible value; intervals do not exceed them."""
+    lower_is_better: ClassVar[frozenset[str]] = frozenset()
+    """The figures of which a lower value is better, such as an error rate."""
+    max_groups: ClassVar[int] = 200
+    """Samples are left out one by one up to this number of samples, and in this number of groups above."""
 
     def __init__(self, classes: Sequence[str] = (), **options: object) -> None:  # noqa: ARG002
         """Accept the data set's `metric_options`; a metric uses the options that it knows."""
@@ -45,25 +73,16 @@ class Metric(ABC, Generic[TargetT, PredictionT, StatisticsT]):
         """Return the sufficient statistics of one sample: small, picklable, and additive or concatenable."""
 
     @abstractmethod
-    def summarise(
-        self, statistics: Sequence[StatisticsT], resamples: int = RESAMPLES, seed: int = SEED
-    ) -> Scores:
-        """Compute the figures with their 95% bootstrap intervals over samples.
+    def compute(self, statistics: Sequence[StatisticsT], groups: Groups) -> Computed:
+        """Compute each figure of all samples, at least one, and without each group.
 
         Args:
             statistics: in order of sample id.
-            resamples: 0 gives figures without intervals.
         """
 
     @abstractmethod
-    def resample(
-        self, statistics: Sequence[StatisticsT], resamples: int = RESAMPLES, seed: int = SEED
-    ) -> Resampled:
-        """Compute each figure in every bootstrap resample: [resamples], NaN if undefined.
-
-        The same number of samples and the same seed draw the same samples. The resamples of two models on one
-        data set are therefore pairs, and their differences are the paired bootstrap.
-        """
+    def signature(self, name: str, statistics: Sequence[StatisticsT]) -> str:
+        """Return every choice that changes the value of a figure, such as `tok:13a|smooth:exp`."""
 
     @abstractmethod
     def pack(self, statistics: Sequence[StatisticsT]) -> StoredArrays:
@@ -73,17 +92,91 @@ class Metric(ABC, Generic[TargetT, PredictionT, StatisticsT]):
     def unpack(self, arrays: StoredArrays) -> list[StatisticsT]:
         """Return the statistics from the arrays of `pack`."""
 
-    def resampled_figures(
-        self, statistics: Sequence[StatisticsT], resamples: int = RESAMPLES
-    ) -> dict[str, ResampledFigure]:
-        """Return each figure with its resamples, for pairing with another model's."""
-        figures = self.summarise(statistics, resamples=0).metrics
-        resampled = self.resample(statistics, resamples)
-        return {name: ResampledFigure(figure, resampled[name]) for name, figure in figures.items()}
+    def summarise(
+        self,
+        statistics: Sequence[StatisticsT],
+        intervals: bool = True,
+        origins: Sequence[str] | None = None,
+    ) -> Scores:
+        """Return the figures, overall with 95% intervals over samples, and per class.
+
+        Args:
+            origins: the group of samples that each sample comes from, such as a video; see `Sample.group`.
+        """
+        jackknifed, computed = self._jackknife(statistics, intervals, origins)
+        per_class = {
+            label: {name: defined_or_none(values[index]) for name, values in computed.by_class.items()}
+            for index, label in enumerate(self.classes if computed.by_class else ())
+        }
+        return Scores({name: entry.figure for name, entry in jackknifed.items()}, per_class)
+
+    def jackknife(
+        self, statistics: Sequence[StatisticsT], origins: Sequence[str] | None = None
+    ) -> dict[str, JackknifedFigure]:
+        """Return each figure with its replicates, for pairing with another model on the same samples."""
+        return self._jackknife(statistics, True, origins)[0]
+
+    def _jackknife(
+        self, statistics: Sequence[StatisticsT], intervals: bool, origins: Sequence[str] | None
+    ) -> tuple[dict[str, JackknifedFigure], Computed]:
+        n = len(statistics)
+        groups = leave_out_groups(n, self.max_groups, origins) if intervals and n > 1 else None
+        undefined = Computed(dict.fromkeys(self.names, np.array([np.nan])))
+        computed = self.compute(statistics, groups) if n else undefined
+        method = "jackknife" if groups is None or groups.max() == n - 1 else f"jackknife-{groups.max() + 1}"
+        figures = {
+            name: JackknifedFigure(
+                self._figure(name, computed, n, f"{self.signature(name, statistics)}|interval:{method}"),
+                computed.figures[name][1:],
+            )
+            for name in self.names
+        }
+        return figures, computed
+
+    def _figure(self, name: str, computed: Computed, n: int, signature: str) -> Figure:
+        return figure(
+            computed.figures[name],
+            n,
+            self.unit,
+            signature,
+            self.bounds,
+            "lower" if name in self.lower_is_better else "higher",
+            self._note(computed.carriers.get(name)),
+        )
+
+    def _note(self, carriers: NDArray[np.int64] | None) -> str | None:
+        """Name the classes that too few samples carry, rarest first: their interval may be wrong."""
+        if carriers is None:
+            return None
+        rare = [index for index in np.argsort(carriers, kind="stable") if 0 < carriers[index] < FEW]
+        if not rare:
+            return None
+        names = [f"{self.classes[index]} ({carriers[index]})" for index in rare[:NAMED]]
+        more = [f"{len(rare) - NAMED} more"] if len(rare) > NAMED else []
+        return f"classes in fewer than {FEW} samples: {', '.join(names + more)}"
 
 
 class CountMetric(Metric[TargetT, PredictionT, NDArray[np.int64]]):
-    """A metric whose statistics are counts: one integer array of the same shape per sample."""
+    """A metric whose statistics are counts: one integer array of the same shape per sample.
+
+    Its figures follow from the sums of the counts over samples.
+    """
+
+    max_groups = COUNT_GROUPS
+
+    @abstractmethod
+    def figures(self, sums: NDArray[np.int64]) -> Values:
+        """Compute each figure [R] from R sums of counts [R, …]; NaN where undefined."""
+
+    def class_figures(self, sums: NDArray[np.int64]) -> Values:  # noqa: ARG002
+        """Compute figures of each class [R, classes] from R sums of counts; none by default."""
+        return {}
+
+    def compute(self, statistics: Sequence[NDArray[np.int64]], groups: Groups) -> Computed:
+        """Sum the counts over all samples and without each group, and compute the figures of the sums."""
+        sums = leave_out_sums(np.stack(statistics), groups)
+        by_class = {name: values[0] for name, values in self.class_figures(sums[:1]).items()}
+        return Computed(self.figures(sums), by_class)
 
     def pack(self, statistics: Sequence[NDArray[np.int64]]) -> StoredArrays:
         """Stack the samples' counts into one array, `rows`."""

@@ -1,8 +1,8 @@
-"""Precision–recall curves of a whole data set, and of many resamples of it at once.
+"""Precision–recall curves of a whole data set, and of many weightings of it at once.
 
-A resample draws image i w_i times, so a curve of the resample is a curve of the data set in which every
-detection of image i counts w_i times. Precision rises only at correct detections. It is therefore evaluated
-only there, and the false positives between two of them enter as one sum.
+Where image i counts w_i times, for example 0 times because it is left out, so does each of its detections.
+Precision rises only at correct detections. It is therefore evaluated only there, and the false positives
+between two of them enter as one sum.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from harness.metrics.matching import Matches
 RecallLevels: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int32]], NDArray[np.float64]]
 """(correct detections so far [m, R], positives [R]) → the fraction of recall levels reached [m, R], 0–1."""
 
-CELLS = 2**18  # cells of one block [m, resamples]: 2 MiB of doubles stay in the cache
+CELLS = 2**18  # cells of one block [m, weightings]: 2 MiB of doubles stay in the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +36,12 @@ class Curves:
     background: list[csr_array]  # A × [m, n]: false positives between the previous detection and this one
     positives: csr_array  # [A, n]
     recalled: csr_array  # [limits, n], correct detections within the limit, summed over thresholds
+
+    @property
+    def carriers(self) -> NDArray[np.int64]:
+        """Return the number of images with annotations of the class that count: [A]."""
+        ends: NDArray[np.int64] = np.asarray(self.positives.indptr, dtype=np.int64)
+        return ends[1:] - ends[:-1]
 
 
 def build_curves(
@@ -98,15 +104,15 @@ def build_curves(
 def average_precision(
     curves: Curves, weights: NDArray[np.int32], levels: RecallLevels
 ) -> NDArray[np.float64]:
-    """Average the interpolated precision over recall levels, in each of R resamples.
+    """Average the interpolated precision over recall levels, under each of R weightings.
 
     AP = Σ over correct detections of max{precision at this or a later one} · recall levels gained.
 
     Args:
-        weights: [n, R], how often each resample drew each image.
+        weights: [n, R], how often each image counts.
 
     Returns:
-        [A, T, R], 0–1; NaN where a resample contains no annotation of the class.
+        [A, T, R], 0–1; NaN where no annotation of the class counts.
     """
     blocks = -(-len(curves.images) * weights.shape[1] // CELLS)
     if blocks > 1 and weights.shape[1] > 1:
@@ -134,14 +140,14 @@ def average_precision(
 def average_recall(
     curves: Curves, weights: NDArray[np.int32], limits: Sequence[tuple[int, int]]
 ) -> NDArray[np.float64]:
-    """Average the recall over IoU thresholds, in each of R resamples.
+    """Average the recall over IoU thresholds, under each of R weightings.
 
     Args:
-        weights: [n, R], how often each resample drew each image.
+        weights: [n, R], how often each image counts.
         limits: as given to `build_curves`.
 
     Returns:
-        [limits, R], 0–1; NaN where a resample contains no annotation of the class.
+        [limits, R], 0–1; NaN where no annotation of the class counts.
     """
     positives = (curves.positives @ weights)[[area for area, _ in limits]]
     recalled = curves.recalled @ weights / curves.correct.shape[1]

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations, groupby
 from typing import TypeAlias
 
-from harness.files import read_record, write_record
+from harness.files import read_record
 from harness.identity import code_version, content_id
 from harness.rundir.run_file import FigureDifference, PairsFile, TrialPair
 from harness.rundir.store import RunDirectory, TrialDirectory
-from harness.stages.score import restore_statistics
-from harness.statistics.bootstrap import ResampledFigure
-from harness.statistics.paired import difference_with_normal_p
+from harness.stages.score import restore_figures
+from harness.statistics.jackknife import JackknifedFigure
+from harness.statistics.paired import difference
 from harness.trial import Trial
 
-TrialFigures: TypeAlias = Mapping[str, Mapping[str, ResampledFigure]]
-"""Metric → figure → its value and bootstrap resamples."""
+TrialFigures: TypeAlias = Mapping[str, Mapping[str, JackknifedFigure]]
+"""Metric → figure → its value and replicates."""
 
 
 def score_pairs(directory: RunDirectory, trials: Sequence[Trial]) -> None:
@@ -40,7 +40,7 @@ def score_pairs(directory: RunDirectory, trials: Sequence[Trial]) -> None:
         if updated:
             after[benchmark] = tuple((known | updated).values())
     if after != before:
-        write_record(path, PairsFile(after))
+        directory.write_record(path, PairsFile(after))
 
 
 def _stale_pairs(
@@ -71,12 +71,8 @@ def _stale_pairs(
 
 
 def _figures(trial: Trial, trial_dir: TrialDirectory) -> TrialFigures:
-    """Restore a trial's figures and their resamples from its sample statistics."""
-    figures = {}
-    for name in trial.metrics:
-        metric, statistics = restore_statistics(name, trial_dir.read_statistics(name))
-        figures[name] = metric.resampled_figures(statistics)
-    return figures
+    """Restore a trial's figures and their replicates from its sample statistics."""
+    return {name: restore_figures(name, trial_dir.read_statistics(name)) for name in trial.metrics}
 
 
 def _differences(first: TrialFigures, second: TrialFigures) -> dict[str, dict[str, FigureDifference]]:
@@ -85,6 +81,6 @@ def _differences(first: TrialFigures, second: TrialFigures) -> dict[str, dict[st
     for metric, figures in first.items():
         differences[metric] = {}
         for name, figure in figures.items():
-            paired = difference_with_normal_p(figure, second[metric][name])
+            paired = difference([figure], [second[metric][name]])
             differences[metric][name] = FigureDifference(difference=paired.difference, p=paired.p)
     return differences

@@ -128,7 +128,7 @@ class PairRecord(StrictModel):
     metric: str = Field(description="name of the headline figure")
     first: str = Field(description="variant")
     second: str = Field(description="variant")
-    difference: Figure = Field(description="second − first, with an interval from the paired bootstrap")
+    difference: Figure = Field(description="second − first over the same samples")
     p: float = Field(description="two-sided p-value of no difference")
     p_adjusted: float = Field(
         description="adjusted for the number of pairs of this benchmark and figure (Holm 1979)"

@@ -37,9 +37,9 @@ CACHE_BYTES = 512 << 20  # of training samples; a sample of `scenes` has 64 KB a
 
 
 def evaluate(
-    adapter: Adapter, samples: list[Sample], metric: AnyMetric, batch_size: int, resamples: int
+    adapter: Adapter, samples: list[Sample], metric: AnyMetric, batch_size: int, intervals: bool
 ) -> Scores:
-    """Predict samples and score them; figures from 0 resamples have no intervals."""
+    """Predict samples and score them, with or without intervals."""
     statistics: list[object] = []
     for first in range(0, len(samples), batch_size):
         batch = samples[first : first + batch_size]
@@ -48,7 +48,7 @@ def evaluate(
             metric.statistics(sample.target, prediction)
             for sample, prediction in zip(batch, predictions, strict=True)
         ]
-    return metric.summarise(statistics, resamples)
+    return metric.summarise(statistics, intervals)
 
 
 class SampleCache:
@@ -187,7 +187,7 @@ class TrainingLoop:
         self.adapter.module.eval()
         headline = self.metric.names[0]
         scores = evaluate(
-            self.adapter, self.validation_samples, self.metric, self.recipe.batch_size, resamples=0
+            self.adapter, self.validation_samples, self.metric, self.recipe.batch_size, intervals=False
         )
         value = scores.metrics[headline].value
         comparable = -math.inf if value is None else value

@@ -12,6 +12,7 @@ import numpy as np
 from harness.datasets.dataset import Dataset
 from harness.errors import InfrastructureError
 from harness.metrics.metric import METRICS, AnyMetric, StoredArrays
+from harness.statistics.jackknife import JackknifedFigure
 from harness.task import Prediction, Sample, Scores
 
 Observer: TypeAlias = Callable[[Sample, Prediction], None]
@@ -31,11 +32,12 @@ class ScoredMetric:
     statistics: StoredArrays
 
 
-def restore_statistics(name: str, arrays: StoredArrays) -> tuple[AnyMetric, Statistics]:
-    """Return the metric and the sample statistics that `score` stored under a metric's name."""
+def restore_figures(name: str, arrays: StoredArrays) -> dict[str, JackknifedFigure]:
+    """Return a metric's figures, recomputed from the sample statistics that `score` stored under its name."""
     settings = json.loads(arrays["metric"].item())
     metric = METRICS.get(name)(settings["classes"], **settings["options"])
-    return metric, metric.unpack(arrays)
+    origins = arrays["origins"].tolist() if "origins" in arrays else None
+    return metric.jackknife(metric.unpack(arrays), origins)
 
 
 def make_metrics(names: Iterable[str], dataset: Dataset) -> list[AnyMetric]:
@@ -62,10 +64,22 @@ def score(
         InfrastructureError: A prediction is missing or belongs to another sample.
     """
     metrics = make_metrics(names, dataset)
-    (statistics,) = sample_statistics(dataset, size, [predictions], metrics, [observer])
-    settings = np.array(json.dumps({"classes": dataset.classes, "options": dataset.metric_options}))
+    groups: list[str | None] = []
+
+    def observe(sample: Sample, prediction: Prediction) -> None:
+        groups.append(sample.group)
+        if observer is not None:
+            observer(sample, prediction)
+
+    (statistics,) = sample_statistics(dataset, size, [predictions], metrics, [observe])
+    # A sample without a group is a group of its own.
+    origins = [group or f"#{index}" for index, group in enumerate(groups)] if any(groups) else None
+    shared = {
+        "metric": np.array(json.dumps({"classes": dataset.classes, "options": dataset.metric_options})),
+        **({"origins": np.array(origins)} if origins else {}),
+    }
     return {
-        name: ScoredMetric(metric.summarise(values), {"metric": settings, **metric.pack(values)})
+        name: ScoredMetric(metric.summarise(values, origins=origins), {**shared, **metric.pack(values)})
         for name, metric, values in zip(names, metrics, statistics, strict=True)
     }
 

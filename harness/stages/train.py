@@ -25,7 +25,6 @@ from harness.stages.data_parallel import SINGLE, Replica
 from harness.stages.device import pick_device
 from harness.stages.fit import Report, SampleCache, TrainingLoop, evaluate
 from harness.stages.training_state import TrainingState, training_lock
-from harness.statistics.bootstrap import RESAMPLES
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -118,7 +117,7 @@ def _train(loop: TrainingLoop, weights: Path, threads: int) -> Provenance:
         digest = save(replace(adapter.checkpoint(), adapter=recipe.adapter, recipe=recipe.hash), partial)
         stored = _adapter(recipe, runtime)
         stored.load(load(partial))
-        scores = evaluate(stored, loop.validation_samples, loop.metric, recipe.batch_size, RESAMPLES)
+        scores = evaluate(stored, loop.validation_samples, loop.metric, recipe.batch_size, intervals=True)
     environment = describe()
     provenance = Provenance(
         sha256=digest,

@@ -1,27 +1,26 @@
-"""Differences of two models on the same samples: three definitions, side by side.
+"""The difference of two models on the same samples, with one interval and one p-value that agree.
 
-All of them pair the samples: resample r drew the same samples for both models, so that samples that are hard
-for both cancel (Efron & Tibshirani 1993, ch. 8; for BLEU Koehn 2004). They differ in the p-value of no
-difference and in the sources of uncertainty:
-
-- `difference_with_sign_p` (two runs): the percentile interval; p is twice the fraction of resampled
-  differences on the rarer side of 0. It assumes no distribution, and is at least 2/R for R resamples.
-- `difference_with_normal_p` (two variants of one run): the same interval; p assumes that the difference is
-  normal with the resamples' standard error. It has no lower limit, so it can survive Holm's correction for
-  the dozens of pairs that a suite may have.
-- `difference_of_trainings` (two recipes, each trained with several seeds): interval and p from Student's t,
-  which covers the seeds as well as the samples.
+The samples are paired: the same groups of them are left out for both models, so that samples that are hard
+for both cancel. A model may have been trained several times with different seeds. Trainings are not paired,
+and the spread between them is a second source of uncertainty; the variances of both sources add up. With one
+training per model, the difference applies to these trainings; other seeds may give another.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.statistics.bootstrap import RESAMPLES, ResampledFigure, figure
-from harness.statistics.seeds import Estimate, Trainings, t_interval
+from harness.statistics.jackknife import (
+    FLIPS,
+    JackknifedFigure,
+    defined_or_none,
+    standard_error,
+    student,
+)
 from harness.task import Figure
 
 
@@ -31,57 +30,51 @@ class PairedDifference:
 
     difference: Figure
     p: float | None
-    """Two-sided p-value of no difference; None if it cannot be computed."""
+    """Two-sided p-value of no difference; below .05 if and only if the interval excludes 0.
 
-
-def difference_with_sign_p(base: ResampledFigure, head: ResampledFigure) -> PairedDifference:
-    """Return head − base with the percentile interval and the sign p-value of the resampled differences."""
-    return PairedDifference(_difference(base, head), sign_p(head.resampled - base.resampled))
-
-
-def difference_with_normal_p(base: ResampledFigure, head: ResampledFigure) -> PairedDifference:
-    """Return head − base with the percentile interval and the normal p-value.
-
-    The standard error is that of the resamples (Efron & Tibshirani 1993, ch. 13). p is None if the difference
-    is undefined, or for a single sample.
+    None if there is no interval.
     """
-    value = head.value - base.value
-    differences = head.resampled - base.resampled
-    defined = differences[~np.isnan(differences)]
-    p = None
-    if not np.isnan(value) and len(defined) > 1 and base.figure.n > 1:
-        _, _, p = t_interval(value, defined, ())
-    return PairedDifference(_difference(base, head), p)
 
 
-def difference_of_trainings(base: Trainings, head: Trainings) -> Estimate:
-    """Return head − base, each the mean over its trainings; samples are paired, trainings are not."""
-    value = head.values.mean() - base.values.mean()
-    resampled = head.resampled.mean(axis=0) - base.resampled.mean(axis=0)
-    low, high, p = t_interval(value, resampled, [base, head])
-    return Estimate(float(value), low, high, None, p)
+def difference(base: Sequence[JackknifedFigure], head: Sequence[JackknifedFigure]) -> PairedDifference:
+    """Return head − base, each the mean over its trainings.
 
-
-def sign_p(differences: NDArray[np.float64]) -> float:
-    """Return twice the fraction of resampled differences on the rarer side of 0, at most 1.
-
-    A difference of 0 counts for both sides, and a side counts as at least one resample, so the smallest
-    p-value is 2/R. Undefined differences (NaN) are excluded.
-
-    Args:
-        differences: [R].
+    p is at least 2^(1 − G) for G groups of samples: if nothing but chance decided which model is better on
+    each group, all groups would favour the same one with this probability. The interval widens accordingly.
     """
-    defined = differences[~np.isnan(differences)]
-    rarer = min(int((defined <= 0).sum()), int((defined >= 0).sum()))
-    return min(1.0, 2 * max(rarer, 1) / max(len(defined), 1))
+    template = base[0].figure
+    value = _mean_value(head) - _mean_value(base)
+    low, high, p = _student(value, _mean_replicates(head) - _mean_replicates(base), [base, head])
+    figure = replace(template, value=defined_or_none(value), low=low, high=high, note=head[0].figure.note)
+    return PairedDifference(figure, p)
 
 
-def _difference(base: ResampledFigure, head: ResampledFigure) -> Figure:
-    """Return head − base with the percentile interval of the first RESAMPLES resampled differences.
+def mean(trainings: Sequence[JackknifedFigure]) -> Figure:
+    """Return a model's mean figure over its trainings; its interval covers samples and seeds."""
+    value = _mean_value(trainings)
+    low, high, _ = _student(value, _mean_replicates(trainings), [trainings])
+    return replace(trainings[0].figure, value=defined_or_none(value), low=low, high=high)
 
-    The interval is never reflected: the bias of the two models cancels, and reflecting the difference covers
-    less (measured by benchmarks/interval_coverage.py).
-    """
-    template = base.figure
-    differences = head.resampled[:RESAMPLES] - base.resampled[:RESAMPLES]
-    return figure(head.value - base.value, differences, template.n, template.unit, template.signature)
+
+def _student(
+    value: float, replicates: NDArray[np.float64], models: Sequence[Sequence[JackknifedFigure]]
+) -> tuple[float | None, float | None, float | None]:
+    """Return interval and p-value of a value that combines the means of one or two models."""
+    error = standard_error(replicates)
+    if np.isnan(value + error):
+        return None, None, None
+    groups = len(replicates)
+    variances = [(error**2, groups - 1.0)]
+    for trainings in models:
+        if len(trainings) > 1:
+            spread = float(np.var([figure.value for figure in trainings], ddof=1))
+            variances.append((spread / len(trainings), len(trainings) - 1.0))
+    return student(value, variances, 2.0 ** (1 - min(groups, FLIPS)) if len(models) > 1 else 0.0)
+
+
+def _mean_value(trainings: Sequence[JackknifedFigure]) -> float:
+    return float(np.mean([figure.value for figure in trainings]))
+
+
+def _mean_replicates(trainings: Sequence[JackknifedFigure]) -> NDArray[np.float64]:
+    return np.asarray(np.mean([figure.replicates for figure in trainings], axis=0))
