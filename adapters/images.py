@@ -59,17 +59,26 @@ def resize(image: Image, height: int, width: int) -> Image:
     return np.asarray(PIL.Image.fromarray(image).resize((width, height), PIL.Image.Resampling.BILINEAR))
 
 
-def fit(image: Image, side: int) -> tuple[Image, tuple[float, float]]:
-    """Resize an image to fit a square, keeping its aspect ratio, and pad it with grey to the right and below.
+def fit(image: Image, size: tuple[int, int]) -> tuple[Image, tuple[float, float]]:
+    """Resize an image to fit a frame, keeping its aspect ratio, and pad it with grey to the right and below.
 
-    Return the square image and the scale factors (x, y) from original to square pixels. The two factors
-    differ because sides are rounded to whole pixels.
+    Args:
+        size: (height, width) of the frame in px.
+
+    Returns:
+        The framed image, and the scale factors (x, y) from original to framed pixels. The two factors differ
+        because sides are rounded to whole pixels.
     """
     height, width = image.shape[:2]
-    scale = side / max(height, width)
-    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
-    fitted = pad(resize(image, new_height, new_width), side, side)
+    new_height, new_width = fitted_size((height, width), size)
+    fitted = pad(resize(image, new_height, new_width), *size)
     return fitted, (new_width / width, new_height / height)
+
+
+def fitted_size(original: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int]:
+    """Return the largest (height, width) inside a frame that has the aspect ratio of an image."""
+    scale = min(frame[0] / original[0], frame[1] / original[1])
+    return max(1, round(original[0] * scale)), max(1, round(original[1] * scale))
 
 
 def pad(image: Image, height: int, width: int) -> Image:

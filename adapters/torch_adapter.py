@@ -30,7 +30,8 @@ class TorchAdapter(TrainableAdapter[Batch, Raw, TrainingBatch], Generic[Batch, R
     name: ClassVar[str]
     """The registered name. Checkpoints of other adapters are rejected."""
     architecture_options: ClassVar[tuple[str, ...]] = ()
-    """Names of the options that determine the weights. They are saved with a checkpoint, which sets them."""
+    """Names of the options that determine the weights. They are saved with a checkpoint, which sets them.
+    An option that is None is not saved, and a checkpoint without it sets it to None."""
 
     classes: tuple[str, ...] = ()
 
@@ -95,7 +96,11 @@ class TorchAdapter(TrainableAdapter[Batch, Raw, TrainingBatch], Generic[Batch, R
         return Checkpoint(
             tensors=self.module.state_dict(),
             adapter=self.name,
-            options={option: getattr(self.options, option) for option in self.architecture_options},
+            options={
+                option: value
+                for option in self.architecture_options
+                if (value := getattr(self.options, option)) is not None
+            },
             classes=self.classes,
             assets=self.assets(),
         )
@@ -114,12 +119,15 @@ class TorchAdapter(TrainableAdapter[Batch, Raw, TrainingBatch], Generic[Batch, R
             raise UsageError(
                 f"checkpoint of adapter '{checkpoint.adapter}' cannot be loaded by '{self.name}'"
             )
-        for option in sorted(set(self.architecture_options) ^ set(checkpoint.options)):
+        optional = {name for name, field in self.Options.model_fields.items() if field.default is None}
+        saved: dict[str, object] = dict.fromkeys(optional & set(self.architecture_options))
+        saved |= checkpoint.options
+        for option in sorted(set(self.architecture_options) ^ set(saved)):
             problem = "is missing from it" if option in self.architecture_options else "is unknown"
             raise UsageError(f"checkpoint does not fit adapter '{self.name}': option '{option}' {problem}")
         given = self.options.model_dump()
         try:
-            merged = self.Options.model_validate({**given, **checkpoint.options})
+            merged = self.Options.model_validate({**given, **saved})
         except ValidationError as error:
             raise UsageError(f"checkpoint of adapter '{self.name}': bad options: {error}") from error
         for option in sorted(self.options.model_fields_set & set(self.architecture_options)):

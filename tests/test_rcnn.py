@@ -18,8 +18,8 @@ from adapters.detection.selective_search import MODES
 from adapters.detection.selective_search_detector import RegionTrainingBatch, SelectiveSearchOptions
 from adapters.detection.training_batch import (
     TrainingBatch,
+    framed_training_batch,
     photograph_training_batch,
-    square_training_batch,
 )
 from harness import checkpoint as checkpoints
 from harness.adapter import Runtime
@@ -76,7 +76,7 @@ def test_transforms_move_regions_like_objects(seed, kind):
     samples = [Sample("0", image, Annotations.of_boxes(boxes, [0, 1]))]
     generator = np.random.default_rng(seed)
     if kind == "square":
-        batch = square_training_batch(samples, 96, generator, "cpu")
+        batch = framed_training_batch(samples, (96, 96), generator, "cpu")
     else:
         batch = photograph_training_batch(samples, 64, 200, generator, "cpu")
     moved = batch.transforms[0].apply(boxes)

@@ -389,7 +389,7 @@ CELLS = (38, 19, 10, 5, 3, 1)
 
 
 def default_boxes_of(own):
-    return default_boxes.default_boxes(own.module.layouts, [(side, side) for side in CELLS], 300)
+    return default_boxes.default_boxes(own.module.layouts, [(side, side) for side in CELLS], (300, 300))
 
 
 def test_default_boxes_are_torchvisions(ssd):

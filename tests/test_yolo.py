@@ -62,7 +62,7 @@ def test_assignment_equals_a_loop_over_objects(seed):
         size = ((boxes[i, 2] - boxes[i, 0]) * (boxes[i, 3] - boxes[i, 1])).item()
         if cell not in chosen or size > chosen[cell][0]:
             chosen[cell] = (size, i)
-    targets = yolo_grid.assign(boxes, labels, owners, S, 3)
+    targets = yolo_grid.assign(boxes, labels, owners, (S, S), 3)
     expected = {cell: (labels[i].item(), boxes[i].tolist()) for cell, (_, i) in chosen.items()}
     assigned = zip(targets.cells.tolist(), targets.labels.tolist(), targets.boxes.tolist(), strict=True)
     assert {cell: (label, box) for cell, label, box in assigned} == expected
@@ -130,7 +130,7 @@ def loss_by_hand(raw, targets, weights, linear):
 @pytest.mark.parametrize("seed", range(4))
 def test_loss_equals_equation_3_computed_number_by_number(seed, variant, weights):
     raw = torch.randn(3, S, S, C + 5 * B, generator=torch.Generator().manual_seed(seed))
-    targets = yolo_grid.assign(*random_objects(seed + 100), S, 3)
+    targets = yolo_grid.assign(*random_objects(seed + 100), (S, S), 3)
     terms = yolo_grid.loss(raw, targets, B, variant)
     expected = loss_by_hand(raw, targets, weights, variant.linear)
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-5)
@@ -140,7 +140,7 @@ def test_loss_equals_equation_3_computed_number_by_number(seed, variant, weights
 def test_a_batch_without_objects_has_a_finite_loss_and_gradient(variant):
     raw = torch.randn(2, S, S, C + 5 * B, requires_grad=True)
     nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
-    terms = yolo_grid.loss(raw, yolo_grid.assign(*nothing, S, 2), B, variant)
+    terms = yolo_grid.loss(raw, yolo_grid.assign(*nothing, (S, S), 2), B, variant)
     sum(terms.values()).backward()
     assert terms["centre"] == terms["sides"] == terms["class"] == 0 < terms["confidence"]
     assert raw.grad.isfinite().all()
@@ -162,7 +162,7 @@ def test_a_box_encoded_in_the_raw_output_is_decoded():
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (100, 50), (31, 200), (7, 7), (480, 640), (1, 9)])
 def test_an_image_of_any_size_fits_and_its_boxes_are_restored(height, width):
-    fitted, (fx, fy) = images.fit(np.full((height, width, 3), 200, dtype=np.uint8), 64)
+    fitted, (fx, fy) = images.fit(np.full((height, width, 3), 200, dtype=np.uint8), (64, 64))
     assert fitted.shape == (64, 64, 3)
     assert max(height * fy, width * fx) == pytest.approx(64)
     inside = fitted[: round(height * fy), : round(width * fx)]
@@ -205,7 +205,7 @@ def trained() -> Yolo:
     samples = [Shapes()[i] for i in range(6)]
     corners = np.concatenate([sample.target.boxes for sample in samples]) / 64
     labels = torch.tensor([sample.target.labels[0] for sample in samples])
-    targets = yolo_grid.assign(torch.from_numpy(corners).float(), labels, torch.arange(6), S, 6)
+    targets = yolo_grid.assign(torch.from_numpy(corners).float(), labels, torch.arange(6), (S, S), 6)
     batch = YoloBatch(adapter.preprocess(samples).pixels, targets)
     optimiser = torch.optim.AdamW(adapter.module.parameters(), lr=5e-3)
     adapter.module.train()
@@ -332,7 +332,7 @@ class TestPaperScale:
         """By hand: 60,155,968 of 24 convolutions, 50,176 · 4,096 + 4,096 and 4,096 · 1,470 + 1,470."""
         options = YoloOptions(backbone="yolov1")
         with torch.device("meta"):
-            network = yolov1.Network(20, options.boxes, options.grid)
+            network = yolov1.Network(20, options.boxes, options.cells)
             raw = network(torch.zeros(2, 3, 448, 448))
         assert raw.shape == (2, 7, 7, 30)
         convolutions = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]

@@ -22,9 +22,9 @@ Shape = tuple[float, float]
 
 @dataclass(frozen=True)
 class MapLayout:
-    """Default boxes of one feature map; lengths are fractions of the image's side."""
+    """Default boxes of one feature map; lengths are fractions of the image's longer side."""
 
-    step: float  # between neighbouring cells
+    step: float | None  # between neighbouring cells; None if the map's cells divide the image evenly
     shapes: tuple[Shape, ...]  # of the boxes around the centre of a cell, none larger than the image
 
 
@@ -42,7 +42,7 @@ def shape(scale: float, aspect_ratio: float) -> Shape:
 
 
 def layouts_of_scales(
-    steps: Sequence[float], scales: Sequence[float], aspect_ratios: Sequence[Sequence[float]]
+    steps: Sequence[float | None], scales: Sequence[float], aspect_ratios: Sequence[Sequence[float]]
 ) -> list[MapLayout]:
     """Lay out maps as in §2.2, given one more scale than maps.
 
@@ -62,20 +62,24 @@ def layouts_of_scales(
     ]
 
 
-def default_boxes(layouts: Sequence[MapLayout], cells: Sequence[tuple[int, int]], side: int) -> Tensor:
-    """Return the default boxes of all maps of a square image, corners in px: [D, 4].
+def default_boxes(
+    layouts: Sequence[MapLayout], cells: Sequence[tuple[int, int]], size: tuple[int, int]
+) -> Tensor:
+    """Return the default boxes of all maps of an image, corners in px: [D, 4].
 
     The order is map by map, row by row, and the shapes of a cell together.
 
     Args:
         cells: rows and columns per map.
+        size: (height, width) of the image.
     """
+    side = max(size)
     boxes = []
     for layout, (rows, columns) in zip(layouts, cells, strict=True):
+        down = layout.step or size[0] / side / rows
+        right = layout.step or size[1] / side / columns
         y, x = torch.meshgrid(
-            (torch.arange(rows) + 0.5) * layout.step,
-            (torch.arange(columns) + 0.5) * layout.step,
-            indexing="ij",
+            (torch.arange(rows) + 0.5) * down, (torch.arange(columns) + 0.5) * right, indexing="ij"
         )
         centres = torch.stack([x, y], dim=-1).reshape(-1, 1, 2)
         half = torch.tensor(layout.shapes) / 2

@@ -27,7 +27,7 @@ class BoxTransform:
     original: Size
     """Size of the image."""
     size: Size
-    """Size to which boxes in the input are clipped: a square, or the image without the padding of a batch."""
+    """Size to which boxes in the input are clipped: the frame, or the image without a batch's padding."""
     scale: tuple[float, float]
     """(x, y), where x is negative if the image is mirrored."""
     shift: tuple[float, float] = (0.0, 0.0)
@@ -62,38 +62,36 @@ class DetectorInput:
         return [transform.size for transform in self.transforms]
 
 
-def square_input(originals: Sequence[Image], side: int, device: str) -> DetectorInput:
-    """Resize images to fit a square, keeping aspect ratios, and pad with grey; values −1…1."""
-    fitted = [images.fit(image, side) for image in originals]
+def framed_input(originals: Sequence[Image], size: Size, device: str) -> DetectorInput:
+    """Resize images to fit a frame, keeping aspect ratios, and pad with grey; values −1…1."""
+    fitted = [images.fit(image, size) for image in originals]
     pixels = images.to_tensor([image for image, _ in fitted], device)
     transforms = [
-        BoxTransform(_size(original), (side, side), scale)
+        BoxTransform(_size(original), size, scale)
         for original, (_, scale) in zip(originals, fitted, strict=True)
     ]
     return DetectorInput(pixels, transforms, list(range(len(originals))))
 
 
 def stretched_input(
-    originals: Sequence[Image], side: int, normalise: Callable[[Tensor], Tensor], device: str
+    originals: Sequence[Image], size: Size, normalise: Callable[[Tensor], Tensor], device: str
 ) -> DetectorInput:
-    """Resize images to a square regardless of aspect ratio, as SSD and YOLO do.
+    """Resize images to one size regardless of aspect ratio, as SSD and YOLO do.
 
     Args:
         normalise: uint8 [N, H, W, 3] → [N, 3, H, W].
     """
     pixels = [normalise(images.to_uint8_tensor([image], device)) for image in originals]
     resized = [
-        nn.functional.interpolate(image, (side, side), mode="bilinear", align_corners=False)
-        for image in pixels
+        nn.functional.interpolate(image, size, mode="bilinear", align_corners=False) for image in pixels
     ]
-    transforms = [stretch(_size(image), side) for image in originals]
+    transforms = [stretch(_size(image), size) for image in originals]
     return DetectorInput(torch.cat(resized), transforms, list(range(len(originals))))
 
 
-def stretch(original: Size, side: int) -> BoxTransform:
-    """Return the transform of boxes in an image that is stretched to a square."""
-    height, width = original
-    return BoxTransform(original, (side, side), (side / width, side / height))
+def stretch(original: Size, size: Size) -> BoxTransform:
+    """Return the transform of boxes in an image that is stretched to a size."""
+    return BoxTransform(original, size, (size[1] / original[1], size[0] / original[0]))
 
 
 def photograph_inputs(

@@ -1,7 +1,7 @@
 """Fast R-CNN: one forward pass per image; all regions are pooled from its features (Girshick 2015).
 
 Regions come from selective search. RoI pooling resizes their features to one size, from which a head computes
-class and box. There are two scales: a small trunk for images of 128 px, and VGG-16.
+class and box. There are two scales: a small trunk, by default for images of 128 px, and VGG-16.
 """
 
 from __future__ import annotations

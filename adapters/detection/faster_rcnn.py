@@ -1,7 +1,7 @@
 """Faster R-CNN: one network proposes regions and classifies them from the same features (Ren et al. 2015).
 
-There are two scales: a small trunk for images of 128 px, and ResNet-50 with a feature pyramid, which
-torchvision publishes as `fasterrcnn_resnet50_fpn`. Parameters have the same names, so its file loads
+There are two scales: a small trunk, by default for images of 128 px, and ResNet-50 with a feature pyramid,
+which torchvision publishes as `fasterrcnn_resnet50_fpn`. Parameters have the same names, so its file loads
 directly.
 """
 
@@ -12,26 +12,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from adapters import images
 from adapters.detection import feature_pyramid, region_head, region_trunk, roi
-from adapters.detection.detector_input import DetectorInput, Size, photograph_inputs, square_input
+from adapters.detection.detector_input import DetectorInput, Size, framed_input, photograph_inputs
 from adapters.detection.finite import check_finite
+from adapters.detection.photograph_augmentation import Augmentation
 from adapters.detection.region_head import POOLED_SIDE, RegionOutputs, RegionSampling
 from adapters.detection.rpn import SMOOTH_L1_BETA, RegionProposalNetwork, RpnSettings
 from adapters.detection.torchvision_weights import faster_rcnn_weights
 from adapters.detection.training_batch import (
     TrainingBatch,
+    framed_training_batch,
     photograph_training_batch,
-    square_training_batch,
 )
 from adapters.torch_adapter import TorchAdapter
+from adapters.vision.input_size import InputSizeOptions
 from adapters.vision.pretrained import PretrainedOptions, start_from
 from adapters.vision.resnet import CHANNELS, FrozenBatchNorm, ResNet50
 from harness.checkpoint import Checkpoint, load
@@ -41,15 +43,23 @@ from harness.task import Prediction, Sample
 # Layers of a pretrained ResNet that are not trained: FREEZE_AT = 2 of Girshick et al.'s Detectron, and
 # torchvision's default.
 FROZEN = ("conv1", "layer1")
+# Height / width of the small network's anchors by default: digits are taller than wide.
+DIGITS = (1.0, 1.6, 2.5)
 
 
-class FasterRcnnOptions(PretrainedOptions):
+class FasterRcnnOptions(PretrainedOptions, InputSizeOptions):
     """Options of `faster-rcnn`."""
 
     backbone: Literal["small", "resnet50-fpn"] = "small"
-    """The small network for 128 px, or ResNet-50 with a feature pyramid (Lin et al. 2017)."""
+    """The small network, by default for 192 px, or ResNet-50 with a feature pyramid (Lin et al. 2017)."""
     width: int = Field(16, ge=4, le=64)
     """Channels of the small backbone's first stage."""
+    aspect_ratios: tuple[Annotated[float, Field(ge=0.1, le=10)], ...] | None = Field(None, min_length=1)
+    """Width / height of the small network's anchors, by default 1, 0.63 and 0.4 for upright digits."""
+    box_scale: float | None = Field(None, ge=0.1, le=20)
+    """Factor of the sizes of the small network's anchors, which are 16 to 120 px of the input."""
+    augmentation: Augmentation | None = None
+    """Variation of training images, by default `digits`. The pyramid always has `flip`."""
     epsilon: float = Field(1e-5, ge=0)
     """Epsilon of the pyramid's frozen batch normalisation; 0 for torchvision's COCO_V1 weights."""
     score_threshold: float = Field(0.05, ge=0, le=1)
@@ -63,6 +73,23 @@ class FasterRcnnOptions(PretrainedOptions):
     pretrained: Path | None = None
     """Weights from which the ResNet's training starts: torchvision's published ImageNet classifier, a .pth
     file."""
+
+    @model_validator(mode="after")
+    def _options_fit_the_backbone(self) -> Self:
+        if self.backbone == "small":
+            self.check_multiple(region_trunk.COARSE_STRIDE, "the map of proposals")
+            return self
+        for name in ("aspect_ratios", "box_scale", "augmentation"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name}: it is an option of the small backbone")
+        if self.input_size is not None:
+            raise ValueError("input_size: for the pyramid, set `shorter_side` and `longer_side`")
+        return self
+
+    @property
+    def size(self) -> Size:
+        """Return the (height, width) of the small network's input in px."""
+        return self.input_shape((region_trunk.INPUT_SIDE, region_trunk.INPUT_SIDE))
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,13 +146,20 @@ class Network(nn.Module):
 class SmallNetwork(Network):
     """The small trunk: regions are proposed from its map of stride 8 and pooled from its map of stride 4."""
 
-    def __init__(self, classes: int, width: int) -> None:
+    def __init__(self, classes: int, width: int, aspect_ratios: tuple[float, ...], box_scale: float) -> None:
+        """Create the network.
+
+        Args:
+            aspect_ratios: height / width of the anchors of each size.
+            box_scale: factor of the sizes.
+        """
         super().__init__()
         self.trunk = region_trunk.SmallTrunk(width)
         channels = self.trunk.channels
         settings = RpnSettings(
-            sizes=((16, 24, 36, 54, 80, 120),),  # px of the input, in which digits are 18 to 126 px high
-            aspect_ratios=(1.0, 1.6, 2.5),  # digits are taller than wide
+            # px of the input, in which digits are 18 to 126 px high
+            sizes=(tuple(size * box_scale for size in (16, 24, 36, 54, 80, 120)),),
+            aspect_ratios=aspect_ratios,
             # the prototype's, as are the following
             pre_nms_top_n=300,
             post_nms_top_n=100,
@@ -184,14 +218,18 @@ class FasterRcnn(TorchAdapter[list[DetectorInput], list[RegionOutputs], Training
     task = "detection"
     Options = FasterRcnnOptions
     options: FasterRcnnOptions
-    architecture_options = ("backbone", "width", "epsilon")
+    architecture_options = ("backbone", "width", "epsilon", "input_size", "aspect_ratios", "box_scale")
+    training_options = frozenset({"augmentation"})
 
     module: Network
 
     def make_module(self) -> nn.Module:
         options = self.options
         if options.backbone == "small":
-            return SmallNetwork(len(self.classes), options.width)
+            aspects: tuple[float, ...] = DIGITS
+            if options.aspect_ratios is not None:
+                aspects = tuple(1 / ratio for ratio in options.aspect_ratios)
+            return SmallNetwork(len(self.classes), options.width, aspects, options.box_scale or 1.0)
         return PyramidNetwork(len(self.classes), options.epsilon)
 
     def build(self, train: Dataset) -> None:
@@ -207,7 +245,7 @@ class FasterRcnn(TorchAdapter[list[DetectorInput], list[RegionOutputs], Training
         options, device = self.options, self.runtime.device
         originals = [images.of_sample(sample) for sample in samples]
         if options.backbone == "small":
-            return [square_input(originals, region_trunk.INPUT_SIDE, device)]
+            return [framed_input(originals, options.size, device)]
         return photograph_inputs(originals, options.shorter_side, options.longer_side, device)
 
     def infer(self, batch: list[DetectorInput]) -> list[RegionOutputs]:
@@ -221,7 +259,7 @@ class FasterRcnn(TorchAdapter[list[DetectorInput], list[RegionOutputs], Training
     def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingBatch:
         device, options = self.runtime.device, self.options
         if options.backbone == "small":
-            return square_training_batch(samples, region_trunk.INPUT_SIDE, generator, device)
+            return framed_training_batch(samples, options.size, generator, device, options.augmentation)
         shorter, longer = options.shorter_side, options.longer_side
         return photograph_training_batch(samples, shorter, longer, generator, device)
 

@@ -19,7 +19,7 @@ from adapters.detection.region_head import RegionSampling
 from adapters.detection.selective_search_detector import RegionNetwork, SelectiveSearchDetector
 from adapters.vision.vgg import CHANNELS, FULLY_CONNECTED, Vgg16
 
-SMALL_SIDE = 128  # px of the input from which regions of `scenes` are warped
+SMALL_SIDE = 128  # px of the input by default, from which regions of `scenes` are warped
 SMALL_WINDOW, WINDOW = 40, 224  # px of a warped region: as in the prototype; VGG-16's input
 CONTEXT = 16 / 227  # context on each side of a warped region, as a fraction of the window; appendix A
 CHUNK = 256  # regions per forward pass, which bounds memory

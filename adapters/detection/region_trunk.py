@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from adapters.backbone import Backbone, ConvNorm
 
-INPUT_SIDE = 192  # px of the input: 1.5 × the images of `scenes`, as in the prototype
-FINE_STRIDE = 4  # px of the input per cell of the fine map
+# px of the input by default: 1.5 × the images of `scenes`, as in the prototype
+INPUT_SIDE = 192
+FINE_STRIDE, COARSE_STRIDE = 4, 8  # px of the input per cell of the two maps
 
 
 class SmallTrunk(nn.Module):

@@ -6,12 +6,12 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from adapters import images
@@ -20,18 +20,20 @@ from adapters.detection.boxes import clip, large_enough
 from adapters.detection.detector_input import (
     BoxTransform,
     DetectorInput,
+    framed_input,
     photograph_inputs,
-    square_input,
 )
+from adapters.detection.photograph_augmentation import RegionAugmentation
 from adapters.detection.proposal_cache import cached_proposals
 from adapters.detection.region_head import RegionOutputs, RegionSampling
 from adapters.detection.selective_search import MODES, Mode, propose
 from adapters.detection.training_batch import (
     TrainingBatch,
+    framed_training_batch,
     photograph_training_batch,
-    square_training_batch,
 )
 from adapters.torch_adapter import TorchAdapter
+from adapters.vision.input_size import InputSizeOptions
 from adapters.vision.pretrained import PretrainedOptions, start_from
 from adapters.vision.vgg import fully_connected
 from harness.checkpoint import load
@@ -39,10 +41,11 @@ from harness.datasets.dataset import Dataset
 from harness.task import Prediction, Sample
 
 MIN_SIDE = 1.0  # px of the input, of a region's sides; thinner regions show nothing
+FINEST_STRIDE = 8  # px of the input, of which its sides are multiples
 SMOOTH_L1_BETA = 1.0  # error from which smooth L1 is linear; Girshick 2015 equation 3
 
 
-class SelectiveSearchOptions(PretrainedOptions):
+class SelectiveSearchOptions(PretrainedOptions, InputSizeOptions):
     """Options of `rcnn` and `fast-rcnn`."""
 
     former: ClassVar[dict[str, str]] = {
@@ -50,9 +53,12 @@ class SelectiveSearchOptions(PretrainedOptions):
         "kept_regions": "use 'cached_regions'",
     }
     backbone: Literal["small", "vgg16"] = "small"
-    """The small network for 128 px, or the papers' VGG-16."""
+    """The small network, by default for 128 px, or the papers' VGG-16."""
     width: int = Field(16, ge=4, le=64)
     """Channels of the small backbone's first stage."""
+    augmentation: RegionAugmentation | None = None
+    """Variation of training images, by default `digits`. VGG-16 always has `flip`. The regions of an image
+    are searched once, so its content cannot change otherwise."""
     search: Mode | None = None
     """Mode of selective search: by default `small` for the small backbone, `fast` for VGG-16 (Girshick et al.
     2014 §2.2)."""
@@ -71,6 +77,17 @@ class SelectiveSearchOptions(PretrainedOptions):
     pretrained: Path | None = None
     """Weights from which VGG-16's training starts: torchvision's published ImageNet classifier, a .pth
     file."""
+
+    @model_validator(mode="after")
+    def _options_fit_the_backbone(self) -> Self:
+        if self.backbone == "small":
+            self.check_multiple(FINEST_STRIDE, "the pooled map")
+            return self
+        if self.augmentation is not None:
+            raise ValueError("augmentation: it is an option of the small backbone")
+        if self.input_size is not None:
+            raise ValueError("input_size: for VGG-16, set `shorter_side` and `longer_side`")
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,9 +124,10 @@ class SelectiveSearchDetector(TorchAdapter[list[RegionInput], list[RegionOutputs
     task = "detection"
     Options = SelectiveSearchOptions
     options: SelectiveSearchOptions
-    architecture_options = ("backbone", "width")
+    architecture_options = ("backbone", "width", "input_size")
+    training_options = frozenset({"augmentation"})
     side: ClassVar[int]
-    """px of the small network's input."""
+    """px of the small network's input by default."""
 
     module: RegionNetwork
 
@@ -125,7 +143,7 @@ class SelectiveSearchDetector(TorchAdapter[list[RegionInput], list[RegionOutputs
         options, device = self.options, self.runtime.device
         originals = [images.of_sample(sample) for sample in samples]
         if self._small:
-            groups = [square_input(originals, self.side, device)]
+            groups = [framed_input(originals, options.input_shape((self.side, self.side)), device)]
         else:
             groups = photograph_inputs(originals, options.shorter_side, options.longer_side, device)
         search = cached_proposals if options.cached_regions else propose
@@ -156,7 +174,8 @@ class SelectiveSearchDetector(TorchAdapter[list[RegionInput], list[RegionOutputs
     ) -> RegionTrainingBatch:
         device, options = self.runtime.device, self.options
         if self._small:
-            batch = square_training_batch(samples, self.side, generator, device)
+            size = options.input_shape((self.side, self.side))
+            batch = framed_training_batch(samples, size, generator, device, options.augmentation)
         else:
             shorter, longer = options.shorter_side, options.longer_side
             batch = photograph_training_batch(samples, shorter, longer, generator, device)

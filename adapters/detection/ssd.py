@@ -1,43 +1,52 @@
 """SSD: boxes and classes from maps of several strides in one shot (Liu et al. 2016).
 
-There are two scales: a small trunk for images of 128 px, and VGG-16 for 300 px, which torchvision publishes
-as `ssd300_vgg16`.
+There are two scales: a small trunk, by default for images of 128 px, and VGG-16, by default for 300 px, which
+torchvision publishes as `ssd300_vgg16`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from adapters import images
-from adapters.detection import box_regression, default_boxes, ssd_augmentation
+from adapters.detection import box_regression, default_boxes, photograph_augmentation
 from adapters.detection.box_regression import SCALED_WEIGHTS
 from adapters.detection.boxes import clip
-from adapters.detection.detector_input import DetectorInput, square_input, stretched_input
+from adapters.detection.detector_input import DetectorInput, Size, framed_input, stretched_input
 from adapters.detection.finite import check_finite
 from adapters.detection.nms import suppress_per_class
-from adapters.detection.ssd_network import SIDE, SMALL_SIDE, Network, SmallNetwork, SsdOutputs, Vgg16Network
+from adapters.detection.photograph_augmentation import Augmentation
+from adapters.detection.ssd_network import (
+    SIDE,
+    SMALL_SIDE,
+    UPRIGHT,
+    Network,
+    SmallNetwork,
+    SsdOutputs,
+    Vgg16Network,
+)
 from adapters.detection.torchvision_weights import ssd_classes, ssd_tensors
 from adapters.detection.training_batch import (
     TrainingBatch,
-    square_training_batch,
+    framed_training_batch,
     stretched_training_batch,
 )
 from adapters.torch_adapter import TorchAdapter, TorchOptions
+from adapters.vision.input_size import InputSizeOptions
 from adapters.vision.pretrained import PretrainedOptions
 from harness.checkpoint import Checkpoint
 from harness.datasets.dataset import Dataset
 from harness.task import Detections, Prediction, Sample
 
 
-class SsdOptions(TorchOptions, PretrainedOptions):
+class SsdOptions(TorchOptions, PretrainedOptions, InputSizeOptions):
     """Options of `ssd`."""
 
     former: ClassVar[dict[str, str]] = {
@@ -45,9 +54,15 @@ class SsdOptions(TorchOptions, PretrainedOptions):
         "most_candidates": "use 'topk_candidates'",
     }
     backbone: Literal["small", "vgg16"] = "small"
-    """The small network for 128 px, or the paper's VGG-16 for 300 px."""
+    """The small network, by default for 128 px, or the paper's VGG-16, by default for 300 px."""
     width: int = Field(16, ge=4, le=64)
     """Channels of the small backbone's first stage."""
+    aspect_ratios: tuple[Annotated[float, Field(ge=0.1, le=10)], ...] | None = Field(None, min_length=1)
+    """Width / height of the small network's default boxes, by default 0.83 and 0.56 for upright digits."""
+    box_scale: float | None = Field(None, ge=0.1, le=20)
+    """Factor of the sizes of the small network's default boxes, which are 11 to 104 px of the input."""
+    augmentation: Augmentation | None = None
+    """Variation of training images, by default `digits` for the small network and `ssd` for VGG-16."""
     score_threshold: float = Field(0.01, ge=0, le=1)
     """Minimum score of a detection (Liu et al. 2016 §3.7)."""
     nms_iou: float = Field(0.45, ge=0, le=1)
@@ -60,22 +75,44 @@ class SsdOptions(TorchOptions, PretrainedOptions):
     """Weights from which VGG-16's training starts: torchvision's published `IMAGENET1K_FEATURES`, a .pth
     file. They expect inputs from `images.mean_subtracted`; the usual `IMAGENET1K_V1` does not."""
 
+    @model_validator(mode="after")
+    def _options_fit_the_backbone(self) -> Self:
+        if self.backbone == "small":
+            return self
+        for name in ("aspect_ratios", "box_scale"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name}: it is an option of the small backbone")
+        if self.augmentation not in (None, "ssd", "yolo"):
+            raise ValueError("augmentation: expected 'ssd' or 'yolo' for VGG-16")
+        if min(self.size) < SIDE:
+            raise ValueError(f"input_size: expected at least {SIDE} px for VGG-16, whose last map is a cell")
+        return self
+
+    @property
+    def size(self) -> Size:
+        """Return the (height, width) of the input in px."""
+        side = SMALL_SIDE if self.backbone == "small" else SIDE
+        return self.input_shape((side, side))
+
 
 class Ssd(TorchAdapter[DetectorInput, SsdOutputs, TrainingBatch]):
-    """SSD (Liu et al. 2016): a small network for 128 px images, or the paper's VGG-16 for 300 px."""
+    """SSD (Liu et al. 2016): a small network, or the paper's VGG-16."""
 
     name = "ssd"
     task = "detection"
     Options = SsdOptions
     options: SsdOptions
-    architecture_options = ("backbone", "width")
+    architecture_options = ("backbone", "width", "input_size", "aspect_ratios", "box_scale")
+    training_options = frozenset({"augmentation"})
 
     module: Network
 
     def make_module(self) -> nn.Module:
-        if self.options.backbone == "small":
-            return SmallNetwork(len(self.classes), self.options.width)
-        return Vgg16Network(len(self.classes))
+        options, side = self.options, max(self.options.size)
+        if options.backbone == "small":
+            aspects = UPRIGHT if options.aspect_ratios is None else options.aspect_ratios
+            return SmallNetwork(len(self.classes), options.width, side, aspects, options.box_scale or 1.0)
+        return Vgg16Network(len(self.classes), side)
 
     def build(self, train: Dataset) -> None:
         super().build(train)
@@ -85,8 +122,8 @@ class Ssd(TorchAdapter[DetectorInput, SsdOutputs, TrainingBatch]):
     def preprocess(self, samples: Sequence[Sample]) -> DetectorInput:
         originals = [images.of_sample(sample) for sample in samples]
         if self.options.backbone == "small":
-            return square_input(originals, SMALL_SIDE, self.runtime.device)
-        return stretched_input(originals, SIDE, images.mean_subtracted, self.runtime.device)
+            return framed_input(originals, self.options.size, self.runtime.device)
+        return stretched_input(originals, self.options.size, images.mean_subtracted, self.runtime.device)
 
     def infer(self, batch: DetectorInput) -> SsdOutputs:
         outputs: SsdOutputs = self.module(batch.pixels)
@@ -95,8 +132,8 @@ class Ssd(TorchAdapter[DetectorInput, SsdOutputs, TrainingBatch]):
     def postprocess(self, raw: SsdOutputs, batch: DetectorInput) -> list[Prediction]:
         check_finite(raw.logits, raw.offsets)
         scores = raw.logits.float().softmax(dim=-1)[..., 1:]
-        side = batch.pixels.shape[-1]
-        boxes = clip(box_regression.decode(raw.offsets.float(), raw.defaults, SCALED_WEIGHTS), (side, side))
+        decoded = box_regression.decode(raw.offsets.float(), raw.defaults, SCALED_WEIGHTS)
+        boxes = clip(decoded, (batch.pixels.shape[-2], batch.pixels.shape[-1]))
         detections: list[Prediction] = []
         for transform, image_boxes, image_scores in zip(batch.transforms, boxes, scores, strict=True):
             selected, selected_scores, labels = self._select(image_boxes, image_scores)
@@ -105,13 +142,14 @@ class Ssd(TorchAdapter[DetectorInput, SsdOutputs, TrainingBatch]):
         return detections
 
     def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingBatch:
-        device = self.runtime.device
-        if self.options.backbone == "small":
-            return square_training_batch(samples, SMALL_SIDE, generator, device)
+        device, options = self.runtime.device, self.options
+        if options.backbone == "small":
+            return framed_training_batch(samples, options.size, generator, device, options.augmentation)
+        augment = photograph_augmentation.PHOTOGRAPH_AUGMENTATIONS[options.augmentation or "ssd"]
         return stretched_training_batch(
             samples,
-            SIDE,
-            partial(ssd_augmentation.augment, generator=generator),
+            options.size,
+            lambda image, boxes: augment(image, boxes, generator),
             lambda image: images.mean_subtracted(images.to_uint8_tensor([image], device)),
             device,
             difficult=True,

@@ -16,9 +16,9 @@ from adapters.vision.pretrained import start_from
 from adapters.vision.vgg import Vgg16
 from harness.checkpoint import load
 
-SMALL_SIDE, SIDE = 128, 300  # px of the input
-# Width / height of the small network's boxes, as in the prototype. The quartiles of digits are 1 / 1.75 and
-# 1 / 1.36 (measured, 1,529 digits).
+SMALL_SIDE, SIDE = 128, 300  # px of the input, unless a suite sets `input_size`
+# Width / height of the small network's boxes by default, as in the prototype. The quartiles of digits are
+# 1 / 1.75 and 1 / 1.36 (measured, 1,529 digits).
 UPRIGHT = (1 / 1.2, 1 / 1.8)
 
 
@@ -66,18 +66,19 @@ def initialise(part: nn.Module) -> None:
 
 
 class Network(nn.Module):
-    """A network from square images to logits and offsets of their default boxes."""
+    """A network from images of one size to logits and offsets of their default boxes."""
 
     heads: Heads
     layouts: list[default_boxes.MapLayout]
     thresholds = default_boxes.Thresholds()
 
     def forward(self, pixels: Tensor) -> SsdOutputs:
-        """Compute raw outputs for images [N, 3, side, side]."""
+        """Compute raw outputs for images [N, 3, H, W]."""
         maps = self.maps(pixels)
         logits, offsets = self.heads(maps)
         cells = [(features.shape[2], features.shape[3]) for features in maps]
-        defaults = default_boxes.default_boxes(self.layouts, cells, pixels.shape[-1])
+        height, width = pixels.shape[-2:]
+        defaults = default_boxes.default_boxes(self.layouts, cells, (height, width))
         return SsdOutputs(logits, offsets, defaults.to(pixels.device))
 
     @abstractmethod
@@ -86,12 +87,21 @@ class Network(nn.Module):
 
 
 class SmallNetwork(Network):
-    """The small network, with maps of 16, 8, 4 and 2 cells per side."""
+    """The small network, with maps of strides 8, 16, 32 and 64."""
 
     # as in the prototype; boxes between the two are ignored
     thresholds = default_boxes.Thresholds(positive_iou=0.5, negative_iou=0.4)
 
-    def __init__(self, classes: int, width: int) -> None:
+    def __init__(
+        self, classes: int, width: int, side: int, aspect_ratios: Sequence[float], box_scale: float
+    ) -> None:
+        """Create the network.
+
+        Args:
+            side: longer side of the input in px.
+            aspect_ratios: width / height of the default boxes of each size.
+            box_scale: factor of the sizes.
+        """
         super().__init__()
         self.backbone = Backbone(width, 5)
         self.backbone.stages.append(
@@ -103,8 +113,12 @@ class SmallNetwork(Network):
         # paper's square, wide and tall boxes, 76% do (measured).
         self.layouts = [
             default_boxes.MapLayout(
-                stride / SMALL_SIDE,
-                tuple(default_boxes.shape(size / SMALL_SIDE, aspect) for aspect in UPRIGHT for size in sizes),
+                stride / side,
+                tuple(
+                    default_boxes.shape(size * box_scale / side, aspect)
+                    for aspect in aspect_ratios
+                    for size in sizes
+                ),
             )
             for stride, sizes in ((8, (11, 17)), (16, (26, 36)), (32, (52, 66)), (64, (84, 104)))
         ]
@@ -122,7 +136,8 @@ class Vgg16Network(Network):
     # figure 2: channels of the 1×1 convolution, channels and stride of the 3×3 convolution
     EXTRA = ((256, 512, 2), (128, 256, 2), (128, 256, 1), (128, 256, 1))
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, side: int) -> None:
+        """Create the network for inputs with a longer side of `side` px."""
         super().__init__()
         trunk = Vgg16().features
         trunk[16] = nn.MaxPool2d(2, ceil_mode=True)  # 75 cells become 38, not 37
@@ -152,7 +167,7 @@ class Vgg16Network(Network):
         initialise(self.extra)
         # Liu's published settings for COCO, also used in suites/voc.yaml; those for VOC are larger (§2.2)
         self.layouts = default_boxes.layouts_of_scales(
-            steps=[step / SIDE for step in (8, 16, 32, 64, 100, 300)],
+            steps=[*(step / side for step in (8, 16, 32, 64)), None, None],
             scales=(0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05),
             aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)),
         )

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adapters import augmentation, images
+from adapters import augmentation as digits
+from adapters import images
 from adapters.detection.box_augmentation import MIRROR_PROBABILITY, AugmentedImage
 from adapters.detection.detector_input import (
     BoxTransform,
@@ -20,6 +21,7 @@ from adapters.detection.detector_input import (
     resized_photograph,
     stretch,
 )
+from adapters.detection.photograph_augmentation import PHOTOGRAPH_AUGMENTATIONS, Augmentation
 from adapters.detection.trainable_objects import trainable_objects
 from harness.task import Image, Sample
 
@@ -39,27 +41,51 @@ class TrainingBatch:
         return [transform.size for transform in self.transforms]
 
 
-def square_training_batch(
-    samples: Sequence[Sample], side: int, generator: np.random.Generator, device: str
+def framed_training_batch(
+    samples: Sequence[Sample],
+    size: Size,
+    generator: np.random.Generator,
+    device: str,
+    augmentation: Augmentation | None = None,
 ) -> TrainingBatch:
-    """Fit images of digits into a square, shift them without cutting an object, and recolour them."""
-    augmented, transforms, boxes, labels = [], [], [], []
+    """Augment images and fit them into a frame.
+
+    Args:
+        augmentation: by default that of digits.
+    """
+    framed, transforms, boxes, labels = [], [], [], []
     for sample in samples:
-        original = images.of_sample(sample)
+        image = images.of_sample(sample)
         corners, classes = trainable_objects(sample)
-        fitted, scale = images.fit(original, side)
-        transform = BoxTransform((original.shape[0], original.shape[1]), (side, side), scale)
-        resized = transform.apply(corners)
-        low = resized[:, :2].min(axis=0, initial=side)
-        high = resized[:, 2:].max(axis=0, initial=0)
-        right = augmentation.draw_shift(generator, low[0], high[0], side)
-        down = augmentation.draw_shift(generator, low[1], high[1], side)
-        shifted = augmentation.shifted(fitted, down, right)
-        augmented.append(augmentation.recoloured(generator, shifted))
-        transforms.append(replace(transform, shift=(right, down)))
-        boxes.append(_to_float_tensor(transforms[-1].apply(corners), device))
+        if augmentation in PHOTOGRAPH_AUGMENTATIONS:
+            image, corners, indices = PHOTOGRAPH_AUGMENTATIONS[augmentation](image, corners, generator)
+            classes = classes[indices]
+        is_mirrored = augmentation == "flip" and generator.random() < MIRROR_PROBABILITY
+        fitted, (x, y) = images.fit(image[:, ::-1] if is_mirrored else image, size)
+        transform = BoxTransform((image.shape[0], image.shape[1]), size, (x, y))
+        if is_mirrored:
+            transform = replace(transform, scale=(-x, y), shift=(x * image.shape[1], 0.0))
+        elif augmentation in (None, "digits"):
+            fitted, transform = _augmented_digits(fitted, transform, corners, generator)
+        framed.append(fitted)
+        transforms.append(transform)
+        boxes.append(_to_float_tensor(transform.apply(corners), device))
         labels.append(torch.from_numpy(classes).to(device))
-    return TrainingBatch(images.to_tensor(augmented, device), transforms, boxes, labels)
+    return TrainingBatch(images.to_tensor(framed, device), transforms, boxes, labels)
+
+
+def _augmented_digits(
+    image: Image, transform: BoxTransform, corners: NDArray[np.float64], generator: np.random.Generator
+) -> tuple[Image, BoxTransform]:
+    """Shift a framed image without cutting an object, and recolour it."""
+    height, width = transform.size
+    resized = transform.apply(corners)
+    low = resized[:, :2].min(axis=0, initial=max(height, width))
+    high = resized[:, 2:].max(axis=0, initial=0)
+    right = digits.draw_shift(generator, low[0], high[0], width)
+    down = digits.draw_shift(generator, low[1], high[1], height)
+    shifted = digits.shifted(image, down, right)
+    return digits.recoloured(generator, shifted), replace(transform, shift=(right, down))
 
 
 def photograph_training_batch(
@@ -89,26 +115,26 @@ def photograph_training_batch(
 
 def stretched_training_batch(
     samples: Sequence[Sample],
-    side: int,
+    size: Size,
     augment: Callable[[Image, NDArray[np.float64]], AugmentedImage],
     to_input: Callable[[Image], Tensor],
     device: str,
     *,
     difficult: bool = False,
 ) -> TrainingBatch:
-    """Augment images and stretch them to a square, as SSD and YOLO do.
+    """Augment images and stretch them to one size, as SSD and YOLO do.
 
     Args:
         augment: augments an image and its boxes.
-        to_input: a stretched image → [1, 3, side, side].
+        to_input: a stretched image → [1, 3, H, W].
         difficult: see `trainable_objects`.
     """
     pixels, transforms, boxes, labels = [], [], [], []
     for sample in samples:
         corners, classes = trainable_objects(sample, difficult=difficult)
         image, corners, indices = augment(images.of_sample(sample), corners)
-        pixels.append(to_input(images.resize(image, side, side)))
-        transforms.append(stretch((image.shape[0], image.shape[1]), side))
+        pixels.append(to_input(images.resize(image, *size)))
+        transforms.append(stretch((image.shape[0], image.shape[1]), size))
         boxes.append(_to_float_tensor(transforms[-1].apply(corners), device))
         labels.append(torch.from_numpy(classes[indices]).to(device))
     return TrainingBatch(torch.cat(pixels), transforms, boxes, labels)

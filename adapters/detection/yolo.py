@@ -1,15 +1,15 @@
 """YOLO: a grid of cells, each of which predicts boxes and a class in one forward pass (Redmon et al. 2016).
 
-There are two scales: a small convolutional network for images of 128 px, and the paper's for photographs.
+There are two scales: a small convolutional network, by default for images of 128 px, and the paper's for
+photographs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -18,19 +18,21 @@ from torch import Tensor, nn
 
 from adapters import images
 from adapters.backbone import Backbone, ConvNorm
-from adapters.detection import yolo_augmentation, yolo_grid, yolov1
-from adapters.detection.detector_input import DetectorInput, square_input, stretched_input
+from adapters.detection import yolo_grid, yolov1
+from adapters.detection.detector_input import DetectorInput, Size, framed_input, stretched_input
 from adapters.detection.finite import check_finite
 from adapters.detection.nms import suppress_per_class
+from adapters.detection.photograph_augmentation import PHOTOGRAPH_AUGMENTATIONS, Augmentation
 from adapters.detection.training_batch import (
     TrainingBatch,
-    square_training_batch,
+    framed_training_batch,
     stretched_training_batch,
 )
 from adapters.torch_adapter import TorchAdapter, TorchOptions
+from adapters.vision.input_size import InputSizeOptions
 from adapters.vision.pretrained import PretrainedOptions
 from harness.datasets.dataset import Dataset
-from harness.task import Detections, Image, Prediction, Sample
+from harness.task import Detections, Prediction, Sample
 
 STRIDE = 16  # px of the small network's input per cell
 STAGES = 4  # stages of its backbone, down to that stride
@@ -38,18 +40,20 @@ DETECTIONS_PER_IMAGE = 100  # COCO's AP counts at most 100
 MAX_CANDIDATES = 400  # candidates per image that enter suppression; torchvision's SSD takes 400 per class
 
 
-class YoloOptions(TorchOptions, PretrainedOptions):
+class YoloOptions(TorchOptions, PretrainedOptions, InputSizeOptions):
     """Options of `yolo`."""
 
     backbone: Literal["small", "yolov1"] = "small"
-    """The small network for 128 px, or the paper's 24 layers for 448 px."""
+    """The small network, by default for 128 px, or the paper's 24 layers, by default for 448 px."""
     grid: int = Field(8, ge=2, le=64)
     """Cells per side (the paper's S), by default 7 for `yolov1`. The input has 16 · S px per side, or 64 · S
-    for `yolov1`."""
+    for `yolov1`, unless `input_size` is set: then it determines rows and columns."""
     boxes: int = Field(2, ge=1, le=8)
     """Predictors per cell, B in the paper."""
     width: int = Field(16, ge=4, le=64)
     """Channels of the small backbone's first stage."""
+    augmentation: Augmentation | None = None
+    """Variation of training images, by default `digits` for the small network and `yolo` for the paper's."""
     score_threshold: float = Field(0.005, ge=0, le=1)
     """Minimum score of a detection, low because average precision uses the whole precision–recall curve."""
     nms_iou: float = Field(0.5, ge=0, le=1)
@@ -62,17 +66,39 @@ class YoloOptions(TorchOptions, PretrainedOptions):
     def _default_grid(cls, options: dict[str, object]) -> dict[str, object]:
         return {"grid": 7, **options} if options.get("backbone") == "yolov1" else options
 
+    @model_validator(mode="after")
+    def _options_fit_the_backbone(self) -> Self:
+        self.check_multiple(self.stride, "a cell")
+        if self.backbone == "yolov1" and self.augmentation not in (None, "yolo", "ssd"):
+            raise ValueError("augmentation: expected 'yolo' or 'ssd' for yolov1")
+        return self
+
+    @property
+    def stride(self) -> int:
+        """Return the px of the input per cell."""
+        return yolov1.STRIDE if self.backbone == "yolov1" else STRIDE
+
+    @property
+    def size(self) -> Size:
+        """Return the (height, width) of the input in px."""
+        return self.input_shape((self.stride * self.grid, self.stride * self.grid))
+
+    @property
+    def cells(self) -> yolo_grid.Grid:
+        """Return the rows and columns of the grid."""
+        return self.size[0] // self.stride, self.size[1] // self.stride
+
 
 @dataclass(frozen=True, eq=False)
 class YoloBatch:
     """Images and the objects for which their cells are responsible."""
 
-    pixels: Tensor  # [N, 3, side, side]
+    pixels: Tensor  # [N, 3, H, W]
     targets: yolo_grid.GridTargets
 
 
 class Network(nn.Module):
-    """The small network, from images [N, 3, 16·S, 16·S] to raw outputs [N, S, S, C + 5B]."""
+    """The small network, from images [N, 3, 16·R, 16·S] to raw outputs [N, R, S, C + 5B]."""
 
     def __init__(self, classes: int, boxes: int, width: int) -> None:
         super().__init__()
@@ -90,25 +116,26 @@ class Network(nn.Module):
             self.output.bias = nn.Parameter(bias)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Map [N, 3, 16·S, 16·S] to [N, S, S, C + 5B]."""
+        """Map [N, 3, 16·R, 16·S] to [N, R, S, C + 5B]."""
         maps = self.backbone(pixels)
         raw: Tensor = self.output(self.context(maps[-1]))
         return raw.permute(0, 2, 3, 1)
 
 
 class Yolo(TorchAdapter[DetectorInput, Tensor, YoloBatch]):
-    """YOLO (Redmon et al. 2016): a small network for 128 px images, or the paper's for 448 px."""
+    """YOLO (Redmon et al. 2016): a small network, or the paper's."""
 
     name = "yolo"
     task = "detection"
     Options = YoloOptions
     options: YoloOptions
-    architecture_options = ("backbone", "grid", "boxes", "width")
+    architecture_options = ("backbone", "grid", "boxes", "width", "input_size")
+    training_options = frozenset({"augmentation"})
 
     def make_module(self) -> nn.Module:
         options = self.options
         if options.backbone == "yolov1":
-            return yolov1.Network(len(self.classes), options.boxes, options.grid)
+            return yolov1.Network(len(self.classes), options.boxes, options.cells)
         return Network(len(self.classes), options.boxes, options.width)
 
     def build(self, train: Dataset) -> None:
@@ -119,8 +146,8 @@ class Yolo(TorchAdapter[DetectorInput, Tensor, YoloBatch]):
     def preprocess(self, samples: Sequence[Sample]) -> DetectorInput:
         originals = [images.of_sample(sample) for sample in samples]
         if self._paper_scale:
-            return stretched_input(originals, self._side, images.centred, self.runtime.device)
-        return square_input(originals, self._side, self.runtime.device)
+            return stretched_input(originals, self.options.size, images.centred, self.runtime.device)
+        return framed_input(originals, self.options.size, self.runtime.device)
 
     def infer(self, batch: DetectorInput) -> Tensor:
         raw: Tensor = self.module(batch.pixels)
@@ -130,7 +157,7 @@ class Yolo(TorchAdapter[DetectorInput, Tensor, YoloBatch]):
         check_finite(raw)
         boxes, scores = yolo_grid.decode_all(raw, self.options.boxes, self._variant)
         return [
-            self._select(transform.invert(image_boxes * self._side), image_scores)
+            self._select(transform.invert(image_boxes * self._sides), image_scores)
             for transform, image_boxes, image_scores in zip(batch.transforms, boxes, scores, strict=True)
         ]
 
@@ -138,10 +165,10 @@ class Yolo(TorchAdapter[DetectorInput, Tensor, YoloBatch]):
         batch = self._augmented(samples, generator)
         counts = torch.tensor([len(boxes) for boxes in batch.boxes])
         targets = yolo_grid.assign(
-            torch.cat(batch.boxes) / self._side,
+            torch.cat(batch.boxes) / self._sides,
             torch.cat(batch.labels),
             torch.arange(len(samples)).repeat_interleave(counts).to(self.runtime.device),
-            self.options.grid,
+            self.options.cells,
             len(samples),
         )
         return YoloBatch(batch.pixels, targets)
@@ -150,23 +177,27 @@ class Yolo(TorchAdapter[DetectorInput, Tensor, YoloBatch]):
         return yolo_grid.loss(self.module(batch.pixels), batch.targets, self.options.boxes, self._variant)
 
     def _augmented(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingBatch:
-        side, device = self._side, self.runtime.device
+        options, device = self.options, self.runtime.device
         if not self._paper_scale:
-            return square_training_batch(samples, side, generator, device)
-
-        def to_input(image: Image) -> Tensor:
-            return images.to_tensor([yolo_augmentation.distort_exposure(image, generator)], device)
-
-        augment = partial(yolo_augmentation.augment, generator=generator)
-        return stretched_training_batch(samples, side, augment, to_input, device)
+            return framed_training_batch(samples, options.size, generator, device, options.augmentation)
+        augment = PHOTOGRAPH_AUGMENTATIONS[options.augmentation or "yolo"]
+        return stretched_training_batch(
+            samples,
+            options.size,
+            lambda image, boxes: augment(image, boxes, generator),
+            lambda image: images.to_tensor([image], device),
+            device,
+        )
 
     @property
     def _paper_scale(self) -> bool:
         return self.options.backbone == "yolov1"
 
     @property
-    def _side(self) -> int:
-        return (yolov1.STRIDE if self._paper_scale else STRIDE) * self.options.grid
+    def _sides(self) -> Tensor:
+        """Width and height of the input, twice: the factors from fractions to px of a box [4]."""
+        height, width = self.options.size
+        return torch.tensor([width, height, width, height], device=self.runtime.device)
 
     @property
     def _variant(self) -> yolo_grid.Variant:

@@ -2,7 +2,7 @@
 
 Redmon et al. 2016, "You Only Look Once", §2. The raw output of a cell is, in this order, C classes, B
 confidences, and B × (x, y, √w, √h): the position of the centre within the cell, and the square roots of the
-sides as fractions of the image's side. Boxes are in fractions of the image's side (0–1) throughout.
+sides as fractions of the image's sides. Boxes are in fractions of the image's sides (0–1) throughout.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from adapters.detection.boxes import area, iou
+
+Grid = tuple[int, int]
+"""Rows and columns of cells; the paper's S for both."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,12 @@ LOGISTIC = Variant(
 class GridTargets:
     """The K objects for which a cell is responsible."""
 
-    cells: Tensor  # [K], image · S² + row · S + column
+    cells: Tensor  # [K], (image · rows + row) · columns + column
     boxes: Tensor  # [K, 4], corners
     labels: Tensor  # [K]
 
 
-def assign(boxes: Tensor, labels: Tensor, image_indices: Tensor, grid: int, images: int) -> GridTargets:
+def assign(boxes: Tensor, labels: Tensor, image_indices: Tensor, grid: Grid, images: int) -> GridTargets:
     """Assign every object to the cell that contains its centre.
 
     A cell is responsible for one object, the largest (ties: the first); the others are not in the loss.
@@ -54,15 +57,15 @@ def assign(boxes: Tensor, labels: Tensor, image_indices: Tensor, grid: int, imag
         boxes: [M, 4].
         labels: [M].
         image_indices: [M], 0…images − 1.
-        grid: S, cells per side.
         images: number of images in the batch.
     """
-    centres = ((boxes[:, :2] + boxes[:, 2:]) / 2 * grid).long().clamp(0, grid - 1)
-    cells = (image_indices * grid + centres[:, 1]) * grid + centres[:, 0]
+    rows, columns = grid
+    across, down = ((boxes[:, :2] + boxes[:, 2:]) / 2 * _across_and_down(grid, boxes)).long().unbind(dim=1)
+    cells = (image_indices * rows + down.clamp(0, rows - 1)) * columns + across.clamp(0, columns - 1)
     largest_first = area(boxes).argsort(descending=True, stable=True)
     rank = torch.empty_like(largest_first)
     rank[largest_first] = torch.arange(len(boxes), device=boxes.device)
-    best = torch.full((images * grid * grid,), len(boxes), dtype=rank.dtype, device=boxes.device)
+    best = torch.full((images * rows * columns,), len(boxes), dtype=rank.dtype, device=boxes.device)
     best.scatter_reduce_(0, cells, rank, "amin")
     assigned = best[cells] == rank
     return GridTargets(cells[assigned], boxes[assigned], labels[assigned])
@@ -75,23 +78,23 @@ def split(raw: Tensor, predictors: int) -> tuple[Tensor, Tensor, Tensor]:
     return logits, confidences, boxes.unflatten(-1, (predictors, 4))
 
 
-def decode(raw_boxes: Tensor, columns: Tensor, rows: Tensor, grid: int, variant: Variant) -> Tensor:
+def decode(raw_boxes: Tensor, columns: Tensor, rows: Tensor, grid: Grid, variant: Variant) -> Tensor:
     """Decode raw boxes […, 4] of the cells at columns and rows […] into corners […, 4]."""
     cell = torch.stack(torch.broadcast_tensors(columns, rows), dim=-1).to(raw_boxes)
-    centre = (cell + _centre(raw_boxes, variant)) / grid
+    centre = (cell + _centre(raw_boxes, variant)) / _across_and_down(grid, raw_boxes)
     half = raw_boxes[..., 2:].clamp(min=0).square() / 2
     return torch.cat([centre - half, centre + half], dim=-1)
 
 
 def decode_all(raw: Tensor, predictors: int, variant: Variant) -> tuple[Tensor, Tensor]:
-    """Decode raw outputs [N, S, S, C + 5B] into boxes [N, S·S·B, 4] and scores [N, S·S·B, C].
+    """Decode raw outputs [N, R, S, C + 5B] into boxes [N, R·S·B, 4] and scores [N, R·S·B, C].
 
     A score is Pr(class | object) · confidence.
     """
-    grid = raw.shape[1]
+    grid = raw.shape[1], raw.shape[2]
     classes, confidences, raw_boxes = split(raw.float(), predictors)
-    steps = torch.arange(grid, device=raw.device)
-    boxes = decode(raw_boxes, steps[None, :, None], steps[:, None, None], grid, variant)
+    rows, columns = (torch.arange(cells, device=raw.device) for cells in grid)
+    boxes = decode(raw_boxes, columns[None, :, None], rows[:, None, None], grid, variant)
     if variant.linear:  # outputs can be outside 0–1, and the product of two negative ones must not be a score
         classes, confidences = classes.clamp(0, 1), confidences.clamp(0, 1)
     else:
@@ -101,15 +104,15 @@ def decode_all(raw: Tensor, predictors: int, variant: Variant) -> tuple[Tensor, 
 
 
 def loss(raw: Tensor, targets: GridTargets, predictors: int, variant: Variant) -> dict[str, Tensor]:
-    """Compute the terms of equation 3 per image from raw outputs [N, S, S, C + 5B].
+    """Compute the terms of equation 3 per image from raw outputs [N, R, S, C + 5B].
 
     Of a cell's predictors, the one whose box has the highest IoU with the object is responsible for it. The
     target of its confidence is that IoU, and that of all other confidences is 0.
     """
-    images, grid = raw.shape[:2]
+    images, grid = len(raw), (raw.shape[1], raw.shape[2])
     classes, confidences, raw_boxes = split(raw.float().flatten(0, 2), predictors)
     cells = targets.cells
-    columns, rows = cells % grid, cells // grid % grid
+    columns, rows = cells % grid[1], cells // grid[1] % grid[0]
     with torch.no_grad():
         boxes = decode(raw_boxes[cells], columns[:, None], rows[:, None], grid, variant)
         overlaps = iou(boxes, targets.boxes[:, None])  # [K, B]
@@ -119,7 +122,9 @@ def loss(raw: Tensor, targets: GridTargets, predictors: int, variant: Variant) -
     weights = torch.full_like(confidences, variant.no_object_weight)
     weights[cells, responsible] = variant.object_weight
     responsible_boxes = raw_boxes[cells, responsible]  # [K, 4]
-    centres = (targets.boxes[:, :2] + targets.boxes[:, 2:]) / 2 * grid - torch.stack([columns, rows], dim=-1)
+    across_and_down = _across_and_down(grid, targets.boxes)
+    centres = (targets.boxes[:, :2] + targets.boxes[:, 2:]) / 2 * across_and_down
+    centres = centres - torch.stack([columns, rows], dim=-1)
     roots = (targets.boxes[:, 2:] - targets.boxes[:, :2]).sqrt()
     if variant.linear:
         confidence_loss = (weights * (confidences - target_confidences).square()).sum()
@@ -138,6 +143,11 @@ def loss(raw: Tensor, targets: GridTargets, predictors: int, variant: Variant) -
         "confidence": confidence_loss / images,
         "class": class_loss / images,
     }
+
+
+def _across_and_down(grid: Grid, like: Tensor) -> Tensor:
+    """Return the columns and rows of a grid, [2], with the type and device of another tensor."""
+    return like.new_tensor([grid[1], grid[0]])
 
 
 def _centre(raw_boxes: Tensor, variant: Variant) -> Tensor:

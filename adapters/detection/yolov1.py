@@ -30,9 +30,9 @@ DROPOUT = 0.5  # after the first fully connected layer, §2.2
 
 
 class Network(nn.Module):
-    """The paper's network, from images [N, 3, 64·S, 64·S] to raw outputs [N, S, S, C + 5B]."""
+    """The paper's network, from images [N, 3, 64·R, 64·S] to raw outputs [N, R, S, C + 5B]."""
 
-    def __init__(self, classes: int, boxes: int, grid: int) -> None:
+    def __init__(self, classes: int, boxes: int, grid: tuple[int, int]) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         inputs = 3
@@ -49,10 +49,10 @@ class Network(nn.Module):
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(inputs * grid * grid, UNITS),
+            nn.Linear(inputs * grid[0] * grid[1], UNITS),
             nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True),
             nn.Dropout(DROPOUT),
-            nn.Linear(UNITS, grid * grid * (classes + 5 * boxes)),
+            nn.Linear(UNITS, grid[0] * grid[1] * (classes + 5 * boxes)),
         )
         self.grid = grid
         for module in self.modules():
@@ -61,9 +61,9 @@ class Network(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Map [N, 3, 64·S, 64·S] to [N, S, S, C + 5B]."""
+        """Map [N, 3, 64·R, 64·S] to [N, R, S, C + 5B]."""
         raw: Tensor = self.head(self.features(pixels))
-        return raw.reshape(len(raw), self.grid, self.grid, -1)
+        return raw.reshape(len(raw), *self.grid, -1)
 
     def load_pretrained(self, path: Path) -> None:
         """Load the first 20 convolutions of an ImageNet classifier (§2.2).

@@ -3,29 +3,26 @@
 Long, Shelhamer & Darrell 2015, "Fully Convolutional Networks for Semantic Segmentation". Score layers, skips
 and upsampling that starts as bilinear interpolation follow the paper (§3.3, §4.2). One thing differs: the
 last upsampling, which the paper keeps bilinear, is learnt like the others. The backbone is the paper's VGG-16
-for photographs, or a small network for images of 128 px.
+for photographs, or a small network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from adapters import images
 from adapters.backbone import Backbone, ConvNorm
-from adapters.segmentation import crop_augmentation
-from adapters.segmentation.segmenter import Segmenter, SegmenterOptions, TrainingBatch
+from adapters.segmentation.augmentation import Augmentation
+from adapters.segmentation.segmenter import Segmenter, SegmenterOptions
 from adapters.vision.pretrained import start_from
 from adapters.vision.vgg import FULLY_CONNECTED, ConvolutionalClassifier, Vgg16, convolutional
 from harness.checkpoint import load
 from harness.datasets.dataset import Dataset
-from harness.task import Sample
 
 STAGES = 5  # of the backbone, down to stride 32
 Upsampling = Literal["learnt", "bilinear"]
@@ -124,7 +121,7 @@ class Fcn(Segmenter):
 
     Options = FcnOptions
     options: FcnOptions
-    architecture_options = ("backbone", "width", "upsampling")
+    architecture_options = ("backbone", "width", "upsampling", *Segmenter.architecture_options)
     training_options = Segmenter.training_options | {"pretrained"}
     size_multiple = 2**STAGES
     finest: ClassVar[int]
@@ -148,10 +145,8 @@ class Fcn(Segmenter):
     def to_input(self, pixels: Tensor) -> Tensor:
         return images.standardised(pixels) if self._reads_photographs else super().to_input(pixels)
 
-    def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingBatch:
-        if self._reads_photographs:
-            return crop_augmentation.training_batch(samples, generator, self.runtime.device)
-        return super().training_batch(samples, generator)
+    def default_augmentation(self) -> Augmentation:
+        return "crop" if self._reads_photographs else super().default_augmentation()
 
     def default_class_weights(self) -> list[float]:
         if self._reads_photographs:  # no class weights, Long et al. 2015 §4.3

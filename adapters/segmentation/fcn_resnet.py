@@ -8,23 +8,21 @@ scene parsing network", §3.3). Parameters are named as in the published file, w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from adapters import images
-from adapters.segmentation import crop_augmentation
-from adapters.segmentation.segmenter import Segmenter, SegmenterOptions, TrainingBatch, pixel_loss
+from adapters.segmentation.augmentation import Augmentation, TrainingBatch
+from adapters.segmentation.segmenter import Segmenter, SegmenterOptions, pixel_loss
 from adapters.vision.pretrained import start_from
 from adapters.vision.resnet import CHANNELS, ResNet50
 from harness.checkpoint import Checkpoint, load
 from harness.datasets.dataset import Dataset
 from harness.datasets.voc.annotations import CLASSES
 from harness.errors import UsageError
-from harness.task import Sample
 
 AUXILIARY_WEIGHT = 0.5  # of the auxiliary loss, torchvision's reference training (Zhao et al. 2017: 0.4)
 SCORE_BIAS = "classifier.4.bias"  # name of a tensor with one entry per class
@@ -38,6 +36,12 @@ class FcnResNetOptions(SegmenterOptions):
     weights were evaluated at 520."""
     pretrained: Path | None = None
     """Initial weights of the backbone: torchvision's ImageNet classifier `resnet50`, a .pth file."""
+
+    @model_validator(mode="after")
+    def _resize_is_the_input_size(self) -> FcnResNetOptions:
+        if self.input_size is not None:
+            raise ValueError("input_size: for this network, set `resize`")
+        return self
 
 
 class Head(nn.Sequential):
@@ -122,8 +126,8 @@ class FcnResNet50(Segmenter):
         scores: Tensor = self.module(pixels)["out"]
         return scores
 
-    def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingBatch:
-        return crop_augmentation.training_batch(samples, generator, self.runtime.device)
+    def default_augmentation(self) -> Augmentation:
+        return "crop"
 
     def loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         weights = {"out": 1.0, "aux": AUXILIARY_WEIGHT}

@@ -31,7 +31,7 @@ class FullResolution(Segmenter):
     name = "full-resolution"
     Options = FullResolutionOptions
     options: FullResolutionOptions
-    architecture_options = ("width",)
+    architecture_options = ("width", *Segmenter.architecture_options)
     size_multiple = 1
 
     def make_module(self) -> nn.Module:

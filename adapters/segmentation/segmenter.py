@@ -6,17 +6,19 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from adapters import augmentation, images
+from adapters import images
+from adapters.segmentation import augmentation
+from adapters.segmentation.augmentation import CROP, Augmentation, TrainingBatch
 from adapters.segmentation.windows import WindowGrid, class_map, window_grid
 from adapters.torch_adapter import TorchAdapter
-from harness.adapter import AdapterOptions
+from adapters.vision.input_size import InputSizeOptions
 from harness.datasets.dataset import Dataset
 from harness.errors import UsageError
 from harness.registry import unknown
@@ -26,8 +28,8 @@ PIXELS_PER_CHUNK = 2**20  # at most, of an image with many windows: four windows
 OBJECT_WEIGHT = 2.0  # class weight of objects, as most pixels are background; prototype of the recipes
 
 
-class SegmenterOptions(AdapterOptions):
-    """Options of all segmentation models; none of them determines the weights."""
+class SegmenterOptions(InputSizeOptions):
+    """Options of all segmentation models."""
 
     window: int | None = Field(None, ge=32)
     """Side of sliding windows in px, for images too large to be segmented at once."""
@@ -35,13 +37,20 @@ class SegmenterOptions(AdapterOptions):
     """Minimum fraction of a side that neighbouring windows share; their scores are averaged there."""
     scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field((1.0,), min_length=1)
     """Factors by which each window is resized; the scores of all scales are averaged."""
-    class_weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
-    """Weights of the pixel loss by class name, 1 for other classes; by default the model's own."""
+    class_weights: Literal["median-frequency"] | dict[str, Annotated[float, Field(ge=0)]] | None = None
+    """Weights of the pixel loss by class name, 1 for other classes, or `median-frequency` balancing (Eigen &
+    Fergus 2015 §6.3.2); by default the model's own."""
+    augmentation: Augmentation | None = None
+    """Variation of training images, by default `digits` for the small networks and `crop` for the papers'."""
+    crop: int = Field(CROP, ge=32)
+    """Side in px of the crops of the augmentation `crop`."""
 
     @model_validator(mode="after")
     def _overlap_needs_windows(self) -> SegmenterOptions:
         if self.window is None and self.overlap != SegmenterOptions.model_fields["overlap"].default:
             raise ValueError("overlap: it applies to windows, so set `window` too")
+        if self.input_size is not None and self.window is not None:
+            raise ValueError("input_size: images are resized as a whole, so it excludes `window`")
         return self
 
 
@@ -77,20 +86,15 @@ class Batch:
     sizes: list[tuple[int, int]]  # (height, width) of each image of the batch
 
 
-@dataclass(frozen=True, eq=False)
-class TrainingBatch:
-    """Images of one size and their classes."""
-
-    pixels: Tensor  # [N, 3, H, W]
-    masks: Tensor  # [N, H, W], int64
-
-
 class Segmenter(TorchAdapter[Batch, list[Tensor], TrainingBatch]):
     """An adapter around a module that maps [N, 3, H, W] to class scores [N, C, H, W]."""
 
     task = "segmentation"
     options: SegmenterOptions
-    training_options = frozenset({"class_weights"})
+    architecture_options: ClassVar[tuple[str, ...]] = ("input_size",)
+    training_options = frozenset({"class_weights", "augmentation", "crop"})
+    balanced_weights: Sequence[float] | None = None
+    """Weights of the classes by median frequency balancing, if training uses them."""
     size_multiple: ClassVar[int]
     """Heights and widths are padded to multiples of this number of px."""
 
@@ -105,7 +109,9 @@ class Segmenter(TorchAdapter[Batch, list[Tensor], TrainingBatch]):
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the size in px to which an image or window is resized at scale 1."""
-        return height, width
+        if self.options.input_size is None:
+            return height, width
+        return images.fitted_size((height, width), self.options.input_shape((height, width)))
 
     def preprocess(self, samples: Sequence[Sample]) -> Batch:
         originals = [images.of_sample(sample) for sample in samples]
@@ -193,6 +199,8 @@ class Segmenter(TorchAdapter[Batch, list[Tensor], TrainingBatch]):
                 f"{IGNORED} marks ignored pixels"
             )
         weights = self.options.class_weights or {}
+        if isinstance(weights, str):
+            return
         for name in weights:
             if name not in train.classes:
                 raise UsageError(f"class_weights: {unknown('class', name, train.classes)}")
@@ -202,34 +210,37 @@ class Segmenter(TorchAdapter[Batch, list[Tensor], TrainingBatch]):
     def learn(self, train: Dataset) -> None:
         self.check(train)
         super().learn(train)
+        if self.options.class_weights == "median-frequency":
+            masks = [augmentation.image_and_mask(train[index])[1] for index in range(len(train))]
+            self.balanced_weights = augmentation.frequency_weights(masks, len(train.classes))
 
     def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingBatch:
-        """Shift images and masks alike and recolour the images.
-
-        If a class is the background, shifts do not cut objects. Images are padded to the largest size; the
-        loss ignores the padding.
-        """
-        background = [label for label, name in enumerate(self.classes) if name == BACKGROUND]
-        shifted, masks = [], []
-        for sample in samples:
-            image, mask = images.of_sample(sample), sample.target
-            assert isinstance(mask, np.ndarray)
-            objects = ~np.isin(mask, [*background, IGNORED]) if background else np.zeros(mask.shape, bool)
-            down, right = (
-                augmentation.draw_shift(
-                    generator, positions.min(initial=length), positions.max(initial=-1) + 1, length
-                )
-                for positions, length in zip(np.nonzero(objects), mask.shape, strict=True)
-            )
-            shifted.append(augmentation.recoloured(generator, augmentation.shifted(image, down, right)))
-            masks.append(augmentation.shifted(mask, down, right, fill=IGNORED))
-        height, width = (self._padded(max(mask.shape[axis] for mask in masks)) for axis in (0, 1))
-        padded = np.full((len(masks), height, width), IGNORED, dtype=np.int64)
-        for row, mask in zip(padded, masks, strict=True):
-            row[: mask.shape[0], : mask.shape[1]] = mask
-        pixels = [images.pad(image, height, width) for image in shifted]
+        """Augment images and masks alike, and pad them to the largest; the loss ignores the padding."""
+        pairs = [self._augmented(*augmentation.image_and_mask(sample), generator) for sample in samples]
+        height, width = (self._padded(max(mask.shape[axis] for _, mask in pairs)) for axis in (0, 1))
+        pixels = [images.pad(image, height, width) for image, _ in pairs]
+        masks = np.stack([augmentation.padded(mask, height, width) for _, mask in pairs])
         device = self.runtime.device
-        return TrainingBatch(images.to_tensor(pixels, device), torch.from_numpy(padded).to(device))
+        inputs = self.to_input(images.to_uint8_tensor(pixels, device))
+        return TrainingBatch(inputs, torch.from_numpy(masks).to(device).long())
+
+    def default_augmentation(self) -> Augmentation:
+        """Return the augmentation used without the option."""
+        return "digits"
+
+    def _augmented(self, image: Image, mask: Mask, generator: np.random.Generator) -> tuple[Image, Mask]:
+        options = self.options
+        if options.input_size is not None:
+            image, mask = augmentation.resized(image, mask, *self.input_size(*mask.shape))
+        kind = options.augmentation or self.default_augmentation()
+        if kind == "digits":
+            background = [label for label, name in enumerate(self.classes) if name == BACKGROUND]
+            return augmentation.shifted(image, mask, generator, background)
+        if kind == "crop":
+            # Training without options is torchvision's.
+            side = augmentation.SHORTER_SIDE if options.augmentation is None else None
+            return augmentation.cropped(image, mask, generator, options.crop, side)
+        return augmentation.flipped(image, mask, generator) if kind == "flip" else (image, mask)
 
     def loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         return {"pixels": pixel_loss(self.module(batch.pixels), batch.masks, self.class_weights())}
@@ -237,7 +248,9 @@ class Segmenter(TorchAdapter[Batch, list[Tensor], TrainingBatch]):
     def class_weights(self) -> Tensor:
         """Return the weight of each class in the pixel loss, [C]."""
         given = self.options.class_weights
-        if given is None:
+        if self.balanced_weights is not None:
+            weights = list(self.balanced_weights)
+        elif not isinstance(given, dict):
             weights = self.default_class_weights()
         else:
             weights = [given.get(name, 1.0) for name in self.classes]

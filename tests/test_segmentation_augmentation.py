@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.transforms import functional
 
-from adapters.segmentation.crop_augmentation import augmented
+from adapters.segmentation.augmentation import cropped
 from adapters.segmentation.fcn import Fcn8s, Fcn32s, FcnOptions
 from adapters.segmentation.fcn_resnet import FcnResNet50, FcnResNetOptions
 from adapters.segmentation.segmenter import Segmenter
@@ -45,7 +45,7 @@ def noise(height: int, width: int) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize(("scale", "height", "width"), [(0, 260, 520), (1, 1040, 2080)])
 def test_the_shorter_side_is_between_half_and_twice_520_px(scale: float, height: int, width: int) -> None:
-    _, target = augmented(*noise(52, 104), Draws(scale), crop=2100)  # type: ignore[arg-type]
+    _, target = cropped(*noise(52, 104), Draws(scale), crop=2100)  # type: ignore[arg-type]
     seen = target != 255
     assert (seen.any(axis=1).sum(), seen.any(axis=0).sum()) == (height, width)
     assert set(np.unique(target)) == {0, 2, 255}, "classes are not interpolated"
@@ -54,7 +54,7 @@ def test_the_shorter_side_is_between_half_and_twice_520_px(scale: float, height:
 def test_half_of_the_images_are_flipped() -> None:
     image, mask = noise(520, 540)
     for draw, direction in ((0.49, -1), (0.51, 1)):
-        crop, target = augmented(image, mask, Draws(flip=draw), crop=600)  # type: ignore[arg-type]
+        crop, target = cropped(image, mask, Draws(flip=draw), crop=600)  # type: ignore[arg-type]
         np.testing.assert_array_equal(crop[:520, :540], image[:, ::direction])
         np.testing.assert_array_equal(target[:520, :540], mask[:, ::direction])
 
@@ -62,7 +62,7 @@ def test_half_of_the_images_are_flipped() -> None:
 @pytest.mark.parametrize("last", [False, True])
 def test_crops_of_480_px_reach_every_corner(last: bool) -> None:
     image, mask = noise(520, 540)
-    crop, target = augmented(image, mask, Draws(last=last))  # type: ignore[arg-type]
+    crop, target = cropped(image, mask, Draws(last=last))  # type: ignore[arg-type]
     part = (slice(-480, None),) * 2 if last else (slice(480),) * 2
     np.testing.assert_array_equal(crop, image[part])
     np.testing.assert_array_equal(target, mask[part])
@@ -74,7 +74,7 @@ def test_image_and_mask_are_scaled_flipped_and_cropped_alike() -> None:
     image = np.repeat(60 * mask[..., None], 3, axis=2)
     scaled = 0
     for seed in range(12):
-        crop, target = augmented(image, mask, np.random.default_rng(seed), crop=480)
+        crop, target = cropped(image, mask, np.random.default_rng(seed), crop=480)
         assert crop.shape == (480, 480, 3) and target.shape == (480, 480)
         seen = target != 255
         agree = np.abs(crop[..., 0].astype(int) - 60 * target.astype(int))[seen] <= 1
