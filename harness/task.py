@@ -13,6 +13,9 @@ TaskName = Literal["translation", "detection", "segmentation"]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
 Better = Literal["higher", "lower"]
 
+Interval: TypeAlias = tuple[float, float]
+"""Lower and upper bound."""
+
 Image: TypeAlias = NDArray[np.uint8]
 """[height, width, 3], RGB, 0–255."""
 
@@ -128,6 +131,11 @@ class Figure:
     better: Better | None = None
     note: str | None = None
 
+    @property
+    def interval(self) -> Interval | None:
+        """Return the bounds, or None if there is no interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -136,3 +144,5 @@ class Scores:
     metrics: dict[str, Figure]
     per_class: dict[str, dict[str, float | None]] = field(default_factory=dict)
     """Class name → metric name → value."""
+    class_intervals: dict[str, dict[str, Interval | None]] = field(default_factory=dict)
+    """Class name → metric name → 95% interval."""

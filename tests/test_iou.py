@@ -229,3 +229,16 @@ def test_the_signature_has_the_version_of_the_figures_and_not_of_the_harness():
 def test_an_ignore_index_that_is_a_class_is_rejected():
     with pytest.raises(UsageError, match="ignore_index"):
         Iou(["a", "b"], ignore_index=1)
+
+
+def test_the_interval_of_a_class_equals_that_of_rescoring_without_each_image() -> None:
+    generator = np.random.default_rng(4)
+    metric = Iou(("a", "b"))
+    pairs = generator.integers(0, 2, (6, 2, 4, 5), dtype=np.uint8)
+    rows = [metric.statistics(*pair) for pair in pairs]
+    scores = metric.summarise(rows)
+    values = [
+        metric.summarise(rows[:i] + rows[i + 1 :], intervals=False).per_class["b"]["iou"] for i in range(6)
+    ]
+    expected = jackknife_interval(scores.per_class["b"]["iou"], values, 1)
+    assert scores.class_intervals["b"]["iou"] == pytest.approx(expected)

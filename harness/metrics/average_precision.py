@@ -72,7 +72,7 @@ class AveragePrecision(Metric[Annotations, Detections, Matches]):
         carriers = np.stack([curve.carriers for curve in curves], axis=1)  # [A, classes]
         return Computed(
             figures,
-            {name: rows[:, 0] for name, rows in by_class.items()},
+            by_class,
             {name: carriers[area] for name, area in zip(self.names, self._area_ranges(), strict=True)},
         )
 

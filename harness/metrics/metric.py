@@ -15,12 +15,11 @@ from harness.statistics.jackknife import (
     COUNT_GROUPS,
     UNBOUNDED,
     JackknifedFigure,
-    defined_or_none,
     figure,
     leave_out_groups,
     leave_out_sums,
 )
-from harness.task import Figure, Scores, TaskName
+from harness.task import Figure, Interval, Scores, TaskName
 
 TargetT = TypeVar("TargetT")
 PredictionT = TypeVar("PredictionT")
@@ -45,7 +44,7 @@ class Computed:
 
     figures: Values
     by_class: Values = field(default_factory=dict)
-    """Figure of a class → [classes], of all samples."""
+    """Figure of a class → [classes, 1 + G], like the figures."""
     carriers: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     """Figure that averages over classes → [classes], the number of samples in which each is annotated."""
 
@@ -104,11 +103,16 @@ class Metric(ABC, Generic[TargetT, PredictionT, StatisticsT]):
             origins: the group of samples that each sample comes from, such as a video; see `Sample.group`.
         """
         jackknifed, computed = self._jackknife(statistics, intervals, origins)
-        per_class = {
-            label: {name: defined_or_none(values[index]) for name, values in computed.by_class.items()}
-            for index, label in enumerate(self.classes if computed.by_class else ())
-        }
-        return Scores({name: entry.figure for name, entry in jackknifed.items()}, per_class)
+        per_class: dict[str, dict[str, float | None]] = {}
+        class_intervals: dict[str, dict[str, Interval | None]] = {}
+        for index, label in enumerate(self.classes if computed.by_class else ()):
+            entries = {
+                name: figure(values[index], len(statistics), self.unit, "", self.bounds)
+                for name, values in computed.by_class.items()
+            }
+            per_class[label] = {name: entry.value for name, entry in entries.items()}
+            class_intervals[label] = {name: entry.interval for name, entry in entries.items()}
+        return Scores({name: entry.figure for name, entry in jackknifed.items()}, per_class, class_intervals)
 
     def jackknife(
         self, statistics: Sequence[StatisticsT], origins: Sequence[str] | None = None
@@ -175,7 +179,7 @@ class CountMetric(Metric[TargetT, PredictionT, NDArray[np.int64]]):
     def compute(self, statistics: Sequence[NDArray[np.int64]], groups: Groups) -> Computed:
         """Sum the counts over all samples and without each group, and compute the figures of the sums."""
         sums = leave_out_sums(np.stack(statistics), groups)
-        by_class = {name: values[0] for name, values in self.class_figures(sums[:1]).items()}
+        by_class = {name: values.T for name, values in self.class_figures(sums).items()}
         return Computed(self.figures(sums), by_class)
 
     def pack(self, statistics: Sequence[NDArray[np.int64]]) -> StoredArrays:
@@ -196,6 +200,7 @@ METRICS: Registry[type[AnyMetric]] = Registry(
     {
         "bleu": "harness.metrics.bleu:Bleu",
         "chrf": "harness.metrics.bleu:Chrf",
+        "ter": "harness.metrics.bleu:Ter",
         "coco": "harness.metrics.average_precision:Coco",
         "voc07": "harness.metrics.average_precision:Voc07",
         "voc10": "harness.metrics.average_precision:Voc10",
