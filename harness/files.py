@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.errors import UsageError
+from harness.errors import FULL_DISK, InfrastructureError, UsageError
 
 _MESSAGES = {
     "missing": "this key is missing",
@@ -35,16 +37,40 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file in one step, and create its folder if necessary.
 
+    The content is on the disk before the file counts, so that a power failure leaves the old or the new file.
+
     Raises:
         UsageError: The file cannot be written.
+        InfrastructureError: The disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
         temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Name the file of an OSError.
+
+    Raises:
+        UsageError: The file cannot be written.
+        InfrastructureError: The disk is full.
+    """
+    try:
+        yield
     except OSError as error:
-        raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
+        kind = InfrastructureError if error.errno in FULL_DISK else UsageError
+        raise kind(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def write_json(path: Path, document: object) -> None:
@@ -53,7 +79,16 @@ def write_json(path: Path, document: object) -> None:
     Raises:
         ValueError: The document contains NaN or infinity, which JSON cannot represent.
     """
-    write_text(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(document))
+
+
+def json_text(document: object) -> str:
+    """Return a document as indented JSON.
+
+    Raises:
+        ValueError: The document contains NaN or infinity, which JSON cannot represent.
+    """
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Any | None:
@@ -67,7 +102,7 @@ def read_json(path: Path) -> Any | None:
     except FileNotFoundError:
         return None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not JSON ({error}); remove the file to have it recreated") from error
+        raise UsageError(f"{path}: not JSON ({error}); the same command makes it again") from error
 
 
 def read_record(path: Path, model: type[M]) -> M | None:
@@ -83,14 +118,16 @@ def read_record(path: Path, model: type[M]) -> M | None:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         if first["type"] == "json_invalid":
-            raise UsageError(f"{path}: {first['msg']}; remove the file to have it recreated") from error
+            raise UsageError(f"{path}: {first['msg']}; `harness run` makes it again") from error
         parts = [str(path), ".".join(map(str, first["loc"])), _MESSAGES.get(first["type"], first["msg"])]
         raise UsageError(": ".join(filter(None, parts))) from error
 
 
 def write_record(path: Path, record: BaseModel) -> None:
-    """Replace the file by the record as JSON.
+    """Replace the file by the record as JSON (see `record_bytes`)."""
+    write_bytes(path, record_bytes(record))
 
-    Optional keys that were never set are omitted.
-    """
-    write_json(path, record.model_dump(mode="json", exclude_unset=True))
+
+def record_bytes(record: BaseModel) -> bytes:
+    """Return a record as JSON, without the optional keys that were never set."""
+    return json_text(record.model_dump(mode="json", by_alias=True, exclude_unset=True)).encode()

@@ -14,7 +14,7 @@ import pytest
 
 import adapters
 from harness.adapter import ADAPTERS
-from harness.identity import code_version, content_id, modules_of
+from harness.identity import _distributions, code_version, content_id, modules_of
 
 MODEL = '''
 """What it is."""
@@ -82,6 +82,35 @@ def test_comments_docstrings_layout_and_other_modules_do_not_change_the_version(
     assert version(package.name) == before
 
 
+@pytest.mark.parametrize("listed", ["", "{0}\n{0}_help\n", None])
+def test_other_modules_of_the_distribution_change_the_version_and_other_distributions_do_not(
+    package: Path, listed: str | None
+) -> None:
+    """The distribution lists no modules, both modules, or does not exist."""
+    folder = package.parent
+    helper, foreign = folder / f"{package.name}_help.py", folder / f"{package.name}_foreign.py"
+    (package / "layers.py").write_text(f"import {helper.stem}, {foreign.stem}, numpy\nWIDTH = 3\n")
+    helper.write_text("H = 1\n")
+    foreign.write_text("F = 1\n")
+    write_metadata(folder, "foreign", f"{foreign.stem}\n")
+    if listed is not None:
+        write_metadata(folder, "own", listed.format(package.name))
+    _distributions.cache_clear()
+    before = version(package.name)
+    foreign.write_text("F = 2\n")
+    assert version(package.name) == before
+    helper.write_text("H = 2\n")
+    assert version(package.name) != before
+    assert not [name for name in modules_of(package.name) if name.startswith("numpy")]
+
+
+def write_metadata(folder: Path, name: str, modules: str) -> None:
+    metadata = folder / f"{name}-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (metadata / "top_level.txt").write_text(modules)
+
+
 def test_a_content_id_depends_on_content_only() -> None:
     assert content_id({"a": 1, "b": [1.5, None]}) == content_id({"b": [1.5, None], "a": 1})
     assert content_id({"a": 1}) != content_id({"a": "1"})
@@ -92,7 +121,7 @@ def test_a_content_id_depends_on_content_only() -> None:
 # The modules that each adapter's identity covers, without empty packages: an edit of one of them changes the
 # ids of the adapter's trials, which are then predicted again.
 SHARED = {"images", "torch_adapter"}
-MODEL_ON_BACKBONE = {*SHARED, "augmentation", "backbone", "vision.pretrained"}
+MODEL_ON_BACKBONE = {*SHARED, "augmentation", "backbone", "vision.input_size", "vision.pretrained"}
 TRANSLATOR = {
     "torch_adapter",
     *(
@@ -101,18 +130,23 @@ TRANSLATOR = {
     ),
 }
 RECURRENT = {*TRANSLATOR, "translation.seq2seq", "translation.seq2seq_model"}
-SEGMENTER = {*SHARED, "augmentation", "segmentation.segmenter", "segmentation.windows"}
+SEGMENTER = {
+    *SHARED,
+    "augmentation",
+    "segmentation.augmentation",
+    "segmentation.segmenter",
+    "segmentation.windows",
+    "vision.input_size",
+}
 FCN = {
     *SEGMENTER,
     *MODEL_ON_BACKBONE,
     "segmentation.fcn",
-    "segmentation.crop_augmentation",
     "vision.vgg",
 }
 FCN_RESNET = {
     *SEGMENTER,
     "segmentation.fcn_resnet",
-    "segmentation.crop_augmentation",
     "vision.pretrained",
     "vision.resnet",
 }
@@ -126,9 +160,12 @@ DETECTOR = {
             "detector_input",
             "finite",
             "nms",
+            "photograph_augmentation",
+            "ssd_augmentation",
             "torchvision_ops",
             "trainable_objects",
             "training_batch",
+            "yolo_augmentation",
         )
     ),
 }
@@ -170,7 +207,7 @@ MODULES = {
     "lstm": RECURRENT,
     "yolo": {
         *DETECTOR,
-        *(f"detection.{name}" for name in ("yolo", "yolo_augmentation", "yolo_grid", "yolov1")),
+        *(f"detection.{name}" for name in ("yolo", "yolo_grid", "yolov1")),
     },
     "ssd": {
         *DETECTOR,
@@ -181,7 +218,6 @@ MODULES = {
                 "default_boxes",
                 "matching",
                 "ssd",
-                "ssd_augmentation",
                 "ssd_network",
                 "torchvision_weights",
             )

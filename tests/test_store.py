@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from sample_run import run_file
 from small_suite import document, planned
 
-from harness.errors import InfrastructureError, UsageError
+from harness.errors import HarnessError, InfrastructureError, UsageError
 from harness.files import read_json, write_json, write_record, write_text
 from harness.rundir.prediction_shards import Range, ShardProvenance
 from harness.rundir.store import RunDirectory, TrialDirectory
@@ -92,7 +94,9 @@ class TestShardsOnDisk:
         write_shard(trial_dir, 0, 2)
         path = trial_dir.predictions.folder / "00000000-00000002.parquet"
         path.write_bytes(path.read_bytes()[:50])
-        with pytest.raises(InfrastructureError, match=r"00000000-00000002\.parquet: damaged .* run again"):
+        with pytest.raises(
+            InfrastructureError, match=r"00000000-00000002\.parquet: damaged .*run` makes it again"
+        ):
             list(trial_dir.predictions.read("translation"))
 
 
@@ -259,18 +263,94 @@ def test_json_files_contain_readable_unicode(tmp_path: Path) -> None:
     assert cast(dict, json.loads(raw))["text"] == "Größe ∞"
 
 
-class TestFilesOfAKilledWriter:
-    def test_damaged_shards_are_removed(self, tmp_path: Path) -> None:
+class TestDigests:
+    def test_a_changed_an_added_and_a_missing_file_are_named_and_mended(self, tmp_path: Path) -> None:
         trial_dir = TrialDirectory(tmp_path)
-        for start in (0, 2, 4):
-            trial_dir.predictions.write(
-                "translation", start, ["a", "b"], [Translation("x")] * 2, ShardProvenance(environment="here")
-            )
-        (trial_dir.predictions.folder / "00000002-00000004.parquet").write_bytes(b"PAR1 broken")
-        (trial_dir.predictions.folder / "1-junk.parquet").write_bytes(b"")
-        assert trial_dir.predictions.remove_damaged() == ["00000002-00000004.parquet"]
-        assert trial_dir.predictions.missing_ranges(6) == [(2, 4)]
+        for start in (0, 2, 4, 6):
+            write_shard(trial_dir, start, start + 2)
+        changed, added, missing = (trial_dir.predictions.path(*at) for at in ((2, 4), (8, 10), (4, 6)))
+        other = trial_dir.predictions.folder / "notes.txt"
+        for path in (changed, added, other):
+            path.write_bytes(b"PAR1 broken")
+        missing.unlink()
+        problems = [
+            (changed, "changed since it was written"),
+            (missing, "is missing"),
+            (added, "has no digest in SHA256SUMS"),
+        ]
+        assert [(damage.path, damage.problem) for damage in trial_dir.digests.check()] == problems
+        assert [(damage.path, damage.problem) for damage in trial_dir.digests.mend()] == problems
+        assert trial_dir.predictions.completed_ranges() == [(0, 2), (6, 8)]
+        assert other.exists(), "files of others are not touched"
+        assert trial_dir.digests.check() == []
 
+    def test_every_flipped_bit_of_a_file_or_of_its_digest_is_noticed(self, tmp_path: Path) -> None:
+        trial_dir = TrialDirectory(tmp_path)
+        trial_dir.digests.write(trial_dir.metrics_file, b"{}")
+        for path in (trial_dir.metrics_file, trial_dir.digests.file):
+            content = path.read_bytes()
+            for bit in range(8 * len(content) - 8 * (path == trial_dir.digests.file)):
+                flipped = bytearray(content)
+                flipped[bit // 8] ^= 1 << bit % 8
+                path.write_bytes(flipped)
+                assert trial_dir.metrics_file in [damage.path for damage in trial_dir.digests.check()], bit
+            path.write_bytes(content)
+            assert trial_dir.digests.check() == []
+
+    def test_a_writer_that_dies_at_any_step_damages_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        digests = TrialDirectory(tmp_path).digests
+        path = tmp_path / "metrics.json"
+        digests.write(path, b"old")
+
+        def die(*arguments: object) -> None:
+            raise KeyboardInterrupt
+
+        for step in ("fsync", "open"):
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                patch.setattr("os.fsync" if step == "fsync" else "harness.rundir.digests.write_bytes", die)
+                digests.write(path, b"new")
+            assert (path.read_bytes(), digests.check()) == (b"old", [])
+        path.write_bytes(b"new")  # the rename was the last step of the dead writer
+        assert digests.check() == []
+        assert digests.mend() == []
+        path.write_bytes(b"old")
+        assert [damage.path for damage in digests.check()] == [path], "old content no longer counts"
+
+    def test_sha256sum_accepts_the_file(self, tmp_path: Path) -> None:
+        trial_dir = TrialDirectory(tmp_path)
+        write_shard(trial_dir, 0, 2)
+        command = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+        assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
+        trial_dir.digests.remove(trial_dir.predictions.path(0, 2))
+        assert trial_dir.digests.file.read_text() == ""
+
+    def test_a_file_counts_once_it_is_on_the_disk(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The content of the temporary file, then its new name, as POSIX demands it."""
+        synced: list[str] = []
+        monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.readlink(f"/proc/self/fd/{number}")))
+        replace = Path.replace
+        monkeypatch.setattr(Path, "replace", lambda a, b: synced.append("rename") or replace(a, b))
+        write_text(tmp_path / "a.txt", "new")
+        assert synced == [str(tmp_path / f".a.txt.{os.getpid()}"), "rename", str(tmp_path)]
+
+    @pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 3), (errno.EDQUOT, 3), (errno.EROFS, 2)])
+    def test_a_full_disk_is_not_the_users_mistake(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+    ) -> None:
+        def fail(*arguments: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(HarnessError, match="a.txt: cannot be written") as caught:
+            write_text(tmp_path / "a.txt", "new")
+        assert caught.value.exit_code == code
+
+
+class TestFilesOfAKilledWriter:
     def test_temporary_files_do_not_prevent_a_new_run(self, tmp_path: Path) -> None:
         (tmp_path / ".run.json.4711").write_text("half")
         with RunDirectory(tmp_path).open("mine"):

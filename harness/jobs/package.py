@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
@@ -21,6 +21,7 @@ from harness.adapter import ADAPTERS
 from harness.checkpoint import WEIGHTS
 from harness.datasets.dataset import DATASETS
 from harness.errors import UsageError
+from harness.identity import SHIPPED_PACKAGES, modules_of
 from harness.metrics.metric import METRICS
 from harness.recipe import CheckpointRef, shipped_recipes
 from harness.registry import Entry
@@ -28,7 +29,6 @@ from harness.suite.loading import LoadedSuite
 from harness.suite.variants import resolve_checkpoints
 from harness.trial import path_options
 
-SHIPPED_PACKAGES = ("adapters", "harness", "reports", "suites")
 MAX_PACKAGE_BYTES = 100 * 2**20  # the dashboard of Ray 2.60 answers 413 to more (measured)
 SUITE_FOLDER = "suite"  # in the package, for suites that are not shipped with the harness
 # Earliest time of a zip; a constant, so that equal content gives equal bytes.
@@ -91,7 +91,8 @@ def pack(loaded: LoadedSuite) -> Package:
         UnavailableError: The file of a checkpoint is missing; the message names file and line.
     """
     plugins = [entry for entry in _plugins(loaded) if entry.origin != "harness"]
-    modules = {*SHIPPED_PACKAGES, *(entry.target.partition(":")[0].partition(".")[0] for entry in plugins)}
+    needed = {module for entry in plugins for module in modules_of(entry.module)}
+    modules = {*SHIPPED_PACKAGES, *(module.partition(".")[0] for module in needed)}
     names = {path: name for module in sorted(modules) for name, path in _code_files(module)}
     checkpoints = _packed_checkpoints(loaded)
     named_files = (*map(Path.resolve, loaded.files), *checkpoints, *_files_of_options(loaded))
@@ -149,6 +150,8 @@ def _metadata(origin: str) -> Iterator[tuple[str, str]]:
     folder = f"{origin.replace('-', '_')}-{package.version}.dist-info"
     yield f"{folder}/METADATA", f"Metadata-Version: 2.1\nName: {origin}\nVersion: {package.version}\n"
     yield f"{folder}/entry_points.txt", package.read_text("entry_points.txt") or ""
+    modules = sorted(name for name, origins in packages_distributions().items() if origin in origins)
+    yield f"{folder}/top_level.txt", "".join(f"{name}\n" for name in modules)
 
 
 def _packed_checkpoints(loaded: LoadedSuite) -> dict[Path, list[CheckpointRef]]:

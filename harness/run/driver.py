@@ -15,8 +15,9 @@ from typing import TypeAlias
 from harness import environment
 from harness.errors import InfrastructureError, UsageError
 from harness.executors.executor import Executor
-from harness.files import read_record, write_record, write_text
+from harness.files import read_record
 from harness.recipe import CheckpointRef
+from harness.run.mend import mend
 from harness.run.pairs import score_pairs
 from harness.run.prediction import predict
 from harness.run.preflight import preflight, require_trials
@@ -48,7 +49,7 @@ def run(
     """
     planned = plan(loaded, settings.only, settings.limit)
     require_trials(planned)
-    preflight(planned.trials)
+    preflight(planned.trials, progress.note)
     directory = RunDirectory(settings.out)
     with directory.open(loaded.suite.name):
         for skipped in planned.skipped:
@@ -59,7 +60,8 @@ def run(
             if planned.missing_checkpoints:
                 train_missing(planned.missing_checkpoints, executor(), progress)
                 planned = plan(loaded, settings.only, settings.limit)
-                preflight(planned.trials)
+                preflight(planned.trials, progress.note)
+            mend(directory, planned.trials, settings.only, progress.note)
             write_run_record(directory, loaded, planned, settings, executor)
             predict(directory, planned.trials, settings.shard_size, executor, progress)
             _score(directory, planned, progress)
@@ -112,9 +114,9 @@ def _finish(directory: RunDirectory) -> Results:
     if record.run.finished is None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         finished = record.run.model_copy(update={"finished": now})
-        write_record(directory.run_file, record.model_copy(update={"run": finished}))
+        directory.write_record(directory.run_file, record.model_copy(update={"run": finished}))
     results = collect(directory.path)
-    write_text(directory.path / "results.json", to_json(results))
+    directory.digests.write(directory.path / "results.json", to_json(results).encode())
     return results
 
 

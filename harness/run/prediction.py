@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from harness.datasets.dataset import Dataset
 from harness.executors.executor import Executor
-from harness.files import write_record
 from harness.run.progress import RunProgress
 from harness.rundir.prediction_shards import ShardProvenance
 from harness.rundir.results import Failure
@@ -29,7 +28,6 @@ def predict(
     Every shard is written as soon as it arrives, so that an interrupted run continues from there.
     """
     distinct = {trial.id: trial for trial in trials}.values()
-    _clean_up(directory, distinct, progress)
     work = []
     for trial in distinct:
         predictions = directory.trial(trial.id).predictions
@@ -37,6 +35,8 @@ def predict(
         progress.begin(trial.name, trial.spec.size, trial.spec.size - missing)
         if missing:
             work.append(Work(trial, tuple(predictions.missing_ranges(trial.spec.size)), shard_size))
+        else:
+            _write_failures(directory, trial, [])
     if not work:
         return
     errors: dict[str, list[ShardError]] = {item.trial.id: [] for item in work}
@@ -54,16 +54,6 @@ def predict(
         _write_failures(directory, item.trial, errors[item.trial.id])
 
 
-def _clean_up(directory: RunDirectory, trials: Collection[Trial], progress: RunProgress) -> None:
-    """Remove damaged shards, and the recorded failures of trials that are now complete."""
-    for trial in trials:
-        trial_dir = directory.trial(trial.id)
-        for name in trial_dir.predictions.remove_damaged():
-            progress.note(f"{trial.name}: {name} was damaged and is predicted again")
-        if not trial_dir.predictions.missing_ranges(trial.spec.size):
-            trial_dir.error_file.unlink(missing_ok=True)
-
-
 def _write_shard(directory: RunDirectory, result: ShardResult) -> None:
     """Store a shard's predictions, and the environment that produced them."""
     trial = result.shard.trial
@@ -76,13 +66,14 @@ def _write_shard(directory: RunDirectory, result: ShardResult) -> None:
 
 def _write_failures(directory: RunDirectory, trial: Trial, errors: Sequence[ShardError]) -> None:
     """Write error.json in sample order, or remove it if nothing failed."""
-    path = directory.trial(trial.id).error_file
+    trial_dir = directory.trial(trial.id)
     if not errors:
-        path.unlink(missing_ok=True)
+        trial_dir.digests.remove(trial_dir.error_file)
         return
     dataset = trial.dataset.open()
     in_order = sorted(errors, key=lambda error: error.shard.start)
-    write_record(path, FailuresFile(tuple(_failure(error, dataset) for error in in_order)))
+    failures = FailuresFile(tuple(_failure(error, dataset) for error in in_order))
+    trial_dir.write_record(trial_dir.error_file, failures)
 
 
 def _failure(error: ShardError, dataset: Dataset) -> Failure:

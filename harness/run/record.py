@@ -12,7 +12,7 @@ import yaml
 
 from harness import environment
 from harness.executors.executor import Executor
-from harness.files import read_record, write_record, write_text
+from harness.files import read_record
 from harness.run.settings import RunSettings
 from harness.rundir.results import DatasetRecord, RunRecord
 from harness.rundir.run_file import PlannedCheckpoint, PlannedTrial, RunFile
@@ -38,8 +38,13 @@ def write_run_record(
     for trial in planned.trials:
         spec_file = directory.trial(trial.id).spec_file
         if not spec_file.exists():
-            write_record(spec_file, trial.spec)
-    if _is_recorded(directory, loaded.suite.speed.profile, trials, partial=settings.only is not None):
+            directory.trial(trial.id).write_record(spec_file, trial.spec)
+    suite_file = directory.path / "suite.yaml"
+    text = yaml.safe_dump(loaded.suite.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+    recorded = _is_recorded(directory, loaded.suite.speed.profile, trials, partial=settings.only is not None)
+    if not recorded or not suite_file.exists():
+        directory.digests.write(suite_file, text.encode())
+    if recorded:
         return
     local = environment.describe()
     run_file = RunFile(
@@ -50,9 +55,7 @@ def write_run_record(
         skipped=planned.skipped,
     )
     directory.write_environment(local)
-    text = yaml.safe_dump(loaded.suite.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
-    write_text(directory.path / "suite.yaml", text)
-    write_record(directory.run_file, run_file)  # last, because another suite may use a directory without it
+    directory.write_record(directory.run_file, run_file)  # last: another suite may use a directory without it
 
 
 def _is_recorded(

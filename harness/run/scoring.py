@@ -10,7 +10,7 @@ from harness.analysis.analyser import AnyAnalyser
 from harness.analysis.record import AnalysisFile
 from harness.datasets.dataset import DATASETS, Dataset
 from harness.errors import UsageError, describe
-from harness.files import read_record, write_record
+from harness.files import read_record
 from harness.identity import code_version, content_id
 from harness.metrics.metric import METRICS
 from harness.rundir.store import TrialDirectory
@@ -53,7 +53,7 @@ def score_trial(trial_dir: TrialDirectory, trial: Trial, note: Callable[[str], N
             key=keys[name], metrics=result.scores.metrics, per_class=result.scores.per_class
         )
     if stale:
-        write_record(trial_dir.metrics_file, MetricsFile(metrics))
+        trial_dir.write_record(trial_dir.metrics_file, MetricsFile(metrics))
     if analyser:
         _analyse(trial_dir, trial, dataset, analyser, analysis_key, note)
 

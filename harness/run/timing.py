@@ -9,7 +9,7 @@ from harness import environment
 from harness.environment import Environment
 from harness.errors import InfrastructureError
 from harness.executors.executor import Executor
-from harness.files import read_record, write_record
+from harness.files import read_record
 from harness.rundir.speed import common_path, read_timings, timings_path
 from harness.rundir.store import RunDirectory
 from harness.scenarios.scenario import SCENARIOS, ProcessTiming, Scenario
@@ -79,7 +79,8 @@ class _TrialTiming:
         self.settings = settings
         self._directory = directory
         self._trial = trial
-        self._path = directory.trial(trial.id).path
+        self._trial_dir = directory.trial(trial.id)
+        self._path = self._trial_dir.path
         self._profile = PROFILES[settings.profile]
         self._setup: _Setup | None = None  # of the processes of this run
         self._stored = {name: self._resume(name, local) for name in trial.scenarios}
@@ -100,7 +101,7 @@ class _TrialTiming:
         """
         setup = _Setup(measurement.settings, measurement.environment)
         if self._setup is None:
-            write_record(common_path(self._path), measurement.common)
+            self._trial_dir.write_record(common_path(self._path), measurement.common)
             self._setup = setup
         if differences := setup.differences(self._setup):
             raise InfrastructureError(
@@ -195,4 +196,4 @@ class _TrialTiming:
         if done < required:
             after = f" (after {done} of {required} processes)" if done else ""
             stored = stored.model_copy(update={"error": f"{error}{after}"})
-        write_record(timings_path(self._path, scenario), stored)
+        self._trial_dir.write_record(timings_path(self._path, scenario), stored)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from harness.errors import InfrastructureError, UsageError
 from harness.files import StrictModel
 from harness.identity import digest
+from harness.rundir.digests import Digests
 from harness.rundir.predictions import from_table, to_table
 from harness.task import Prediction, TaskName
 
@@ -37,8 +38,9 @@ class ShardProvenance(StrictModel):
 class PredictionShards:
     """The folder of a trial's shards; each file name contains the range of its samples."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, digests: Digests) -> None:
         self.folder = folder
+        self._digests = digests
 
     def write(
         self,
@@ -51,13 +53,11 @@ class PredictionShards:
         """Store the predictions of samples [start, start + len(ids)) as one shard."""
         import pyarrow.parquet as pq
 
-        self.folder.mkdir(parents=True, exist_ok=True)
         metadata = {key: str(value) for key, value in provenance.model_dump(exclude_none=True).items()}
         table = to_table(task, ids, predictions).replace_schema_metadata(metadata)
-        path = self.path(start, start + len(ids))
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        pq.write_table(table, temporary)
-        temporary.replace(path)
+        stream = io.BytesIO()
+        pq.write_table(table, stream, write_page_checksum=True)
+        self._digests.write(self.path(start, start + len(ids)), stream.getvalue())
 
     def path(self, start: int, stop: int) -> Path:
         """Return the file of samples [start, stop)."""
@@ -119,28 +119,7 @@ class PredictionShards:
                 table = pa.concat_tables([table.slice(index - start, 1) for index in indices])
             return from_table(task, table)
         except (pa.ArrowException, OSError) as error:
-            raise InfrastructureError(f"{path}: damaged ({error}); remove it and run again") from error
-
-    def remove_damaged(self) -> list[str]:
-        """Remove shards whose footer is unreadable or has the wrong number of rows, and return their names.
-
-        An interrupted copy or a full disk leaves such files. The next run recreates them.
-        """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        removed = []
-        for start, stop in self.completed_ranges():
-            path = self.path(start, stop)
-            try:
-                footer = pq.read_metadata(path)
-                intact = footer.num_rows == stop - start and "sample" in footer.schema.names
-            except (pa.ArrowException, OSError):
-                intact = False
-            if not intact:
-                path.unlink()
-                removed.append(path.name)
-        return removed
+            raise InfrastructureError(f"{path}: damaged ({error}); `harness run` makes it again") from error
 
     def fingerprint(self) -> str:
         """Return the SHA-256 (hex) of the names and rows of all shards, independent of their provenance."""

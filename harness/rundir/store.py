@@ -1,13 +1,13 @@
 """The run directory: the record of a run, from which results, reports and tracking are derived.
 
 Every file is written under a temporary name and then renamed, so that it is complete even if its writer was
-killed. One driver at a time holds the directory's lock.
+killed. Its digest is recorded (see `harness.rundir.digests`). One driver at a time holds the directory's lock.
 """
 
 from __future__ import annotations
 
 import fcntl
-import os
+import io
 import re
 import zipfile
 import zlib
@@ -21,14 +21,20 @@ from pydantic import BaseModel
 
 from harness.environment import Environment
 from harness.errors import InfrastructureError, UsageError
-from harness.files import read_record, write_bytes, write_json, write_record
+from harness.files import json_text, read_record, record_bytes
+from harness.rundir.digests import SUMS, Damage, Digests
 from harness.rundir.prediction_shards import PredictionShards
 from harness.rundir.results import Failure
 from harness.rundir.run_file import RunFile
 from harness.rundir.trial_files import FailuresFile, MetricRecord, MetricsFile, TrialSpec
 
 _TEMPORARY = re.compile(r"^\..+\.\d+$")
-_WRITTEN_BEFORE_RUN_FILE = {"run.lock", "environments", "trials", "suite.yaml"}
+_WRITTEN_BEFORE_RUN_FILE = {"run.lock", "environments", "trials", "suite.yaml", SUMS}
+_RUN_FILES = ("run.json", "suite.yaml", "pairs.json", "results.json", "environments/*.json")
+_TRIAL_FILES = (
+    *("trial.json", "metrics.json", "analysis.json", "error.json"),
+    *("predictions/[0-9]*.parquet", "statistics/*.npz", "samples/*.png", "speed/*.json"),
+)
 
 
 def run_folder(out: str) -> Path:
@@ -50,7 +56,12 @@ class TrialDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.predictions = PredictionShards(path / "predictions")
+        self.digests = Digests(path, _TRIAL_FILES)
+        self.predictions = PredictionShards(path / "predictions", self.digests)
+
+    def write_record(self, path: Path, record: BaseModel) -> None:
+        """Replace a file by a record as JSON."""
+        self.digests.write(path, record_bytes(record))
 
     @property
     def error_file(self) -> Path:
@@ -94,12 +105,9 @@ class TrialDirectory:
 
     def write_statistics(self, metric: str, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Store the sample statistics from which a metric's figures are computed."""
-        path = self.statistics_path(metric)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with temporary.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-        temporary.replace(path)
+        stream = io.BytesIO()
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+        self.digests.write(self.statistics_path(metric), stream.getvalue())
 
     def read_statistics(self, metric: str) -> dict[str, NDArray[np.generic]]:
         """Return the arrays of a metric's sample statistics, or an empty dict if there is no file.
@@ -114,7 +122,7 @@ class TrialDirectory:
         except FileNotFoundError:
             return {}
         except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
-            raise InfrastructureError(f"{path}: damaged ({error}); remove it and run again") from error
+            raise InfrastructureError(f"{path}: damaged ({error}); `harness run` makes it again") from error
 
     def write_analysis(self, analysis: BaseModel, images: Mapping[str, bytes]) -> None:
         """Replace analysis.json and the images to which it refers.
@@ -123,11 +131,12 @@ class TrialDirectory:
             images: PNG content by path relative to the trial directory.
         """
         for name, content in images.items():
-            write_bytes(self.path / name, content)
-        write_json(self.path / "analysis.json", analysis.model_dump(mode="json", by_alias=True))
+            self.digests.write(self.path / name, content)
+        document = json_text(analysis.model_dump(mode="json", by_alias=True))
+        self.digests.write(self.path / "analysis.json", document.encode())
         for path in self.path.glob("samples/*"):
             if path.relative_to(self.path).as_posix() not in images:
-                path.unlink()
+                self.digests.remove(path)
 
 
 class RunDirectory:
@@ -135,6 +144,17 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.digests = Digests(path, _RUN_FILES)
+
+    def write_record(self, path: Path, record: BaseModel) -> None:
+        """Replace a file of the run itself by a record as JSON."""
+        self.digests.write(path, record_bytes(record))
+
+    def check(self) -> list[Damage]:
+        """Return the files of the run and of all its trials that are not as they were written."""
+        folders = sorted(path for path in self.path.glob("trials/*") if path.is_dir())
+        trials = (damage for folder in folders for damage in TrialDirectory(folder).digests.check())
+        return [*self.digests.check(), *trials]
 
     @property
     def run_file(self) -> Path:
@@ -147,7 +167,9 @@ class RunDirectory:
 
     def write_environment(self, environment: Environment) -> None:
         """Store an environment under its key, by which figures refer to it."""
-        write_record(self.path / "environments" / f"{environment.key}.json", environment)
+        path = self.path / "environments" / f"{environment.key}.json"
+        if not path.exists():
+            self.write_record(path, environment)
 
     @contextmanager
     def open(self, suite: str) -> Iterator[None]:
@@ -183,11 +205,21 @@ class RunDirectory:
         try:
             run = read_record(self.run_file, RunFile)
         except UsageError as error:
-            raise UsageError(f"{option}: not a run directory: {error}") from error
+            if not self._is_of(suite):
+                raise UsageError(f"{option}: not a run directory: {error}") from error
+            return
         if run is None:
             names = {path.name for path in self.path.iterdir() if not _TEMPORARY.match(path.name)}
             others = sorted(names - _WRITTEN_BEFORE_RUN_FILE)
-            if others:
+            if others and not self._is_of(suite):
                 raise UsageError(f"{option}: contains other files ({others[0]}) and no run; choose another")
-        elif run.suite != suite:
+        elif run.suite != suite and (self.digests.is_intact(self.run_file) or not self._is_of(suite)):
             raise UsageError(f"{option}: contains a run of suite '{run.suite}', not of '{suite}'")
+
+    def _is_of(self, suite: str) -> bool:
+        """Return whether suite.yaml names this suite: then run.json, if it is damaged, is made again."""
+        try:
+            lines = (self.path / "suite.yaml").read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return False
+        return any(line.partition(": ")[::2] in {("name", suite), ("name", f"'{suite}'")} for line in lines)

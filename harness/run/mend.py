@@ -1,0 +1,92 @@
+"""Mending of a run directory: what is not as it was written is removed, and the run makes it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from harness import environment
+from harness.errors import InfrastructureError
+from harness.files import read_record
+from harness.rundir.run_file import RunFile
+from harness.rundir.speed import common_path, read_timings, timings_path
+from harness.rundir.store import RunDirectory, TrialDirectory
+from harness.scenarios.scenario import SCENARIOS
+from harness.trial import Trial
+
+
+def mend(
+    directory: RunDirectory, trials: Sequence[Trial], only: str | None, note: Callable[[str], None]
+) -> None:
+    """Remove the files of the run and of these trials that changed since they were written.
+
+    What depends on a removed file and could not be made again without it is removed, too. Each is noted.
+
+    Args:
+        only: The pattern that restricts the run, if it is restricted.
+
+    Raises:
+        InfrastructureError: A restricted run cannot mend a file that is damaged, because it belongs to the
+            other trials as well.
+    """
+    distinct = {trial.id: trial for trial in trials}
+    if only is not None:
+        _check_others(directory, set(distinct))
+    lost = set()
+    for damage in directory.digests.mend():
+        note(f"{damage.path.relative_to(directory.path)} {damage.problem} and is made again")
+        if damage.path.parent.name == "environments":
+            lost.add(damage.path.stem)
+    local = environment.describe()
+    if local.key in lost:
+        directory.write_environment(local)
+        lost.remove(local.key)
+    for trial in distinct.values():
+        trial_dir = directory.trial(trial.id)
+        for damage in trial_dir.digests.mend():
+            name = damage.path.relative_to(trial_dir.path)
+            note(f"{trial.name}: {name} {damage.problem} and is made again")
+        for path, reason in _dependents(trial_dir, lost):
+            note(f"{trial.name}: {path.relative_to(trial_dir.path)} is made again, because {reason}")
+            trial_dir.digests.remove(path)
+    run_file = read_record(directory.run_file, RunFile)
+    if run_file and run_file.run.environment in lost:
+        directory.digests.remove(directory.run_file)
+
+
+def _check_others(directory: RunDirectory, selected: set[str]) -> None:
+    """Reject damage that a run of only the selected trials cannot mend."""
+    others = {path.name for path in directory.path.glob("trials/*")} - selected
+    if directory.digests.is_intact(directory.run_file):
+        run_file = read_record(directory.run_file, RunFile)
+        others &= {trial.id for trial in run_file.trials} if run_file else set()
+        damaged = [damage for other in others for damage in directory.trial(other).digests.check()]
+        damaged += [damage for damage in directory.digests.check() if damage.path.parent != directory.path]
+    else:
+        damaged = [damage for damage in directory.digests.check() if others]
+    if damaged:
+        raise InfrastructureError(
+            f"{damaged[0].path} {damaged[0].problem}; `harness run` without --only makes it again"
+        )
+
+
+def _dependents(trial_dir: TrialDirectory, lost: set[str]) -> list[tuple[Path, str]]:
+    """Return the files that refer to a lost environment or a missing file, and why they are made again."""
+    if not lost and common_path(trial_dir.path).exists():
+        return []
+    dependents = []
+    if lost:
+        for (start, stop), shard in trial_dir.predictions.provenance().items():
+            if shard.environment in lost:
+                reason = f"the record of its environment {shard.environment} was damaged"
+                dependents.append((trial_dir.predictions.path(start, stop), reason))
+    for name in SCENARIOS.entries():
+        timings = read_timings(trial_dir.path, name)
+        if timings is None:
+            continue
+        path = timings_path(trial_dir.path, name)
+        if timings.environment in lost:
+            dependents.append((path, f"the record of its environment {timings.environment} was damaged"))
+        elif timings.processes and not common_path(trial_dir.path).exists():
+            dependents.append((path, "common.json, which was measured with it, is missing"))
+    return dependents
