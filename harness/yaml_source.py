@@ -164,7 +164,8 @@ def _checked_size(node: yaml.Node, ancestors: tuple[yaml.Node, ...], sizes: dict
 
     Raises:
         _MistakeError: The YAML is valid but almost certainly a mistake. YAML silently keeps the last of two
-            equal keys. Keys such as `no:` and `1:` are not text. An alias may refer to a node that contains it.
+            equal keys. Keys such as `no:` and `1:` are not text. An alias may refer to a node that contains
+            it.
     """
     line = node.start_mark.line + 1
     if node in ancestors:

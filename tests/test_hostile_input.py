@@ -44,7 +44,8 @@ SUITE: dict[str, Any] = {
 }
 VALUES: list[Any] = [
     None, True, 0, -1, 10**30, 0.5, 1e308, float("nan"), float("inf"), "", "\0", "\ud800", "\x1b[2J", "../..",
-    "${HOME}", "${", "${UNSET}", "x" * 300, "/", "NaN", [], [[]], {}, {"": None}, [1, 1], ["a", 2], {"x": {"y": []}},
+    "${HOME}", "${", "${UNSET}", "x" * 300, "/", "NaN", [], [[]], {}, {"": None}, [1, 1], ["a", 2],
+    {"x": {"y": []}},
 ]  # fmt: skip
 RAW = [
     "yes",
