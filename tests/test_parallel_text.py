@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 
 import pytest
+import sacrebleu
 from typer.testing import CliRunner
 
 from harness.cli.app import app
@@ -15,6 +16,8 @@ from harness.datasets.dataset import DATASETS
 from harness.datasets.parallel_text import ParallelText, ParallelTextOptions
 from harness.datasets.sentence_pairs import split_of_source
 from harness.errors import UnavailableError, UsageError
+from harness.stages.score import make_metrics
+from harness.task import Translation
 
 SPLITS = ("train", "validation", "test")
 
@@ -228,6 +231,40 @@ def test_contradictory_options_are_rejected(options, message, tmp_path):
     with pytest.raises(ValueError) as raised:
         ParallelTextOptions(directory=tmp_path, **options)
     assert message in str(raised.value)
+
+
+def test_the_tokenizer_of_a_corpus_decides_its_bleu_and_its_fingerprint(tmp_path):
+    write(tmp_path, **{"test.en": "we see it\n", "test.zh": "我们今天看长城\n"})
+    options = {"source": "{split}.en", "references": ("{split}.zh",)}
+    hypothesis = Translation("我们昨天看长城")
+    fingerprints = set()
+    for tokenize, lowercase, case in (("13a", False, "mixed"), ("zh", False, "mixed"), ("zh", True, "lc")):
+        corpus = opened(tmp_path, "test", tokenize=tokenize, lowercase=lowercase, **options)
+        (metric,) = make_metrics(["bleu"], corpus)
+        bleu = metric.summarise([metric.statistics(corpus[0].target, hypothesis)]).metrics["bleu"]
+        oracle = sacrebleu.corpus_bleu([hypothesis.text], [list(corpus[0].target)], tokenize=tokenize)
+        assert bleu.value == oracle.score
+        assert f"|case:{case}|" in bleu.signature and f"|tok:{tokenize}|" in bleu.signature
+        fingerprints.add(corpus.fingerprint)
+    assert len(fingerprints) == 3
+
+
+def test_an_unknown_tokenizer_is_an_error_before_the_run(tmp_path):
+    write(tmp_path, **{"test.en": "a b c\n", "test.de": "d e f\n"})
+    suite = f"""
+        name: words
+        datasets:
+          pairs:
+            dataset: parallel-text
+            options:
+              {{directory: {tmp_path}, source: "{{split}}.en", references: ["{{split}}.de"], tokenize: zhh}}
+        adapters: {{fake: {{adapter: fake-translation}}}}
+        benchmarks: {{pairs: {{dataset: pairs, adapters: [fake], metrics: [bleu]}}}}
+    """
+    (tmp_path / "suite.yaml").write_text(suite)
+    result = CliRunner().invoke(app, ["validate", str(tmp_path / "suite.yaml")])
+    assert result.exit_code == 2
+    assert "unknown tokenizer 'zhh'; did you mean 'zh'?" in result.stderr
 
 
 def test_a_split_name_may_not_leave_the_directory(tmp_path):

@@ -12,12 +12,12 @@ from pydantic import Field, field_validator, model_validator
 
 from harness.datasets.catalogue import clean, locale_directories, read_catalogues
 from harness.datasets.dataset import DatasetOptions
-from harness.datasets.sentence_pairs import SentencePairs, split_of_source
+from harness.datasets.sentence_pairs import SentencePairs, SentencePairsOptions, split_of_source
 from harness.errors import UnavailableError
 from harness.task import References, Sample, TaskName
 
 
-class GettextOptions(DatasetOptions):
+class GettextOptions(SentencePairsOptions):
     """Options that select catalogues and pairs."""
 
     language: str = "de"

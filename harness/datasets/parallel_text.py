@@ -16,17 +16,18 @@ from harness.datasets.dataset import SPLITS, DatasetOptions
 from harness.datasets.exported_text import read_exported
 from harness.datasets.files import read_lines
 from harness.datasets.layout import SPLIT_PLACEHOLDER, check_option_path, insert_split
-from harness.datasets.sentence_pairs import SentencePairs, split_of_source
+from harness.datasets.sentence_pairs import SentencePairs, SentencePairsOptions, split_of_source
 from harness.errors import UnavailableError, UsageError
 from harness.task import Sample, TaskName
 
 logger = logging.getLogger(__name__)
 
+_NOT_OF_FILES = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined")
 _FILE_OPTIONS = ("split_names", "encoding", "merge_sources")  # without effect on an exported corpus
 _LINE_OPTIONS, _TABLE_OPTIONS = ("references",), ("source_column", "reference_columns")
 
 
-class ParallelTextOptions(DatasetOptions):
+class ParallelTextOptions(SentencePairsOptions):
     """Location of the sentences, and a selection from them.
 
     File names are relative to `directory`. `{split}` in a name stands for the split's name. Files without it
@@ -65,9 +66,12 @@ class ParallelTextOptions(DatasetOptions):
     def _check_encoding(cls, name: str) -> str:
         try:
             "a".encode(name)  # fails for codecs that are not text encodings, such as hex
-            return codecs.lookup(name).name
-        except LookupError:
-            raise ValueError("expected an encoding that Python knows, such as utf-8 or cp1252") from None
+            codec = codecs.lookup(name).name
+        except (LookupError, ValueError):  # a name with a NUL is a ValueError
+            codec = None
+        if codec is None or codec in _NOT_OF_FILES:
+            raise ValueError("expected an encoding that Python knows, such as utf-8 or cp1252")
+        return codec
 
     @field_validator("reference_columns")
     @classmethod

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness.datasets.dataset import Dataset, Split
+from harness.datasets.dataset import Dataset, DatasetOptions, Split
 from harness.datasets.hash_split import split_of
 from harness.identity import digest
 from harness.task import Sample
+
+
+class SentencePairsOptions(DatasetOptions):
+    """Options that decide how translations of the sentences are scored."""
+
+    tokenize: str = "13a"
+    """Tokenizer of BLEU, by sacrebleu's name: `zh`, `ja-mecab` or `char` if no spaces separate words."""
+    lowercase: bool = False
+    """Whether BLEU ignores case."""
 
 
 class SentencePairs(Dataset):
@@ -22,7 +31,13 @@ class SentencePairs(Dataset):
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint_of(self.samples)
+        """Hash the samples, and the metric options unless they are the defaults: they decide the figures."""
+        samples = fingerprint_of(self.samples)
+        return digest([samples, *map(str, self.metric_options.items())]) if self.metric_options else samples
+
+    @property
+    def metric_options(self) -> dict[str, object]:
+        return self.options.model_dump(include=set(SentencePairsOptions.model_fields), exclude_defaults=True)
 
     def __len__(self) -> int:
         return len(self.samples)

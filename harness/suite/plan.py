@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from itertools import islice
 
 from harness.adapter import ADAPTERS
+from harness.analysis.slices import read_table
 from harness.checkpoint import sha256
 from harness.datasets.dataset import DATASETS
 from harness.errors import UnavailableError, UsageError
@@ -118,7 +120,10 @@ def _benchmark_trials(
     size = min(bound for bound in (len(dataset), entry.limit, limit) if bound is not None)
     if size == 0:
         raise loaded.error(["benchmarks", name], f"data set '{use.name}' has no samples in '{use.split}'")
+    for metric in entry.metrics:  # an unknown tokenizer is an error now, not after hours of predicting
+        METRICS.get(metric)(dataset.classes, **dataset.metric_options)
     fingerprint = dataset.fingerprint
+    table = _slices_table(loaded, name, entry)
     return [
         Trial(
             benchmark=name,
@@ -130,9 +135,28 @@ def _benchmark_trials(
             metrics=tuple(entry.metrics),
             scenarios=tuple(entry.speed) if ADAPTERS.get(variant.adapter).timed else (),
             resources=variant.resources,
+            slices=table,
         )
         for variant in variants
     ]
+
+
+def _slices_table(loaded: LoadedSuite, name: str, entry: BenchmarkEntry) -> Path | None:
+    """Return the path of a benchmark's table of slices.
+
+    Raises:
+        UsageError: The table does not exist or is malformed; the message names the line of the suite.
+    """
+    if entry.slices is None:
+        return None
+    keys: KeyPath = ["benchmarks", name]
+    options = loaded.expand_options(keys, {"slices": entry.slices})
+    path = Path(str(resolve_paths(loaded, keys, options, {"slices"})["slices"]))
+    try:
+        read_table(path)
+    except UsageError as error:
+        raise loaded.error([*keys, "slices"], str(error)) from error
+    return path
 
 
 def _spec(variant: Variant, use: DatasetUse, fingerprint: str, size: int) -> TrialSpec:
