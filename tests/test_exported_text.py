@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -100,6 +101,49 @@ class TestChangedFiles:
         with pytest.raises(UsageError, match=r"test\.jsonl: has changed since it was exported"):
             opened(out, "test")
         opened(out, "train")
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            (b"", "2: Invalid JSON: EOF"),
+            (b"{", "2: Invalid JSON: EOF"),
+            (b"x", "2: Invalid JSON: expected value"),
+            (b"[]", "2: Input should be an object"),
+            (b"null", "2: Input should be an object"),
+            (b'{"id": "a", "source": "b"}', "2: references: Field required"),
+            (b'{"id": "a", "source": "b", "references": []}', "2: references: Tuple should have at least 1"),
+            (
+                b'{"id": "a", "source": "b", "references": "c"}',
+                "2: references: Input should be a valid array",
+            ),
+            (b'{"id": 1, "source": "b", "references": ["c"]}', "2: id: Input should be a valid string"),
+            (
+                b'{"id": "a", "source": null, "references": ["c"]}',
+                "2: source: Input should be a valid string",
+            ),
+            (b'{"id": "a", "source": "b", "references": ["c"], "x": 1}', "2: x: Extra inputs"),
+            (b'{"id": "a", "source": "\xff", "references": ["c"]}', "2: Invalid JSON: invalid unicode"),
+            (b'{"id": "a", "source": "\\ud800", "references": ["c"]}', "2: Invalid JSON: "),
+            (b"{}\n{}", " 6 lines, but .*manifest.json lists 5 samples"),
+        ],
+    )
+    def test_a_malformed_line_is_named(self, out: Path, line: bytes, message: str) -> None:
+        manifest = json.loads((out / MANIFEST).read_text())
+        first, _, *others = (out / "test.jsonl").read_bytes().splitlines()
+        content = b"\n".join([first, line, *others])
+        (out / "test.jsonl").write_bytes(content)
+        manifest["splits"]["test"]["sha256"] = hashlib.sha256(content).hexdigest()
+        (out / MANIFEST).write_text(json.dumps(manifest))
+        with pytest.raises(UsageError, match=rf"test\.jsonl:{message}"):
+            opened(out, "test")
+
+    @pytest.mark.parametrize("name", ["a\0b", "\ud800", ""])
+    def test_a_file_name_that_cannot_exist_is_named(self, out: Path, name: str) -> None:
+        manifest = json.loads((out / MANIFEST).read_text())
+        manifest["splits"]["test"]["file"] = name
+        (out / MANIFEST).write_text(json.dumps(manifest))
+        with pytest.raises(UsageError, match=r"manifest\.json: file .* cannot be read"):
+            opened(out, "test")
 
     def test_a_split_that_was_not_exported(self, out: Path) -> None:
         with pytest.raises(

@@ -67,6 +67,9 @@ class TestAlignedFiles:
         (tmp_path / "train.de.gz").write_bytes(gzip.compress(b"ein Hund\n")[:-6])
         with pytest.raises(UsageError, match=r"train\.de\.gz: not a complete gzip file"):
             opened(tmp_path, size=1, **options)
+        (tmp_path / "train.de.gz").write_bytes(gzip.compress(bytes(70 << 20)))
+        with pytest.raises(UsageError, match=r"train\.de\.gz: unpacks to more than 67,108,864 bytes"):
+            opened(tmp_path, size=1, **options)
 
     def test_only_a_line_feed_ends_a_line(self, tmp_path: Path) -> None:
         write(tmp_path, train_en="one\u2028two\r\nthree\x0bfour\r\n", train_de="eins\r\nzwei\r\n")
@@ -223,6 +226,8 @@ class TestFingerprint:
         ({"source": "/etc/passwd", "references": ["b"]}, "leaves the directory"),
         ({"table": "a", "encoding": "utf-88"}, "expected an encoding that Python knows"),
         ({"table": "a", "encoding": "hex"}, "expected an encoding that Python knows"),
+        ({"table": "a", "encoding": "punycode"}, "expected an encoding that Python knows"),
+        ({"table": "a", "encoding": "undefined"}, "expected an encoding that Python knows"),
         ({"table": "a", "reference_columns": [0]}, "at least one column, counted from 1"),
         ({"table": "a", "min_words": 5, "max_words": 4}, "max_words (4) must be at least min_words (5)"),
     ],

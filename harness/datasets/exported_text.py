@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from harness.datasets.dataset import DATASETS, Dataset, DatasetOptions
 from harness.datasets.files import check_inside, read_json
@@ -58,7 +58,7 @@ class _Row(StrictModel):
 
     id: str
     source: str
-    references: tuple[str, ...]
+    references: tuple[str, ...] = Field(min_length=1)
 
 
 def export_text(name: str, options: Mapping[str, object], splits: Sequence[str], out: Path) -> Manifest:
@@ -105,7 +105,8 @@ def read_exported(folder: Path, split: str) -> Iterator[Sample]:
     """Yield the samples of a split, identical to those exported.
 
     Raises:
-        UsageError: the manifest is missing or malformed, or lacks the split, or the file has changed.
+        UsageError: the manifest or a line is missing or malformed, the manifest lacks the split, or the file
+            has changed.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -116,19 +117,30 @@ def read_exported(folder: Path, split: str) -> Iterator[Sample]:
         manifest = Manifest.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
-        raise UsageError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        place = ": ".join(filter(None, [str(path), ".".join(map(str, first["loc"]))]))
+        raise UsageError(f"{place}: {first['msg']}") from error
     if split not in manifest.splits:
         raise UsageError(f"{path}: {unknown('split', split, manifest.splits)}")
     entry = manifest.splits[split]
     check_inside(f"{path}: file", entry.file, "folder")
     try:
         raw = (folder / entry.file).read_bytes()
-    except OSError as error:
-        raise UsageError(f"{folder / entry.file}: cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
+        raise UsageError(f"{path}: file {entry.file!r} cannot be read: {error}") from error
     if hashlib.sha256(raw).hexdigest() != entry.sha256:
         raise UsageError(f"{folder / entry.file}: has changed since it was exported; export the corpus again")
-    for line in raw.splitlines():
-        row = _Row.model_validate_json(line)
+    lines = raw.splitlines()
+    if len(lines) != entry.samples:
+        raise UsageError(
+            f"{folder / entry.file}: {len(lines)} lines, but {path} lists {entry.samples} samples"
+        )
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = _Row.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ": ".join([f"{folder / entry.file}:{number}", *map(str, first["loc"][:1])])
+            raise UsageError(f"{place}: {first['msg']}") from error
         yield Sample(row.id, row.source, row.references)
 
 
