@@ -151,7 +151,8 @@ class TestSegmentation:
         [
             (None, r"missing key 'bbox', and no segmentation to compute it from"),
             ("x", r"segmentation: expected polygons or run lengths, found 'x'"),
-            ([[1, 2, 3, 4]], r"segmentation\[0\]: expected x, y, x, y, … of at least 3 corners"),
+            ([[1, 2, 3, 4]], r"missing key 'bbox', and no segmentation to compute it from"),
+            ([[0, 0, 9, 0, 9, 9], [1, 2, 3]], r"segmentation\[1\]: expected x, y, x, y, … of at least 3"),
             ([[1, 2, 3, 4, 5, "6"]], r"segmentation\[0\]: expected x, y"),
             ([[1, 2, 3, 4, 5, float("nan")]], r"segmentation\[0\]: expected corners .* found nan"),
             ([[0, 0, 3, 4, 5, 6], [1, 2, float("-inf"), 4, 5, 6]], r"segmentation\[1\]: .* found -inf"),
@@ -219,8 +220,8 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("section", "index", "change", "message"),
         [
-            ("annotations", 0, {"category_id": 2}, r"annotations\[0\]: unknown category_id '2'"),
-            ("annotations", 0, {"image_id": 8}, r"annotations\[0\]: unknown image_id '8'"),
+            ("annotations", 0, {"category_id": None}, r"annotations\[0\]: missing key 'category_id'"),
+            ("annotations", 0, {"image_id": [8]}, r"annotations\[0\]: image_id: expected a number or text"),
             ("annotations", 1, {"id": 1}, r"annotations: duplicate id 1"),
             (
                 "annotations",
@@ -245,7 +246,7 @@ class TestBadInput:
             ),
             ("annotations", 0, {"iscrowd": 2}, r"annotations\[0\]: iscrowd: expected 0 or 1, found 2"),
             ("images", 1, {"id": 139}, r"images: duplicate id 139"),
-            ("images", 0, {"width": "40"}, r"images\[0\]: width: expected a number of px, found '40'"),
+            ("images", 0, {"width": "4x"}, r"images\[0\]: width: expected a number of px, found '4x'"),
             ("images", 0, {"height": 0}, r"images\[0\]: height: expected a number of px, found 0"),
             ("images", 0, {"file_name": "../../x.png"}, r"images\[0\]: file_name: '../../x.png' leaves the"),
             ("images", 0, {"file_name": "/etc/x.png"}, r"images\[0\]: file_name: '/etc/x.png' leaves the"),
@@ -258,7 +259,7 @@ class TestBadInput:
                 r"images\[2\]: file_name: '000000000139.png' is also that of images\[0\]$",
             ),
             ("categories", 0, {"id": 1}, r"categories: duplicate id 1"),
-            ("categories", 0, {"name": "person"}, r"categories: two have the same name"),
+            ("categories", 0, {"name": "person"}, r"categories: 1 and 90 have the same name 'person'"),
         ],
     )
     def test_a_bad_annotation_is_rejected_when_the_data_set_is_opened(
@@ -345,7 +346,7 @@ class TestImages:
 
     def test_an_image_of_another_size_is_rejected(self, root: Path) -> None:
         Image.new("RGB", (48, 32)).save(root / "val2017/000000000009.png")
-        message = r"009.png: 48×32 pixels as stored, but image 9 of .*2017.json has 32×48 \(width × height\)"
+        message = r"009.png: 48×32 pixels, but image 9 of .*2017.json has 32×48 \(width × height\)"
         with pytest.raises(UsageError, match=message):
             opened(root)[0]
 

@@ -154,17 +154,14 @@ def test_missing_lists_files_and_folders_are_named(root: Path) -> None:
         opened(root, image_sets={"test": "trainval"})
     (root / "ImageSets/Main/test.txt").write_text("000001\n000009\n")
     with pytest.raises(
-        UsageError, match=r"test.txt:2: '000009': image file not found: .*JPEGImages/000009.jpg"
+        UsageError, match=r"test.txt:2: '000009': image file not found: .*JPEGImages/000009\.\*"
     ):
         opened(root)
     (root / "ImageSets/Main/test.txt").write_text("000001\n000001\n")
     with pytest.raises(UsageError, match=r"test.txt:2: duplicate id '000001', first in line 1"):
         opened(root)
-    (root / "ImageSets/Main/test.txt").write_text("../../000001\n")
-    with pytest.raises(UsageError, match=r"test.txt:1: '../../000001' leaves the data set's root"):
-        opened(root)
-    (root / "ImageSets/Main/test.txt").write_text("000001 -1\n")
-    with pytest.raises(UsageError, match=r"test.txt:1: '000001 -1': image file not found"):
+    (root / "ImageSets/Main/test.txt").write_text("../../etc/passwd\n")
+    with pytest.raises(UsageError, match=r"test.txt:1: '../../etc/passwd': image file not found"):
         opened(root)
     with pytest.raises(UnavailableError, match=r"VOC2012: folder not found \(root of the data set\)"):
         opened(root / "VOC2012")

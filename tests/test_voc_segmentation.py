@@ -108,7 +108,7 @@ def suite_of(devkit: Path, checkpoint: str) -> dict[str, Any]:
 
 def test_a_bad_mask_fails_its_shard_and_is_named(devkit: Path, tmp_path: Path) -> None:
     """The run continues and records the error. Nothing is scored."""
-    Image.new("RGB", (4, 3)).save(devkit / "SegmentationClass/2007_000002.png")
+    Image.new("RGB", (4, 3), "red").save(devkit / "SegmentationClass/2007_000002.png")
     untrained = Fcn8s(FcnOptions(width=4), Runtime())
     untrained.build(opened(devkit))
     checkpoints.save(untrained.checkpoint(), tmp_path / "untrained.safetensors")

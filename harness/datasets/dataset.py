@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
@@ -74,6 +75,24 @@ class Dataset(ABC):
         They must be JSON values: they are part of a figure's signature.
         """
         return {}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return one sentence per kind of entry that was left out of the files or looks like a mistake."""
+        return ()
+
+    @property
+    def class_ids(self) -> Mapping[int | str, int]:
+        """Return the label of each class by the ids that prediction files may use.
+
+        By default, these are the class name and its position in `classes`, counted from 1.
+        """
+        positions: dict[int | str, int] = {label + 1: label for label in range(len(self.classes))}
+        return positions | {name: label for label, name in enumerate(self.classes)}
+
+    def sample_id(self, index: int) -> str:
+        """Return the id of a sample; subclasses may avoid reading the sample for it."""
+        return self[index].id
 
     @abstractmethod
     def __len__(self) -> int:

@@ -2,49 +2,78 @@
 
 from __future__ import annotations
 
+import codecs
+import gc
 import gzip
 import hashlib
 import json
 import posixpath
+import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path, PureWindowsPath
 from typing import TypeAlias
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 from pydantic import JsonValue
+from pydantic_core import from_json
 
 from harness.errors import UsageError
 
 JsonObject: TypeAlias = dict[str, JsonValue]
 
+Note: TypeAlias = Callable[[str], None]
+"""Receives one sentence about what a reader left out of a file, or about what looks like a mistake."""
+
+_SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx")
+_XML_ENCODING = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
+GZIP_RATIO = 100  # to which a file may unpack, at least 64 MiB; text reaches 3 to 10
 _HASHING_THREADS = 8  # more are no faster on one disk
 
 
 def read_json(path: Path) -> JsonValue:
-    """Parse a JSON file.
+    """Parse a JSON file, which may be UTF-8, UTF-16 or UTF-32.
 
     Raises:
         UsageError: the file cannot be read, or is malformed; the message has line and column.
     """
+    is_collecting = gc.isenabled()
+    gc.disable()  # the collector would inspect all objects again and again: half of the time
     try:
-        document: JsonValue = json.loads(path.read_bytes())
+        raw = path.read_bytes()
+        try:
+            document: JsonValue = from_json(raw)
+        except ValueError:
+            document = json.loads(raw)  # slower; knows the other encodings, and where in the file an error is
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except json.JSONDecodeError as error:
         raise UsageError(
             f"{path}: line {error.lineno}, column {error.colno}: malformed JSON: {error.msg}"
         ) from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UsageError(
+            f"{path}: line {line}: not {error.encoding.upper()} (byte 0x{error.object[error.start]:02x}); "
+            f"convert the file to UTF-8"
+        ) from error
+    except RecursionError as error:
         raise UsageError(f"{path}: not JSON: {error}") from error
+    finally:
+        if is_collecting:
+            gc.enable()
     return document
 
 
 def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
     """Read the lines of a text file, without a byte order mark. A name ending in `.gz` is decompressed.
 
-    Only a line feed ends a line: other Unicode separators may occur inside a sentence.
+    Only a line feed ends a line: other Unicode separators may occur inside a sentence. A file that starts
+    with the byte order mark of UTF-16, as Windows PowerShell writes it, is read as such in place of UTF-8.
 
     Raises:
         UsageError: the file cannot be read, or a line is not in the encoding.
@@ -52,11 +81,18 @@ def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
     try:
         raw = path.read_bytes()
         if path.suffix == ".gz":
-            raw = gzip.decompress(raw)
+            limit = max(GZIP_RATIO * len(raw), 1 << 26)
+            raw = gzip.GzipFile(fileobj=BytesIO(raw)).read(limit + 1)
+            if len(raw) > limit:
+                raise UsageError(
+                    f"{path}: unpacks to more than {limit:,} bytes, as no text does; unpack it first"
+                )
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UsageError(f"{path}: not a complete gzip file: {error}") from error
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    if encoding == "utf-8" and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
     try:
         lines = raw.decode("utf-8-sig" if encoding == "utf-8" else encoding).split("\n")
     except UnicodeDecodeError as error:
@@ -66,6 +102,41 @@ def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
             f"{path}:{line}: not {name} (byte 0x{raw[error.start]:02x}); convert the file to {name}"
         ) from error
     return lines[:-1] if lines[-1] == "" else lines
+
+
+def read_xml(path: Path) -> Element:
+    """Parse an XML file in its declared encoding, and return its root element.
+
+    Raises:
+        UsageError: the file cannot be read, is malformed, or is not in its encoding.
+    """
+    try:
+        raw = path.read_bytes().lstrip()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    declared = _XML_ENCODING.match(raw)
+    encoding = declared[1].decode() if declared else "utf-8-sig"
+    if encoding.lower().startswith("utf-16"):  # legible as single bytes, so .NET declared it of a UTF-8 file
+        encoding = "utf-8"
+    try:
+        is_marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        # The parser knows no multi-byte encoding but UTF-8 and UTF-16. It ignores the declaration of text.
+        return ElementTree.fromstring(raw if is_marked else raw.decode(encoding))
+    except LookupError as error:
+        raise UsageError(f"{path}: unknown encoding '{encoding}'; convert the file to UTF-8") from error
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UsageError(
+            f"{path}:{line}: not {encoding.removesuffix('-sig').upper()} (byte 0x{raw[error.start]:02x}); "
+            f"declare the file's encoding or convert it to UTF-8"
+        ) from error
+    except ElementTree.ParseError as error:
+        raise UsageError(f"{path}:{error.position[0]}: malformed XML: {error}") from error
+
+
+def is_hidden(path: Path) -> bool:
+    """Return whether a file is one that operating systems add to folders, such as `._a.xml` and Thumbs.db."""
+    return path.name.startswith(".") or path.name.lower() in _SYSTEM_FILES
 
 
 def check_inside(location: str, path: object, root: str = "annotation root") -> None:

@@ -16,30 +16,16 @@ from harness.errors import HarnessError, UsageError
 from harness.task import Image
 
 _PNG_HEADER_SIZE = 26  # bytes up to bit depth and colour type, PNG specification §11.2.2
-PICTURES = tuple(
-    [
-        ".avif",
-        ".bmp",
-        ".gif",
-        ".jfif",
-        ".jp2",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".pgm",
-        ".png",
-        ".pnm",
-        ".ppm",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ]
+PICTURES = (
+    *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
+    *(".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
 """Suffixes of these formats in lower case."""
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""Pillow's names of the formats that are read, whatever the suffix of a file says. Pillow would run Ghostscript
-on an EPS file, and knows rare formats whose readers are little tested."""
+"""Pillow's names of the formats that are read, whatever the suffix of a file says.
+
+Pillow would run Ghostscript on an EPS file, and the readers of rarer formats are little tested."""
 
 _QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 _MODES = ("RGB", "L", "P", "1", "RGBA", "LA", "CMYK", "YCbCr")  # of at most 8 bits, convertible to RGB

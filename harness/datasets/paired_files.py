@@ -11,9 +11,11 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from harness.datasets.files import check_inside, content_hashes, read_lines
+from harness.datasets.files import content_hashes, is_hidden
+from harness.datasets.image_files import PICTURES
+from harness.datasets.image_set import read_image_set
 from harness.errors import UsageError
 
 ID_PLACEHOLDER = "{id}"
@@ -52,7 +54,7 @@ def find_pairs(
     """
     image_files, target_files = _files_by_id(root, images), _files_by_id(root, targets)
     if id_list is not None:
-        ids = _read_ids(id_list)
+        ids = read_image_set(id_list, image_files.keys())
         for sample_id, line in ids.items():
             for pattern, files in ((images, image_files), (targets, target_files)):
                 if sample_id not in files:
@@ -88,7 +90,7 @@ def _files_by_id(root: Path, pattern: PathPattern) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in sorted(root.glob(pattern.path.replace(ID_PLACEHOLDER, "*"))):
         match = regex.fullmatch(path.relative_to(root).as_posix())
-        if not match or not path.is_file():
+        if not match or not path.is_file() or _is_extra(path.relative_to(root), pattern):
             continue
         try:
             match["id"].encode()
@@ -114,17 +116,12 @@ def _check_partners(
         raise UsageError(f"{files[unpaired[0]]}: {pattern.role} file not found: {missing}{more}")
 
 
-def _read_ids(path: Path) -> dict[str, int]:
-    """Read a list of ids, and return the line number of each."""
-    lines: dict[str, int] = {}
-    for number, text in enumerate(read_lines(path), start=1):
-        sample_id = text.strip()
-        if not sample_id:
-            continue
-        check_inside(f"{path}:{number}", sample_id, "data set's root")
-        if sample_id in lines:
-            raise UsageError(f"{path}:{number}: duplicate id '{sample_id}', first in line {lines[sample_id]}")
-        lines[sample_id] = number
-    if not lines:
-        raise UsageError(f"{path}: expected one id per line, found none")
-    return lines
+def _is_extra(path: Path, pattern: PathPattern) -> bool:
+    """Return whether a path leads to a file or folder that operating systems add, or to no picture.
+
+    A folder of images, `{id}.*`, may contain other files.
+    """
+    names = zip((*[*reversed(path.parents)][1:], path), PurePosixPath(pattern.path).parts, strict=True)
+    if any(is_hidden(name) for name, expected in names if not expected.startswith(".")):
+        return True
+    return pattern.path.endswith(".*") and path.suffix.lower() not in PICTURES

@@ -1,9 +1,10 @@
-"""COCO's annotation and results files (https://cocodataset.org/#format-data), checked entry by entry."""
+"""COCO's annotation files (https://cocodataset.org/#format-data), checked entry by entry."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +12,22 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from harness.datasets.coco import columns
-from harness.datasets.coco.columns import Id
+from harness.datasets.coco.categories import read_classes
+from harness.datasets.coco.ids import Id, find_positions, leave_out_unknown, read_unique_ids, whole_number
+from harness.datasets.coco.oddities import note_box_form, note_uncounted
 from harness.datasets.coco.segmentation import box_and_area
-from harness.datasets.files import JsonObject, check_inside, read_json
+from harness.datasets.files import JsonObject, Note, check_inside, read_json
 from harness.errors import UsageError
-from harness.task import Annotations, Detections
+from harness.task import Annotations
 
 
 @dataclass(frozen=True)
 class ImageFile:
     """The file of an image as an annotation file describes it."""
 
-    path: str  # relative
-    width: int  # px
-    height: int  # px
+    path: str  # relative; empty if unknown
+    width: int  # px; 0 if unknown
+    height: int  # px; 0 if unknown
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,113 +37,67 @@ class AnnotatedImages:
     classes: tuple[str, ...]
     targets: Mapping[Id, Annotations]  # by image id, in ascending order
     labels: Mapping[Id, int]  # category id → index in classes
-    aliases: Mapping[Id, Id]  # image id in prediction files → key of targets
-    files: Mapping[Id, ImageFile] = field(default_factory=dict)  # by image id; empty unless requested
+    files: Mapping[Id, ImageFile]
+    """By image id: first those of `targets` and in their order, then those that an image set excludes."""
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Return width and height of each of the targets' images in px, 0 if unknown: [images, 2]."""
+        files = [self.files[image_id] for image_id in self.targets]
+        return np.array([(file.width, file.height) for file in files], dtype=np.int64).reshape(-1, 2)
 
 
-def read_annotations(path: Path, *, with_files: bool = False) -> AnnotatedImages:
+def read_annotations(path: Path, note: Note, *, with_files: bool = False) -> AnnotatedImages:
     """Read COCO instance annotations: boxes, areas, and the flags `iscrowd` and `ignore` (0 if absent).
 
-    The box and area of an annotation without `bbox` or `area` are computed from its `segmentation`.
+    A missing box or area is computed from the `segmentation`; without one, the area is that of the box.
+    Annotations of images and categories that the file does not list are left out, as in pycocotools.
 
     Args:
-        with_files: require file name, width and height of each image, and return them.
+        with_files: require file name, width and height of each image, for images that will be read.
 
     Raises:
-        UsageError: a key is missing or has a wrong type, an id is duplicate or unknown, a box has a negative
-            side, or a `file_name` leaves the annotation root. With `with_files` also: a box is completely
-            outside its image, or two images have the same `file_name`.
+        UsageError: a key is missing or has a wrong type, an id is duplicate, all annotations are of unknown
+            images or categories, or a box has a negative side. With `with_files` also: a `file_name` leaves
+            the annotation root, a box is completely outside its image, or two images have one `file_name`.
     """
-    categories, images, entries = _read_sections(path, with_files)
-    names = _category_names(path, categories)
-    image_ids = _image_ids(path, images)
-    columns.read_unique_ids(f"{path}: annotations", [entry for entry in entries if "id" in entry])
-    images_by_id = dict(zip(image_ids, images, strict=True))
-
-    ordered_ids = sorted(image_ids)
-    positions = {image_id: position for position, image_id in enumerate(ordered_ids)}
-    labels = {category_id: label for label, category_id in enumerate(names)}
+    categories, files, entries = _read_sections(path, with_files)
     location = f"{path}: annotations"
-    owners = columns.read_indices(location, "image_id", positions, [entry["image_id"] for entry in entries])
-    entries = [
-        _with_box_and_area(f"{location}[{index}]", entry, images_by_id[ordered_ids[owner]])
-        for index, (entry, owner) in enumerate(zip(entries, owners, strict=True))
-    ]
-    objects = _read_objects(location, entries, labels)
-    files = {}
+    owners = _positions(location, "image_id", entries, files, note)
+    kinds = _positions(location, "category_id", entries, categories, note)
+    kept = (owners >= 0) & (kinds >= 0)
+    uses = np.bincount(kinds[kept], minlength=len(categories))
+    names, label_of_kind = read_classes(path, categories, uses, note)
+    objects = _read_objects(location, entries, kept, owners, list(files.values()), note)
+    objects = replace(objects, labels=label_of_kind[kinds])
+    note_uncounted(location, [_select(objects, kept)], note)
+    sizes = np.array([(file.width, file.height) for file in files.values()], dtype=np.int64)
+    note_box_form(location, "boxes", objects.boxes[kept], sizes[owners[kept]], note)
     if with_files:
-        files = dict(zip(image_ids, _image_files(path, images), strict=True))
-        _check_boxes_inside(location, entries, objects.boxes, [files[ordered_ids[owner]] for owner in owners])
-    rows_by_image = zip(ordered_ids, group_rows(owners, len(ordered_ids)), strict=True)
+        _check_boxes_inside(location, entries, kept, objects.boxes, sizes[owners])
+    rows_by_image = zip(files, group_rows(np.where(kept, owners, -1), len(files)), strict=True)
     return AnnotatedImages(
-        classes=tuple(names.values()),
+        classes=names,
         targets={image_id: _select(objects, rows) for image_id, rows in rows_by_image},
-        labels=labels,
-        aliases={image_id: image_id for image_id in ordered_ids},
+        labels={
+            category_id: int(label)
+            for category_id, label in zip(categories, label_of_kind, strict=True)
+            if label >= 0
+        },
         files=files,
     )
 
 
-def read_results(path: Path, annotated: AnnotatedImages) -> dict[Id, Detections]:
-    """Read a COCO results file: a list of {image_id, category_id, bbox [x, y, w, h], score}.
-
-    Returns:
-        The detections of each annotated image, in float64 and in the order of the file.
-
-    Raises:
-        UsageError: an entry is malformed, or names an image or category that is not annotated.
-    """
-    document = read_json(path)
-    if not isinstance(document, list):
-        raise UsageError(f"{path}: expected a list of detections, found a {type(document).__name__}")
-    location = str(path)
-    entries = columns.read_objects(location, document, ("image_id", "category_id", "bbox", "score"))
-    positions = {image_id: position for position, image_id in enumerate(annotated.targets)}
-    known = {alias: positions[image_id] for alias, image_id in annotated.aliases.items()}
-    return split_by_image(
-        annotated,
-        columns.read_indices(location, "image_id", known, [entry["image_id"] for entry in entries]),
-        boxes=columns.read_boxes(location, [entry["bbox"] for entry in entries]),
-        scores=columns.read_numbers(location, "score", [entry["score"] for entry in entries]),
-        labels=columns.read_indices(
-            location, "category_id", annotated.labels, [entry["category_id"] for entry in entries]
-        ),
-    )
-
-
-def split_by_image(
-    annotated: AnnotatedImages,
-    owners: NDArray[np.int64],
-    *,
-    boxes: NDArray[np.float64],
-    scores: NDArray[np.float64],
-    labels: NDArray[np.int64],
-) -> dict[Id, Detections]:
-    """Group the detections of a whole file by image, and keep their order.
-
-    Args:
-        owners: [n], the position of each detection's image in `annotated.targets`.
-        boxes: [n, 4], corners in px.
-        scores: [n], of any range.
-        labels: [n]
-    """
-    return {
-        # Keep the precision of the file: float32, the precision of a model, would change areas and ties.
-        image_id: Detections(boxes[rows], scores[rows], labels[rows])  # type: ignore[arg-type]
-        for image_id, rows in zip(annotated.targets, group_rows(owners, len(annotated.targets)), strict=True)
-    }
-
-
 def group_rows(owners: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
-    """Return the indices of the rows of each owner 0 … count − 1, in ascending order."""
+    """Return the indices of the rows of each owner 0 … count − 1, in ascending order; −1 is no owner."""
     order = np.argsort(owners, kind="stable")
-    return np.split(order, np.searchsorted(owners[order], np.arange(1, count)))
+    return np.split(order, np.searchsorted(owners[order], np.arange(count + 1)))[1:-1]
 
 
 def _read_sections(
     path: Path, with_files: bool
-) -> tuple[list[JsonObject], list[JsonObject], list[JsonObject]]:
-    """Return categories, images and annotations, each with its required keys."""
+) -> tuple[dict[Id, JsonObject], dict[Id, ImageFile], list[JsonObject]]:
+    """Return categories by id, the files of images in ascending order of id, and annotations."""
     document = read_json(path)
     if not isinstance(document, dict):
         raise UsageError(
@@ -154,42 +111,69 @@ def _read_sections(
     entries = columns.read_section(location, document, "annotations", ("image_id", "category_id"))
     if not categories or not images:
         raise UsageError(f"{path}: expected at least one category and one image")
-    return categories, images, entries
+    category_ids = read_unique_ids(f"{path}: categories", categories)
+    image_ids = read_unique_ids(f"{path}: images", images)
+    files = dict(zip(image_ids, _image_files(path, images, with_files), strict=True))
+    _check_duplicates(f"{path}: annotations", entries)
+    return (
+        dict(zip(category_ids, categories, strict=True)),
+        {image_id: files[image_id] for image_id in sorted(image_ids)},
+        entries,
+    )
 
 
-def _category_names(path: Path, categories: Sequence[JsonObject]) -> dict[Id, str]:
-    """Return category id → name, in ascending order of id."""
-    ids = columns.read_unique_ids(f"{path}: categories", categories)
-    names = {
-        category_id: str(category["name"]) for category_id, category in zip(ids, categories, strict=True)
-    }
-    if len(set(names.values())) < len(names):
-        raise UsageError(f"{path}: categories: two have the same name")
-    return {category_id: names[category_id] for category_id in sorted(ids)}
+def _check_duplicates(location: str, entries: Sequence[JsonObject]) -> None:
+    """Check that no annotation is listed twice. Their ids have no other use, and may be missing."""
+    ids = [str(entry["id"]) for entry in entries if entry.get("id") is not None]
+    if len(set(ids)) < len(ids):
+        raise UsageError(f"{location}: duplicate id {Counter(ids).most_common(1)[0][0]}")
 
 
-def _image_ids(path: Path, images: Sequence[JsonObject]) -> list[Id]:
-    """Return the ids in the order of the entries; check that no `file_name` leaves the annotation root."""
-    ids = columns.read_unique_ids(f"{path}: images", images)
-    for index, image in enumerate(images):
-        check_inside(f"{path}: images[{index}]: file_name", image.get("file_name", ""))
-    return ids
+def _positions(
+    location: str, key: str, entries: Sequence[JsonObject], ids: Iterable[Id], note: Note
+) -> NDArray[np.int64]:
+    """Return the index of each annotation's image or category among the listed ids, or −1."""
+    known = {known_id: position for position, known_id in enumerate(ids)}
+    values = [entry[key] for entry in entries]
+    positions = find_positions(location, key, known, values)
+    leave_out_unknown(location, "annotations", key, values, positions, known, note)
+    return positions
 
 
-def _read_objects(location: str, entries: Sequence[JsonObject], labels: Mapping[Id, int]) -> Annotations:
-    """Return the objects of all images, in the order of the file."""
+def _read_objects(
+    location: str,
+    entries: Sequence[JsonObject],
+    kept: NDArray[np.bool_],
+    owners: NDArray[np.int64],
+    files: Sequence[ImageFile],
+    note: Note,
+) -> Annotations:
+    """Return the objects of all images without labels, in the order of the file."""
+    shapes: list[tuple[JsonValue, JsonValue]] = [([0, 0, 0, 0], 0)] * len(entries)
+    dropped = 0
+    for index in np.flatnonzero(kept).tolist():
+        box, area, polygons = _box_and_area(f"{location}[{index}]", entries[index], files[owners[index]])
+        shapes[index] = box, area
+        dropped += polygons
+    boxes = columns.read_boxes(location, [box for box, _ in shapes])
+    columns.check_sides(location, boxes, shapes)
+    missing = np.array([area is None for _, area in shapes], dtype=bool)
+    areas = columns.read_non_negative(location, "area", [0 if area is None else area for _, area in shapes])
+    sides = boxes[:, 2:] - boxes[:, :2]
+    if dropped:
+        note(f"{location}: polygons of fewer than 3 corners are left out, {dropped} in number")
+    if missing.any():
+        note(f"{location}: {missing.sum()} of {len(entries)} have no area, and take that of their box")
     return Annotations(
-        boxes=columns.read_boxes(location, [entry["bbox"] for entry in entries]),
-        labels=columns.read_indices(
-            location, "category_id", labels, [entry["category_id"] for entry in entries]
-        ),
-        areas=columns.read_non_negative(location, "area", [entry["area"] for entry in entries]),
+        boxes=boxes,
+        labels=np.zeros(len(entries), dtype=np.int64),
+        areas=np.where(missing, sides[:, 0] * sides[:, 1], areas),
         crowd=columns.read_flags(location, "iscrowd", entries),
         difficult=columns.read_flags(location, "ignore", entries),
     )
 
 
-def _select(objects: Annotations, rows: NDArray[np.int64]) -> Annotations:
+def _select(objects: Annotations, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Annotations:
     return Annotations(
         objects.boxes[rows],
         objects.labels[rows],
@@ -199,54 +183,69 @@ def _select(objects: Annotations, rows: NDArray[np.int64]) -> Annotations:
     )
 
 
-def _with_box_and_area(location: str, entry: JsonObject, image: JsonObject) -> JsonObject:
-    """Compute the box and area of an annotation from its segmentation if one of them is missing."""
-    missing = [key for key in ("bbox", "area") if key not in entry]
-    if not missing:
-        return entry
-    if not entry.get("segmentation"):
-        raise UsageError(f"{location}: missing key '{missing[0]}', and no segmentation to compute it from")
-    box, area = box_and_area(
-        f"{location}: segmentation", entry["segmentation"], image.get("height"), image.get("width")
+def _box_and_area(location: str, entry: JsonObject, file: ImageFile) -> tuple[JsonValue, JsonValue, int]:
+    """Return `bbox` and `area` of an annotation, and the number of polygons dropped to compute them.
+
+    What is missing comes from the segmentation. The area is None if there is none.
+    """
+    box, area = entry.get("bbox") or None, entry.get("area")
+    if box is not None and area is not None:
+        return box, area, 0
+    measured = box_and_area(
+        f"{location}: segmentation", entry.get("segmentation"), file.height or None, file.width or None
     )
-    return {"bbox": list(box), "area": area, **entry}
+    if measured is None:
+        if box is None:
+            raise UsageError(f"{location}: missing key 'bbox', and no segmentation to compute it from")
+        return box, area, 0
+    return box or [*measured[0]], measured[1] if area is None else area, measured[2]
 
 
-def _image_files(path: Path, images: Sequence[JsonObject]) -> list[ImageFile]:
-    """Return the file of each image, in the order of the entries."""
+def _image_files(path: Path, images: Sequence[JsonObject], required: bool) -> list[ImageFile]:
+    """Return the file of each image, in the order of the entries; check it only if it is required."""
     index_by_name: dict[str, int] = {}
     files = []
     for index, image in enumerate(images):
         location = f"{path}: images[{index}]"
-        name = str(image["file_name"])
-        file = ImageFile(name, *(_pixels(location, key, image[key]) for key in ("width", "height")))
-        first = index_by_name.setdefault(name, index)
-        if first != index:
-            raise UsageError(f"{location}: file_name: {name!r} is also that of images[{first}]")
-        files.append(file)
+        name = image.get("file_name")
+        if required:
+            check_inside(f"{location}: file_name", name)
+            sizes = [_pixels(location, key, image[key]) for key in ("width", "height")]
+            first = index_by_name.setdefault(str(name), index)
+            if first != index:
+                raise UsageError(f"{location}: file_name: {name!r} is also that of images[{first}]")
+        else:
+            sizes = [max(whole_number(image.get(key)) or 0, 0) for key in ("width", "height")]
+        files.append(ImageFile(name if isinstance(name, str) else "", *sizes))
     return files
 
 
 def _pixels(location: str, key: str, value: JsonValue) -> int:
-    if type(value) is not int or value < 1:
+    number = whole_number(value)
+    if number is None or number < 1:
         raise UsageError(f"{location}: {key}: expected a number of px, found {value!r}")
-    return value
+    return number
 
 
 def _check_boxes_inside(
-    location: str, entries: Sequence[JsonObject], boxes: NDArray[np.float64], files: Sequence[ImageFile]
+    location: str,
+    entries: Sequence[JsonObject],
+    kept: NDArray[np.bool_],
+    boxes: NDArray[np.float64],
+    sizes: NDArray[np.int64],
 ) -> None:
     """Check that no box is completely outside its image; an empty box may lie on the edge.
 
     COCO has boxes that extend beyond the edge.
 
     Args:
+        kept: [n], the boxes to check.
         boxes: [n, 4], corners in px.
-        files: [n], of the image of each box.
+        sizes: [n, 2], width and height of the image of each box in px.
     """
-    sizes = np.array([(file.width, file.height) for file in files]).reshape(-1, 2)
     outside = np.flatnonzero(
-        np.where(
+        kept
+        & np.where(
             boxes[:, :2] < boxes[:, 2:],
             (boxes[:, :2] >= sizes) | (boxes[:, 2:] <= 0),
             (boxes[:, :2] > sizes) | (boxes[:, 2:] < 0),
@@ -254,7 +253,8 @@ def _check_boxes_inside(
     )
     if len(outside):
         index = int(outside[0])
+        width, height = sizes[index]
         raise UsageError(
-            f"{location}[{index}]: bbox: {entries[index]['bbox']} is outside its image of "
-            f"{files[index].width}×{files[index].height} px"
+            f"{location}[{index}]: bbox: {entries[index].get('bbox')} is outside its image of "
+            f"{width}×{height} px"
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from pydantic import field_validator
 
-from harness.datasets.coco.annotations import read_annotations
+from harness.datasets.coco.annotations import ImageFile, read_annotations
 from harness.datasets.dataset import Dataset, DatasetOptions
 from harness.datasets.files import content_hashes
 from harness.datasets.image_files import read_image
@@ -51,8 +52,8 @@ class Coco(Dataset):
     """All images that the annotation file lists, with or without objects, in order of image id.
 
     A numeric id is written with twelve digits, as in COCO's file names. Classes are the categories in
-    ascending order of id: 80 for COCO, whose ids go up to 90. Pixels are taken as stored, without an EXIF
-    rotation.
+    ascending order of id: 80 for COCO, whose ids go up to 90. An image is turned as its EXIF orientation
+    says, unless only its stored pixels have the annotated width and height.
 
     Raises:
         UnavailableError: the folder `root` does not exist.
@@ -70,8 +71,10 @@ class Coco(Dataset):
         check_root(root)
         self._annotation_file = root / insert_split(self.options.annotations, split, names)
         self._image_folder = root / insert_split(self.options.images, split, names)
-        annotated = read_annotations(self._annotation_file, with_files=True)
+        self._notes: list[str] = []
+        annotated = read_annotations(self._annotation_file, self._notes.append, with_files=True)
         self._classes = annotated.classes
+        self._category_labels = annotated.labels
         self._ids = list(annotated.targets)
         self._targets = list(annotated.targets.values())
         self._files = [annotated.files[image_id] for image_id in self._ids]
@@ -80,10 +83,10 @@ class Coco(Dataset):
     @property
     def fingerprint(self) -> str:
         """Hash classes, ids, the content of images, and annotations, but not file names."""
-        parts: list[str | bytes] = ["coco", *self._classes]
-        hashes = content_hashes(self._image_folder / file.path for file in self._files)
+        parts: list[str | bytes] = ["coco, upright", *self._classes]
+        hashes = content_hashes(map(self._path, self._files))
         for index, (target, image_hash) in enumerate(zip(self._targets, hashes, strict=True)):
-            parts += [self._sample_id(index), image_hash]
+            parts += [self.sample_id(index), image_hash]
             columns = (target.boxes, target.labels, target.areas, target.crowd, target.difficult)
             parts += [np.ascontiguousarray(column).tobytes() for column in columns]
         return digest(parts)
@@ -92,6 +95,15 @@ class Coco(Dataset):
     def classes(self) -> tuple[str, ...]:
         return self._classes
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(self._notes)
+
+    @property
+    def class_ids(self) -> Mapping[int | str, int]:
+        """Return labels by class name and by category id, which takes precedence."""
+        return {name: label for label, name in enumerate(self._classes)} | dict(self._category_labels)
+
     def __len__(self) -> int:
         return len(self._ids)
 
@@ -99,19 +111,24 @@ class Coco(Dataset):
         if index < 0:
             raise IndexError(f"index {index} is negative")
         file = self._files[index]
-        path = self._image_folder / file.path
-        image = read_image(path)
+        path = self._path(file)
+        image = read_image(path, (file.width, file.height))
         height, width = image.shape[:2]
         if (width, height) != (file.width, file.height):
             raise UsageError(
-                f"{path}: {width}×{height} pixels as stored, but image {self._ids[index]} of "
+                f"{path}: {width}×{height} pixels, but image {self._ids[index]} of "
                 f"{self._annotation_file} has {file.width}×{file.height} (width × height)"
             )
-        return Sample(self._sample_id(index), image, self._targets[index])
+        return Sample(self.sample_id(index), image, self._targets[index])
 
-    def _sample_id(self, index: int) -> str:
+    def sample_id(self, index: int) -> str:
         image_id = self._ids[index]
         return f"{image_id:0{_ID_DIGITS}d}" if isinstance(image_id, int) else image_id
+
+    def _path(self, file: ImageFile) -> Path:
+        """Return the path of an image. A backslash is a separator where no file has it in its name."""
+        path = self._image_folder / file.path
+        return path if "\\" not in file.path or path.is_file() else Path(str(path).replace("\\", "/"))
 
     def _check_files_exist(self) -> None:
         """Check that all images exist, listing each folder once.
@@ -121,7 +138,7 @@ class Coco(Dataset):
         names_by_folder: dict[Path, set[str]] = {}
         missing = []
         for image_id, file in zip(self._ids, self._files, strict=True):
-            path = self._image_folder / file.path
+            path = self._path(file)
             folder = path.parent
             if folder not in names_by_folder:
                 names_by_folder[folder] = (

@@ -6,7 +6,7 @@ A label is a value 0–255 (palette index or grey level) or a colour '#rrggbb'. 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from harness.datasets.files import Note
 from harness.datasets.masks.files import read_colours, read_mask
 from harness.errors import UsageError
 from harness.task import IGNORED, Mask
@@ -100,6 +101,29 @@ def parse_classes(classes: ClassLabels, ignored: IgnoredLabels) -> MaskClasses:
         are_colours=str in types,
         rest_ignored=ignored == "rest",
     )
+
+
+def binary_classes(files: Iterable[Path], classes: MaskClasses, note: Note) -> MaskClasses:
+    """Return two classes with label 255 in the second one if the annotated masks contain only 0 and 255.
+
+    Image editors write masks of one object class so. To ignore 255 would leave only the background.
+
+    Raises:
+        UsageError: a file is not a mask.
+    """
+    values: set[int] = set()
+    for file in files:
+        values |= {*np.unique(read_mask(file)).tolist()}
+        if not values <= {0, IGNORED}:
+            return classes
+    if IGNORED not in values:
+        return classes
+    background, foreground = classes.names
+    note(
+        f"all annotated pixels are 0 or {IGNORED}, so that {IGNORED} is read as class {foreground}; set an "
+        f"ignore index of {IGNORED} to leave these pixels out"
+    )
+    return parse_classes({background: 0, foreground: [1, IGNORED]}, [])
 
 
 def _labels_of_class(labels: JsonValue) -> list[JsonValue]:

@@ -20,7 +20,7 @@ from harness.datasets.masks.classes import ClassLabels, parse_classes
 from harness.datasets.paired_files import ID_PLACEHOLDER, PathPattern, find_pairs, pair_hashes
 from harness.errors import UsageError
 from harness.identity import digest
-from harness.task import IGNORED, Sample, TaskName
+from harness.task import IGNORED, Mask, Sample, TaskName
 
 DeclaredLabel: TypeAlias = StrictInt | StrictStr
 
@@ -151,14 +151,27 @@ class Masks(Dataset):
     def metric_options(self) -> dict[str, object]:
         return {"ignore_index": IGNORED} if self.options.ignore else {}
 
+    def read_labels(self, path: Path) -> Mask:
+        """Read a PNG of declared labels as class indices and IGNORED: [height, width].
+
+        Raises:
+            UsageError: the file is malformed, or has an undeclared label.
+        """
+        return self._classes.read(path)
+
     def __len__(self) -> int:
         return len(self._pairs)
+
+    def sample_id(self, index: int) -> str:
+        return self._pairs[index].id
 
     def __getitem__(self, index: int) -> Sample:
         if index < 0:
             raise IndexError(f"index {index} is negative")
         pair = self._pairs[index]
-        image, mask = read_image(pair.image), self._classes.read(pair.target)
+        image, mask = read_image(pair.image), self.read_labels(pair.target)
+        if image.shape[:2] != mask.shape:
+            image = read_image(pair.image, (mask.shape[1], mask.shape[0]))
         if image.shape[:2] != mask.shape:
             (height, width), (image_height, image_width) = mask.shape, image.shape[:2]
             raise UsageError(

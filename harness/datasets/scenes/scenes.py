@@ -83,7 +83,10 @@ class Scenes(Dataset):
         target: Target = scene.mask
         if self.task == "detection":
             target = Annotations.of_boxes(scene.boxes, scene.digits)
-        return Sample(f"{self.split}-{index:06d}", scene.image, target)
+        return Sample(self.sample_id(index), scene.image, target)
+
+    def sample_id(self, index: int) -> str:
+        return f"{self.split}-{index:06d}"
 
 
 def _compose_scene(seed: int, split: str, index: int) -> Scene:

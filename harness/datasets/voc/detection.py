@@ -11,7 +11,13 @@ from harness.datasets.dataset import Dataset, DatasetOptions, Split
 from harness.datasets.image_files import read_image
 from harness.datasets.layout import SplitName, check_root
 from harness.datasets.paired_files import PathPattern, find_pairs, pair_hashes
-from harness.datasets.voc.annotations import CLASSES, IMAGE_SETS, read_objects, to_annotations
+from harness.datasets.voc.annotations import (
+    CLASSES,
+    IMAGE_SETS,
+    VocImage,
+    read_image_annotations,
+    to_annotations,
+)
 from harness.errors import UsageError
 from harness.identity import digest
 from harness.registry import unknown
@@ -61,16 +67,21 @@ class Voc(Dataset):
         check_root(root)
         self._pairs = find_pairs(
             root,
-            PathPattern("image", "JPEGImages/{id}.jpg"),
+            PathPattern("image", "JPEGImages/{id}.*"),
             PathPattern("annotation", "Annotations/{id}.xml"),
             root / f"ImageSets/Main/{image_sets[split]}.txt",
         )
-        self._targets = [_read_target(pair.target, self.options.classes) for pair in self._pairs]
+        annotations = [read_image_annotations(pair.target) for pair in self._pairs]
+        self._sizes = [(image.width, image.height) for image in annotations]
+        self._targets = [
+            _to_target(pair.target, image, self.options.classes)
+            for pair, image in zip(self._pairs, annotations, strict=True)
+        ]
 
     @property
     def fingerprint(self) -> str:
         """Hash ids, the content of all files, and classes, but not paths."""
-        return digest(["voc", *self.classes, *pair_hashes(self._pairs)])
+        return digest(["voc, upright", *self.classes, *pair_hashes(self._pairs)])
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -79,11 +90,14 @@ class Voc(Dataset):
     def __len__(self) -> int:
         return len(self._pairs)
 
+    def sample_id(self, index: int) -> str:
+        return self._pairs[index].id
+
     def __getitem__(self, index: int) -> Sample:
         if index < 0:
             raise IndexError(f"index {index} is negative")
         pair, target = self._pairs[index], self._targets[index]
-        image = read_image(pair.image)
+        image = read_image(pair.image, self._sizes[index])
         height, width = image.shape[:2]
         outside = ((target.boxes[:, :2] >= (width, height)) | (target.boxes[:, 2:] <= 0)).any(axis=1)
         if outside.any():
@@ -94,9 +108,8 @@ class Voc(Dataset):
         return Sample(pair.id, image, target)
 
 
-def _read_target(file: Path, classes: tuple[str, ...]) -> Annotations:
-    objects = read_objects(file)
-    for index, voc_object in enumerate(objects):
+def _to_target(file: Path, image: VocImage, classes: tuple[str, ...]) -> Annotations:
+    for index, voc_object in enumerate(image.objects):
         if voc_object.name not in classes:
             raise UsageError(f"{file}: object[{index}]: {unknown('class', voc_object.name, classes)}")
-    return to_annotations(objects, classes)
+    return to_annotations(image.objects, classes)

@@ -38,7 +38,7 @@ class VocSegmentation(Masks):
         image_sets = IMAGE_SETS | options.image_sets
         layout = MasksOptions(
             root=options.root,
-            images="JPEGImages/{id}.jpg",
+            images="JPEGImages/{id}.*",
             labels="SegmentationClass/{id}.png",
             ids="ImageSets/Segmentation/{split}.txt",
             split_names=(image_sets["train"], image_sets["validation"], image_sets["test"]),

@@ -1,0 +1,163 @@
+"""Ids of COCO's images and categories, which tools write as numbers or as text.
+
+7, 7.0, "7" and "007" are the same id unless the file tells them apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import PurePosixPath
+from typing import TypeAlias, TypeGuard, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from harness.datasets.files import JsonObject, Note
+from harness.errors import UsageError
+from harness.registry import unknown
+
+Id: TypeAlias = int | str
+
+_MAX_KNOWN_IDS = 1000  # in the message about an unknown id
+_MAX_MESSAGE = 300  # characters
+_MAX_EXAMPLES = 5
+_WHOLE = re.compile(r"-?\d{1,18}(?:\.0+)?")
+
+
+def whole_number(value: JsonValue) -> int | None:
+    """Return the integer that is written as 7, 7.0, "7" or "007", and None for all other values."""
+    if isinstance(value, str):
+        return int(value.partition(".")[0]) if _WHOLE.fullmatch(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value % 1:
+        return None
+    return int(value) if abs(value) < 1 << 63 else None  # infinity % 1 is NaN, which is true
+
+
+def read_unique_ids(location: str, entries: Sequence[JsonObject]) -> list[Id]:
+    """Return the ids of objects in their order, all integers or all text.
+
+    Raises:
+        UsageError: the ids are of several types, or one is duplicate.
+    """
+    ids = [_without_fraction(entry["id"]) for entry in entries]
+    if not _are_ids(ids) or len({type(entry_id) for entry_id in ids}) > 1:
+        raise UsageError(f"{location}: id: expected only integers or only text")
+    for first, second in pairwise(sorted(ids)):
+        if first == second:
+            raise UsageError(f"{location}: duplicate id {first!r}")
+    return ids
+
+
+def find_positions(
+    location: str,
+    key: str,
+    known: Mapping[Id, int],
+    values: Sequence[JsonValue],
+    file_names: Sequence[str] = (),
+) -> NDArray[np.int64]:
+    """Return the position [n] that each value stands for, or −1 for an unknown one.
+
+    A value that is not known as it is written is compared as a number, and with the names of files: in full,
+    or without folder and suffix.
+
+    Args:
+        known: id → position.
+        file_names: name of the file at each position.
+
+    Raises:
+        UsageError: a value is neither text nor a whole number, or stands for several positions.
+    """
+    if not set(map(type, values)) <= {int, str}:
+        for index, value in enumerate(values):
+            if not _is_id(_without_fraction(value)):
+                raise UsageError(f"{location}[{index}]: {key}: expected a number or text, found {value!r}")
+    column = list(map(known.get, cast("Sequence[Id]", values)))  # 7.0 has the hash of 7
+    if None in column:
+        names = _positions_by_name(known, file_names)
+        for index, position in enumerate(column):
+            if position is None:
+                column[index] = _find_by_name(f"{location}[{index}]: {key}", values[index], names)
+    return np.array(column, dtype=np.int64)
+
+
+def leave_out_unknown(
+    location: str,
+    entries: str,
+    key: str,
+    values: Sequence[JsonValue],
+    positions: NDArray[np.int64],
+    known: Iterable[Id],
+    note: Note,
+) -> None:
+    """Note how many positions are −1, with examples of their ids.
+
+    Args:
+        entries: what the file lists, for messages, such as `detections`.
+
+    Raises:
+        UsageError: all are, so that the files do not belong together.
+    """
+    missing = np.flatnonzero(positions == -1).tolist()
+    if not missing:
+        return
+    if len(missing) == len(positions):
+        names = [str(known_id) for known_id in known][:_MAX_KNOWN_IDS]
+        message = shorten(unknown(key, str(values[0]), names))
+        raise UsageError(f"{location}: the annotations list no {key} of the {entries}: {message}")
+    examples = list(dict.fromkeys(str(values[index]) for index in missing))
+    listed = ", ".join(examples[:_MAX_EXAMPLES]) + ("" if len(examples) <= _MAX_EXAMPLES else ", …")
+    note(
+        f"{location}: {len(missing)} of {len(positions)} {entries} are left out, because the annotations "
+        f"list no such {key}: {listed}"
+    )
+
+
+def shorten(message: str) -> str:
+    """Truncate a message that lists thousands of ids."""
+    return message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]}…)"
+
+
+def stem(path: str) -> str:
+    """Return a file's name without folder and suffix, whichever separator the path has."""
+    return PurePosixPath(path.replace("\\", "/")).stem
+
+
+def _positions_by_name(known: Mapping[Id, int], file_names: Sequence[str]) -> Mapping[Id, set[int]]:
+    """Return the positions that a number, a file name or its stem may stand for."""
+    positions: defaultdict[Id, set[int]] = defaultdict(set)
+    for known_id, position in known.items():
+        number = whole_number(known_id)
+        positions[known_id if number is None else number].add(position)
+    for position, name in enumerate(file_names):
+        if name:
+            for text in {name, stem(name)}:
+                positions[text].add(position)
+    return positions
+
+
+def _find_by_name(location: str, value: JsonValue, names: Mapping[Id, set[int]]) -> int:
+    number = whole_number(value)
+    candidates = set() if number is None else set(names.get(number, ()))
+    if isinstance(value, str):
+        candidates |= names.get(value) or names.get(stem(value)) or set()
+    if len(candidates) > 1:
+        raise UsageError(
+            f"{location}: {value!r} may be any of {len(candidates)}; write the id as in the annotations"
+        )
+    return candidates.pop() if candidates else -1
+
+
+def _without_fraction(value: JsonValue) -> JsonValue:
+    return whole_number(value) if isinstance(value, float) else value
+
+
+def _is_id(value: JsonValue) -> TypeGuard[Id]:
+    return type(value) in (int, str)  # excludes bool
+
+
+def _are_ids(values: list[JsonValue]) -> TypeGuard[list[Id]]:
+    return all(map(_is_id, values))

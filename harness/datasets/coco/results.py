@@ -1,0 +1,156 @@
+"""COCO's results files (https://cocodataset.org/#format-results), checked entry by entry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from harness.datasets.coco import columns
+from harness.datasets.coco.annotations import AnnotatedImages, group_rows
+from harness.datasets.coco.ids import Id, find_positions, leave_out_unknown
+from harness.datasets.coco.oddities import (
+    note_box_form,
+    note_missing_predictions,
+    note_negative_sides,
+    note_ties,
+)
+from harness.datasets.coco.segmentation import box_and_area
+from harness.datasets.files import JsonObject, Note, read_json
+from harness.errors import UsageError
+from harness.task import Detections
+
+_KEYS = ("image_id", "category_id", "score")
+
+
+def read_results(path: Path, annotated: AnnotatedImages, note: Note) -> dict[Id, Detections]:
+    """Read a COCO results file: a list of {image_id, category_id, bbox [x, y, w, h], score}.
+
+    A COCO data set whose annotations have a `score` is read as well. Its images and categories are then
+    matched by name. Detections of images and categories that are not annotated are left out.
+
+    Returns:
+        The detections of each annotated image, in float64 and in the order of the file.
+
+    Raises:
+        UsageError: an entry is malformed, or no detection is of an annotated image or category.
+    """
+    document = read_json(path)
+    location, entries = _entries(path, document)
+    images = {image_id: index for index, image_id in enumerate(annotated.files)}
+    paths = [file.path for file in annotated.files.values()]
+    labels = dict(annotated.labels)
+    if isinstance(document, dict):
+        by_path = {file_path: index for index, file_path in enumerate(paths) if file_path}
+        images = _by_name(str(path), document, "images", "file_name", by_path) or images
+        by_class = {name: label for label, name in enumerate(annotated.classes)}
+        labels = _by_name(str(path), document, "categories", "name", by_class) or labels
+    image_ids, category_ids, scores = ([entry[key] for entry in entries] for key in _KEYS)
+    owners = find_positions(location, "image_id", images, image_ids, paths)
+    kinds = find_positions(location, "category_id", labels, category_ids)
+    leave_out_unknown(location, "detections", "image_id", image_ids, owners, images, note)
+    leave_out_unknown(location, "detections", "category_id", category_ids, kinds, labels, note)
+    return split_by_image(
+        location,
+        annotated,
+        owners,
+        boxes=columns.read_boxes(location, _boxes(location, entries, owners, annotated)),
+        scores=columns.read_numbers(location, "score", scores),
+        labels=kinds,
+        note=note,
+    )
+
+
+def split_by_image(
+    location: str,
+    annotated: AnnotatedImages,
+    owners: NDArray[np.int64],
+    *,
+    boxes: NDArray[np.float64],
+    scores: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    note: Note,
+) -> dict[Id, Detections]:
+    """Group the detections of a whole file by image, keep their order, and note what is odd about them.
+
+    Args:
+        location: file, for notes.
+        owners: [n], the position of each detection's image in `annotated.files`, or −1 to leave it out.
+        boxes: [n, 4], corners in px.
+        scores: [n], of any range.
+        labels: [n], −1 to leave the detection out.
+    """
+    count = len(annotated.targets)
+    outside = np.count_nonzero(owners >= count)
+    if outside:
+        note(f"{location}: {outside} of {len(owners)} detections are outside the image set and are left out")
+    if not ((owners >= 0) & (owners < count) & (labels >= 0)).all():
+        rows = np.flatnonzero((owners >= 0) & (owners < count) & (labels >= 0))
+        owners, boxes, scores, labels = owners[rows], boxes[rows], scores[rows], labels[rows]
+    note_negative_sides(location, boxes, note)
+    note_box_form(location, "detections", boxes, annotated.sizes[owners], note)
+    note_ties(location, owners, labels, scores, note)
+    note_missing_predictions(location, owners, [*annotated.targets.values()], note)
+    return {
+        # Keep the precision of the file: float32, the precision of a model, would change areas and ties.
+        image_id: Detections(boxes[rows], scores[rows], labels[rows])  # type: ignore[arg-type]
+        for image_id, rows in zip(annotated.targets, group_rows(owners, count), strict=True)
+    }
+
+
+def _entries(path: Path, document: JsonValue) -> tuple[str, Sequence[JsonObject]]:
+    """Return the detections, and their location for messages."""
+    if isinstance(document, list):
+        return str(path), columns.read_objects(str(path), document, _KEYS)
+    if isinstance(document, dict) and isinstance(document.get("annotations"), list):
+        entries = columns.read_section(str(path), document, "annotations", ())
+        if entries and not any("score" in entry for entry in entries):
+            raise UsageError(
+                f"{path}: annotations without 'score' are no predictions; expected a list of detections"
+            )
+        location = f"{path}: annotations"
+        return location, columns.read_objects(location, entries, _KEYS)
+    keys = f" with the keys {', '.join(document) or 'none'}" if isinstance(document, dict) else ""
+    raise UsageError(
+        f"{path}: expected a list of detections, or a data set whose 'annotations' have a 'score', found a "
+        f"{type(document).__name__}{keys}"
+    )
+
+
+def _by_name(
+    location: str, document: JsonObject, section: str, key: str, positions: Mapping[str, int]
+) -> dict[Id, int]:
+    """Return the positions of the ids of a section by name; empty if the files share no name."""
+    listed = columns.read_section(location, document, section, ("id",)) if document.get(section) else []
+    names = {entry["id"]: entry.get(key) for entry in listed if isinstance(entry["id"], int | str)}
+    return {
+        entry_id: positions[name]
+        for entry_id, name in names.items()
+        if isinstance(name, str) and name in positions
+    }
+
+
+def _boxes(
+    location: str, entries: Sequence[JsonObject], owners: NDArray[np.int64], annotated: AnnotatedImages
+) -> list[JsonValue]:
+    """Return each `bbox`, or the box of the segmentation if it is missing, as pycocotools does."""
+    boxes = [entry.get("bbox") for entry in entries]
+    if all(boxes):
+        return boxes
+    files = list(annotated.files.values())
+    for index, box in enumerate(boxes):
+        if not box and owners[index] < 0:
+            boxes[index] = [0, 0, 0, 0]  # left out in any case
+        elif not box:
+            shape = entries[index].get("segmentation")
+            owner = files[owners[index]]
+            measured = box_and_area(
+                f"{location}[{index}]: segmentation", shape, owner.height or None, owner.width or None
+            )
+            if measured is None:
+                raise UsageError(f"{location}[{index}]: missing key 'bbox'")
+            boxes[index] = [*measured[0]]
+    return boxes

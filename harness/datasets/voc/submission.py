@@ -1,0 +1,109 @@
+"""PASCAL VOC's submission files: one per class, with one detection per line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from harness.datasets.coco.annotations import AnnotatedImages
+from harness.datasets.coco.ids import Id, find_positions, leave_out_unknown, shorten, stem
+from harness.datasets.coco.results import split_by_image
+from harness.datasets.files import Note, is_hidden, read_lines
+from harness.datasets.voc.annotations import parse_box, parse_number
+from harness.errors import UsageError
+from harness.registry import unknown
+from harness.task import Detections
+
+
+def read_submission(path: Path, annotated: AnnotatedImages, note: Note) -> dict[Id, Detections]:
+    """Read VOC's submission format: one file per class with one detection per line.
+
+    A line is `image-id score xmin ymin xmax ymax`. A file is named `CLASS.txt` or
+    `comp4_det_test_CLASS.txt`. A class without a file has no detections. Detections of classes and images
+    that are not annotated are left out.
+
+    Args:
+        path: such a file, or a folder of them.
+
+    Raises:
+        UsageError: a file or line is malformed, or no detection is of an annotated class or image.
+    """
+    files = [path]
+    if path.is_dir():
+        files = sorted(
+            file for file in path.iterdir() if file.suffix.lower() == ".txt" and not is_hidden(file)
+        )
+    if not files:
+        raise UsageError(f"{path}: expected one .txt file per class, found none")
+    ids: list[str] = []
+    rows: list[list[float]] = []  # score, x1, y1, x2, y2
+    labels: list[int] = []
+    for name, file in _files_by_class(files, annotated, note).items():
+        for number, line in enumerate(read_lines(file), start=1):
+            if line.strip():
+                image_id, row = _parse_detection(f"{file}:{number}", line)
+                ids.append(image_id)
+                rows.append(row)
+                labels.append(annotated.classes.index(name))
+    table = np.array(rows, dtype=np.float64).reshape(-1, 5)
+    images = {image_id: index for index, image_id in enumerate(annotated.files)}
+    paths = [file.path for file in annotated.files.values()]
+    owners = find_positions(str(path), "image id", images, ids, paths)
+    leave_out_unknown(str(path), "detections", "image id", ids, owners, images, note)
+    return split_by_image(
+        str(path),
+        annotated,
+        owners,
+        boxes=table[:, 1:],
+        scores=table[:, 0],
+        labels=np.array(labels, dtype=np.int64),
+        note=note,
+    )
+
+
+def _parse_detection(location: str, line: str) -> tuple[str, list[float]]:
+    """Return image id and [score, x1, y1, x2, y2] of a line."""
+    fields = line.rsplit(maxsplit=5)
+    if len(fields) != 6:
+        raise UsageError(
+            f"{location}: expected image id, score, xmin, ymin, xmax, ymax; found {len(fields)} fields"
+        )
+    box = parse_box(location, fields[2:])
+    return fields[0].strip(), [parse_number(f"{location}: score", fields[1]), *box]
+
+
+def _files_by_class(files: Sequence[Path], annotated: AnnotatedImages, note: Note) -> dict[str, Path]:
+    """Return the file of each annotated class, whose name ends the file's stem, alone or after `_`.
+
+    Raises:
+        UsageError: no file is of an annotated class, or two are of the same.
+    """
+    by_class: dict[str, Path] = {}
+    others = []
+    for file in files:
+        names = [name for name in annotated.classes if f"_{file.stem}".endswith(f"_{name}")]
+        if not names:
+            others.append(file)
+            continue
+        name = max(names, key=len)
+        if name in by_class:
+            raise UsageError(f"{file}: class '{name}' already has the file {by_class[name].name}")
+        by_class[name] = file
+    if not by_class:
+        images = {stem(image.path) for image in annotated.files.values()}
+        if any(file.stem in images for file in files):
+            raise UsageError(
+                f"{files[0]}: is named after an image; expected one file per class, CLASS.txt with lines "
+                f"'ID SCORE XMIN YMIN XMAX YMAX' in px, or a COCO results file"
+            )
+        raise UsageError(
+            f"{files[0]}: {unknown('class', files[0].stem.rpartition('_')[2], annotated.classes)}"
+        )
+    if others:
+        note(
+            f"{others[0].parent}: {len(others)} of {len(files)} files are of no annotated class "
+            f"({shorten(', '.join(file.name for file in others))}) and are left out"
+        )
+    return by_class
