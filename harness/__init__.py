@@ -1,10 +1,67 @@
-"""Evaluation harness for models: accuracy and speed on given hardware, and whether differences are real."""
+"""Evaluation harness for models: accuracy and speed on given hardware, and whether differences are real.
+
+The names below are imported when they are first used, so `import harness` is cheap. See docs/python.md.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.api.evaluation import Evaluation, evaluate
+    from harness.api.runs import Run, run
+    from harness.errors import HarnessError, InfrastructureError, UnavailableError, UsageError
+    from harness.task import Detections, Translation
+
+    __version__: str
+
+_HOMES = {
+    "harness.api.evaluation": ("Evaluation", "evaluate"),
+    "harness.api.runs": ("Run",),
+    "harness.errors": ("HarnessError", "InfrastructureError", "UnavailableError", "UsageError"),
+    "harness.task": ("Detections", "Translation"),
+    "harness.run": ("run",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Detections",
+    "Evaluation",
+    "HarnessError",
+    "InfrastructureError",
+    "Run",
+    "Translation",
+    "UnavailableError",
+    "UsageError",
+    "evaluate",
+    "run",
+]
 
 
-def __getattr__(name: str) -> str:
-    """Return `__version__` of the installed distribution, looked up only when it is requested."""
+class CallablePackage(ModuleType):
+    """The class of the package `harness.run`, which is also the function of that name."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return import_module("harness.api.runs").run(*args, **kwargs)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of the surface; `__version__` is that of the installed distribution.
+
+    Raises:
+        AttributeError: There is no such name.
+    """
     if name == "__version__":
         from importlib.metadata import version
 
         return version("harness")
-    raise AttributeError(f"module 'harness' has no attribute {name!r}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'harness' has no attribute {name!r}")
+    module = import_module(_HOME[name])
+    return module if name == "run" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

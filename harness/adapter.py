@@ -71,15 +71,31 @@ class Adapter(ABC, Generic[Batch, Raw]):
     """
 
     task: ClassVar[TaskName]
+    timed: ClassVar[bool] = True
+    """Whether the suite's speed scenarios apply; stored predictions have no speed."""
     Options: ClassVar[type[AdapterOptions]] = AdapterOptions
     options: AdapterOptions
     """An instance of `Options`; subclasses annotate it with their own class."""
+    notes: Sequence[str] = ()
+    """What `bind` accepted and left out, one line per kind; a run prints them once."""
     classes: Sequence[str] = ()
     """Label names of a loaded model, by index; if empty, labels are indices into the data set's classes."""
 
     def __init__(self, options: AdapterOptions, runtime: Runtime) -> None:
         self.options = options
         self.runtime = runtime
+
+    @classmethod
+    def tasks(cls) -> tuple[TaskName, ...]:
+        """Return the tasks that the adapter is for; a model has one, `task`."""
+        return (cls.task,)
+
+    def bind(self, dataset: Dataset) -> None:
+        """Learn the sample ids and classes of the data set before `load`. Models need neither.
+
+        Raises:
+            UsageError: The options do not fit the data set.
+        """
 
     @abstractmethod
     def load(self, checkpoint: Checkpoint | None) -> None:

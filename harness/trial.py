@@ -59,6 +59,8 @@ class Trial:
     scenarios: tuple[str, ...]
     """Names of the speed scenarios."""
     resources: Resources = field(default_factory=Resources)
+    slices: Path | None = None
+    """Table of the user by whose columns the samples are sliced."""
 
     @cached_property
     def id(self) -> str:

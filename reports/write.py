@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.compare.outcome import Comparison, last_comparison
 from harness.compare.trend import TrendLine
 from harness.files import write_json, write_text
-from harness.rundir.results import read_results
+from harness.rundir.store import read_run
 from reports.ci.benchmark_json import to_bencher, to_github_action_benchmark
 from reports.ci.junit import comparison_to_junit, to_junit
 from reports.comparison import comparison_to_markdown
@@ -36,12 +36,13 @@ def write_reports(run_dir: Path, out: Path | None = None, baseline: Path | None 
     Raises:
         UsageError: results.json, an analysis or a measurement is missing or damaged.
     """
-    from reports.page.details import read_details
+    from reports.page.details import read_details, read_side_by_side
     from reports.page.html import to_html  # imports charts, which takes a second
 
-    results = read_results(run_dir)
-    before = read_results(baseline) if baseline else None
+    results = read_run(run_dir)
+    before = read_run(baseline) if baseline else None
     details, images = read_details(run_dir, results)
+    disagreements = read_side_by_side(run_dir, results, images)
     folder = out or run_dir / "report"
     if out is None and not last_comparison(run_dir):
         for name in COMPARISON_FILES:
@@ -52,7 +53,7 @@ def write_reports(run_dir: Path, out: Path | None = None, baseline: Path | None 
     write_text(folder / "junit.xml", to_junit(results))
     write_text(folder / "bencher.json", to_bencher(results))
     write_text(folder / "benchmark.json", to_github_action_benchmark(results))
-    write_text(page, to_html(results, details, images, before))
+    write_text(page, to_html(results, details, images, before, disagreements))
     return page
 
 
@@ -65,9 +66,8 @@ def write_trend(lines: Sequence[TrendLine], folder: Path) -> Path:
     return page
 
 
-def write_comparison(comparison: Comparison, run_dir: Path) -> Path:
-    """Write compare.html, .md, .json and compare-junit.xml to `run_dir`/report and return the first path."""
-    folder = run_dir / "report"
+def write_comparison(comparison: Comparison, folder: Path) -> Path:
+    """Write compare.html, .md, .json and compare-junit.xml to a folder and return the first path."""
     page = folder / "compare.html"
     write_text(folder / "compare-junit.xml", comparison_to_junit(comparison))
     write_json(folder / "compare.json", comparison.document())

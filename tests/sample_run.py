@@ -70,21 +70,10 @@ def _shown(index: int, role: str, **more: Any) -> dict[str, Any]:
 
 
 def _translation(directory: Path) -> dict[str, Any]:
-    buckets = [
-        {
-            "shortest": low,
-            "longest": high,
-            "n": 60,
-            "bleu": figure(bleu, 2, 60, "0–100"),
-            "chrf": figure(bleu + 20, 2),
-        }
-        for low, high, bleu in ((1, 5, 30.0), (6, 10, 26.0), (11, None, 14.0))
-    ]
     sample = _shown(0, "worst", source=" ".join(SOURCE), references=[HOSTILE, "b"], hypothesis=LONG)
     weights = np.random.default_rng(1).dirichlet([0.3] * len(SOURCE), len(TARGET)).tolist()
     return {
         "ranked_by": "sentence BLEU",
-        "by_length": buckets,
         "rates": {"exact_match": figure(0.25), "length_ratio": figure(0.97)},
         "samples": [sample],
         "alignments": [{"index": 0, "source": SOURCE, "target": TARGET, "weights": weights}],

@@ -1,4 +1,4 @@
-"""Analysis of translation: buckets against sacrebleu on the same sentences, rates by hand."""
+"""Analysis of translation: length ratio against sacrebleu, rates and slices by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
 from harness.analysis.analyser import pick_samples
-from harness.analysis.translation import BUCKETS, TranslationAnalyser, failures
+from harness.analysis.translation import TranslationAnalyser, failures
 from harness.task import Sample, Translation
 
 WORDS = ["der", "Hund", "bellt", "laut", "und", "die", "Katze", "schläft", "nicht", "."]
@@ -36,25 +36,11 @@ def analysed(triples):
     return analyser_of(triples).conclude([])
 
 
-def test_each_bucket_equals_sacrebleu_on_its_sentences():
-    triples = sentences()
-    analysis = analysed(triples)
-    assert sum(bucket.n for bucket in analysis.by_length) == len(triples)
-    for bucket in analysis.by_length:
-        members = [t for t in triples if bucket.shortest <= len(t[0].split()) <= (bucket.longest or 10**9)]
-        assert len(members) == bucket.n
-        hypotheses, references = [t[2] for t in members], [[t[1][0] for t in members]]
-        assert bucket.bleu.value == pytest.approx(BLEU().corpus_score(hypotheses, references).score)
-        assert bucket.chrf.value == pytest.approx(CHRF().corpus_score(hypotheses, references).score)
-        assert bucket.n == 1 or bucket.bleu.low <= bucket.bleu.value <= bucket.bleu.high
-
-
-def test_the_last_bucket_is_unbounded_and_an_empty_source_is_in_no_bucket():
-    analysis = analysed([(" ".join(["word"] * 500), ("a",), "a"), ("", ("",), "")])
-    assert [(bucket.shortest, bucket.longest, bucket.n) for bucket in analysis.by_length] == [
-        (BUCKETS[-1], None, 1)
-    ]
-    assert analysis.n == 2
+def test_slices_are_cut_by_source_length_and_by_the_rarest_word():
+    columns = analyser_of([("The cat", ("a",), "a"), ("the the dog", ("b",), "b"), ("", ("",), "")]).columns()
+    np.testing.assert_array_equal(columns["source words"], [2, 3, 0])
+    np.testing.assert_array_equal(columns["rarest source word"], [1, 1, np.nan])  # "the" occurs three times
+    assert len(columns["score"]) == 3
 
 
 def test_the_length_ratio_equals_that_of_sacrebleus_lengths():

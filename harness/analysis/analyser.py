@@ -41,6 +41,13 @@ class Analyser(ABC, Generic[PredictionT, ShownT]):
         """Add the next sample with its target, in order of the data set."""
 
     @abstractmethod
+    def columns(self) -> dict[str, NDArray[np.float64]]:
+        """Return a value per added sample: `score`, by which samples are ranked, and what slices are cut by.
+
+        All of them are NumPy arrays [n] of numbers.
+        """
+
+    @abstractmethod
     def picks(self) -> list[Pick]:
         """Choose which of the added samples to show."""
 

@@ -43,8 +43,14 @@ class DetectionAnalyser(Analyser[Detections, ShownDetections]):
     the score that gives the highest F1.
     """
 
-    def __init__(self, classes: Sequence[str]) -> None:
+    def __init__(self, classes: Sequence[str], min_score: float | None = None) -> None:
+        """Start without images.
+
+        Args:
+            min_score: score of the operating point, if it is known. Default: the one with the highest F1.
+        """
         self._classes = tuple(classes)
+        self._known_score = min_score
         self._matches: list[Matches] = []
         self._images: list[ImageErrors] = []
 
@@ -55,12 +61,17 @@ class DetectionAnalyser(Analyser[Detections, ShownDetections]):
         self._matches.append(replace(matches, correct=correct, absorbed=absorbed))
         self._images.append(classify_errors(target, prediction))
 
-    def picks(self) -> list[Pick]:
-        counts = np.array([counts_at(image, self._min_score) for image in self._images])
+    def columns(self) -> dict[str, NDArray[np.float64]]:
+        """Return the number of annotations that count, in each image."""
+        counts = np.array([counts_at(image, self._min_score) for image in self._images]).reshape(-1, 3)
         correct, objects = counts[:, 0], counts[:, 1] + counts[:, 2]
         # An image with neither annotations nor detections has no errors: its F1 is 1.
         f1 = np.divide(2 * correct, objects, out=np.ones(len(counts)), where=objects > 0)
-        return pick_samples(f1.tolist(), objects.tolist())
+        return {"score": f1, "objects": counts[:, 2].astype(np.float64), "shown": objects.astype(np.float64)}
+
+    def picks(self) -> list[Pick]:
+        columns = self.columns()
+        return pick_samples(columns["score"].tolist(), columns["shown"].tolist())
 
     def show(self, pick: Pick, sample: Sample, prediction: Detections) -> tuple[ShownDetections, ImageFiles]:
         image, target = cast(Image, sample.input), cast(Annotations, sample.target)
@@ -99,7 +110,7 @@ class DetectionAnalyser(Analyser[Detections, ShownDetections]):
     @cached_property
     def _min_score(self) -> float:
         """Score threshold of the operating point; infinite if no detection is correct."""
-        return best_f1_score(self._images)
+        return best_f1_score(self._images) if self._known_score is None else self._known_score
 
     def _curves(self) -> list[PrecisionRecall]:
         ap = average_precisions(self._matches, len(self._classes))  # [classes, T, 1 + G]

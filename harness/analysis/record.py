@@ -15,7 +15,7 @@ from harness.errors import UsageError
 from harness.files import StrictModel
 from harness.task import Figure
 
-Role = Literal["worst", "median", "best"]
+Role = Literal["worst", "median", "best", "disagreement"]
 ErrorType = Literal["classification", "localisation", "both", "duplicate", "background", "missed"]
 
 
@@ -34,16 +34,6 @@ class ShownImage(ShownSample):
     width: int = Field(description="px of the original image, to which boxes refer")
     height: int = Field(description="px of the original image")
     image: str = Field(description="path of the image file, whose longest side is at most 256 px")
-
-
-class LengthBucket(StrictModel):
-    """The sentences whose source has `shortest` to `longest` words."""
-
-    shortest: int
-    longest: int | None = Field(description="null if unlimited")
-    n: int
-    bleu: Figure
-    chrf: Figure
 
 
 class ShownTranslation(ShownSample):
@@ -69,7 +59,6 @@ class TranslationAnalysis(StrictModel):
     task: Literal["translation"] = "translation"
     n: int
     ranked_by: str
-    by_length: list[LengthBucket] = Field(description="by words of the source, without empty buckets")
     rates: dict[str, Figure] = Field(
         description="exact_match, length_ratio, repetition, copied, unknown, empty; see docs/analysis.md"
     )
@@ -184,6 +173,25 @@ class SegmentationAnalysis(StrictModel):
     per_class: list[ClassIou]
     confusion: list[list[int]] = Field(description="pixels [annotated][predicted], without ignored ones")
     samples: list[ShownMasks]
+
+
+AnyShown: TypeAlias = ShownTranslation | ShownDetections | ShownMasks
+
+
+class Disagreement(StrictModel):
+    """A sample on which models disagree, as each of them predicted it."""
+
+    index: int = Field(description="position in the data set's split, from 0")
+    spread: float = Field(description="highest − lowest score of the sample")
+    shown: dict[str, AnyShown] = Field(description="by variant")
+
+
+class SideBySideFile(StrictModel):
+    """Content of side-by-side/BENCHMARK/samples.json."""
+
+    key: str = Field(description="hash of the predictions and of the code that it follows from")
+    variants: dict[str, str] = Field(description="variant → folder of its images")
+    samples: list[Disagreement] = Field(description="greatest spread first")
 
 
 Analysis: TypeAlias = TranslationAnalysis | DetectionAnalysis | SegmentationAnalysis

@@ -37,15 +37,30 @@ class SegmentationAnalyser(Analyser[Mask, ShownMasks]):
         counted = np.where(target < len(self._classes), prediction, target)
         self._counts.append(np.stack([*areas, *boundary_counts(target, counted, len(self._classes))]))
 
-    def picks(self) -> list[Pick]:
+    def columns(self) -> dict[str, NDArray[np.float64]]:
+        """Return the number of annotated classes without the background, and their share of the pixels."""
         counts = self._stacked()
         union = counts[:, 1] + counts[:, 2] - counts[:, 0]
         present = (union > 0).sum(axis=1)
         iou = np.divide(counts[:, 0], union, out=np.zeros(union.shape), where=union > 0).sum(axis=1)
-        # An image whose pixels are all ignored has no errors: its score is 1.
-        scores = np.divide(iou, present, out=np.ones(len(iou)), where=present > 0)
-        objects = [label for label, name in enumerate(self._classes) if name != BACKGROUND]
-        return pick_samples(scores.tolist(), (union[:, objects] > 0).sum(axis=1).tolist())
+        annotated = counts[:, 1]
+        pixels = annotated.sum(axis=1)
+        objects = self._objects()
+        share = np.full(len(counts), np.nan)
+        return {
+            # An image whose pixels are all ignored has no errors: its score is 1.
+            "score": np.divide(iou, present, out=np.ones(len(iou)), where=present > 0),
+            "classes": (annotated[:, objects] > 0).sum(axis=1).astype(np.float64),
+            "object share": np.divide(annotated[:, objects].sum(axis=1), pixels, out=share, where=pixels > 0),
+            "shown": (union[:, objects] > 0).sum(axis=1).astype(np.float64),
+        }
+
+    def picks(self) -> list[Pick]:
+        columns = self.columns()
+        return pick_samples(columns["score"].tolist(), columns["shown"].tolist())
+
+    def _objects(self) -> list[int]:
+        return [label for label, name in enumerate(self._classes) if name != BACKGROUND]
 
     def show(self, pick: Pick, sample: Sample, prediction: Mask) -> tuple[ShownMasks, ImageFiles]:
         image, target = cast(Image, sample.input), cast(Mask, sample.target)

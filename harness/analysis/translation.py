@@ -1,4 +1,4 @@
-"""Analysis of translation: quality by source length, rates of failures, and sentences ranked by chrF."""
+"""Analysis of translation: rates of failures, and sentences ranked by chrF."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ from numpy.typing import NDArray
 
 from harness.analysis.analyser import Analyser, ImageFiles, Pick, pick_samples
 from harness.analysis.ratios import ratios
-from harness.analysis.record import LengthBucket, ShownTranslation, TranslationAnalysis
+from harness.analysis.record import ShownTranslation, TranslationAnalysis
 from harness.metrics.bleu import Bleu, Chrf
 from harness.task import Figure, References, Sample, Translation
 
 VERSION = 1  # of the signatures; raise it when the meaning of a rate changes
-# The number of words at which each bucket begins. Published curves of quality by length reach 50 words and
-# more (Bahdanau et al. 2015, figure 2); the first three buckets separate short messages of programs.
-BUCKETS = (1, 3, 6, 11, 16, 21, 31, 41, 51, 101)
 REPEATED_WORDS = 4  # length of an n-gram whose repetition counts: the longest that BLEU uses
 UNKNOWN = ("⁇", "<unk>")  # how sentencepiece and others print a token outside the vocabulary
 
@@ -28,7 +25,7 @@ class TranslationAnalyser(Analyser[Translation, ShownTranslation]):
 
     def __init__(self) -> None:
         self._bleu, self._chrf = Bleu(), Chrf()
-        self._words: list[int] = []
+        self._words: list[list[str]] = []
         self._counts: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
         self._scores: list[float] = []
         self._failures: list[dict[str, bool]] = []
@@ -36,13 +33,23 @@ class TranslationAnalyser(Analyser[Translation, ShownTranslation]):
     def add(self, sample: Sample, prediction: Translation) -> None:
         source, references = _texts(sample)
         chrf = self._chrf.statistics(references, prediction)
-        self._words.append(len(source.split()))
+        self._words.append(source.lower().split())
         self._counts.append((self._bleu.statistics(references, prediction), chrf))
         self._scores.append(self._chrf.summarise([chrf], intervals=False).metrics["chrf"].value or 0.0)
         self._failures.append(failures(source, references, prediction.text))
 
     def picks(self) -> list[Pick]:
-        return pick_samples(self._scores, self._words)
+        return pick_samples(self._scores, [len(words) for words in self._words])
+
+    def columns(self) -> dict[str, NDArray[np.float64]]:
+        """Return the source's length, and how often its rarest word occurs in all sources."""
+        occurrences = Counter(word for words in self._words for word in words)
+        rarest = [min((occurrences[word] for word in words), default=np.nan) for words in self._words]
+        return {
+            "score": np.array(self._scores, dtype=np.float64),
+            "source words": np.array([len(words) for words in self._words], dtype=np.float64),
+            "rarest source word": np.array(rarest, dtype=np.float64),
+        }
 
     def show(
         self, pick: Pick, sample: Sample, prediction: Translation
@@ -63,30 +70,10 @@ class TranslationAnalyser(Analyser[Translation, ShownTranslation]):
         return TranslationAnalysis(
             n=len(self._words),
             ranked_by="chrF of the sentence",
-            by_length=self._by_length(),
             rates=self._rates(),
             samples=list(shown),
             alignments=[],
         )
-
-    def _by_length(self) -> list[LengthBucket]:
-        bucket_of = np.searchsorted(BUCKETS, self._words, side="right") - 1  # −1: an empty source
-        buckets = []
-        for bucket, shortest in enumerate(BUCKETS):
-            members = np.flatnonzero(bucket_of == bucket)
-            if len(members):
-                following = BUCKETS[bucket + 1 : bucket + 2]
-                bleu, chrf = zip(*(self._counts[index] for index in members), strict=True)
-                buckets.append(
-                    LengthBucket(
-                        shortest=shortest,
-                        longest=following[0] - 1 if following else None,
-                        n=len(members),
-                        bleu=self._bleu.summarise(bleu).metrics["bleu"],
-                        chrf=self._chrf.summarise(chrf).metrics["chrf"],
-                    )
-                )
-        return buckets
 
     def _rates(self) -> dict[str, Figure]:
         names = list(failures("", (), ""))

@@ -166,7 +166,7 @@ def _adapters() -> Iterator[Check]:
             remedy = f"reinstall {entry.origin}, or uninstall it"
             yield Check(f"adapter {name}", "missing", str(error), remedy)
         else:
-            yield Check(f"adapter {name}", "ok", f"{cls.task}, from {entry.origin}")
+            yield Check(f"adapter {name}", "ok", f"{', '.join(cls.tasks())}, from {entry.origin}")
 
 
 def _datasets() -> Iterator[Check]:

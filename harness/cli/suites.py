@@ -6,7 +6,7 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -23,11 +23,8 @@ from harness.cli.options import (
     Workers,
 )
 from harness.errors import HarnessError, UsageError, describe
+from harness.executors.choice import executor_factory
 from harness.run.settings import SHARD_SIZE
-
-if TYPE_CHECKING:
-    from harness.executors.ray.executor import RayExecutor
-    from harness.run.driver import ExecutorFactory
 
 suites_app = typer.Typer()
 
@@ -134,7 +131,7 @@ def train(
     preflight([trial for trial in planned.trials if trial.needs_training])
     with RunProgress(console) as progress:
         if planned.missing_checkpoints:
-            with _executor(executor, address, workers)() as running:
+            with executor_factory(executor, address, workers)() as running:
                 train_missing(planned.missing_checkpoints, running, progress, workers)
         else:
             progress.note("no checkpoint is missing; nothing to train")
@@ -176,7 +173,7 @@ def run_command(
     directory = run_folder(out or f"runs/{loaded.suite.name}")
     settings = RunSettings(directory, command_line(), only, limit, shard_size, on_cluster=address is not None)
     with RunProgress(console) as progress:
-        results = run(loaded, settings, _executor(executor, address, workers), progress)
+        results = run(loaded, settings, executor_factory(executor, address, workers), progress)
     page = write_reports(directory)
     if sync_results:
         _sync_or_report(directory, executor)
@@ -210,20 +207,3 @@ def _sync_or_report(directory: Path, executor: ExecutorName) -> None:
         )
     else:
         console.print(f"MLflow: {outcome.describe()} (open it with `harness ui`)", markup=False)
-
-
-def _executor(name: ExecutorName, address: str | None, workers: int | None) -> ExecutorFactory:
-    """Return a function that creates the executor. Ray is imported only when that function is called."""
-    if name is ExecutorName.inline:
-        if address or (workers or 1) > 1:
-            raise UsageError("--executor inline accepts neither --address nor --workers")
-        from harness.executors.inline import InlineExecutor
-
-        return InlineExecutor
-
-    def make() -> RayExecutor:
-        from harness.executors.ray.executor import RayExecutor
-
-        return RayExecutor(address, workers)
-
-    return make

@@ -22,7 +22,7 @@ class Coordinates(NamedTuple):
     """The coordinates of a point; higher is better for both."""
 
     throughput: float
-    accuracy: float
+    accuracy: float  # the negative figure if a lower one is better
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Point:
     index: int
     """Index of the trial in `results.trials`; its id may be in several benchmarks."""
     trial: TrialRecord
-    accuracy: Figure  # higher is better
+    accuracy: Figure
     throughput: Figure  # samples/s, offline
     scenario: ScenarioRecord
     rank: Rank
@@ -43,7 +43,8 @@ class Point:
     def coordinates(self) -> Coordinates:
         """Throughput and accuracy, by point values."""
         assert self.throughput.value is not None and self.accuracy.value is not None
-        return Coordinates(self.throughput.value, self.accuracy.value)
+        sign = -1 if self.accuracy.better == "lower" else 1
+        return Coordinates(self.throughput.value, sign * self.accuracy.value)
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ def why_not_charted(trial: TrialRecord) -> str | None:
         return f"{trial.status}, no metrics"
     if not is_defined(first[1]):
         return f"{first[0]} undefined"
+    if not trial.speed:
+        return "not timed"
     speed = throughput(trial)
     if speed is None or speed.value is None or not is_defined(speed) or speed.value <= 0:
         return "no offline throughput"

@@ -25,6 +25,8 @@ from harness.run.progress import RunProgress
 from harness.run.record import write_run_record
 from harness.run.scoring import score_trial
 from harness.run.settings import RunSettings
+from harness.run.side_by_side import show_disagreements
+from harness.run.slices import score_slices
 from harness.run.timing import measure
 from harness.rundir.collect import collect
 from harness.rundir.results import Results, to_json
@@ -92,6 +94,8 @@ def _score(directory: RunDirectory, planned: Plan, progress: RunProgress) -> Non
     for trial in planned.trials:
         score_trial(directory.trial(trial.id), trial, progress.note)
     score_pairs(directory, planned.trials)
+    score_slices(directory, planned.trials)
+    show_disagreements(directory, planned.trials)
 
 
 def _measure(

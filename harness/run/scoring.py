@@ -82,6 +82,7 @@ def _analyse(
     except Exception as error:
         note(f"{trial.name}: no analysis: {describe(error)}")
         return
+    trial_dir.write_statistics("samples", analyser.columns())
     trial_dir.write_analysis(AnalysisFile(schema="harness-analysis/1", key=key, analysis=analysis), images)
 
 

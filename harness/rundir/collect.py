@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from harness.environment import Environment
@@ -16,10 +16,11 @@ from harness.rundir.results import (
     Failure,
     PairRecord,
     Results,
+    RunRecord,
     Status,
     TrialRecord,
 )
-from harness.rundir.run_file import PairsFile, PlannedTrial, RunFile, TrialPair
+from harness.rundir.run_file import PairsFile, PlannedTrial, RunFile, SlicesFile, TrialPair
 from harness.rundir.store import RunDirectory, TrialDirectory
 from harness.rundir.trial_files import MetricRecord, TrialSpec
 from harness.statistics.holm import holm
@@ -35,17 +36,23 @@ def collect(path: Path) -> Results:
     run_file = read_record(directory.run_file, RunFile)
     if run_file is None:
         raise UsageError(f"{path}: not a run directory (it has no run.json)")
-    trials = [_trial(planned, directory.trial(planned.id)) for planned in run_file.trials]
+    environments = _environments(path / "environments")
+    trials = [
+        _trial(planned, directory.trial(planned.id), run_file.run, environments)
+        for planned in run_file.trials
+    ]
     pairs = read_record(path / "pairs.json", PairsFile)
+    slices = read_record(path / "slices.json", SlicesFile)
     return Results(
         schema="harness-results/1",
         suite=run_file.suite,
         description=run_file.description,
         run=run_file.run,
-        environments=_environments(path / "environments"),
+        environments=environments,
         trials=trials,
         skipped=list(run_file.skipped),
         pairs=_pairs(run_file.trials, trials, pairs.root if pairs else {}),
+        slices=[record for part in slices.root.values() for record in part.slices] if slices else [],
     )
 
 
@@ -104,7 +111,12 @@ def _family(
     ]
 
 
-def _trial(planned: PlannedTrial, directory: TrialDirectory) -> TrialRecord:
+def _trial(
+    planned: PlannedTrial,
+    directory: TrialDirectory,
+    run: RunRecord,
+    environments: Mapping[str, Environment],
+) -> TrialRecord:
     spec = directory.read_spec()
     failures = directory.read_failures()
     scored = directory.read_metrics()
@@ -129,10 +141,11 @@ def _trial(planned: PlannedTrial, directory: TrialDirectory) -> TrialRecord:
         reason=reason,
         failures=failures,
         environments=sorted({shard.environment for shard in provenance.values()}),
+        mixed=_mixed(provenance.values(), environments),
         halved=_halved(provenance, spec.batch_size),
         metrics={name: figure for record in scores.values() for name, figure in record.metrics.items()},
         per_class=_per_class(scores),
-        speed=speed.scenarios(directory.path, planned.scenarios),
+        speed=speed.scenarios(directory.path, planned.scenarios, run, spec.batch_size),
         phases=speed.phases(directory.path),
         cost=speed.cost(directory.path, checkpoint.bytes if checkpoint else None),
     )
@@ -146,6 +159,22 @@ def _settings(spec: TrialSpec) -> dict[str, object]:
         "options": spec.options,
         "code": spec.code,
     }
+
+
+def _mixed(shards: Iterable[ShardProvenance], environments: Mapping[str, Environment]) -> list[str]:
+    """Return the software and settings that differ between shards, such as `pillow 10.3.0 and 11.1.0`."""
+    values: dict[str, set[str]] = {}
+    for key, flags in {(shard.environment, shard.flags) for shard in shards}:
+        machine = environments.get(key)
+        software = {"python": machine.python, **machine.packages} if machine else {}
+        settings = dict(flag.split("=", 1) for flag in flags.split())
+        for name, value in {**software, **settings}.items():
+            values.setdefault(name, set()).add(value)
+    return [
+        f"{name} {' and '.join(sorted(numbers))}"
+        for name, numbers in sorted(values.items())
+        if len(numbers) > 1
+    ]
 
 
 def _halved(provenance: Mapping[Range, ShardProvenance], batch_size: int) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image as PILImage
@@ -28,8 +29,11 @@ def to_table(task: TaskName, ids: Sequence[str], predictions: Sequence[Predictio
         columns["text"] = pa.array(texts, pa.string())
     elif task == "detection":
         detections = [cast(Detections, prediction) for prediction in predictions]
-        columns["boxes"] = pa.array([image.boxes.reshape(-1) for image in detections], pa.list_(pa.float32()))
-        columns["scores"] = pa.array([image.scores for image in detections], pa.list_(pa.float32()))
+        # A model's numbers are float32. Those of files are float64, whose rounding would change ties.
+        wide = any(image.boxes.dtype == np.float64 for image in detections)
+        numbers = pa.list_(pa.float64() if wide else pa.float32())
+        columns["boxes"] = pa.array([image.boxes.reshape(-1) for image in detections], numbers)
+        columns["scores"] = pa.array([image.scores for image in detections], numbers)
         columns["labels"] = pa.array([image.labels for image in detections], pa.list_(pa.int64()))
     else:
         masks = [_to_png(cast(Mask, prediction)) for prediction in predictions]
@@ -44,22 +48,26 @@ def from_table(task: TaskName, table: pa.Table) -> list[tuple[str, Prediction]]:
     if task == "translation":
         predictions = map(Translation, columns["text"])
     elif task == "detection":
-        predictions = map(_detections, columns["boxes"], columns["scores"], columns["labels"])
+        wide = table.schema.field("boxes").type.value_type == "double"
+        read = partial(_detections, np.float64 if wide else np.float32)
+        predictions = map(read, columns["boxes"], columns["scores"], columns["labels"])
     else:
         predictions = map(_from_png, columns["mask"])
     return list(zip(columns["sample"], predictions, strict=True))
 
 
-def _detections(boxes: list[float], scores: list[float], labels: list[int]) -> Detections:
+def _detections(
+    kind: type[np.floating[Any]], boxes: list[float], scores: list[float], labels: list[int]
+) -> Detections:
     return Detections(
-        np.asarray(boxes, dtype=np.float32).reshape(-1, 4),
-        np.asarray(scores, dtype=np.float32),
+        np.asarray(boxes, dtype=kind).reshape(-1, 4),
+        np.asarray(scores, dtype=kind),
         np.asarray(labels, dtype=np.int64),
     )
 
 
 def _from_png(content: bytes) -> Mask:
-    return np.asarray(PILImage.open(io.BytesIO(content)))
+    return np.asarray(PILImage.open(io.BytesIO(content), formats=["PNG"]))
 
 
 def _to_png(mask: Mask) -> bytes:

@@ -98,6 +98,10 @@ class TrialRecord(StrictModel):
     environments: list[str] = Field(
         default_factory=list, description="keys into `environments` of the predictions"
     )
+    mixed: list[str] = Field(
+        default_factory=list,
+        description="software and settings in which the environments of the predictions differ",
+    )
     halved: int = Field(
         0,
         description="samples in smaller batches because memory was exhausted; affects rounding only",
@@ -135,11 +139,35 @@ class PairRecord(StrictModel):
     )
 
 
+class SliceRecord(StrictModel):
+    """One metric's headline figure of all variants of a benchmark on a part of its samples."""
+
+    benchmark: str
+    column: str = Field(description="property of the samples, or column of the suite's table")
+    slice: str = Field(description="value or range of the column")
+    n: int = Field(description="samples of the slice")
+    metric: str = Field(description="name of the headline figure")
+    figures: dict[str, Figure] = Field(description="by variant, in the order of the suite")
+    differences: dict[str, Figure] = Field(
+        description="variant − first variant on these samples; not corrected for the number of slices"
+    )
+
+
 class Skipped(StrictModel):
     """A benchmark that was skipped. Its suite allows this if the machine lacks something."""
 
     benchmark: str
     reason: str
+
+
+class Source(StrictModel):
+    """A file or package of the user from which the run was made."""
+
+    kind: Literal["suite", "package"]
+    name: str = Field(description="path of the suite file, or name of the package of plug-ins")
+    version: str | None = Field(None, description="of the package")
+    git_revision: str | None = None
+    git_dirty: bool | None = None
 
 
 class RunRecord(StrictModel):
@@ -157,6 +185,7 @@ class RunRecord(StrictModel):
     workers: int
     profile: str
     environment: str = Field(description="key into `environments` of the driver's environment")
+    sources: list[Source] = Field(default_factory=list, description="suite files and packages of the user")
 
 
 class Results(StrictModel):
@@ -173,6 +202,7 @@ class Results(StrictModel):
         default_factory=list,
         description="pairs of complete trials whose predictions differ, if the figure is defined",
     )
+    slices: list[SliceRecord] = Field(default_factory=list)
     claims: list[dict[str, object]] = Field(default_factory=list)
 
 

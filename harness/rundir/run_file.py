@@ -1,11 +1,11 @@
-"""run.json: the run and its planned trials; pairs.json: differences between their models."""
+"""run.json: the run and its planned trials; pairs.json: differences between their models; slices.json."""
 
 from __future__ import annotations
 
 from pydantic import ConfigDict, Field, RootModel
 
 from harness.files import StrictModel
-from harness.rundir.results import CheckpointRecord, DatasetRecord, RunRecord, Skipped
+from harness.rundir.results import CheckpointRecord, DatasetRecord, RunRecord, Skipped, SliceRecord
 from harness.task import Figure, TaskName
 
 
@@ -37,6 +37,19 @@ class RunFile(StrictModel):
     run: RunRecord
     trials: tuple[PlannedTrial, ...] = Field(description="in the order of the plan")
     skipped: tuple[Skipped, ...]
+
+
+class BenchmarkSlices(StrictModel):
+    """The slices of one benchmark."""
+
+    keys: dict[str, str] = Field(description="variant → hash of everything that its slices follow from")
+    slices: tuple[SliceRecord, ...]
+
+
+class SlicesFile(RootModel[dict[str, BenchmarkSlices]]):
+    """Content of slices.json: benchmark → its slices."""
+
+    model_config = ConfigDict(frozen=True)
 
 
 class FigureDifference(StrictModel):

@@ -20,21 +20,29 @@ from harness.analysis.record import (
 from harness.analysis.segmentation import SegmentationAnalyser
 from harness.analysis.translation import VERSION, TranslationAnalyser
 from harness.datasets.dataset import Dataset
-from harness.errors import describe
+from harness.errors import HarnessError, describe
+from harness.stages.child import Child
 from harness.task import Prediction
 from harness.trial import Trial
 
+EXPLAIN_SECONDS = 900.0  # until a model that explains its predictions counts as hanging
 MAX_ALIGNED_WORDS = 30  # limit for source and for hypothesis; a larger heat map is unreadable on a page
 
 PredictionReader = Callable[[Collection[int]], Mapping[int, Prediction]]
 """Reads predictions by the index of their sample in the data set."""
 
 
-def make_analyser(dataset: Dataset) -> AnyAnalyser:
-    """Return an empty analyser for the task that the data set was opened for."""
+def make_analyser(dataset: Dataset, min_score: float | None = None) -> AnyAnalyser:
+    """Return an empty analyser for the task that the data set was opened for.
+
+    Args:
+        min_score: score of the operating point of detection, if it is known.
+    """
     if dataset.task == "translation":
         return TranslationAnalyser()
-    return (DetectionAnalyser if dataset.task == "detection" else SegmentationAnalyser)(dataset.classes)
+    if dataset.task == "detection":
+        return DetectionAnalyser(dataset.classes, min_score)
+    return SegmentationAnalyser(dataset.classes)
 
 
 def analyse(
@@ -61,27 +69,32 @@ def analyse(
     analysis = analyser.conclude(shown)
     if isinstance(analysis, TranslationAnalysis):
         try:
-            analysis = _explain(trial, dataset, analysis, predictions)
-        except Exception as error:  # raised by the adapter
+            if _may_explain(trial):
+                with Child() as child:
+                    analysis = child.call(_explain, trial, analysis, predictions, seconds=EXPLAIN_SECONDS)
+        except HarnessError as error:
             note(f"{trial.name}: no alignments and no rates of lossy inputs: {describe(error)}")
     return analysis, images
 
 
+def _may_explain(trial: Trial) -> bool:
+    """Return whether the trial's adapter defines alignments or lossy inputs."""
+    cls = ADAPTERS.get(trial.spec.adapter)
+    return issubclass(cls, TranslationAdapter) and not (
+        cls.alignments is TranslationAdapter.alignments
+        and cls.lossy_inputs is TranslationAdapter.lossy_inputs
+    )
+
+
 def _explain(
-    trial: Trial, dataset: Dataset, analysis: TranslationAnalysis, predictions: Mapping[int, Prediction]
+    trial: Trial, analysis: TranslationAnalysis, predictions: Mapping[int, Prediction]
 ) -> TranslationAnalysis:
     """Add the parts that need the model: alignments, and the rates of inputs that it cannot read completely.
 
-    The model runs on the CPU. It is not loaded if its adapter gives neither.
+    The model runs on the CPU.
     """
-    cls = ADAPTERS.get(trial.spec.adapter)
-    if not issubclass(cls, TranslationAdapter):
-        return analysis
-    if (
-        cls.alignments is TranslationAdapter.alignments
-        and cls.lossy_inputs is TranslationAdapter.lossy_inputs
-    ):
-        return analysis
+    cls, dataset = ADAPTERS.get(trial.spec.adapter), trial.dataset.open()
+    assert issubclass(cls, TranslationAdapter)
     adapter = cls(cls.Options(**trial.options), Runtime())
     adapter.load(trial.load_checkpoint())
     lossy = adapter.lossy_inputs([dataset[index] for index in range(analysis.n)])

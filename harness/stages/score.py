@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 
 from harness.datasets.dataset import Dataset
-from harness.errors import InfrastructureError
+from harness.errors import InfrastructureError, UsageError
 from harness.metrics.metric import METRICS, AnyMetric, StoredArrays
 from harness.statistics.jackknife import JackknifedFigure
 from harness.task import Prediction, Sample, Scores
@@ -32,12 +32,34 @@ class ScoredMetric:
     statistics: StoredArrays
 
 
-def restore_figures(name: str, arrays: StoredArrays) -> dict[str, JackknifedFigure]:
-    """Return a metric's figures, recomputed from the sample statistics that `score` stored under its name."""
+@dataclass(frozen=True)
+class StoredMetric:
+    """A metric with the sample statistics that `score` stored under its name."""
+
+    metric: AnyMetric
+    statistics: Statistics
+    origins: list[str] | None
+
+    def figures(self, members: Iterable[int] | None = None) -> dict[str, JackknifedFigure]:
+        """Compute the metric's figures again, for all samples or for those at the given positions."""
+        if members is None:
+            return self.metric.jackknife(self.statistics, self.origins)
+        chosen = list(members)
+        origins = None if self.origins is None else [self.origins[index] for index in chosen]
+        return self.metric.jackknife([self.statistics[index] for index in chosen], origins)
+
+
+def restore(name: str, arrays: StoredArrays) -> StoredMetric:
+    """Return a metric and its sample statistics from the arrays that `score` stored."""
     settings = json.loads(arrays["metric"].item())
     metric = METRICS.get(name)(settings["classes"], **settings["options"])
     origins = arrays["origins"].tolist() if "origins" in arrays else None
-    return metric.jackknife(metric.unpack(arrays), origins)
+    return StoredMetric(metric, metric.unpack(arrays), origins)
+
+
+def restore_figures(name: str, arrays: StoredArrays) -> dict[str, JackknifedFigure]:
+    """Return a metric's figures, recomputed from the sample statistics that `score` stored under its name."""
+    return restore(name, arrays).figures()
 
 
 def make_metrics(names: Iterable[str], dataset: Dataset) -> list[AnyMetric]:
@@ -102,6 +124,7 @@ def sample_statistics(
 
     Raises:
         InfrastructureError: A prediction is missing or belongs to another sample.
+        UsageError: A prediction does not fit its target, such as a mask of another size.
     """
     statistics: list[list[Statistics]] = [[[] for _ in metrics] for _ in models]
     readers = [iter(predictions) for predictions in models]
@@ -117,8 +140,11 @@ def sample_statistics(
                 raise InfrastructureError(
                     f"prediction {index} belongs to sample {sample_id}, expected {sample.id}"
                 )
-            for metric, values in zip(metrics, per_metric, strict=True):
-                values.append(metric.statistics(sample.target, prediction))
+            try:
+                for metric, values in zip(metrics, per_metric, strict=True):
+                    values.append(metric.statistics(sample.target, prediction))
+            except UsageError as error:
+                raise UsageError(f"sample {sample.id}: {error}") from error
             if observe is not None:
                 observe(sample, prediction)
     return statistics

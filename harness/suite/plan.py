@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 from itertools import islice
+from pathlib import Path
 
 from harness.adapter import ADAPTERS
 from harness.analysis.slices import read_table

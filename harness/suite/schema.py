@@ -11,6 +11,7 @@ from pydantic_core import PydanticKnownError
 
 from harness.adapter import Precision
 from harness.files import StrictModel
+from harness.recipe import Training
 from harness.scenarios.scenario import SCENARIOS
 from harness.scenarios.settings import Exclusive, ProfileName
 from harness.task import TaskName
@@ -73,6 +74,7 @@ class AdapterEntry(SuiteModel):
     checkpoint: str | None = Field(
         None, description="Name of a shipped recipe, or path to weights or a recipe; may contain ${NAME}."
     )
+    train: Training | None = Field(None, description="Training of the weights, in place of a checkpoint.")
     seed: int | list[int] | None = Field(None, description="Seed that replaces the recipe's own seed.")
     options: dict[str, object] = Field(default_factory=dict, description="Options of the adapter.")
     precision: Precision | list[Precision] = Field("fp32", description="Numeric precision of inference.")
@@ -101,6 +103,9 @@ class BenchmarkEntry(SuiteModel):
     metrics: list[str] = Field(min_length=1, description="Metrics (see `harness list metrics`).")
     speed: list[Annotated[str, AfterValidator(_check_scenario)]] = Field(
         default_factory=list, description="Speed scenarios to measure.", json_schema_extra=_add_scenarios
+    )
+    slices: str | None = Field(
+        None, description="Table (.csv or .tsv) with a column `id`; figures are given by its other columns."
     )
     when_unavailable: Literal["fail", "skip"] = Field(
         "fail", description="Reaction if this machine lacks the source files of the data set."

@@ -13,9 +13,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from harness.adapter import ADAPTERS, Adapter, Precision, Resources, TrainableAdapter
-from harness.errors import UnavailableError, UsageError
-from harness.recipe import CheckpointRef, resolve_checkpoint
+from harness.errors import UnavailableError
+from harness.recipe import CheckpointRef
 from harness.registry import unknown
+from harness.suite.checkpoints import resolve_checkpoints, with_training_data
 from harness.suite.loading import LoadedSuite
 from harness.suite.paths import resolve_paths
 from harness.suite.schema import AdapterEntry, Device
@@ -85,13 +86,17 @@ def expand_variants(
     if (size := math.prod(map(len, axes.values()))) > MAX_VARIANTS:
         raise loaded.error(keys, f"{size:,} variants; at most {MAX_VARIANTS:,}")
     _check_distinct(loaded, keys, axes)
-    checkpoints = resolve_checkpoints(loaded, entry, keys)
+    checkpoints = {
+        seed: with_training_data(loaded, reference, keys)
+        for seed, reference in resolve_checkpoints(loaded, entry, keys).items()
+    }
     checkpoint_options = next(iter(checkpoints.values())).options if checkpoints else {}
     for seed, precision, batch_size, device, values in itertools.product(
         seeds, precisions, batch_sizes, devices, itertools.product(*listed.values())
     ):
         options = entry.options | dict(zip(listed, values, strict=True))
-        _check_options(loaded, [*keys, "options"], options, cls, entry.checkpoint, checkpoint_options)
+        source = entry.checkpoint or "train"
+        _check_options(loaded, [*keys, "options"], options, cls, source, checkpoint_options)
         options = {
             **checkpoint_options,
             **options,
@@ -156,7 +161,7 @@ def _check_options(
     keys: KeyPath,
     options: Mapping[str, object],
     cls: type[Adapter],
-    checkpoint: str | None,
+    checkpoint: str,
     checkpoint_options: Mapping[str, object],
 ) -> None:
     """Reject options that contradict the checkpoint, and options that affect only training."""
@@ -193,29 +198,6 @@ def _is_value(field: FieldInfo, value: list[object]) -> bool:
     except ValidationError:
         return False
     return True
-
-
-def resolve_checkpoints(
-    loaded: LoadedSuite, entry: AdapterEntry, keys: KeyPath
-) -> dict[int | None, CheckpointRef]:
-    """Return the checkpoint of an adapter entry by seed; empty if the entry names no checkpoint.
-
-    The key None stands for the recipe's own seed.
-
-    Raises:
-        UsageError: The checkpoint is unknown or belongs to another adapter, or a seed has no recipe.
-        UnavailableError: The weights, or the environment variable that names them, do not exist here.
-    """
-    if entry.checkpoint is None:
-        if entry.seed is not None:
-            raise loaded.error([*keys, "seed"], "a seed applies to a checkpoint's recipe: set 'checkpoint'")
-        return {}
-    folder = loaded.folder([*keys, "checkpoint"])
-    reference = loaded.expand_text([*keys, "checkpoint"], entry.checkpoint)
-    try:
-        return {seed: resolve_checkpoint(reference, entry.adapter, folder, seed) for seed in _seeds(entry)}
-    except (UsageError, UnavailableError) as error:
-        raise type(error)(str(loaded.error([*keys, "checkpoint"], str(error)))) from error
 
 
 def complete_options(

@@ -64,7 +64,9 @@ def chart(comparison: FrontierChart, palette: Palette = LIGHT, width: int | str 
     y = alt.Y(
         "y:Q",
         title=f"{display(comparison.metric, 30)} ({display(comparison.unit, 20)})",
-        scale=alt.Scale(domain=[y_low, y_high], nice=False),
+        scale=alt.Scale(
+            domain=[y_low, y_high], nice=False, reverse=comparison.points[0].accuracy.better == "lower"
+        ),
     )
     present = [shown for shown in LEGEND.values() if any(row["rank"] == shown for row in rows)]
     fills = dict(zip(LEGEND.values(), (palette.accent, palette.grey, palette.background), strict=True))
@@ -134,6 +136,7 @@ def _row(point: Point) -> dict[str, Any]:
         "x_low": _positive(speed.low, speed.value),
         "x_high": _positive(speed.high, speed.value),
         "y": accuracy.value,
+        "quality": point.coordinates.accuracy,
         "y_low": accuracy.value if accuracy.low is None else accuracy.low,
         "y_high": accuracy.value if accuracy.high is None else accuracy.high,
         "rank": LEGEND[point.rank],

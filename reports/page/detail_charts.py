@@ -7,8 +7,8 @@ from functools import cache
 
 import altair as alt
 
-from harness.analysis.record import DetectionAnalysis, LengthBucket, PrecisionRecall, TranslationAnalysis
-from harness.rundir.results import ScenarioRecord, TrialRecord, is_defined
+from harness.analysis.record import DetectionAnalysis, PrecisionRecall
+from harness.rundir.results import ScenarioRecord, TrialRecord
 from reports.figures import printed
 from reports.page.charts import PAGE, POINTS, Spec, config
 from reports.page.details import Detail
@@ -21,10 +21,8 @@ CLASSES = 20  # classes with a curve of their own: those with the most annotatio
 
 
 def detail_charts(trial: TrialRecord, detail: Detail) -> dict[str, Spec]:
-    """Return the charts of a trial by name: `latency/SCENARIO`, `by-length`, `precision-recall`."""
+    """Return the charts of a trial by name: `latency/SCENARIO`, `precision-recall`."""
     specs = {f"latency/{name}": latency(shown, trial.speed[name]) for name, shown in detail.latencies.items()}
-    if isinstance(detail.analysis, TranslationAnalysis) and detail.analysis.by_length:
-        specs["by-length"] = by_length(detail.analysis.by_length)
     if isinstance(detail.analysis, DetectionAnalysis):
         specs["precision-recall"] = precision_recall(detail.analysis.curves)
     return specs
@@ -67,38 +65,6 @@ def _latency() -> Spec:
     )
     names = names.transform_calculate(top="12 * datum.line")
     return finish(alt.layer(bars, rules, names).resolve_scale(y="independent"))
-
-
-def by_length(buckets: Sequence[LengthBucket]) -> Spec:
-    """Draw BLEU with its interval for each range of source lengths."""
-    rows = [
-        {
-            "words": f"{bucket.shortest}–{bucket.longest}" if bucket.longest else f"≥ {bucket.shortest}",
-            "bleu": bucket.bleu.value,
-            "low": bucket.bleu.low,
-            "high": bucket.bleu.high,
-            "sentences": bucket.n,
-            "figure": str(printed(bucket.bleu)),
-        }
-        for bucket in buckets
-        if is_defined(bucket.bleu)
-    ]
-    return {**_by_length(), "datasets": {POINTS: rows}}
-
-
-@cache
-def _by_length() -> Spec:
-    base = alt.Chart(alt.NamedData(POINTS)).encode(
-        x=alt.X("words:O", sort=None, title="words of the source", axis=alt.Axis(labelAngle=0)),
-        tooltip=["words:O", alt.Tooltip("figure:N", title="BLEU"), "sentences:Q"],
-    )
-    y = alt.Y("low:Q", title="BLEU", scale=alt.Scale(zero=True, nice=True), axis=alt.Axis(tickCount=5))
-    rules = base.mark_rule(color=PAGE.accent, strokeWidth=1.5, opacity=0.7).encode(y=y, y2="high:Q")
-    line = base.mark_line(color=PAGE.accent, opacity=0.35).encode(y="bleu:Q")
-    points = base.mark_point(color=PAGE.accent, fill=PAGE.accent, size=50, opacity=1).encode(y="bleu:Q")
-    sizes = base.mark_text(color=PAGE.muted, dy=-6, fontSize=10).encode(y="high:Q", text="label:N")
-    sizes = sizes.transform_calculate(label="'n=' + datum.sentences")
-    return finish(alt.layer(rules, line, points, sizes))
 
 
 def precision_recall(curves: Sequence[PrecisionRecall]) -> Spec:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.analysis.record import Analysis, ShownImage, ShownMasks, read_analysis
+from harness.analysis.record import (
+    Analysis,
+    Disagreement,
+    ShownImage,
+    ShownMasks,
+    ShownSample,
+    SideBySideFile,
+    read_analysis,
+)
+from harness.files import read_record
 from harness.rundir.results import Results
 from reports.page.images import Images
 from reports.page.latencies import Distribution, read_latencies
@@ -32,16 +41,43 @@ def read_details(run_dir: Path, results: Results) -> tuple[list[Detail], Images]
     for trial in results.trials:
         folder = run_dir / "trials" / trial.id
         analysis = read_analysis(folder)
-        keys = {name: images.add(folder, name) for name in _names(analysis)}
+        keys = {name: images.add(folder, name) for name in _names(analysis.samples if analysis else [])}
         embedded = {name: key for name, key in keys.items() if key}
         details.append(Detail(read_latencies(run_dir, trial), analysis, embedded))
     return details, images
 
 
-def _names(analysis: Analysis | None) -> list[str]:
-    """Return every file to which an analysis refers."""
+@dataclass(frozen=True)
+class SideBySide:
+    """The samples of a benchmark on which its models disagree most."""
+
+    benchmark: str
+    samples: Sequence[Disagreement]
+    images: Mapping[str, Mapping[str, str]]  # by variant: path as in the record → key of `Images`
+
+
+def read_side_by_side(run_dir: Path, results: Results, images: Images) -> list[SideBySide]:
+    """Read what a run recorded of the disagreements of its models, and add the images to `images`."""
+    read = []
+    for benchmark in dict.fromkeys(trial.benchmark for trial in results.trials):
+        folder = run_dir / "side-by-side" / benchmark
+        record = read_record(folder / "samples.json", SideBySideFile)
+        if record is None or not record.samples:
+            continue
+        keys: dict[str, dict[str, str]] = {variant: {} for variant in record.variants}
+        for sample in record.samples:
+            for variant, shown in sample.shown.items():
+                for name in _names([shown]):
+                    if key := images.add(folder / record.variants[variant], name):
+                        keys[variant][name] = key
+        read.append(SideBySide(benchmark, record.samples, keys))
+    return read
+
+
+def _names(samples: Sequence[ShownSample]) -> list[str]:
+    """Return every file to which the records of samples refer."""
     names = []
-    for sample in analysis.samples if analysis else []:
+    for sample in samples:
         if isinstance(sample, ShownImage):
             names.append(sample.image)
         if isinstance(sample, ShownMasks):

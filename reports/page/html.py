@@ -33,9 +33,10 @@ from reports.figures import count
 from reports.page import charts, confusion
 from reports.page.alignment import heat_map
 from reports.page.detail_charts import detail_charts
-from reports.page.details import Detail
+from reports.page.details import Detail, SideBySide
 from reports.page.filters import filter_values, filters
 from reports.page.images import Images
+from reports.page.slices import slice_chart, slice_groups
 from reports.page.templating import environment, template
 from reports.verdict import is_clean, verdict
 
@@ -52,6 +53,7 @@ def to_html(
     details: Sequence[Detail] = (),
     images: Images | None = None,
     baseline: Results | None = None,
+    side_by_side: Sequence[SideBySide] = (),
 ) -> str:
     """Return the page. All text of a run is escaped, and its invisible characters are shown.
 
@@ -60,6 +62,7 @@ def to_html(
             the contents of results.json.
         images: images to which the details refer.
         baseline: if given, the page shows the changes of the frontier since this run.
+        side_by_side: samples on which models disagree, as `read_side_by_side` returns them.
     """
     groups = frontier_charts(results)
     drawn = {
@@ -68,6 +71,8 @@ def to_html(
     for index, detail in enumerate(details):
         small = detail_charts(results.trials[index], detail)
         drawn |= {f"{index}/{name}": chart for name, chart in small.items()}
+    slices = slice_groups(results)
+    drawn |= {group.key: slice_chart(group) for group in slices}
     return render(
         "index.html.j2",
         drawn,
@@ -91,6 +96,8 @@ def to_html(
         },
         caveat=CAVEAT,
         details=details,
+        slices=slices,
+        side_by_side=side_by_side,
         images=images.uris if images else {},
         hardware=lambda key: hardware_name(results, key),
     )

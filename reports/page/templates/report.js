@@ -32,7 +32,7 @@ function narrow(name) {
   const left = new Set(items.filter(shown).map((item) => item.dataset.trial));
   const rows = charts[name].datasets.points.filter((row) => left.has(row.trial));
   const ranked = rows.filter((row) => row.rank !== "not ranked");
-  const dominates = (a, b) => a.x >= b.x && a.y >= b.y && (a.x > b.x || a.y > b.y);
+  const dominates = (a, b) => a.x >= b.x && a.quality >= b.quality && (a.x > b.x || a.quality > b.quality);
   for (const row of ranked) {
     row.rank = ranked.some((other) => dominates(other, row)) ? "dominated" : "on the frontier";
     row.Rank = row.rank;

@@ -1,0 +1,1 @@
+"""The Python surface that `import harness` offers. See docs/python.md."""

@@ -1,0 +1,136 @@
+"""`harness.run` and `harness.Run`: a suite run, or a finished run opened, from Python."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from harness.compare.compare import compare
+from harness.compare.outcome import Comparison
+from harness.executors.choice import executor_factory
+from harness.run.driver import exit_code
+from harness.run.driver import run as run_loaded
+from harness.run.progress import RunProgress
+from harness.run.settings import RunSettings
+from harness.rundir.results import Results, read_results
+from harness.rundir.store import run_folder
+from harness.suite.loading import find_suite, load_suite
+from reports.figures import printed
+from reports.table import to_csv
+from reports.write import write_reports
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Run:
+    """A run directory: its results, and what can be made of them.
+
+    Args:
+        path: A directory that `harness run` or `harness.run` wrote.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @cached_property
+    def results(self) -> Results:
+        """Return the content of results.json.
+
+        Raises:
+            UsageError: The directory has no results, or they do not match the schema.
+        """
+        return read_results(self.path)
+
+    @property
+    def ok(self) -> bool:
+        """Return whether every trial is complete and every timing that counts is valid."""
+        return exit_code(self.results) == 0
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return results.csv as a frame: one row per trial and figure."""
+        import pandas as pd
+
+        return pd.read_csv(io.StringIO(to_csv(self.results)))
+
+    def compare(self, baseline: Run | str | Path) -> Comparison:
+        """Compare with a baseline's run directory, as `harness compare` does; nothing is written.
+
+        Raises:
+            UsageError: One of them is not a run directory, or they have no trial in common.
+        """
+        return compare(self.path, baseline.path if isinstance(baseline, Run) else Path(baseline))
+
+    def report(self, out: str | Path | None = None) -> Path:
+        """Write all files of the report and return the path of index.html.
+
+        Args:
+            out: Folder to write to. Default: `report` in the run directory.
+        """
+        return write_reports(self.path, None if out is None else Path(out))
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        rows = [
+            {
+                "benchmark": trial.benchmark,
+                "variant": trial.variant,
+                "status": trial.status,
+                **{name: str(printed(figure)) for name, figure in list(trial.metrics.items())[:1]},
+            }
+            for trial in self.results.trials
+        ]
+        return pd.DataFrame(rows).fillna("").to_html(index=False)  # escaped by pandas
+
+
+def run(
+    suite: str | Path,
+    out: str | Path | None = None,
+    *,
+    overrides: Mapping[str, object] | None = None,
+    only: str | None = None,
+    limit: int | None = None,
+    executor: str = "inline",
+    address: str | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Run:
+    """Run a suite, or resume an interrupted run of it, as `harness run` does.
+
+    Args:
+        suite: Path of a suite, or name of a shipped one.
+        out: Run directory. Default: `runs/SUITE`.
+        overrides: Dotted keys of the suite with their values, as `--set`.
+        only: Only trials whose BENCHMARK/VARIANT matches this pattern.
+        limit: At most this many samples per benchmark.
+        executor: `inline` for this process, or `ray`.
+        address: Address of a Ray cluster.
+        workers: Maximum number of workers.
+        progress: Print progress to standard output: a table on a terminal, lines in a notebook.
+
+    Raises:
+        UsageError: The suite, a checkpoint or the run directory is wrong; nothing was written in this case.
+        InfrastructureError: The cluster cannot be reached, or training failed.
+    """
+    changes = [f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items()]
+    loaded = load_suite(find_suite(str(suite)), changes)
+    directory = run_folder(str(out or f"runs/{loaded.suite.name}"))
+    command = f"python: harness.run({str(suite)!r})"
+    settings = RunSettings(directory, command, only, limit, on_cluster=address is not None)
+    # A notebook's output says that it is a terminal, but it cannot redraw a table.
+    terminal = False if "ipykernel" in sys.modules else None
+    console = Console(file=sys.stdout, force_jupyter=False, force_terminal=terminal, quiet=not progress)
+    with RunProgress(console) as lines:
+        run_loaded(loaded, settings, executor_factory(executor, address, workers), lines)
+    return Run(directory)

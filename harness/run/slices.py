@@ -1,0 +1,115 @@
+"""Score the slices of each benchmark from stored sample statistics: write slices.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+
+import numpy as np
+
+from harness.analysis.slices import Column, align, cut
+from harness.checkpoint import sha256
+from harness.files import read_record
+from harness.identity import code_version, content_id
+from harness.metrics.average_precision import COCO_AREAS
+from harness.rundir.results import SliceRecord
+from harness.rundir.run_file import BenchmarkSlices, SlicesFile
+from harness.rundir.store import RunDirectory
+from harness.stages.score import StoredMetric, restore
+from harness.statistics.jackknife import JackknifedFigure
+from harness.statistics.paired import difference
+from harness.trial import Trial
+
+NOT_SLICED = ("score", "shown")  # columns of statistics/samples.npz that only rank samples
+
+
+def score_slices(directory: RunDirectory, trials: Sequence[Trial]) -> None:
+    """Update slices.json, which has the headline figures of complete trials on parts of the samples.
+
+    Raises:
+        UsageError: The table of a benchmark is malformed, or has a row for none of its samples.
+    """
+    path = directory.path / "slices.json"
+    slices_file = read_record(path, SlicesFile)
+    before = dict(slices_file.root) if slices_file else {}
+    after = dict(before)
+    for benchmark, group in groupby(trials, key=lambda trial: trial.benchmark):
+        complete = {
+            trial.variant: trial
+            for trial in group
+            if not directory.trial(trial.id).predictions.missing_ranges(trial.spec.size)
+        }
+        keys = {variant: _key(directory, trial) for variant, trial in complete.items()}
+        # `--only` selects a part of the variants; the slices of all of them stay.
+        known = before[benchmark].keys if benchmark in before else {}
+        if keys and not keys.items() <= known.items():
+            slices = tuple(_slices(directory, complete))
+            after[benchmark] = BenchmarkSlices(keys=keys, slices=slices)
+    if after != before:
+        directory.write_record(path, SlicesFile(after))
+
+
+def _key(directory: RunDirectory, trial: Trial) -> str:
+    metrics = directory.trial(trial.id).read_metrics()
+    table = sha256(trial.slices) if trial.slices else None
+    code = [code_version(f"harness.{name}") for name in ("analysis.slices", "statistics.paired")]
+    return content_id([trial.id, [metrics[name].key for name in trial.metrics], table, code])
+
+
+def _slices(directory: RunDirectory, trials: Mapping[str, Trial]) -> Iterator[SliceRecord]:
+    """Yield the slices of a benchmark's trials, given by variant."""
+    parts = [part for name, values in _columns(directory, trials).items() for part in cut(name, values)]
+    first = next(iter(trials.values()))
+    for name in first.metrics:
+        stored = {
+            variant: restore(name, directory.trial(trial.id).read_statistics(name))
+            for variant, trial in trials.items()
+        }
+        yield from _by_object_size(first, stored)
+        for part in parts:
+            figures = {variant: metric.figures(part.members) for variant, metric in stored.items()}
+            headline = next(iter(stored.values())).metric.names[0]
+            chosen = {variant: by_name[headline] for variant, by_name in figures.items()}
+            yield _record(first.benchmark, part.column, part.name, headline, chosen)
+
+
+def _by_object_size(trial: Trial, stored: Mapping[str, StoredMetric]) -> Iterator[SliceRecord]:
+    """Yield COCO's AP by object size: a slice of the objects of all images, not of the images."""
+    if any(f"ap_{size}" not in metric.metric.names for metric in stored.values() for size in COCO_AREAS):
+        return
+    figures = {variant: metric.figures() for variant, metric in stored.items()}
+    for size in COCO_AREAS:
+        chosen = {variant: by_name[f"ap_{size}"] for variant, by_name in figures.items()}
+        yield _record(trial.benchmark, "object size", size, f"ap_{size}", chosen)
+
+
+def _record(
+    benchmark: str, column: str, name: str, metric: str, figures: Mapping[str, JackknifedFigure]
+) -> SliceRecord:
+    base = next(iter(figures.values()))
+    return SliceRecord(
+        benchmark=benchmark,
+        column=column,
+        slice=name,
+        n=base.figure.n,
+        metric=metric,
+        figures={variant: figure.figure for variant, figure in figures.items()},
+        differences={
+            variant: difference([base], [figure]).difference for variant, figure in list(figures.items())[1:]
+        },
+    )
+
+
+def _columns(directory: RunDirectory, trials: Mapping[str, Trial]) -> dict[str, Column]:
+    """Return the properties of the samples, then the columns of the suite's table, which take precedence."""
+    columns: dict[str, Column] = {}
+    for trial in trials.values():
+        stored = directory.trial(trial.id).read_statistics("samples")  # empty if the analysis failed
+        columns = columns or {
+            name: values.astype(np.float64) for name, values in stored.items() if name not in NOT_SLICED
+        }
+    trial = next(iter(trials.values()))
+    if trial.slices:
+        dataset = trial.dataset.open()
+        columns |= align(trial.slices, [dataset.sample_id(index) for index in range(trial.spec.size)])
+    return columns
