@@ -18,17 +18,16 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.errors import UsageError
-from harness.metrics.metric import METRICS, AnyMetric
+from harness.metrics.metric import METRICS
 from harness.rundir.results import TrialRecord, read_results
 from harness.rundir.store import RunDirectory
-from harness.stages.score import make_metrics, sample_statistics
+from harness.stages.score import restore_figures
 from harness.statistics.holm import holm
-from harness.statistics.paired import difference_of_trainings
-from harness.statistics.seeds import Trainings, mean
-from harness.trial import DatasetUse
+from harness.statistics.jackknife import JackknifedFigure
+from harness.statistics.paired import difference, mean
+from harness.task import Figure
 
 
 def main() -> None:
@@ -50,35 +49,20 @@ def main() -> None:
     for benchmark, records in benchmarks.items():
         for figure in options.figure:
             print(f"\n**{benchmark}, {figure}** (n = {records[0].dataset.size} samples)\n")
-            _print(_trainings(options.run, records, figure), options.scale)
+            _print(_recipes(options.run, records, figure), options.scale)
 
 
-def _trainings(run: Path, records: list[TrialRecord], figure: str) -> list[Trainings]:
-    """Recompute the figure of every trial with its resamples, grouped by recipe."""
-    first = records[0]
-    use = DatasetUse(first.dataset.name, first.dataset.options, first.dataset.split, first.task)
-    dataset = use.open()
-    if dataset.fingerprint != first.dataset.fingerprint:
-        raise SystemExit(f"{run}: made from data that differs from this machine's '{use.name}'")
+def _recipes(run: Path, records: list[TrialRecord], figure: str) -> dict[str, list[JackknifedFigure]]:
+    """Restore the figure of every trial from its sample statistics, grouped by recipe."""
     name = next(n for n in METRICS.entries() if figure in METRICS.get(n).names)
-    (metric,) = make_metrics([name], dataset)
     directory = RunDirectory(run)
-    predictions = [directory.trial(record.id).predictions.read(record.task) for record in records]
-    statistics = sample_statistics(dataset, first.dataset.size, predictions, [metric])
-    grouped: dict[str, list[tuple[float, NDArray[np.float64]]]] = defaultdict(list)
-    for record, (collected,) in zip(records, statistics, strict=True):
-        grouped[_recipe(record.variant)].append(_figure(metric, collected, figure))
-    return [
-        Trainings(recipe, np.array([value for value, _ in figures]), np.stack([r for _, r in figures]))
-        for recipe, figures in grouped.items()
-    ]
-
-
-def _figure(metric: AnyMetric, statistics: list[object], figure: str) -> tuple[float, NDArray[np.float64]]:
-    value = metric.summarise(statistics, resamples=0).metrics[figure].value
-    if value is None:
-        raise SystemExit(f"{figure} is undefined for one of the trials")
-    return value, metric.resample(statistics)[figure]
+    grouped: dict[str, list[JackknifedFigure]] = defaultdict(list)
+    for record in records:
+        restored = restore_figures(name, directory.trial(record.id).read_statistics(name))[figure]
+        if restored.figure.value is None:
+            raise SystemExit(f"{figure} is undefined for {record.variant}")
+        grouped[_recipe(record.variant)].append(restored)
+    return grouped
 
 
 def _recipe(variant: str) -> str:
@@ -86,32 +70,35 @@ def _recipe(variant: str) -> str:
     return re.sub(r"\[\]$", "", re.sub(r"seed=\d+,?", "", variant))
 
 
-def _print(recipes: list[Trainings], decimals: int) -> None:
+def _print(recipes: dict[str, list[JackknifedFigure]], decimals: int) -> None:
     form = f".{decimals}f"
     print("| recipe | seeds | mean [95% interval] | sd between seeds | values |")
     print("|---|---|---|---|---|")
-    for trainings in recipes:
-        estimate = mean(trainings)
-        sd = "–" if estimate.seed_sd is None else format(estimate.seed_sd, form)
-        values = " · ".join(format(value, form) for value in trainings.values)
-        interval = f"{estimate.value:{form}} [{estimate.low:{form}}, {estimate.high:{form}}]"
-        scope = " of this training" if estimate.seed_sd is None else ""
-        print(f"| {trainings.name} | {len(trainings.values)} | {interval}{scope} | {sd} | {values} |")
+    for name, trainings in recipes.items():
+        values = [training.value for training in trainings]
+        several = len(values) > 1
+        sd = format(np.std(values, ddof=1), form) if several else "–"
+        interval = f"{_text(mean(trainings), form)}{'' if several else ' of this training'}"
+        listed = " · ".join(format(value, form) for value in values)
+        print(f"| {name} | {len(values)} | {interval} | {sd} | {listed} |")
     pairs = list(itertools.combinations(recipes, 2))
     if not pairs:
         return
-    differences = [difference_of_trainings(base, head) for base, head in pairs]
-    between = [base.seed_variance is not None and head.seed_variance is not None for base, head in pairs]
-    tested = [estimate.p for estimate, has_seeds in zip(differences, between, strict=True) if has_seeds]
+    changes = [difference(recipes[base], recipes[head]) for base, head in pairs]
+    has_seeds = [len(recipes[base]) > 1 and len(recipes[head]) > 1 for base, head in pairs]
+    tested = [change.p for change, several in zip(changes, has_seeds, strict=True) if several]
     adjusted = iter(holm([p for p in tested if p is not None]))
     print("\n| difference | [95% interval] | p (Holm) | |\n|---|---|---|---|")
-    for (base, head), estimate, has_seeds in zip(pairs, differences, between, strict=True):
-        interval = f"{estimate.value:+{form}} [{estimate.low:+{form}}, {estimate.high:+{form}}]"
+    for (base, head), change, several in zip(pairs, changes, has_seeds, strict=True):
         p, verdict = "–", "of these trainings; unknown for other seeds"
-        if has_seeds:
+        if several:
             value = next(adjusted)
             p, verdict = f"{max(value, 0.001):.3f}", "significant" if value < 0.05 else "not significant"
-        print(f"| {head.name} − {base.name} | {interval} | {p} | {verdict} |")
+        print(f"| {head} − {base} | {_text(change.difference, '+' + form)} | {p} | {verdict} |")
+
+
+def _text(figure: Figure, form: str) -> str:
+    return f"{figure.value:{form}} [{figure.low:{form}}, {figure.high:{form}}]"
 
 
 if __name__ == "__main__":

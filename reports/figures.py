@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from harness.task import Figure
 
 UNDEFINED = "undefined"
+DOUBT = "†"  # marks a figure with a note
 _THOUSANDS = "\u202f"  # narrow no-break space: a comma would read as the next bound of the interval
 _SECONDS = re.compile(r"^s(?=$|[/ ])")
 
 
 @dataclass(frozen=True)
 class Printed:
-    """A figure as text. `interval` is empty only if the value is undefined."""
+    """A figure as text. `interval` is empty only if the value is undefined; † marks that it may be wrong."""
 
     value: str
     interval: str
@@ -33,15 +34,15 @@ def printed(figure: Figure) -> Printed:
         return Printed(UNDEFINED, "", figure.unit, figure.n)
     figure = _readable_seconds(figure)
     assert figure.value is not None
+    mark = DOUBT if figure.note else ""
     if figure.low is None or figure.high is None:
-        return Printed(
-            _number(figure.value, _decimals(figure.value, 4)), "[no interval]", figure.unit, figure.n
-        )
+        value = _number(figure.value, _decimals(figure.value, 4))
+        return Printed(value, f"[no interval]{mark}", figure.unit, figure.n)
     half = (figure.high - figure.low) / 2
     # Two digits of the half-width, one more than is known, so that rounding does not visibly move a bound.
     decimals = _decimals(half, 2) if half > 0 else _decimals(figure.value, 4)
     low, high = _number(figure.low, decimals), _number(figure.high, decimals)
-    return Printed(_number(figure.value, decimals), f"[{low}, {high}]", figure.unit, figure.n)
+    return Printed(_number(figure.value, decimals), f"[{low}, {high}]{mark}", figure.unit, figure.n)
 
 
 def count(value: float, unit: str) -> str:

@@ -33,7 +33,7 @@ def _document(results: Results, rows: int) -> str:
         *_problems(results, rows),
         f"Run {markdown(run.id)}, started {markdown(run.started)}, profile {markdown(run.profile)}{revision}"
         f"{dirty}. ◆ marks the Pareto frontier of accuracy and throughput {CAVEAT}. "
-        "Brackets are 95% intervals.",
+        "Brackets are 95% intervals; † marks those that too few samples of a class make doubtful.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -110,7 +110,8 @@ def trial_to_markdown(trial: TrialRecord, limit: int) -> str:
         lines[0] += f": {markdown(trial.reason, 400)}"
     lines += ["", "| Figure | Value [95% interval] | Signature |", "|---|---|---|"]
     for name, figure in _figures(trial):
-        row = f"| {markdown(name)} | {_figure(figure, '')} | {markdown(figure.signature, 200)} |"
+        note = f" † {markdown(figure.note, 200)}" if figure.note else ""
+        row = f"| {markdown(name)} | {_figure(figure, '')} | {markdown(figure.signature, 200)}{note} |"
         if sum(map(len, lines)) + len(lines) + len(row) > limit:
             break
         lines.append(row)

@@ -1,12 +1,15 @@
 """BLEU, chrF and TER, checked against sacrebleu on whole corpora and without each sentence."""
 
+import numpy as np
 import pytest
 import sacrebleu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jackknife_oracle import jackknife_interval
+from sacrebleu.significance import PairedTest
 
 from harness.metrics.bleu import Bleu, Chrf, Ter
+from harness.statistics.paired import difference
 from harness.task import Translation
 
 WORDS = st.sampled_from(["the", "a", "cat", "sat", "on", "mat", ".", ",", "Übung", "don't", "3.5", "猫"])
@@ -63,3 +66,45 @@ def test_sentences_may_have_different_numbers_of_references():
 def test_without_sentences_the_score_is_undefined():
     figure = Bleu().summarise([]).metrics["bleu"]
     assert (figure.value, figure.low, figure.high, figure.n) == (None, None, None, 0)
+
+
+def system(references, hardness, shift, generator):
+    """Return the references with wrong words: more in hard sentences, and more the higher the shift."""
+    lines = []
+    for words, difficulty in zip(references, hardness, strict=True):
+        share = np.clip(difficulty + shift + generator.normal(0, 0.08), 0, 1)
+        lines.append(" ".join(np.where(generator.random(len(words)) < share, "wrong", words)))
+    return lines
+
+
+@pytest.mark.parametrize(("ours", "oracle"), [(Bleu, sacrebleu.metrics.BLEU), (Chrf, sacrebleu.metrics.CHRF)])
+def test_paired_differences_agree_with_sacrebleus_approximate_randomisation(ours, oracle, monkeypatch):
+    """Fifteen systems against one: the same verdicts at 5%, and p within .03 wherever p < .1."""
+    monkeypatch.setenv("SACREBLEU_SEED", "1")
+    generator = np.random.default_rng(2)
+    lengths = np.maximum(3, generator.lognormal(2.7, 0.5, 120).astype(int))
+    references = [np.array([f"w{number % 500}" for number in generator.zipf(1.2, n)]) for n in lengths]
+    hardness = generator.beta(2, 3, len(references))
+    targets = [" ".join(words) for words in references]
+    systems = [
+        (str(index), system(references, hardness, shift, generator))
+        for index, shift in enumerate([0, *np.linspace(-0.08, 0.08, 15)])
+    ]
+    _, tested = PairedTest(systems, {"score": oracle()}, [targets], test_type="ar", n_samples=2000)()
+    expected = [result.p_value for result in tested[next(name for name in tested if name != "System")][1:]]
+    metric = ours()
+    base, *heads = (
+        metric.jackknife(
+            [
+                metric.statistics((target,), Translation(line))
+                for target, line in zip(targets, lines, strict=True)
+            ]
+        )[metric.names[0]]
+        for _, lines in systems
+    )
+    p_values = [difference([base], [head]).p for head in heads]
+    assert [p < 0.05 for p in p_values] == [p < 0.05 for p in expected]
+    assert 3 < sum(p < 0.05 for p in expected) < 12  # neither all nor none
+    for ours_p, theirs in zip(p_values, expected, strict=True):
+        if theirs < 0.1:
+            assert ours_p == pytest.approx(theirs, abs=0.03)

@@ -264,6 +264,15 @@ def test_the_best_weights_are_stored_not_the_last(tmp_path):
     assert provenance.figures["miou"].value == pytest.approx(max(values), abs=0.01)
 
 
+def test_the_best_weights_have_the_lowest_error_rate(tmp_path):
+    provenance = run(
+        tmp_path, steps=60, learning_rate=30.0, warmup_steps=60, clip_norm=1e6, metric="fake-pixel-error"
+    )
+    rates = [row["pixel_error"] for row in provenance.history]
+    assert rates[-1] > min(rates), "the recipe no longer diverges; choose a higher rate"
+    assert provenance.figures["pixel_error"].value == pytest.approx(min(rates), abs=0.01)
+
+
 def test_patience_ends_a_training_that_no_longer_improves(tmp_path):
     provenance = run(tmp_path, steps=1000, patience=2)
     values = [row["miou"] for row in provenance.history]

@@ -189,12 +189,13 @@ class TrainingLoop:
         scores = evaluate(
             self.adapter, self.validation_samples, self.metric, self.recipe.batch_size, intervals=False
         )
-        value = scores.metrics[headline].value
-        comparable = -math.inf if value is None else value
-        is_best = not state.best or comparable > state.best_value
+        figure = scores.metrics[headline]
+        value = figure.value
+        sign = -1 if figure.better == "lower" else 1
+        is_best = not state.best or (value is not None and sign * value > state.best_value)
         state.validations_since_best = 0 if is_best else state.validations_since_best + 1
         if is_best:
-            state.best_value = comparable
+            state.best_value = -math.inf if value is None else sign * value
             state.best = {name: tensor.clone() for name, tensor in self.adapter.module.state_dict().items()}
         state.wall_seconds, state.cpu_seconds = clock.read()
         entry: dict[str, float] = {"step": state.step, "loss": round(loss, 5)}
@@ -209,9 +210,8 @@ class TrainingLoop:
         self._units.clear()
         self._step_seconds = 0.0
         mark = " (best)" if is_best else ""
-        self.report(
-            f"step {state.step}/{self.recipe.steps}  loss {loss:.3f}  {headline} {comparable:.4f}{mark}"
-        )
+        shown = "undefined" if value is None else f"{value:.4f}"
+        self.report(f"step {state.step}/{self.recipe.steps}  loss {loss:.3f}  {headline} {shown}{mark}")
 
     def _out_of_patience(self, state: TrainingState) -> bool:
         return self.recipe.patience is not None and state.validations_since_best >= self.recipe.patience

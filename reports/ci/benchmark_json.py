@@ -30,7 +30,8 @@ def to_bencher(results: Results) -> str:
 def to_github_action_benchmark(results: Results) -> str:
     """Return metrics and throughputs in github-action-benchmark's `customBiggerIsBetter` format.
 
-    That tool knows one direction per file, so latencies, where lower is better, are not included.
+    That tool knows one direction per file, so figures of which lower is better, such as latencies, are not
+    included.
     """
     return _dump(
         [
@@ -51,7 +52,7 @@ def _figures(results: Results) -> Iterator[tuple[str, str, Figure, bool]]:
     """Yield (trial, name of the figure, figure, whether higher is better)."""
     for trial in results.trials:
         label = f"{trial.benchmark}/{trial.variant}"
-        figures = [(name, figure, True) for name, figure in trial.metrics.items()]
+        figures = [(name, figure, figure.better != "lower") for name, figure in trial.metrics.items()]
         for name, scenario in trial.speed.items():
             if scenario.valid and scenario.throughput:
                 figures.append((f"{name} throughput", scenario.throughput, True))
