@@ -27,8 +27,9 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from harness.datasets.masks.files import read_mask
+from harness.evaluation.segmentation import AnnotatedMasks
+from harness.evaluation.systems import read_system
 from harness.metrics.iou import Iou
-from harness.stages.score_files import score_segmentation
 from harness.task import IGNORED, Mask
 
 SIDE = 512
@@ -96,7 +97,7 @@ def score_png_files() -> tuple[float, float]:
             for side, values in zip(sides, maps, strict=True):
                 Image.fromarray(values).save(side / f"{index}.png")
         start = time.process_time()
-        score_segmentation(*sides, CLASSES)
+        read_system(AnnotatedMasks(sides[0], str(CLASSES)), sides[1])
         scored = time.process_time() - start
         start = time.process_time()
         for side in sides:

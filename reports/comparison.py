@@ -40,6 +40,7 @@ def _document(comparison: Comparison, rows: int) -> str:
         *_folded("Other figures", rest, _table(rest, rows)),
         *_folded("Samples with another prediction", *_flips(comparison, rows)),
         *([f"{DRIFT} A difference in time is per sample: above 0 is slower."] * comparison.compares_speed),
+        *_lines([f"- Note: {markdown(note, 400)}" for note in comparison.notes], rows),
         _origin(comparison),
     ]
     return "\n\n".join(parts) + "\n"

@@ -414,7 +414,7 @@ def test_every_file_that_the_workflows_use_is_written(tmp_path: Path) -> None:
     text = (DOCS / "ci.md").read_text()
     (tmp_path / "results.json").write_text(to_json(results()))
     report = write_reports(tmp_path).parent
-    write_comparison(compared(), tmp_path)
+    write_comparison(compared(), tmp_path / "report")
     used = {name for name in re.findall(r"runs/head/report/([\w.*-]*)", text) if name}
     used |= {
         name for name in re.findall(r"`([\w-]+\.(?:md|html|xml|json|csv))`", text) if name != "results.json"
@@ -427,7 +427,7 @@ def test_every_file_that_the_workflows_use_is_written(tmp_path: Path) -> None:
 def test_a_comparison_of_earlier_results_does_not_outlive_them(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(to_json(results()))
     compared_with = replace(compared(), results=sha256(tmp_path / "results.json"))
-    report = write_comparison(compared_with, tmp_path).parent
+    report = write_comparison(compared_with, tmp_path / "report").parent
     written = {path.name for path in report.iterdir()}
     (report / "compared-by-me.txt").touch()
     write_reports(tmp_path)

@@ -465,7 +465,7 @@ def bad_masks(folder):
         ("cut", "cut.png: cannot be read"),
         (
             "colour",
-            "colour.png: expected a palette or grey PNG whose values 0–255 .* found mode RGB of 8 bits",
+            "colour.png: expected a palette or grey PNG whose values 0–255 .* mode RGB of 8 bits",
         ),
         ("deep", "deep.png: expected a palette or grey PNG whose values 0–255 .* of 16 bits"),
         ("wide", "sample good: the annotation is 2×1, the prediction 3×1 pixels"),

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from harness.cli.catalogue import catalogue_app
+from harness.cli.compare import compare_app
 from harness.cli.doctor import doctor_app
 from harness.cli.jobs import jobs_app
 from harness.cli.options import SECTIONS
@@ -100,7 +101,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (suites_app, results_app, jobs_app, catalogue_app, doctor_app):
+for commands in (suites_app, results_app, compare_app, jobs_app, catalogue_app, doctor_app):
     app.add_typer(commands)
 app.add_typer(score_app, name="score")
 

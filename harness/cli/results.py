@@ -1,4 +1,4 @@
-"""Commands that take finished runs: `report`, `compare`, `sync`, `ui`."""
+"""Commands that take finished runs: `report`, `sync`, `verify`, `ui`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def report(
     with_page = [] if several and out else paths
     if baseline and not with_page:
         raise UsageError("--baseline: only the trend would be written, and a trend has no baseline")
-    since = {run: _baseline(baseline, run, tracking_uri) if baseline else None for run in with_page}
+    since = {run: find_baseline(baseline, run, tracking_uri) if baseline else None for run in with_page}
     if logged:
         from harness.tracking.past_runs import logged_trend
 
@@ -92,30 +92,7 @@ def _finished(runs: list[Path]) -> list[Path]:
     return [run for run in runs if run not in unfinished]
 
 
-@results_app.command("compare")
-def compare_command(
-    run: RunPath,
-    baseline: Annotated[
-        str,
-        typer.Option(metavar="RUN", help="A run directory, mlflow:RUN_ID or mlflow:latest@BRANCH."),
-    ],
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 4 if inconclusive.")] = False,
-    tracking_uri: TrackingUri = None,
-    as_json: AsJson = False,
-) -> None:
-    """Compare a run with a baseline; exit with code 1 on a regression."""
-    from harness.cli.terminal import console, show, show_comparison
-    from harness.compare.compare import compare
-    from reports.write import write_comparison
-
-    comparison = compare(run, _baseline(baseline, run, tracking_uri))
-    page = write_comparison(comparison, run)
-    show(comparison.document()) if as_json else show_comparison(comparison)
-    console.print(f"report: {page}", markup=False)
-    raise typer.Exit(comparison.exit_code(strict))
-
-
-def _baseline(reference: str, run: Path, tracking_uri: str | None) -> Path:
+def find_baseline(reference: str, run: Path, tracking_uri: str | None) -> Path:
     """Return the run directory that `--baseline` names, downloaded from MLflow if needed."""
     if not reference.startswith("mlflow:"):
         return Path(reference)
@@ -147,6 +124,32 @@ def sync(
         show(asdict(outcome))
     else:
         console.print(f"MLflow: {outcome.describe()}", markup=False)
+
+
+@results_app.command()
+def verify(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check the digests of runs, and compute their figures again from the raw evidence."""
+    from harness.cli.terminal import console, show
+    from harness.errors import InfrastructureError
+    from harness.run.verify import verify as verify_run
+
+    verifications = [verify_run(run) for run in runs]
+    if as_json:
+        show([verification.model_dump(mode="json") for verification in verifications])
+    for verification in [] if as_json else verifications:
+        lines = [
+            *verification.damaged,
+            *verification.different,
+            *(f"not recomputed: {reason}" for reason in verification.not_recomputed),
+        ]
+        state = "as it was written" if verification.ok else f"{len(lines)} findings"
+        for line in [*lines, f"{state}; {verification.figures} accuracy figures recomputed"]:
+            console.print(f"{verification.run}: {line}", markup=False)
+    if not all(verification.ok for verification in verifications):
+        raise typer.Exit(InfrastructureError.exit_code)
 
 
 @results_app.command()

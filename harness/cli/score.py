@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from harness.evaluation.annotation_files import AnnotationFiles
 
 score_app = typer.Typer(no_args_is_help=True, help="Score prediction files without a model.")
 
@@ -19,60 +22,111 @@ class Protocol(StrEnum):
     voc10 = "voc10"
 
 
+class TextMetric(StrEnum):
+    bleu = "bleu"
+    chrf = "chrf"
+    ter = "ter"
+
+
+# Options that `harness score` and `harness compare` share.
+References = Annotated[
+    list[Path],
+    typer.Option(help="UTF-8 text with one reference per line; repeat the option for several references."),
+]
+Tokenize = Annotated[str, typer.Option(metavar="NAME", help="Tokenizer of BLEU, by sacrebleu's name.")]
+Lowercase = Annotated[bool, typer.Option("--lowercase", help="Compute BLEU without regard to case.")]
+Metrics = Annotated[
+    list[TextMetric], typer.Option("--metric", help="Repeatable. Default: bleu, chrf and ter.")
+]
+ProtocolName = Annotated[
+    Protocol | None, typer.Option(help="Default: coco for JSON, voc10 for a folder of XML.")
+]
+IouThreshold = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="IoU at which voc07 and voc10 count a match.")
+]
+ImageSet = Annotated[
+    Path | None, typer.Option(help="Text with one image id per line; only these images count.")
+]
+Classes = Annotated[
+    str,
+    typer.Option(metavar="N|NAMES", help="Number of classes; or names: a,b,c or a=7,b=8+9 or a=#800000,…"),
+]
+FirstLabel = Annotated[int, typer.Option(min=0, max=255, help="Label of the first class.")]
+Ignore = Annotated[
+    list[str],
+    typer.Option(
+        "--ignore",
+        "--ignore-index",
+        metavar="LABEL",
+        help="Label to skip: a value, a colour, or 'rest' for all that no class has; repeatable. "
+        "Default: 255, unless it is a class.",
+    ),
+]
+
+
 @score_app.command("translation")
 def score_translation_command(
-    hypotheses: Annotated[Path, typer.Option(help="UTF-8 text with one hypothesis per line.")],
-    references: Annotated[
+    hypotheses: Annotated[
         list[Path],
-        typer.Option(
-            help="UTF-8 text with one reference per line; repeat the option for several references."
-        ),
+        typer.Option(help="UTF-8 text with one hypothesis per line; repeat the option to compare systems."),
     ],
+    references: References,
+    tokenize: Tokenize = "13a",
+    lowercase: Lowercase = False,
+    metrics: Metrics = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
-    """Compute BLEU and chrF with bootstrap intervals."""
-    from harness.stages.score_files import score_translation
+    """Compute BLEU, chrF and TER with intervals."""
+    from harness.evaluation.translation import ReferenceTexts
 
-    _show_scores(score_translation(hypotheses, references), as_json)
+    _score(ReferenceTexts(references, tokenize, lowercase, metrics), hypotheses, as_json)
 
 
 @score_app.command("detection")
 def score_detection_command(
     annotations: Annotated[Path, typer.Option(help="COCO instances JSON, or a folder of VOC XML files.")],
-    predictions: Annotated[Path, typer.Option(help="COCO results JSON, or VOC submission files.")],
-    protocol: Annotated[Protocol | None, typer.Option(help="Default: coco for JSON, voc10 for XML.")] = None,
-    iou: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="IoU at which voc07 and voc10 count a match.")
-    ] = 0.5,
+    predictions: Annotated[
+        list[Path],
+        typer.Option(
+            help="COCO results JSON, or VOC submission files; repeat the option to compare systems."
+        ),
+    ],
+    protocol: ProtocolName = None,
+    iou: IouThreshold = 0.5,
+    image_set: ImageSet = None,
     as_json: AsJson = False,
 ) -> None:
     """Compute average precision under the COCO or the VOC protocol."""
-    from harness.stages.score_files import score_detection
+    from harness.evaluation.detection import AnnotatedBoxes
 
-    chosen = protocol or (Protocol.voc10 if annotations.is_dir() else Protocol.coco)
-    _show_scores(score_detection(annotations, predictions, chosen.value, iou), as_json)
+    _score(AnnotatedBoxes(annotations, protocol, iou, image_set), predictions, as_json)
 
 
 @score_app.command("segmentation")
 def score_segmentation_command(
-    annotations: Annotated[Path, typer.Option(help="A PNG of class ids, or a folder of them.")],
-    predictions: Annotated[Path, typer.Option(help="A PNG of class ids, or a folder of them.")],
-    classes: Annotated[int, typer.Option(min=1, max=256, help="Number of classes.")],
-    ignore_index: Annotated[
-        int | None,
-        typer.Option(min=0, max=255, help="Label to skip. Default: 255, or none with 256 classes."),
-    ] = None,
+    annotations: Annotated[Path, typer.Option(help="A PNG of labels, or a folder of them.")],
+    predictions: Annotated[
+        list[Path],
+        typer.Option(help="A PNG of labels, or a folder of them; repeat the option to compare systems."),
+    ],
+    classes: Classes,
+    first_label: FirstLabel = 0,
+    ignore: Ignore = [],  # noqa: B006
+    image_set: ImageSet = None,
     as_json: AsJson = False,
 ) -> None:
     """Compute mIoU, pixel accuracy and boundary IoU over the whole set."""
-    from harness.stages.score_files import score_segmentation
+    from harness.evaluation.segmentation import AnnotatedMasks
 
-    _show_scores(score_segmentation(annotations, predictions, classes, ignore_index), as_json)
+    _score(AnnotatedMasks(annotations, classes, first_label, ignore, image_set), predictions, as_json)
 
 
-def _show_scores(scores: Any, as_json: bool) -> None:
-    from dataclasses import asdict
+def _score(annotations: AnnotationFiles, predictions: list[Path], as_json: bool) -> None:
+    """Print the figures of each system and, if there are several, their differences from the first."""
+    from harness.cli.score_tables import show_systems
+    from harness.cli.terminal import show, show_notes
+    from harness.evaluation.systems import read_systems, to_document
 
-    from harness.cli.terminal import show, show_figures
-
-    show(asdict(scores)) if as_json else show_figures(scores.metrics)
+    systems = read_systems(annotations, predictions)
+    show_notes(annotations.notes)
+    show(to_document(systems, annotations.notes)) if as_json else show_systems(systems)

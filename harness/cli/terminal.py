@@ -39,7 +39,9 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         for row in [columns, *rows]:
             sys.stdout.write("\t".join(" ".join(cell.split()) for cell in row) + "\n")
         return
-    table = Table(*columns, header_style="bold")
+    table = Table(header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     Console().print(table)
@@ -121,10 +123,10 @@ def _validity(valid: bool) -> str:
     return "" if valid else " (not valid)"
 
 
-def show_figures(figures: dict[str, Figure]) -> None:
-    """Print one row per figure, with its signature."""
-    rows = [[name, figure_text(figure), str(figure.n), figure.signature] for name, figure in figures.items()]
-    show_table(["metric", "value [95% interval]", "n", "signature"], rows)
+def show_notes(notes: Sequence[str]) -> None:
+    """Print to stderr what was left out of files, or is doubtful in them."""
+    for note in notes:
+        console.print(f"note: {display(note, 1000)}", markup=False, highlight=False)
 
 
 def show_comparison(comparison: Comparison) -> None:

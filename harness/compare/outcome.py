@@ -123,6 +123,8 @@ class Comparison:
     frontier: tuple[FrontierChange, ...] = ()
     results: str = ""
     """SHA-256 of the run's results.json, which changes if the run is resumed."""
+    notes: tuple[str, ...] = ()
+    """What was left out of prediction files, or is doubtful in them."""
 
     def decisive(self) -> Iterator[Change]:
         """Yield the changes that decide."""

@@ -1,0 +1,126 @@
+"""`harness compare`: a run against a baseline, or prediction files against those of a baseline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.options import AsJson
+from harness.cli.results import TrackingUri, find_baseline
+from harness.cli.score import (
+    Classes,
+    FirstLabel,
+    Ignore,
+    ImageSet,
+    IouThreshold,
+    Lowercase,
+    Metrics,
+    ProtocolName,
+    References,
+    Tokenize,
+)
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.compare.outcome import Comparison
+    from harness.evaluation.annotation_files import AnnotationFiles
+
+compare_app = typer.Typer()
+
+_COMMON = frozenset({"run", "baseline", "strict", "out", "as_json"})
+_OF_FORM = {
+    "two runs": frozenset({"tracking_uri"}),
+    "translations": frozenset({"references", "tokenize", "lowercase", "metrics"}),
+    "boxes": frozenset({"annotations", "protocol", "iou", "image_set"}),
+    "masks": frozenset({"annotations", "classes", "first_label", "ignore", "image_set"}),
+}
+"""The options that apply to each form of comparison."""
+
+
+@compare_app.command("compare")
+def compare_command(
+    context: typer.Context,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or prediction files.")],
+    baseline: Annotated[
+        str,
+        typer.Option(
+            metavar="RUN",
+            help="A run directory, mlflow:RUN_ID or mlflow:latest@BRANCH; or prediction files.",
+        ),
+    ],
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 4 if inconclusive.")] = False,
+    annotations: Annotated[
+        Path | None, typer.Option(help="Annotations of the boxes or masks, as in `harness score`.")
+    ] = None,
+    references: References = [],  # noqa: B006
+    protocol: ProtocolName = None,
+    iou: IouThreshold = 0.5,
+    image_set: ImageSet = None,
+    classes: Classes = "",
+    first_label: FirstLabel = 0,
+    ignore: Ignore = [],  # noqa: B006
+    tokenize: Tokenize = "13a",
+    lowercase: Lowercase = False,
+    metrics: Metrics = [],  # noqa: B006
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Default: RUN/report; ./report for prediction files.")
+    ] = None,
+    tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a run, or prediction files, with a baseline; exit with code 1 on a regression."""
+    from harness.cli.terminal import console, show, show_comparison, show_notes
+    from harness.evaluation.detection import AnnotatedBoxes
+    from harness.evaluation.segmentation import AnnotatedMasks
+    from harness.evaluation.translation import ReferenceTexts
+    from reports.write import write_comparison
+
+    form = "translations" if references else "two runs"
+    if annotations:
+        form = "masks" if classes else "boxes"
+    _check_options(context, form)
+    files: AnnotationFiles | None = None
+    if references:
+        files = ReferenceTexts(references, tokenize, lowercase, metrics)
+    elif annotations and classes:
+        files = AnnotatedMasks(annotations, classes, first_label, ignore, image_set)
+    elif annotations:
+        files = AnnotatedBoxes(annotations, protocol, iou, image_set)
+    comparison = _compare_files(files, run, baseline) if files else _compare_runs(run, baseline, tracking_uri)
+    page = write_comparison(comparison, out or (Path("report") if files else run / "report"))
+    show_notes(comparison.notes)
+    show(comparison.document()) if as_json else show_comparison(comparison)
+    console.print(f"report: {page}", markup=False)
+    raise typer.Exit(comparison.exit_code(strict))
+
+
+def _check_options(context: Any, form: str) -> None:
+    """Raise a UsageError if the user gave an option that does not apply to this form of comparison."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source.name == "COMMANDLINE" and name not in _COMMON | _OF_FORM[form]:
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option}: does not apply to a comparison of {form}")
+
+
+def _compare_runs(run: Path, baseline: str, tracking_uri: str | None) -> Comparison:
+    from harness.compare.compare import compare
+
+    for path in (run, Path(baseline)):
+        if path.is_file():
+            raise UsageError(
+                f"{path}: is a file, not a run directory; to compare prediction files, add --annotations or "
+                "--references"
+            )
+    return compare(run, find_baseline(baseline, run, tracking_uri))
+
+
+def _compare_files(files: AnnotationFiles, head: Path, baseline: str) -> Comparison:
+    from harness.evaluation.systems import compare_systems, read_system
+
+    for path in (str(head), baseline):
+        if path.startswith("mlflow:") or Path(path, "run.json").exists():
+            raise UsageError(f"{path}: is a run; compare it with another run, not with prediction files")
+    return compare_systems(files, read_system(files, head), read_system(files, Path(baseline)))

@@ -1,0 +1,65 @@
+"""Annotation files as a data set whose samples have targets but no input."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from harness.datasets.dataset import Dataset, DatasetOptions
+from harness.datasets.files import content_hashes
+from harness.identity import digest
+from harness.task import Prediction, Sample, Target, TaskName
+
+Predictions: TypeAlias = Iterable[tuple[str, Prediction]]
+"""(sample id, prediction) of every sample, in their order. It can be iterated over several times."""
+
+
+class AnnotationFiles(Dataset):
+    """The targets of annotation files. A subclass knows the forms of prediction files that fit them."""
+
+    metric_names: tuple[str, ...]
+    """Registered names of the metrics to compute, the headline first."""
+    omitted: frozenset[str] = frozenset()
+    """Figures that these files cannot define."""
+
+    def __init__(
+        self, task: TaskName, source: Path, files: Sequence[Path], notes: Sequence[str] = ()
+    ) -> None:
+        """Open annotation files.
+
+        Args:
+            source: the file or folder that the user named.
+            files: all files whose content decides the targets.
+            notes: what has been noted so far.
+        """
+        super().__init__(DatasetOptions(), "test", task)
+        self.name = source.stem
+        self._files = files
+        self._notes = [*notes]
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(content_hashes(self._files))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return one line per kind of content that was left out or is doubtful."""
+        return tuple(dict.fromkeys(self._notes))
+
+    @abstractmethod
+    def read_predictions(self, path: Path) -> Predictions:
+        """Read the predictions of one system, and add to `notes`.
+
+        Raises:
+            UsageError: A file is malformed, or predictions do not fit the annotations.
+        """
+
+    @abstractmethod
+    def target(self, index: int) -> tuple[str, Target]:
+        """Return the id and the target of a sample."""
+
+    def __getitem__(self, index: int) -> Sample:
+        sample_id, target = self.target(index)
+        return Sample(sample_id, "", target)

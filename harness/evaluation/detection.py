@@ -1,0 +1,83 @@
+"""Annotated boxes and detections: COCO's JSON files, VOC's XML files and VOC's submission files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.datasets.coco.annotations import read_annotations as read_coco
+from harness.datasets.coco.results import read_results
+from harness.datasets.image_set import restrict
+from harness.datasets.voc.annotations import read_annotations as read_voc
+from harness.datasets.voc.submission import read_submission
+from harness.errors import UsageError
+from harness.evaluation.annotation_files import AnnotationFiles, Predictions
+from harness.registry import unknown
+from harness.task import Target
+
+PROTOCOLS = ("coco", "voc07", "voc10")
+IOU = 0.5  # VOCopts.minoverlap of the VOC devkit
+
+
+class AnnotatedBoxes(AnnotationFiles):
+    """The annotated objects of images. Sample ids are the images' ids."""
+
+    tasks = ("detection",)
+
+    def __init__(
+        self,
+        annotations: Path,
+        protocol: str | None = None,
+        iou: float = IOU,
+        image_set: Path | None = None,
+    ) -> None:
+        """Read annotations.
+
+        Args:
+            annotations: COCO instances JSON, or a folder of VOC XML files.
+            protocol: one of PROTOCOLS. None means coco for JSON and voc10 for XML.
+            iou: matching threshold of voc07 and voc10. COCO prescribes its own, so it accepts only the
+                default.
+            image_set: a list of image ids, one per line, as in VOC's ImageSets. Only these images count.
+
+        Raises:
+            UsageError: a file is malformed, or an option does not fit the protocol.
+        """
+        if not annotations.exists():
+            raise UsageError(f"{annotations}: no such file or folder")
+        self._is_voc = annotations.is_dir()
+        name = protocol or ("voc10" if self._is_voc else "coco")
+        if name not in PROTOCOLS:
+            raise UsageError(unknown("protocol", name, PROTOCOLS))
+        if name == "coco" and iou != IOU:
+            raise UsageError(f"iou {iou:g} applies to voc07 and voc10; coco averages over 0.50:0.05:0.95")
+        files = sorted(annotations.glob("*.xml")) if self._is_voc else [annotations]
+        super().__init__("detection", annotations, files)
+        self.metric_names = (name,)
+        self._options: dict[str, object] = {} if name == "coco" else {"iou": iou}
+        annotated = (read_voc if self._is_voc else read_coco)(annotations, self._notes.append)
+        self._annotated = restrict(annotated, image_set, self._notes.append) if image_set else annotated
+        self._targets = list(self._annotated.targets.items())
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self._annotated.classes
+
+    @property
+    def metric_options(self) -> dict[str, object]:
+        return self._options
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def target(self, index: int) -> tuple[str, Target]:
+        image_id, target = self._targets[index]
+        return str(image_id), target
+
+    def read_predictions(self, path: Path) -> Predictions:
+        """Read COCO results JSON; with VOC annotations, a VOC submission is also accepted."""
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or folder")
+        is_submission = self._is_voc and (path.is_dir() or path.suffix.lower() == ".txt")
+        read = read_submission if is_submission else read_results
+        detections = read(path, self._annotated, self._notes.append)
+        return [(str(image_id), detections[image_id]) for image_id, _ in self._targets]

@@ -1,0 +1,135 @@
+"""Annotated and predicted masks: PNG files whose values or colours are classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from harness.datasets.masks.classes import ClassLabels, MaskClasses, binary_classes, parse_classes
+from harness.datasets.masks.files import files_by_stem, pair_masks, select_listed
+from harness.errors import UsageError
+from harness.evaluation.annotation_files import AnnotationFiles, Predictions
+from harness.task import BACKGROUND, IGNORED, Mask, Target
+
+REST: Literal["rest"] = "rest"  # ignore every label that no class has
+
+
+class AnnotatedMasks(AnnotationFiles):
+    """A mask per image. Sample ids are the stems of the annotated files, which are read one at a time."""
+
+    tasks = ("segmentation",)
+    metric_names = ("iou",)
+
+    def __init__(
+        self,
+        annotations: Path,
+        classes: str,
+        first_label: int = 0,
+        ignore: Sequence[str] = (),
+        image_set: Path | None = None,
+    ) -> None:
+        """List the annotated masks.
+
+        Args:
+            annotations: a PNG file, or a folder of them.
+            classes, first_label, ignore: the labels of annotations and predictions; see `read_classes`. If
+                all annotated pixels are 0 or 255, then 255 is the second of two classes without labels.
+            image_set: a list of stems, one per line. Only these masks count.
+
+        Raises:
+            UsageError: a label or the list is malformed, there is no PNG file, or two have the same stem.
+        """
+        if not annotations.exists():
+            raise UsageError(f"{annotations}: file or folder not found")
+        masks = files_by_stem(annotations) if annotations.is_dir() else {annotations.stem: annotations}
+        notes: list[str] = []
+        if image_set:
+            masks = select_listed(masks, image_set, notes.append)
+        self._classes = read_classes(classes, first_label, ignore)
+        if len(self._classes.names) == 2 and not (ignore or first_label or "=" in classes):
+            self._classes = binary_classes(masks.values(), self._classes, notes.append)
+        super().__init__("segmentation", annotations, [*masks.values()], notes)
+        self._masks = list(masks.items())
+        self._annotations, self._image_set = annotations, image_set
+        if BACKGROUND not in self._classes.names:
+            self.omitted = frozenset({"foreground_iou"})
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self._classes.names
+
+    @property
+    def metric_options(self) -> dict[str, object]:
+        classes = self._classes  # of 256 classes, the last has the value that otherwise means ignored
+        ignores = classes.rest_ignored or IGNORED in classes.values[classes.values >= len(classes.names)]
+        return {"ignore_index": IGNORED} if ignores else {}
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def target(self, index: int) -> tuple[str, Target]:
+        stem, file = self._masks[index]
+        return stem, self._classes.read(file)
+
+    def read_predictions(self, path: Path) -> Predictions:
+        """Pair the files by stem; two single files form a pair whatever their names."""
+        pairs = pair_masks(self._annotations, path, self._notes.append, self._image_set)
+        return MaskFiles([(annotated.stem, predicted) for annotated, predicted in pairs], self._classes)
+
+
+@dataclass(frozen=True)
+class MaskFiles:
+    """Predicted masks, each read when it is needed."""
+
+    files: Sequence[tuple[str, Path]]
+    """(sample id, file)."""
+    classes: MaskClasses
+
+    def __iter__(self) -> Iterator[tuple[str, Mask]]:
+        return ((sample_id, self.classes.read(file)) for sample_id, file in self.files)
+
+
+def read_classes(text: str, first_label: int = 0, ignore: Sequence[str] = ()) -> MaskClasses:
+    """Parse the classes of mask files and their labels, which mean the same as in the data set `masks`.
+
+    Args:
+        text: a number of classes, which are then called by their labels; or names separated by commas, all
+            of them with their labels (`road=7,sidewalk=8+9`, `person=#800000`) or none.
+        first_label: label of the first class, if the classes have no labels.
+        ignore: values, colours or `rest`. Without any, 255 is ignored if labels are values and no class has
+            it.
+
+    Raises:
+        UsageError: a class or label is malformed or duplicate, or there are too many.
+    """
+    try:
+        labels = _class_labels(text, first_label)
+        if ignore:
+            return parse_classes(labels, REST if list(ignore) == [REST] else list(map(_label, ignore)))
+        classes = parse_classes(labels, [])
+        is_free = not classes.are_colours and IGNORED not in classes.labels
+        return parse_classes(labels, [IGNORED]) if is_free else classes
+    except ValueError as error:
+        raise UsageError(f"--classes {text}: {error}") from error
+
+
+def _class_labels(text: str, first_label: int) -> ClassLabels:
+    """Return each class name with its label or labels."""
+    if text.isdecimal():
+        return {str(label): label for label in range(first_label, first_label + int(text))}
+    entries = [entry.strip().partition("=") for entry in text.split(",")]
+    names = [name for name, _, _ in entries]
+    if len(set(names)) < len(names) or "" in names:
+        raise ValueError("expected a number of classes, or different names separated by commas")
+    labelled = [labels for _, _, labels in entries if labels]
+    if not labelled:
+        return {name: first_label + index for index, name in enumerate(names)}
+    if len(labelled) < len(names) or first_label:
+        raise ValueError("expected a label for every class, without --first-label, or for none")
+    return {name: [_label(label) for label in labels.split("+")] for name, _, labels in entries}
+
+
+def _label(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text

@@ -1,0 +1,169 @@
+"""Systems: predictions of the same samples, scored and compared with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness.compare.accuracy import Pair, accuracy_changes, find_flips
+from harness.compare.correction import correct_verdicts
+from harness.compare.outcome import SHOWN_IDS, Change, Comparison, TrialComparison
+from harness.datasets.dataset import Dataset
+from harness.errors import UsageError
+from harness.evaluation.annotation_files import AnnotationFiles, Predictions
+from harness.metrics.metric import StoredArrays
+from harness.stages.score import score
+from harness.statistics.holm import holm
+from harness.task import Figure, Interval
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """The predictions of one system and their figures; a side of a comparison."""
+
+    name: str
+    """The path of the predictions."""
+    metrics: Mapping[str, Figure]
+    """The headline first."""
+    per_class: Mapping[str, Mapping[str, float | None]]
+    """Class → figure → value."""
+    class_intervals: Mapping[str, Mapping[str, Interval | None]]
+    """Class → figure → 95% interval."""
+    statistics: Mapping[str, StoredArrays]
+    """Metric → its packed sample statistics, as in trials/ID/statistics."""
+    predictions: Predictions
+
+    def read_predictions(self) -> Predictions:
+        """Return the predictions."""
+        return self.predictions
+
+    def read_statistics(self, metric: str) -> StoredArrays:
+        """Return a metric's packed sample statistics, or an empty mapping if it was not computed."""
+        return self.statistics.get(metric, {})
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The difference of one figure: a system's value minus the first system's, on the same samples."""
+
+    system: str
+    change: Change
+    p_adjusted: float | None
+    """The change's p-value, adjusted for the number of systems (Holm 1979)."""
+
+
+def read_systems(annotations: AnnotationFiles, paths: Sequence[Path]) -> list[System]:
+    """Read and score several systems.
+
+    Raises:
+        UsageError: a file is malformed, or named twice.
+    """
+    for index, path in enumerate(paths):
+        if path in paths[:index]:
+            raise UsageError(f"{path}: named twice; expected another file per system")
+    return [read_system(annotations, path) for path in paths]
+
+
+def read_system(annotations: AnnotationFiles, path: Path) -> System:
+    """Read and score the predictions of one system.
+
+    Raises:
+        UsageError: a file is malformed.
+    """
+    predictions = annotations.read_predictions(path)
+    return score_system(annotations, annotations.metric_names, str(path), predictions, annotations.omitted)
+
+
+def score_system(
+    data: Dataset,
+    metric_names: Sequence[str],
+    name: str,
+    predictions: Predictions,
+    omitted: frozenset[str] = frozenset(),
+) -> System:
+    """Score predictions of every sample of a data set.
+
+    Args:
+        omitted: figures to leave out.
+    """
+    scored = score(data, len(data), predictions, metric_names)
+    metrics = {
+        figure: value
+        for entry in scored.values()
+        for figure, value in entry.scores.metrics.items()
+        if figure not in omitted
+    }
+    per_class = {
+        label: values for entry in scored.values() for label, values in entry.scores.per_class.items()
+    }
+    intervals = {
+        label: values for entry in scored.values() for label, values in entry.scores.class_intervals.items()
+    }
+    statistics = {metric: entry.statistics for metric, entry in scored.items()}
+    return System(name, metrics, per_class, intervals, statistics, predictions)
+
+
+def compare_systems(files: AnnotationFiles, head: System, base: System) -> Comparison:
+    """Compare two systems by the rules for two runs, as one trial."""
+    flips = find_flips(Pair(base, head))
+    trial = TrialComparison(
+        files.name,
+        Path(head.name).stem,
+        files.task,
+        "compared",
+        samples=len(files),
+        flipped=len(flips.ids),
+        flipped_ids=flips.ids[:SHOWN_IDS],
+        changes=tuple(accuracy_changes(flips)),
+    )
+    corrected = tuple(correct_verdicts([trial]))
+    return Comparison(files.name, head.name, None, base.name, None, corrected, (), notes=files.notes)
+
+
+def differences(systems: Sequence[System]) -> list[Difference]:
+    """Compare each system with the first. The p-values of each figure are adjusted together."""
+    first, *others = systems
+    changes = [
+        (system.name, change)
+        for system in others
+        for change in accuracy_changes(find_flips(Pair(first, system)))
+    ]
+    adjusted: dict[tuple[str, str], float] = {}
+    for figure in first.metrics:
+        tested = [
+            (system, change.p_value)
+            for system, change in changes
+            if change.name == figure and change.p_value is not None
+        ]
+        corrected = holm([p for _, p in tested])
+        adjusted |= {(system, figure): p for (system, _), p in zip(tested, corrected, strict=True)}
+    return [Difference(system, change, adjusted.get((system, change.name))) for system, change in changes]
+
+
+def to_document(systems: Sequence[System], notes: Sequence[str]) -> dict[str, object]:
+    """Return what `harness score --json` prints: one system's figures, or those of several by name."""
+    figures = [
+        {
+            "metrics": {name: asdict(figure) for name, figure in system.metrics.items()},
+            "per_class": system.per_class,
+            "per_class_intervals": system.class_intervals,
+        }
+        for system in systems
+    ]
+    if len(systems) == 1:
+        return {**figures[0], "notes": list(notes)}
+    by_system: dict[str, dict[str, object]] = {system.name: {} for system in systems[1:]}
+    for entry in differences(systems):
+        difference = entry.change.difference
+        by_system[entry.system][entry.change.name] = {
+            "difference": difference and asdict(difference),
+            "p": entry.change.p_value,
+            "p_adjusted": entry.p_adjusted,
+        }
+    names = [system.name for system in systems]
+    return {
+        "systems": dict(zip(names, figures, strict=True)),
+        "differences": by_system,
+        "notes": list(notes),
+    }

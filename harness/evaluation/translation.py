@@ -1,0 +1,88 @@
+"""Reference translations and hypotheses: text files with one sentence per line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.datasets.files import read_lines
+from harness.errors import UsageError
+from harness.evaluation.annotation_files import AnnotationFiles, Predictions
+from harness.metrics.bleu import TOKENIZER, UNSPACED_TOKENIZERS
+from harness.task import Target, Translation
+
+METRICS = ("bleu", "chrf", "ter")
+# Thai to Myanmar, Khmer, kana, and Chinese characters: scripts that put no spaces between words.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+
+
+class ReferenceTexts(AnnotationFiles):
+    """One or more reference translations per sentence. Sample ids are line numbers."""
+
+    tasks = ("translation",)
+
+    def __init__(
+        self,
+        references: Sequence[Path],
+        tokenize: str = TOKENIZER,
+        lowercase: bool = False,
+        metrics: Sequence[str] = (),
+    ) -> None:
+        """Read the files of references.
+
+        Args:
+            references: UTF-8 text with one sentence per line, the same number of lines in each.
+            tokenize: sacrebleu's name of the tokenizer of BLEU.
+            lowercase: compute BLEU without regard to case.
+            metrics: some of METRICS. None means all.
+
+        Raises:
+            UsageError: a file is missing, empty or not UTF-8, or the numbers of lines differ.
+        """
+        if not references:
+            raise UsageError("expected at least one file of references")
+        super().__init__("translation", references[0], references)
+        self.metric_names = tuple(dict.fromkeys(metrics)) or METRICS
+        self._options = {"tokenize": tokenize, "lowercase": lowercase}
+        self._first = references[0]
+        self._length = len(_sentences(self._first))
+        self._targets = list(zip(*map(self._aligned_sentences, references), strict=True))
+        text = "".join(sentence for target in self._targets for sentence in target)
+        if tokenize not in UNSPACED_TOKENIZERS and 2 * len(_UNSPACED.findall(text)) > len(text):
+            self._notes.append(
+                f"{self._first}: most of the text is in a script without spaces, which tokenizer {tokenize} "
+                f"does not divide into words; see --tokenize {', '.join(UNSPACED_TOKENIZERS)}"
+            )
+
+    @property
+    def metric_options(self) -> dict[str, object]:
+        return self._options
+
+    def __len__(self) -> int:
+        return self._length
+
+    def target(self, index: int) -> tuple[str, Target]:
+        return str(index + 1), self._targets[index]
+
+    def read_predictions(self, path: Path) -> Predictions:
+        sentences = self._aligned_sentences(path)
+        return [(str(number), Translation(sentence)) for number, sentence in enumerate(sentences, start=1)]
+
+    def _aligned_sentences(self, path: Path) -> list[str]:
+        """Read as many sentences as the first file of references has."""
+        sentences = _sentences(path)
+        if len(sentences) != self._length:
+            raise UsageError(
+                f"{path}: has {len(sentences)} lines, {self._first} has {self._length}; "
+                f"expected one line per sentence in both"
+            )
+        return sentences
+
+
+def _sentences(path: Path) -> list[str]:
+    """Read lines without trailing white space, as sacrebleu does."""
+    sentences = [line.rstrip() for line in read_lines(path)]
+    if not sentences:
+        raise UsageError(f"{path}: expected one sentence per line, found an empty file")
+    return sentences
