@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,13 +37,13 @@ class RecipeData(StrictModel):
     options: dict[str, object] = Field(default_factory=dict, description="Options of the data set.")
 
 
-class Recipe(StrictModel):
-    """The training of a checkpoint with AdamW, a linear warm-up, a cosine decay and gradient clipping."""
+class Training(StrictModel):
+    """The training of an adapter with AdamW, a linear warm-up, a cosine decay and gradient clipping."""
 
-    adapter: str = Field(description="Registered name of the adapter.")
-    task: TaskName
     options: dict[str, object] = Field(default_factory=dict, description="Options of the adapter.")
-    dataset: RecipeData
+    dataset: RecipeData | str = Field(
+        description="Registered data set with options, or the name of one of the suite's data sets."
+    )
     seed: int = Field(0, description="Seed of initialisation, sampling, augmentation and dropout.")
     steps: int = Field(gt=0, description="Optimiser steps.")
     batch_size: int = Field(gt=0, description="Samples per step, over all workers.")
@@ -60,6 +60,18 @@ class Recipe(StrictModel):
     patience: int | None = Field(
         None, gt=0, description="Validations without improvement before training stops."
     )
+
+
+class Recipe(Training):
+    """The training of a checkpoint, complete with its adapter."""
+
+    adapter: str = Field(description="Registered name of the adapter.")
+    task: TaskName
+
+    @property
+    def data(self) -> RecipeData:
+        """Return the data set; a name without a suite is a registered one."""
+        return RecipeData(name=self.dataset) if isinstance(self.dataset, str) else self.dataset
 
     @property
     def hash(self) -> str:
@@ -100,6 +112,8 @@ class CheckpointRef:
     """True if the weights must be trained first."""
     options: Mapping[str, object] = field(default_factory=dict)
     """The adapter options with which the weights are made; a suite must not contradict them."""
+    data: RecipeData | None = None
+    """The recipe's data set with the variables and paths of its options filled in, for a training here."""
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -115,7 +129,11 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def resolve_checkpoint(
-    reference: str, adapter: str, relative_to: Path | None, seed: int | None = None
+    reference: str,
+    adapter: str,
+    relative_to: Path | None,
+    seed: int | None = None,
+    named_data: Callable[[str], RecipeData] | None = None,
 ) -> CheckpointRef:
     """Find the checkpoint that a suite's `checkpoint:` names.
 
@@ -128,6 +146,7 @@ def resolve_checkpoint(
         adapter: Registered name of the adapter that will load the weights.
         relative_to: Folder that relative paths start from; None for the working directory.
         seed: Replaces the recipe's own seed.
+        named_data: Finds a data set that the recipe names; by default a registered one.
 
     Raises:
         UsageError: The recipe is unknown (the message suggests the nearest name), the recipe or the weights
@@ -148,7 +167,20 @@ def resolve_checkpoint(
     recipe = read_recipe(path)
     if recipe.adapter != adapter:
         raise UsageError(f"{path}: a recipe for adapter '{recipe.adapter}', not '{adapter}'")
+    if isinstance(recipe.dataset, str) and named_data is not None:
+        recipe = recipe.model_copy(update={"dataset": named_data(recipe.dataset)})
+    return trained_checkpoint(recipe, path, seed)
+
+
+def trained_checkpoint(recipe: Recipe, path: Path, seed: int | None = None) -> CheckpointRef:
+    """Find the weights of a recipe, or where training will write them.
+
+    Args:
+        path: The file NAME.yaml of the recipe, whether it exists or not. Weights may be beside it.
+        seed: Replaces the recipe's own seed.
+    """
     name = path.stem
+    recipe = recipe.model_copy(update={"dataset": recipe.data})
     if seed is not None and seed != recipe.seed:
         recipe, name = recipe.model_copy(update={"seed": seed}), f"{path.stem}-seed-{seed}"
     cached = cache_folder() / f"{path.stem}-{recipe.hash[:12]}" / f"{path.stem}.safetensors"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import types
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -266,4 +267,9 @@ def known_keys(schema: object, keys: KeyPath) -> list[str]:
             schema = schema.model_fields[str(key)].annotation
         elif typing.get_origin(schema) is dict:
             schema = typing.get_args(schema)[1]
+        models = [
+            arm for arm in typing.get_args(schema) if isinstance(arm, type) and issubclass(arm, BaseModel)
+        ]
+        if typing.get_origin(schema) is types.UnionType and models:
+            schema = models[0]
     return list(schema.model_fields) if isinstance(schema, type) and issubclass(schema, BaseModel) else []

@@ -19,7 +19,7 @@ from harness.environment import Environment, describe
 from harness.errors import UnavailableError, UsageError
 from harness.files import write_text
 from harness.metrics.metric import METRICS, AnyMetric
-from harness.recipe import Provenance, Recipe, read_recipe
+from harness.recipe import Provenance, Recipe, RecipeData, read_recipe
 from harness.registry import unknown
 from harness.stages.data_parallel import SINGLE, Replica
 from harness.stages.device import pick_device
@@ -36,6 +36,7 @@ def train(
     *,
     threads: int = 1,
     report: Report,
+    data: RecipeData | None = None,
     replica: Replica = SINGLE,
     on_state_saved: Callable[[Path], None] | None = None,
 ) -> Provenance | None:
@@ -47,6 +48,7 @@ def train(
 
     Args:
         threads: CPU threads of torch's operators.
+        data: The recipe's data set as this machine finds it; by default as the recipe describes it.
         replica: This worker among those that train together. Only the leader writes files; the others return
             None.
         on_state_saved: Called with the state file whenever it has been written.
@@ -57,9 +59,9 @@ def train(
     """
     if runtime.precision == "fp16":
         raise UsageError("training in fp16 is not supported (its loss would need scaling): use bf16 or fp32")
-    adapter, data, validation, metric = _prepare(recipe, runtime)
+    adapter, training, validation, metric = _prepare(recipe, runtime, data)
     samples = [validation[i] for i in range(min(recipe.validation_size, len(validation)))]
-    cache = SampleCache(data)
+    cache = SampleCache(training)
     loop = TrainingLoop(recipe, adapter, cache, samples, metric, report, replica, on_state_saved)
     if not replica.is_leader:
         with _torch_threads(threads):
@@ -73,14 +75,14 @@ def train(
         return _train(loop, weights, threads)
 
 
-def check(recipe: Recipe) -> None:
+def check(recipe: Recipe, data: RecipeData | None = None) -> None:
     """Check that a recipe can be trained, ignoring data that this machine lacks but a worker may have.
 
     Raises:
         UsageError: The recipe does not fit its adapter or its data.
     """
     with suppress(UnavailableError):
-        _prepare(recipe, Runtime())
+        _prepare(recipe, Runtime(), data)
 
 
 def training_runtime() -> Runtime:
@@ -89,15 +91,17 @@ def training_runtime() -> Runtime:
     return Runtime(device=device, precision="bf16" if device == "cuda" else "fp32")
 
 
-def _prepare(recipe: Recipe, runtime: Runtime) -> tuple[TrainableAdapter, Dataset, Dataset, AnyMetric]:
+def _prepare(
+    recipe: Recipe, runtime: Runtime, data: RecipeData | None
+) -> tuple[TrainableAdapter, Dataset, Dataset, AnyMetric]:
     """Return the adapter, not built yet, the training and the validation split, and the metric."""
-    data, validation = _open(recipe, "train"), _open(recipe, "validation")
+    training, validation = (_open(recipe, data or recipe.data, split) for split in ("train", "validation"))
     metric = METRICS.get(recipe.metric)(validation.classes, **validation.metric_options)
     if metric.task != recipe.task:
         raise UsageError(f"recipe: metric '{recipe.metric}' is for {metric.task}, not {recipe.task}")
     adapter = _adapter(recipe, runtime)
-    adapter.check(data)
-    return adapter, data, validation, metric
+    adapter.check(training)
+    return adapter, training, validation, metric
 
 
 def _run(loop: TrainingLoop, weights: Path) -> TrainingState:
@@ -163,14 +167,14 @@ def _torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _open(recipe: Recipe, split: str) -> Dataset:
-    name = recipe.dataset.name
+def _open(recipe: Recipe, data: RecipeData, split: str) -> Dataset:
+    name = data.name
     cls = DATASETS.get(name)
     if recipe.task not in cls.tasks:
         raise UsageError(f"recipe: data set '{name}' has no targets for {recipe.task}")
     if split not in cls.splits:
         raise UsageError(f"recipe: data set '{name}' has no split '{split}', which training needs")
-    dataset = cls(_validate(cls.Options, recipe.dataset.options, "dataset.options"), split, recipe.task)
+    dataset = cls(_validate(cls.Options, data.options, "dataset.options"), split, recipe.task)
     if not len(dataset):
         raise UsageError(f"recipe: split '{split}' of data set '{name}' is empty")
     return dataset
@@ -209,7 +213,8 @@ def _hardware(environment: Environment, runtime: Runtime) -> str:
 
 def _write_document(path: Path, recipe: Recipe, provenance: Provenance) -> None:
     """Write recipe and provenance. If the file has an equal recipe, keep its text and comments."""
-    text = yaml.safe_dump({"recipe": recipe.model_dump()}, sort_keys=False, allow_unicode=True)
+    content = {"adapter": recipe.adapter, "task": recipe.task, **recipe.model_dump()}
+    text = yaml.safe_dump({"recipe": content}, sort_keys=False, allow_unicode=True)
     if path.exists() and read_recipe(path) == recipe:
         existing = path.read_text(encoding="utf-8").split("\nprovenance:\n")[0].rstrip() + "\n"
         if "recipe" in (yaml.safe_load(existing) or {}):

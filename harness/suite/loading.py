@@ -60,9 +60,13 @@ class LoadedSuite:
         with self._located(keys):
             return {key: _expand(value) for key, value in options.items()}
 
+    def file(self, keys: KeyPath) -> Path:
+        """Return the file that sets these keys."""
+        return nearest_source(self._sources, keys).path
+
     def folder(self, keys: KeyPath) -> Path:
         """Return the folder of the file that sets these keys. Relative paths there start from it."""
-        return nearest_source(self._sources, keys).path.parent
+        return self.file(keys).parent
 
     @contextmanager
     def _located(self, keys: KeyPath) -> Iterator[None]:

@@ -1,0 +1,106 @@
+"""Checkpoints of a suite's adapters: weights, recipes and trainings that the suite describes itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pydantic import ValidationError
+
+from harness.adapter import ADAPTERS
+from harness.datasets.dataset import DATASETS
+from harness.errors import UnavailableError, UsageError
+from harness.recipe import CheckpointRef, Recipe, RecipeData, resolve_checkpoint, trained_checkpoint
+from harness.registry import unknown
+from harness.suite.loading import LoadedSuite
+from harness.suite.paths import resolve_paths
+from harness.suite.schema import AdapterEntry
+from harness.trial import DatasetUse, path_fields
+from harness.yaml_source import KeyPath
+
+
+def resolve_checkpoints(
+    loaded: LoadedSuite, entry: AdapterEntry, keys: KeyPath
+) -> dict[int | None, CheckpointRef]:
+    """Return the checkpoint of an adapter entry by seed; empty if the entry has none.
+
+    The key None stands for the recipe's own seed.
+
+    Raises:
+        UsageError: The checkpoint is unknown or belongs to another adapter, a seed has no recipe, or the
+            recipe names an unknown data set.
+        UnavailableError: The weights, or the environment variable that names them, do not exist here.
+    """
+    seeds: list[int | None] = [*entry.seed] if isinstance(entry.seed, list) else [entry.seed]
+    if entry.train is not None:
+        if entry.checkpoint is not None:
+            raise loaded.error([*keys, "train"], "set either 'checkpoint' or 'train'")
+        path = loaded.folder([*keys, "train"]) / f"{keys[-1]}.yaml"
+        recipe = Recipe(
+            **entry.train.model_dump(exclude={"dataset"}),
+            dataset=_declared(loaded, [*keys, "train", "dataset"], entry.train.dataset),
+            adapter=entry.adapter,
+            task=ADAPTERS.get(entry.adapter).task,
+        )
+        return {seed: trained_checkpoint(recipe, path, seed) for seed in seeds}
+    if entry.checkpoint is None:
+        if entry.seed is not None:
+            raise loaded.error([*keys, "seed"], "a seed applies to a recipe: set 'checkpoint' or 'train'")
+        return {}
+    where: KeyPath = [*keys, "checkpoint"]
+    reference, folder = loaded.expand_text(where, entry.checkpoint), loaded.folder(where)
+    try:
+        return {
+            seed: resolve_checkpoint(
+                reference, entry.adapter, folder, seed, lambda name: _named(loaded, name)
+            )
+            for seed in seeds
+        }
+    except (UsageError, UnavailableError) as error:
+        raise type(error)(str(loaded.error(where, str(error)))) from error
+
+
+def with_training_data(loaded: LoadedSuite, reference: CheckpointRef, keys: KeyPath) -> CheckpointRef:
+    """Fill in the data of a checkpoint that must be trained, and open both splits that training reads.
+
+    Paths and variables mean the same as in the suite's own data sets.
+
+    Args:
+        keys: Key path of the adapter, for messages.
+
+    Raises:
+        UsageError: A path leaves the data root, or a file of the data is malformed.
+        UnavailableError: This machine lacks the data, or a variable is not set.
+    """
+    recipe = reference.recipe
+    if not reference.missing or recipe is None or recipe.data.name not in DATASETS.entries():
+        return reference
+    cls = DATASETS.get(recipe.data.name)
+    options = loaded.expand_options(keys, recipe.data.options)
+    if loaded.suite.data_root is not None:
+        options |= resolve_paths(loaded, keys, options, path_fields(cls.Options))
+    try:
+        cls.Options(**options)
+    except ValidationError:
+        return reference  # the check of the recipe names the option
+    if recipe.task in cls.tasks:
+        for split in ("train", "validation"):
+            if split in cls.splits:
+                DatasetUse(recipe.data.name, options, split, recipe.task).open()
+    return replace(reference, data=RecipeData(name=recipe.data.name, options=options))
+
+
+def _declared(loaded: LoadedSuite, keys: KeyPath, dataset: RecipeData | str) -> RecipeData:
+    try:
+        return _named(loaded, dataset) if isinstance(dataset, str) else dataset
+    except UsageError as error:
+        raise loaded.error(keys, str(error)) from error
+
+
+def _named(loaded: LoadedSuite, name: str) -> RecipeData:
+    """Return the data set of a suite, or the registered data set, with a name."""
+    datasets = loaded.suite.datasets
+    if name in datasets:
+        return RecipeData(name=datasets[name].dataset, options=datasets[name].options)
+    if name not in DATASETS.entries():
+        raise UsageError(unknown("data set", name, [*datasets, *DATASETS.entries()]))
+    return RecipeData(name=name)
