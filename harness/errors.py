@@ -1,5 +1,13 @@
 """Errors, classified by who can fix them; the command line turns each kind into an exit code."""
 
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+
 
 class HarnessError(Exception):
     """Base of the errors that the user sees as one message, without a traceback."""
@@ -25,6 +33,39 @@ class InfrastructureError(HarnessError):
     exit_code = 3
 
 
+class AdapterError(HarnessError):
+    """An exception of an adapter, as `describe` describes it."""
+
+
+def printable(text: str) -> str:
+    """Return text in which control characters, except tabs and line ends, are replaced by U+FFFD."""
+    return "".join(c if c.isprintable() or c in "\t\n" else "\ufffd" for c in text)
+
+
 def describe(error: BaseException) -> str:
-    """Return the kind of error and its message in one line of at most 2,000 characters."""
-    return f"{type(error).__name__}: {error}".replace("\n", " ")[:2000]
+    """Return the kind of error and its message in one printable line of at most 2,000 characters.
+
+    The messages of InfrastructureError and AdapterError say everything, without the kind.
+    """
+    kind = "" if isinstance(error, InfrastructureError | AdapterError) else f"{type(error).__name__}: "
+    return printable(f"{kind}{error}".replace("\n", " ")[:2000])
+
+
+@contextmanager
+def catch_all() -> Iterator[None]:
+    """Turn every exception of an adapter into a HarnessError.
+
+    Raises:
+        AdapterError: For an exception.
+        InfrastructureError: For an attempt to end the process, such as SystemExit or KeyboardInterrupt.
+    """
+    try:
+        yield
+    except HarnessError as error:
+        if type(error).__module__ != __name__:  # defined by an adapter; this class may not exist elsewhere
+            raise AdapterError(describe(error)) from error
+        raise
+    except Exception as error:
+        raise AdapterError(describe(error)) from error
+    except BaseException as error:
+        raise InfrastructureError(describe(error)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -20,3 +21,10 @@ os.environ |= {"RAY_raylet_start_wait_time_s": "180", "RAY_agent_register_timeou
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork children from the process of the test, so that its patches hold in them."""
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr("harness.stages.child.multiprocessing.get_context", lambda start: fork)

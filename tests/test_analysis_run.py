@@ -103,6 +103,7 @@ class TestFiles:
 
 
 class TestAlignments:
+    @pytest.mark.usefixtures("forked")
     def test_alignments_come_from_the_adapter_for_short_samples(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -122,6 +123,7 @@ class TestAlignments:
             assert alignment.source == [*shown[alignment.index].source.split(), "</s>"]
             assert alignment.weights == [[0.333] * 2] * 2
 
+    @pytest.mark.usefixtures("forked")
     def test_lossy_inputs_become_a_rate_over_all_samples(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -69,6 +69,7 @@ class TestExhaustedMemory:
         assert isinstance(result, ShardResult)
         assert (result.execution.batch_size, len(result.predictions)) == (2, 14)
 
+    @pytest.mark.usefixtures("forked")
     def test_halving_changes_no_figure_and_is_recorded(self, tmp_path: Path, sizes: list[int]) -> None:
         halved = run_suite(tmp_path, document(20, ok={"batch_size": 7}), out="halved").trials[0]
         fitting = run_suite(tmp_path, document(20, ok={"batch_size": 2}), out="fitting").trials[0]

@@ -19,10 +19,11 @@ from harness.adapter import Resources
 from harness.errors import InfrastructureError, UsageError
 from harness.executors.ray.checkpoint_store import CheckpointStore
 from harness.executors.ray.executor import RayExecutor
-from harness.executors.ray.pool import LoadFailure, PoolWorker
+from harness.executors.ray.pool import PoolWorker
 from harness.executors.ray.prediction import PredictionRun
 from harness.executors.scheduling.cluster import Cluster, Node
 from harness.executors.scheduling.losses import MAX_LOSSES
+from harness.executors.worker import LoadFailure
 from harness.recipe import CheckpointRef, Recipe, RecipeData
 from harness.run.driver import exit_code
 from harness.rundir.results import Results, TrialRecord
@@ -309,9 +310,8 @@ class TestTwoWorkers:
         assert (deadly.status, failure.first, failure.last) == ("partial", 16, 16)
         assert (failure.attempts, failure.indices, failure.samples) == (2, [16], ["test-0000016"])
         assert failure.error.startswith(
-            "worker lost 2 times with this sample alone: ActorDiedError: The actor died unexpectedly"
+            "worker lost 2 times with this sample alone: the adapter's process ended with exit code 1"
         )
-        assert len(failure.error) < 200, "without Ray's lines of advice"
 
     def test_record_an_error_of_the_adapter_at_once_with_its_message(
         self, trials: tuple[dict[str, TrialRecord], Results, Path]

@@ -168,6 +168,7 @@ class TestFailures:
         (trial,) = run_suite(tmp_path, document(10, bad={"options": {"raise_at": 0}})).trials
         assert trial.status == "failed"
 
+    @pytest.mark.usefixtures("forked")
     def test_the_same_command_predicts_failed_shards_again(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -181,6 +182,7 @@ class TestFailures:
         assert (trial.status, trial.failures) == ("complete", [])
         assert before.items() <= shard_files(tmp_path).items()
 
+    @pytest.mark.usefixtures("forked")
     def test_an_invalid_prediction_is_a_failure(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

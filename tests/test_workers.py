@@ -68,6 +68,7 @@ def test_code_or_data_that_differ_from_the_plan_are_an_error(
 
 
 @pytest.mark.parametrize("bad", [7, 5])
+@pytest.mark.usefixtures("forked")
 def test_an_unreadable_sample_fails_only_its_batch_and_is_named_by_its_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int
 ) -> None:
@@ -93,7 +94,7 @@ def test_an_unreadable_sample_fails_only_its_batch_and_is_named_by_its_index(
     ("fault", "message"),
     [
         ({"raise_at": 0}, "timing words/ok: RuntimeError: poison at 0"),
-        ({"exit_at": 0}, "timing words/ok: the process died"),
+        ({"exit_at": 0}, "timing words/ok: the adapter's process ended with exit code 1"),
         ({"hang_at": 0}, "timing words/ok: no answer within 6 s"),
     ],
 )

@@ -13,6 +13,8 @@ from harness.stages.measure import Measurement
 from harness.stages.shards import Outcome, Work
 from harness.trial import Trial
 
+FIRST_SHARD_DEADLINE_SECONDS = 900.0  # including loading, but not the time in a queue
+
 
 class Executor(ABC):
     """Runs stages; a context manager that releases its resources on exit."""

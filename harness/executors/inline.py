@@ -1,27 +1,44 @@
-"""The executor without Ray: everything runs in this process except timing, which gets a fresh process."""
+"""The executor without Ray: one worker, whose child processes run the code of adapters one after another."""
 
 from __future__ import annotations
 
-import multiprocessing
+import platform
+import time
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection
 
-from harness.errors import InfrastructureError, UsageError, describe
-from harness.executors.executor import Executor
+from harness.adapter import Resources
+from harness.errors import AdapterError, HarnessError, InfrastructureError, UsageError, describe
+from harness.executors.executor import FIRST_SHARD_DEADLINE_SECONDS, Executor
+from harness.executors.scheduling.scheduler import Scheduler
+from harness.executors.worker import LoadFailure, PredictionWorker
 from harness.recipe import CheckpointRef
 from harness.scenarios.settings import SpeedSettings
+from harness.stages.child import LOAD_SECONDS, Child, ChildLost, send_line
 from harness.stages.device import pick_device
 from harness.stages.measure import Measurement, measure
-from harness.stages.predict import Predictor
-from harness.stages.shards import Outcome, ShardError, Work
+from harness.stages.shards import Outcome, Work
 from harness.trial import Trial
+
+SILENT_TRAINING_SECONDS = 3600.0  # without a line of progress until a training counts as hanging
+_RESOURCES = Resources()  # a single worker has the whole machine
 
 
 class InlineExecutor(Executor):
-    """One worker: this process."""
+    """One worker: this machine.
+
+    Args:
+        first_deadline: Seconds after which a model's first shard counts as hanging, not including loading.
+        load_seconds: Seconds after which loading a model counts as hanging.
+    """
 
     name = "inline"
     workers = 1
+
+    def __init__(
+        self, first_deadline: float = FIRST_SHARD_DEADLINE_SECONDS, load_seconds: float = LOAD_SECONDS
+    ) -> None:
+        self._first_deadline = first_deadline
+        self._load_seconds = load_seconds
 
     def check(self, trials: Sequence[Trial]) -> None:
         for trial in trials:
@@ -36,50 +53,57 @@ class InlineExecutor(Executor):
         report: Callable[[str], None],
         workers: int | None = None,  # noqa: ARG002
     ) -> None:
-        from harness.stages.train import train, training_runtime  # imports torch, which takes seconds
-
-        assert reference.recipe is not None
-        train(reference.recipe, reference.weights, training_runtime(), report=report)
+        with Child() as child:
+            try:
+                child.call(_train, reference, seconds=SILENT_TRAINING_SECONDS, report=report)
+            except (AdapterError, InfrastructureError) as error:
+                raise InfrastructureError(f"training {reference.name}: {error}") from error
 
     def predict(self, work: Sequence[Work]) -> Iterator[Outcome]:
-        for trial_work in work:
-            try:
-                predictor = Predictor(trial_work.trial, trial_work.trial.load_checkpoint())
-            except Exception as error:
-                yield from (ShardError(shard, describe(error), 1) for shard in trial_work.shards())
-                continue
-            for shard in trial_work.shards():
+        resources = {part.trial.id: _RESOURCES for part in work}
+        scheduler: Scheduler[int] = Scheduler(work, resources, time.monotonic, self._first_deadline)
+        self.retries = scheduler.retries
+        worker, node, number = PredictionWorker(load_seconds=self._load_seconds), platform.node(), 0
+        scheduler.add_worker(number, node, _RESOURCES)
+        try:
+            while scheduler.busy:
+                yield from scheduler.update_nodes({node}, {_RESOURCES: {node}})
+                assignment = next(scheduler.assign(), None)  # a shard ahead would not keep one worker busier
+                if assignment is None:
+                    continue
+                shard, seconds = assignment.shard, assignment.deadline - assignment.started
                 try:
-                    yield from predictor.run_shard(shard)
-                except Exception as error:  # this process can no longer use its GPU
-                    yield ShardError(shard, describe(error), 1)
+                    answer = worker.predict(
+                        shard, shard.trial.load_checkpoint, assignment.batch_limit, seconds
+                    )
+                except (ChildLost, AdapterError) as error:
+                    yield from scheduler.lose_worker(number, describe(error))
+                    number += 1
+                    scheduler.add_worker(number, node, _RESOURCES)
+                    continue
+                if isinstance(answer, LoadFailure):
+                    scheduler.fail_to_load(number, answer.error)
+                else:
+                    yield from scheduler.finish_shard(number, answer)
+        finally:
+            worker.close()
 
     def measure(self, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> Measurement:
-        context = multiprocessing.get_context("spawn")
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_measure, args=(sender, trial, scenarios, settings))
-        process.start()
-        sender.close()  # this end; the other one closes when the process ends, for whatever reason
-        deadline = settings.deadline(len(scenarios))
-        try:
-            if not receiver.poll(deadline):
-                raise InfrastructureError(f"timing {trial.name}: no answer within {deadline:g} s")
-            outcome: Measurement | str = receiver.recv()
-        except EOFError as error:
-            raise InfrastructureError(f"timing {trial.name}: the process died") from error
-        finally:
-            process.kill()
-            process.join()
-            receiver.close()
-        if isinstance(outcome, str):
-            raise InfrastructureError(f"timing {trial.name}: {outcome}")
-        return outcome
+        with Child("spawn") as child:
+            try:
+                return child.call(
+                    _measure, trial, scenarios, settings, seconds=settings.deadline(len(scenarios))
+                )
+            except HarnessError as error:
+                raise InfrastructureError(f"timing {trial.name}: {describe(error)}") from error
 
 
-def _measure(sender: Connection, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> None:
-    """Measure in the fresh process, and send the measurement or the message of an error."""
-    try:
-        outcome: Measurement | str = measure(trial, trial.load_checkpoint(), scenarios, settings)
-    except Exception as error:  # raised by the adapter
-        outcome = describe(error)
-    sender.send(outcome)
+def _measure(trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> Measurement:
+    return measure(trial, trial.load_checkpoint(), scenarios, settings)
+
+
+def _train(reference: CheckpointRef) -> None:
+    from harness.stages.train import train, training_runtime  # imports torch, which takes seconds
+
+    assert reference.recipe is not None
+    train(reference.recipe, reference.weights, training_runtime(), report=send_line, data=reference.data)

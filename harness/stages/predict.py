@@ -18,7 +18,7 @@ from harness.adapter import ADAPTERS, Adapter
 from harness.checkpoint import Checkpoint
 from harness.errors import UsageError, describe
 from harness.rundir.predictions import check
-from harness.stages.device import free_memory, is_out_of_memory, pick_device
+from harness.stages.device import free_memory, is_out_of_memory, pick_device, torch_flags
 from harness.stages.labels import class_map, relabel
 from harness.stages.prefetch import prefetch
 from harness.stages.shards import Execution, Outcome, Shard, ShardError, ShardResult, merge_outcomes
@@ -57,6 +57,7 @@ class Predictor:
         cls = ADAPTERS.get(trial.spec.adapter)
         device = pick_device(trial.spec.device)
         self.adapter = cls(cls.Options(**trial.options), trial.runtime(device))
+        self.adapter.bind(self.dataset)
         self.adapter.load(checkpoint)
         self.class_map = class_map(trial.spec.task, self.adapter.classes, self.dataset.classes)
         self.environment = environment.describe()
@@ -106,14 +107,15 @@ class Predictor:
         try:
             batch = load()
             predictions = self._predict(batch)
-        except Exception as error:
+        except BaseException as error:  # SystemExit of an adapter too: Ctrl-C does not reach this process
             if "CUDA error" in str(error):  # such as an illegal access: the GPU is lost to this process
                 raise
             message, invalid_input = describe(error), isinstance(error, UsageError)
         else:
             finished = datetime.now(UTC).isoformat()
             batch_size = min(self._batch_limit, self.trial.spec.batch_size)
-            execution = Execution(self._node, started, finished, batch_size)
+            flags = " ".join(f"{name}={value}" for name, value in torch_flags().items())
+            execution = Execution(self._node, started, finished, batch_size, flags)
             ids = [sample.id for sample in batch.samples]
             return ShardResult(shard, ids, predictions, self.environment, execution)
         return ShardError(shard, message, 1, self._find_culprits(shard), invalid_input)
@@ -123,7 +125,7 @@ class Predictor:
         samples = [self._read(index) for index in indices]
         preprocessed = None
         if self._prefetch and len(samples) <= self._batch_limit:
-            with suppress(Exception):  # `_predict` preprocesses again and handles the error
+            with suppress(BaseException):  # `_predict` preprocesses again and handles the error
                 preprocessed = self.adapter.preprocess(samples)
         return _Batch(samples, preprocessed)
 
@@ -164,7 +166,7 @@ class Predictor:
         for index in range(shard.start, shard.stop):
             try:
                 self._predict(_Batch([self._read(index)], None))
-            except Exception:
+            except BaseException:
                 culprits.append(index)
         return tuple(culprits)
 

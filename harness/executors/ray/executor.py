@@ -17,7 +17,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's future
 import ray
 
 from harness.errors import InfrastructureError, UsageError
-from harness.executors.executor import Executor
+from harness.executors.executor import FIRST_SHARD_DEADLINE_SECONDS, Executor
 from harness.executors.ray.checkpoint_store import CheckpointStore
 from harness.executors.ray.cluster_view import ClusterView
 from harness.executors.ray.prediction import PredictionRun
@@ -29,8 +29,6 @@ from harness.scenarios.settings import SpeedSettings
 from harness.stages.measure import Measurement
 from harness.stages.shards import Outcome, Work
 from harness.trial import Trial
-
-FIRST_SHARD_DEADLINE_SECONDS = 900.0  # including loading, but not the time in a queue
 
 
 class RayExecutor(Executor):

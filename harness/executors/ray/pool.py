@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections import deque
@@ -17,34 +18,23 @@ from harness.errors import InfrastructureError, describe
 from harness.executors.ray.cluster_view import ClusterView
 from harness.executors.ray.handles import ActorHandle, ObjectRef
 from harness.executors.scheduling.cluster import SLOT, WORKER_SLOT, node_name, prediction_selector
-from harness.stages.predict import Predictor
+from harness.executors.worker import LoadFailure, PredictionWorker
+from harness.stages.child import Child
 from harness.stages.shards import Outcome, Shard
 
 MAX_FAILED_STARTS = 3  # workers in a row that die before they run
 START_DEADLINE_SECONDS = 1800.0  # without a worker until a busy cluster is given up
 
 
-@dataclass(frozen=True)
-class LoadFailure:
-    """A worker's answer if it could not load a model."""
-
-    error: str
-    everywhere: bool = False
-    """True if no node can load it. Otherwise, other nodes may have the data, or more memory."""
-
-
 class Worker:
     """An actor that predicts, and holds one loaded model at a time."""
 
-    def __init__(self) -> None:
-        self._predictor: Predictor | None = None
-
     def ready(self) -> str:
-        """Return the node's id, once the actor runs and has imported torch, which takes seconds."""
-        import torch  # noqa: F401
-
+        """Return the node's id, once the actor runs and its children can start, which takes seconds."""
+        with Child() as child:
+            child.call(os.getpid, seconds=START_DEADLINE_SECONDS)
         node_id = str(ray.get_runtime_context().get_node_id())
-        self._node = node_name(platform.node(), node_id)
+        self._worker = PredictionWorker(node_name(platform.node(), node_id))
         return node_id
 
     def predict(
@@ -57,14 +47,9 @@ class Worker:
                 shard; empty for an adapter without a checkpoint.
             batch_limit: Maximum number of samples to predict at once.
         """
-        if self._predictor is None or self._predictor.trial.id != shard.trial.id:
-            self._predictor = None  # release the last model before the next is loaded
-            checkpoint = ray.get(weights[0]) if weights else None
-            try:
-                self._predictor = Predictor(shard.trial, checkpoint, self._node)
-            except Exception as error:
-                return LoadFailure(describe(error))
-        return self._predictor.run_shard(shard, batch_limit)
+        return self._worker.predict(
+            shard, lambda: ray.get(weights[0]) if weights else None, batch_limit, seconds=None
+        )
 
 
 _Worker = ray.remote(max_restarts=0)(Worker)

@@ -9,15 +9,16 @@ import ray
 from ray.exceptions import ObjectStoreFullError, OutOfDiskError, OutOfMemoryError, RayError, RayTaskError
 
 from harness.adapter import Resources
-from harness.errors import UsageError, describe
+from harness.errors import HarnessError, UsageError, describe
 from harness.executors.ray.checkpoint_store import CheckpointStore
 from harness.executors.ray.cluster_view import ClusterView
 from harness.executors.ray.handles import ObjectRef
-from harness.executors.ray.pool import ActorPool, LoadFailure, PoolWorker
+from harness.executors.ray.pool import ActorPool, PoolWorker
 from harness.executors.ray.timing_requests import ClusterTimingRequests
 from harness.executors.scheduling.losses import Cause
 from harness.executors.scheduling.scheduler import Scheduler
 from harness.executors.scheduling.worker_pool import Assignment
+from harness.executors.worker import LoadFailure
 from harness.stages.shards import Outcome, Work
 
 POLL_SECONDS = 0.5  # longest wait for an answer before deadlines are checked
@@ -148,11 +149,14 @@ class PredictionRun:
         """Receive a worker's next answer, or handle its loss."""
         try:
             answer: list[Outcome] | LoadFailure = ray.get(worker.answers.popleft())
-        except RayError as error:  # the worker died, its GPU is unusable, or its answer could not be stored
+        except (
+            RayError
+        ) as error:  # the worker or its child died, its GPU is unusable, or its answer could not be stored
             self.pool.drop(worker)
             cause = error.cause if isinstance(error, RayTaskError) else error
+            kind = "" if isinstance(cause, HarnessError) else f"{type(cause).__name__}: "
             first_line, _, _ = str(cause).partition("\n")  # advice and process numbers follow
-            return self.scheduler.lose_worker(worker, f"{type(cause).__name__}: {first_line}", _cause(error))
+            return self.scheduler.lose_worker(worker, kind + first_line, _cause(error))
         final: list[Outcome] = []
         if isinstance(answer, LoadFailure):
             self.scheduler.fail_to_load(worker, answer.error, answer.everywhere)

@@ -10,7 +10,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from harness.checkpoint import Checkpoint
-from harness.errors import InfrastructureError, describe
+from harness.errors import InfrastructureError, catch_all, describe
 from harness.executors.ray.cluster_view import ClusterView
 from harness.executors.ray.handles import ObjectRef
 from harness.executors.scheduling.cluster import (
@@ -41,7 +41,8 @@ class Timer:
     def measure(
         self, trial: Trial, checkpoint: Checkpoint | None, scenarios: Sequence[str], settings: SpeedSettings
     ) -> Measurement:
-        return measure(trial, checkpoint, scenarios, settings)
+        with catch_all():  # SystemExit would end the actor as if it had been asked to
+            return measure(trial, checkpoint, scenarios, settings)
 
 
 _Timer = ray.remote(max_restarts=0)(Timer)

@@ -110,12 +110,15 @@ def train_worker(reference: CheckpointRef, relay: ActorHandle, replica: Replica)
                 weights,
                 training_runtime(),
                 report=report,
+                data=reference.data,
                 replica=replica,
                 on_state_saved=save_state,
             )
         except HarnessError as error:  # the recipe is wrong, or the node lacks data
             ray.get(relay.fail.remote(error))
             raise  # otherwise the other workers would wait for this one's gradients
+        except (SystemExit, KeyboardInterrupt) as error:  # would end the actor as if it had been asked to
+            raise RuntimeError(describe(error)) from error
         if replica.is_leader:
             # Weights are written last: if they exist, the checkpoint is complete.
             files = {path.name: path.read_bytes() for path in (weights.with_suffix(".yaml"), weights)}

@@ -1,0 +1,194 @@
+"""A child process for the code of adapters, which may end, hang or alter the process that it runs in."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Literal, Self, TypeVar
+
+from harness.errors import HarnessError, InfrastructureError, catch_all, printable
+
+T = TypeVar("T")
+
+LOAD_SECONDS = 600.0  # until loading a model counts as hanging
+OUTPUT_LIMIT = 1 << 20  # bytes that a child may print; the rest is dropped
+EXIT_SECONDS = 2.0  # for the exit code of a child that has closed its connection
+
+_connection: Connection | None = None  # of a child to its parent
+
+
+class ChildLost(InfrastructureError):
+    """The child died, hung or closed its connection; the message says which."""
+
+
+class ChildHung(ChildLost):
+    """The child has not answered in time."""
+
+
+class Child:
+    """A process that runs functions one after another; a context manager that ends it.
+
+    The code in it may change whatever it likes: environment, working directory, signal handlers, descriptors,
+    libraries. What it prints goes to stderr of this process, without control characters.
+
+    Args:
+        start: `forkserver` starts a child in 20 ms, because torch is imported once for all children. `spawn`
+            starts a fresh interpreter, whose peak memory is its own.
+    """
+
+    def __init__(self, start: Literal["forkserver", "spawn"] = "forkserver") -> None:
+        context = multiprocessing.get_context(start)
+        if start == "forkserver":
+            multiprocessing.set_forkserver_preload(["harness.stages.fork_server"])
+        self._connection, theirs = context.Pipe()
+        output, printed = context.Pipe(duplex=False)
+        arguments = (theirs, printed, dict(os.environ), start)
+        self._process = context.Process(target=_serve, args=arguments)  # type: ignore[attr-defined]
+        with _hidden_main():
+            self._process.start()
+        atexit.register(self.close)  # before multiprocessing waits for its processes
+        theirs.close()
+        printed.close()
+        threading.Thread(target=_relay, args=(output,), daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill the child and the processes that it started."""
+        atexit.unregister(self.close)
+        self._connection.close()
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+        self._process.join()
+
+    def call(
+        self,
+        function: Callable[..., T],
+        *arguments: object,
+        seconds: float | None,
+        report: Callable[[str], None] | None = None,
+    ) -> T:
+        """Return what a function of a module returns in the child.
+
+        Args:
+            seconds: Maximum time until the function returns or reports the next line; None if the caller's
+                own end is the limit.
+            report: Receives the lines that the function passes to `send_line`.
+
+        Raises:
+            HarnessError: As raised by the function; other exceptions as in `catch_all`.
+            ChildLost: The child died, hung or closed its connection. It must not be used again.
+        """
+        with self._losses():
+            self._connection.send((function, arguments))
+        while True:
+            with self._losses():
+                if not self._connection.poll(seconds):
+                    raise ChildHung(f"no answer within {seconds or 0:g} s")
+                line, error, result = self._connection.recv()
+            if line is None:
+                break
+            if report:
+                report(line)
+        if error is not None:
+            raise error
+        returned: T = result
+        return returned
+
+    @contextmanager
+    def _losses(self) -> Iterator[None]:
+        """Turn errors of the connection into ChildLost."""
+        try:
+            yield
+        except ChildLost:
+            raise
+        except (EOFError, OSError) as error:
+            raise ChildLost(self._ending()) from error
+        except (
+            Exception
+        ) as error:  # the adapter wrote to the connection, or the answer's class is unknown here
+            raise ChildLost(f"the answer of the adapter's process cannot be read: {error}") from error
+
+    def _ending(self) -> str:
+        self._process.join(EXIT_SECONDS)
+        code = self._process.exitcode
+        if code is None:
+            return "the adapter's process closed its connection"
+        if code >= 0:
+            return f"the adapter's process ended with exit code {code}"
+        return f"the adapter's process was ended by {signal.Signals(-code).name}"
+
+
+def send_line(text: str) -> None:
+    """Send a line of progress from a child to its parent."""
+    assert _connection is not None
+    _connection.send((text, None, None))
+
+
+@contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Hide this program's main module, which multiprocessing would import into the child."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _serve(connection: Connection, printed: Connection, environment: Mapping[str, str], start: str) -> None:
+    """Answer calls until the parent closes the connection."""
+    global _connection
+    _connection = connection
+    os.setsid()  # Ctrl-C is for the parent, and signals to this group do not reach it
+    if start == "forkserver":
+        from harness.stages.fork_server import end_with_parent
+
+        end_with_parent()
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out, this process goes first
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        os.dup2(printed.fileno(), number)
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    printed.close()
+    with suppress(EOFError, OSError):
+        while True:
+            function, arguments = connection.recv()
+            error = result = None
+            try:
+                with catch_all():
+                    result = function(*arguments)
+            except HarnessError as raised:
+                error = raised
+            connection.send((None, error, result))
+
+
+def _relay(output: Connection) -> None:
+    """Write what a child prints to stderr."""
+    left = OUTPUT_LIMIT
+    with output, suppress(OSError):
+        while content := os.read(output.fileno(), 1 << 16):
+            if left > 0:
+                sys.stderr.write(printable(content[:left].decode(errors="replace")))
+            left -= len(content)
