@@ -54,6 +54,14 @@ class TestAlignedFiles:
         assert pairs(opened(tmp_path, "test", **options)) == [("a fly", ("eine Fliege",))]
         assert [sample.id for sample in opened(tmp_path, **options)] == ["train-000000001", "train-000000002"]
 
+    def test_sentences_have_the_document_that_their_line_of_another_file_names(self, tmp_path: Path) -> None:
+        write(tmp_path, train_en="a\nb\nc\n", train_de="d\ne\nf\n", train_docs="news\nnews\n\n")
+        options = {"source": "{split}.en", "references": ("{split}.de",)}
+        grouped = opened(tmp_path, groups="{split}.docs", **options)
+        assert [sample.group for sample in grouped] == ["news", "news", None]
+        assert pairs(grouped) == pairs(opened(tmp_path, **options))
+        assert grouped.fingerprint != opened(tmp_path, **options).fingerprint
+
     def test_a_line_may_lack_some_of_several_references(self, tmp_path: Path) -> None:
         write(tmp_path, train_en="yes\nno\n", train_de="ja\nnein\n", train_at="jo\n\n")
         dataset = opened(tmp_path, source="{split}.en", references=("{split}.de", "{split}.at"))

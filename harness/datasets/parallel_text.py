@@ -7,6 +7,7 @@ import difflib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _NOT_OF_FILES = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined")
 _FILE_OPTIONS = ("split_names", "encoding", "merge_sources")  # without effect on an exported corpus
-_LINE_OPTIONS, _TABLE_OPTIONS = ("references",), ("source_column", "reference_columns")
+_LINE_OPTIONS, _TABLE_OPTIONS = ("references", "groups"), ("source_column", "reference_columns")
 
 
 class ParallelTextOptions(SentencePairsOptions):
@@ -41,6 +42,9 @@ class ParallelTextOptions(SentencePairsOptions):
     """File with one sentence per line: `train.en`, `{split}.en.gz`."""
     references: tuple[str, ...] = ()
     """Files with as many lines as `source`, one file per reference translation."""
+    groups: str | None = None
+    """File with as many lines as `source`: the document of each sentence. Sentences of one document are not
+    independent, so an interval leaves them out together."""
     table: str | None = None
     """File with tab-separated columns, to use instead of `source` and `references`: `deu.txt`, `{split}.tsv`.
     Quotes are literal."""
@@ -112,7 +116,9 @@ class ParallelTextOptions(SentencePairsOptions):
     @property
     def files(self) -> tuple[str, ...]:
         """Return all file names as given; none for an exported corpus."""
-        return tuple(name for name in (self.table, self.source, *self.references) if name is not None)
+        return tuple(
+            name for name in (self.table, self.source, *self.references, self.groups) if name is not None
+        )
 
 
 class ParallelText(SentencePairs):
@@ -180,7 +186,7 @@ def _reason_to_exclude(options: ParallelTextOptions, sample: Sample) -> str | No
 def _merge(sample: Sample, other: Sample) -> Sample:
     """Add the references of another sample with the same source."""
     assert isinstance(sample.target, tuple) and isinstance(other.target, tuple)
-    return Sample(sample.id, sample.input, tuple(dict.fromkeys((*sample.target, *other.target))))
+    return replace(sample, target=tuple(dict.fromkeys((*sample.target, *other.target))))
 
 
 def _read_files(options: ParallelTextOptions, split: str) -> Iterator[Sample]:
@@ -196,7 +202,8 @@ def _read_files(options: ParallelTextOptions, split: str) -> Iterator[Sample]:
         rows = _align(paths, lines)
     for number, row in enumerate(rows, start=1):
         source, *references = (text.strip() for text in row)
-        yield Sample(f"{split}-{number:09d}", source, tuple(filter(None, references)))
+        group = references.pop() or None if options.groups else None
+        yield Sample(f"{split}-{number:09d}", source, tuple(filter(None, references)), group)
 
 
 def _find(directory: Path, name: str) -> Path:

@@ -49,7 +49,7 @@ class SentencePairs(Dataset):
 
 
 def fingerprint_of(samples: Iterable[Sample]) -> str:
-    """Return the SHA-256 (64 hex digits) of ids, sources and references, which does not depend on paths."""
+    """Return the SHA-256 (64 hex digits) of ids, sources, references and groups, not of paths."""
     return digest(part for sample in samples for part in (sample.id, *_texts(sample)))
 
 
@@ -59,6 +59,7 @@ def split_of_source(source: str) -> Split:
 
 
 def _texts(sample: Sample) -> tuple[str, ...]:
-    """Return the source, the number of references, and the references."""
+    """Return the source, the number of references, the references, and the group if there is one."""
     assert isinstance(sample.input, str) and isinstance(sample.target, tuple)
-    return (sample.input, str(len(sample.target)), *sample.target)
+    group = (sample.group,) if sample.group else ()
+    return (sample.input, str(len(sample.target)), *sample.target, *group)

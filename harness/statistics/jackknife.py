@@ -20,7 +20,6 @@ from harness.task import Better, Figure
 SEED = 0  # of the random groups
 COUNT_GROUPS = 2000  # groups at most, where a figure follows from sums of counts
 UNBOUNDED = (-np.inf, np.inf)
-FLIPS = 30  # pairs from which the p-value of a sign flip, 2^(1 − 30) = 2e-9, no longer limits anything
 
 
 def leave_out_groups(n: int, limit: int, origins: Sequence[str] | None = None) -> NDArray[np.intp]:

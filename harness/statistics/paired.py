@@ -14,13 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.statistics.jackknife import (
-    FLIPS,
-    JackknifedFigure,
-    defined_or_none,
-    standard_error,
-    student,
-)
+from harness.statistics.jackknife import JackknifedFigure, defined_or_none, standard_error, student
 from harness.task import Figure
 
 
@@ -69,7 +63,7 @@ def _student(
         if len(trainings) > 1:
             spread = float(np.var([figure.value for figure in trainings], ddof=1))
             variances.append((spread / len(trainings), len(trainings) - 1.0))
-    return student(value, variances, 2.0 ** (1 - min(groups, FLIPS)) if len(models) > 1 else 0.0)
+    return student(value, variances, 2.0 ** (1 - groups) if len(models) > 1 else 0.0)
 
 
 def _mean_value(trainings: Sequence[JackknifedFigure]) -> float:
