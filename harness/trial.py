@@ -61,6 +61,8 @@ class Trial:
     resources: Resources = field(default_factory=Resources)
     slices: Path | None = None
     """Table of the user by whose columns the samples are sliced."""
+    notes: tuple[str, ...] = ()
+    """What the data set left out of its files, or what looks like a mistake in them."""
 
     @cached_property
     def id(self) -> str:

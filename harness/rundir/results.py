@@ -29,6 +29,9 @@ class DatasetRecord(StrictModel):
     split: str
     size: int
     fingerprint: str
+    notes: list[str] = Field(
+        default_factory=list, description="what was left out of its files, or looks like a mistake in them"
+    )
 
 
 class CheckpointRecord(StrictModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -25,6 +26,8 @@ from harness.suite.variants import MAX_VARIANTS, Variant, complete_options, expa
 from harness.task import TaskName
 from harness.trial import DatasetUse, Trial, adapter_code, identified_options, path_fields
 from harness.yaml_source import KeyPath
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,8 @@ def _benchmark_trials(
         raise loaded.error(["benchmarks", name], f"data set '{use.name}' has no samples in '{use.split}'")
     for metric in entry.metrics:  # an unknown tokenizer is an error now, not after hours of predicting
         METRICS.get(metric)(dataset.classes, **dataset.metric_options)
+    for note in dataset.notes:
+        logger.warning("%s", note)
     fingerprint = dataset.fingerprint
     table = _slices_table(loaded, name, entry)
     return [
@@ -136,6 +141,7 @@ def _benchmark_trials(
             scenarios=tuple(entry.speed) if ADAPTERS.get(variant.adapter).timed else (),
             resources=variant.resources,
             slices=table,
+            notes=dataset.notes,
         )
         for variant in variants
     ]
