@@ -183,11 +183,12 @@ def test_a_system_that_is_named_twice_is_refused(texts: dict[str, Path]) -> None
 
 
 def test_without_a_terminal_tables_are_tab_separated_and_signatures_occur_once(
-    texts: dict[str, Path],
+    texts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(texts["ref"].parent)
     result = harness(
         *("score", "translation", "--references", texts["ref"], "--metric", "chrf", "--metric", "bleu"),
-        *("--hypotheses", texts["good"], "--hypotheses", texts["bad"]),
+        *("--hypotheses", texts["good"], "--hypotheses", "bad.txt"),
     )
     header, *lines = result.stdout.splitlines()
     columns = header.split("\t")

@@ -18,7 +18,7 @@ _OF_SEVERAL = ("system", "difference from the first", "p", "p (Holm)")  # column
 
 def show_systems(systems: Sequence[System]) -> None:
     """Print the figures of each system, and each signature and note once."""
-    folder = os.path.commonpath([Path(system.name).parent for system in systems]) or "."
+    folder = os.path.commonpath([Path(system.name).absolute().parent for system in systems])
     labels = [display(os.path.relpath(system.name, folder)) for system in systems]
     compared = {(entry.system, entry.change.name): entry for entry in differences(systems)}
     first, several = systems[0], len(systems) > 1
