@@ -17,6 +17,7 @@ from scipy.special import stdtr, stdtrit  # scipy.stats takes 1.5 s to import
 
 from harness.task import Better, Figure
 
+CONFIDENCE = 0.95
 SEED = 0  # of the random groups
 COUNT_GROUPS = 2000  # groups at most, where a figure follows from sums of counts
 UNBOUNDED = (-np.inf, np.inf)
@@ -122,17 +123,18 @@ def student(
 
     Args:
         variances: (variance, degrees of freedom) of each source.
-        least_p: smallest p-value that the samples support. The standard error is raised to give it if needed.
+        least_p: smallest p-value that the samples support. If it is above 5%, the standard error is raised
+            until the interval contains 0.
     """
     error = np.sqrt(sum(variance for variance, _ in variances))
     spread = sum(variance**2 / freedom for variance, freedom in variances)
     freedom = error**4 / spread if spread else float(min((f for _, f in variances), default=1))
-    if least_p > 0:
-        error = max(error, abs(value) / -stdtrit(freedom, least_p / 2) if least_p < 1 else np.inf)
+    if least_p > 1 - CONFIDENCE:
+        error = max(error, abs(value) / -stdtrit(freedom, least_p / 2))
     if error == 0:
-        return value, value, float(value == 0)
-    margin = float(stdtrit(freedom, 0.975) * error)
-    return value - margin, value + margin, float(2 * stdtr(freedom, -abs(value) / error))
+        return value, value, max(float(value == 0), least_p)
+    margin = float(stdtrit(freedom, (1 + CONFIDENCE) / 2) * error)
+    return value - margin, value + margin, max(float(2 * stdtr(freedom, -abs(value) / error)), least_p)
 
 
 def defined_or_none(value: float) -> float | None:

@@ -34,7 +34,8 @@ def difference(base: Sequence[JackknifedFigure], head: Sequence[JackknifedFigure
     """Return head − base, each the mean over its trainings.
 
     p is at least 2^(1 − G) for G groups of samples: if nothing but chance decided which model is better on
-    each group, all groups would favour the same one with this probability. The interval widens accordingly.
+    each group, all groups would favour the same one with this probability. With fewer than six groups, it is
+    above 5%, so the interval contains 0.
     """
     template = base[0].figure
     value = _mean_value(head) - _mean_value(base)
