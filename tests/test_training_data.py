@@ -8,11 +8,13 @@ import pytest
 import yaml
 
 from harness.errors import UnavailableError, UsageError
-from harness.recipe import CheckpointRef, Recipe, RecipeData
-from harness.suite.loading import load_suite
+from harness.recipe import CheckpointRef, Recipe, RecipeData, read_recipe
+from harness.suite.loading import find_suite, load_suite
 from harness.suite.plan import plan
 
 TEXT = {"directory": "text", "source": "{split}.en", "references": ["{split}.de"]}
+SHIPPED = ("rcnn", "fast-rcnn", "faster-rcnn", "ssd", "yolo")
+SHIPPED_FOLDER = Path(__file__).parents[1] / "adapters" / "checkpoints"
 STEPS = {"steps": 5, "batch_size": 2, "learning_rate": 0.001, "metric": "bleu"}
 
 
@@ -69,7 +71,7 @@ def test_a_name_a_definition_and_an_inline_training_are_one_recipe(folder: Path)
         assert reference.recipe.hash == expected.hash, "the hash must not contain a path of this machine"
         assert reference.data is not None
         assert reference.data.options["directory"] == str(folder / "data" / "text")
-    assert references[2].weights.name == "mine.safetensors"
+    assert (references[2].name, references[2].weights.name) == ("mine", "rnn.safetensors")
 
 
 def test_seeds_of_an_inline_training_differ(folder: Path) -> None:
@@ -110,3 +112,25 @@ def test_data_that_training_lacks_are_missed_before_it_starts(folder: Path) -> N
     (folder / "data" / "text" / "validation.de").write_text("a b\n")
     with pytest.raises(UsageError, match=r"validation.de: has 1 lines"):
         planned(folder, write_recipe(folder, "pairs"))
+
+
+@pytest.mark.parametrize("name", ["multi30k", "bccd", "camvid"])
+def test_a_suite_of_public_data_is_skipped_without_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+    loaded = load_suite(find_suite(name))
+    planned = plan(loaded)
+    assert planned.trials == ()
+    assert [skipped.benchmark for skipped in planned.skipped] == list(loaded.suite.benchmarks)
+    assert all("HARNESS_DATA is not set" in skipped.reason for skipped in planned.skipped)
+
+
+def test_the_detectors_of_bccd_are_trained_by_equal_rules() -> None:
+    """Only the learning rate differs: R-CNN's family has half the rate, as on `scenes`."""
+    names = {name: read_recipe(SHIPPED_FOLDER / f"{name}-bccd.yaml") for name in SHIPPED}
+    rules = {
+        name: recipe.model_dump(exclude={"adapter", "options", "learning_rate"})
+        for name, recipe in names.items()
+    }
+    assert all(rule == rules["ssd"] for rule in rules.values())
+    assert {recipe.options["augmentation"] for recipe in names.values()} == {"flip"}
+    assert {str(recipe.options["input_size"]) for recipe in names.values()} == {"[320, 240]"}

@@ -34,14 +34,20 @@ def resolve_checkpoints(
     if entry.train is not None:
         if entry.checkpoint is not None:
             raise loaded.error([*keys, "train"], "set either 'checkpoint' or 'train'")
-        path = loaded.folder([*keys, "train"]) / f"{keys[-1]}.yaml"
+        # Named after the adapter, so that entries with the same training share the weights.
+        path = loaded.folder([*keys, "train"]) / f"{entry.adapter}.yaml"
         recipe = Recipe(
             **entry.train.model_dump(exclude={"dataset"}),
             dataset=_declared(loaded, [*keys, "train", "dataset"], entry.train.dataset),
             adapter=entry.adapter,
             task=ADAPTERS.get(entry.adapter).task,
         )
-        return {seed: trained_checkpoint(recipe, path, seed) for seed in seeds}
+        references = {seed: trained_checkpoint(recipe, path, seed) for seed in seeds}
+        suffixes = {seed: "" if seed in (None, recipe.seed) else f"-seed-{seed}" for seed in seeds}
+        return {
+            seed: replace(reference, name=f"{keys[-1]}{suffixes[seed]}")
+            for seed, reference in references.items()
+        }
     if entry.checkpoint is None:
         if entry.seed is not None:
             raise loaded.error([*keys, "seed"], "a seed applies to a recipe: set 'checkpoint' or 'train'")
