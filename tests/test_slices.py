@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 from sacrebleu.metrics.bleu import BLEU
-from small_suite import planned, run_suite
+from small_suite import planned, run_suite, write
 
 from harness.analysis.slices import cut, read_table
 from harness.datasets.scenes.scenes import Scenes, ScenesOptions
 from harness.errors import UsageError
+from harness.jobs.package import pack
 from harness.rundir.results import Results, SliceRecord
 from harness.stages.score import score
+from harness.suite.loading import load_suite
 from harness.task import Annotations, Detections
 from reports.page.html import to_html
 
@@ -76,6 +78,13 @@ class TestTable:
         content["benchmarks"]["words"]["slices"] = "nowhere.csv"
         with pytest.raises(UsageError, match=r"suite\.yaml:\d+: benchmarks\.words\.slices: .*nowhere\.csv"):
             planned(tmp_path, content)
+
+    def test_it_is_sent_to_a_cluster_with_the_suite(self, tmp_path: Path) -> None:
+        content = document(tmp_path, {"a": "x"})
+        content["benchmarks"]["words"]["slices"] = "table.csv"
+        (tmp_path / "table.csv").write_text("id,x\n1,a\n")
+        package = pack(load_suite(write(tmp_path, content)))
+        assert (tmp_path / "table.csv").resolve() in package.files.values()
 
 
 def document(folder: Path, systems: dict[str, str]) -> dict[str, Any]:

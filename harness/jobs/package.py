@@ -25,8 +25,8 @@ from harness.identity import SHIPPED_PACKAGES, modules_of
 from harness.metrics.metric import METRICS
 from harness.recipe import CheckpointRef, shipped_recipes
 from harness.registry import Entry
+from harness.suite.checkpoints import resolve_checkpoints
 from harness.suite.loading import LoadedSuite
-from harness.suite.variants import resolve_checkpoints
 from harness.trial import path_options
 
 MAX_PACKAGE_BYTES = 100 * 2**20  # the dashboard of Ray 2.60 answers 413 to more (measured)
@@ -148,7 +148,8 @@ def _metadata(origin: str) -> Iterator[tuple[str, str]]:
     except PackageNotFoundError:
         return
     folder = f"{origin.replace('-', '_')}-{package.version}.dist-info"
-    yield f"{folder}/METADATA", f"Metadata-Version: 2.1\nName: {origin}\nVersion: {package.version}\n"
+    needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in package.requires or ())
+    yield f"{folder}/METADATA", f"Metadata-Version: 2.1\nName: {origin}\nVersion: {package.version}\n{needs}"
     yield f"{folder}/entry_points.txt", package.read_text("entry_points.txt") or ""
     modules = sorted(name for name, origins in packages_distributions().items() if origin in origins)
     yield f"{folder}/top_level.txt", "".join(f"{name}\n" for name in modules)
@@ -158,12 +159,13 @@ def _packed_checkpoints(loaded: LoadedSuite) -> dict[Path, list[CheckpointRef]]:
     """Return the checkpoints to send, by the recipe or weights file that the suite names."""
     checkpoints: dict[Path, list[CheckpointRef]] = {}
     for label, entry in loaded.suite.adapters.items():
-        name = entry.checkpoint
-        if name is None or "${" in name or Path(name).is_absolute():
+        name, keys = entry.checkpoint, ["adapters", label]
+        if entry.train is None and (name is None or "${" in name or Path(name).is_absolute()):
             continue
-        keys = ["adapters", label]
         references = list(resolve_checkpoints(loaded, entry, keys).values())
-        if name.endswith((*WEIGHTS, ".yaml", ".yml")):
+        if name is None:
+            path = loaded.file([*keys, "train"])
+        elif name.endswith((*WEIGHTS, ".yaml", ".yml")):
             path = loaded.folder([*keys, "checkpoint"]) / name
         else:
             path = shipped_recipes(entry.adapter)[name]
@@ -172,9 +174,13 @@ def _packed_checkpoints(loaded: LoadedSuite) -> dict[Path, list[CheckpointRef]]:
 
 
 def _files_of_options(loaded: LoadedSuite) -> Iterator[Path]:
-    """Yield the files that options of adapters name by paths relative to the suite."""
+    """Yield the files that adapters' options and benchmarks' slices name by paths relative to the suite."""
     if loaded.suite.data_root is not None:
         return
+    for name, benchmark in loaded.suite.benchmarks.items():
+        table = benchmark.slices
+        if table is not None and "${" not in table and not Path(table).is_absolute():
+            yield (loaded.folder(["benchmarks", name, "slices"]) / table).resolve()
     for label, entry in loaded.suite.adapters.items():
         for name in path_options(entry.adapter) & entry.options.keys():
             keys, value = ["adapters", label, "options", name], entry.options[name]

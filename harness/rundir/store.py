@@ -1,7 +1,8 @@
 """The run directory: the record of a run, from which results, reports and tracking are derived.
 
 Every file is written under a temporary name and then renamed, so that it is complete even if its writer was
-killed. Its digest is recorded (see `harness.rundir.digests`). One driver at a time holds the directory's lock.
+killed, and its digest is recorded (see `harness.rundir.digests`). One driver at a time holds the directory's
+lock.
 """
 
 from __future__ import annotations
@@ -24,16 +25,19 @@ from harness.errors import InfrastructureError, UsageError
 from harness.files import json_text, read_record, record_bytes
 from harness.rundir.digests import SUMS, Damage, Digests
 from harness.rundir.prediction_shards import PredictionShards
-from harness.rundir.results import Failure
+from harness.rundir.results import Failure, Results, read_results
 from harness.rundir.run_file import RunFile
 from harness.rundir.trial_files import FailuresFile, MetricRecord, MetricsFile, TrialSpec
 
 _TEMPORARY = re.compile(r"^\..+\.\d+$")
 _WRITTEN_BEFORE_RUN_FILE = {"run.lock", "environments", "trials", "suite.yaml", SUMS}
-_RUN_FILES = ("run.json", "suite.yaml", "pairs.json", "results.json", "environments/*.json")
+_RUN_FILES = (
+    *("run.json", "suite.yaml", "pairs.json", "slices.json", "results.json"),
+    *("environments/*.json", "side-by-side/**/*.*"),
+)
 _TRIAL_FILES = (
     *("trial.json", "metrics.json", "analysis.json", "error.json"),
-    *("predictions/[0-9]*.parquet", "statistics/*.npz", "samples/*.png", "speed/*.json"),
+    *("predictions/[0-9]*.parquet", "statistics/*.npz", "samples/*.*", "speed/*.json"),
 )
 
 
@@ -41,14 +45,43 @@ def run_folder(out: str) -> Path:
     """Return the folder that `--out` names; `~` is the home folder.
 
     Raises:
-        UsageError: `out` is a URL. A run directory needs file locks and renames, which object stores lack.
+        UsageError: No folder can have this name, or `out` is a URL. A run directory needs file locks and
+            renames, which object stores lack.
     """
     if "://" in out:
         scheme = out.partition("://")[0]
         raise UsageError(
             f"--out {scheme}://…: expected a folder; mount the storage, or share runs through MLflow"
         )
-    return Path(out).expanduser()
+    try:
+        folder = Path(out).expanduser()
+        folder.exists()
+    except (OSError, RuntimeError) as error:  # a long name; an unknown user
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"--out {out[:200]}: no folder can have this name: {reason}") from error
+    return folder
+
+
+def read_run(path: Path, whole: bool = True) -> Results:
+    """Return results.json of a run whose files are all as they were written.
+
+    Args:
+        whole: Check every file of the run; otherwise only results.json, for readers of nothing else.
+
+    Raises:
+        UsageError: The path is not a run directory, or results.json does not match its schema.
+        InfrastructureError: A file changed or is missing.
+    """
+    directory = RunDirectory(path)
+    damaged = directory.check() if whole else directory.digests.check()
+    if not whole:
+        damaged = [damage for damage in damaged if damage.path.name == "results.json"]
+    if damaged:
+        more = f", and {len(damaged) - 1} other files" if len(damaged) > 1 else ""
+        raise InfrastructureError(
+            f"{damaged[0].path} {damaged[0].problem}{more}; the same `harness run` makes it again"
+        )
+    return read_results(path)
 
 
 class TrialDirectory:
