@@ -361,8 +361,12 @@ class TestImages:
 
 
 def test_a_run_keeps_other_shards_and_names_the_bad_file(root: Path, tmp_path: Path) -> None:
-    """An image of one pixel is scored. The shard of a file that is not an image fails; nothing is scored."""
+    """An image of one pixel is scored. The shard of a file that is not an image fails; nothing is scored.
+
+    An annotation of an unlisted image is left out, which the results say.
+    """
     content = document()
+    content["annotations"].append(content["annotations"][0] | {"id": 4, "image_id": 7})
     content["images"][2] |= {"width": 1, "height": 1}
     write(root, content)
     Image.new("RGB", (1, 1)).save(root / "val2017/000000000020.png")
@@ -380,6 +384,8 @@ def test_a_run_keeps_other_shards_and_names_the_bad_file(root: Path, tmp_path: P
     (trial,) = run_suite(tmp_path, suite, out="good").trials
     assert trial.status == "complete"
     assert trial.metrics["ap"].n == 3
+    (note,) = trial.dataset.notes
+    assert note.endswith("1 of 4 annotations are left out, because the annotations list no such image_id: 7")
     (root / "val2017/000000000009.png").write_bytes(b"x")
     (trial,) = run_suite(tmp_path, suite, out="bad", shard_size=1).trials
     assert (trial.status, trial.metrics) == ("partial", {})
