@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -75,12 +76,16 @@ class Registry(Generic[T]):
             raise UsageError(unknown(self.kind, name, entries))
         entry = entries[name]
         attribute = entry.target.partition(":")[2]
+        folder = os.open(".", os.O_RDONLY)
         try:
             registered: T = getattr(importlib.import_module(entry.module), attribute)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, SystemExit) as error:
             raise UsageError(
                 f"{self.kind} '{name}' of {entry.origin} cannot be imported from {entry.target}: {error}"
             ) from error
+        finally:
+            os.fchdir(folder)  # relative paths keep their meaning, whatever the module does
+            os.close(folder)
         return registered
 
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from harness.errors import AdapterError, InfrastructureError, UsageError
-from harness.stages.child import Child, ChildHung, ChildLost, send_line
+from harness.stages.child import Child, HungChildError, LostChildError, send_line
 
 SECONDS = 100.0
 
@@ -99,14 +99,14 @@ def test_an_exception_reaches_the_parent_and_the_child_goes_on(
 def test_a_lost_child_is_an_error_that_says_what_happened(
     function: object, argument: tuple[object, ...], message: str
 ) -> None:
-    with Child() as child, pytest.raises(ChildLost, match=message):
+    with Child() as child, pytest.raises(LostChildError, match=message):
         child.call(function, *argument, seconds=SECONDS)  # type: ignore[arg-type]
 
 
 def test_a_child_that_hangs_is_ended_at_its_deadline_with_all_that_it_started() -> None:
     with Child() as child:
         grandchild = child.call(start_another, seconds=SECONDS)
-        with pytest.raises(ChildHung, match=r"no answer within 0\.2 s"):
+        with pytest.raises(HungChildError, match=r"no answer within 0\.2 s"):
             child.call(time.sleep, SECONDS, seconds=0.2)
     assert not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == "zombie"
 

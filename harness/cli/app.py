@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +22,9 @@ from harness.cli.jobs import jobs_app
 from harness.cli.options import SECTIONS
 from harness.cli.results import results_app
 from harness.cli.score import score_app
+from harness.cli.streams import VisibleStream
 from harness.cli.suites import suites_app
+from harness.cli.supervisor import supervise
 from harness.errors import HarnessError
 
 GREETING = """Which model, at what accuracy, at what speed, on this hardware, and is the difference real?
@@ -54,12 +58,15 @@ class Group(TyperGroup):
             except KeyboardInterrupt:
                 sys.stderr.write("interrupted; the same command resumes\n")
                 raise typer.Exit(130) from None
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # a plug-in may call sys.exit
                 # Exit code 1 means a regression: an internal error must not look like one.
-                if hasattr(error, "exit_code") or _stdout_is_closed() or os.environ.get("HARNESS_DEBUG"):
+                if hasattr(error, "exit_code") or _stdout_is_closed():
                     raise
-                message = f"{type(error).__name__}: {error}"
-                sys.stderr.write(f"internal error: {message} (set HARNESS_DEBUG=1 to see where)\n")
+                if os.environ.get("HARNESS_DEBUG"):
+                    traceback.print_exc()
+                else:
+                    message = f"{type(error).__name__}: {error}"
+                    sys.stderr.write(f"internal error: {message} (set HARNESS_DEBUG=1 to see where)\n")
                 raise typer.Exit(HarnessError.exit_code) from None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
@@ -127,6 +134,11 @@ def options(
 def main() -> None:
     """Run the command line."""
     # Python has no stdout if its descriptor is closed (`>&-`): the exit code must still be the command's.
-    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
-    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name) or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+        setattr(sys, name, VisibleStream(stream))
+    if cache := os.environ.get("HARNESS_CACHE"):
+        os.environ["HARNESS_CACHE"] = str(Path(cache).absolute())  # children may change their folder
+    if sys.argv[1:2] in (["run"], ["train"]) and hasattr(signal, "sigwaitinfo"):
+        supervise()
     app()

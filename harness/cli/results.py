@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import AsJson
-from harness.errors import UsageError
+from harness.errors import InfrastructureError, UsageError
 
 results_app = typer.Typer()
 
@@ -158,9 +158,24 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
 ) -> None:
     """Serve MLflow's UI on the runs."""
+    import signal
     import subprocess
 
+    from harness.cli.terminal import console
     from harness.tracking import ui_command
 
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # 0.5 GB instead of 2.9
-    raise typer.Exit(subprocess.call(ui_command(root, port), env=environment))
+    server = subprocess.Popen(ui_command(root, port), env=environment, start_new_session=True)
+    received: list[int] = []
+
+    def end_server(number: int, _: object) -> None:
+        received.append(number)
+        os.killpg(server.pid, signal.SIGTERM)  # the server starts processes that would outlive it
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end_server)
+    console.print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    code = server.wait()
+    if not received:
+        raise InfrastructureError(f"MLflow's server ended with exit code {code}")
+    raise typer.Exit(128 + received[0])

@@ -85,7 +85,7 @@ def validate(
 def plan_command(
     suite: SuiteName,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Run directory. Default: runs/SUITE.")
+        str | None, typer.Option(metavar="DIR", help="Run directory. Default: runs/SUITE.")
     ] = None,
     overrides: Override = [],  # noqa: B006
     only: Only = None,
@@ -95,13 +95,13 @@ def plan_command(
     """Show what a run would do, its resources and cost."""
     from harness.cli.terminal import show, show_plan
     from harness.run.estimate import estimate
-    from harness.rundir.store import RunDirectory
+    from harness.rundir.store import RunDirectory, run_folder
     from harness.suite.loading import find_suite, load_suite
     from harness.suite.plan import plan
 
     loaded = load_suite(find_suite(suite), overrides)
     planned = plan(loaded, only, limit)
-    directory = RunDirectory(out or Path("runs") / loaded.suite.name)
+    directory = RunDirectory(run_folder(out or f"runs/{loaded.suite.name}"))
     estimated = estimate(planned, directory, loaded.suite.speed)
     show(estimated.model_dump(mode="json")) if as_json else show_plan(estimated)
 

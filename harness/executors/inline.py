@@ -13,7 +13,7 @@ from harness.executors.scheduling.scheduler import Scheduler
 from harness.executors.worker import LoadFailure, PredictionWorker
 from harness.recipe import CheckpointRef
 from harness.scenarios.settings import SpeedSettings
-from harness.stages.child import LOAD_SECONDS, Child, ChildLost, send_line
+from harness.stages.child import LOAD_SECONDS, Child, LostChildError, send_line
 from harness.stages.device import pick_device
 from harness.stages.measure import Measurement, measure
 from harness.stages.shards import Outcome, Work
@@ -76,7 +76,7 @@ class InlineExecutor(Executor):
                     answer = worker.predict(
                         shard, shard.trial.load_checkpoint, assignment.batch_limit, seconds
                     )
-                except (ChildLost, AdapterError) as error:
+                except (LostChildError, AdapterError) as error:
                     yield from scheduler.lose_worker(number, describe(error))
                     number += 1
                     scheduler.add_worker(number, node, _RESOURCES)

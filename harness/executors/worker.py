@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.checkpoint import Checkpoint
 from harness.errors import HarnessError, describe
-from harness.stages.child import LOAD_SECONDS, Child, ChildHung, ChildLost
+from harness.stages.child import LOAD_SECONDS, Child, HungChildError, LostChildError
 from harness.stages.predict import Predictor
 from harness.stages.shards import Outcome, Shard
 from harness.trial import Trial
@@ -53,7 +53,7 @@ class PredictionWorker:
             seconds: Maximum time for the shard, without loading; None if the caller ends this process.
 
         Raises:
-            ChildLost: The child died or hung while it predicted. The next shard starts another one.
+            LostChildError: The child died or hung while it predicted. The next shard starts another one.
             AdapterError: The child can no longer use its GPU.
         """
         try:
@@ -85,8 +85,8 @@ class PredictionWorker:
             try:
                 child.call(_load, trial, checkpoint, self._node, seconds=self._load_seconds)
                 break
-            except ChildLost as error:  # another process may have killed it, so it is tried twice
-                if last or isinstance(error, ChildHung):
+            except LostChildError as error:  # another process may have killed it, so it is tried twice
+                if last or isinstance(error, HungChildError):
                     raise
         return child
 

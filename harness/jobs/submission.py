@@ -58,7 +58,8 @@ def prepare(loaded: LoadedSuite, options: RunOptions, variables: Sequence[str]) 
     with suppress(UnavailableError):  # the cluster may have data that this machine lacks
         plan(loaded, options.only, options.limit)
     out = options.out or f"~/runs/{loaded.suite.name}"
-    run_folder(out)
+    if not out.startswith("~"):  # a user of the cluster may not exist here
+        run_folder(out)
     if not out.startswith(("/", "~")):
         raise UsageError(f"--out {out}: expected an absolute path on the cluster")
     package = pack(loaded)

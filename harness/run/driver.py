@@ -6,8 +6,8 @@ interrupted run is resumed by the same command.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from typing import TypeAlias
@@ -65,10 +65,23 @@ def run(
                 preflight(planned.trials, progress.note)
             mend(directory, planned.trials, settings.only, progress.note)
             write_run_record(directory, loaded, planned, settings, executor)
-            predict(directory, planned.trials, settings.shard_size, executor, progress)
-            _score(directory, planned, progress)
-            _measure(directory, loaded, planned, settings, executor, progress)
-        return _finish(directory)
+            with _noticing_removal(directory):
+                predict(directory, planned.trials, settings.shard_size, executor, progress)
+                _score(directory, planned, progress)
+                _measure(directory, loaded, planned, settings, executor, progress)
+                return _finish(directory)
+
+
+@contextmanager
+def _noticing_removal(directory: RunDirectory) -> Iterator[None]:
+    """Name the cause of an error that follows from the removal of the run directory."""
+    try:
+        yield
+    except Exception as error:
+        if directory.run_file.exists():
+            raise
+        message = f"--out {directory.path}: was removed while this run was writing to it; run again"
+        raise InfrastructureError(message) from error
 
 
 def _checked(executor: Executor, trials: Sequence[Trial]) -> Executor:
@@ -127,13 +140,13 @@ def _finish(directory: RunDirectory) -> Results:
 def exit_code(results: Results) -> int:
     """Return the exit code of a run.
 
-    0: every trial is complete, and every speed measurement that gates is valid.
+    0: there are trials, every one is complete, and every speed measurement that gates is valid.
     2: some input is invalid, so that another attempt would fail as well.
     3: a trial is incomplete for another reason, a speed measurement failed, or one that gates is not valid.
     """
     if any(failure.invalid_input for trial in results.trials for failure in trial.failures):
         return UsageError.exit_code
-    complete = all(trial.status == "complete" for trial in results.trials)
+    complete = bool(results.trials) and all(trial.status == "complete" for trial in results.trials)
     valid = all(
         scenario.valid or (scenario.queries > 0 and not PROFILES[scenario.profile].gates)
         for trial in results.trials

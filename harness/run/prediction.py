@@ -56,6 +56,7 @@ def predict(
 
 def _write_shard(directory: RunDirectory, result: ShardResult) -> None:
     """Store a shard's predictions, and the environment that produced them."""
+    directory.run_file.stat()  # an error if the directory was removed, which would otherwise be created again
     trial = result.shard.trial
     provenance = ShardProvenance(environment=result.environment.key, **asdict(result.execution))
     directory.write_environment(result.environment)

@@ -11,13 +11,17 @@ from pathlib import Path
 import yaml
 
 from harness import environment
+from harness.adapter import ADAPTERS
+from harness.datasets.dataset import DATASETS
 from harness.executors.executor import Executor
 from harness.files import read_record
+from harness.identity import source_file
+from harness.metrics.metric import METRICS
 from harness.run.settings import RunSettings
-from harness.rundir.results import DatasetRecord, RunRecord
+from harness.rundir.results import DatasetRecord, RunRecord, Source
 from harness.rundir.run_file import PlannedCheckpoint, PlannedTrial, RunFile
 from harness.rundir.store import RunDirectory
-from harness.suite.loading import LoadedSuite
+from harness.suite.loading import LoadedSuite, shipped_suites
 from harness.suite.plan import Plan
 from harness.trial import Trial
 
@@ -50,7 +54,9 @@ def write_run_record(
     run_file = RunFile(
         suite=loaded.suite.name,
         description=loaded.suite.description,
-        run=_run_record(settings.command, loaded.suite.speed.profile, executor(), local.key),
+        run=_run_record(settings.command, loaded.suite.speed.profile, executor(), local.key).model_copy(
+            update={"sources": _sources(loaded, planned)}
+        ),
         trials=trials,
         skipped=planned.skipped,
     )
@@ -82,11 +88,35 @@ def _run_record(command: str, profile: str, executor: Executor, environment_key:
         harness_version=version("harness"),
         git_revision=revision,
         git_dirty=dirty,
-        git_branch=environment.git_branch(Path.cwd()),
+        git_branch=environment.git_branch(Path()),
         executor=executor.name,
         workers=executor.workers,
         profile=profile,
         environment=environment_key,
+    )
+
+
+def _sources(loaded: LoadedSuite, planned: Plan) -> list[Source]:
+    """Return the suite files and the packages of plug-ins that do not ship with the harness."""
+    suites = []
+    for file in loaded.files:
+        if file.resolve() not in {path.resolve() for path in shipped_suites().values()}:
+            revision, dirty = environment.revision_of(file.resolve())
+            suites.append(Source(kind="suite", name=str(file), git_revision=revision, git_dirty=dirty))
+    packages: dict[str, str] = {}
+    for trial in planned.trials:
+        metrics = (METRICS.entries()[name] for name in trial.metrics)
+        plug_ins = (ADAPTERS.entries()[trial.spec.adapter], DATASETS.entries()[trial.dataset.name], *metrics)
+        packages |= {entry.origin: entry.module for entry in plug_ins if entry.origin != "harness"}
+    return [*suites, *(_package(origin, module) for origin, module in sorted(packages.items()))]
+
+
+def _package(origin: str, module: str) -> Source:
+    """Return the version of a package, and the git revision of its module."""
+    file = source_file(module)
+    revision, dirty = environment.revision_of(file.resolve()) if file else (None, None)
+    return Source(
+        kind="package", name=origin, version=version(origin), git_revision=revision, git_dirty=dirty
     )
 
 
@@ -113,6 +143,7 @@ def _planned_trial(trial: Trial) -> PlannedTrial:
             split=trial.dataset.split,
             size=trial.spec.size,
             fingerprint=trial.spec.dataset,
+            notes=list(trial.notes),
         ),
         checkpoint=checkpoint,
         metrics=trial.metrics,

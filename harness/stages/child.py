@@ -16,6 +16,7 @@ from types import ModuleType, TracebackType
 from typing import Literal, Self, TypeVar
 
 from harness.errors import HarnessError, InfrastructureError, catch_all, printable
+from harness.process import end_with_parent
 
 T = TypeVar("T")
 
@@ -26,11 +27,11 @@ EXIT_SECONDS = 2.0  # for the exit code of a child that has closed its connectio
 _connection: Connection | None = None  # of a child to its parent
 
 
-class ChildLost(InfrastructureError):
+class LostChildError(InfrastructureError):
     """The child died, hung or closed its connection; the message says which."""
 
 
-class ChildHung(ChildLost):
+class HungChildError(LostChildError):
     """The child has not answered in time."""
 
 
@@ -51,7 +52,7 @@ class Child:
             multiprocessing.set_forkserver_preload(["harness.stages.fork_server"])
         self._connection, theirs = context.Pipe()
         output, printed = context.Pipe(duplex=False)
-        arguments = (theirs, printed, dict(os.environ), start)
+        arguments = (theirs, printed, dict(os.environ))
         self._process = context.Process(target=_serve, args=arguments)  # type: ignore[attr-defined]
         with _hidden_main():
             self._process.start()
@@ -96,14 +97,14 @@ class Child:
 
         Raises:
             HarnessError: As raised by the function; other exceptions as in `catch_all`.
-            ChildLost: The child died, hung or closed its connection. It must not be used again.
+            LostChildError: The child died, hung or closed its connection. It must not be used again.
         """
         with self._losses():
             self._connection.send((function, arguments))
         while True:
             with self._losses():
                 if not self._connection.poll(seconds):
-                    raise ChildHung(f"no answer within {seconds or 0:g} s")
+                    raise HungChildError(f"no answer within {seconds or 0:g} s")
                 line, error, result = self._connection.recv()
             if line is None:
                 break
@@ -116,17 +117,17 @@ class Child:
 
     @contextmanager
     def _losses(self) -> Iterator[None]:
-        """Turn errors of the connection into ChildLost."""
+        """Turn errors of the connection into LostChildError."""
         try:
             yield
-        except ChildLost:
+        except LostChildError:
             raise
         except (EOFError, OSError) as error:
-            raise ChildLost(self._ending()) from error
+            raise LostChildError(self._ending()) from error
         except (
             Exception
         ) as error:  # the adapter wrote to the connection, or the answer's class is unknown here
-            raise ChildLost(f"the answer of the adapter's process cannot be read: {error}") from error
+            raise LostChildError(f"the answer of the adapter's process cannot be read: {error}") from error
 
     def _ending(self) -> str:
         self._process.join(EXIT_SECONDS)
@@ -155,15 +156,12 @@ def _hidden_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _serve(connection: Connection, printed: Connection, environment: Mapping[str, str], start: str) -> None:
+def _serve(connection: Connection, printed: Connection, environment: Mapping[str, str]) -> None:
     """Answer calls until the parent closes the connection."""
     global _connection
     _connection = connection
     os.setsid()  # Ctrl-C is for the parent, and signals to this group do not reach it
-    if start == "forkserver":
-        from harness.stages.fork_server import end_with_parent
-
-        end_with_parent()
+    end_with_parent()
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out, this process goes first
     os.environ.clear()

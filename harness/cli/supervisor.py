@@ -1,0 +1,47 @@
+"""The parent of the process that drives a run: no ending that Ray causes looks like a regression."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from harness.errors import InfrastructureError
+from harness.process import end_with_parent
+
+# Of Ray's C++ code, if a node or the head dies while Ray starts.
+_ENDINGS = {1, -signal.SIGABRT, -signal.SIGSEGV}
+_FROM_A_PROCESS = 0  # SI_USER of sigaction(2); a terminal sends its signals to both processes itself
+
+
+def supervise() -> None:
+    """Continue in a child process, and end with its exit code once it has ended.
+
+    Ray's C++ code ends a process with exit code 1, which means a regression, if it loses its node while it
+    starts. No code in that process can prevent this.
+    """
+    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    child = os.fork()
+    if child == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        end_with_parent()
+        return
+    while True:
+        received = signal.sigwaitinfo(signals)
+        if received.si_signo != signal.SIGCHLD:
+            if received.si_code == _FROM_A_PROCESS:
+                os.kill(child, received.si_signo)
+            continue
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+    code = os.waitstatus_to_exitcode(status)
+    if code in _ENDINGS:
+        sys.stderr.write("error: Ray ended this process; the same command resumes the run\n")
+        code = InfrastructureError.exit_code
+    sys.stderr.flush()
+    if code < 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.kill(os.getpid(), -code)
+    os._exit(code)

@@ -1,0 +1,147 @@
+"""How `harness` ends: signals, internal errors, impossible folders and a removed run directory."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_suite import document, run_suite, write
+from typer.testing import CliRunner
+
+from harness.cli import app as cli
+from harness.errors import InfrastructureError
+from harness.executors.inline import InlineExecutor
+
+SUPERVISED = """
+import os, signal, sys, time
+from harness.cli.supervisor import supervise
+supervise()
+print(os.getpid(), flush=True)
+{code}
+"""
+
+
+def start_supervised(code: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SUPERVISED.format(code=code)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("sys.exit(0)", 0),
+        ("sys.exit(2)", 2),
+        ("sys.exit(130)", 130),
+        ("os._exit(1)", 3),  # as Ray's C++ code ends a process
+        ("os.abort()", 3),
+        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+    ],
+)
+def test_a_supervised_process_never_ends_with_the_code_of_a_regression(code: str, expected: int) -> None:
+    with start_supervised(code) as process:
+        _, errors = process.communicate(timeout=100)
+    assert process.returncode == expected
+    assert ("the same command resumes the run" in errors) == (expected == 3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_supervisor_reaches_the_process_that_works(number: signal.Signals) -> None:
+    handler = (
+        f"signal.signal({int(number)}, lambda *_: os._exit(7)); print('ready', flush=True); time.sleep(60)"
+    )
+    with start_supervised(handler) as process:
+        assert process.stdout is not None
+        process.stdout.readline(), process.stdout.readline()
+        process.send_signal(number)
+        process.communicate(timeout=50)
+    assert process.returncode == 7
+
+
+def test_a_killed_supervisor_takes_the_process_that_works_with_it() -> None:
+    with start_supervised("time.sleep(60)") as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        process.kill()
+        assert process.stdout.read() == "", "the pipe closes when the process has ended"
+    assert not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+@pytest.mark.parametrize("debug", ["", "1"])
+@pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit(0), SystemExit(1)])
+def test_an_internal_error_never_looks_like_success_or_a_regression(
+    error: BaseException, debug: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("harness.suite.loading.find_suite", fail)
+    monkeypatch.setenv("HARNESS_DEBUG", debug)
+    done = CliRunner().invoke(cli.app, ["plan", "quickstart"])
+    assert done.exit_code == 3
+    assert ("Traceback" in done.stderr) == bool(debug)
+
+
+@pytest.mark.parametrize("out", ["x" * 300, "~nosuchuser/run"])
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_an_impossible_folder_is_one_line(tmp_path: Path, command: str, out: str) -> None:
+    done = CliRunner().invoke(cli.app, [command, str(write(tmp_path, document(2))), "--out", out])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: --out ") and "no folder can have this name" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_run_directory_that_is_removed_under_its_run_is_an_error_that_says_so(tmp_path: Path) -> None:
+    class Removing(InlineExecutor):
+        def predict(self, work: Any) -> Any:
+            for number, outcome in enumerate(super().predict(work)):
+                if number == 1:
+                    shutil.rmtree(tmp_path / "run")
+                yield outcome
+
+    with pytest.raises(InfrastructureError, match="run: was removed while this run was writing to it"):
+        run_suite(tmp_path, document(8, ok={"batch_size": 2}), executor=Removing, shard_size=2)
+    assert not (tmp_path / "run" / "trials").exists(), "it is not created again"
+
+
+def test_an_adapter_that_changes_folder_or_exits_when_it_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.errors import UsageError
+    from harness.registry import Registry
+
+    (tmp_path / "wandering.py").write_text("import os\nos.chdir('/')\nAdapter = 1\n")
+    (tmp_path / "exiting.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry: Registry[Any] = Registry("thing", "none", {"a": "wandering:Adapter", "b": "exiting:Adapter"})
+    before = Path.cwd()
+    assert registry.get("a") == 1
+    assert Path.cwd() == before
+    with pytest.raises(UsageError, match=r"thing 'b' of harness cannot be imported from exiting:Adapter: 0"):
+        registry.get("b")
+
+
+UI = """
+import sys
+from pathlib import Path
+import harness.tracking
+from harness.cli.results import ui
+harness.tracking.ui_command = lambda root, port: [sys.executable, "-c", sys.argv[1]]
+ui(Path("runs"), 5123)
+"""
+SERVER = "import os, time; os.fork(); print(os.getpid(), flush=True); time.sleep(60)"
+
+
+def test_a_terminated_ui_ends_its_server_and_all_of_its_processes() -> None:
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", UI, SERVER], **pipes) as process:
+        assert process.stdout is not None
+        first, second = process.stdout.readline(), process.stdout.readline()
+        process.terminate()
+        rest, errors = process.communicate(timeout=50)  # the pipe closes when all processes have ended
+    assert first != second and rest == ""
+    assert "http://127.0.0.1:5123" in errors
