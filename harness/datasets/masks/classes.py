@@ -46,21 +46,20 @@ class MaskClasses:
             UsageError: the file is malformed, or has an undeclared label.
         """
         pixels = read_colours(path) if self.are_colours else read_mask(path)
-        indices = np.searchsorted(self.labels, pixels if self.are_colours else np.arange(_VALUES))
-        indices = np.minimum(indices, len(self.labels) - 1)
+        labels = pixels if self.are_colours else np.arange(_VALUES)
+        indices = np.minimum(np.searchsorted(self.labels, labels), len(self.labels) - 1)
+        undeclared = self.labels[indices] != labels
+        mask = np.where(undeclared, np.uint8(IGNORED), self.values[indices])
         if not self.are_colours:
-            indices = indices[pixels]
-        mask = self.values[indices]
-        undeclared = self.labels[indices] != pixels
-        if undeclared.any():
-            if not self.rest_ignored:
-                row, column = np.argwhere(undeclared)[0]
-                raise UsageError(
-                    f"{path}: the pixel at x {column}, y {row} has the label "
-                    f"{self._format(pixels[row, column])}, which is neither of a class nor ignored "
-                    f"(declared: {self._format_declared()})"
-                )
-            mask[undeclared] = IGNORED
+            # np.take is four times as fast as an index of bytes.
+            mask, undeclared = np.take(mask, pixels), np.take(undeclared, pixels)
+        if undeclared.any() and not self.rest_ignored:
+            row, column = np.argwhere(undeclared)[0]
+            raise UsageError(
+                f"{path}: the pixel at x {column}, y {row} has the label "
+                f"{self._format(pixels[row, column])}, which is neither of a class nor ignored "
+                f"(declared: {self._format_declared()})"
+            )
         return mask
 
     def _format(self, label: int) -> str:
