@@ -264,9 +264,9 @@ def test_predicted_masks_of_other_images_are_left_out_with_a_note(tmp_path: Path
     (pair,) = pair_masks(tmp_path / "truth", tmp_path / "found", notes.append, tmp_path / "set.txt")
     assert pair == (tmp_path / "truth/b.png", tmp_path / "found/b.png")
     assert [note.replace(f"{tmp_path}/", "") for note in notes] == [
-        "found: 2 of 4 masks are of no annotated image and are left out",
+        "found: 2 of 4 masks are of other images and are left out",
         "set.txt: 1 of 2 annotated images are outside the image set",
-        "found: 3 of 4 masks are of no annotated image and are left out",
+        "found: 3 of 4 masks are of other images and are left out",
     ]
 
 

@@ -191,9 +191,8 @@ def _box_and_area(location: str, entry: JsonObject, file: ImageFile) -> tuple[Js
     box, area = entry.get("bbox") or None, entry.get("area")
     if box is not None and area is not None:
         return box, area, 0
-    measured = box_and_area(
-        f"{location}: segmentation", entry.get("segmentation"), file.height or None, file.width or None
-    )
+    shape = entry.get("segmentation") or None
+    measured = box_and_area(f"{location}: segmentation", shape, file.height or None, file.width or None)
     if measured is None:
         if box is None:
             raise UsageError(f"{location}: missing key 'bbox', and no segmentation to compute it from")

@@ -86,8 +86,9 @@ def read_numbers(location: str, key: str, values: Sequence[JsonValue]) -> NDArra
 
 
 def read_flags(location: str, key: str, entries: Sequence[JsonObject]) -> NDArray[np.bool_]:
-    """Return one flag per object [n]: 0 or 1 in the file, and 0 if absent."""
+    """Return one flag per object [n]: 0 or 1 in the file, also as text, and 0 if absent."""
     values = [entry.get(key) or 0 for entry in entries]
+    values = [int(value) if value in ("0", "1") else value for value in values]
     for index, value in enumerate(values):
         if value not in (0, 1):
             raise UsageError(f"{location}[{index}]: {key}: expected 0 or 1, found {value!r}")

@@ -50,7 +50,7 @@ def pair_masks(
         raise UsageError(f"{annotated[unpaired[0]]}: {unpaired[0]}.png not found in {predictions}{more}")
     others = len(predicted) - len(annotated)
     if others:
-        note(f"{predictions}: {others} of {len(predicted)} masks are of no annotated image and are left out")
+        note(f"{predictions}: {others} of {len(predicted)} masks are of other images and are left out")
     return [(annotated[stem], predicted[stem]) for stem in sorted(annotated)]
 
 
