@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass, replace
 
+from harness.rundir.results import ScenarioRecord
 from harness.task import Figure
 
 UNDEFINED = "undefined"
@@ -43,6 +44,13 @@ def printed(figure: Figure) -> Printed:
     decimals = _decimals(half, 2) if half > 0 else _decimals(figure.value, 4)
     low, high = _number(figure.low, decimals), _number(figure.high, decimals)
     return Printed(_number(figure.value, decimals), f"[{low}, {high}]{mark}", figure.unit, figure.n)
+
+
+def invalidity(scenario: ScenarioRecord | None) -> str:
+    """Return why the figures of a scenario are not valid, such as `not valid: load of other processes`."""
+    if scenario is None or scenario.valid:
+        return ""
+    return ": ".join(filter(None, ["not valid", "; ".join(scenario.reasons)]))
 
 
 def count(value: float, unit: str) -> str:

@@ -6,6 +6,7 @@ around it. Escaping for HTML is left to the templates.
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 
@@ -13,9 +14,31 @@ _JOINERS = "\u200c\u200d"  # zero-width (non-)joiners: spelling in Persian, emoj
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # Unicode general categories: controls, formats, separators
 # Characters with a meaning inside a line of GFM; `://` and `www.` turn the text around them into links.
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|~&!$#@]|:(?=/)|(?<=www)\.)", re.IGNORECASE)
-# GitHub links e-mail addresses, @names, #1 and xmpp: after it has removed escapes (cmark-gfm, autolink.c).
-_REFERENCE = re.compile(r"(@|#(?=\w))")
+# GitHub links e-mail addresses, @names, #1, GH-1 and xmpp: after it has removed escapes (cmark-gfm's
+# autolink.c).
+_REFERENCE = re.compile(r"(@|#(?=\w)|\bGH(?=-\d))", re.IGNORECASE)
 _SEPARATED = "\\1&#8203;"  # zero-width space
+
+
+class _Visible(dict[int, str]):
+    """The text to show for a character, by its code; filled on demand."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        is_hidden = unicodedata.category(character) in _HIDDEN and character not in f"{_JOINERS}\t\n"
+        self[code] = json.dumps(character)[1:-1] if is_hidden else character
+        return self[code]
+
+
+_VISIBLE = _Visible()
+
+
+def visible(text: str) -> str:
+    r"""Return text that cannot control a terminal: hidden characters become \u001b or \u202e.
+
+    Tabs and line ends stay. The codes are those of JSON, so a JSON document keeps its meaning.
+    """
+    return text.translate(_VISIBLE)
 
 
 def display(value: object, limit: int = 80, lines: bool = False) -> str:

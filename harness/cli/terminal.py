@@ -4,28 +4,45 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
 from harness.compare.frontier import CAVEAT, ranks
 from harness.compare.outcome import Comparison
 from harness.compare.speed_verdict import DRIFT
-from harness.rundir.results import Results, TrialRecord
+from harness.rundir.results import Results, ScenarioRecord, TrialRecord
 from harness.task import Figure
-from reports.figures import printed
-from reports.text import display
+from reports.figures import DOUBT, invalidity, printed
+from reports.text import display, visible
 
 if TYPE_CHECKING:
     from harness.run.estimate import PlanEstimate
 
 _MARK = "◆"
+
+
+class SafeConsole(Console):
+    """A console that prints text as it is: no markup, no emoji codes, and hidden characters made visible."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **settings)
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        return super().render_str(visible(text), **settings)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
 # Programs read stdout, so progress and errors go to stderr.
-console = Console(stderr=True, soft_wrap=True)
+console = SafeConsole(stderr=True, soft_wrap=True)
 
 
 def show(document: Any) -> None:
@@ -43,8 +60,8 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
-    Console().print(table)
+        table.add_row(*row)
+    SafeConsole().print(table)
 
 
 def figure_text(figure: Figure | None, scale: float = 1.0, unit: str | None = None) -> str:
@@ -55,13 +72,15 @@ def figure_text(figure: Figure | None, scale: float = 1.0, unit: str | None = No
     interval = "[no interval]"
     if figure.low is not None and figure.high is not None:
         interval = f"[{scale * figure.low:.4g}, {scale * figure.high:.4g}]"
-    return f"{scale * figure.value:.4g} {interval} {shown}".rstrip()
+    mark = DOUBT if figure.note else ""
+    return f"{scale * figure.value:.4g} {interval}{mark} {shown}".rstrip()
 
 
 def show_results(results: Results) -> None:
     """Print one row per trial: headline metric, throughput, median latency. ◆ marks the frontier.
 
-    On a terminal, each benchmark has one heading, and the reasons of incomplete trials follow the table.
+    On a terminal, each benchmark has one heading, and the reasons of incomplete
+    trials and invalid timings follow the table.
     """
     rank = ranks(results)
     marks = [_MARK if rank.get(i) == "frontier" else "" for i in range(len(results.trials))]
@@ -75,32 +94,36 @@ def show_results(results: Results) -> None:
     for name in ("trial", "accuracy", "n", "samples/s", "median latency"):
         table.add_column(name, justify="right" if name == "n" else "left", overflow="fold")
     for benchmark, rows in groupby(marked, key=lambda row: row[1].benchmark):
-        table.add_row("", f"[cyan]{escape(display(benchmark))}[/cyan]")
+        table.add_row("", Text(display(benchmark), style="cyan"))
         for mark, trial in rows:
             name = display(trial.variant) + ("" if trial.status == "complete" else f" ({trial.status})")
             cells = _cells(trial, _short)[2:]
-            table.add_row(mark, *map(escape, [name, *cells]), style="bold" if mark else None)
-    out = Console(highlight=False)
+            table.add_row(mark, name, *cells, style="bold" if mark else None)
+    out = SafeConsole()
     out.print(table)
     out.print(f"{_MARK} Pareto frontier of accuracy and throughput {CAVEAT}", style="dim")
     out.print("Brackets are 95% intervals.", style="dim")
     for trial in results.trials:
         if trial.reason:
             problem = f"{trial.status} {trial.benchmark}/{trial.variant}: {trial.reason}"
-            out.print(display(problem, 400), markup=False, style="yellow")
+            out.print(display(problem, 400), style="yellow")
+        for name, scenario in trial.speed.items():
+            if not scenario.valid:
+                problem = f"{name} of {trial.benchmark}/{trial.variant}: {invalidity(scenario)}"
+                out.print(display(problem, 400), style="yellow")
 
 
 def _cells(trial: TrialRecord, text: Callable[[Figure | None], str]) -> list[str]:
     """Return trial, status, accuracy, n, throughput and median latency."""
-    headline = next(iter(trial.metrics.items()), None)
+    headline, full = next(iter(trial.metrics.items()), None), text is _full
     offline, stream = trial.offline, trial.single_stream
     return [
         f"{trial.benchmark}/{trial.variant}",
         trial.status if not trial.reason else f"{trial.status}: {trial.reason}",
         f"{headline[0]} {text(headline[1])}" if headline else "–",
         str(headline[1].n) if headline else "–",
-        text(offline.throughput) + _validity(offline.valid) if offline else "–",
-        text(stream.latency.get("p50")) + _validity(stream.valid) if stream else "–",
+        text(offline.throughput) + _mark(offline, full) if offline else "–",
+        text(stream.latency.get("p50")) + _mark(stream, full) if stream else "–",
     ]
 
 
@@ -119,14 +142,16 @@ def _short(figure: Figure | None) -> str:
     return " ".join(part for part in (shown.value, shown.interval, unit) if part)
 
 
-def _validity(valid: bool) -> str:
-    return "" if valid else " (not valid)"
+def _mark(scenario: ScenarioRecord, full: bool) -> str:
+    if scenario.valid:
+        return ""
+    return f" ({invalidity(scenario)})" if full else " (not valid)"
 
 
 def show_notes(notes: Sequence[str]) -> None:
     """Print to stderr what was left out of files, or is doubtful in them."""
     for note in notes:
-        console.print(f"note: {display(note, 1000)}", markup=False, highlight=False)
+        console.print(f"note: {display(note, 1000)}")
 
 
 def show_comparison(comparison: Comparison) -> None:
@@ -176,7 +201,7 @@ def show_plan(estimate: PlanEstimate) -> None:
     for training in estimate.train:
         console.print(f"will be trained first: {training.checkpoint} ({training.steps} steps)")
     for skipped in estimate.skipped:
-        console.print(f"skipped {skipped.benchmark}: {skipped.reason}", markup=False)
+        console.print(f"skipped {skipped.benchmark}: {skipped.reason}")
 
 
 def _seconds(seconds: float | None, bound: str) -> str:
