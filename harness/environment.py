@@ -6,19 +6,25 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 
 import psutil
 
 from harness.files import StrictModel
 
-PACKAGES = ("numpy", "torch", "torchvision", "ray", "mlflow", "sacrebleu", "scikit-learn", "sentencepiece")
+PLUG_INS = (
+    "harness.adapters",
+    "harness.datasets",
+    "harness.metrics",
+)  # entry points; the first are ours, too
 
 # Environment variables of a submitted job.
 SENT_REVISION, SENT_BRANCH = "HARNESS_GIT_REVISION", "HARNESS_GIT_BRANCH"
@@ -56,6 +62,7 @@ class Environment(StrictModel):
     gpus: tuple[Gpu, ...]
     python: str
     packages: dict[str, str]
+    """Versions of the packages that the harness and its plug-ins need directly, and of the plug-ins."""
 
     @property
     def key(self) -> str:
@@ -90,7 +97,6 @@ class Environment(StrictModel):
 
 def describe() -> Environment:
     """Describe the machine and the Python environment of this process."""
-    versions = {name: _version(name) for name in PACKAGES}
     return Environment(
         host=platform.node(),
         os=f"{platform.system()} {platform.release()}",
@@ -100,7 +106,7 @@ def describe() -> Environment:
         memory_bytes=psutil.virtual_memory().total,
         gpus=_gpus(),
         python=platform.python_version(),
-        packages={name: number for name, number in versions.items() if number},
+        packages=_packages(tuple(sys.path)),
     )
 
 
@@ -124,11 +130,26 @@ def cpu_quota(text: str) -> float | None:
 
 
 @lru_cache
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def _packages(path: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG001
+    """Return the versions of the installed direct dependencies; cached by sys.path."""
+    points = (point for group in PLUG_INS for point in entry_points(group=group) if point.dist)
+    plug_ins = {point.dist.name: point.dist for point in points if point.dist}
+    required = {
+        _canonical(match[0])
+        for package in plug_ins.values()
+        for requirement in package.requires or ()
+        if (match := re.match(r"[\w.-]+", requirement))
+    }
+    versions = {}
+    for name in sorted({*required, *map(_canonical, plug_ins)}):
+        with suppress(PackageNotFoundError):  # an extra that is not installed
+            versions[name] = version(name)
+    return versions
+
+
+def _canonical(name: str) -> str:
+    """Return the canonical name of a package (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @lru_cache
@@ -165,19 +186,28 @@ def _gpus() -> tuple[Gpu, ...]:
 
 
 def git_state(folder: Path = Path(__file__).parent) -> tuple[str | None, bool | None]:
-    """Return the git revision of this code and whether tracked files differ from it.
+    """Return the git revision of this code and whether tracked files differ from it; see `revision_of`.
 
-    Both are None outside a checkout of this code. A package that is installed inside another repository is
-    not tracked there, so that repository's revision does not count. A job on a cluster runs without its
-    checkout; the submitting process passes the revision in an environment variable.
+    A job on a cluster runs without its checkout; the submitting process passes the revision in an
+    environment variable.
 
     Args:
         folder: Folder of this module.
     """
     if sent := os.environ.get(SENT_REVISION):
         return sent.removesuffix("+dirty"), sent.endswith("+dirty")
+    return revision_of(folder / Path(__file__).name)
+
+
+def revision_of(file: Path) -> tuple[str | None, bool | None]:
+    """Return the git revision of a file's checkout and whether tracked files differ from it.
+
+    Both are None for a file that git does not track. A package that is installed inside another repository
+    is not tracked there, so that repository's revision does not count.
+    """
+    folder = file.parent
     try:
-        _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
+        _git(folder, "ls-files", "--error-unmatch", file.name)
         revision = _git(folder, "rev-parse", "HEAD")
         return revision, bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.CalledProcessError):

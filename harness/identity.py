@@ -58,7 +58,7 @@ def _trees(module: str) -> dict[str, ast.Module]:
     trees: dict[str, ast.Module] = {}
     while pending:
         name = pending.pop()
-        path = _source_file(name)
+        path = source_file(name)
         if name in trees or path is None:
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -89,7 +89,7 @@ def _distributions(path: tuple[str, ...]) -> dict[str, frozenset[str]]:  # noqa:
     return {package: frozenset(names) for package, names in packages_distributions().items()}
 
 
-def _source_file(name: str) -> Path | None:
+def source_file(name: str) -> Path | None:
     """Return a module's source file, or None if it has none or the name (`a.b` for b in a) is no module.
 
     Only the top-level package is looked up by the import system, because to find `a.b.c`, `find_spec` would

@@ -26,7 +26,7 @@ from harness.cli.app import app
 from harness.cli.terminal import show_comparison
 from harness.compare.accuracy import RunPair, RunSide, decide, find_flips
 from harness.compare.compare import compare
-from harness.compare.correction import correct_verdicts
+from harness.compare.correction import ALPHA, correct_verdicts
 from harness.compare.frontier import FrontierChange
 from harness.compare.outcome import Change, Comparison, TrialComparison, Verdict
 from harness.compare.speed import slowdown, speed_changes
@@ -41,8 +41,10 @@ from harness.metrics.iou import Iou
 from harness.metrics.metric import AnyMetric
 from harness.rundir.prediction_shards import ShardProvenance
 from harness.rundir.results import TrialRecord
-from harness.rundir.store import TrialDirectory
+from harness.rundir.store import RunDirectory, TrialDirectory
 from harness.scenarios.scenario import Scenario
+from harness.statistics.holm import holm
+from harness.statistics.jackknife import JackknifedFigure, figure
 from harness.statistics.paired import PairedDifference, difference
 from harness.task import Annotations, Detections, Figure, Translation
 from harness.trial import DatasetUse
@@ -122,7 +124,11 @@ def edit(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
 def edit_whole(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
     document = json.loads((run / "results.json").read_text())
     change(document)
-    (run / "results.json").write_text(json.dumps(document))
+    write_results(run, document)
+
+
+def write_results(run: Path, document: dict[str, Any]) -> None:
+    RunDirectory(run).digests.write(run / "results.json", json.dumps(document).encode())
 
 
 def verdicts(comparison: Comparison) -> dict[str, Verdict]:
@@ -313,6 +319,41 @@ def test_a_doubtful_change_among_many_is_not_called_a_regression() -> None:
     assert alone.changes[0].verdict == "regression"
 
 
+def images(generator: np.random.Generator, count: int) -> np.ndarray:
+    """Return the statistics of images for two models of equal quality: [count, 2, 5, 3 classes].
+
+    The rarest class is in 4% of the images.
+    """
+    present = generator.random((count, 1, 3)) < [1, 0.5, 0.04]
+    annotated = np.repeat(np.where(present, generator.integers(5, 60, (count, 1, 3)), 0), 2, axis=1)
+    right = generator.binomial(annotated, generator.beta(4, 2, (count, 1, 1)))
+    predicted = right + np.roll(annotated - right, 1, axis=2)
+    zero = np.zeros_like(right)
+    rows = np.stack([right, annotated, predicted, zero, zero], axis=2)
+    return np.concatenate([rows, rows[:, ::-1]])  # both orders, so that the models are exactly equal
+
+
+def test_of_a_suite_of_equal_models_5_percent_are_called_changed() -> None:
+    """At most 6.5% of 1,000 suites of 12 equal models: 5% ± 0.7; a true 8% would exceed it."""
+    metric, generator = Iou(("a", "b", "c")), np.random.default_rng(6)
+    population = images(generator, 5000)
+    called = 0
+    for _ in range(1000):
+        rows = population[generator.integers(0, len(population), (12, 300))]
+        total = rows.sum(axis=1, keepdims=True)
+        sums = np.concatenate([total, total - rows], axis=1)  # [12, 1 + 300, 2, 5, 3]
+        values = metric.figures(sums.reshape(-1, 5, 3))["miou"].reshape(12, 301, 2)
+        p_values = []
+        for trial_values in values:
+            base, head = (
+                JackknifedFigure(figure(column, 300, "fraction", "s"), column[1:])
+                for column in trial_values.T
+            )
+            p_values.append(difference([base], [head]).p or 1.0)
+        called += min(holm(p_values)) <= ALPHA
+    assert 20 <= called <= 65
+
+
 # Runs
 
 
@@ -340,9 +381,9 @@ def test_a_crippled_model_is_a_regression(baseline: Path, head: Path, tmp_path: 
 def test_the_figures_compared_are_those_of_the_two_runs(baseline: Path, head: Path, tmp_path: Path) -> None:
     answer(tmp_path, head, lambda index, words: words[::2])
     change = compare(head, baseline).trials[0].changes[0]
-    for figure, out in ((change.base, baseline), (change.head, head)):
+    for compared, out in ((change.base, baseline), (change.head, head)):
         stored = json.loads((out / "results.json").read_text())["trials"][0]["metrics"]["bleu"]
-        assert figure == Figure(**stored)
+        assert compared == Figure(**stored)
 
 
 def test_a_better_model_is_an_improvement_and_passes(baseline: Path, head: Path, tmp_path: Path) -> None:
@@ -377,7 +418,7 @@ def test_a_regression_takes_precedence_over_an_incomplete_trial(
     answer(tmp_path, head, lambda index, words: words[::2])
     document = json.loads((head / "results.json").read_text())
     document["trials"][1].update(status="failed", metrics={})
-    (head / "results.json").write_text(json.dumps(document))
+    write_results(head, document)
     assert harness("compare", head, "--baseline", baseline)[0] == 1
 
 
@@ -437,9 +478,9 @@ def test_figures_that_do_not_follow_from_the_stored_statistics_are_incomparable(
 
 
 def delete_a_shard(run: Path) -> None:
-    """Delete a shard of the first trial, which results.json still calls complete."""
-    first = read_json(run / "run.json")["trials"][0]["id"]
-    next(run.glob(f"trials/{first}/predictions/*.parquet")).unlink()
+    """Delete a shard of the first trial as a run does, which results.json still calls complete."""
+    first = RunDirectory(run).trial(read_json(run / "run.json")["trials"][0]["id"])
+    first.digests.remove(next(first.predictions.folder.iterdir()))
 
 
 def test_a_run_without_a_shard_is_incomplete_despite_its_results(baseline: Path, head: Path) -> None:
@@ -463,12 +504,24 @@ def test_missing_statistics_are_detected_and_recreated_by_a_run(
 ) -> None:
     answer(tmp_path, head, lambda index, words: words[::2])
     first = read_json(head / "run.json")["trials"][0]["id"]
-    shutil.rmtree(head / "trials" / first / "statistics")
+    trial_dir = RunDirectory(head).trial(first)
+    for path in (trial_dir.path / "statistics").iterdir():
+        trial_dir.digests.remove(path)
     change = compare(head, baseline).trials[0].changes[0]
     assert change.verdict == "incomparable"
     assert "incomplete run directory" in change.reason
     assert run(tmp_path, head) == 0
     assert verdicts(compare(head, baseline))["bleu"] == "regression"
+
+
+def test_a_file_that_was_changed_by_hand_is_not_compared(baseline: Path, head: Path) -> None:
+    path = next(head.glob("trials/*/predictions/*.parquet"))
+    content = path.read_bytes()
+    path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    for left, right in ((head, baseline), (baseline, head)):
+        with pytest.raises(InfrastructureError, match=f"{path} changed since it was written; the same `harn"):
+            compare(left, right)
+    assert harness("compare", head, "--baseline", baseline)[0] == 3
 
 
 def test_trials_that_only_one_run_has_are_listed(baseline: Path, head: Path) -> None:
@@ -485,7 +538,7 @@ def test_trials_that_only_one_run_has_are_listed(baseline: Path, head: Path) -> 
 
 def test_wrong_input_gives_exit_code_2(baseline: Path, head: Path, tmp_path: Path) -> None:
     document = json.loads((head / "results.json").read_text())
-    (head / "results.json").write_text(json.dumps({**document, "trials": []}))
+    write_results(head, {**document, "trials": []})
     for other in (tmp_path / "nowhere", baseline / "results.json", head, tmp_path):
         assert harness("compare", baseline, "--baseline", other)[0] == 2
 
@@ -645,7 +698,7 @@ def test_timings_of_other_work_are_incomparable(
 def test_a_scenario_that_is_no_longer_measured_is_incomparable(baseline: Path, head: Path) -> None:
     old = json.loads((baseline / "results.json").read_text())
     old["trials"][0]["speed"] = {"offline": scenarios(100)["offline"]}
-    (head / "results.json").write_text(json.dumps(old))
+    write_results(head, old)
     outcome = compare(baseline, head)
     change = outcome.trials[0].changes[-1]
     assert (change.reason, change.base is None, change.head) == ("not measured in the run", False, None)
@@ -676,7 +729,7 @@ def test_updated_libraries_are_listed(baseline: Path, head: Path) -> None:
     machine = document["environments"][document["run"]["environment"]]
     before = machine["packages"]["numpy"]
     machine["packages"]["numpy"] = "9.9"
-    (head / "results.json").write_text(json.dumps(document))
+    write_results(head, document)
     assert compare(head, baseline).software == (f"numpy {before} → 9.9",)
 
 

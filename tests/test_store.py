@@ -331,7 +331,9 @@ class TestDigests:
     ) -> None:
         """The content of the temporary file, then its new name, as POSIX demands it."""
         synced: list[str] = []
-        monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.readlink(f"/proc/self/fd/{number}")))
+        monkeypatch.setattr(
+            os, "fsync", lambda number: synced.append(str(Path(f"/proc/self/fd/{number}").readlink()))
+        )
         replace = Path.replace
         monkeypatch.setattr(Path, "replace", lambda a, b: synced.append("rename") or replace(a, b))
         write_text(tmp_path / "a.txt", "new")
@@ -345,7 +347,7 @@ class TestDigests:
             raise OSError(number, os.strerror(number))
 
         monkeypatch.setattr(os, "fsync", fail)
-        with pytest.raises(HarnessError, match="a.txt: cannot be written") as caught:
+        with pytest.raises(HarnessError, match=r"a\.txt: cannot be written") as caught:
             write_text(tmp_path / "a.txt", "new")
         assert caught.value.exit_code == code
 

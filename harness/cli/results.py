@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -132,8 +133,8 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check the digests of runs, and compute their figures again from the raw evidence."""
-    from harness.cli.terminal import console, show
-    from harness.errors import InfrastructureError
+    from harness.cli.terminal import show
+    from harness.errors import InfrastructureError, printable
     from harness.run.verify import verify as verify_run
 
     verifications = [verify_run(run) for run in runs]
@@ -146,8 +147,8 @@ def verify(
             *(f"not recomputed: {reason}" for reason in verification.not_recomputed),
         ]
         state = "as it was written" if verification.ok else f"{len(lines)} findings"
-        for line in [*lines, f"{state}; {verification.figures} accuracy figures recomputed"]:
-            console.print(f"{verification.run}: {line}", markup=False)
+        lines.append(f"{state}; {verification.figures} accuracy figures recomputed")
+        sys.stdout.writelines(f"{printable(verification.run)}: {printable(line)}\n" for line in lines)
     if not all(verification.ok for verification in verifications):
         raise typer.Exit(InfrastructureError.exit_code)
 

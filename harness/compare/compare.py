@@ -14,8 +14,8 @@ from harness.compare.outcome import SHOWN_IDS, Comparison, State, TrialCompariso
 from harness.compare.speed import speed_changes
 from harness.environment import Environment
 from harness.errors import UsageError
-from harness.rundir.results import Results, TrialRecord, read_results
-from harness.rundir.store import RunDirectory
+from harness.rundir.results import Results, TrialRecord
+from harness.rundir.store import RunDirectory, read_run
 
 Key: TypeAlias = tuple[str, str]
 """(benchmark, variant)."""
@@ -31,7 +31,7 @@ def compare(run: Path, baseline: Path) -> Comparison:
     for path in (run, baseline):
         if not path.is_dir():
             raise UsageError(f"{path}: not a run directory")
-    head, base = read_results(run), read_results(baseline)
+    head, base = read_run(run), read_run(baseline)
     before = {_key(trial): trial for trial in base.trials}
     after = {_key(trial): trial for trial in head.trials}
     if not before.keys() & after.keys():

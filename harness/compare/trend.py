@@ -10,7 +10,8 @@ from pathlib import Path
 
 from harness.compare.outcome import FigureKind
 from harness.identity import content_id
-from harness.rundir.results import Results, TrialRecord, read_results
+from harness.rundir.results import Results, TrialRecord
+from harness.rundir.store import read_run
 from harness.scenarios.scenario import SCENARIOS
 from harness.task import Figure, TaskName
 
@@ -74,7 +75,7 @@ def read_trend(run_dirs: Iterable[Path]) -> list[TrendLine]:
     """
     runs = []
     for path in run_dirs:
-        results = read_results(path)
+        results = read_run(path, whole=False)
         runs.append((past_run(results, str(path)), list(observations(results))))
     return trend_lines(runs)
 

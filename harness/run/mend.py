@@ -46,6 +46,8 @@ def mend(
         for damage in trial_dir.digests.mend():
             name = damage.path.relative_to(trial_dir.path)
             note(f"{trial.name}: {name} {damage.problem} and is made again")
+            if damage.path.parent.name == "samples":  # images that analysis.json shows
+                trial_dir.digests.remove(trial_dir.path / "analysis.json")
         for path, reason in _dependents(trial_dir, lost):
             note(f"{trial.name}: {path.relative_to(trial_dir.path)} is made again, because {reason}")
             trial_dir.digests.remove(path)

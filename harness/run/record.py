@@ -36,16 +36,18 @@ def write_run_record(
     """Write the trial.json files that are missing. Write run.json unless it already records the same run.
 
     A run is the same, and keeps its id, if trials, speed profile and code revision are unchanged. `--only`
-    restricts the work, not the record: a run that already contains the selected trials stays the same run.
+    restricts the work, not the record, which keeps the trials of the other variants.
     """
     trials = tuple(_planned_trial(trial) for trial in planned.trials)
+    if settings.only is not None:
+        trials = _with_others(directory, trials)
     for trial in planned.trials:
         spec_file = directory.trial(trial.id).spec_file
         if not spec_file.exists():
             directory.trial(trial.id).write_record(spec_file, trial.spec)
     suite_file = directory.path / "suite.yaml"
     text = yaml.safe_dump(loaded.suite.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
-    recorded = _is_recorded(directory, loaded.suite.speed.profile, trials, partial=settings.only is not None)
+    recorded = _is_recorded(directory, loaded.suite.speed.profile, trials)
     if not recorded or not suite_file.exists():
         directory.digests.write(suite_file, text.encode())
     if recorded:
@@ -64,10 +66,15 @@ def write_run_record(
     directory.write_record(directory.run_file, run_file)  # last: another suite may use a directory without it
 
 
-def _is_recorded(
-    directory: RunDirectory, profile: str, trials: Sequence[PlannedTrial], partial: bool
-) -> bool:
-    """Return whether run.json records this run or, for a partial run, one that contains its trials."""
+def _with_others(directory: RunDirectory, trials: Sequence[PlannedTrial]) -> tuple[PlannedTrial, ...]:
+    """Return the recorded trials with the given ones in the place of their variants, or after them."""
+    before = read_record(directory.run_file, RunFile)
+    recorded = {(trial.benchmark, trial.variant): trial for trial in before.trials} if before else {}
+    return tuple((recorded | {(trial.benchmark, trial.variant): trial for trial in trials}).values())
+
+
+def _is_recorded(directory: RunDirectory, profile: str, trials: Sequence[PlannedTrial]) -> bool:
+    """Return whether run.json records this run."""
     before = read_record(directory.run_file, RunFile)
     if before is None:
         return False
@@ -75,7 +82,7 @@ def _is_recorded(
     code = (before.run.profile, before.run.harness_version, before.run.git_revision)
     if code != (profile, version("harness"), revision):
         return False
-    return before.trials == trials or (partial and all(trial in before.trials for trial in trials))
+    return before.trials == trials
 
 
 def _run_record(command: str, profile: str, executor: Executor, environment_key: str) -> RunRecord:

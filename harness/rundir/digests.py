@@ -1,8 +1,8 @@
 """Digests of stored files: a file that changed since it was written is noticed and made again.
 
-SHA256SUMS of a folder has one line per file, as `sha256sum` writes it. A writer appends the line, then replaces
-the file, and each step is on the disk before the next. A crash therefore leaves the old or the new file, and
-both have their line. A file that has none was changed by something else.
+SHA256SUMS of a folder has one line per file, as `sha256sum` writes it. A writer appends the line and then
+replaces the file, and each step is on the disk before the next. A crash therefore leaves the old or the new
+file, and both have their line. A file that has none was changed by something else.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Digests:
         return self._inspect()[0] if self.file.exists() else []
 
     def mend(self) -> list[Damage]:
-        """Remove the files that changed or have no digest, forget the missing ones, and return all of them."""
+        """Remove the files that changed or have no digest, forget the missing ones, and return them all."""
         damaged, intact = self._inspect()
         for damage in damaged:
             damage.path.unlink(missing_ok=True)

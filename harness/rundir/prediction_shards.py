@@ -33,6 +33,8 @@ class ShardProvenance(StrictModel):
     finished: str | None = None
     batch_size: int | None = None
     """Maximum number of samples predicted at once; below the trial's batch size if memory was exhausted."""
+    flags: str = ""
+    """Settings of torch, such as `cudnn.benchmark=False`, separated by spaces; empty without torch."""
 
 
 class PredictionShards:
@@ -133,19 +135,29 @@ class PredictionShards:
 
         Raises:
             UsageError: The provenance in a shard has a wrong type.
+            InfrastructureError: A shard is damaged.
         """
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         records = {}
         for start, stop in self.completed_ranges():
-            metadata = pq.read_schema(self.path(start, stop)).metadata or {}
-            decoded = {key.decode(): value.decode() for key, value in metadata.items()}
+            path = self.path(start, stop)
+            try:
+                metadata = pq.read_schema(path).metadata or {}
+            except (pa.ArrowException, OSError) as error:
+                raise InfrastructureError(
+                    f"{path}: damaged ({error}); `harness run` makes it again"
+                ) from error
+            decoded = {
+                key.decode(errors="replace"): metadata[key].decode(errors="replace") for key in metadata
+            }
             known = {key: decoded[key] for key in ShardProvenance.model_fields if key in decoded}
             try:
                 records[start, stop] = ShardProvenance.model_validate(known)
             except ValidationError as error:
                 first = error.errors(include_url=False)[0]
-                where = f"{self.path(start, stop)}: {'.'.join(map(str, first['loc']))}"
+                where = f"{path}: {'.'.join(map(str, first['loc']))}"
                 raise UsageError(f"{where}: {first['msg']}") from error
         return records
 

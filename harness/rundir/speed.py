@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.files import StrictModel, read_record
-from harness.rundir.results import Cost, ScenarioRecord
+from harness.rundir.results import Cost, RunRecord, ScenarioRecord
 from harness.scenarios.figures import mean_duration
 from harness.scenarios.scenario import SCENARIOS, Scenario, ScenarioFigures
 from harness.task import Figure
@@ -18,7 +18,7 @@ class CommonFile(StrictModel):
     phases: dict[str, list[float]]
     """Phase → seconds per sample, one value per repetition."""
     cost: Cost
-    flags: dict[str, bool]
+    flags: dict[str, bool | str]
     """Settings of torch that affect speed."""
 
 
@@ -41,10 +41,33 @@ def read_timings(trial_dir: Path, scenario: str) -> Scenario | None:
     return read_record(timings_path(trial_dir, scenario), SCENARIOS.get(scenario))
 
 
-def scenarios(trial_dir: Path, names: Iterable[str]) -> dict[str, ScenarioRecord]:
-    """Return the figures of those scenarios that have raw timings."""
+def scenarios(
+    trial_dir: Path, names: Iterable[str], run: RunRecord, batch_size: int
+) -> dict[str, ScenarioRecord]:
+    """Return the figures of the planned scenarios. One without raw timings counts as failed.
+
+    Args:
+        batch_size: Batch size of the trial.
+    """
     timings = {name: read_timings(trial_dir, name) for name in names}
-    return {name: _record(raw) for name, raw in timings.items() if raw is not None}
+    return {
+        name: _missing(name, run, batch_size) if raw is None else _record(raw)
+        for name, raw in timings.items()
+    }
+
+
+def _missing(scenario: str, run: RunRecord, batch_size: int) -> ScenarioRecord:
+    return ScenarioRecord(
+        queries=0,
+        seconds=0.0,
+        environment=run.environment,
+        profile=run.profile,
+        batch_size=SCENARIOS.get(scenario).query_size(batch_size),
+        threads=0,
+        processes=0,
+        valid=False,
+        reasons=[f"not timed yet: speed/{scenario}.json is missing"],
+    )
 
 
 def _record(raw: Scenario) -> ScenarioRecord:

@@ -22,6 +22,20 @@ def pick_device(requested: str) -> str:
     return requested
 
 
+def torch_flags() -> dict[str, bool | str]:
+    """Return the settings of torch and cuDNN that may change figures and speed."""
+    import torch
+
+    cudnn = torch.backends.cudnn
+    return {
+        "cudnn.benchmark": cudnn.benchmark,
+        "cudnn.deterministic": cudnn.deterministic,
+        "cudnn.tf32": cudnn.allow_tf32,
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+    }
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means that the memory of the GPU or of this machine was exhausted.
 

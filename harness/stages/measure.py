@@ -20,7 +20,7 @@ from harness.rundir.speed import CommonFile
 from harness.scenarios.loop import Workload, batches, permutations, warm_up
 from harness.scenarios.scenario import SCENARIOS, Conditions, ProcessTiming, TimedOn
 from harness.scenarios.settings import PROFILES, EffectiveSettings, Exclusive, Profile, SpeedSettings
-from harness.stages.device import pick_device
+from harness.stages.device import pick_device, torch_flags
 from harness.stages.disturbance import CpuLoad, disturbances, others_on_gpu
 from harness.task import Prediction, Sample
 from harness.trial import Trial
@@ -60,8 +60,6 @@ def measure(
     Raises:
         InfrastructureError: The code or data of this worker differ from the planned ones.
     """
-    import torch
-
     dataset = trial.open_planned_dataset()
     bench = _load(trial, checkpoint, dataset, settings)
     size = trial.spec.batch_size
@@ -76,11 +74,7 @@ def measure(
         common=CommonFile(
             phases=_phases(bench, size),
             cost=_cost(bench),
-            flags={
-                "cudnn_benchmark": torch.backends.cudnn.benchmark,
-                "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
-                "tf32_cudnn": torch.backends.cudnn.allow_tf32,
-            },
+            flags=torch_flags(),
         ),
     )
 

@@ -28,6 +28,7 @@ class Execution:
     started: str  # ISO 8601, UTC
     finished: str  # ISO 8601, UTC
     batch_size: int  # maximum number predicted at once; below the trial's if memory was exhausted
+    flags: str = ""  # settings of torch (see `ShardProvenance`)
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,8 @@ def merge_outcomes(outcomes: Sequence[Outcome]) -> Outcome:
             invalid_input=any(error.invalid_input for error in errors),
         )
     results = [outcome for outcome in outcomes if isinstance(outcome, ShardResult)]
-    execution = Execution(
-        node=results[-1].execution.node,
+    execution = replace(
+        results[-1].execution,
         started=min(result.execution.started for result in results),
         finished=max(result.execution.finished for result in results),
         batch_size=min(result.execution.batch_size for result in results),

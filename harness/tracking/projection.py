@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.compare.outcome import last_comparison
 from harness.errors import UsageError
 from harness.identity import content_id
-from harness.rundir.results import Results, read_results
-from harness.rundir.store import RunDirectory
+from harness.rundir.results import Results
+from harness.rundir.store import RunDirectory, read_run
 from harness.tracking import artifacts
 from harness.tracking.entries import TREND, WHOLE_RUN, Entry, Input, Trial, run_entry, trial_entry
 from harness.tracking.models import Registration, register
@@ -91,7 +91,7 @@ def sync(run_dir: Path, tracking_uri: str | None = None, register_models: bool =
     """
     if not run_dir.is_dir():
         raise UsageError(f"{run_dir}: not a run directory")
-    results = read_results(run_dir)
+    results = read_run(run_dir)
     uri = tracking_uri or environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(run_dir)
     with mlflow_errors(uri), one_at_a_time(run_dir):
         client, experiment = open_experiment(uri, results.suite)

@@ -1,0 +1,216 @@
+"""Damage of a run directory is named, verified figures are computed again, and the same command mends it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_suite import document, figures, run_suite
+from typer.testing import CliRunner
+
+from harness.cli.app import app
+from harness.datasets.phrases.phrases import Phrases
+from harness.environment import Environment
+from harness.errors import InfrastructureError, UnavailableError, UsageError
+from harness.files import read_json, read_record
+from harness.run.driver import exit_code
+from harness.run.verify import verify
+from harness.rundir.results import Results
+from harness.rundir.store import RunDirectory, TrialDirectory, read_run
+from harness.task import Translation
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import faults
+
+SUITE = document(12, ok={"batch_size": 4}, worse={"batch_size": 4, "options": {"drop": 2}})
+SUITE["benchmarks"]["timed"] = SUITE["benchmarks"]["words"] | {"adapters": ["ok"], "speed": ["offline"]}
+SUITE["speed"] = {"samples": 4, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
+    folder = tmp_path_factory.mktemp("sound")
+    return folder, run_suite(folder, SUITE, shard_size=4)
+
+
+@pytest.fixture
+def folder(sound: tuple[Path, Results], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sound[0], tmp_path / "copy"))
+
+
+def trial_dir(folder: Path) -> TrialDirectory:
+    run = RunDirectory(folder / "run")
+    return run.trial(read_json(run.run_file)["trials"][0]["id"])
+
+
+def harness(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout
+
+
+def test_a_sound_run_has_all_figures_of_its_evidence(sound: tuple[Path, Results]) -> None:
+    path, results = sound[0] / "run", sound[1]
+    verification = verify(path)
+    assert verification.ok, verification
+    assert verification.figures == sum(len(trial.metrics) for trial in results.trials[:2]) == 4
+    assert harness("verify", path) == (0, f"{path}: as it was written; 4 accuracy figures recomputed\n")
+    assert read_run(path) == results
+
+
+def scale_value(content: Any) -> None:
+    content["bleu"]["metrics"]["bleu"]["value"] *= 1.01
+
+
+def scale_bound(content: Any) -> None:
+    content["chrf"]["metrics"]["chrf"]["low"] *= 1.01
+
+
+def scale_times(content: Any) -> None:
+    for window in content["processes"][0]["windows"]:
+        window[1] *= 1.01
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "key"),
+    [
+        ("metrics.json", scale_value, "words/ok: metrics.json: bleu.metrics.bleu.value: stored "),
+        ("metrics.json", scale_bound, "words/ok: metrics.json: chrf.metrics.chrf.low: stored "),
+        ("speed/offline.json", scale_times, "results.json: trials.2.speed.offline.throughput.value: stored "),
+    ],
+)
+def test_a_wrong_value_under_a_right_digest_differs_from_the_recomputed_one(
+    folder: Path, name: str, change: Callable[[Any], None], key: str
+) -> None:
+    directory = trial_dir(folder)
+    content = json.loads((directory.path / name).read_text())
+    change(content)
+    directory.digests.write(directory.path / name, json.dumps(content).encode())
+    verification = verify(folder / "run")
+    assert verification.damaged == []
+    assert [line for line in verification.different if line.startswith(key)], verification
+    assert harness("verify", folder / "run")[0] == 3
+
+
+def test_edited_predictions_are_named_refused_and_made_again(
+    folder: Path, sound: tuple[Path, Results]
+) -> None:
+    directory = trial_dir(folder)
+    path = directory.predictions.path(4, 8)
+    before = path.read_bytes()
+    provenance = directory.predictions.provenance()[4, 8]
+    other = TrialDirectory(folder / "elsewhere")
+    ids = [sample for sample, _ in directory.predictions.read("translation")][4:8]
+    other.predictions.write("translation", 4, ids, [Translation("edited")] * 4, provenance)
+    shutil.copy(other.predictions.path(4, 8), path)
+    name = path.relative_to(folder / "run")
+    code, printed = harness("verify", folder / "run", "--json")
+    (verification,) = json.loads(printed)
+    assert (code, verification["damaged"]) == (3, [f"{name} changed since it was written"])
+    assert any("metrics.json: bleu.metrics.bleu.value" in line for line in verification["different"])
+    for command in (["report"], ["sync"], ["compare", "--baseline", sound[0] / "run"]):
+        assert harness(command[0], folder / "run", *command[1:])[0] == 3, command
+    notes: list[str] = []
+    results = run_noted(folder, notes)
+    assert (
+        f"words/ok: {path.relative_to(directory.path)} changed since it was written and is made again"
+        in notes
+    )
+    assert figures(results) == figures(sound[1])
+    assert verify(folder / "run").ok
+    assert path.read_bytes() != before, "another time of prediction"
+
+
+def run_noted(folder: Path, notes: list[str], **settings: Any) -> Results:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.run.progress.RunProgress.note", lambda self, line: notes.append(line))
+        return run_suite(folder, SUITE, shard_size=4, **settings)
+
+
+@pytest.mark.parametrize("removed", ["run.json", "TRIAL/trial.json", "TRIAL/speed/common.json", "suite.yaml"])
+def test_a_file_that_is_removed_is_made_again(
+    folder: Path, sound: tuple[Path, Results], removed: str
+) -> None:
+    path = folder / "run" / removed.replace("TRIAL", f"trials/{trial_dir(folder).path.name}")
+    path.unlink()
+    assert harness("report", folder / "run")[0] == 3
+    results = run_noted(folder, [])
+    assert (exit_code(results), figures(results)) == (0, figures(sound[1]))
+    assert path.exists() and verify(folder / "run").ok
+    assert results.trials[0].phases and results.trials[0].cost.peak_memory_bytes
+
+
+def test_a_restricted_run_does_not_hide_damage_of_the_others(folder: Path) -> None:
+    trial_dir(folder).metrics_file.write_text("{}")
+    with pytest.raises(InfrastructureError, match=r"metrics.json changed .* without --only makes it again"):
+        run_noted(folder, [], only="words/worse")
+    run_noted(folder, [])
+    (folder / "run" / "run.json").write_text("{}")
+    with pytest.raises(InfrastructureError, match=r"run.json changed .* without --only makes it again"):
+        run_noted(folder, [], only="words/worse")
+
+
+def test_a_planned_timing_without_a_file_is_not_green(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restricted run keeps the record of the other trials, even if the code has another revision."""
+    directory = trial_dir(folder)
+    directory.digests.remove(directory.path / "speed" / "offline.json")
+    monkeypatch.setattr("harness.environment.git_state", lambda: ("another revision", False))
+    results = run_noted(folder, [], only="words/worse")
+    scenario = results.trials[2].speed["offline"]
+    assert scenario.reasons == ["not timed yet: speed/offline.json is missing"]
+    assert (scenario.valid, exit_code(results)) == (False, 3)
+
+
+def test_predictions_of_different_software_are_marked(folder: Path) -> None:
+    directory, run = trial_dir(folder), RunDirectory(folder / "run")
+    provenance = directory.predictions.provenance()[4, 8]
+    here = read_record(run.path / "environments" / f"{provenance.environment}.json", Environment)
+    assert here is not None
+    other = here.model_copy(update={"packages": here.packages | {"pillow": "1.0"}})
+    run.write_environment(other)
+    rows = list(directory.predictions.read("translation"))[4:8]
+    flags = provenance.flags.replace("cudnn.benchmark=False", "cudnn.benchmark=True")
+    directory.predictions.write(
+        "translation",
+        4,
+        [sample for sample, _ in rows],
+        [prediction for _, prediction in rows],
+        provenance.model_copy(update={"environment": other.key, "flags": flags}),
+    )
+    mixed, alike, _ = run_noted(folder, []).trials
+    assert mixed.mixed == ["cudnn.benchmark False and True", f"pillow 1.0 and {here.packages['pillow']}"]
+    assert alike.mixed == []
+    assert harness("report", folder / "run")[0] == 0
+    page = (folder / "run" / "report" / "index.html").read_text()
+    assert f"pillow 1.0 and {here.packages['pillow']}" in page
+
+
+def test_figures_without_their_data_are_not_called_verified(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Phrases, *arguments: object) -> None:
+        raise UnavailableError("the corpus is not here")
+
+    monkeypatch.setattr(Phrases, "__init__", fail)
+    verification = verify(folder / "run")
+    assert (verification.damaged, verification.different, verification.figures) == ([], [], 0)
+    assert [line.partition(": ")[0] for line in verification.not_recomputed] == ["words/ok", "words/worse"]
+    code, printed = harness("verify", folder / "run")
+    assert (code, "not recomputed: words/ok: UnavailableError: the corpus is" in printed) == (3, True)
+
+
+def test_another_directory_is_wrong_input(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not a run directory"):
+        verify(tmp_path)
+    assert harness("verify", tmp_path)[0] == 2
+
+
+def test_no_flipped_bit_is_silent_and_all_are_mended(tmp_path: Path) -> None:
+    outcomes = faults.flip_bits(tmp_path, tries=30, seed=1, together=30)
+    tried = outcomes["tried"]
+    assert outcomes == {"tried": tried, "noticed": tried, "mended": tried, "silent": 0}
+    assert tried >= 29
