@@ -141,7 +141,7 @@ def _folded(title: str, items: Sequence[object], parts: Iterable[str]) -> list[s
 
 def _origin(comparison: Comparison) -> str:
     run, baseline = (
-        markdown(name) + (f" (revision `{revision[:12]}`)" if revision else "")
+        markdown(name) + (f" (revision {markdown(revision[:12])})" if revision else "")
         for name, revision in (
             (comparison.run, comparison.run_revision),
             (comparison.baseline, comparison.baseline_revision),

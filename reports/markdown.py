@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from harness.compare.frontier import CAVEAT, headline, ranks, throughput
 from harness.rundir.results import Results, TrialRecord
 from harness.task import TASKS, Figure
-from reports.figures import count, printed
+from reports.figures import count, invalidity, printed
 from reports.text import markdown
 from reports.verdict import is_clean, verdict
 
@@ -25,10 +25,10 @@ def to_markdown(results: Results, limit: int = LIMIT) -> str:
 def _document(results: Results, rows: int) -> str:
     mark = "✅" if is_clean(results) else "⚠️"
     run = results.run
-    revision = f", revision `{run.git_revision[:12]}`" if run.git_revision else ""
+    revision = f", revision {markdown(run.git_revision[:12])}" if run.git_revision else ""
     dirty = " with local changes" if run.git_dirty else ""
     parts = [
-        f"{mark} **{markdown(results.suite)}**: {verdict(results)}",
+        f"{mark} **{markdown(results.suite)}**: {markdown(verdict(results), 800)}",
         *_tables(results, rows),
         *_problems(results, rows),
         f"Run {markdown(run.id)}, started {markdown(run.started)}, profile {markdown(run.profile)}{revision}"
@@ -60,16 +60,17 @@ def _row(trial: TrialRecord, on_frontier: bool) -> str:
     first = headline(trial)
     name, accuracy = first if first else ("", None)
     single = trial.single_stream
-    validity = " (not valid)" if trial.offline and not trial.offline.valid else ""
     cells = [
         "◆" if on_frontier else "",
         markdown(trial.benchmark),
         markdown(trial.variant),
         markdown(name),
         _figure(accuracy, "not scored"),
-        _figure(throughput(trial), "not measured") + validity,
+        _figure(throughput(trial), "not measured", invalidity(trial.offline)),
         _figure(
-            single.latency.get("p50") if single else None, "too few queries" if single else "not measured"
+            single.latency.get("p50") if single else None,
+            "too few queries" if single else "not measured",
+            invalidity(single),
         ),
         "" if trial.cost.parameters is None else count(trial.cost.parameters, ""),
         trial.status,
@@ -94,13 +95,14 @@ def _problems(results: Results, rows: int) -> Iterable[str]:
         yield "\n".join(lines)
 
 
-def _figure(figure: Figure | None, missing: str) -> str:
+def _figure(figure: Figure | None, missing: str, invalid: str = "") -> str:
     # Only the unit is of unknown origin. The rest is digits, and brackets alone are not a link.
     if figure is None:
         return missing
     shown = printed(figure)
     quantity = f"{shown.value} {shown.interval}".strip()
-    return f"{quantity} {markdown(shown.unit, 20)}, n={shown.n}"
+    mark = f" ({markdown(invalid, 160)})" if invalid else ""
+    return f"{quantity} {markdown(shown.unit, 20)}, n={shown.n}{mark}"
 
 
 def trial_to_markdown(trial: TrialRecord, limit: int) -> str:
@@ -109,22 +111,25 @@ def trial_to_markdown(trial: TrialRecord, limit: int) -> str:
     if trial.reason:
         lines[0] += f": {markdown(trial.reason, 400)}"
     lines += ["", "| Figure | Value [95% interval] | Signature |", "|---|---|---|"]
-    for name, figure in _figures(trial):
+    for name, figure, invalid in _figures(trial):
         note = f" † {markdown(figure.note, 200)}" if figure.note else ""
-        row = f"| {markdown(name)} | {_figure(figure, '')} | {markdown(figure.signature, 200)}{note} |"
+        row = (
+            f"| {markdown(name)} | {_figure(figure, '', invalid)} | {markdown(figure.signature, 200)}{note} |"
+        )
         if sum(map(len, lines)) + len(lines) + len(row) > limit:
             break
         lines.append(row)
     return "\n".join(lines) + "\n"
 
 
-def _figures(trial: TrialRecord) -> Iterable[tuple[str, Figure]]:
-    yield from trial.metrics.items()
+def _figures(trial: TrialRecord) -> Iterable[tuple[str, Figure, str]]:
+    """Yield name, figure and why it is not valid."""
+    yield from ((name, figure, "") for name, figure in trial.metrics.items())
     for scenario_name, scenario in trial.speed.items():
         if scenario.throughput:
-            yield f"{scenario_name} throughput", scenario.throughput
+            yield f"{scenario_name} throughput", scenario.throughput, invalidity(scenario)
         for percentile, latency in scenario.latency.items():
             if latency:
-                yield f"{scenario_name} latency {percentile}", latency
+                yield f"{scenario_name} latency {percentile}", latency, invalidity(scenario)
     for name, figure in trial.phases.items():
-        yield f"phase {name}", figure
+        yield f"phase {name}", figure, ""

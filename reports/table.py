@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 
 from harness.rundir.results import Results, TrialRecord
 from harness.task import Figure
+from reports.text import visible
 
 COLUMNS = (
     "run", "suite", "benchmark", "task", "adapter", "variant", "trial", "status", "kind", "name",
-    "value", "low", "high", "n", "unit", "signature", "environment", "valid",
+    "value", "low", "high", "n", "unit", "signature", "environment", "valid", "reasons",
 )  # fmt: skip
 
+# A reader may end the line at a carriage return, and the file at a NUL. A terminal obeys an escape.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _COST_UNITS = {"parameters": "parameters", "flops": "FLOP/sample"}
 
 
@@ -22,7 +26,8 @@ def to_csv(results: Results) -> str:
 
     A trial without figures has one row with an empty `kind`, so that failures stay visible.
 
-    `environment` contains the keys of the environments, joined by spaces. `valid` is set only for speed.
+    `environment` contains the keys of the environments, joined by spaces. `valid` and `reasons` are
+    set only for speed.
 
     Text that a spreadsheet would run as a formula is prefixed with an apostrophe.
     """
@@ -49,7 +54,7 @@ def _inert(cell: object) -> object:
     """Quote text that a spreadsheet would interpret by its first character (OWASP, "CSV Injection")."""
     if not isinstance(cell, str):
         return cell
-    text = cell.replace("\r", "\\r")  # the writer does not quote it, and readers end the line there
+    text = _CONTROLS.sub(lambda match: visible(match[0]), cell)
     return f"'{text}" if text.startswith(tuple("=+-@\t\n")) else text
 
 
@@ -60,7 +65,11 @@ def _rows(trial: TrialRecord) -> Iterator[dict[str, object]]:
         figures = {"throughput": scenario.throughput, **scenario.latency}
         for kind, measured in figures.items():
             if measured is not None:
-                where = {"environment": scenario.environment, "valid": scenario.valid}
+                where = {
+                    "environment": scenario.environment,
+                    "valid": scenario.valid,
+                    "reasons": "; ".join(scenario.reasons),
+                }
                 yield {**_row("speed", f"{name}/{kind}", measured), **where}
     for name, figure in trial.phases.items():
         yield _row("phases", name, figure)

@@ -9,12 +9,14 @@ import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from cmarkgfm import github_flavored_markdown_to_html
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -25,7 +27,8 @@ from harness.errors import UsageError
 from harness.rundir.results import Results, to_json
 from harness.task import Figure
 from reports.figures import count, printed
-from reports.markdown import to_markdown
+from reports.markdown import to_markdown, trial_to_markdown
+from reports.page import html as page_html
 from reports.page.charts import chart, save
 from reports.page.details import Detail
 from reports.page.html import to_html
@@ -322,7 +325,8 @@ def test_each_benchmark_has_its_own_rows_sections_and_charts(shared: Results) ->
 
 def test_the_verdict_counts_every_state() -> None:
     assert verdict(results()) == (
-        "7 of 9 trials complete, 1 partial, 1 failed; 1 benchmark skipped; 2 speed measurements not valid"
+        "7 of 9 trials complete, 1 partial, 1 failed; 1 benchmark skipped; 2 speed measurements not valid: "
+        "scenes-boxes/throttled offline, scenes-boxes/throttled single-stream"
     )
 
 
@@ -532,3 +536,53 @@ def test_a_folder_without_results_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is it a run directory"):
         write_reports(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["", "alert('poisoned')"])
+def test_a_changed_chart_library_in_the_cache_is_not_used(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+    monkeypatch.setattr("reports.page.charts.library", lambda: "let genuine = 1;")
+    (tmp_path / f"vega-{version('vl-convert-python')}.js").write_text(content)
+    page_html._library.cache_clear()
+    try:
+        assert page_html._library() == "let genuine = 1;"
+    finally:
+        page_html._library.cache_clear()
+
+
+def test_every_place_marks_a_figure_that_is_not_valid() -> None:
+    reason = "load of other processes 0.70 cores"
+    content = results()
+    index = [trial.variant for trial in content.trials].index("throttled")
+    (line,) = (
+        line for line in to_markdown(content).splitlines() if line.startswith("|") and "throttled" in line
+    )
+    assert line.count(f"(not valid: {reason})") == 2  # throughput and latency
+    note = trial_to_markdown(content.trials[index], 10_000)
+    assert note.count(f"(not valid: {reason})") == 2
+    page = to_html(content)
+    row = page[page.index('data-sort="throttled"') :]
+    row = row[: row.index("</tr>")]
+    assert row.count(f'<span class="about failed">not valid: {reason}</span>') == 2
+    assert f"samples/s, n=640 not valid: {reason}" in page  # the tooltip of the chart
+    table = [row for row in csv.DictReader(io.StringIO(to_csv(content))) if row["variant"] == "throttled"]
+    assert {row["reasons"] for row in table if row["kind"] == "speed"} == {reason}
+
+
+def test_csv_has_no_control_character_but_line_ends_in_quotes() -> None:
+    content = document()
+    content["trials"][0]["variant"] = "a\x00b\x1b[2J\x9b\rc"
+    text = to_csv(Results.model_validate(content))
+    assert "a\\u0000b\\u001b[2J\\u009b\\rc" in text
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
+
+
+def test_a_revision_and_references_are_plain_text_in_markdown() -> None:
+    content = document()
+    content["run"]["git_revision"] = "`<b>|[x](y)"
+    content["trials"][0]["variant"] = "GH-1 gh-2 #3 @user http://x.example"
+    rendered = github_flavored_markdown_to_html(to_markdown(Results.model_validate(content)))
+    assert "<a " not in rendered and "<b>" not in rendered and "<code>" not in rendered
+    assert not re.search(r"(?i)gh-\d|#\d|@user", rendered)

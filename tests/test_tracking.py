@@ -459,6 +459,9 @@ def test_a_baseline_is_the_run_directory_and_downloaded_once(
         store / "history" / "good",
     )
     found = fetch_baseline("mlflow:latest@main", head, uri)
+    results_file = found / "results.json"
+    results_file.write_text(results_file.read_text().replace("0.", "0.9"))
+    assert fetch_baseline("mlflow:latest@main", head, uri) == found  # downloaded again, because it was edited
     files = [path.relative_to(original) for path in sorted(original.rglob("*")) if path.is_file()]
     assert len(files) == 6
     assert all((found / file).read_bytes() == (original / file).read_bytes() for file in files)

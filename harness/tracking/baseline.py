@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from harness.cache import cache_folder
 from harness.errors import InfrastructureError, UsageError
+from harness.files import write_text
 from harness.rundir.results import Results, read_results
-from harness.tracking.artifacts import ARCHIVE, DIGEST_TAG
+from harness.tracking.artifacts import ARCHIVE, DIGEST_TAG, content_digest, run_files
 from harness.tracking.tracking_store import (
     PATIENT,
     default_tracking_uri,
@@ -95,8 +96,11 @@ def _downloaded(client: MlflowClient, run: Run) -> Path:
     """Return the run directory in the cache, downloaded unless the cache has the same content."""
     folder = cache_folder().with_name("runs")
     target = folder / f"{run.info.run_id}-{run.data.tags[DIGEST_TAG][:12]}"
+    seal = target.with_suffix(".sha256")
     if target.is_dir():
-        return target
+        if seal.is_file() and seal.read_text() == content_digest(target, run_files(target)):
+            return target
+        shutil.rmtree(target)  # changed since the download, which is repeated
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         archive = client.download_artifacts(run.info.run_id, ARCHIVE, temporary)
@@ -109,5 +113,6 @@ def _downloaded(client: MlflowClient, run: Run) -> Path:
                 f"{ARCHIVE} of MLflow run {run.info.run_id}: damaged ({error})"
             ) from error
         if not target.is_dir():
+            write_text(seal, content_digest(unpacked, run_files(unpacked)))
             shutil.move(unpacked, target)
     return target

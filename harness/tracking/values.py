@@ -53,8 +53,10 @@ def params_of(trial: TrialRecord) -> dict[str, str]:
 def columns(results: Results) -> list[str]:
     """Return the columns to show first in MLflow's table of runs: headline metrics, then speed."""
     headlines = [f"acc/{key(next(iter(trial.metrics)))}" for trial in results.trials if trial.metrics]
-    shown = [*headlines, "speed/ips", "speed/p50_ms", "cost/params"]
-    return [*(f"metrics.`{name}`" for name in dict.fromkeys(shown)), "tags.`status`"]
+    shown = [f"metrics.`{name}`" for name in dict.fromkeys(headlines)]
+    for metric, scenario in (("ips", OFFLINE), ("p50_ms", SINGLE_STREAM)):
+        shown += [f"metrics.`speed/{metric}`", f"tags.`speed.{scenario}`"]  # the tag says whether it is valid
+    return [*shown, "metrics.`cost/params`", "tags.`status`"]
 
 
 def _with_bounds(name: str, figure: Figure, scale: float = 1) -> dict[str, float | None]:

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import altair as alt
 
 from harness.compare.frontier import FrontierChart, Point
-from reports.figures import printed
+from reports.figures import invalidity, printed
 from reports.text import display
 
 WIDTH, HEIGHT = 640, 340  # px of a file; a chart in the page is as wide as its container
@@ -143,7 +143,7 @@ def _row(point: Point) -> dict[str, Any]:
         "Variant": name,
         "Adapter": display(trial.adapter),
         "Accuracy": display(f"{next(iter(trial.metrics))} {printed(accuracy)}", 200),
-        "Throughput": display(printed(speed), 200),
+        "Throughput": display(" ".join(filter(None, [str(printed(speed)), invalidity(point.scenario)])), 200),
         "Timed at": f"batch size {point.scenario.batch_size}, threads {point.scenario.threads}",
         "Precision": display(trial.settings.get("precision", "not recorded")),
         "Rank": LEGEND[point.rank],
@@ -155,7 +155,7 @@ def _row(point: Point) -> dict[str, Any]:
 
 def _reservations(point: Point) -> str:
     partial = [f"trial is {point.trial.status}"] if point.trial.status != "complete" else []
-    invalid = [f"timing not valid: {'; '.join(point.scenario.reasons)}"] if not point.scenario.valid else []
+    invalid = [f"timing {invalidity(point.scenario)}"] if not point.scenario.valid else []
     return display(", ".join(partial + invalid), 200)
 
 

@@ -29,7 +29,7 @@ from harness.errors import UsageError
 from harness.files import write_text
 from harness.rundir.results import Results, ScenarioRecord, TrialRecord
 from harness.task import TASKS, Figure
-from reports.figures import count
+from reports.figures import count, invalidity
 from reports.page import charts, confusion
 from reports.page.alignment import heat_map
 from reports.page.detail_charts import detail_charts
@@ -46,6 +46,10 @@ _COST = {
     "peak_memory_bytes": "B at peak",
     "checkpoint_bytes": "B of checkpoint",
 }
+
+
+_LIBRARIES = {"1.9.0.post1": "373b1f84072b31010f15ceb787be6b415c53936411aae267c8c2b2b6ccde46e7"}
+"""SHA-256 of the chart library by the version of vl-convert-python that bundles it."""
 
 
 def to_html(
@@ -134,6 +138,7 @@ def _environment() -> Environment:
         confidence=lambda value: f"{value:.2f}".removeprefix("0"),
         cost=_cost,
         count=count,
+        invalidity=invalidity,
         data=Markup,  # data URIs of `Images`, base64 only
         headline=headline,
         largest_confusions=confusion.largest,
@@ -150,10 +155,17 @@ def _environment() -> Environment:
 
 @cache
 def _library() -> str:
-    """Return the chart library, bundled once per machine (1.3 s of CPU) and kept in the cache."""
-    cached = cache_folder().with_name(f"vega-{version('vl-convert-python')}.js")
+    """Return the chart library, bundled once per machine (1.3 s of CPU) and kept in the cache.
+
+    It runs in every reader's browser, and others may write to a shared cache. A cached file is therefore used
+    only if its digest is known; with an unknown version of vl-convert, every process bundles its own.
+    """
+    made_by = version("vl-convert-python")
+    cached = cache_folder().with_name(f"vega-{made_by}.js")
     if cached.is_file():
-        return cached.read_text(encoding="utf-8")
+        content = cached.read_bytes()
+        if hashlib.sha256(content).hexdigest() == _LIBRARIES.get(made_by):
+            return content.decode()
     bundled = charts.library()
     with suppress(UsageError):  # the cache cannot be written
         write_text(cached, bundled)
