@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from harness.api.evaluation import Evaluation, evaluate
     from harness.api.runs import Run, run
     from harness.errors import HarnessError, InfrastructureError, UnavailableError, UsageError
+    from harness.evaluation.detection import AnnotatedBoxes
+    from harness.evaluation.segmentation import AnnotatedMasks
+    from harness.evaluation.translation import ReferenceTexts
     from harness.task import Detections, Translation
 
     __version__: str
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "harness.api.evaluation": ("Evaluation", "evaluate"),
     "harness.api.runs": ("Run",),
+    "harness.evaluation.detection": ("AnnotatedBoxes",),
+    "harness.evaluation.segmentation": ("AnnotatedMasks",),
+    "harness.evaluation.translation": ("ReferenceTexts",),
     "harness.errors": ("HarnessError", "InfrastructureError", "UnavailableError", "UsageError"),
     "harness.task": ("Detections", "Translation"),
     "harness.run": ("run",),
@@ -27,10 +33,13 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AnnotatedBoxes",
+    "AnnotatedMasks",
     "Detections",
     "Evaluation",
     "HarnessError",
     "InfrastructureError",
+    "ReferenceTexts",
     "Run",
     "Translation",
     "UnavailableError",

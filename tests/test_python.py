@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -98,6 +99,26 @@ class TestEvaluate:
         evaluation = harness.evaluate(masks, [masks[index].target for index in range(3)])  # type: ignore[misc]
         assert evaluation.metrics["miou"].value == 1
         assert evaluation.per_class["background"]["iou"] == 1
+
+    def test_annotation_files_need_no_data_set(self, phrases: Phrases, tmp_path: Path) -> None:
+        truth, texts = tmp_path / "truth.txt", tmp_path / "texts.txt"
+        truth.write_text("\n".join(references(phrases).values()) + "\n", encoding="utf-8")
+        texts.write_text("\n".join(hypotheses(phrases)) + "\n", encoding="utf-8")
+        expected = harness.evaluate(phrases, hypotheses(phrases), metrics=["bleu"]).metrics
+        evaluation = harness.evaluate(harness.ReferenceTexts([truth]), texts, metrics=["bleu"])
+        assert evaluation.metrics == expected
+        boxes, found = tmp_path / "truth.json", tmp_path / "found.json"
+        box = {"image_id": 4, "category_id": 90, "bbox": [1, 2, 30, 40]}
+        document = {
+            "images": [{"id": 4}],
+            "categories": [{"id": 18, "name": "dog"}, {"id": 90, "name": "brush"}],
+            "annotations": [{"id": 1, "area": 1200, "iscrowd": 0, **box}],
+        }
+        boxes.write_text(json.dumps(document))
+        found.write_text(json.dumps([{**box, "score": 0.5}]))
+        evaluation = harness.evaluate(harness.AnnotatedBoxes(boxes), found)
+        assert evaluation.metrics["ap"].value == 1
+        assert evaluation.per_class["brush"]["ap"] == 1
 
     def test_what_is_missing_or_unknown_is_an_error_of_the_harness(self, phrases: Phrases) -> None:
         texts = hypotheses(phrases)

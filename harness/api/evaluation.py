@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 from harness.adapter import ADAPTERS, Adapter, Runtime
 from harness.datasets.dataset import DATASETS, Dataset
 from harness.errors import UsageError
+from harness.evaluation.annotation_files import AnnotationFiles
 from harness.registry import unknown
 from harness.rundir.predictions import check
 from harness.stages.labels import class_map, relabel
@@ -71,7 +72,8 @@ def evaluate(
     """Score predictions on a data set; nothing is written.
 
     Args:
-        dataset: Registered name of a data set, or an open one.
+        dataset: Registered name of a data set, an open one, or annotation files (`harness.AnnotatedBoxes`,
+            `harness.AnnotatedMasks`, `harness.ReferenceTexts`), which need no images.
         predictions: A file as the adapter `predictions` reads it, a loaded adapter, or predictions in memory.
         options, split, task: How to open the data set, if it is named. The task is needed if it has several.
         metrics: Registered names. Default: BLEU and chrF, COCO's figures, or IoU.
@@ -83,18 +85,33 @@ def evaluate(
     """
     data = _open(dataset, options or {}, split, task) if isinstance(dataset, str) else dataset
     size = len(data) if limit is None else min(limit, len(data))
-    adapter = _adapter(predictions, data) if isinstance(predictions, (str, Path, Adapter)) else None
-    if adapter is not None:
+    files = data if isinstance(data, AnnotationFiles) else None
+    is_path = isinstance(predictions, (str, Path))
+    adapter = None
+    rows: Iterable[tuple[str, Prediction]]
+    if files and not is_path and data.task == "segmentation":
+        raise UsageError("annotation files have no images whose size masks in memory must have: pass a path")
+    if files and is_path:
+        rows = files.read_predictions(_existing(cast("str | Path", predictions)))
+    elif isinstance(predictions, (str, Path, Adapter)):
+        adapter = _adapter(predictions, data)
         rows = _rows(data, size, batch_size, adapter.predict, adapter.classes)
     else:
-        rows = _rows(data, size, batch_size, _look_up(data, cast(InMemory, predictions)))
-    scored = score(data, size, rows, metrics or DEFAULT_METRICS[data.task]).values()
+        rows = _rows(data, size, batch_size, _look_up(data, predictions))
+    defaults = files.metric_names if files else DEFAULT_METRICS[data.task]
+    scored = score(data, size, rows, metrics or defaults).values()
     per_class: dict[str, dict[str, float | None]] = {}
     for metric in scored:
         for label, values in metric.scores.per_class.items():
             per_class.setdefault(label, {}).update(values)
-    figures = {name: figure for metric in scored for name, figure in metric.scores.metrics.items()}
-    return Evaluation(figures, per_class, tuple(adapter.notes) if adapter else ())
+    omitted = files.omitted if files else ()
+    figures = {
+        name: figure
+        for metric in scored
+        for name, figure in metric.scores.metrics.items()
+        if name not in omitted
+    }
+    return Evaluation(figures, per_class, (*data.notes, *(adapter.notes if adapter else ())))
 
 
 def _open(name: str, options: Mapping[str, object], split: str, task: TaskName | None) -> Dataset:
@@ -118,12 +135,16 @@ def _adapter(predictions: str | Path | Adapter, data: Dataset) -> Adapter:
     """Return a given adapter, or the adapter `predictions` for a file."""
     if isinstance(predictions, Adapter):
         return predictions
-    if not Path(predictions).exists():
-        raise UsageError(f"{predictions}: no such file or folder")
     cls = ADAPTERS.get("predictions")
-    adapter = cls(cls.Options.model_validate({"file": predictions}), Runtime())
+    adapter = cls(cls.Options.model_validate({"file": _existing(predictions)}), Runtime())
     adapter.bind(data)
     return adapter
+
+
+def _existing(path: str | Path) -> Path:
+    if not Path(path).exists():
+        raise UsageError(f"{path}: no such file or folder")
+    return Path(path)
 
 
 def _look_up(data: Dataset, predictions: InMemory) -> Predict:
