@@ -12,9 +12,10 @@ def jackknife_interval(
     """Return the 95% bounds, within 0 and `largest`, of a value, given what it is without each sample.
 
     Sample i's pseudo-value is n · value − (n − 1) · value without i. The standard error is that of their
-    mean.
+    mean, and the bias is the distance of their mean from the value.
     """
     n = len(without_each)
-    error = stats.sem(n * value - (n - 1) * np.array(without_each, dtype=float))
+    pseudo_values = n * value - (n - 1) * np.array(without_each, dtype=float)
+    error = np.hypot(stats.sem(pseudo_values), pseudo_values.mean() - value)
     low, high = stats.t.interval(0.95, n - 1, loc=value, scale=error)
     return max(0, low), min(largest, high)

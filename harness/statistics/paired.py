@@ -3,7 +3,8 @@
 The samples are paired: the same groups of them are left out for both models, so that samples that are hard
 for both cancel. A model may have been trained several times with different seeds. Trainings are not paired,
 and the spread between them is a second source of uncertainty; the variances of both sources add up. With one
-training per model, the difference applies to these trainings; other seeds may give another.
+training per model, the difference applies to these trainings; other seeds may give another. The bias of a
+figure cancels in a difference.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.statistics.jackknife import JackknifedFigure, defined_or_none, standard_error, student
+from harness.statistics.jackknife import (
+    JackknifedFigure,
+    defined_or_none,
+    root_mean_square_error,
+    standard_error,
+    student,
+)
 from harness.task import Figure
 
 
@@ -55,7 +62,8 @@ def _student(
     value: float, replicates: NDArray[np.float64], models: Sequence[Sequence[JackknifedFigure]]
 ) -> tuple[float | None, float | None, float | None]:
     """Return interval and p-value of a value that combines the means of one or two models."""
-    error = standard_error(replicates)
+    is_difference = len(models) > 1
+    error = standard_error(replicates) if is_difference else root_mean_square_error(value, replicates)
     if np.isnan(value + error):
         return None, None, None
     groups = len(replicates)
@@ -64,7 +72,7 @@ def _student(
         if len(trainings) > 1:
             spread = float(np.var([figure.value for figure in trainings], ddof=1))
             variances.append((spread / len(trainings), len(trainings) - 1.0))
-    return student(value, variances, 2.0 ** (1 - groups) if len(models) > 1 else 0.0)
+    return student(value, variances, 2.0 ** (1 - groups) if is_difference else 0.0)
 
 
 def _mean_value(trainings: Sequence[JackknifedFigure]) -> float:
