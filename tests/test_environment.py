@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,19 @@ def test_the_revision_of_this_checkout_is_found() -> None:
     command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     revision = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     assert environment.git_state()[0] == (revision or None)
+
+
+def test_every_direct_dependency_and_plug_in_is_recorded_with_its_version() -> None:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    names = {re.split(r"[\[>=<]", requirement)[0] for requirement in project["dependencies"]}
+    packages = environment.describe().packages
+    assert names | {"harness", "fake-adapters"} <= packages.keys()
+    assert {name: packages[name] for name in names} == {name: version(name) for name in names}
+
+
+def test_a_file_outside_git_has_no_revision(tmp_path: Path) -> None:
+    (tmp_path / "suite.yaml").write_text("name: a")
+    assert environment.revision_of(tmp_path / "suite.yaml") == (None, None)
 
 
 def test_the_recorded_command_is_quoted_for_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
