@@ -97,8 +97,11 @@ def load(path: Path) -> Checkpoint:
     metadata = read_metadata(path)
     try:
         stored = load_file(path)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError) as error:  # TypeError for a shape beyond 64 bits
         raise UsageError(f"checkpoint {path}: truncated or not safetensors ({error})") from error
+    for name, tensor in stored.items():
+        if name.startswith(ASSET) and tensor.dtype != torch.uint8:
+            raise UsageError(f"checkpoint {path}: tensor '{name}' is {tensor.dtype}, not bytes of a file")
     return Checkpoint(
         tensors={
             name: tensor.float() if tensor.dtype == torch.float16 else tensor
@@ -164,11 +167,11 @@ def parse_metadata(path: Path, metadata: Mapping[str, str], key: str, default: T
     """
     try:
         value = json.loads(metadata[key]) if key in metadata else default
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         value = None
     if not isinstance(value, type(default)):
         raise UsageError(
-            f"checkpoint {path}: metadata key '{key}' was not written by this harness: {metadata[key]!r}"
+            f"checkpoint {path}: metadata key '{key}' was not written by this harness: {metadata[key]!r:.100}"
         )
     return value
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.compare.outcome import Comparison, last_comparison
 from harness.compare.trend import TrendLine
-from harness.files import write_json, write_text
+from harness.files import write_errors, write_json, write_text
 from harness.rundir.store import read_run
 from reports.ci.benchmark_json import to_bencher, to_github_action_benchmark
 from reports.ci.junit import comparison_to_junit, to_junit
@@ -46,7 +46,8 @@ def write_reports(run_dir: Path, out: Path | None = None, baseline: Path | None 
     folder = out or run_dir / "report"
     if out is None and not last_comparison(run_dir):
         for name in COMPARISON_FILES:
-            (folder / name).unlink(missing_ok=True)
+            with write_errors(folder / name):
+                (folder / name).unlink(missing_ok=True)
     page = folder / "index.html"
     write_text(folder / "results.csv", to_csv(results))
     write_text(folder / "summary.md", to_markdown(results))

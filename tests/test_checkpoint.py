@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +257,18 @@ class TestResolve:
         with pytest.raises(UsageError, match=rf"made\.yaml:{expected}") as caught:
             resolve_checkpoint("made.yaml", ADAPTER, tmp_path)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "data"),
+    [
+        ({"a": {"dtype": "F32", "shape": [0, 2**63], "data_offsets": [0, 0]}}, b""),
+        ({"__metadata__": {"options": "[" * 100_000}}, b""),
+        ({"asset:x": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}, b"00"),
+    ],
+)
+def test_a_hostile_header_is_refused(tmp_path: Path, header: object, data: bytes) -> None:
+    text = json.dumps(header).encode()
+    (tmp_path / "w.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
+    with pytest.raises(UsageError, match=r"^checkpoint .*w\.safetensors: "):
+        load(tmp_path / "w.safetensors")
