@@ -128,6 +128,7 @@ def without(section: str, *keys: str) -> Callable[[Document, Entries], object]:
         change("images", width=None, height="480.0"),
         change("annotations", iscrowd=None, ignore=None, segmentation=None, id=None),
         change("annotations", iscrowd=False, ignore="0", segmentation={}),
+        change("categories", supercategory=["animal"]),
         change("annotations", bbox=[], segmentation=lambda entry: [polygon(entry["bbox"])]),
         change("annotations", bbox=None, segmentation=lambda entry: polygon(entry["bbox"])),
         change("annotations", area=None, segmentation=lambda entry: polygon(entry["bbox"])),

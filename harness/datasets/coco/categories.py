@@ -34,7 +34,7 @@ def read_classes(
     namesakes: defaultdict[str, list[int]] = defaultdict(list)
     for kind in order:
         namesakes[str(entries[kind]["name"])].append(kind)
-    parents = {entry.get("supercategory") for entry in entries}
+    parents = {str(entry.get("supercategory")) for entry in entries}
     label_of_kind = np.full(len(ids), -1, dtype=np.int64)
     names: list[str] = []
     for kind in order:
