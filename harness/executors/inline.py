@@ -73,9 +73,7 @@ class InlineExecutor(Executor):
                     continue
                 shard, seconds = assignment.shard, assignment.deadline - assignment.started
                 try:
-                    answer = worker.predict(
-                        shard, shard.trial.load_checkpoint, assignment.batch_limit, seconds
-                    )
+                    answer = worker.predict(shard, assignment.batch_limit, seconds)
                 except (LostChildError, AdapterError) as error:
                     yield from scheduler.lose_worker(number, describe(error))
                     number += 1

@@ -42,22 +42,23 @@ class PredictionWorker:
     def predict(
         self,
         shard: Shard,
-        read_checkpoint: Callable[[], Checkpoint | None],
         batch_limit: int,
         seconds: float | None = None,
+        fetch: Callable[[], Checkpoint | None] | None = None,
     ) -> list[Outcome] | LoadFailure:
         """Return a shard's outcomes.
 
         Args:
             batch_limit: Maximum number of samples to predict at once.
             seconds: Maximum time for the shard, without loading; None if the caller ends this process.
+            fetch: Returns the checkpoint when a model is loaded; None if the child can read its file.
 
         Raises:
             LostChildError: The child died or hung while it predicted. The next shard starts another one.
             AdapterError: The child can no longer use its GPU.
         """
         try:
-            child = self._child_of(shard.trial, read_checkpoint)
+            child = self._child_of(shard.trial, fetch)
         except HarnessError as error:
             self.close()
             return LoadFailure(f"loading the model: {describe(error)}")
@@ -73,17 +74,17 @@ class PredictionWorker:
             self._child.close()
         self._child = None
 
-    def _child_of(self, trial: Trial, read_checkpoint: Callable[[], Checkpoint | None]) -> Child:
+    def _child_of(self, trial: Trial, fetch: Callable[[], Checkpoint | None] | None) -> Child:
         """Return the child that holds the trial's model, after starting and loading it if necessary."""
         if self._child is not None and self._trial_id == trial.id:
             return self._child
-        checkpoint = read_checkpoint()
+        fetched = (fetch(),) if fetch else ()
         for last in (False, True):
             self.close()
             child = self._child = Child()
             self._trial_id = trial.id
             try:
-                child.call(_load, trial, checkpoint, self._node, seconds=self._load_seconds)
+                child.call(_load, trial, self._node, *fetched, seconds=self._load_seconds)
                 break
             except LostChildError as error:  # another process may have killed it, so it is tried twice
                 if last or isinstance(error, HungChildError):
@@ -94,8 +95,9 @@ class PredictionWorker:
 _predictor: Predictor | None = None  # of a child
 
 
-def _load(trial: Trial, checkpoint: Checkpoint | None, node: str | None) -> None:
+def _load(trial: Trial, node: str | None, *fetched: Checkpoint | None) -> None:
     global _predictor
+    checkpoint = fetched[0] if fetched else trial.load_checkpoint()
     _predictor = Predictor(trial, checkpoint, node)
 
 

@@ -9,11 +9,11 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import Literal, Self, TypeVar
+from types import ModuleType
+from typing import Literal, TypeVar
 
 from harness.errors import HarnessError, InfrastructureError, catch_all, printable
 from harness.process import end_with_parent
@@ -35,7 +35,7 @@ class HungChildError(LostChildError):
     """The child has not answered in time."""
 
 
-class Child:
+class Child(AbstractContextManager["Child"]):
     """A process that runs functions one after another; a context manager that ends it.
 
     The code in it may change whatever it likes: environment, working directory, signal handlers, descriptors,
@@ -61,15 +61,7 @@ class Child:
         printed.close()
         threading.Thread(target=_relay, args=(output,), daemon=True).start()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

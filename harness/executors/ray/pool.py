@@ -48,7 +48,7 @@ class Worker:
             batch_limit: Maximum number of samples to predict at once.
         """
         return self._worker.predict(
-            shard, lambda: ray.get(weights[0]) if weights else None, batch_limit, seconds=None
+            shard, batch_limit, fetch=lambda: ray.get(weights[0]) if weights else None
         )
 
 
