@@ -37,8 +37,7 @@ def mend(
         note(f"{damage.path.relative_to(directory.path)} {damage.problem} and is made again")
         if damage.path.parent.name == "environments":
             lost.add(damage.path.stem)
-    local = environment.describe()
-    if local.key in lost:
+    if lost and (local := environment.describe()).key in lost:
         directory.write_environment(local)
         lost.remove(local.key)
     for trial in distinct.values():
