@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from pydantic import ValidationError
@@ -65,21 +66,24 @@ def resolve_checkpoints(
         raise type(error)(str(loaded.error(where, str(error)))) from error
 
 
-def with_training_data(loaded: LoadedSuite, reference: CheckpointRef, keys: KeyPath) -> CheckpointRef:
-    """Fill in the data of a checkpoint that must be trained, and open both splits that training reads.
+def with_training_data(
+    loaded: LoadedSuite, references: Mapping[int | None, CheckpointRef], keys: KeyPath
+) -> dict[int | None, CheckpointRef]:
+    """Fill in the data of checkpoints that must be trained, and open both splits that training reads.
 
     Paths and variables mean the same as in the suite's own data sets.
 
     Args:
+        references: The checkpoints of an adapter entry, whose recipes differ in the seed only.
         keys: Key path of the adapter, for messages.
 
     Raises:
         UsageError: A path leaves the data root, or a file of the data is malformed.
         UnavailableError: This machine lacks the data, or a variable is not set.
     """
-    recipe = reference.recipe
-    if not reference.missing or recipe is None or recipe.data.name not in DATASETS.entries():
-        return reference
+    recipe = next((reference.recipe for reference in references.values() if reference.missing), None)
+    if recipe is None or recipe.data.name not in DATASETS.entries():
+        return dict(references)
     cls = DATASETS.get(recipe.data.name)
     options = loaded.expand_options(keys, recipe.data.options)
     if loaded.suite.data_root is not None:
@@ -87,12 +91,16 @@ def with_training_data(loaded: LoadedSuite, reference: CheckpointRef, keys: KeyP
     try:
         cls.Options(**options)
     except ValidationError:
-        return reference  # the check of the recipe names the option
+        return dict(references)  # the check of the recipe names the option
     if recipe.task in cls.tasks:
         for split in ("train", "validation"):
             if split in cls.splits:
                 DatasetUse(recipe.data.name, options, split, recipe.task).open()
-    return replace(reference, data=RecipeData(name=recipe.data.name, options=options))
+    data = RecipeData(name=recipe.data.name, options=options)
+    return {
+        seed: replace(reference, data=data) if reference.missing else reference
+        for seed, reference in references.items()
+    }
 
 
 def _declared(loaded: LoadedSuite, keys: KeyPath, dataset: RecipeData | str) -> RecipeData:

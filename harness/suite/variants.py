@@ -56,21 +56,8 @@ def expand_variants(
             variants.
         UnavailableError: The weights, or the environment variable that names them, do not exist here.
     """
-    entries = loaded.suite.adapters
-    if entry_name not in entries:
-        where: KeyPath = ["benchmarks", benchmark, "adapters", position]
-        raise loaded.error(where, unknown("adapter", entry_name, entries))
-    entry = entries[entry_name]
+    entry, cls = _entry_and_class(loaded, benchmark, position, entry_name, task)
     keys: KeyPath = ["adapters", entry_name]
-    if entry.adapter not in ADAPTERS.entries():
-        raise loaded.error([*keys, "adapter"], unknown("adapter", entry.adapter, ADAPTERS.entries()))
-    cls = ADAPTERS.get(entry.adapter)
-    if task not in cls.tasks():
-        raise loaded.error(
-            keys,
-            f"adapter '{entry.adapter}' is for {' and '.join(cls.tasks())}, but benchmark '{benchmark}' is "
-            f"for {task}",
-        )
     seeds = _seeds(entry)
     precisions: list[Precision] = _as_list(entry.precision)
     batch_sizes: list[int] = _as_list(entry.batch_size)
@@ -86,10 +73,7 @@ def expand_variants(
     if (size := math.prod(map(len, axes.values()))) > MAX_VARIANTS:
         raise loaded.error(keys, f"{size:,} variants; at most {MAX_VARIANTS:,}")
     _check_distinct(loaded, keys, axes)
-    checkpoints = {
-        seed: with_training_data(loaded, reference, keys)
-        for seed, reference in resolve_checkpoints(loaded, entry, keys).items()
-    }
+    checkpoints = with_training_data(loaded, resolve_checkpoints(loaded, entry, keys), keys)
     checkpoint_options = next(iter(checkpoints.values())).options if checkpoints else {}
     for seed, precision, batch_size, device, values in itertools.product(
         seeds, precisions, batch_sizes, devices, itertools.product(*listed.values())
@@ -112,6 +96,28 @@ def expand_variants(
             checkpoints.get(seed),
             Resources(entry.resources.cpu, entry.resources.gpu),
         )
+
+
+def _entry_and_class(
+    loaded: LoadedSuite, benchmark: str, position: int, entry_name: str, task: TaskName
+) -> tuple[AdapterEntry, type[Adapter]]:
+    """Return an adapter entry and the class of its adapter, which is for the task."""
+    entries = loaded.suite.adapters
+    if entry_name not in entries:
+        where: KeyPath = ["benchmarks", benchmark, "adapters", position]
+        raise loaded.error(where, unknown("adapter", entry_name, entries))
+    entry = entries[entry_name]
+    keys: KeyPath = ["adapters", entry_name]
+    if entry.adapter not in ADAPTERS.entries():
+        raise loaded.error([*keys, "adapter"], unknown("adapter", entry.adapter, ADAPTERS.entries()))
+    cls = ADAPTERS.get(entry.adapter)
+    if task not in cls.tasks():
+        raise loaded.error(
+            keys,
+            f"adapter '{entry.adapter}' is for {' and '.join(cls.tasks())}, but benchmark '{benchmark}' is "
+            f"for {task}",
+        )
+    return entry, cls
 
 
 def _paths(
