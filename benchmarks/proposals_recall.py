@@ -5,7 +5,7 @@
 
 The images are the test scenes of 128 px, or objects pasted onto photographs of VOC's size (500 × 375 px).
 OpenCV's `ximgproc` runs on the same images if opencv-contrib-python is installed; it is not a dependency.
-Times are CPU times of one thread, with all images of one search in sequence. Brackets are 95% bootstrap
+Times are CPU times of one thread, with all images of one search in sequence. Brackets are 95%
 intervals over images. If this project's and OpenCV's search of the same kind both ran, the table has their
 difference with its interval.
 """
@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from adapters.detection.selective_search import MODES, propose
 from harness.datasets.scenes.scenes import Scenes, ScenesOptions
-from harness.statistics.bootstrap import LEVELS, resample_sums
+from harness.statistics import jackknife
+from harness.statistics.jackknife import COUNT_GROUPS, leave_out_groups, leave_out_sums
 from harness.task import Annotations, Image, Sample
 
 COUNTS = (50, 100, 200, 500, 1000, 2000)
@@ -98,9 +99,10 @@ def searched(search: Search, samples: list[Sample]) -> tuple[NDArray[np.int64], 
 
 def figure(hits: NDArray[np.int64], objects: NDArray[np.int64], sign: str = "") -> str:
     """Format a fraction of all objects with its interval, from counts per image."""
-    sums = resample_sums(np.stack([hits, objects], axis=1), RESAMPLES, seed=0)
-    low, high = np.percentile(sums[:, 0] / sums[:, 1], LEVELS)
-    return f"{hits.sum() / objects.sum():{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+    groups = leave_out_groups(len(hits), COUNT_GROUPS)
+    sums = leave_out_sums(np.stack([hits, objects], axis=1), groups)
+    recall = jackknife.figure(sums[:, 0] / sums[:, 1], len(hits), "fraction", "")
+    return f"{recall.value:{sign}.3f} [{recall.low:{sign}.3f}, {recall.high:{sign}.3f}]"
 
 
 def _boxes(sample: Sample) -> NDArray[np.float64]:
