@@ -145,3 +145,16 @@ def test_what_a_child_prints_goes_to_stderr_without_control_characters(
         printed += captured.err
         assert not captured.out
     assert printed == "\ufffd[2Jvisible\n\ufffdraw\n"
+
+
+def test_a_child_starts_though_the_working_directory_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PWD", str(folder))
+    folder.rmdir()
+    folder.mkdir()  # as Ray does when it unpacks a package again
+    with Child() as child:
+        assert child.call(os.getcwd, seconds=SECONDS) == str(folder)

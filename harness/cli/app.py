@@ -26,6 +26,7 @@ from harness.cli.streams import VisibleStream
 from harness.cli.suites import suites_app
 from harness.cli.supervisor import supervise
 from harness.errors import HarnessError
+from harness.process import leave_removed_folder
 
 GREETING = """Which model, at what accuracy, at what speed, on this hardware, and is the difference real?
 
@@ -137,6 +138,7 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name) or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
         setattr(sys, name, VisibleStream(stream))
+    leave_removed_folder()
     if cache := os.environ.get("HARNESS_CACHE"):
         os.environ["HARNESS_CACHE"] = str(Path(cache).absolute())  # children may change their folder
     if sys.argv[1:2] in (["run"], ["train"]) and hasattr(signal, "sigwaitinfo"):

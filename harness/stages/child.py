@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Literal, TypeVar
 
 from harness.errors import HarnessError, InfrastructureError, catch_all, printable
-from harness.process import end_with_parent
+from harness.process import end_with_parent, leave_removed_folder
 
 T = TypeVar("T")
 
@@ -47,6 +47,7 @@ class Child(AbstractContextManager["Child"]):
     """
 
     def __init__(self, start: Literal["forkserver", "spawn"] = "forkserver") -> None:
+        leave_removed_folder()
         context = multiprocessing.get_context(start)
         if start == "forkserver":
             multiprocessing.set_forkserver_preload(["harness.stages.fork_server"])
