@@ -323,7 +323,13 @@ class TestDigests:
         write_shard(trial_dir, 0, 2)
         command = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
         assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
-        trial_dir.digests.remove(trial_dir.predictions.path(0, 2))
+        for content in (b"old", b"new"):
+            trial_dir.digests.write(trial_dir.metrics_file, content)
+        trial_dir.digests.settle()
+        assert len(trial_dir.digests.file.read_text().splitlines()) == 2
+        assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0
+        for path in (trial_dir.predictions.path(0, 2), trial_dir.metrics_file):
+            trial_dir.digests.remove(path)
         assert trial_dir.digests.file.read_text() == ""
 
     def test_a_file_counts_once_it_is_on_the_disk(

@@ -134,6 +134,8 @@ def _finish(directory: RunDirectory) -> Results:
         directory.write_record(directory.run_file, record.model_copy(update={"run": finished}))
     results = collect(directory.path)
     directory.digests.write(directory.path / "results.json", to_json(results).encode())
+    for digests in [directory.digests, *(directory.trial(trial.id).digests for trial in results.trials)]:
+        digests.settle()
     return results
 
 

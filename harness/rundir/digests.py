@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,10 +74,20 @@ class Digests:
         damaged, intact = self._inspect()
         for damage in damaged:
             damage.path.unlink(missing_ok=True)
-        text = "".join(f"{digest}  {name}\n" for name, digest in sorted(intact.items()))
+        self._replace(intact)
+        return damaged
+
+    def settle(self) -> None:
+        """Keep only the last line of each file; every write has ended."""
+        if self.file.exists():
+            lines = self.file.read_text(encoding="utf-8", errors="replace").splitlines()
+            matches = [match for line in lines if (match := _LINE.fullmatch(line))]
+            self._replace({match[2]: match[1] for match in matches})
+
+    def _replace(self, digests: Mapping[str, str]) -> None:
+        text = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
         if self.file.exists() and self.file.read_bytes() != text.encode():
             write_text(self.file, text)
-        return damaged
 
     def is_intact(self, path: Path) -> bool:
         """Return whether a file exists and is as it was written."""
