@@ -541,12 +541,12 @@ def test_an_edit_of_a_model_does_not_change_the_identity_of_its_peers(
 ):
     version = identity.code_version.__wrapped__  # without the cache
     before = [version(module) for module in unchanged]
-    source_file, name = identity._source_file, f"adapters.detection.{edited}"
+    source_file, name = identity.source_file, f"adapters.detection.{edited}"
     copy = tmp_path / f"{edited}.py"
     copy.write_text(source_file(name).read_text() + "\nEDITED = True\n")
     original = version(name)
     monkeypatch.setattr(
-        identity, "_source_file", lambda module: copy if module == name else source_file(module)
+        identity, "source_file", lambda module: copy if module == name else source_file(module)
     )
     assert [version(module) for module in unchanged] == before
     assert version(name) != original
