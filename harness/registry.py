@@ -13,6 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
 from harness.errors import UsageError
+from harness.process import leave_removed_folder
 
 T = TypeVar("T")
 
@@ -76,6 +77,7 @@ class Registry(Generic[T]):
             raise UsageError(unknown(self.kind, name, entries))
         entry = entries[name]
         attribute = entry.target.partition(":")[2]
+        leave_removed_folder()
         folder = os.open(".", os.O_RDONLY)
         try:
             registered: T = getattr(importlib.import_module(entry.module), attribute)
