@@ -32,6 +32,18 @@ References: TypeAlias = tuple[str, ...]
 """One or more reference translations of a source sentence."""
 
 
+@dataclass(frozen=True)
+class InstanceMasks:
+    """The masks of the objects of one image, as COCO's compressed run lengths. They are never decoded."""
+
+    size: tuple[int, int]  # height and width in px
+    counts: tuple[bytes, ...]  # [n]
+
+    def encoded(self, rows: NDArray[np.int64]) -> list[dict[str, object]]:
+        """Return some of the masks as pycocotools takes them."""
+        return [{"size": self.size, "counts": self.counts[row]} for row in rows]
+
+
 @dataclass(frozen=True, eq=False)
 class Annotations:
     """The annotated objects of one image, `n` in number.
@@ -45,6 +57,7 @@ class Annotations:
     areas: NDArray[np.float64]  # [n], px²; in COCO the area of the mask, not of the box
     crowd: NDArray[np.bool_]  # [n], one box around many objects, which may match many detections
     difficult: NDArray[np.bool_]  # [n], VOC: neither a match nor a miss counts
+    masks: InstanceMasks | None = None  # [n], only where masks are compared in place of boxes
 
     @staticmethod
     def of_boxes(boxes: object, labels: object) -> Annotations:
@@ -76,6 +89,7 @@ class Detections:
     boxes: NDArray[np.float32]  # [n, 4], continuous corners x1 y1 x2 y2 in pixels of the original image
     scores: NDArray[np.float32]  # [n], 0–1
     labels: NDArray[np.int64]  # [n], indices into the data set's classes
+    masks: InstanceMasks | None = None  # [n], only where masks are compared in place of boxes
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from harness.cli.score import (
     Ignore,
     ImageSet,
     IouThreshold,
+    IouType,
+    IouTypeName,
     Lowercase,
     Metrics,
     ProtocolName,
@@ -33,7 +35,7 @@ _COMMON = frozenset({"run", "baseline", "strict", "out", "as_json"})
 _OF_FORM = {
     "two runs": frozenset({"tracking_uri"}),
     "translations": frozenset({"references", "tokenize", "lowercase", "metrics"}),
-    "boxes": frozenset({"annotations", "protocol", "iou", "image_set"}),
+    "boxes": frozenset({"annotations", "protocol", "iou", "iou_type", "image_set"}),
     "masks": frozenset({"annotations", "classes", "first_label", "ignore", "image_set"}),
 }
 """The options that apply to each form of comparison."""
@@ -57,6 +59,7 @@ def compare_command(
     references: References = [],  # noqa: B006
     protocol: ProtocolName = None,
     iou: IouThreshold = 0.5,
+    iou_type: IouTypeName = IouType.bbox,
     image_set: ImageSet = None,
     classes: Classes = "",
     first_label: FirstLabel = 0,
@@ -87,12 +90,12 @@ def compare_command(
     elif annotations and classes:
         files = AnnotatedMasks(annotations, classes, first_label, ignore, image_set)
     elif annotations:
-        files = AnnotatedBoxes(annotations, protocol, iou, image_set)
+        files = AnnotatedBoxes(annotations, protocol, iou, image_set, iou_type)
     comparison = _compare_files(files, run, baseline) if files else _compare_runs(run, baseline, tracking_uri)
     page = write_comparison(comparison, out or (Path("report") if files else run / "report"))
     show_notes(comparison.notes)
     show(comparison.document()) if as_json else show_comparison(comparison)
-    console.print(f"report: {page}", markup=False)
+    console.print(f"report: {page}")
     raise typer.Exit(comparison.exit_code(strict))
 
 

@@ -22,6 +22,11 @@ class Protocol(StrEnum):
     voc10 = "voc10"
 
 
+class IouType(StrEnum):
+    bbox = "bbox"
+    segm = "segm"
+
+
 class TextMetric(StrEnum):
     bleu = "bleu"
     chrf = "chrf"
@@ -43,6 +48,9 @@ ProtocolName = Annotated[
 ]
 IouThreshold = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="IoU at which voc07 and voc10 count a match.")
+]
+IouTypeName = Annotated[
+    IouType, typer.Option(help="Compare boxes or instance masks, as pycocotools' iouType says.")
 ]
 ImageSet = Annotated[
     Path | None, typer.Option(help="Text with one image id per line; only these images count.")
@@ -93,13 +101,14 @@ def score_detection_command(
     ],
     protocol: ProtocolName = None,
     iou: IouThreshold = 0.5,
+    iou_type: IouTypeName = IouType.bbox,
     image_set: ImageSet = None,
     as_json: AsJson = False,
 ) -> None:
     """Compute average precision under the COCO or the VOC protocol."""
     from harness.evaluation.detection import AnnotatedBoxes
 
-    _score(AnnotatedBoxes(annotations, protocol, iou, image_set), predictions, as_json)
+    _score(AnnotatedBoxes(annotations, protocol, iou, image_set, iou_type), predictions, as_json)
 
 
 @score_app.command("segmentation")

@@ -114,6 +114,7 @@ def _same_prediction(before: Prediction, after: Prediction) -> bool:
             np.array_equal(before.boxes, after.boxes)
             and np.array_equal(before.scores, after.scores)
             and np.array_equal(before.labels, after.labels)
+            and before.masks == after.masks
         )
     return np.array_equal(cast(Mask, before), cast(Mask, after))
 

@@ -1,4 +1,4 @@
-"""Annotated boxes and detections: COCO's JSON files, VOC's XML files and VOC's submission files."""
+"""Annotated objects and detections: COCO's JSON files, VOC's XML files and VOC's submission files."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class AnnotatedBoxes(AnnotationFiles):
         protocol: str | None = None,
         iou: float = IOU,
         image_set: Path | None = None,
+        iou_type: str = "bbox",
     ) -> None:
         """Read annotations.
 
@@ -38,6 +39,7 @@ class AnnotatedBoxes(AnnotationFiles):
             iou: matching threshold of voc07 and voc10. COCO prescribes its own, so it accepts only the
                 default.
             image_set: a list of image ids, one per line, as in VOC's ImageSets. Only these images count.
+            iou_type: `segm` compares instance masks in place of boxes, under coco only.
 
         Raises:
             UsageError: a file is malformed, or an option does not fit the protocol.
@@ -50,11 +52,18 @@ class AnnotatedBoxes(AnnotationFiles):
             raise UsageError(unknown("protocol", name, PROTOCOLS))
         if name == "coco" and iou != IOU:
             raise UsageError(f"iou {iou:g} applies to voc07 and voc10; coco averages over 0.50:0.05:0.95")
+        if iou_type != "bbox" and (iou_type != "segm" or self._is_voc or name != "coco"):
+            raise UsageError(
+                f"iou_type: expected bbox, or segm with COCO's JSON and protocol coco, found {iou_type}"
+            )
         files = sorted(annotations.glob("*.xml")) if self._is_voc else [annotations]
         super().__init__("detection", annotations, files)
         self.metric_names = (name,)
-        self._options: dict[str, object] = {} if name == "coco" else {"iou": iou}
-        annotated = (read_voc if self._is_voc else read_coco)(annotations, self._notes.append)
+        self._options: dict[str, object] = {"iou_type": iou_type} if name == "coco" else {"iou": iou}
+        if self._is_voc:
+            annotated = read_voc(annotations, self._notes.append)
+        else:
+            annotated = read_coco(annotations, self._notes.append, with_masks=iou_type == "segm")
         self._annotated = restrict(annotated, image_set, self._notes.append) if image_set else annotated
         self._targets = list(self._annotated.targets.items())
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as rle
 
+from harness.errors import UsageError
 from harness.metrics.metric import StoredArrays
 from harness.task import Annotations, Detections
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # COCO's ten, equal to the bit (pycocotools' Params)
 MAX_DETECTIONS = 100  # per class and image, the largest limit in pycocotools' Params
+
+Measure: TypeAlias = Callable[
+    [Annotations, Detections, NDArray[np.int64]], tuple[NDArray[np.float64], NDArray[np.float64]]
+]
+"""(target with g annotations, detections, indices [d] of some of them) → IoU of those with the annotations of
+their own class, 0 for others [d, g]; their areas in px² [d]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +61,42 @@ def split_matches(arrays: StoredArrays) -> list[Matches]:
     return [Matches(*image) for image in zip(*parts, strict=True)]
 
 
-def match_coco(target: Annotations, detections: Detections, ranges: NDArray[np.float64]) -> Matches:
+def measure_boxes(
+    target: Annotations, detections: Detections, order: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Measure boxes, as `Measure` says."""
+    boxes = detections.boxes[order].astype(np.float64)
+    same_class = detections.labels[order][:, None] == target.labels
+    return box_iou(boxes, target.boxes, target.crowd) * same_class, _areas(boxes)
+
+
+def measure_masks(
+    target: Annotations, detections: Detections, order: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Measure instance masks, as `Measure` says. IoU and areas are pycocotools'.
+
+    Raises:
+        UsageError: there are only boxes, or masks of different sizes.
+    """
+    if not target.masks or not detections.masks or target.masks.size != detections.masks.size:
+        raise UsageError("segm needs annotations and detections with masks of one size")
+    labels = detections.labels[order]
+    overlap, areas = np.zeros((len(order), len(target.labels))), np.zeros(len(order))
+    for label in np.unique(labels):
+        rows, columns = np.flatnonzero(labels == label), np.flatnonzero(target.labels == label)
+        detected, annotated = detections.masks.encoded(order[rows]), target.masks.encoded(columns)
+        areas[rows] = rle.area(detected)
+        if annotated:
+            overlap[np.ix_(rows, columns)] = rle.iou(detected, annotated, target.crowd[columns])
+    return overlap, areas
+
+
+def match_coco(
+    target: Annotations,
+    detections: Detections,
+    ranges: NDArray[np.float64],
+    measure: Measure = measure_boxes,
+) -> Matches:
     """Match greedily at ten IoU thresholds within each area range, as COCO does (pycocotools' evaluateImg).
 
     In descending order of score, a detection takes the free annotation of its class with the highest IoU; of
@@ -61,14 +105,13 @@ def match_coco(target: Annotations, detections: Detections, ranges: NDArray[np.f
     Only the MAX_DETECTIONS highest scores of each class take part.
 
     Args:
-        ranges: [A, 2], closed ranges in px², applied to an annotation's `areas` and a detection's box.
+        ranges: [A, 2], closed ranges in px², applied to an annotation's `areas` and a detection's area.
+        measure: compares boxes or masks.
     """
     order, ranks = rank_detections(detections)
     order, ranks = order[ranks < MAX_DETECTIONS], ranks[ranks < MAX_DETECTIONS]
-    boxes = detections.boxes[order].astype(np.float64)
-    labels = detections.labels[order]
     ignored = (target.crowd | target.difficult)[:, None] | ~_within(target.areas, ranges)  # [g, A]
-    overlap = box_iou(boxes, target.boxes, target.crowd) * (labels[:, None] == target.labels)
+    overlap, areas = measure(target, detections, order)
     matched = np.flatnonzero(overlap.max(axis=1, initial=0.0) >= IOU_THRESHOLDS[0])
 
     free = np.ones((len(target.boxes), len(ranges), len(IOU_THRESHOLDS)), dtype=bool)
@@ -90,8 +133,8 @@ def match_coco(target: Annotations, detections: Detections, ranges: NDArray[np.f
                     free[annotation] ^= taken
     return Matches(
         scores=detections.scores[order].astype(np.float64),
-        labels=labels.astype(np.int32),
-        counted=_within(_areas(boxes), ranges),
+        labels=detections.labels[order].astype(np.int32),
+        counted=_within(areas, ranges),
         matched=matched.astype(np.int32),
         ranks=ranks[matched].astype(np.int32),
         correct=correct,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from harness.datasets.coco import columns
 from harness.datasets.coco.categories import read_classes
 from harness.datasets.coco.ids import Id, find_positions, leave_out_unknown, read_unique_ids, whole_number
 from harness.datasets.coco.oddities import note_box_form, note_uncounted
-from harness.datasets.coco.segmentation import box_and_area
+from harness.datasets.coco.segmentation import read_masks
 from harness.datasets.files import JsonObject, Note, check_inside, read_json
 from harness.errors import UsageError
-from harness.task import Annotations
+from harness.task import Annotations, InstanceMasks
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,10 @@ class ImageFile:
     path: str  # relative; empty if unknown
     width: int  # px; 0 if unknown
     height: int  # px; 0 if unknown
+
+    def masks(self, counts: NDArray[np.object_]) -> InstanceMasks:
+        """Return masks of this image from their run lengths."""
+        return InstanceMasks((self.height, self.width), tuple(counts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +43,8 @@ class AnnotatedImages:
     labels: Mapping[Id, int]  # category id → index in classes
     files: Mapping[Id, ImageFile]
     """By image id: first those of `targets` and in their order, then those that an image set excludes."""
+    with_masks: bool = False
+    """The targets have masks, and so must detections."""
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -47,7 +53,9 @@ class AnnotatedImages:
         return np.array([(file.width, file.height) for file in files], dtype=np.int64).reshape(-1, 2)
 
 
-def read_annotations(path: Path, note: Note, *, with_files: bool = False) -> AnnotatedImages:
+def read_annotations(
+    path: Path, note: Note, *, with_files: bool = False, with_masks: bool = False
+) -> AnnotatedImages:
     """Read COCO instance annotations: boxes, areas, and the flags `iscrowd` and `ignore` (0 if absent).
 
     A missing box or area is computed from the `segmentation`; without one, the area is that of the box.
@@ -55,36 +63,44 @@ def read_annotations(path: Path, note: Note, *, with_files: bool = False) -> Ann
 
     Args:
         with_files: require file name, width and height of each image, for images that will be read.
+        with_masks: read the masks of the objects; require their `segmentation`, and width and height of each
+            image.
 
     Raises:
         UsageError: a key is missing or has a wrong type, an id is duplicate, all annotations are of unknown
             images or categories, or a box has a negative side. With `with_files` also: a `file_name` leaves
             the annotation root, a box is completely outside its image, or two images have one `file_name`.
     """
-    categories, files, entries = _read_sections(path, with_files)
+    categories, files, entries = _read_sections(path, with_files, with_masks)
     location = f"{path}: annotations"
     owners = _positions(location, "image_id", entries, files, note)
     kinds = _positions(location, "category_id", entries, categories, note)
     kept = (owners >= 0) & (kinds >= 0)
     uses = np.bincount(kinds[kept], minlength=len(categories))
     names, label_of_kind = read_classes(path, categories, uses, note)
-    objects = _read_objects(location, entries, kept, owners, list(files.values()), note)
+    sizes = np.array([(file.width, file.height) for file in files.values()], dtype=np.int64)[owners]
+    objects, counts = _read_objects(location, entries, kept, sizes, note, with_masks)
     objects = replace(objects, labels=label_of_kind[kinds])
     note_uncounted(location, [_select(objects, kept)], note)
-    sizes = np.array([(file.width, file.height) for file in files.values()], dtype=np.int64)
-    note_box_form(location, "boxes", objects.boxes[kept], sizes[owners[kept]], note)
+    note_box_form(location, "boxes", objects.boxes[kept], sizes[kept], note)
     if with_files:
-        _check_boxes_inside(location, entries, kept, objects.boxes, sizes[owners])
-    rows_by_image = zip(files, group_rows(np.where(kept, owners, -1), len(files)), strict=True)
+        _check_boxes_inside(location, entries, kept, objects.boxes, sizes)
+    targets = {
+        image_id: replace(
+            _select(objects, rows), masks=files[image_id].masks(counts[rows]) if with_masks else None
+        )
+        for image_id, rows in zip(files, group_rows(np.where(kept, owners, -1), len(files)), strict=True)
+    }
     return AnnotatedImages(
         classes=names,
-        targets={image_id: _select(objects, rows) for image_id, rows in rows_by_image},
+        targets=targets,
         labels={
             category_id: int(label)
             for category_id, label in zip(categories, label_of_kind, strict=True)
             if label >= 0
         },
         files=files,
+        with_masks=with_masks,
     )
 
 
@@ -95,7 +111,7 @@ def group_rows(owners: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]
 
 
 def _read_sections(
-    path: Path, with_files: bool
+    path: Path, with_files: bool, with_masks: bool
 ) -> tuple[dict[Id, JsonObject], dict[Id, ImageFile], list[JsonObject]]:
     """Return categories by id, the files of images in ascending order of id, and annotations."""
     document = read_json(path)
@@ -105,7 +121,7 @@ def _read_sections(
             f"found a {type(document).__name__}"
         )
     location = str(path)
-    file_keys = ("file_name", "width", "height") if with_files else ()
+    file_keys = ("file_name",) * with_files + ("width", "height") * (with_files or with_masks)
     categories = columns.read_section(location, document, "categories", ("id", "name"))
     images = columns.read_section(location, document, "images", ("id", *file_keys))
     entries = columns.read_section(location, document, "annotations", ("image_id", "category_id"))
@@ -113,7 +129,7 @@ def _read_sections(
         raise UsageError(f"{path}: expected at least one category and one image")
     category_ids = read_unique_ids(f"{path}: categories", categories)
     image_ids = read_unique_ids(f"{path}: images", images)
-    files = dict(zip(image_ids, _image_files(path, images, with_files), strict=True))
+    files = dict(zip(image_ids, _image_files(path, images, file_keys), strict=True))
     _check_duplicates(f"{path}: annotations", entries)
     return (
         dict(zip(category_ids, categories, strict=True)),
@@ -144,33 +160,43 @@ def _read_objects(
     location: str,
     entries: Sequence[JsonObject],
     kept: NDArray[np.bool_],
-    owners: NDArray[np.int64],
-    files: Sequence[ImageFile],
+    sizes: NDArray[np.int64],
     note: Note,
-) -> Annotations:
-    """Return the objects of all images without labels, in the order of the file."""
+    with_masks: bool,
+) -> tuple[Annotations, NDArray[np.object_]]:
+    """Return the objects of all images without labels, in the order of the file, and their run lengths."""
     shapes: list[tuple[JsonValue, JsonValue]] = [([0, 0, 0, 0], 0)] * len(entries)
-    dropped = 0
-    for index in np.flatnonzero(kept).tolist():
-        box, area, polygons = _box_and_area(f"{location}[{index}]", entries[index], files[owners[index]])
-        shapes[index] = box, area
-        dropped += polygons
+    rows = np.flatnonzero(kept).tolist()
+    for index in rows:
+        shapes[index] = entries[index].get("bbox") or None, entries[index].get("area")
+    incomplete = [index for index in rows if None in shapes[index]]
+    masks = read_masks(
+        location, entries, rows if with_masks else incomplete, sizes, note, required=with_masks
+    )
+    for index in incomplete:
+        box, area = shapes[index]
+        if masks.counts[index] is not None:
+            measured_area = float(masks.areas[index])
+            shapes[index] = box or masks.boxes[index].tolist(), measured_area if area is None else area
+        elif box is None:
+            raise UsageError(
+                f"{location}[{index}]: missing key 'bbox', and no segmentation to compute it from"
+            )
     boxes = columns.read_boxes(location, [box for box, _ in shapes])
     columns.check_sides(location, boxes, shapes)
     missing = np.array([area is None for _, area in shapes], dtype=bool)
     areas = columns.read_non_negative(location, "area", [0 if area is None else area for _, area in shapes])
     sides = boxes[:, 2:] - boxes[:, :2]
-    if dropped:
-        note(f"{location}: polygons of fewer than 3 corners are left out, {dropped} in number")
     if missing.any():
         note(f"{location}: {missing.sum()} of {len(entries)} have no area, and take that of their box")
-    return Annotations(
+    objects = Annotations(
         boxes=boxes,
         labels=np.zeros(len(entries), dtype=np.int64),
         areas=np.where(missing, sides[:, 0] * sides[:, 1], areas),
         crowd=columns.read_flags(location, "iscrowd", entries),
         difficult=columns.read_flags(location, "ignore", entries),
     )
+    return objects, masks.counts
 
 
 def _select(objects: Annotations, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Annotations:
@@ -183,36 +209,20 @@ def _select(objects: Annotations, rows: NDArray[np.int64] | NDArray[np.bool_]) -
     )
 
 
-def _box_and_area(location: str, entry: JsonObject, file: ImageFile) -> tuple[JsonValue, JsonValue, int]:
-    """Return `bbox` and `area` of an annotation, and the number of polygons dropped to compute them.
-
-    What is missing comes from the segmentation. The area is None if there is none.
-    """
-    box, area = entry.get("bbox") or None, entry.get("area")
-    if box is not None and area is not None:
-        return box, area, 0
-    shape = entry.get("segmentation") or None
-    measured = box_and_area(f"{location}: segmentation", shape, file.height or None, file.width or None)
-    if measured is None:
-        if box is None:
-            raise UsageError(f"{location}: missing key 'bbox', and no segmentation to compute it from")
-        return box, area, 0
-    return box or [*measured[0]], measured[1] if area is None else area, measured[2]
-
-
-def _image_files(path: Path, images: Sequence[JsonObject], required: bool) -> list[ImageFile]:
-    """Return the file of each image, in the order of the entries; check it only if it is required."""
+def _image_files(path: Path, images: Sequence[JsonObject], required: Collection[str]) -> list[ImageFile]:
+    """Return the file of each image, in the order of the entries; check the keys that are required."""
     index_by_name: dict[str, int] = {}
     files = []
     for index, image in enumerate(images):
         location = f"{path}: images[{index}]"
         name = image.get("file_name")
-        if required:
+        if "file_name" in required:
             check_inside(f"{location}: file_name", name)
-            sizes = [_pixels(location, key, image[key]) for key in ("width", "height")]
             first = index_by_name.setdefault(str(name), index)
             if first != index:
                 raise UsageError(f"{location}: file_name: {name!r} is also that of images[{first}]")
+        if "width" in required:
+            sizes = [_pixels(location, key, image[key]) for key in ("width", "height")]
         else:
             sizes = [max(whole_number(image.get(key)) or 0, 0) for key in ("width", "height")]
         files.append(ImageFile(name if isinstance(name, str) else "", *sizes))

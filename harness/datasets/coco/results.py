@@ -18,7 +18,7 @@ from harness.datasets.coco.oddities import (
     note_negative_sides,
     note_ties,
 )
-from harness.datasets.coco.segmentation import box_and_area
+from harness.datasets.coco.segmentation import read_masks
 from harness.datasets.files import JsonObject, Note, read_json
 from harness.errors import UsageError
 from harness.task import Detections
@@ -28,6 +28,8 @@ _KEYS = ("image_id", "category_id", "score")
 
 def read_results(path: Path, annotated: AnnotatedImages, note: Note) -> dict[Id, Detections]:
     """Read a COCO results file: a list of {image_id, category_id, bbox [x, y, w, h], score}.
+
+    If the annotations have masks, a `segmentation` takes the place of the bbox.
 
     A COCO data set whose annotations have a `score` is read as well. Its images and categories are then
     matched by name. Detections of images and categories that are not annotated are left out.
@@ -53,11 +55,14 @@ def read_results(path: Path, annotated: AnnotatedImages, note: Note) -> dict[Id,
     kinds = find_positions(location, "category_id", labels, category_ids)
     leave_out_unknown(location, "detections", "image_id", image_ids, owners, images, note)
     leave_out_unknown(location, "detections", "category_id", category_ids, kinds, labels, note)
+    rows = np.flatnonzero((owners >= 0) & (owners < len(annotated.targets)) & (kinds >= 0)).tolist()
+    boxes, masks = _boxes_and_masks(location, entries, owners, rows, annotated, note)
     return split_by_image(
         location,
         annotated,
         owners,
-        boxes=columns.read_boxes(location, _boxes(location, entries, owners, annotated)),
+        boxes=boxes,
+        masks=masks if annotated.with_masks else None,
         scores=columns.read_numbers(location, "score", scores),
         labels=kinds,
         note=note,
@@ -72,6 +77,7 @@ def split_by_image(
     boxes: NDArray[np.float64],
     scores: NDArray[np.float64],
     labels: NDArray[np.int64],
+    masks: NDArray[np.object_] | None = None,
     note: Note,
 ) -> dict[Id, Detections]:
     """Group the detections of a whole file by image, keep their order, and note what is odd about them.
@@ -82,6 +88,7 @@ def split_by_image(
         boxes: [n, 4], corners in px.
         scores: [n], of any range.
         labels: [n], −1 to leave the detection out.
+        masks: [n], compressed run lengths.
     """
     count = len(annotated.targets)
     outside = np.count_nonzero(owners >= count)
@@ -90,13 +97,19 @@ def split_by_image(
     if not ((owners >= 0) & (owners < count) & (labels >= 0)).all():
         rows = np.flatnonzero((owners >= 0) & (owners < count) & (labels >= 0))
         owners, boxes, scores, labels = owners[rows], boxes[rows], scores[rows], labels[rows]
+        masks = None if masks is None else masks[rows]
     note_negative_sides(location, boxes, note)
     note_box_form(location, "detections", boxes, annotated.sizes[owners], note)
     note_ties(location, owners, labels, scores, note)
     note_missing_predictions(location, owners, [*annotated.targets.values()], note)
     return {
         # Keep the precision of the file: float32, the precision of a model, would change areas and ties.
-        image_id: Detections(boxes[rows], scores[rows], labels[rows])  # type: ignore[arg-type]
+        image_id: Detections(
+            boxes[rows],  # type: ignore[arg-type]
+            scores[rows],  # type: ignore[arg-type]
+            labels[rows],
+            None if masks is None else annotated.files[image_id].masks(masks[rows]),
+        )
         for image_id, rows in zip(annotated.targets, group_rows(owners, count), strict=True)
     }
 
@@ -133,24 +146,34 @@ def _by_name(
     }
 
 
-def _boxes(
-    location: str, entries: Sequence[JsonObject], owners: NDArray[np.int64], annotated: AnnotatedImages
-) -> list[JsonValue]:
-    """Return each `bbox`, or the box of the segmentation if it is missing, as pycocotools does."""
-    boxes = [entry.get("bbox") for entry in entries]
-    if all(boxes):
-        return boxes
-    files = list(annotated.files.values())
-    for index, box in enumerate(boxes):
-        if not box and owners[index] < 0:
-            boxes[index] = [0, 0, 0, 0]  # left out in any case
-        elif not box:
-            shape = entries[index].get("segmentation")
-            owner = files[owners[index]]
-            measured = box_and_area(
-                f"{location}[{index}]: segmentation", shape, owner.height or None, owner.width or None
+def _boxes_and_masks(
+    location: str,
+    entries: Sequence[JsonObject],
+    owners: NDArray[np.int64],
+    rows: Sequence[int],
+    annotated: AnnotatedImages,
+    note: Note,
+) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
+    """Return corners [n, 4] in px, and the run lengths [n] of masks.
+
+    A missing `bbox` is that of the segmentation, as in pycocotools. Where masks are compared, every box is.
+
+    Args:
+        rows: the detections that are not left out; the others need no box.
+    """
+    boxes = [entry.get("bbox") or None for entry in entries]
+    if annotated.with_masks:
+        if any(boxes):
+            note(
+                f"{location}: 'bbox' is not used: the area of a detection is that of its mask, where "
+                f"pycocotools takes that of the 'bbox'"
             )
-            if measured is None:
-                raise UsageError(f"{location}[{index}]: missing key 'bbox'")
-            boxes[index] = [*measured[0]]
-    return boxes
+        boxes = [None] * len(entries)
+    missing = [row for row in rows if boxes[row] is None]
+    sizes = np.array([(file.width, file.height) for file in annotated.files.values()], dtype=np.int64)
+    masks = read_masks(location, entries, missing, sizes[owners], note, required=annotated.with_masks)
+    for row in missing:
+        if masks.counts[row] is None:
+            raise UsageError(f"{location}[{row}]: missing key 'bbox'")
+        boxes[row] = masks.boxes[row].tolist()
+    return columns.read_boxes(location, [box or [0, 0, 0, 0] for box in boxes]), masks.counts
