@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from skimage import data
 from sklearn.datasets import load_digits, load_sample_images
 
-from harness.datasets.scenes.glyphs import GlyphStyle
-from harness.datasets.scenes.sampling import log_uniform
-from harness.datasets.scenes.shapes import Coverage, superellipse
+from harness.datasets.scenes.canvas import log_uniform
+from harness.datasets.scenes.shapes import Coverage, GlyphStyle, superellipse
 from harness.task import Annotations, Image, Sample
 
 HEIGHT, WIDTH = 375, 500  # px, as most of VOC's images

@@ -13,10 +13,8 @@ from sklearn.datasets import load_digits, load_sample_images
 
 from harness.datasets.dataset import DATASETS
 from harness.datasets.scenes.canvas import SIZE
-from harness.datasets.scenes.composer import Scene, compose
-from harness.datasets.scenes.glyphs import GlyphStyle, scramble_glyph
-from harness.datasets.scenes.scenes import Scenes, ScenesOptions
-from harness.datasets.scenes.shapes import arc, stroke, superellipse
+from harness.datasets.scenes.scenes import Scene, Scenes, ScenesOptions, compose
+from harness.datasets.scenes.shapes import GlyphStyle, arc, scramble_glyph, stroke, superellipse
 from harness.datasets.scenes.sources import load_sources
 from harness.task import Annotations
 

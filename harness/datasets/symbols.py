@@ -12,30 +12,26 @@ from abc import abstractmethod
 
 from pydantic import Field, model_validator
 
-from harness.datasets.dataset import Dataset, DatasetOptions
+from harness.datasets.generated import Generated, GeneratedOptions
 from harness.datasets.hash_split import split_of
 from harness.identity import digest
-from harness.task import Sample, TaskName
+from harness.task import Sample
 
 _GENERATOR_VERSION = "1"  # increase with every change of content
 _DISTRACTORS = "xyz"
 _SYMBOLS = string.ascii_lowercase.removesuffix(_DISTRACTORS)
 _MIN_TARGETS = 1000  # fewest distinct targets; a split of one twentieth then has none with probability 5e-23
-_DEFAULT_SIZE = {"train": 40_000, "validation": 500, "test": 1_000}
 _FINGERPRINTED_SENTENCES = 20
-_MAX_SIZE = 10_000_000  # seven digits in an id
 _MAX_LENGTH = 10_000  # tokens
 
 
-class SymbolsOptions(DatasetOptions):
-    """Options that select the sentences. The first n sentences do not depend on the size."""
+class SymbolsOptions(GeneratedOptions):
+    """Options of both data sets."""
 
     symbols: int = Field(default=8, ge=2, le=len(_SYMBOLS))
     """Number of different letters to remember. The default is from Arjovsky et al. 2016 §5.1."""
     seed: int = Field(default=0, ge=0)
     """Seed of the generator. Each seed gives different sentences."""
-    size: int | None = Field(default=None, ge=1, le=_MAX_SIZE)
-    """Sentences in the split. The default is 40,000 for train, 500 for validation and 1,000 for test."""
 
 
 class CopyOptions(SymbolsOptions):
@@ -74,7 +70,7 @@ class DelayedRecallOptions(SymbolsOptions):
         return self
 
 
-class _Symbols(Dataset):
+class _Symbols(Generated):
     """Sentences of letters.
 
     The hash of a target determines its split, so that no target is in two splits, regardless of seed and
@@ -83,10 +79,6 @@ class _Symbols(Dataset):
 
     tasks = ("translation",)
     options: SymbolsOptions
-
-    def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
-        super().__init__(options, split, task)
-        self._size = self.options.size or _DEFAULT_SIZE[split]
 
     @abstractmethod
     def _draw_target(self, rng: random.Random) -> list[str]:
@@ -100,17 +92,12 @@ class _Symbols(Dataset):
     def fingerprint(self) -> str:
         """Hash the options and the first sentences."""
         options = self.options.model_dump_json(exclude={"size"})
-        parts = [type(self).__name__, _GENERATOR_VERSION, options, self.split, str(self._size)]
+        parts = [type(self).__name__, _GENERATOR_VERSION, options, self.split, str(self.size)]
         for index in range(_FINGERPRINTED_SENTENCES):
             parts += self._generate_pair(index)
         return digest(parts)
 
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < self._size:
-            raise IndexError(f"index {index} is out of range: {self._size} sentences")
+    def generate(self, index: int) -> Sample:
         source, target = self._generate_pair(index)
         return Sample(f"{self.split}-{index:07d}", source, (target,))
 

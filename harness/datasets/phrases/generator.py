@@ -166,14 +166,13 @@ def _pairs(english: Sequence[str], other: Sequence[str]) -> tuple[TextPair, ...]
 
 def _fill(template: TextPair, *slots: TextPair, **named_slots: TextPair) -> TextPair:
     """Fill the template of each language with that language's texts."""
-    return (
-        template[0].format(
-            *[slot[0] for slot in slots], **{name: slot[0] for name, slot in named_slots.items()}
-        ),
-        template[1].format(
-            *[slot[1] for slot in slots], **{name: slot[1] for name, slot in named_slots.items()}
-        ),
+    english, other = (
+        template[side].format(
+            *[slot[side] for slot in slots], **{name: slot[side] for name, slot in named_slots.items()}
+        )
+        for side in (0, 1)
     )
+    return english, other
 
 
 @cache

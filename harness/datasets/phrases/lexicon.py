@@ -26,62 +26,27 @@ Language = Literal["de", "fr"]
 TextPair: TypeAlias = tuple[str, str]
 """An English text and its translation."""
 
-_UNITS = {
-    "area": ("acre", "hectare", "square-kilometer", "square-meter"),
-    "digital": ("bit", "byte", "gigabyte", "kilobyte", "megabyte"),
-    "duration": ("day", "hour", "millisecond", "minute", "month", "second", "week", "year"),
-    "electric": ("ampere", "ohm", "volt"),
-    "energy": ("calorie", "joule", "kilocalorie", "kilowatt-hour"),
-    "frequency": ("hertz", "kilohertz", "megahertz"),
-    "length": (
-        "centimeter",
-        "foot",
-        "inch",
-        "kilometer",
-        "light-year",
-        "meter",
-        "mile",
-        "millimeter",
-        "yard",
-    ),
-    "mass": ("gram", "kilogram", "ounce", "pound", "tonne"),
-    "power": ("kilowatt", "megawatt", "watt"),
-    "pressure": ("bar",),
-    "speed": ("kilometer-per-hour", "knot", "meter-per-second", "mile-per-hour"),
-    "temperature": ("celsius", "fahrenheit"),
-    "volume": ("barrel", "cubic-meter", "cup", "gallon", "liter", "milliliter", "teaspoon"),
+_UNITS = {  # measure → its units, by CLDR's names
+    "area": "acre hectare square-kilometer square-meter",
+    "digital": "bit byte gigabyte kilobyte megabyte",
+    "duration": "day hour millisecond minute month second week year",
+    "electric": "ampere ohm volt",
+    "energy": "calorie joule kilocalorie kilowatt-hour",
+    "frequency": "hertz kilohertz megahertz",
+    "length": "centimeter foot inch kilometer light-year meter mile millimeter yard",
+    "mass": "gram kilogram ounce pound tonne",
+    "power": "kilowatt megawatt watt",
+    "pressure": "bar",
+    "speed": "kilometer-per-hour knot meter-per-second mile-per-hour",
+    "temperature": "celsius fahrenheit",
+    "volume": "barrel cubic-meter cup gallon liter milliliter teaspoon",
 }
 _CURRENCIES = (
-    "ARS",
-    "AUD",
-    "BRL",
-    "CAD",
-    "CHF",
-    "CNY",
-    "CZK",
-    "DKK",
-    "EGP",
-    "EUR",
-    "GBP",
-    "HUF",
-    "ILS",
-    "INR",
-    "JPY",
-    "KRW",
-    "MXN",
-    "NOK",
-    "NZD",
-    "PLN",
-    "RUB",
-    "SEK",
-    "THB",
-    "TRY",
-    "USD",
-    "ZAR",
+    "ARS AUD BRL CAD CHF CNY CZK DKK EGP EUR GBP HUF ILS INR JPY KRW MXN NOK NZD PLN RUB SEK THB TRY USD ZAR"
 )
 _NOT_TERRITORIES = {"EU", "EZ", "QO", "UN", "XA", "XB", "ZZ"}  # unions, pseudo-locales, unknown region
 _DURATIONS = {"minute": 60, "hour": 3600, "day": 86_400, "week": 7 * 86_400}  # unit → seconds
-_TIMES_OF_DAY = range(0, 24 * 60, 15)  # minutes from midnight
+_TIMES_OF_DAY = [datetime.time(hour, minute) for hour in range(24) for minute in range(0, 60, 15)]
 _LEAP_YEAR = datetime.date(2024, 1, 1)
 _SAMPLE_DATE = datetime.date(2024, 3, 17)  # any date whose parts are all different
 
@@ -123,17 +88,20 @@ def build_lexicon(language: Language) -> Lexicon:
     invariant = [n for n in range(2, 100) if language != "fr" or n % 10 != 1 or n in (11, 71, 91)]
     return Lexicon(
         cardinals=pairs(_cardinal, invariant),
-        ordinals=pairs(_ordinal, range(2, 100)),
-        units=pairs(_unit, [f"{measure}-{unit}" for measure, units in _UNITS.items() for unit in units]),
+        ordinals=pairs(lambda number, code: num2words(number, lang=code, to="ordinal"), range(2, 100)),
+        units=pairs(
+            lambda unit, code: format_unit(5, unit, locale=code).replace("5", "{}"),
+            [f"{measure}-{unit}" for measure, units in _UNITS.items() for unit in units.split()],
+        ),
         below_zero=pairs(_below_zero, [5])[0],
-        currencies=pairs(_currency, _CURRENCIES),
+        currencies=pairs(lambda name, code: get_currency_name(name, 5, code), _CURRENCIES.split()),
         ago=pairs(_relative_time, [(-seconds, unit) for unit, seconds in _DURATIONS.items()]),
         ahead=pairs(_relative_time, [(seconds, unit) for unit, seconds in _DURATIONS.items()]),
         dates=pairs(_date, [_LEAP_YEAR + datetime.timedelta(days) for days in range(366)]),
         full_date=pairs(_full_date, [_SAMPLE_DATE])[0],
         weekdays=pairs(_weekday, range(7)),
-        months=pairs(_month, range(1, 13)),
-        times=pairs(_time, _TIMES_OF_DAY),
+        months=pairs(lambda month, code: Locale(code).months["format"]["wide"][month], range(1, 13)),
+        times=pairs(lambda time, code: format_time(time, "short", locale=code), _TIMES_OF_DAY),
         languages=_plain_names(english.languages, other.languages),
         territories=_plain_names(english.territories, other.territories),
     )
@@ -148,20 +116,8 @@ def _cardinal(number: int, code: str) -> str:
     return str(num2words(number, lang=code))
 
 
-def _ordinal(number: int, code: str) -> str:
-    return str(num2words(number, lang=code, to="ordinal"))
-
-
 def _below_zero(number: int, code: str) -> str:
     return _cardinal(-number, code).replace(_cardinal(number, code), "{}")
-
-
-def _unit(unit: str, code: str) -> str:
-    return str(format_unit(5, unit, locale=code)).replace("5", "{}")
-
-
-def _currency(name: str, code: str) -> str:
-    return str(get_currency_name(name, 5, code))
 
 
 def _relative_time(duration: tuple[int, str], code: str) -> str:
@@ -183,14 +139,6 @@ def _full_date(day: datetime.date, code: str) -> str:
 
 def _weekday(day: int, code: str) -> str:
     return str(Locale(code).days["format"]["wide"][day])
-
-
-def _month(month: int, code: str) -> str:
-    return str(Locale(code).months["format"]["wide"][month])
-
-
-def _time(minute: int, code: str) -> str:
-    return str(format_time(datetime.time(minute // 60, minute % 60), "short", locale=code))
 
 
 def _plain_names(english: Mapping[str, str], other: Mapping[str, str]) -> tuple[TextPair, ...]:

@@ -13,28 +13,24 @@ from functools import cache, lru_cache
 
 from pydantic import Field, model_validator
 
-from harness.datasets.dataset import Dataset, DatasetOptions
+from harness.datasets.generated import Generated, GeneratedOptions
 from harness.datasets.hash_split import split_of
 from harness.datasets.phrases.generator import SentenceGenerator
 from harness.datasets.phrases.lexicon import Language, TextPair
 from harness.identity import digest
-from harness.task import Sample, TaskName
+from harness.task import Sample
 
 _GENERATOR_VERSION = "1"  # increase with every change of content
-_DEFAULT_SIZE = {"train": 40_000, "validation": 500, "test": 1_000}
 _FINGERPRINTED_SENTENCES = 20
-_MAX_SIZE = 10_000_000  # seven digits in an id
 
 
-class PhrasesOptions(DatasetOptions):
-    """Options that select the sentences. The first n sentences do not depend on the size."""
+class PhrasesOptions(GeneratedOptions):
+    """The language and the lengths of the sentences."""
 
     language: Language = "de"
     """Target language. The source language is English."""
     seed: int = Field(default=0, ge=0)
     """Seed of the generator. Each seed gives different sentences."""
-    size: int | None = Field(default=None, ge=1, le=_MAX_SIZE)
-    """Sentences in the split. The default is 40,000 for train, 500 for validation and 1,000 for test."""
     min_tokens: int = Field(default=3, ge=3)
     """Minimum length of the English source, in tokens between spaces; lengths are uniformly distributed.
     Fewer than 3 tokens would give too few different sentences to divide between the splits."""
@@ -50,7 +46,7 @@ class PhrasesOptions(DatasetOptions):
         return self
 
 
-class Phrases(Dataset):
+class Phrases(Generated):
     """Generated English sentences, each with its one exact translation.
 
     The hash of a source determines its split, so that no source is in two splits, regardless of seed and
@@ -61,24 +57,15 @@ class Phrases(Dataset):
     Options = PhrasesOptions
     options: PhrasesOptions
 
-    def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
-        super().__init__(options, split, task)
-        self._size = self.options.size or _DEFAULT_SIZE[split]
-
     @property
     def fingerprint(self) -> str:
         """Hash the options, the lexicon and the first sentences.
 
         The sentences change if the CLDR data or the rules of the generator change.
         """
-        return _fingerprint(self.options, self.split, self._size)
+        return _fingerprint(self.options, self.split, self.size)
 
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < self._size:
-            raise IndexError(f"index {index} is out of range: {self._size} sentences")
+    def generate(self, index: int) -> Sample:
         source, translation = _generate_pair(self.options, self.split, index)
         return Sample(f"{self.split}-{index:07d}", source, (translation,))
 

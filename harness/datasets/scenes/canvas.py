@@ -100,5 +100,10 @@ class Canvas:
         return float(total @ LUMA / max(weight.sum(dtype=np.float64), 1e-6))
 
 
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """Draw a number between low and high whose logarithm is uniform."""
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
 def _clipped(start: int, length: int) -> slice:
     return slice(min(max(start, 0), SIZE), min(max(start + length, 0), SIZE))

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.datasets.scenes.canvas import SIZE, Canvas, Placement
-from harness.datasets.scenes.glyphs import GlyphStyle, scramble_glyph
+from harness.datasets.scenes.canvas import SIZE, Canvas, Placement, log_uniform
 from harness.datasets.scenes.rendering import Mark, draw_ink, draw_plate
-from harness.datasets.scenes.sampling import log_uniform
-from harness.datasets.scenes.shapes import Coverage, arc, stroke, superellipse
+from harness.datasets.scenes.shapes import Coverage, GlyphStyle, arc, scramble_glyph, stroke, superellipse
 from harness.datasets.scenes.sources import Sources
 
 # Constants without another source are those of the prototype that the recipes were tuned on.

@@ -7,36 +7,82 @@ the split and its index alone, so every worker sees the same scene and nothing i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
-from harness.datasets.dataset import Dataset, DatasetOptions
-from harness.datasets.scenes.composer import Scene, compose
-from harness.datasets.scenes.sources import load_sources
+from harness.datasets.generated import Generated, GeneratedOptions
+from harness.datasets.scenes.canvas import Canvas
+from harness.datasets.scenes.placement import place_digit, place_distractor, place_row
+from harness.datasets.scenes.rendering import expose, random_background
+from harness.datasets.scenes.sources import Sources, load_sources
 from harness.identity import digest
-from harness.task import BACKGROUND, Annotations, Sample, Target, TaskName
+from harness.task import BACKGROUND, Annotations, Image, Mask, Sample, Target
 
 DIGITS = tuple(str(digit) for digit in range(10))
 
 _GENERATOR_VERSION = "1"  # increase with every change of content
 _SPLIT_NUMBER = {"train": 0, "validation": 1, "test": 2}
-_DEFAULT_SIZE = {"train": 20_000, "validation": 500, "test": 1_000}
 _FINGERPRINTED_SCENES = 4
-_MAX_SIZE = 1_000_000  # six digits in an id
+
+# Constants of the prototype that the recipes were tuned on.
+_MAX_SCATTERED = 6
+_MAX_DISTRACTORS = 4
+_ROW_FRACTION = 0.35
 
 
-class ScenesOptions(DatasetOptions):
-    """Options that select the scenes. The first n scenes do not depend on the size."""
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """An image and its visible digits, in order of placement."""
+
+    image: Image
+    digits: tuple[int, ...]
+    instances: NDArray[np.int16]  # [SIZE, SIZE], index in `digits` of the topmost digit plus 1, 0 for none
+    unoccluded_areas: tuple[int, ...]  # px of each digit before later objects covered it
+
+    @property
+    def mask(self) -> Mask:
+        """Return the class of each pixel [SIZE, SIZE]: 0 background, 1–10 the digits 0–9."""
+        classes = np.array([0, *(digit + 1 for digit in self.digits)], dtype=np.uint8)
+        return classes[self.instances]
+
+    @property
+    def boxes(self) -> NDArray[np.float64]:
+        """Return corners [n, 4] in px, tight around the visible pixels of each digit, as in COCO."""
+        boxes = np.zeros((len(self.digits), 4))
+        for index in range(len(self.digits)):
+            visible = self.instances == index + 1
+            rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
+            boxes[index] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        return boxes
+
+
+def compose(rng: np.random.Generator, sources: Sources) -> Scene:
+    """Compose the scene that the state of the generator determines."""
+    canvas = Canvas(random_background(rng, sources.images))
+    objects = [place_digit] * int(rng.integers(_MAX_SCATTERED + 1))
+    objects += [place_distractor] * int(rng.integers(_MAX_DISTRACTORS + 1))
+    objects += [place_row] * int(rng.random() < _ROW_FRACTION)
+    for index in rng.permutation(len(objects)):
+        objects[index](rng, sources, canvas)
+    return Scene(
+        expose(rng, canvas.pixels), tuple(canvas.digits), canvas.instances, tuple(canvas.unoccluded_areas)
+    )
+
+
+class ScenesOptions(GeneratedOptions):
+    """Options that select the scenes."""
 
     seed: int = Field(default=0, ge=0)
     """Seed of the generator. Each seed gives different scenes."""
-    size: int | None = Field(default=None, ge=1, le=_MAX_SIZE)
+    size: int | None = Field(default=None, ge=1, le=1_000_000)  # six digits in an id
     """Scenes in the split. The default is 20,000 for train, 500 for validation and 1,000 for test."""
 
 
-class Scenes(Dataset):
+class Scenes(Generated):
     """Digits 0–9 with boxes (`detection`) or a class per pixel (`segmentation`, class 0 is the background).
 
     Both tasks have the same images. A digit is annotated where it is on top: its mask contains the pixels of
@@ -47,12 +93,9 @@ class Scenes(Dataset):
     """
 
     tasks = ("detection", "segmentation")
+    default_size = {"train": 20_000, "validation": 500, "test": 1_000}  # noqa: RUF012
     Options = ScenesOptions
     options: ScenesOptions
-
-    def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
-        super().__init__(options, split, task)
-        self._size = self.options.size or _DEFAULT_SIZE[split]
 
     @property
     def fingerprint(self) -> str:
@@ -60,7 +103,7 @@ class Scenes(Dataset):
 
         The scenes change if the image library draws differently.
         """
-        return _fingerprint(self.options.seed, self.split, self._size, self.task)
+        return _fingerprint(self.options.seed, self.split, self.size, self.task)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -73,12 +116,7 @@ class Scenes(Dataset):
             return {}
         return {"area_ranges": {"small": [0, 20**2], "medium": [20**2, 40**2], "large": [40**2, 1e10]}}
 
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < self._size:
-            raise IndexError(f"index {index} is out of range: {self._size} scenes")
+    def generate(self, index: int) -> Sample:
         scene = _compose_scene(self.options.seed, self.split, index)
         target: Target = scene.mask
         if self.task == "detection":

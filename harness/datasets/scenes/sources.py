@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.scenes.glyphs import Glyph
+from harness.datasets.scenes.shapes import Glyph
 from harness.identity import digest
 from harness.task import Image
 
