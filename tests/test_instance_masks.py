@@ -148,6 +148,15 @@ def test_the_twelve_figures_equal_pycocotools(tmp_path: Path, seed: int) -> None
     assert any("masks are empty and match nothing" in note for note in files.notes)
 
 
+def test_an_image_may_have_hundreds_of_masks(tmp_path: Path) -> None:
+    annotations, results = write_case(tmp_path, 6, images=3)
+    entries = [{**entry, "image_id": 2} for entry in json.loads(results.read_text())]
+    _, scored = system(annotations, write(results, entries * (600 // len(entries))))
+    values = [-1 if figure.value is None else figure.value for figure in scored.metrics.values()]
+    assert values == pytest.approx(oracle(annotations, results), abs=1e-9)
+    assert len(scored.statistics["coco"]["scores"]) > 255
+
+
 def test_polygons_in_results_are_those_masks(tmp_path: Path) -> None:
     annotations, _ = write_case(tmp_path, 3)
     entries = json.loads(annotations.read_text())["annotations"]

@@ -54,7 +54,8 @@ class AnnotatedBoxes(AnnotationFiles):
             raise UsageError(f"iou {iou:g} applies to voc07 and voc10; coco averages over 0.50:0.05:0.95")
         if iou_type != "bbox" and (iou_type != "segm" or self._is_voc or name != "coco"):
             raise UsageError(
-                f"iou_type: expected bbox, or segm with COCO's JSON and protocol coco, found {iou_type}"
+                f"iou_type: expected bbox, or segm with COCO's JSON and protocol coco, found {iou_type} with "
+                f"{annotations.name} and protocol {name}"
             )
         files = sorted(annotations.glob("*.xml")) if self._is_voc else [annotations]
         super().__init__("detection", annotations, files)

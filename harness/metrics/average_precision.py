@@ -20,8 +20,6 @@ from harness.metrics.matching import (
     join_matches,
     match_coco,
     match_voc,
-    measure_boxes,
-    measure_masks,
     split_matches,
 )
 from harness.metrics.metric import Computed, Groups, Metric, StoredArrays, Values
@@ -37,8 +35,6 @@ COCO_RECALLS: Final = np.linspace(0, 1, 101)
 ABOVE_HUNDREDTH: Final = np.arange(101) / 100 < COCO_RECALLS
 COCO_LIMITS: Final = ((0, 1), (0, 10), *((area, MAX_DETECTIONS) for area in range(4)))
 """(area range, maximum detections per class and image) of the six recalls; range 0 is all sizes."""
-MEASURES: Final = {"bbox": measure_boxes, "segm": measure_masks}
-"""By pycocotools' `iouType`."""
 
 
 class AveragePrecision(Metric[Annotations, Detections, Matches]):
@@ -128,13 +124,13 @@ class Coco(AveragePrecision):
         self._ranges = np.array(ends, dtype=np.float64)
         areas = ",".join(f"{size}:{area_ranges[size][0]:g}-{area_ranges[size][1]:g}" for size in COCO_AREAS)
         limits = "-".join(str(limit) for _, limit in COCO_LIMITS[:3])
-        self._measure = MEASURES[iou_type]
-        compared = "" if iou_type == "bbox" else f"|iou_type:{iou_type}"
+        self._masks = iou_type == "segm"
+        compared = "|iou_type:segm" if self._masks else ""
         self._choices = f"coco{compared}|iou:0.50:0.05:0.95|recalls:101|areas:{areas}|maxdets:{limits}"
 
     def statistics(self, target: Annotations, prediction: Detections) -> Matches:
         """Match greedily within each area range, as COCO does."""
-        return match_coco(target, prediction, self._ranges, self._measure)
+        return match_coco(target, prediction, self._ranges, self._masks)
 
     def _area_ranges(self) -> Sequence[int]:
         return (0, 0, 0, 1, 2, 3, *(area for area, _ in COCO_LIMITS))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +15,6 @@ from harness.task import Annotations, Detections
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)  # COCO's ten, equal to the bit (pycocotools' Params)
 MAX_DETECTIONS = 100  # per class and image, the largest limit in pycocotools' Params
-
-Measure: TypeAlias = Callable[
-    [Annotations, Detections, NDArray[np.int64]], tuple[NDArray[np.float64], NDArray[np.float64]]
-]
-"""(target with g annotations, detections, indices [d] of some of them) → IoU of those with the annotations of
-their own class, 0 for others [d, g]; their areas in px² [d]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,41 +54,8 @@ def split_matches(arrays: StoredArrays) -> list[Matches]:
     return [Matches(*image) for image in zip(*parts, strict=True)]
 
 
-def measure_boxes(
-    target: Annotations, detections: Detections, order: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Measure boxes, as `Measure` says."""
-    boxes = detections.boxes[order].astype(np.float64)
-    same_class = detections.labels[order][:, None] == target.labels
-    return box_iou(boxes, target.boxes, target.crowd) * same_class, _areas(boxes)
-
-
-def measure_masks(
-    target: Annotations, detections: Detections, order: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Measure instance masks, as `Measure` says. IoU and areas are pycocotools'.
-
-    Raises:
-        UsageError: there are only boxes, or masks of different sizes.
-    """
-    if not target.masks or not detections.masks or target.masks.size != detections.masks.size:
-        raise UsageError("segm needs annotations and detections with masks of one size")
-    labels = detections.labels[order]
-    overlap, areas = np.zeros((len(order), len(target.labels))), np.zeros(len(order))
-    for label in np.unique(labels):
-        rows, columns = np.flatnonzero(labels == label), np.flatnonzero(target.labels == label)
-        detected, annotated = detections.masks.encoded(order[rows]), target.masks.encoded(columns)
-        areas[rows] = rle.area(detected)
-        if annotated:
-            overlap[np.ix_(rows, columns)] = rle.iou(detected, annotated, target.crowd[columns])
-    return overlap, areas
-
-
 def match_coco(
-    target: Annotations,
-    detections: Detections,
-    ranges: NDArray[np.float64],
-    measure: Measure = measure_boxes,
+    target: Annotations, detections: Detections, ranges: NDArray[np.float64], masks: bool = False
 ) -> Matches:
     """Match greedily at ten IoU thresholds within each area range, as COCO does (pycocotools' evaluateImg).
 
@@ -106,12 +66,20 @@ def match_coco(
 
     Args:
         ranges: [A, 2], closed ranges in px², applied to an annotation's `areas` and a detection's area.
-        measure: compares boxes or masks.
+        masks: compare instance masks in place of boxes.
+
+    Raises:
+        UsageError: masks are to be compared, but there are none, or masks of different sizes.
     """
     order, ranks = rank_detections(detections)
     order, ranks = order[ranks < MAX_DETECTIONS], ranks[ranks < MAX_DETECTIONS]
     ignored = (target.crowd | target.difficult)[:, None] | ~_within(target.areas, ranges)  # [g, A]
-    overlap, areas = measure(target, detections, order)
+    if masks:
+        overlap, areas = _measure_masks(target, detections, order)
+    else:
+        boxes = detections.boxes[order].astype(np.float64)
+        same_class = detections.labels[order][:, None] == target.labels
+        overlap, areas = box_iou(boxes, target.boxes, target.crowd) * same_class, _areas(boxes)
     matched = np.flatnonzero(overlap.max(axis=1, initial=0.0) >= IOU_THRESHOLDS[0])
 
     free = np.ones((len(target.boxes), len(ranges), len(IOU_THRESHOLDS)), dtype=bool)
@@ -142,6 +110,30 @@ def match_coco(
         positives=target.labels.astype(np.int32),
         positive=~ignored,
     )
+
+
+def _measure_masks(
+    target: Annotations, detections: Detections, order: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Measure the masks of d detections and g annotations, as pycocotools does.
+
+    Args:
+        order: [d], indices of the detections.
+
+    Returns:
+        IoU with the annotations of the same class, 0 for others [d, g]; areas of the detections in px² [d].
+    """
+    if not target.masks or not detections.masks or target.masks.size != detections.masks.size:
+        raise UsageError("segm needs annotations and detections with masks of one size")
+    labels = detections.labels[order]
+    overlap = np.zeros((len(order), len(target.labels)))
+    for label in np.intersect1d(labels, target.labels):
+        rows, columns = np.flatnonzero(labels == label), np.flatnonzero(target.labels == label)
+        detected, annotated = detections.masks.encoded(order[rows]), target.masks.encoded(columns)
+        overlap[np.ix_(rows, columns)] = rle.iou(detected, annotated, target.crowd[columns])
+    masks = detections.masks.encoded(order)  # pycocotools' `area` takes at most 255 at a time
+    areas = [rle.area(masks[start : start + 255]) for start in range(0, len(masks), 255)]
+    return overlap, np.concatenate([np.zeros(0), *areas])
 
 
 def match_voc(target: Annotations, detections: Detections, threshold: float) -> Matches:

@@ -102,7 +102,7 @@ def _encode(
     """Return an object's mask, or None if it has none, and the number of its polygons that are left out."""
     segmentation = entry.get("segmentation") or None
     if required and segmentation is None:
-        raise UsageError(f"{location}: missing key 'segmentation', which masks are compared by")
+        raise UsageError(f"{location}: missing key 'segmentation'; iou type bbox compares boxes")
     location = f"{location}: segmentation"
     dropped = 0
     columns, rows = size
