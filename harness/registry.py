@@ -10,10 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from harness.errors import UsageError
 from harness.process import leave_removed_folder
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 T = TypeVar("T")
 
@@ -109,3 +112,16 @@ def unknown(kind: str, name: str, known: Iterable[str], former: Mapping[str, str
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean '{close[0]}'?" if close else ""
     return f"unknown {kind} '{name}'{hint} (known: {', '.join(names) or 'none'})"
+
+
+def first_mistake(error: ValidationError, options: type[BaseModel] | None = None) -> tuple[str, str]:
+    """Return the dotted key of the first value that a model refuses, and the reason.
+
+    Args:
+        options: model of the options that were refused; the message about an unknown one lists their names.
+    """
+    mistake = error.errors()[0]
+    key = ".".join(map(str, mistake["loc"]))
+    if options and mistake["type"] == "extra_forbidden":
+        return key, unknown("option", key, options.model_fields, getattr(options, "former", None))
+    return key, mistake["msg"].removeprefix("Value error, ")

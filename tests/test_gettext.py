@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.datasets.catalogue import clean
 from harness.datasets.dataset import DATASETS
-from harness.datasets.gettext import Gettext, GettextOptions
+from harness.datasets.gettext import Gettext, GettextOptions, clean
 from harness.datasets.sentence_pairs import split_of_source
 from harness.errors import UnavailableError
 

@@ -15,10 +15,10 @@ from babel import Locale
 from num2words import num2words
 
 from harness.datasets.dataset import DATASETS
-from harness.datasets.hash_split import split_of
 from harness.datasets.phrases.generator import SentenceGenerator
 from harness.datasets.phrases.lexicon import build_lexicon
 from harness.datasets.phrases.phrases import Phrases, PhrasesOptions
+from harness.datasets.sentence_pairs import split_of
 
 LANGUAGES = ("de", "fr")
 SPLITS = ("train", "validation", "test")

@@ -18,12 +18,12 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, ValidationError
 
-from harness.datasets.dataset import DATASETS, Dataset, DatasetOptions
+from harness.datasets.dataset import DATASETS, Dataset
 from harness.datasets.files import check_inside, read_json
 from harness.datasets.sentence_pairs import SentencePairs, fingerprint_of
 from harness.errors import UsageError
 from harness.files import StrictModel
-from harness.registry import unknown
+from harness.registry import first_mistake, unknown
 from harness.task import Sample
 
 MANIFEST = "manifest.json"
@@ -81,7 +81,11 @@ def export_text(name: str, options: Mapping[str, object], splits: Sequence[str],
             raise UsageError(unknown(f"split of '{name}'", split, cls.splits))
     if out.exists():
         raise UsageError(f"{out}: already exists; expected a new folder")
-    parsed = _parse_options(cls.Options, options)
+    try:
+        parsed = cls.Options.model_validate(dict(options))
+    except ValidationError as error:
+        key, message = first_mistake(error, cls.Options)
+        raise UsageError(f"option {key}: {message}" if key else message) from error
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -116,9 +120,7 @@ def read_exported(folder: Path, split: str) -> Iterator[Sample]:
     try:
         manifest = Manifest.model_validate(read_json(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ": ".join(filter(None, [str(path), ".".join(map(str, first["loc"]))]))
-        raise UsageError(f"{place}: {first['msg']}") from error
+        raise UsageError(": ".join([str(path), *filter(None, first_mistake(error))])) from error
     if split not in manifest.splits:
         raise UsageError(f"{path}: {unknown('split', split, manifest.splits)}")
     entry = manifest.splits[split]
@@ -138,9 +140,8 @@ def read_exported(folder: Path, split: str) -> Iterator[Sample]:
         try:
             row = _Row.model_validate_json(line)
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ": ".join([f"{folder / entry.file}:{number}", *map(str, first["loc"][:1])])
-            raise UsageError(f"{place}: {first['msg']}") from error
+            place = f"{folder / entry.file}:{number}"
+            raise UsageError(": ".join([place, *filter(None, first_mistake(error))])) from error
         yield Sample(row.id, row.source, row.references)
 
 
@@ -157,15 +158,3 @@ def _write_split(path: Path, dataset: Dataset) -> ExportedSplit:
         original_fingerprint=dataset.fingerprint,
         skipped=dataset.skipped if isinstance(dataset, SentencePairs) else (),
     )
-
-
-def _parse_options(cls: type[DatasetOptions], options: Mapping[str, object]) -> DatasetOptions:
-    try:
-        return cls.model_validate(dict(options))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            raise UsageError(unknown("option", key, cls.model_fields)) from error
-        message = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"option {key}: {message}" if key else message) from error

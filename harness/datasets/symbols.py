@@ -13,7 +13,7 @@ from abc import abstractmethod
 from pydantic import Field, model_validator
 
 from harness.datasets.generated import Generated, GeneratedOptions
-from harness.datasets.hash_split import split_of
+from harness.datasets.sentence_pairs import split_of
 from harness.identity import digest
 from harness.task import Sample
 

@@ -31,7 +31,6 @@ def resolve_checkpoints(
             recipe names an unknown data set.
         UnavailableError: The weights, or the environment variable that names them, do not exist here.
     """
-    seeds: list[int | None] = [*entry.seed] if isinstance(entry.seed, list) else [entry.seed]
     if entry.train is not None:
         if entry.checkpoint is not None:
             raise loaded.error([*keys, "train"], "set either 'checkpoint' or 'train'")
@@ -43,8 +42,8 @@ def resolve_checkpoints(
             adapter=entry.adapter,
             task=ADAPTERS.get(entry.adapter).task,
         )
-        references = {seed: trained_checkpoint(recipe, path, seed) for seed in seeds}
-        suffixes = {seed: "" if seed in (None, recipe.seed) else f"-seed-{seed}" for seed in seeds}
+        references = {seed: trained_checkpoint(recipe, path, seed) for seed in entry.seeds}
+        suffixes = {seed: "" if seed in (None, recipe.seed) else f"-seed-{seed}" for seed in entry.seeds}
         return {
             seed: replace(reference, name=f"{keys[-1]}{suffixes[seed]}")
             for seed, reference in references.items()
@@ -60,7 +59,7 @@ def resolve_checkpoints(
             seed: resolve_checkpoint(
                 reference, entry.adapter, folder, seed, lambda name: _named(loaded, name)
             )
-            for seed in seeds
+            for seed in entry.seeds
         }
     except (UsageError, UnavailableError) as error:
         raise type(error)(str(loaded.error(where, str(error)))) from error

@@ -17,7 +17,7 @@ from harness.scenarios.settings import Exclusive, ProfileName
 from harness.task import TaskName
 
 Device = Literal["auto", "cpu", "cuda"]
-Entry = TypeVar("Entry")
+T = TypeVar("T")
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # names become folder names and MLflow keys
 
 
@@ -32,6 +32,11 @@ def _check_scenario(name: str) -> str:
 def _add_scenarios(schema: JsonDict) -> None:
     """List the registered scenarios in the JSON Schema."""
     schema["items"] = {"enum": [*SCENARIOS.entries()], "type": "string"}
+
+
+def as_list(value: T | list[T]) -> list[T]:
+    """Return the values that an entry lists, or its single value."""
+    return value if isinstance(value, list) else [value]
 
 
 class SuiteModel(StrictModel, strict=True):
@@ -82,10 +87,15 @@ class AdapterEntry(SuiteModel):
     device: Device | list[Device] = Field("auto", description="`auto` selects a GPU if there is one.")
     resources: ResourcesEntry = ResourcesEntry()
 
+    @property
+    def seeds(self) -> list[int | None]:
+        """Return the seeds; None stands for the recipe's own seed."""
+        return [*self.seed] if isinstance(self.seed, list) else [self.seed]
+
     @field_validator("batch_size")
     @classmethod
     def _check_batch_size(cls, value: int | list[int]) -> int | list[int]:
-        if any(size < 1 for size in (value if isinstance(value, list) else [value])):
+        if min(as_list(value), default=1) < 1:
             raise ValueError("a batch size is at least 1")
         return value
 
@@ -139,7 +149,7 @@ class Suite(SuiteModel):
 
     @field_validator("datasets", "adapters", "benchmarks")
     @classmethod
-    def _check_names(cls, entries: dict[str, Entry]) -> dict[str, Entry]:
+    def _check_names(cls, entries: dict[str, T]) -> dict[str, T]:
         for name in entries:
             if not re.fullmatch(NAME, name):
                 raise ValueError(

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, get_origin
+from typing import get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -15,16 +15,15 @@ from pydantic.fields import FieldInfo
 from harness.adapter import ADAPTERS, Adapter, Precision, Resources, TrainableAdapter
 from harness.errors import UnavailableError
 from harness.recipe import CheckpointRef
-from harness.registry import unknown
+from harness.registry import first_mistake, unknown
 from harness.suite.checkpoints import resolve_checkpoints, with_training_data
 from harness.suite.loading import LoadedSuite
 from harness.suite.paths import resolve_paths
-from harness.suite.schema import AdapterEntry, Device
+from harness.suite.schema import AdapterEntry, Device, as_list
 from harness.task import TaskName
 from harness.trial import path_options
 from harness.yaml_source import KeyPath
 
-T = TypeVar("T")
 MAX_VARIANTS = 5_000  # of all benchmarks of a suite
 
 
@@ -58,13 +57,12 @@ def expand_variants(
     """
     entry, cls = _entry_and_class(loaded, benchmark, position, entry_name, task)
     keys: KeyPath = ["adapters", entry_name]
-    seeds = _seeds(entry)
-    precisions: list[Precision] = _as_list(entry.precision)
-    batch_sizes: list[int] = _as_list(entry.batch_size)
-    devices: list[Device] = _as_list(entry.device)
+    precisions: list[Precision] = as_list(entry.precision)
+    batch_sizes = as_list(entry.batch_size)
+    devices: list[Device] = as_list(entry.device)
     listed = _listed_options(entry, cls.Options)
     axes: dict[str, Sequence[object]] = {
-        "seed": seeds,
+        "seed": entry.seeds,
         "precision": precisions,
         "batch_size": batch_sizes,
         "device": devices,
@@ -76,7 +74,7 @@ def expand_variants(
     checkpoints = with_training_data(loaded, resolve_checkpoints(loaded, entry, keys), keys)
     checkpoint_options = next(iter(checkpoints.values())).options if checkpoints else {}
     for seed, precision, batch_size, device, values in itertools.product(
-        seeds, precisions, batch_sizes, devices, itertools.product(*listed.values())
+        entry.seeds, precisions, batch_sizes, devices, itertools.product(*listed.values())
     ):
         options = entry.options | dict(zip(listed, values, strict=True))
         source = entry.checkpoint or "train"
@@ -132,18 +130,10 @@ def _paths(
     chosen = loaded.expand_options(keys, {name: value for name, value in options.items() if name in names})
     resolved = resolve_paths(loaded, keys, chosen, names)
     for name, value in resolved.items():
-        for path in value if isinstance(value, list) else [value]:
+        for path in as_list(value):
             if isinstance(path, str) and not Path(path).exists():
                 raise UnavailableError(str(loaded.error([*keys, name], f"{path}: no such file")))
     return resolved
-
-
-def _seeds(entry: AdapterEntry) -> list[int | None]:
-    return [*entry.seed] if isinstance(entry.seed, list) else [entry.seed]
-
-
-def _as_list(value: T | list[T]) -> list[T]:
-    return value if isinstance(value, list) else [value]
 
 
 def _suffix(axes: Mapping[str, Sequence[object]], values: Sequence[object]) -> str:
@@ -217,15 +207,10 @@ def complete_options(
     try:
         completed = model(**options)
     except ValidationError as error:
+        key, message = first_mistake(error, model)
         mistake = error.errors()[0]
-        option_keys = [*keys, *mistake["loc"][:1]]
-        if mistake["type"] == "extra_forbidden":
-            raise loaded.error(
-                option_keys,
-                unknown("option", str(option_keys[-1]), model.model_fields, getattr(model, "former", None)),
-            ) from error
-        message = mistake["msg"].removeprefix("Value error, ")
-        raise loaded.error(option_keys, f"{message} (got {mistake['input']!r:.100})") from error
+        got = "" if mistake["type"] == "extra_forbidden" else f" (got {mistake['input']!r:.100})"
+        raise loaded.error([*keys, *filter(None, [key.partition(".")[0]])], message + got) from error
     for key, value in options.items():
         if isinstance(value, bool) and not isinstance(getattr(completed, key), bool):
             raise loaded.error([*keys, key], f"expected a value other than true and false (got {value})")

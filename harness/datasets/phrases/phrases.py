@@ -14,9 +14,9 @@ from functools import cache, lru_cache
 from pydantic import Field, model_validator
 
 from harness.datasets.generated import Generated, GeneratedOptions
-from harness.datasets.hash_split import split_of
 from harness.datasets.phrases.generator import SentenceGenerator
 from harness.datasets.phrases.lexicon import Language, TextPair
+from harness.datasets.sentence_pairs import split_of
 from harness.identity import digest
 from harness.task import Sample
 
