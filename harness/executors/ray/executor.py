@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +21,7 @@ from harness.errors import InfrastructureError, UsageError
 from harness.executors.executor import FIRST_SHARD_DEADLINE_SECONDS, Executor
 from harness.executors.ray.checkpoint_store import CheckpointStore
 from harness.executors.ray.cluster_view import ClusterView
+from harness.executors.ray.local import private_ray
 from harness.executors.ray.prediction import PredictionRun
 from harness.executors.ray.timing import failed_with_node, request_timing_node, time_on
 from harness.executors.ray.timing_requests import ClusterTimingRequests
@@ -68,13 +70,21 @@ class RayExecutor(Executor):
 
     def _init_ray(self) -> None:
         options: dict[str, object] = {} if self._address else {"include_dashboard": False}
-        try:
-            ray.init(address=self._address or "local", log_to_driver=False, logging_level="error", **options)
-        except Exception as error:  # Ray raises a bare Exception if a node does not start in time
-            # Ray does not tell a client without a token that the head requires one.
-            may_lack_token = self._address and "RAY_AUTH_MODE" not in os.environ
-            hint = " (set RAY_AUTH_MODE=token if it requires tokens)" if may_lack_token else ""
-            raise InfrastructureError(f"Ray at {self._address or 'this machine'}: {error}{hint}") from error
+        with ExitStack() as settings:
+            if not self._address:
+                settings.enter_context(private_ray())
+            try:
+                ray.init(
+                    address=self._address or "local", log_to_driver=False, logging_level="error", **options
+                )
+            except Exception as error:  # Ray raises a bare Exception if a node does not start in time
+                # Ray does not tell a client without a token that the head requires one.
+                may_lack_token = self._address and "RAY_AUTH_MODE" not in os.environ
+                hint = " (set RAY_AUTH_MODE=token if it requires tokens)" if may_lack_token else ""
+                raise InfrastructureError(
+                    f"Ray at {self._address or 'this machine'}: {error}{hint}"
+                ) from error
+            self._settings = settings.pop_all()
 
     def __exit__(
         self,
@@ -88,6 +98,7 @@ class RayExecutor(Executor):
             ray.shutdown()
         finally:
             self._view.close()
+            self._settings.close()
 
     def check(self, trials: Sequence[Trial]) -> None:
         reason = self._view.cluster.why_infeasible(trials)
