@@ -8,6 +8,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import safetensors.torch
 import sample_results
 import torch
 import yaml
@@ -19,10 +20,11 @@ from harness.checkpoint import Checkpoint, save
 from harness.errors import InfrastructureError, UsageError
 from harness.executors.inline import InlineExecutor
 from harness.files import read_json, write_json, write_record
+from harness.recipe import resolve_checkpoint
 from harness.run.driver import exit_code
 from harness.rundir.collect import collect
 from harness.rundir.prediction_shards import ShardProvenance
-from harness.rundir.results import Results, json_schema, read_results
+from harness.rundir.results import Cost, Results, json_schema, read_results
 from harness.rundir.store import RunDirectory
 from harness.task import Translation
 
@@ -279,6 +281,15 @@ class TestTwoBenchmarksOfOneTrial:
         assert trials["a"].metrics["map"].value != trials["b"].metrics["map"].value
         assert trials["b"].metrics["map"] == trials["c"].metrics["map"]
         assert run_suite(tmp_path, detection(a=["voc07"])).trials[0].metrics == trials["a"].metrics
+
+    def test_parameters_are_known_without_a_timing_and_stay_known(self, tmp_path: Path) -> None:
+        suite = detection(a=["voc07"])
+        (trial,) = run_suite(tmp_path, suite, shard_size=4).trials
+        weights = safetensors.torch.load_file(resolve_checkpoint("yolo-scenes", "yolo", None).weights)
+        buffers = ("running_mean", "running_var", "num_batches_tracked")
+        trained = [tensor.numel() for name, tensor in weights.items() if not name.endswith(buffers)]
+        assert trial.cost == Cost(parameters=sum(trained), checkpoint_bytes=trial.cost.checkpoint_bytes)
+        assert run_suite(tmp_path, suite).trials[0].cost == trial.cost, "read from the stored predictions"
 
     def test_class_figures_of_the_same_name_are_prefixed_with_their_metric(self, tmp_path: Path) -> None:
         results = run_suite(tmp_path, detection(b=["voc10"], c=["coco", "voc10"]))

@@ -147,7 +147,11 @@ def _trial(
         per_class=_per_class(scores),
         speed=speed.scenarios(directory.path, planned.scenarios, run, spec.batch_size),
         phases=speed.phases(directory.path),
-        cost=speed.cost(directory.path, checkpoint.bytes if checkpoint else None),
+        cost=speed.cost(
+            directory.path,
+            checkpoint.bytes if checkpoint else None,
+            next((shard.parameters for shard in provenance.values() if shard.parameters is not None), None),
+        ),
     )
 
 

@@ -35,6 +35,8 @@ class ShardProvenance(StrictModel):
     """Maximum number of samples predicted at once; below the trial's batch size if memory was exhausted."""
     flags: str = ""
     """Settings of torch, such as `cudnn.benchmark=False`, separated by spaces; empty without torch."""
+    parameters: int | None = None
+    """Number of parameters of the model; None if its adapter does not count them."""
 
 
 class PredictionShards:

@@ -95,7 +95,12 @@ def phases(trial_dir: Path) -> dict[str, Figure]:
     return {phase: mean_duration(seconds, phase) for phase, seconds in measured.items()}
 
 
-def cost(trial_dir: Path, checkpoint_bytes: int | None) -> Cost:
-    """Return the cost of a trial's model; without a measurement, only the size of its checkpoint is known."""
+def cost(trial_dir: Path, checkpoint_bytes: int | None, parameters: int | None) -> Cost:
+    """Return the cost of a trial's model; without a measurement, FLOPs and memory are unknown.
+
+    Args:
+        parameters: Number of parameters when the predictions were made; None if unknown.
+    """
     common = read_record(common_path(trial_dir), CommonFile)
-    return (common.cost if common else Cost()).model_copy(update={"checkpoint_bytes": checkpoint_bytes})
+    measured = common.cost if common else Cost(parameters=parameters)
+    return measured.model_copy(update={"checkpoint_bytes": checkpoint_bytes})

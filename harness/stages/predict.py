@@ -18,6 +18,7 @@ from harness.adapter import ADAPTERS, Adapter
 from harness.checkpoint import Checkpoint
 from harness.errors import UsageError, describe
 from harness.rundir.predictions import check
+from harness.rundir.results import Cost
 from harness.stages.device import free_memory, is_out_of_memory, pick_device, torch_flags
 from harness.stages.labels import class_map, relabel
 from harness.stages.prefetch import prefetch
@@ -59,6 +60,7 @@ class Predictor:
         self.adapter = cls(cls.Options(**trial.options), trial.runtime(device))
         self.adapter.bind(self.dataset)
         self.adapter.load(checkpoint)
+        self._parameters = Cost(parameters=self.adapter.parameters()).parameters
         self.class_map = class_map(trial.spec.task, self.adapter.classes, self.dataset.classes)
         self.environment = environment.describe()
         self._node = node or platform.node()
@@ -115,7 +117,7 @@ class Predictor:
             finished = datetime.now(UTC).isoformat()
             batch_size = min(self._batch_limit, self.trial.spec.batch_size)
             flags = " ".join(f"{name}={value}" for name, value in torch_flags().items())
-            execution = Execution(self._node, started, finished, batch_size, flags)
+            execution = Execution(self._node, started, finished, batch_size, flags, self._parameters)
             ids = [sample.id for sample in batch.samples]
             return ShardResult(shard, ids, predictions, self.environment, execution)
         return ShardError(shard, message, 1, self._find_culprits(shard), invalid_input)

@@ -29,6 +29,7 @@ class Execution:
     finished: str  # ISO 8601, UTC
     batch_size: int  # maximum number predicted at once; below the trial's if memory was exhausted
     flags: str = ""  # settings of torch (see `ShardProvenance`)
+    parameters: int | None = None  # of the model
 
 
 @dataclass(frozen=True)
