@@ -98,7 +98,8 @@ def load(path: Path) -> Checkpoint:
     try:
         stored = load_file(path)
     except (SafetensorError, OSError, TypeError) as error:  # TypeError for a shape beyond 64 bits
-        raise UsageError(f"checkpoint {path}: truncated or not safetensors ({error})") from error
+        reason, _, _ = str(error).partition("\n")  # torch adds its stack
+        raise UsageError(f"checkpoint {path}: truncated or not safetensors ({reason})") from error
     for name, tensor in stored.items():
         if name.startswith(ASSET) and tensor.dtype != torch.uint8:
             raise UsageError(f"checkpoint {path}: tensor '{name}' is {tensor.dtype}, not bytes of a file")
@@ -154,9 +155,21 @@ def read_metadata(path: Path) -> dict[str, str]:
         return {}
     try:
         with safe_open(path, framework="numpy") as stream:
-            return stream.metadata() or {}
-    except (SafetensorError, OSError) as error:
+            metadata: dict[str, str] = stream.metadata() or {}
+        with path.open("rb") as stream:
+            json.loads(stream.read(int.from_bytes(stream.read(8), "little")), object_pairs_hook=_unique)
+    except (SafetensorError, OSError, ValueError) as error:
         raise UsageError(f"checkpoint {path}: truncated or not safetensors ({error})") from error
+    return metadata
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return a JSON object; safetensors itself takes the last of two equal keys in silence."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = next(key for key in values if sum(key == name for name, _ in pairs) > 1)
+        raise ValueError(f"key {twice!r} occurs twice in the header")
+    return values
 
 
 def parse_metadata(path: Path, metadata: Mapping[str, str], key: str, default: T) -> T:
@@ -167,7 +180,7 @@ def parse_metadata(path: Path, metadata: Mapping[str, str], key: str, default: T
     """
     try:
         value = json.loads(metadata[key]) if key in metadata else default
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # ValueError also for a number of over 4,300 digits
         value = None
     if not isinstance(value, type(default)):
         raise UsageError(
