@@ -47,7 +47,8 @@ def write_reports(run_dir: Path, out: Path | None = None, baseline: Path | None 
     if out is None and not last_comparison(run_dir):
         for name in COMPARISON_FILES:
             with write_errors(folder / name):
-                (folder / name).unlink(missing_ok=True)
+                if (folder / name).exists():  # on read-only storage, `unlink` fails even if it is missing
+                    (folder / name).unlink()
     page = folder / "index.html"
     write_text(folder / "results.csv", to_csv(results))
     write_text(folder / "summary.md", to_markdown(results))

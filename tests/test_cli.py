@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -255,6 +257,33 @@ def test_a_sync_that_fails_says_so_and_leaves_the_exit_code(
     assert done.exit_code == 0
     assert f"not logged to MLflow: {said}; `harness sync" in " ".join(done.stderr.split())
     assert done.stdout.startswith("frontier\t")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    assert run_inline(folder, document(8)).exit_code == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.EROFS, 2), (errno.ENOSPC, 3)])
+@pytest.mark.parametrize("command", ["report", "compare"])
+def test_storage_that_takes_no_files_is_one_line(
+    finished: Path, command: str, number: int, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails where the kernel does: `unlink` of a missing file fails on read-only storage too."""
+    opened = Path.open
+
+    def refuse(path: Path, mode: str = "", *arguments: Any, **settings: Any) -> Any:
+        if mode.startswith("r"):
+            return opened(path, mode, *arguments, **settings)
+        raise OSError(number, os.strerror(number))
+
+    for method in ("open", "unlink", "replace"):
+        monkeypatch.setattr(Path, method, refuse)
+    done = call(command, finished, *(["--baseline", finished] if command == "compare" else []))
+    assert done.exit_code == code
+    assert re.fullmatch(rf"error: {finished}/report/\S+: cannot be written: [^\n]+\n", done.stderr)
 
 
 def test_a_defect_of_ours_never_looks_like_a_regression(

@@ -64,10 +64,10 @@ def write_run(folder: Path, content: dict | None = None) -> Path:
             ShardProvenance(environment="env1"),
         )
         place.write_statistics("bleu", {"rows": np.arange(4)})
-        write_json(place.path / "trial.json", {"adapter": "attention"})
+        place.digests.write(place.spec_file, b'{"adapter": "attention"}')
         latencies, windows = [[0.002, 0.003], [0.0025]], [[(8, 0.5), (8, 0.25)]]
-        write_record(place.path / "speed" / "single-stream.json", single_stream_timings(latencies))
-        write_record(place.path / "speed" / "offline.json", offline_timings(windows))
+        place.write_record(place.path / "speed" / "single-stream.json", single_stream_timings(latencies))
+        place.write_record(place.path / "speed" / "offline.json", offline_timings(windows))
     (folder / "results.json").write_text(to_json(Results.model_validate(content or document())))
     return folder
 
@@ -169,7 +169,8 @@ def test_a_trial_carries_its_files_without_the_bulk(store: Path) -> None:
     names = [
         item.path for folder in (None, "speed") for item in client.list_artifacts(run.info.run_id, folder)
     ]
-    assert sorted(names) == ["speed", "speed/offline.json", "speed/single-stream.json", "trial.json"]
+    timings = ["speed", "speed/offline.json", "speed/single-stream.json"]
+    assert sorted(names) == ["SHA256SUMS", *timings, "trial.json"]
 
 
 def test_raw_timings_are_curves_by_step(store: Path) -> None:
@@ -463,7 +464,7 @@ def test_a_baseline_is_the_run_directory_and_downloaded_once(
     results_file.write_text(results_file.read_text().replace("0.", "0.9"))
     assert fetch_baseline("mlflow:latest@main", head, uri) == found  # downloaded again, because it was edited
     files = [path.relative_to(original) for path in sorted(original.rglob("*")) if path.is_file()]
-    assert len(files) == 6
+    assert len(files) == 7, "the digests of the trial's files among them"
     assert all((found / file).read_bytes() == (original / file).read_bytes() for file in files)
     monkeypatch.setattr(MlflowClient, "download_artifacts", lambda *_: pytest.fail("downloaded again"))
     assert fetch_baseline("mlflow:latest@main", head, uri) == found
@@ -575,8 +576,8 @@ def test_a_rewritten_curve_is_there_once_however_often_its_sync_was_cut_off(
     uri = default_tracking_uri(store / "quickstart")
     outcome = sync(run, uri)
     latencies = [1e-3 * (n + 1) for n in range(MOST)]
-    timings = run / "trials" / results().trials[0].id / "speed" / "single-stream.json"
-    write_record(timings, single_stream_timings([latencies]))
+    trial = TrialDirectory(run / "trials" / results().trials[0].id)
+    trial.write_record(trial.path / "speed" / "single-stream.json", single_stream_timings([latencies]))
     write = MlflowClient.log_batch
     for _ in range(3):
         calls = iter(range(100))

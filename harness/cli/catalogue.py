@@ -201,7 +201,7 @@ def new_adapter(
     from harness.cli.terminal import console
 
     for path in write(name, task, out):
-        console.print(f"wrote {path}", markup=False)
+        console.print(f"wrote {path}")
 
 
 def _read_option(text: str) -> tuple[str, object]:

@@ -79,7 +79,7 @@ def submit(
         package = Path(folder) / "package.zip"
         submission.package.write(package)
         submitted = cluster.submit(submission.spec, package, submission.variables, again)
-    console.print(_describe(submitted, submission.out), markup=False)
+    console.print(_describe(submitted, submission.out))
     job = _follow(cluster, submitted.job.id) if follow else submitted.job
     if as_json:
         show({**asdict(job), "new": submitted.new, "out": submission.out})
@@ -158,7 +158,7 @@ def _follow(jobs: JobsClient, job_id: str) -> JobRecord:
     from harness.cli.terminal import console
 
     try:
-        job = jobs.follow(job_id, lambda text: console.print(text, end="", markup=False, highlight=False))
+        job = jobs.follow(job_id, lambda text: console.print(text, end=""))
     except KeyboardInterrupt:
         stopping = _on_terminal() and _wants_to_stop(job_id)
         if stopping:
@@ -166,10 +166,10 @@ def _follow(jobs: JobsClient, job_id: str) -> JobRecord:
         state = (
             "is stopping" if stopping else f"keeps running; `harness logs {job_id} --follow` shows it again"
         )
-        console.print(f"{job_id} {state}", markup=False)
+        console.print(f"{job_id} {state}")
         raise typer.Exit(130) from None
     ending = f"{job.id}: {job.status.lower()}, exit code {job.exit_code}"
-    console.print(ending + (f" ({job.message})" if job.exit_code == 3 else ""), markup=False)
+    console.print(ending + (f" ({job.message})" if job.exit_code == 3 else ""))
     return job
 
 

@@ -78,7 +78,7 @@ def report(
         show({"reports": reports, "trend": trend})
     else:
         for page in [*pages.values(), *([trend] if trend else [])]:
-            console.print(f"report: {page}", markup=False)
+            console.print(f"report: {page}")
 
 
 def _finished(runs: list[Path]) -> list[Path]:
@@ -87,7 +87,7 @@ def _finished(runs: list[Path]) -> list[Path]:
 
     unfinished = [run for run in runs if (run / "run.json").is_file() and not (run / "results.json").exists()]
     for run in unfinished:
-        console.print(f"skipped: {run} has no results yet; `harness run` finishes it", markup=False)
+        console.print(f"skipped: {run} has no results yet; `harness run` finishes it")
     if len(unfinished) == len(runs):
         raise UsageError("none of these runs has results yet")
     return [run for run in runs if run not in unfinished]
@@ -101,7 +101,7 @@ def find_baseline(reference: str, run: Path, tracking_uri: str | None) -> Path:
     from harness.tracking.baseline import fetch_baseline
 
     directory = fetch_baseline(reference, run, tracking_uri)
-    console.print(f"baseline: {directory}", markup=False)
+    console.print(f"baseline: {directory}")
     return directory
 
 
@@ -124,7 +124,7 @@ def sync(
     if as_json:
         show(asdict(outcome))
     else:
-        console.print(f"MLflow: {outcome.describe()}", markup=False)
+        console.print(f"MLflow: {outcome.describe()}")
 
 
 @results_app.command()

@@ -181,7 +181,7 @@ def run_command(
         sys.stdout.write(to_json(results))
     else:
         show_results(results)
-    console.print(f"report: {page}", markup=False)
+    console.print(f"report: {page}")
     raise typer.Exit(exit_code(results))
 
 
@@ -202,8 +202,6 @@ def _sync_or_report(directory: Path, executor: ExecutorName) -> None:
         if os.environ.get("HARNESS_DEBUG"):
             raise
         reason = str(error) if isinstance(error, HarnessError) else f"internal error: {describe(error)}"
-        console.print(
-            f"not logged to MLflow: {reason}; `harness sync {directory}` logs it later", markup=False
-        )
+        console.print(f"not logged to MLflow: {reason}; `harness sync {directory}` logs it later")
     else:
-        console.print(f"MLflow: {outcome.describe()} (open it with `harness ui`)", markup=False)
+        console.print(f"MLflow: {outcome.describe()} (open it with `harness ui`)")
