@@ -191,7 +191,7 @@ def test_the_small_backbone_has_no_published_weights(options):
 def test_a_file_of_another_network_is_rejected(tmp_path):
     path = published({"features.0.weight": (64, 3, 3, 3)}, tmp_path / "some.pth")
     with pytest.raises(UsageError, match=r"pretrained .*some.pth: .* tensor 'features\.0\.bias' is missing"):
-        Vgg16Network(3).load_pretrained(path)
+        Vgg16Network(3, 300).load_pretrained(path)
 
 
 @pytest.mark.slow

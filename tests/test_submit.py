@@ -482,8 +482,9 @@ def test_a_missing_library_is_an_error_and_not_a_regression() -> None:
     code = "import runpy, sys; sys.modules['typer'] = None; runpy.run_module('harness', run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 3
-    (line,) = done.stderr.splitlines()
+    line, remedy = done.stderr.splitlines()
     assert line.startswith(f"error: {sys.executable} cannot run the harness: ModuleNotFoundError: ")
+    assert "first on PATH" in remedy
 
 
 def interrupted(*_: object) -> None:

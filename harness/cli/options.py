@@ -11,7 +11,7 @@ from harness.cli.completion import suite_names
 
 SECTIONS = {
     "Evaluate": ["validate", "plan", "train", "run"],
-    "Look at results": ["report", "compare", "sync", "ui"],
+    "Look at results": ["report", "compare", "verify", "sync", "ui"],
     "Use a cluster": ["submit", "status", "logs", "stop"],
     "Score files": ["score"],
     "Explore and extend": ["list", "doctor", "export", "new"],

@@ -5,8 +5,6 @@ weights. Therefore, neither `.git` nor runs are sent. Files that a suite names b
 variable are expected to be on the cluster.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import zipfile
@@ -16,6 +14,7 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from harness.adapter import ADAPTERS
 from harness.checkpoint import WEIGHTS
@@ -24,12 +23,13 @@ from harness.errors import UsageError
 from harness.identity import SHIPPED_PACKAGES, modules_of
 from harness.metrics.metric import METRICS
 from harness.recipe import CheckpointRef, shipped_recipes
-from harness.registry import Entry
+from harness.registry import Entry, Registry
 from harness.suite.checkpoints import resolve_checkpoints
 from harness.suite.loading import LoadedSuite
 from harness.trial import path_options
 
 MAX_PACKAGE_BYTES = 100 * 2**20  # the dashboard of Ray 2.60 answers 413 to more (measured)
+_REGISTRIES: tuple[Registry[Any], ...] = (ADAPTERS, DATASETS, METRICS)
 SUITE_FOLDER = "suite"  # in the package, for suites that are not shipped with the harness
 # Earliest time of a zip; a constant, so that equal content gives equal bytes.
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -39,10 +39,8 @@ ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 class Package:
     """The content of the zip file that a job sends to the cluster."""
 
-    suite: str
-    """Path of the suite in the zip."""
-    files: Mapping[str, Path]
-    """Path in the zip → file on this machine."""
+    suite: str  # path of the suite in the zip
+    files: Mapping[str, Path]  # path in the zip → file on this machine
     texts: Mapping[str, str] = field(default_factory=dict)
     """Path in the zip → content that is not a file on this machine."""
 
@@ -90,8 +88,10 @@ def pack(loaded: LoadedSuite) -> Package:
         UsageError: A checkpoint is unknown; the message names file and line.
         UnavailableError: The file of a checkpoint is missing; the message names file and line.
     """
-    plugins = [entry for entry in _plugins(loaded) if entry.origin != "harness"]
-    needed = {module for entry in plugins for module in modules_of(entry.module)}
+    origins = {entry.origin for entry in _plugins(loaded)} - {"harness"}
+    # Their entry points are sent as well, so every module that these name must be there.
+    plugins = [entry for registry in _REGISTRIES for entry in registry.entries().values()]
+    needed = {m for entry in plugins if entry.origin in origins for m in modules_of(entry.module)}
     modules = {*SHIPPED_PACKAGES, *(module.partition(".")[0] for module in needed)}
     names = {path: name for module in sorted(modules) for name, path in _code_files(module)}
     checkpoints = _packed_checkpoints(loaded)
@@ -104,9 +104,7 @@ def pack(loaded: LoadedSuite) -> Package:
             # Cached weights are in a folder named after the hash of their recipe, here and on the cluster.
             folder = "" if weights.parent == recipe.parent else f"{weights.parent.name}/"
             names[weights] = str(PurePosixPath(names[recipe]).parent / f"{folder}{weights.name}")
-    texts = dict(
-        file for origin in ("harness", *(entry.origin for entry in plugins)) for file in _metadata(origin)
-    )
+    texts = dict(file for origin in ("harness", *origins) for file in _metadata(origin))
     return Package(names[loaded.path.resolve()], {name: path for path, name in names.items()}, texts)
 
 
@@ -117,12 +115,8 @@ def _plugins(loaded: LoadedSuite) -> Iterator[Entry]:
     datasets = [entry.dataset for entry in suite.datasets.values()]
     datasets += [entry.dataset for entry in suite.benchmarks.values()]
     metrics = [metric for entry in suite.benchmarks.values() for metric in entry.metrics]
-    for entries, names in (
-        (ADAPTERS.entries(), adapters),
-        (DATASETS.entries(), datasets),
-        (METRICS.entries(), metrics),
-    ):
-        yield from (entries[name] for name in names if name in entries)
+    for registry, names in zip(_REGISTRIES, (adapters, datasets, metrics), strict=True):
+        yield from (entry for name, entry in registry.entries().items() if name in names)
 
 
 def _code_files(module: str) -> Iterator[tuple[str, Path]]:
