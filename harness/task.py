@@ -34,7 +34,7 @@ References: TypeAlias = tuple[str, ...]
 
 @dataclass(frozen=True)
 class InstanceMasks:
-    """The masks of the objects of one image, as COCO's compressed run lengths. They are never decoded."""
+    """The masks of the objects of one image, as COCO's compressed run lengths."""
 
     size: tuple[int, int]  # height and width in px
     counts: tuple[bytes, ...]  # [n]
