@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from harness.datasets.masks.classes import binary_classes, parse_classes
-from harness.datasets.masks.files import pair_masks, read_colours, read_mask
+from harness.datasets.masks.files import find_predictions, list_masks, read_colours, read_mask
 from harness.datasets.masks.masks import Masks, MasksOptions
 from harness.datasets.voc.annotations import read_annotations
 from harness.datasets.voc.detection import Voc, VocOptions
@@ -258,11 +258,13 @@ def test_predicted_masks_of_other_images_are_left_out_with_a_note(tmp_path: Path
     for junk in ("found/._a.png", "truth/.DS_Store", "truth/Thumbs.db"):
         save(tmp_path / junk, "junk")
     notes: list[str] = []
-    pairs = pair_masks(tmp_path / "truth", tmp_path / "found", notes.append)
-    assert [truth.stem for truth, _ in pairs] == ["a", "b"]
+    truth, found = tmp_path / "truth", tmp_path / "found"
+    annotated = list_masks(truth, notes.append)
+    assert [*find_predictions(truth, annotated, found, notes.append)] == ["a", "b"]
     save(tmp_path / "set.txt", "b.png\n")
-    (pair,) = pair_masks(tmp_path / "truth", tmp_path / "found", notes.append, tmp_path / "set.txt")
-    assert pair == (tmp_path / "truth/b.png", tmp_path / "found/b.png")
+    annotated = list_masks(truth, notes.append, tmp_path / "set.txt")
+    assert annotated == {"b": truth / "b.png"}
+    assert find_predictions(truth, annotated, found, notes.append) == {"b": found / "b.png"}
     assert [note.replace(f"{tmp_path}/", "") for note in notes] == [
         "found: 2 of 4 masks are of other images and are left out",
         "set.txt: 1 of 2 annotated images are outside the image set",

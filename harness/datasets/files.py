@@ -72,8 +72,8 @@ def read_json(path: Path) -> JsonValue:
 def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
     """Read the lines of a text file, without a byte order mark. A name ending in `.gz` is decompressed.
 
-    Only a line feed ends a line: other Unicode separators may occur inside a sentence. A file that starts
-    with the byte order mark of UTF-16, as Windows PowerShell writes it, is read as such in place of UTF-8.
+    Only a line feed ends a line: other Unicode separators may occur inside a sentence. The byte order mark of
+    UTF-16, which Windows PowerShell writes, takes precedence over UTF-8.
 
     Raises:
         UsageError: the file cannot be read, or a line is not in the encoding.
@@ -140,12 +140,7 @@ def is_hidden(path: Path) -> bool:
 
 
 def check_inside(location: str, path: object, root: str = "annotation root") -> None:
-    """Check that a path from a file or an option stays inside the folder it is relative to.
-
-    Args:
-        location: prefix of the message, such as file and key.
-        path: untrusted value, which may be of any type.
-        root: name of the folder in the message.
+    """Check that an untrusted value is a path inside the folder that it is relative to, called `root`.
 
     Raises:
         UsageError: the value is not text, is an absolute path or leads out of the folder.

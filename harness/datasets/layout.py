@@ -24,21 +24,13 @@ def insert_split(path: str, split: str, names: tuple[str, str, str]) -> str:
 
 
 def check_root(root: Path) -> None:
-    """Check that the root of a data set exists.
-
-    Raises:
-        UnavailableError: it does not, or is not a folder.
-    """
+    """Raise an UnavailableError if the root of a data set is not a folder."""
     if not root.is_dir():
         raise UnavailableError(f"{root}: folder not found (root of the data set)")
 
 
 def check_option_path(path: str, root: str = "data set's root") -> None:
-    """Check in a validator of options that a path stays inside the root.
-
-    Raises:
-        ValueError: it does not.
-    """
+    """Raise a ValueError if the path that an option names leaves the root."""
     try:
         check_inside("the path", path, root)
     except UsageError as error:

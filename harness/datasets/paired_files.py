@@ -31,6 +31,10 @@ class PathPattern:
     complete: bool = True
     """True if all matching files belong to the split; a file without a partner is then an error."""
 
+    def path_of(self, sample_id: str) -> str:
+        """Return the path of the file with an id."""
+        return self.path.replace(ID_PLACEHOLDER, sample_id)
+
 
 @dataclass(frozen=True)
 class FilePair:
@@ -47,7 +51,7 @@ def find_pairs(
     """Pair the files under `root` that match the patterns, in ascending order of id.
 
     Args:
-        id_list: text file with the ids of the split, one per line. Without it, all matching files are used.
+        id_list: list of the ids of the split. Without it, all matching files are used.
 
     Raises:
         UsageError: no file matches, two files have the same id, a file has no partner, or the list is bad.
@@ -58,10 +62,8 @@ def find_pairs(
         for sample_id, line in ids.items():
             for pattern, files in ((images, image_files), (targets, target_files)):
                 if sample_id not in files:
-                    missing = _expected_path(root, pattern, sample_id)
-                    raise UsageError(
-                        f"{id_list}:{line}: '{sample_id}': {pattern.role} file not found: {missing}"
-                    )
+                    missing = f"{pattern.role} file not found: {root / pattern.path_of(sample_id)}"
+                    raise UsageError(f"{id_list}:{line}: '{sample_id}': {missing}")
     else:
         if images.complete:
             _check_partners(root, image_files, target_files, targets)
@@ -80,15 +82,11 @@ def pair_hashes(pairs: Sequence[FilePair]) -> list[str | bytes]:
     return parts
 
 
-def _expected_path(root: Path, pattern: PathPattern, sample_id: str) -> Path:
-    return root / pattern.path.replace(ID_PLACEHOLDER, sample_id)
-
-
 def _files_by_id(root: Path, pattern: PathPattern) -> dict[str, Path]:
     parts = re.split(r"(\{id\}|\*)", pattern.path)
     regex = re.compile("".join(_REGEXES.get(part) or re.escape(part) for part in parts))
     files: dict[str, Path] = {}
-    for path in sorted(root.glob(pattern.path.replace(ID_PLACEHOLDER, "*"))):
+    for path in sorted(root.glob(pattern.path_of("*"))):
         match = regex.fullmatch(path.relative_to(root).as_posix())
         if not match or not path.is_file() or _is_extra(path.relative_to(root), pattern):
             continue
@@ -111,7 +109,7 @@ def _check_partners(
     """Check that each file has a partner among the files that the pattern matches."""
     unpaired = sorted(files.keys() - partners.keys())
     if unpaired:
-        missing = _expected_path(root, pattern, unpaired[0])
+        missing = root / pattern.path_of(unpaired[0])
         more = f" (and {len(unpaired) - 1} more)" if len(unpaired) > 1 else ""
         raise UsageError(f"{files[unpaired[0]]}: {pattern.role} file not found: {missing}{more}")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from harness.datasets.masks.classes import ClassLabels, MaskClasses, binary_classes, parse_classes
-from harness.datasets.masks.files import files_by_stem, pair_masks, select_listed
+from harness.datasets.masks.files import find_predictions, list_masks
 from harness.errors import UsageError
 from harness.evaluation.annotation_files import AnnotationFiles, Predictions
 from harness.task import BACKGROUND, IGNORED, Mask, Target
@@ -21,6 +21,7 @@ class AnnotatedMasks(AnnotationFiles):
 
     tasks = ("segmentation",)
     metric_names = ("iou",)
+    classes: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -41,54 +42,43 @@ class AnnotatedMasks(AnnotationFiles):
         Raises:
             UsageError: a label or the list is malformed, there is no PNG file, or two have the same stem.
         """
-        if not annotations.exists():
-            raise UsageError(f"{annotations}: file or folder not found")
-        masks = files_by_stem(annotations) if annotations.is_dir() else {annotations.stem: annotations}
         notes: list[str] = []
-        if image_set:
-            masks = select_listed(masks, image_set, notes.append)
+        self._masks = list_masks(annotations, notes.append, image_set)
         self._classes = read_classes(classes, first_label, ignore)
         if len(self._classes.names) == 2 and not (ignore or first_label or "=" in classes):
-            self._classes = binary_classes(masks.values(), self._classes, notes.append)
-        super().__init__("segmentation", annotations, [*masks.values()], notes)
-        self._masks = list(masks.items())
-        self._annotations, self._image_set = annotations, image_set
-        if BACKGROUND not in self._classes.names:
+            self._classes = binary_classes(self._masks.values(), self._classes, notes.append)
+        super().__init__("segmentation", annotations, [*self._masks.values()], notes)
+        self._path, self._targets = annotations, list(self._masks.items())
+        self.classes = self._classes.names
+        if BACKGROUND not in self.classes:
             self.omitted = frozenset({"foreground_iou"})
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self._classes.names
 
     @property
     def metric_options(self) -> dict[str, object]:
         classes = self._classes  # of 256 classes, the last has the value that otherwise means ignored
-        ignores = classes.rest_ignored or IGNORED in classes.values[classes.values >= len(classes.names)]
+        ignores = classes.rest_ignored or IGNORED in classes.values[classes.values >= len(self.classes)]
         return {"ignore_index": IGNORED} if ignores else {}
 
     def __len__(self) -> int:
         return len(self._masks)
 
     def target(self, index: int) -> tuple[str, Target]:
-        stem, file = self._masks[index]
+        stem, file = self._targets[index]
         return stem, self._classes.read(file)
 
     def read_predictions(self, path: Path) -> Predictions:
-        """Pair the files by stem; two single files form a pair whatever their names."""
-        pairs = pair_masks(self._annotations, path, self._notes.append, self._image_set)
-        return MaskFiles([(annotated.stem, predicted) for annotated, predicted in pairs], self._classes)
+        return MaskFiles(find_predictions(self._path, self._masks, path, self._notes.append), self._classes)
 
 
 @dataclass(frozen=True)
 class MaskFiles:
-    """Predicted masks, each read when it is needed."""
+    """Predicted masks by sample id, each read when it is needed."""
 
-    files: Sequence[tuple[str, Path]]
-    """(sample id, file)."""
+    files: Mapping[str, Path]
     classes: MaskClasses
 
     def __iter__(self) -> Iterator[tuple[str, Mask]]:
-        return ((sample_id, self.classes.read(file)) for sample_id, file in self.files)
+        return ((sample_id, self.classes.read(file)) for sample_id, file in self.files.items())
 
 
 def read_classes(text: str, first_label: int = 0, ignore: Sequence[str] = ()) -> MaskClasses:

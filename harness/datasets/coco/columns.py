@@ -54,7 +54,7 @@ def read_boxes(location: str, values: Sequence[JsonValue]) -> NDArray[np.float64
         if type(value) is not list or len(value) != 4:
             raise UsageError(f"{location}[{index}]: bbox: expected [x, y, width, height], found {value!r}")
     sides = chain.from_iterable(cast("Sequence[list[JsonValue]]", values))
-    boxes = _finite(location, "bbox", [*sides], per_entry=4).reshape(-1, 4)
+    boxes = read_numbers(location, "bbox", [*sides], per_entry=4).reshape(-1, 4)
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
@@ -62,9 +62,7 @@ def check_sides(
     location: str, boxes: NDArray[np.float64], shapes: Sequence[tuple[JsonValue, JsonValue]]
 ) -> None:
     """Check that no annotated box [n, 4] has a negative side; `shapes` are boxes and areas as in the file."""
-    negative = np.flatnonzero((boxes[:, 2:] < boxes[:, :2]).any(axis=1))
-    if len(negative):
-        index = int(negative[0])
+    for index in np.flatnonzero((boxes[:, 2:] < boxes[:, :2]).any(axis=1))[:1].tolist():
         raise UsageError(
             f"{location}[{index}]: bbox: expected a width and height of at least 0, found {shapes[index][0]}"
         )
@@ -73,16 +71,9 @@ def check_sides(
 def read_non_negative(location: str, key: str, values: Sequence[JsonValue]) -> NDArray[np.float64]:
     """Return finite numbers [n] of at least 0."""
     numbers = read_numbers(location, key, values)
-    negative = np.flatnonzero(numbers < 0)
-    if len(negative):
-        index = int(negative[0])
+    for index in np.flatnonzero(numbers < 0)[:1].tolist():
         raise UsageError(f"{location}[{index}]: {key}: expected at least 0, found {values[index]}")
     return numbers
-
-
-def read_numbers(location: str, key: str, values: Sequence[JsonValue]) -> NDArray[np.float64]:
-    """Return finite numbers [n]."""
-    return _finite(location, key, values, per_entry=1)
 
 
 def read_flags(location: str, key: str, entries: Sequence[JsonObject]) -> NDArray[np.bool_]:
@@ -95,9 +86,16 @@ def read_flags(location: str, key: str, entries: Sequence[JsonObject]) -> NDArra
     return np.array(values, dtype=bool)
 
 
-def _finite(location: str, key: str, values: Sequence[JsonValue], per_entry: int) -> NDArray[np.float64]:
+def read_numbers(
+    location: str, key: str, values: Sequence[JsonValue], per_entry: int = 1
+) -> NDArray[np.float64]:
+    """Return finite numbers [n]."""
     if set(map(type, values)) <= {int, float}:
-        numbers = _to_float64(cast("Sequence[float]", values))
+        try:
+            numbers = np.array(values, dtype=np.float64)
+        except OverflowError:  # an integer beyond the range of float64 is infinite
+            limit = sys.float_info.max
+            numbers = np.array([v if abs(v) <= limit else np.inf for v in cast("Sequence[float]", values)])
         bad = np.flatnonzero(~np.isfinite(numbers)).tolist()
         if not bad:
             return numbers
@@ -108,12 +106,3 @@ def _finite(location: str, key: str, values: Sequence[JsonValue], per_entry: int
     raise UsageError(
         f"{location}[{bad[0] // per_entry}]: {key}: expected a finite number, found {value!r}{more}"
     )
-
-
-def _to_float64(values: Sequence[float]) -> NDArray[np.float64]:
-    """Convert numbers. An integer beyond the range of float64 becomes infinite."""
-    try:
-        return np.array(values, dtype=np.float64)
-    except OverflowError:
-        limit = sys.float_info.max
-        return np.array([value if abs(value) <= limit else np.inf for value in values])

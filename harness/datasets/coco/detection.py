@@ -41,8 +41,7 @@ class CocoOptions(DatasetOptions):
     @field_validator("annotations", "images")
     @classmethod
     def _check_path(cls, path: str) -> str:
-        rest = path.replace(SPLIT_PLACEHOLDER, "")
-        if "{" in rest or "}" in rest:
+        if set("{}") & set(path.replace(SPLIT_PLACEHOLDER, "")):
             raise ValueError("the path may contain {split}, and no other braces")
         check_option_path(path)
         return path
@@ -64,6 +63,8 @@ class Coco(Dataset):
     tasks = ("detection",)
     Options = CocoOptions
     options: CocoOptions
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
         super().__init__(options, split, task)
@@ -71,9 +72,9 @@ class Coco(Dataset):
         check_root(root)
         self._annotation_file = root / insert_split(self.options.annotations, split, names)
         self._image_folder = root / insert_split(self.options.images, split, names)
-        self._notes: list[str] = []
-        annotated = read_annotations(self._annotation_file, self._notes.append, with_files=True)
-        self._classes = annotated.classes
+        notes: list[str] = []
+        annotated = read_annotations(self._annotation_file, notes.append, with_files=True)
+        self.classes, self.notes = annotated.classes, tuple(notes)
         self._category_labels = annotated.labels
         self._ids = list(annotated.targets)
         self._targets = list(annotated.targets.values())
@@ -83,7 +84,7 @@ class Coco(Dataset):
     @property
     def fingerprint(self) -> str:
         """Hash classes, ids, the content of images, and annotations, but not file names."""
-        parts: list[str | bytes] = ["coco, upright", *self._classes]
+        parts: list[str | bytes] = ["coco, upright", *self.classes]
         hashes = content_hashes(map(self._path, self._files))
         for index, (target, image_hash) in enumerate(zip(self._targets, hashes, strict=True)):
             parts += [self.sample_id(index), image_hash]
@@ -92,17 +93,9 @@ class Coco(Dataset):
         return digest(parts)
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        return self._classes
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return tuple(self._notes)
-
-    @property
     def class_ids(self) -> Mapping[int | str, int]:
         """Return labels by class name and by category id, which takes precedence."""
-        return {name: label for label, name in enumerate(self._classes)} | dict(self._category_labels)
+        return {name: label for label, name in enumerate(self.classes)} | dict(self._category_labels)
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -139,12 +132,10 @@ class Coco(Dataset):
         missing = []
         for image_id, file in zip(self._ids, self._files, strict=True):
             path = self._path(file)
-            folder = path.parent
-            if folder not in names_by_folder:
-                names_by_folder[folder] = (
-                    {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-                )
-            if path.name not in names_by_folder[folder]:
+            if path.parent not in names_by_folder:
+                entries = path.parent.iterdir() if path.parent.is_dir() else ()
+                names_by_folder[path.parent] = {entry.name for entry in entries}
+            if path.name not in names_by_folder[path.parent]:
                 missing.append((image_id, path))
         if missing:
             image_id, path = missing[0]

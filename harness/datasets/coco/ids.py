@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import PurePosixPath
-from typing import TypeAlias, TypeGuard, cast
+from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,12 +42,11 @@ def read_unique_ids(location: str, entries: Sequence[JsonObject]) -> list[Id]:
     Raises:
         UsageError: the ids are of several types, or one is duplicate.
     """
-    ids = [_without_fraction(entry["id"]) for entry in entries]
-    if not _are_ids(ids) or len({type(entry_id) for entry_id in ids}) > 1:
+    ids = [entry_id for entry in entries if (entry_id := _to_id(entry["id"])) is not None]
+    if len(ids) < len(entries) or len(set(map(type, ids))) > 1:
         raise UsageError(f"{location}: id: expected only integers or only text")
-    for first, second in pairwise(sorted(ids)):
-        if first == second:
-            raise UsageError(f"{location}: duplicate id {first!r}")
+    if len(set(ids)) < len(ids):
+        raise UsageError(f"{location}: duplicate id {Counter(ids).most_common(1)[0][0]!r}")
     return ids
 
 
@@ -73,7 +71,7 @@ def find_positions(
     """
     if not set(map(type, values)) <= {int, str}:
         for index, value in enumerate(values):
-            if not _is_id(_without_fraction(value)):
+            if _to_id(value) is None:
                 raise UsageError(f"{location}[{index}]: {key}: expected a number or text, found {value!r}")
     column = list(map(known.get, cast("Sequence[Id]", values)))  # 7.0 has the hash of 7
     if None in column:
@@ -151,13 +149,8 @@ def _find_by_name(location: str, value: JsonValue, names: Mapping[Id, set[int]])
     return candidates.pop() if candidates else -1
 
 
-def _without_fraction(value: JsonValue) -> JsonValue:
-    return whole_number(value) if isinstance(value, float) else value
-
-
-def _is_id(value: JsonValue) -> TypeGuard[Id]:
-    return type(value) in (int, str)  # excludes bool
-
-
-def _are_ids(values: list[JsonValue]) -> TypeGuard[list[Id]]:
-    return all(map(_is_id, values))
+def _to_id(value: JsonValue) -> Id | None:
+    """Return an id as it is written, without a fraction of zero; None for a value that is none."""
+    if isinstance(value, float):
+        return whole_number(value)
+    return value if isinstance(value, int | str) and not isinstance(value, bool) else None

@@ -55,19 +55,18 @@ class MaskClasses:
             mask, undeclared = np.take(mask, pixels), np.take(undeclared, pixels)
         if undeclared.any() and not self.rest_ignored:
             row, column = np.argwhere(undeclared)[0]
+            declared = [*map(self._format, self.labels)]
+            if len(declared) > _MAX_LISTED:
+                declared[_MAX_LISTED:] = [f"… {declared[-1]}"]
             raise UsageError(
                 f"{path}: the pixel at x {column}, y {row} has the label "
                 f"{self._format(pixels[row, column])}, which is neither of a class nor ignored "
-                f"(declared: {self._format_declared()})"
+                f"(declared: {', '.join(declared)})"
             )
         return mask
 
     def _format(self, label: int) -> str:
         return f"#{label:06x}" if self.are_colours else str(label)
-
-    def _format_declared(self) -> str:
-        listed = ", ".join(map(self._format, self.labels[:_MAX_LISTED]))
-        return f"{listed}, … {self._format(self.labels[-1])}" if len(self.labels) > _MAX_LISTED else listed
 
 
 def parse_classes(classes: ClassLabels, ignored: IgnoredLabels) -> MaskClasses:
@@ -78,7 +77,8 @@ def parse_classes(classes: ClassLabels, ignored: IgnoredLabels) -> MaskClasses:
             colours are mixed.
     """
     ignored_labels = [] if ignored == "rest" else list(ignored)
-    labels_by_value = [*enumerate(map(_labels_of_class, classes.values())), (IGNORED, ignored_labels)]
+    lists = [labels if isinstance(labels, list) else [labels] for labels in classes.values()]
+    labels_by_value = [*enumerate(lists), (IGNORED, ignored_labels)]
     types = {type(label) for _, labels in labels_by_value for label in labels}
     values: dict[int, int] = {}  # label → mask value
     for value, labels in labels_by_value:
@@ -123,10 +123,6 @@ def binary_classes(files: Iterable[Path], classes: MaskClasses, note: Note) -> M
         f"ignore index of {IGNORED} to leave these pixels out"
     )
     return parse_classes({background: 0, foreground: [1, IGNORED]}, [])
-
-
-def _labels_of_class(labels: JsonValue) -> list[JsonValue]:
-    return labels if isinstance(labels, list) else [labels]
 
 
 def _to_number(label: JsonValue) -> int:

@@ -19,73 +19,60 @@ OPAQUE = 255  # alpha
 _GREY_STEP = {2: 85, 4: 17}  # by bit depth: Pillow scales grey levels of fewer than 8 bits to 0–255
 
 
-def pair_masks(
-    annotations: Path, predictions: Path, note: Note, image_set: Path | None = None
-) -> list[tuple[Path, Path]]:
-    """Pair two files, or the PNG files of two folders by stem in ascending order. Hidden files are excluded.
+def list_masks(path: Path, note: Note, image_set: Path | None = None) -> dict[str, Path]:
+    """Return a PNG file, or those of a folder, by stem in ascending order. Hidden files are excluded.
 
     Args:
         image_set: list of the stems to use.
 
     Raises:
-        UsageError: a path does not exist, one is a folder and the other a file, a folder has no PNG file or
-            two with the same stem, an annotation has no prediction, or the list is bad.
+        UsageError: there is no such file, a folder has no PNG file or two with the same stem, or the list is
+            malformed or names a file that is missing.
     """
-    for path in (annotations, predictions):
-        if not path.exists():
-            raise UsageError(f"{path}: file or folder not found")
+    if not path.exists():
+        raise UsageError(f"{path}: file or folder not found")
+    if not path.is_dir():
+        return {path.stem: path}
+    masks: dict[str, Path] = {}
+    for file in sorted(path.iterdir()):
+        if file.suffix.lower() != ".png" or is_hidden(file):
+            continue
+        if file.stem in masks:
+            raise UsageError(f"{file}: {masks[file.stem]} has the same stem; expected one file per stem")
+        masks[file.stem] = file
+    if not masks:
+        raise UsageError(f"{path}: found no .png file")
+    lines = dict.fromkeys(masks, 0) if image_set is None else read_image_set(image_set, masks.keys())
+    for name, line in lines.items():
+        if name not in masks:
+            raise UsageError(f"{image_set}:{line}: '{name}' is not an annotated image")
+    if len(lines) < len(masks):
+        others = len(masks) - len(lines)
+        note(f"{image_set}: {others} of {len(masks)} annotated images are outside the image set")
+    return {stem: masks[stem] for stem in sorted(lines)}
+
+
+def find_predictions(
+    annotations: Path, annotated: Mapping[str, Path], predictions: Path, note: Note
+) -> dict[str, Path]:
+    """Return the predicted mask of each annotated one by stem; two single files fit whatever their names.
+
+    Raises:
+        UsageError: an annotation has no prediction, or one path is a folder and the other a file.
+    """
+    predicted = list_masks(predictions, note)
     if annotations.is_dir() != predictions.is_dir():
-        raise UsageError(
-            f"expected two folders or two PNG files, found "
-            f"{_describe(annotations)} {annotations} and {_describe(predictions)} {predictions}"
-        )
+        kinds = [f"the {'folder' if path.is_dir() else 'file'} {path}" for path in (annotations, predictions)]
+        raise UsageError(f"expected two folders or two PNG files, found {' and '.join(kinds)}")
     if not annotations.is_dir():
-        return [(annotations, predictions)]
-    annotated, predicted = files_by_stem(annotations), files_by_stem(predictions)
-    if image_set is not None:
-        annotated = select_listed(annotated, image_set, note)
+        return {annotations.stem: predictions}
     unpaired = sorted(annotated.keys() - predicted.keys())
     if unpaired:
         more = f" (and {len(unpaired) - 1} more)" if len(unpaired) > 1 else ""
         raise UsageError(f"{annotated[unpaired[0]]}: {unpaired[0]}.png not found in {predictions}{more}")
-    others = len(predicted) - len(annotated)
-    if others:
+    if others := len(predicted) - len(annotated):
         note(f"{predictions}: {others} of {len(predicted)} masks are of other images and are left out")
-    return [(annotated[stem], predicted[stem]) for stem in sorted(annotated)]
-
-
-def files_by_stem(folder: Path) -> dict[str, Path]:
-    """Return the PNG files of a folder by name without suffix. Hidden files are excluded.
-
-    Raises:
-        UsageError: there is none, or two have the same stem.
-    """
-    files: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        if file.suffix.lower() != ".png" or is_hidden(file):
-            continue
-        if file.stem in files:
-            raise UsageError(f"{file}: {files[file.stem]} has the same stem; expected one file per stem")
-        files[file.stem] = file
-    if not files:
-        raise UsageError(f"{folder}: found no .png file")
-    return files
-
-
-def select_listed(files: Mapping[str, Path], image_set: Path, note: Note) -> dict[str, Path]:
-    """Return the files whose stem a list names.
-
-    Raises:
-        UsageError: the list is malformed, or names a file that is missing.
-    """
-    lines = read_image_set(image_set, files.keys())
-    for name, line in lines.items():
-        if name not in files:
-            raise UsageError(f"{image_set}:{line}: '{name}' is not an annotated image")
-    others = len(files) - len(lines)
-    if others:
-        note(f"{image_set}: {others} of {len(files)} annotated images are outside the image set")
-    return {stem: files[stem] for stem in sorted(lines)}
+    return {stem: predicted[stem] for stem in annotated}
 
 
 def read_mask(path: Path) -> Mask:
@@ -148,7 +135,3 @@ def _without_alpha(path: Path, pixels: NDArray[Any], mode: str) -> NDArray[Any]:
             f"expected a mask whose alpha is {OPAQUE} everywhere"
         )
     return pixels[..., :-1]
-
-
-def _describe(path: Path) -> str:
-    return "the folder" if path.is_dir() else "the file"

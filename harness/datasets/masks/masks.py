@@ -114,6 +114,7 @@ class Masks(Dataset):
     tasks = ("segmentation",)
     Options: ClassVar[type[DatasetOptions]] = MasksOptions
     options: MasksOptions
+    classes: tuple[str, ...] = ()
 
     def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
         super().__init__(options, split, task)
@@ -133,6 +134,7 @@ class Masks(Dataset):
             root / insert_split(layout.ids, split, names) if layout.ids else None,
         )
         self._classes = parse_classes(_class_labels(layout.classes, layout.first_label), layout.ignore)
+        self.classes = self._classes.names
 
     @property
     def fingerprint(self) -> str:
@@ -142,10 +144,6 @@ class Masks(Dataset):
         parts += [str(classes.are_colours), str(classes.rest_ignored)]
         parts += [classes.labels.tobytes(), classes.values.tobytes()]
         return digest([*parts, *pair_hashes(self._pairs)])
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self._classes.names
 
     @property
     def metric_options(self) -> dict[str, object]:

@@ -14,14 +14,13 @@ from harness.datasets.paired_files import PathPattern, find_pairs, pair_hashes
 from harness.datasets.voc.annotations import (
     CLASSES,
     IMAGE_SETS,
-    VocImage,
     read_image_annotations,
     to_annotations,
 )
 from harness.errors import UsageError
 from harness.identity import digest
 from harness.registry import unknown
-from harness.task import Annotations, Sample, TaskName
+from harness.task import Sample, TaskName
 
 ClassName = Annotated[str, Field(min_length=1)]
 
@@ -60,11 +59,13 @@ class Voc(Dataset):
     tasks = ("detection",)
     Options = VocOptions
     options: VocOptions
+    classes: tuple[str, ...] = ()
 
     def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
         super().__init__(options, split, task)
         root, image_sets = self.options.root, IMAGE_SETS | self.options.image_sets
         check_root(root)
+        self.classes = self.options.classes
         self._pairs = find_pairs(
             root,
             PathPattern("image", "JPEGImages/{id}.*"),
@@ -73,19 +74,17 @@ class Voc(Dataset):
         )
         annotations = [read_image_annotations(pair.target) for pair in self._pairs]
         self._sizes = [(image.width, image.height) for image in annotations]
-        self._targets = [
-            _to_target(pair.target, image, self.options.classes)
-            for pair, image in zip(self._pairs, annotations, strict=True)
-        ]
+        for pair, image in zip(self._pairs, annotations, strict=True):
+            for index, voc_object in enumerate(image.objects):
+                if voc_object.name not in self.classes:
+                    message = unknown("class", voc_object.name, self.classes)
+                    raise UsageError(f"{pair.target}: object[{index}]: {message}")
+        self._targets = [to_annotations(image.objects, self.classes) for image in annotations]
 
     @property
     def fingerprint(self) -> str:
         """Hash ids, the content of all files, and classes, but not paths."""
         return digest(["voc, upright", *self.classes, *pair_hashes(self._pairs)])
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.options.classes
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -106,10 +105,3 @@ class Voc(Dataset):
                 f"{width}×{height} px"
             )
         return Sample(pair.id, image, target)
-
-
-def _to_target(file: Path, image: VocImage, classes: tuple[str, ...]) -> Annotations:
-    for index, voc_object in enumerate(image.objects):
-        if voc_object.name not in classes:
-            raise UsageError(f"{file}: object[{index}]: {unknown('class', voc_object.name, classes)}")
-    return to_annotations(image.objects, classes)
