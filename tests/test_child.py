@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import psutil
@@ -158,3 +159,24 @@ def test_a_child_starts_though_the_working_directory_was_removed(
     folder.mkdir()  # as Ray does when it unpacks a package again
     with Child() as child:
         assert child.call(os.getcwd, seconds=SECONDS) == str(folder)
+
+
+def test_a_child_starts_once_the_server_that_an_adapter_ended_runs_again(
+    forked: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, pauses = ForkProcess.start, list[float]()
+    errors = iter([ConnectionRefusedError(), EOFError()])
+
+    def start_at_the_third_try(process: ForkProcess) -> None:
+        for error in errors:
+            raise error
+        start(process)
+
+    monkeypatch.setattr(ForkProcess, "start", start_at_the_third_try)
+    monkeypatch.setattr("harness.stages.child.time.sleep", pauses.append)
+    with Child() as child:
+        assert child.call(os.getppid, seconds=SECONDS) == os.getpid()
+    assert pauses == [0.1, 1.0]
+    errors = iter([ConnectionRefusedError("refused")] * 4)
+    with pytest.raises(LostChildError, match="no process for the adapter could start: refused"):
+        Child()

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing.connection import Connection
@@ -55,12 +56,22 @@ class Child(AbstractContextManager["Child"]):
         output, printed = context.Pipe(duplex=False)
         arguments = (theirs, printed, dict(os.environ))
         self._process = context.Process(target=_serve, args=arguments)  # type: ignore[attr-defined]
-        with _hidden_main():
-            self._process.start()
+        self._start()
         atexit.register(self.close)  # before multiprocessing waits for its processes
         theirs.close()
         printed.close()
         threading.Thread(target=_relay, args=(output,), daemon=True).start()
+
+    def _start(self) -> None:
+        for pause in (0.1, 1.0, 5.0, None):
+            try:
+                with _hidden_main():
+                    self._process.start()
+                break
+            except (OSError, EOFError) as error:  # an adapter has just ended the server that forks children
+                if pause is None:
+                    raise LostChildError(f"no process for the adapter could start: {error}") from error
+                time.sleep(pause)
 
     def __exit__(self, *_: object) -> None:
         self.close()
