@@ -239,12 +239,28 @@ def test_an_address_listens_while_a_server_is_open() -> None:
     assert not is_listening(address, timeout=0.2)
 
 
+ON_NODE_A = SimpleNamespace(gcs_address="head:1", get_node_id=lambda: "a")
+"""Ray's context of a driver."""
+
+
+def test_the_death_of_the_drivers_own_node_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [node("a", CPU=1), node("b", CPU=1)]
+    monkeypatch.setattr(ray, "nodes", lambda: list(nodes))
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: ON_NODE_A)
+    monkeypatch.setattr("harness.executors.ray.cluster_view.is_listening", lambda address: True)
+    view = ClusterView()
+    view.refresh(force=True)
+    del nodes[0]
+    with pytest.raises(InfrastructureError, match="this process's node of the Ray cluster is dead; finished"):
+        view.refresh(force=True)
+
+
 def test_only_a_long_silence_of_the_head_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now, nodes, alive = [0.0], [node("a", CPU=1)], [True]
     monkeypatch.setattr(ray, "nodes", lambda: list(nodes))
-    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="head:1"))
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: ON_NODE_A)
     monkeypatch.setattr("harness.executors.ray.cluster_view.is_listening", lambda address: alive[0])
     view = ClusterView(lambda: now[0])
     nodes.append(node("b", CPU=1))
@@ -283,7 +299,7 @@ def test_the_watchdog_ends_the_driver_with_a_message_before_ray_does(
         view.close()
 
     monkeypatch.setattr(ray, "nodes", lambda: [node("a", CPU=1)])
-    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="head:1"))
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: ON_NODE_A)
     monkeypatch.setattr("harness.executors.ray.cluster_view.is_listening", lambda address: next(pings))
     monkeypatch.setattr("harness.executors.ray.cluster_view.REFRESH_SECONDS", 0.001)
     monkeypatch.setattr("harness.executors.ray.cluster_view.os._exit", end)
@@ -305,7 +321,7 @@ def test_no_actor_is_started_or_killed_while_the_head_is_gone(
 ) -> None:
     alive, killed = [False], []
     monkeypatch.setattr(ray, "nodes", lambda: [node("a", CPU=4)])
-    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="head:1"))
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: ON_NODE_A)
     monkeypatch.setattr("harness.executors.ray.cluster_view.is_listening", lambda address: alive[0])
     monkeypatch.setattr(ray, "kill", killed.append)
     pool = ActorPool(ClusterView())

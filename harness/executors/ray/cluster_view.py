@@ -18,6 +18,7 @@ from harness.executors.scheduling.cluster import cluster_from_ray
 REFRESH_SECONDS = 5.0  # between pings of the head and listings of the nodes
 HEAD_DEADLINE_SECONDS = 30.0  # without an answer until `refresh` raises an error
 WATCHDOG_DEADLINE_SECONDS = 40.0  # until the watchdog ends the process; Ray would after 60, with code 1
+RESUMES = "finished work is on disk, and the same command resumes the run"
 
 
 class ClusterView:
@@ -29,7 +30,9 @@ class ClusterView:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._head_address = ray.get_runtime_context().gcs_address
+        context = ray.get_runtime_context()
+        self._head_address = context.gcs_address
+        self._own_node = context.get_node_id()
         self._refreshed = clock()
         self._silent_since: float | None = None
         self.cluster = cluster_from_ray(ray.nodes())
@@ -56,7 +59,8 @@ class ClusterView:
         """List the nodes again if REFRESH_SECONDS have passed, or at once with `force`.
 
         Raises:
-            InfrastructureError: The head has not answered for HEAD_DEADLINE_SECONDS.
+            InfrastructureError: The head has not answered for HEAD_DEADLINE_SECONDS, or the node of this
+                process is dead: Ray starts nothing more for it, and does not say so.
         """
         now = self._clock()
         if now - self._refreshed < REFRESH_SECONDS and not force:
@@ -65,6 +69,8 @@ class ClusterView:
         silence = self._ping()
         if silence is None:
             self.cluster = cluster_from_ray(ray.nodes())
+            if all(node.id != self._own_node for node in self.cluster.nodes):
+                raise InfrastructureError(f"this process's node of the Ray cluster is dead; {RESUMES}")
         elif silence >= HEAD_DEADLINE_SECONDS:
             raise InfrastructureError(self._head_is_gone(HEAD_DEADLINE_SECONDS))
 
@@ -97,10 +103,8 @@ class ClusterView:
                 os._exit(InfrastructureError.exit_code)  # the main thread may wait for the head for ever
 
     def _head_is_gone(self, seconds: float) -> str:
-        return (
-            f"the head of the Ray cluster ({self._head_address}) has not answered for {seconds:g} s; "
-            "finished work is on disk, and the same command resumes the run"
-        )
+        head = f"the head of the Ray cluster ({self._head_address})"
+        return f"{head} has not answered for {seconds:g} s; {RESUMES}"
 
 
 def is_listening(address: str, timeout: float = 2.0) -> bool:
