@@ -1,10 +1,17 @@
 """Faults that must not pass in silence: what is tried, noticed, mended and lost.
 
     python benchmarks/faults.py bits --tries 300 --seed 0
+    python benchmarks/faults.py adapters --executor ray
+    python benchmarks/faults.py kills --tries 40
 
 bits: flip one bit of a file of a run directory, of each file equally often. `harness verify` has to name the
 file, readers have to refuse the run, and the command that made it has to mend it: then nothing is wrong, and
 all accuracy figures are the old ones. Timings that were made again differ.
+
+adapters: run adapters that misbehave (tests/thirdparty/misbehaving.py) between two that behave. The faults
+have to fail their own trial with a reason, or do no harm, and the figures of the others are the usual ones.
+
+kills: kill processes of a run on a cluster in mid-prediction (fault_kills.py).
 
 Exit code 1 if a fault passed in silence, was not mended, or ended a command in another way than documented.
 """
@@ -64,21 +71,33 @@ SUITE = {
     "speed": {"samples": 4, "threads": 1},
 }
 DERIVED = {"report", "run.lock"}
+HARMLESS = {"tried", "noticed", "mended", "missed", "did no harm"}  # outcomes; all others are defects
 
 
 def main() -> int:
     """Apply the faults that the command line names, and print a line per fault that was not handled."""
-    kinds = {"bits": flip_bits}
+    from fault_kills import VICTIMS, kill_in_mid_prediction  # imports Ray, which takes seconds
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("kind", choices=kinds)
-    parser.add_argument("--tries", type=int, default=300)
+    parser.add_argument("kind", choices=("bits", "adapters", "kills"))
+    parser.add_argument("--tries", type=int, help="bits: 300; kills: 40; adapters: all of them")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--together", type=int, default=1, help="faults per run that mends them")
-    arguments = parser.parse_args()
+    parser.add_argument("--together", type=int, help="faults per run; bits: 1, adapters: 8")
+    parser.add_argument("--executor", choices=("inline", "ray"), default="inline", help="for adapters")
+    parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=VICTIMS, help="for kills")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        outcomes = kinds[arguments.kind](Path(temporary), arguments.tries, arguments.seed, arguments.together)
+        folder, seed = Path(temporary), options.seed
+        if options.kind == "bits":
+            outcomes = flip_bits(folder, options.tries or 300, seed, options.together or 1)
+        elif options.kind == "adapters":
+            from fault_adapters import misbehave
+
+            outcomes = misbehave(folder, options.tries, seed, options.together or 8, options.executor)
+        else:
+            outcomes = kill_in_mid_prediction(folder, options.tries or 40, seed, options.victims)
     print(", ".join(f"{name} {count}" for name, count in outcomes.items()))
-    return int(any(outcomes[name] for name in ("silent", "not mended", "crashed", "figures changed")))
+    return int(any(count for name, count in outcomes.items() if name not in HARMLESS))
 
 
 def flip_bits(folder: Path, tries: int, seed: int, together: int = 1) -> Counter[str]:

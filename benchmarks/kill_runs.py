@@ -21,17 +21,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-# Ray gives the parts of a node 30 s to start, which is too short on a busy machine.
-os.environ |= {"RAY_raylet_start_wait_time_s": "180", "RAY_agent_register_timeout_ms": "180000"}
-
 import numpy as np
-import psutil
-from ray.cluster_utils import Cluster
-from tracking_server import TrackingServer, free_ports
+from kill_site import Site
+from tracking_server import TrackingServer
 
 from harness.tracking import sync
 
@@ -47,10 +42,8 @@ adapters:
 benchmarks:
   phrases: {{dataset: short, adapters: [a, b], metrics: [bleu]}}
 """
-WORKER_TITLES = ("ray::Worker", "ray::phrases/")  # of processes that start or are idle, and that have a shard
 SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 VICTIMS = {"worker": 0.3, "node": 0.2, "driver": 0.3, "server": 0.2}  # victim → probability
-MAX_SERVER_DOWNTIME_SECONDS = 5.0
 MIN_DISTURBED = 0.8  # of the runs; fewer would show little
 ALL_VICTIMS_FROM_RUNS = 20  # with as many runs, every kind of victim must have been killed
 
@@ -74,73 +67,6 @@ def draw(random: np.random.Generator, whole: int, victims: Sequence[str]) -> lis
             shards, delay = int(random.choice([0, whole])), random.uniform(0, 4)
         moments.append(Moment(shards, delay, victim))
     return sorted(moments)
-
-
-@dataclass(frozen=True)
-class Site:
-    """The cluster and the server for the runs, and what may be killed."""
-
-    folder: Path
-    cluster: Cluster
-    server: TrackingServer | None
-    victims: Sequence[str]
-
-    def strike(self, victim: str, driver: subprocess.Popen[bytes], random: np.random.Generator) -> bool:
-        """Kill a victim; return whether it died while the driver was alive, or as the driver."""
-        if victim == "driver":
-            os.killpg(driver.pid, signal.SIGKILL)
-            return driver.wait() == -signal.SIGKILL
-        if victim == "worker":
-            return self._kill_worker(driver, random)
-        alive = driver.poll() is None
-        if victim == "server" and self.server:
-            killed = self.server.kill()
-            time.sleep(random.uniform(0, MAX_SERVER_DOWNTIME_SECONDS))
-            self.server.start()
-            return killed and alive
-        nodes = sorted(self.cluster.worker_nodes, key=lambda node: node.node_id)
-        self.cluster.remove_node(nodes[int(random.integers(len(nodes)))], allow_graceful=False)
-        self.cluster.add_node(**small(cpus=1))
-        return alive
-
-    def _kill_worker(self, driver: subprocess.Popen[bytes], random: np.random.Generator) -> bool:
-        while driver.poll() is None:
-            workers = self._workers()
-            if workers:  # which take seconds to start
-                chosen = workers[int(random.integers(len(workers)))]
-                chosen.kill()
-                return bool(psutil.wait_procs([chosen], timeout=10)[0]) and driver.poll() is None
-            time.sleep(0.05)
-        return False
-
-    def _workers(self) -> list[psutil.Process]:
-        """Return the processes that predict, on any node, ordered by their ids."""
-        raylets = [node.all_processes["raylet"][0].process.pid for node in self.cluster.worker_nodes]
-        children = [child for raylet in raylets for child in psutil.Process(raylet).children(recursive=True)]
-        workers = []
-        for child in sorted(children, key=lambda process: process.pid):
-            with suppress(psutil.Error, IndexError):  # if it ended meanwhile
-                if child.cmdline()[0].startswith(WORKER_TITLES):
-                    workers.append(child)
-        return workers
-
-
-def start_cluster() -> Cluster:
-    cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **small(cpus=0)})
-    for _ in range(2):
-        cluster.add_node(**small(cpus=1))
-    return cluster
-
-
-def small(cpus: int) -> dict[str, int]:
-    """Return the options of a small node, with fixed ports for its agents.
-
-    A node ends if its agents do not report their own ports within 15 s.
-    """
-    agents = ("metrics_agent", "metrics_export", "runtime_env_agent", "dashboard_agent_listen")
-    numbers = zip(agents, free_ports(len(agents)), strict=True)
-    ports = {f"{agent}_port": number for agent, number in numbers}
-    return {"num_cpus": cpus, "object_store_memory": 100 << 20, **ports}
 
 
 def command(folder: Path, out: str, *more: str) -> list[str]:
@@ -170,15 +96,17 @@ def reached(moment: Moment, driver: subprocess.Popen[bytes], run: Path) -> bool:
     return False
 
 
-def disturb_run(site: Site, number: int, seed: int, whole: Sequence[str]) -> list[str]:
+def disturb_run(
+    site: Site, folder: Path, number: int, seed: int, whole: Sequence[str], victims: Sequence[str]
+) -> list[str]:
     """Disturb a run, repeating its command until it is complete; return the victims that died."""
     random = np.random.default_rng([seed, number])
-    moments = draw(random, len(whole), site.victims)
+    moments = draw(random, len(whole), victims)
     server = site.server if any(moment.victim == "server" for moment in moments) else None
-    run = site.folder / f"run{number}"
+    run = folder / f"run{number}"
     variables = {**os.environ, "MLFLOW_TRACKING_URI": server.uri if server else ""}
     sync_or_not = [] if server else ["--no-sync"]
-    run_command = command(site.folder, run.name, "--address", site.cluster.address, *sync_or_not)
+    run_command = command(folder, run.name, "--address", site.cluster.address, *sync_or_not)
     died: list[str] = []
     on_disk: dict[str, int] = {}
     for _ in range(20):
@@ -252,22 +180,18 @@ def main() -> None:
         alone = command(folder, "alone", "--executor", "inline", "--no-sync")
         subprocess.run(alone, check=True, stdout=subprocess.DEVNULL)
         expected, whole = figures(folder / "alone"), sorted(shards(folder / "alone"))
-        server = TrackingServer(folder) if "server" in arguments.victims else None
-        cluster = start_cluster()
-        site = Site(folder, cluster, server, arguments.victims)
+        site = Site(TrackingServer(folder) if "server" in arguments.victims else None)
         try:
-            if server:
-                server.wait()
+            if site.server:
+                site.server.wait()
             for number in range(arguments.first, arguments.first + arguments.runs):
                 started = time.monotonic()
-                died.append(disturb_run(site, number, arguments.seed, whole))
+                died.append(disturb_run(site, folder, number, arguments.seed, whole, arguments.victims))
                 assert figures(folder / f"run{number}") == expected, f"run {number}: other figures"
                 what = f"killed: {', '.join(died[-1])}" if died[-1] else "undisturbed"
                 print(f"run {number}: complete after {time.monotonic() - started:.0f} s; {what}", flush=True)
         finally:
-            cluster.shutdown()
-            if server:
-                server.kill()
+            site.close()
     check_disturbed(died, arguments.victims)
     counts = Counter(name for names in died for name in names)
     killed = ", ".join(f"{count} × {what}" for what, count in sorted(counts.items()))

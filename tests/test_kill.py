@@ -117,6 +117,16 @@ def test_workers_nodes_drivers_and_servers_killed_at_random_lose_and_repeat_noth
     kill_at_random(KILL_RUNS)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_kills_in_mid_prediction_lose_and_repeat_nothing() -> None:
+    command = [sys.executable, str(BENCHMARK.parent / "faults.py"), "kills", "--tries", "40"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for victim in ("worker", "child", "raylet", "driver", "gcs", "own raylet"):
+        assert f"× {victim}" in done.stdout
+
+
 @pytest.fixture
 def kill_runs(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Return the names that the benchmark defines."""
