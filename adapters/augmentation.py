@@ -1,7 +1,5 @@
 """Augmentation of images of digits by shifts and colours, without flips, because a mirrored 5 is not a 5."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

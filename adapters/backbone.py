@@ -1,7 +1,5 @@
 """The convolutional backbone of the small vision models: feature maps of strides 2, 4, 8, 16 and 32."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

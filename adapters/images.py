@@ -1,7 +1,5 @@
 """Preparation of images for a model: resizing, padding, stacking and normalisation."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

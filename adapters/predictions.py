@@ -1,7 +1,5 @@
 """`predictions`: the outputs of any tool, read from a file and evaluated in place of a model."""
 
-from __future__ import annotations
-
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence

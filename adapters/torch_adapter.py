@@ -1,7 +1,5 @@
 """The base class of this project's models: a torch module created from options, classes and weights."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, Generic
@@ -27,8 +25,7 @@ class TorchOptions(AdapterOptions):
 class TorchAdapter(TrainableAdapter[Batch, Raw, TrainingBatch], Generic[Batch, Raw, TrainingBatch]):
     """An adapter around one torch module; subclasses create it (`make_module`) and run it (`infer`)."""
 
-    name: ClassVar[str]
-    """The registered name. Checkpoints of other adapters are rejected."""
+    name: ClassVar[str]  # the registered name. Checkpoints of other adapters are rejected.
     architecture_options: ClassVar[tuple[str, ...]] = ()
     """Names of the options that determine the weights. They are saved with a checkpoint, which sets them.
     An option that is None is not saved, and a checkpoint without it sets it to None."""

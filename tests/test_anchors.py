@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from adapters.detection import box_regression, matching
-from adapters.detection.anchors import cell_anchors, grid_anchors
 from adapters.detection.box_regression import SCALED_WEIGHTS, UNIT_WEIGHTS
+from adapters.detection.rpn import cell_anchors, grid_anchors
 
 
 def random_boxes(n, seed, min_side=1.0):

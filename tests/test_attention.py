@@ -12,9 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adapters.translation.additive_attention import AdditiveAttention
 from adapters.translation.attention import Attention, AttentionOptions
-from adapters.translation.attention_model import AttentionModel, Memory, State
+from adapters.translation.attention_model import AdditiveAttention, AttentionModel, Memory, State
 from adapters.translation.cells import unfuse
 from adapters.translation.translator import Batch
 from adapters.translation.vocabulary import BEGIN, END, PAD, UNKNOWN, VocabularyKind

@@ -124,10 +124,7 @@ SHARED = {"images", "torch_adapter"}
 MODEL_ON_BACKBONE = {*SHARED, "augmentation", "backbone", "vision.input_size", "vision.pretrained"}
 TRANSLATOR = {
     "torch_adapter",
-    *(
-        f"translation.{name}"
-        for name in ("cells", "length_batches", "options", "search", "tokens", "translator", "vocabulary")
-    ),
+    *(f"translation.{name}" for name in ("cells", "options", "search", "tokens", "translator", "vocabulary")),
 }
 RECURRENT = {*TRANSLATOR, "translation.seq2seq", "translation.seq2seq_model"}
 SEGMENTER = {
@@ -155,16 +152,14 @@ DETECTOR = {
     *(
         f"detection.{name}"
         for name in (
-            "box_augmentation",
             "boxes",
             "detector_input",
             "finite",
             "nms",
-            "photograph_augmentation",
             "ssd_augmentation",
             "torchvision_ops",
-            "trainable_objects",
             "training_batch",
+            "training_images",
             "yolo_augmentation",
         )
     ),
@@ -188,20 +183,14 @@ SELECTIVE_SEARCH_DETECTOR = {
 }
 TORCHVISION_DETECTOR = {
     *SHARED,
-    *(
-        f"detection.{name}"
-        for name in ("box_augmentation", "finite", "torchvision_weights", "trainable_objects")
-    ),
+    *(f"detection.{name}" for name in ("finite", "torchvision_weights", "training_images")),
     "torchvision.detector",
-    "vision.published",
 }
 MODULES = {
+    "predictions": {"predictions"},
     "attention": {
         *TRANSLATOR,
-        *(
-            f"translation.{name}"
-            for name in ("additive_attention", "attention", "attention_model", "coverage")
-        ),
+        *(f"translation.{name}" for name in ("attention", "attention_model")),
     },
     "rnn": RECURRENT,
     "lstm": RECURRENT,
@@ -222,7 +211,6 @@ MODULES = {
                 "torchvision_weights",
             )
         ),
-        "vision.published",
         "vision.vgg",
     },
     "rcnn": {*SELECTIVE_SEARCH_DETECTOR, "detection.rcnn"},
@@ -232,7 +220,6 @@ MODULES = {
         *(
             f"detection.{name}"
             for name in (
-                "anchors",
                 "faster_rcnn",
                 "feature_pyramid",
                 "region_trunk",
@@ -240,7 +227,6 @@ MODULES = {
                 "torchvision_weights",
             )
         ),
-        "vision.published",
         "vision.resnet",
     },
     "fcn-32s": FCN,

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from adapters.translation.coverage import CoverageState, coverage_penalty
-from adapters.translation.length_batches import length_batches
+from adapters.translation.attention import CoverageState, coverage_penalty
+from adapters.translation.options import length_batches
 from adapters.translation.search import (
     Hypotheses,
     beam_search,

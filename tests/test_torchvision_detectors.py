@@ -12,10 +12,10 @@ from adapters.detection.detector_input import BoxTransform
 from adapters.detection.faster_rcnn import FasterRcnn, FasterRcnnOptions
 from adapters.detection.rpn import RpnOutputs
 from adapters.detection.ssd import Ssd, SsdOptions
+from adapters.detection.torchvision_weights import published_classes
 from adapters.detection.training_batch import TrainingBatch
 from adapters.torchvision.faster_rcnn import TorchvisionFasterRcnn
 from adapters.torchvision.ssd import TorchvisionSsd
-from adapters.vision.published import published_classes
 from harness import identity
 from harness.adapter import Runtime
 from harness.checkpoint import Checkpoint, load_into

@@ -6,8 +6,6 @@ with (x, y) the centre of a box and r its reference (a proposal, an anchor, a de
 multiplied by a weight, so that all four have a similar scale during training.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Geometry of boxes (x1, y1, x2, y2)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """SSD's default boxes and its loss (Liu et al. 2016, "SSD: Single Shot MultiBox Detector")."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +14,7 @@ from adapters.detection.matching import IGNORED, match_every_object
 
 NEGATIVE_RATIO = 3  # background boxes in the loss per positive one, §2.2
 
-Shape = tuple[float, float]
-"""Width and height."""
+Shape = tuple[float, float]  # width and height
 
 
 @dataclass(frozen=True)
@@ -98,9 +95,7 @@ def loss(
     """Compute equations 1–3, normalised by the number of positive boxes of the whole batch.
 
     Args:
-        logits: [N, D, 1 + C], background first.
-        offsets: [N, D, 4].
-        defaults: [D, 4] in px.
+        logits, offsets, defaults: [N, D, 1 + C], background first; [N, D, 4]; [D, 4] in px.
         objects: per image, [Mᵢ, 4] in px. Every object is matched to its best default box, however small
             their IoU, unless two objects have the same best box.
         labels: per image, [Mᵢ].

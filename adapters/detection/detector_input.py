@@ -1,7 +1,5 @@
 """Preprocessed images of a detector, and the transform between boxes in an image and in its input."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,22 +14,18 @@ from adapters.detection.boxes import clip
 from harness.task import Image
 
 MULTIPLE = 32  # px; heights and widths are padded to multiples of the coarsest stride of the trunks
-Size = tuple[int, int]
-"""(height, width) in px."""
+Size = tuple[int, int]  # (height, width) in px
 
 
 @dataclass(frozen=True)
 class BoxTransform:
     """Transform of boxes from an image to its input: x ↦ scale · x + shift along each axis."""
 
-    original: Size
-    """Size of the image."""
+    original: Size  # size of the image
     size: Size
     """Size to which boxes in the input are clipped: the frame, or the image without a batch's padding."""
-    scale: tuple[float, float]
-    """(x, y), where x is negative if the image is mirrored."""
-    shift: tuple[float, float] = (0.0, 0.0)
-    """(x, y) in px of the input."""
+    scale: tuple[float, float]  # (x, y), where x is negative if the image is mirrored
+    shift: tuple[float, float] = (0.0, 0.0)  # (x, y) in px of the input
 
     def apply(self, boxes: NDArray[np.generic]) -> NDArray[np.float64]:
         """Transform boxes [n, 4] from px of the image to px of the input."""

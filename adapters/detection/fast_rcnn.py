@@ -1,10 +1,8 @@
 """Fast R-CNN: one forward pass per image; all regions are pooled from its features (Girshick 2015).
 
 Regions come from selective search. RoI pooling resizes their features to one size, from which a head computes
-class and box. There are two scales: a small trunk, by default for images of 128 px, and VGG-16.
+class and box.
 """
-
-from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -25,8 +23,7 @@ FROZEN = 10  # layers of a pretrained VGG-16, up to pool2, that are not trained:
 class Network(RegionNetwork):
     """A trunk, RoI pooling of one of its maps, and the head."""
 
-    stride: int
-    """px of the input per cell of the map."""
+    stride: int  # px of the input per cell of the map
 
     def forward(self, pixels: Tensor, regions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Compute the map of each image once, pool its regions and classify them."""

@@ -1,11 +1,8 @@
 """Faster R-CNN: one network proposes regions and classifies them from the same features (Ren et al. 2015).
 
-There are two scales: a small trunk, by default for images of 128 px, and ResNet-50 with a feature pyramid,
-which torchvision publishes as `fasterrcnn_resnet50_fpn`. Parameters have the same names, so its file loads
-directly.
+The parameters of the pyramid are named as in torchvision's `fasterrcnn_resnet50_fpn`, whose published file
+therefore loads directly.
 """
-
-from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -23,15 +20,11 @@ from adapters import images
 from adapters.detection import feature_pyramid, region_head, region_trunk, roi
 from adapters.detection.detector_input import DetectorInput, Size, framed_input, photograph_inputs
 from adapters.detection.finite import check_finite
-from adapters.detection.photograph_augmentation import Augmentation
 from adapters.detection.region_head import POOLED_SIDE, RegionOutputs, RegionSampling
 from adapters.detection.rpn import SMOOTH_L1_BETA, RegionProposalNetwork, RpnSettings
-from adapters.detection.torchvision_weights import faster_rcnn_weights
-from adapters.detection.training_batch import (
-    TrainingBatch,
-    framed_training_batch,
-    photograph_training_batch,
-)
+from adapters.detection.torchvision_weights import PyramidOptions, faster_rcnn_weights
+from adapters.detection.training_batch import TrainingBatch, framed_training_batch, photograph_training_batch
+from adapters.detection.training_images import Augmentation
 from adapters.torch_adapter import TorchAdapter
 from adapters.vision.input_size import InputSizeOptions
 from adapters.vision.pretrained import PretrainedOptions, start_from
@@ -47,29 +40,17 @@ FROZEN = ("conv1", "layer1")
 DIGITS = (1.0, 1.6, 2.5)
 
 
-class FasterRcnnOptions(PretrainedOptions, InputSizeOptions):
+class FasterRcnnOptions(PyramidOptions, PretrainedOptions, InputSizeOptions):
     """Options of `faster-rcnn`."""
 
     backbone: Literal["small", "resnet50-fpn"] = "small"
     """The small network, by default for 192 px, or ResNet-50 with a feature pyramid (Lin et al. 2017)."""
-    width: int = Field(16, ge=4, le=64)
-    """Channels of the small backbone's first stage."""
     aspect_ratios: tuple[Annotated[float, Field(ge=0.1, le=10)], ...] | None = Field(None, min_length=1)
     """Width / height of the small network's anchors, by default 1, 0.63 and 0.4 for upright digits."""
     box_scale: float | None = Field(None, ge=0.1, le=20)
     """Factor of the sizes of the small network's anchors, which are 16 to 120 px of the input."""
     augmentation: Augmentation | None = None
     """Variation of training images, by default `digits`. The pyramid always has `flip`."""
-    epsilon: float = Field(1e-5, ge=0)
-    """Epsilon of the pyramid's frozen batch normalisation; 0 for torchvision's COCO_V1 weights."""
-    score_threshold: float = Field(0.05, ge=0, le=1)
-    """Minimum score of a detection (torchvision)."""
-    nms_iou: float = Field(0.5, ge=0, le=1)
-    """IoU above which suppression removes the lower-scored box of a class (torchvision)."""
-    shorter_side: int = Field(800, ge=32)
-    """Size in px to which the pyramid's shorter side of an image is resized (Lin et al. 2017 §5.1)."""
-    longer_side: int = Field(1333, ge=32)
-    """Maximum size of the longer side in px."""
     pretrained: Path | None = None
     """Weights from which the ResNet's training starts: torchvision's published ImageNet classifier, a .pth
     file."""
@@ -79,9 +60,7 @@ class FasterRcnnOptions(PretrainedOptions, InputSizeOptions):
         if self.backbone == "small":
             self.check_multiple(region_trunk.COARSE_STRIDE, "the map of proposals")
             return self
-        for name in ("aspect_ratios", "box_scale", "augmentation"):
-            if getattr(self, name) is not None:
-                raise ValueError(f"{name}: it is an option of the small backbone")
+        self.check_small_only("aspect_ratios", "box_scale", "augmentation")
         if self.input_size is not None:
             raise ValueError("input_size: for the pyramid, set `shorter_side` and `longer_side`")
         return self
@@ -96,10 +75,8 @@ class FasterRcnnOptions(PretrainedOptions, InputSizeOptions):
 class Features:
     """Feature maps [N, C, Hₖ, Wₖ], finest first."""
 
-    proposal_maps: list[Tensor]
-    """Input of the region proposal network."""
-    pooling_maps: list[Tensor]
-    """Maps from which regions are pooled."""
+    proposal_maps: list[Tensor]  # input of the region proposal network
+    pooling_maps: list[Tensor]  # maps from which regions are pooled
 
 
 class Network(nn.Module):

@@ -3,8 +3,6 @@
 Parameters are named as in torchvision's published files.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """A check of a detector's raw outputs before boxes and scores are computed from them."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

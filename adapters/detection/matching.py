@@ -1,7 +1,5 @@
 """Matching of reference boxes (anchors, default boxes, proposals) to objects, and sampling of matches."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -12,12 +10,7 @@ IGNORED = -2  # neither positive nor negative, so not in the loss (Ren et al. 20
 
 
 def match(
-    references: Tensor,
-    objects: Tensor,
-    positive_iou: float,
-    negative_iou: float,
-    *,
-    allow_low_quality: bool,
+    references: Tensor, objects: Tensor, positive_iou: float, negative_iou: float, *, allow_low_quality: bool
 ) -> Tensor:
     """Match each reference box to an object: [n, 4], [m, 4] → [n], an object's index or a negative constant.
 

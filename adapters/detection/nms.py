@@ -1,7 +1,5 @@
 """Greedy non-maximum suppression."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,9 +1,7 @@
 """Regions found by selective search, cached on disk because training uses each image many times."""
 
-from __future__ import annotations
-
 import hashlib
-import os
+import io
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from numpy.typing import NDArray
 
 from adapters.detection.selective_search import VERSION, Strategy, propose
 from harness.cache import cache_folder
+from harness.files import write_bytes
 from harness.task import Image
 
 VERSIONS = f"{VERSION} {version('scikit-image')} {version('scipy')}"  # everything that affects the regions
@@ -25,11 +24,9 @@ def cached_proposals(image: Image, strategy: Strategy) -> NDArray[np.int32]:
         return cached
     except (FileNotFoundError, EOFError, ValueError):  # the last two: a truncated file, e.g. on a full disk
         proposals = propose(image, strategy)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as stream:
-        np.save(stream, proposals)
-    temporary.replace(path)  # atomic: the file is complete or absent
+    content = io.BytesIO()
+    np.save(content, proposals)
+    write_bytes(path, content.getvalue())
     return proposals
 
 

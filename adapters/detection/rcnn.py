@@ -6,8 +6,6 @@ as support vector machines (§5.4). There are two scales: a small trunk for regi
 regions of 224 px.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

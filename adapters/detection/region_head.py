@@ -3,8 +3,6 @@
 It gives class scores with a background class, and box offsets per class (Girshick 2015, "Fast R-CNN", §2.1).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -111,10 +109,7 @@ class RegionClassifier(nn.Module):
 
 
 def sample_targets(
-    proposals: Sequence[Tensor],
-    objects: Sequence[Tensor],
-    labels: Sequence[Tensor],
-    sampling: RegionSampling,
+    proposals: Sequence[Tensor], objects: Sequence[Tensor], labels: Sequence[Tensor], sampling: RegionSampling
 ) -> RegionTargets:
     """Sample regions of each image for training, from its proposals and the boxes of its objects."""
     regions, target_labels, target_boxes = [], [], []

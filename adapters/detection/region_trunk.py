@@ -1,7 +1,5 @@
 """The small trunk that Fast and Faster R-CNN share: a coarse map for proposals, a fine one for pooling."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from adapters.backbone import Backbone, ConvNorm

@@ -6,8 +6,6 @@ torchvision's operators if installed, else torch's own operations, with equal re
 type of the regions, because bfloat16 cannot represent positions one pixel apart from 256 px on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Protocol
 
@@ -178,12 +176,7 @@ def _neighbours(low: Tensor, step: Tensor, size: int, length: int) -> list[tuple
 
 
 def _in_chunks(
-    function: RoiFunction,
-    features: Tensor,
-    regions: Tensor,
-    image_indices: Tensor,
-    size: int,
-    scale: float,
+    function: RoiFunction, features: Tensor, regions: Tensor, image_indices: Tensor, size: int, scale: float
 ) -> Tensor:
     chunks = zip(regions.split(CHUNK), image_indices.split(CHUNK), strict=True)
     return torch.cat([function(features, *chunk, size, scale) for chunk in chunks])

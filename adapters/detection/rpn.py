@@ -1,9 +1,10 @@
 """The region proposal network: for every anchor, objectness and the offsets of a box (Ren et al. 2015 §3.1).
 
+Anchors are reference boxes of several sizes and aspect ratios, centred on every cell of a feature map; one
+size per map if the maps form a pyramid (Lin et al. 2017 §4.1).
+
 Parameters are named as in torchvision's published files.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from adapters.detection import box_regression
-from adapters.detection.anchors import cell_anchors, grid_anchors
 from adapters.detection.box_regression import UNIT_WEIGHTS
 from adapters.detection.boxes import clip, large_enough
 from adapters.detection.detector_input import Size
@@ -120,11 +120,7 @@ class RegionProposalNetwork(nn.Module):
         logits, targets, errors = [], [], []
         for image_logits, offsets, boxes in zip(outputs.logits, outputs.offsets, objects, strict=True):
             matches = match(
-                outputs.anchors,
-                boxes,
-                settings.positive_iou,
-                settings.negative_iou,
-                allow_low_quality=True,
+                outputs.anchors, boxes, settings.positive_iou, settings.negative_iou, allow_low_quality=True
             )
             sampled = sample(matches, settings.anchors_per_image, settings.positive_fraction)
             logits.append(image_logits[sampled])
@@ -151,3 +147,29 @@ class RegionProposalNetwork(nn.Module):
             levels.append(torch.full_like(best[0], level))
             first += count
         return torch.cat(indices, dim=1), torch.cat(levels)
+
+
+def cell_anchors(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> Tensor:
+    """Return anchors centred on the origin, ordered by aspect ratio, then size: [aspect ratios · sizes, 4].
+
+    An anchor of size s has area s². Its aspect ratio is height / width. Corners are rounded to whole pixels,
+    ties to even, as the published weights expect.
+    """
+    height_factors = torch.tensor(aspect_ratios).sqrt()
+    heights = (height_factors[:, None] * torch.tensor(sizes)).flatten()
+    widths = ((1 / height_factors)[:, None] * torch.tensor(sizes)).flatten()
+    return (torch.stack([-widths, -heights, widths, heights], dim=1) / 2).round()
+
+
+def grid_anchors(around: Tensor, height: int, width: int, strides: tuple[int, int]) -> Tensor:
+    """Place the anchors [A, 4] at every cell of a map [height, width]: [height · width · A, 4], row by row.
+
+    Args:
+        strides: image pixels between neighbouring cells, (vertical, horizontal). The first cell's anchors are
+            centred on the image's corner, as in torchvision.
+    """
+    rows = torch.arange(height, device=around.device) * strides[0]
+    columns = torch.arange(width, device=around.device) * strides[1]
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    centres = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)
+    return (centres + around).reshape(-1, 4)

@@ -4,8 +4,6 @@ Uijlings et al. 2013, "Selective Search for Object Recognition". Diversity comes
 several scales of the initial segmentation (Felzenszwalb & Huttenlocher 2004) and several similarity measures.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,8 +21,7 @@ from adapters.detection.selective_search_grouping import Regions, group
 from harness.task import Image
 
 Mode = Literal["small", "single", "fast", "quality"]
-Channels = NDArray[np.float64]
-"""[H, W, channels], 0–1."""
+Channels = NDArray[np.float64]  # [H, W, channels], 0–1
 
 VERSION = 2  # increase it with every change of the proposals
 SIGMA = 0.8  # px, of the smoothing before segmentation; Uijlings' published code

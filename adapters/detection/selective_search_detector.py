@@ -1,7 +1,5 @@
 """Detectors whose regions come from selective search: the part that R-CNN and Fast R-CNN share."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,21 +15,12 @@ from torch import Tensor, nn
 from adapters import images
 from adapters.detection import region_head
 from adapters.detection.boxes import clip, large_enough
-from adapters.detection.detector_input import (
-    BoxTransform,
-    DetectorInput,
-    framed_input,
-    photograph_inputs,
-)
-from adapters.detection.photograph_augmentation import RegionAugmentation
+from adapters.detection.detector_input import BoxTransform, DetectorInput, framed_input, photograph_inputs
 from adapters.detection.proposal_cache import cached_proposals
 from adapters.detection.region_head import RegionOutputs, RegionSampling
 from adapters.detection.selective_search import MODES, Mode, propose
-from adapters.detection.training_batch import (
-    TrainingBatch,
-    framed_training_batch,
-    photograph_training_batch,
-)
+from adapters.detection.training_batch import TrainingBatch, framed_training_batch, photograph_training_batch
+from adapters.detection.training_images import RegionAugmentation
 from adapters.torch_adapter import TorchAdapter
 from adapters.vision.input_size import InputSizeOptions
 from adapters.vision.pretrained import PretrainedOptions, start_from
@@ -54,8 +43,6 @@ class SelectiveSearchOptions(PretrainedOptions, InputSizeOptions):
     }
     backbone: Literal["small", "vgg16"] = "small"
     """The small network, by default for 128 px, or the papers' VGG-16."""
-    width: int = Field(16, ge=4, le=64)
-    """Channels of the small backbone's first stage."""
     augmentation: RegionAugmentation | None = None
     """Variation of training images, by default `digits`. VGG-16 always has `flip`. The regions of an image
     are searched once, so its content cannot change otherwise."""
@@ -83,8 +70,7 @@ class SelectiveSearchOptions(PretrainedOptions, InputSizeOptions):
         if self.backbone == "small":
             self.check_multiple(FINEST_STRIDE, "the pooled map")
             return self
-        if self.augmentation is not None:
-            raise ValueError("augmentation: it is an option of the small backbone")
+        self.check_small_only("augmentation")
         if self.input_size is not None:
             raise ValueError("input_size: for VGG-16, set `shorter_side` and `longer_side`")
         return self
@@ -126,8 +112,7 @@ class SelectiveSearchDetector(TorchAdapter[list[RegionInput], list[RegionOutputs
     options: SelectiveSearchOptions
     architecture_options = ("backbone", "width", "input_size")
     training_options = frozenset({"augmentation"})
-    side: ClassVar[int]
-    """px of the small network's input by default."""
+    side: ClassVar[int]  # px of the small network's input by default
 
     module: RegionNetwork
 

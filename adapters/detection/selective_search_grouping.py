@@ -3,8 +3,6 @@
 Uijlings et al. 2013, "Selective Search for Object Recognition", algorithm 1 and §3.2.
 """
 
-from __future__ import annotations
-
 import heapq
 from dataclasses import dataclass
 from typing import TypeVar

@@ -1,14 +1,8 @@
-"""SSD: boxes and classes from maps of several strides in one shot (Liu et al. 2016).
-
-There are two scales: a small trunk, by default for images of 128 px, and VGG-16, by default for 300 px, which
-torchvision publishes as `ssd300_vgg16`.
-"""
-
-from __future__ import annotations
+"""SSD: boxes and classes from maps of several strides in one shot (Liu et al. 2016)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
@@ -16,13 +10,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from adapters import images
-from adapters.detection import box_regression, default_boxes, photograph_augmentation
+from adapters.detection import box_regression, default_boxes
 from adapters.detection.box_regression import SCALED_WEIGHTS
 from adapters.detection.boxes import clip
 from adapters.detection.detector_input import DetectorInput, Size, framed_input, stretched_input
 from adapters.detection.finite import check_finite
 from adapters.detection.nms import suppress_per_class
-from adapters.detection.photograph_augmentation import Augmentation
 from adapters.detection.ssd_network import (
     SIDE,
     SMALL_SIDE,
@@ -32,12 +25,14 @@ from adapters.detection.ssd_network import (
     SsdOutputs,
     Vgg16Network,
 )
-from adapters.detection.torchvision_weights import ssd_classes, ssd_tensors
+from adapters.detection.torchvision_weights import SsdSelectionOptions, ssd_classes, ssd_tensors
 from adapters.detection.training_batch import (
+    PHOTOGRAPH_AUGMENTATIONS,
     TrainingBatch,
     framed_training_batch,
     stretched_training_batch,
 )
+from adapters.detection.training_images import Augmentation
 from adapters.torch_adapter import TorchAdapter, TorchOptions
 from adapters.vision.input_size import InputSizeOptions
 from adapters.vision.pretrained import PretrainedOptions
@@ -46,31 +41,17 @@ from harness.datasets.dataset import Dataset
 from harness.task import Detections, Prediction, Sample
 
 
-class SsdOptions(TorchOptions, PretrainedOptions, InputSizeOptions):
+class SsdOptions(SsdSelectionOptions, TorchOptions, PretrainedOptions, InputSizeOptions):
     """Options of `ssd`."""
 
-    former: ClassVar[dict[str, str]] = {
-        "most": "use 'detections_per_image'",
-        "most_candidates": "use 'topk_candidates'",
-    }
     backbone: Literal["small", "vgg16"] = "small"
     """The small network, by default for 128 px, or the paper's VGG-16, by default for 300 px."""
-    width: int = Field(16, ge=4, le=64)
-    """Channels of the small backbone's first stage."""
     aspect_ratios: tuple[Annotated[float, Field(ge=0.1, le=10)], ...] | None = Field(None, min_length=1)
     """Width / height of the small network's default boxes, by default 0.83 and 0.56 for upright digits."""
     box_scale: float | None = Field(None, ge=0.1, le=20)
     """Factor of the sizes of the small network's default boxes, which are 11 to 104 px of the input."""
     augmentation: Augmentation | None = None
     """Variation of training images, by default `digits` for the small network and `ssd` for VGG-16."""
-    score_threshold: float = Field(0.01, ge=0, le=1)
-    """Minimum score of a detection (Liu et al. 2016 §3.7)."""
-    nms_iou: float = Field(0.45, ge=0, le=1)
-    """IoU above which suppression removes the lower-scored box of a class (Liu et al. 2016 §3.7)."""
-    detections_per_image: int = Field(200, ge=1)
-    """Maximum detections per image (Liu et al. 2016 §3.7)."""
-    topk_candidates: int = Field(400, ge=1)
-    """Maximum boxes per class before suppression (torchvision)."""
     pretrained: Path | None = None
     """Weights from which VGG-16's training starts: torchvision's published `IMAGENET1K_FEATURES`, a .pth
     file. They expect inputs from `images.mean_subtracted`; the usual `IMAGENET1K_V1` does not."""
@@ -79,9 +60,7 @@ class SsdOptions(TorchOptions, PretrainedOptions, InputSizeOptions):
     def _options_fit_the_backbone(self) -> Self:
         if self.backbone == "small":
             return self
-        for name in ("aspect_ratios", "box_scale"):
-            if getattr(self, name) is not None:
-                raise ValueError(f"{name}: it is an option of the small backbone")
+        self.check_small_only("aspect_ratios", "box_scale")
         if self.augmentation not in (None, "ssd", "yolo"):
             raise ValueError("augmentation: expected 'ssd' or 'yolo' for VGG-16")
         if min(self.size) < SIDE:
@@ -145,7 +124,7 @@ class Ssd(TorchAdapter[DetectorInput, SsdOutputs, TrainingBatch]):
         device, options = self.runtime.device, self.options
         if options.backbone == "small":
             return framed_training_batch(samples, options.size, generator, device, options.augmentation)
-        augment = photograph_augmentation.PHOTOGRAPH_AUGMENTATIONS[options.augmentation or "ssd"]
+        augment = PHOTOGRAPH_AUGMENTATIONS[options.augmentation or "ssd"]
         return stretched_training_batch(
             samples,
             options.size,

@@ -4,14 +4,12 @@ In order: the colours are distorted, the image is placed on a larger canvas (§3
 cropped that has a minimum overlap with an object (§2.2), and the result is mirrored.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
 from adapters import images
-from adapters.detection.box_augmentation import MIRROR_PROBABILITY, AugmentedImage, mirrored
+from adapters.detection.training_images import MIRROR_PROBABILITY, AugmentedImage, mirrored
 from harness.task import Image
 
 # Minimum IoU of a crop with an object; 0: any crop, None: the whole image. §2.2.

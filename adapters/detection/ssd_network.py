@@ -1,7 +1,5 @@
 """The networks of SSD (Liu et al. 2016): a small one for images of 128 px, and SSD300 on VGG-16."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """torchvision's compiled operators, without its Python package."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec

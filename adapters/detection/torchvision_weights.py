@@ -1,14 +1,14 @@
 """Detector weights published by torchvision: conversion of their names, their options and classes."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
+from pydantic import Field
 from torch import Tensor
 
-from adapters.vision.published import published_classes
+from harness.adapter import AdapterOptions
 from harness.errors import UsageError
 
 # Names up to torchvision 0.12 → since; all other names of `fasterrcnn_resnet50_fpn` are used here unchanged.
@@ -23,14 +23,43 @@ _SSD = (
     (re.compile(r"^backbone\.extra\.0\.7\.1\."), "deep.8."),
     (re.compile(r"^backbone\.extra\.0\.7\.3\."), "deep.10."),
     (re.compile(r"^backbone\.extra\.0\.(\d)\."), r"deep.\1."),
-    (re.compile(r"^backbone\.extra\.1\."), "extra.0."),
-    (re.compile(r"^backbone\.extra\.2\."), "extra.1."),
-    (re.compile(r"^backbone\.extra\.3\."), "extra.2."),
-    (re.compile(r"^backbone\.extra\.4\."), "extra.3."),
+    *((re.compile(rf"^backbone\.extra\.{n + 1}\."), f"extra.{n}.") for n in range(4)),
     (re.compile(r"^head\.classification_head\.module_list\."), "heads.classes."),
     (re.compile(r"^head\.regression_head\.module_list\."), "heads.offsets."),
 )
 FIRST_MAP_BOXES = 4  # default boxes per cell of SSD's first map, Liu et al. 2016 §3.1
+
+
+class PyramidOptions(AdapterOptions):
+    """Options of Faster R-CNN with a feature pyramid, this project's and torchvision's."""
+
+    epsilon: float = Field(1e-5, ge=0)
+    """Epsilon of the frozen batch normalisation; 0 for torchvision's COCO_V1 weights."""
+    score_threshold: float = Field(0.05, ge=0, le=1)
+    """Minimum score of a detection (torchvision)."""
+    nms_iou: float = Field(0.5, ge=0, le=1)
+    """IoU above which suppression removes the lower-scored box of a class (torchvision)."""
+    shorter_side: int = Field(800, ge=32)
+    """Size in px to which the shorter side of a photograph is resized (Lin et al. 2017 §5.1)."""
+    longer_side: int = Field(1333, ge=32)
+    """Maximum size of the longer side in px."""
+
+
+class SsdSelectionOptions(AdapterOptions):
+    """Options of SSD, this project's and torchvision's: which raw outputs become detections."""
+
+    former: ClassVar[dict[str, str]] = {
+        "most": "use 'detections_per_image'",
+        "most_candidates": "use 'topk_candidates'",
+    }
+    score_threshold: float = Field(0.01, ge=0, le=1)
+    """Minimum score of a detection (Liu et al. 2016 §3.7)."""
+    nms_iou: float = Field(0.45, ge=0, le=1)
+    """IoU above which suppression removes the lower-scored box of a class (Liu et al. 2016 §3.7)."""
+    detections_per_image: int = Field(200, ge=1)
+    """Maximum detections per image (Liu et al. 2016 §3.7)."""
+    topk_candidates: int = Field(400, ge=1)
+    """Maximum boxes per class before suppression (torchvision)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +67,7 @@ class FasterRcnnWeights:
     """Published weights of `fasterrcnn_resnet50_fpn` under torchvision's current names."""
 
     tensors: dict[str, Tensor]
-    epsilon: float
-    """Set the epsilon of the frozen batch normalisation."""
+    epsilon: float  # of the frozen batch normalisation
     classes: tuple[str, ...]
 
 
@@ -70,6 +98,14 @@ def ssd_classes(adapter: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
 def ssd_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the weights of `ssd300_vgg16` for `ssd`, which has the same layers in the same order."""
     return _renamed(tensors, _SSD)
+
+
+def published_classes(count: int) -> tuple[str, ...]:
+    """Return COCO's class names if torchvision publishes weights with this many classes, else empty names."""
+    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights  # 6–9 s to import
+
+    names: list[str] = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"][1:]
+    return tuple(names) if len(names) == count else ("",) * count
 
 
 def _length(adapter: str, tensors: Mapping[str, Tensor], name: str) -> int:

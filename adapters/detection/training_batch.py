@@ -1,8 +1,6 @@
 """Training batches of detectors: augmented images of one size and the objects in them."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +10,7 @@ from torch import Tensor
 
 from adapters import augmentation as digits
 from adapters import images
-from adapters.detection.box_augmentation import MIRROR_PROBABILITY, AugmentedImage
+from adapters.detection import ssd_augmentation, yolo_augmentation
 from adapters.detection.detector_input import (
     BoxTransform,
     Size,
@@ -21,9 +19,18 @@ from adapters.detection.detector_input import (
     resized_photograph,
     stretch,
 )
-from adapters.detection.photograph_augmentation import PHOTOGRAPH_AUGMENTATIONS, Augmentation
-from adapters.detection.trainable_objects import trainable_objects
+from adapters.detection.training_images import (
+    MIRROR_PROBABILITY,
+    Augmentation,
+    AugmentedImage,
+    trainable_objects,
+)
 from harness.task import Image, Sample
+
+PHOTOGRAPH_AUGMENTATIONS: Mapping[
+    str | None, Callable[[Image, NDArray[np.float64], np.random.Generator], AugmentedImage]
+] = {"yolo": yolo_augmentation.augment, "ssd": ssd_augmentation.augment}
+"""Augmentations that change an image before it is resized."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,10 +1,4 @@
-"""YOLO: a grid of cells, each of which predicts boxes and a class in one forward pass (Redmon et al. 2016).
-
-There are two scales: a small convolutional network, by default for images of 128 px, and the paper's for
-photographs.
-"""
-
-from __future__ import annotations
+"""YOLO: a grid of cells, each of which predicts boxes and a class in one pass (Redmon et al. 2016)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +16,13 @@ from adapters.detection import yolo_grid, yolov1
 from adapters.detection.detector_input import DetectorInput, Size, framed_input, stretched_input
 from adapters.detection.finite import check_finite
 from adapters.detection.nms import suppress_per_class
-from adapters.detection.photograph_augmentation import PHOTOGRAPH_AUGMENTATIONS, Augmentation
 from adapters.detection.training_batch import (
+    PHOTOGRAPH_AUGMENTATIONS,
     TrainingBatch,
     framed_training_batch,
     stretched_training_batch,
 )
+from adapters.detection.training_images import Augmentation
 from adapters.torch_adapter import TorchAdapter, TorchOptions
 from adapters.vision.input_size import InputSizeOptions
 from adapters.vision.pretrained import PretrainedOptions
@@ -50,8 +45,6 @@ class YoloOptions(TorchOptions, PretrainedOptions, InputSizeOptions):
     for `yolov1`, unless `input_size` is set: then it determines rows and columns."""
     boxes: int = Field(2, ge=1, le=8)
     """Predictors per cell, B in the paper."""
-    width: int = Field(16, ge=4, le=64)
-    """Channels of the small backbone's first stage."""
     augmentation: Augmentation | None = None
     """Variation of training images, by default `digits` for the small network and `yolo` for the paper's."""
     score_threshold: float = Field(0.005, ge=0, le=1)

@@ -1,13 +1,11 @@
 """YOLO's augmentation of photographs (Redmon et al. 2016 §2.2): scale, translation, exposure, saturation."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 from adapters import images
-from adapters.detection.box_augmentation import MIRROR_PROBABILITY, AugmentedImage, mirrored
+from adapters.detection.training_images import MIRROR_PROBABILITY, AugmentedImage, mirrored
 from harness.task import Image
 
 JITTER = 0.2  # maximum scaling and translation as a fraction of the image's size, §2.2
@@ -16,11 +14,11 @@ MIN_SIDE = 1e-3  # fraction of the window's side; objects clipped to less are dr
 
 
 def augment(image: Image, boxes: NDArray[np.float64], generator: np.random.Generator) -> AugmentedImage:
-    """Scale and translate an image and its boxes [m, 4], and mirror half of the images."""
+    """Apply all steps to an image and its boxes [m, 4], and mirror half of the images."""
     window, clipped, indices = jitter(image, boxes, generator)
     if generator.random() < MIRROR_PROBABILITY:
         window, clipped = mirrored(window, clipped)
-    return AugmentedImage(window, clipped, indices)
+    return AugmentedImage(distort_exposure(window, generator), clipped, indices)
 
 
 def jitter(image: Image, boxes: NDArray[np.float64], generator: np.random.Generator) -> AugmentedImage:

@@ -5,8 +5,6 @@ confidences, and B × (x, y, √w, √h): the position of the centre within the 
 sides as fractions of the image's sides. Boxes are in fractions of the image's sides (0–1) throughout.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +12,7 @@ from torch import Tensor, nn
 
 from adapters.detection.boxes import area, iou
 
-Grid = tuple[int, int]
-"""Rows and columns of cells; the paper's S for both."""
+Grid = tuple[int, int]  # rows and columns of cells; the paper's S for both
 
 
 @dataclass(frozen=True)
@@ -52,12 +49,7 @@ def assign(boxes: Tensor, labels: Tensor, image_indices: Tensor, grid: Grid, ima
     """Assign every object to the cell that contains its centre.
 
     A cell is responsible for one object, the largest (ties: the first); the others are not in the loss.
-
-    Args:
-        boxes: [M, 4].
-        labels: [M].
-        image_indices: [M], 0…images − 1.
-        images: number of images in the batch.
+    The boxes [M, 4] and labels [M] are in the images `image_indices` [M], 0…images − 1.
     """
     rows, columns = grid
     across, down = ((boxes[:, :2] + boxes[:, 2:]) / 2 * _across_and_down(grid, boxes)).long().unbind(dim=1)

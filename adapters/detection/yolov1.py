@@ -3,8 +3,6 @@
 Redmon et al. 2016, "You Only Look Once", figure 3.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from torch import Tensor, nn

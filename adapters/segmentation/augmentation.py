@@ -1,7 +1,5 @@
 """Training batches of segmentation models: shifts of digits, and scales, flips and crops of photographs."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias

@@ -6,20 +6,18 @@ last upsampling, which the paper keeps bilinear, is learnt like the others. The 
 for photographs, or a small network.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from adapters import images
 from adapters.backbone import Backbone, ConvNorm
 from adapters.segmentation.augmentation import Augmentation
 from adapters.segmentation.segmenter import Segmenter, SegmenterOptions
-from adapters.vision.pretrained import start_from
+from adapters.vision.pretrained import PretrainedOptions, start_from
 from adapters.vision.vgg import FULLY_CONNECTED, ConvolutionalClassifier, Vgg16, convolutional
 from harness.checkpoint import load
 from harness.datasets.dataset import Dataset
@@ -28,24 +26,20 @@ STAGES = 5  # of the backbone, down to stride 32
 Upsampling = Literal["learnt", "bilinear"]
 
 
-class FcnOptions(SegmenterOptions):
+class FcnOptions(SegmenterOptions, PretrainedOptions):
     """Options of the FCNs."""
 
     backbone: Literal["small", "vgg16"] = "small"
     """The small network, or the paper's VGG-16."""
-    width: int = Field(16, ge=4, le=64)
-    """Channels of the small backbone's first stage."""
     upsampling: Upsampling = "learnt"
     """Learn upsampling kernels that start as bilinear interpolation, or keep them bilinear."""
     pretrained: Path | None = None
     """Initial weights of VGG-16: torchvision's ImageNet classifier, a .pth file."""
 
     @model_validator(mode="after")
-    def _options_fit_the_backbone(self) -> FcnOptions:
-        small = self.backbone == "small"
-        if small and self.pretrained is not None:
-            raise ValueError("pretrained: the small backbone has no published weights")
-        if not small and "width" in self.model_fields_set and self.width != type(self)().width:
+    def _options_fit_the_backbone(self) -> Self:
+        small, default = self.backbone == "small", type(self).model_fields["width"].default
+        if not small and self.width != default:
             raise ValueError("width: it is an option of the small backbone; VGG-16 has fixed widths")
         return self
 

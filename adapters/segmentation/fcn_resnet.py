@@ -6,10 +6,9 @@ networks") and, in training only, an auxiliary classifier on the stage before (Z
 scene parsing network", §3.3). Parameters are named as in the published file, which loads directly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -38,7 +37,7 @@ class FcnResNetOptions(SegmenterOptions):
     """Initial weights of the backbone: torchvision's ImageNet classifier `resnet50`, a .pth file."""
 
     @model_validator(mode="after")
-    def _resize_is_the_input_size(self) -> FcnResNetOptions:
+    def _resize_is_the_input_size(self) -> Self:
         if self.input_size is not None:
             raise ValueError("input_size: for this network, set `resize`")
         return self
@@ -87,8 +86,7 @@ class FcnResNet50(Segmenter):
     options: FcnResNetOptions
     size_multiple = 1
     training_options = Segmenter.training_options | {"pretrained"}
-    auxiliary = True
-    """Add an auxiliary classifier, which some published weights lack."""
+    auxiliary = True  # add an auxiliary classifier, which some published weights lack
 
     def make_module(self) -> nn.Module:
         return Network(len(self.classes), self.auxiliary)

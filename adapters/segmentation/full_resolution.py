@@ -4,8 +4,6 @@ Every layer computes at the size of the image. Dilated convolutions (Yu & Koltun
 aggregation by dilated convolutions") still give it a large receptive field, for a fair comparison.
 """
 
-from __future__ import annotations
-
 from pydantic import Field
 from torch import nn
 

@@ -1,12 +1,10 @@
 """The base class of the segmentation models: windows and scales, augmentation and the pixel loss."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -46,7 +44,7 @@ class SegmenterOptions(InputSizeOptions):
     """Side in px of the crops of the augmentation `crop`."""
 
     @model_validator(mode="after")
-    def _overlap_needs_windows(self) -> SegmenterOptions:
+    def _overlap_needs_windows(self) -> Self:
         if self.window is None and self.overlap != SegmenterOptions.model_fields["overlap"].default:
             raise ValueError("overlap: it applies to windows, so set `window` too")
         if self.input_size is not None and self.window is not None:
@@ -95,8 +93,7 @@ class Segmenter(TorchAdapter[Batch, list[Tensor], TrainingBatch]):
     training_options = frozenset({"class_weights", "augmentation", "crop"})
     balanced_weights: Sequence[float] | None = None
     """Weights of the classes by median frequency balancing, if training uses them."""
-    size_multiple: ClassVar[int]
-    """Heights and widths are padded to multiples of this number of px."""
+    size_multiple: ClassVar[int]  # heights and widths are padded to multiples of this number of px
 
     def to_input(self, pixels: Tensor) -> Tensor:
         """Convert uint8 pixels [N, H, W, 3] to the input of the module, [N, 3, H, W]."""

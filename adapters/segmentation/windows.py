@@ -1,7 +1,5 @@
 """Sliding windows: the class map of a large image from the scores of overlapping windows, row by row."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain

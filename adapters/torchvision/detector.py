@@ -3,13 +3,11 @@
 torchvision's own code resizes and normalises images, selects boxes and maps them back.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Protocol, TypedDict, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -17,14 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adapters import images
-from adapters.detection.box_augmentation import AugmentedImage
-from adapters.detection.trainable_objects import trainable_objects
+from adapters.detection.training_images import AugmentedImage, trainable_objects
 from adapters.torch_adapter import TorchAdapter
 from harness.task import Detections, Image, Prediction, Sample
 
-Size = tuple[int, int]
-"""(height, width) in px."""
+Size = tuple[int, int]  # (height, width) in px
 Outputs = TypeVar("Outputs")
+Objects: TypeAlias = dict[str, Tensor]
+"""Objects in one image: `boxes` [n, 4], `labels` [n] with background 0 and, of detections, `scores` [n]."""
 
 
 class ImageList(Protocol):
@@ -32,21 +30,6 @@ class ImageList(Protocol):
 
     tensors: Tensor  # [N, 3, H, W]
     image_sizes: list[Size]  # without padding
-
-
-class TorchvisionDetections(TypedDict):
-    """torchvision's detections in one image."""
-
-    boxes: Tensor  # [n, 4]
-    scores: Tensor  # [n]
-    labels: Tensor  # [n], background is 0
-
-
-class TorchvisionTarget(TypedDict):
-    """torchvision's training target for one image."""
-
-    boxes: Tensor  # [m, 4]
-    labels: Tensor  # [m], background is 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +46,7 @@ class TorchvisionTrainingBatch:
     """Inputs of torchvision's models for training."""
 
     images: list[Tensor]  # [3, H, W], 0–1
-    targets: list[TorchvisionTarget]
+    targets: list[Objects]
 
 
 class TorchvisionDetector(
@@ -81,7 +64,7 @@ class TorchvisionDetector(
         """Run the network up to the selection of boxes."""
 
     @abstractmethod
-    def select(self, outputs: Outputs, sizes: list[Size]) -> list[TorchvisionDetections]:
+    def select(self, outputs: Outputs, sizes: list[Size]) -> list[Objects]:
         """Select detections in px of the input, for images of the given sizes without padding."""
 
     @abstractmethod
@@ -120,9 +103,7 @@ class TorchvisionDetector(
         for outputs, group in zip(raw, batch, strict=True):
             sizes = group.images.image_sizes
             selected = self.select(outputs, sizes)
-            restored: list[TorchvisionDetections] = self.module.transform.postprocess(
-                selected, sizes, group.originals
-            )
+            restored: list[Objects] = self.module.transform.postprocess(selected, sizes, group.originals)
             for index, image in zip(group.indices, restored, strict=True):
                 boxes, scores, labels = (
                     tensor.cpu().numpy() for tensor in (image["boxes"], image["scores"], image["labels"])
@@ -135,7 +116,7 @@ class TorchvisionDetector(
     ) -> TorchvisionTrainingBatch:
         device = self.runtime.device
         inputs: list[Tensor] = []
-        targets: list[TorchvisionTarget] = []
+        targets: list[Objects] = []
         for sample in samples:
             boxes, labels = trainable_objects(sample, difficult=self.difficult)
             image, boxes, indices = self.augment(images.of_sample(sample), boxes, generator)

@@ -1,20 +1,16 @@
 """torchvision's `fasterrcnn_resnet50_fpn` behind the adapter interface."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor, nn
 
-from adapters.detection.box_augmentation import MIRROR_PROBABILITY, AugmentedImage, mirrored
 from adapters.detection.finite import check_finite
-from adapters.detection.torchvision_weights import faster_rcnn_weights
-from adapters.torchvision.detector import ImageList, Size, TorchvisionDetections, TorchvisionDetector
-from harness.adapter import AdapterOptions
+from adapters.detection.torchvision_weights import PyramidOptions, faster_rcnn_weights
+from adapters.detection.training_images import MIRROR_PROBABILITY, AugmentedImage, mirrored
+from adapters.torchvision.detector import ImageList, Objects, Size, TorchvisionDetector
 from harness.checkpoint import Checkpoint
 from harness.task import Image
 
@@ -22,27 +18,12 @@ Outputs = tuple[Tensor, Tensor, list[Tensor]]
 """Logits [R, 1 + C], offsets [R, 4 · (1 + C)] and, per image, proposals [Rᵢ, 4] in px of the input."""
 
 
-class FasterRcnnOptions(AdapterOptions):
-    """Options with the names and meanings of `faster-rcnn`'s."""
-
-    epsilon: float = Field(1e-5, ge=0)
-    """Epsilon of frozen batch normalisation; 0 for torchvision's COCO_V1 weights."""
-    score_threshold: float = Field(0.05, ge=0, le=1)
-    """Minimum score of a detection."""
-    nms_iou: float = Field(0.5, ge=0, le=1)
-    """IoU above which suppression removes the lower-scored box of a class."""
-    shorter_side: int = Field(800, ge=32)
-    """Size in px to which the shorter side of an image is resized."""
-    longer_side: int = Field(1333, ge=32)
-    """Maximum size of the longer side in px."""
-
-
 class TorchvisionFasterRcnn(TorchvisionDetector[Outputs]):
     """torchvision's `fasterrcnn_resnet50_fpn`."""
 
     name = "torchvision/fasterrcnn_resnet50_fpn"
-    Options = FasterRcnnOptions
-    options: FasterRcnnOptions
+    Options = PyramidOptions
+    options: PyramidOptions
     architecture_options = ("epsilon",)
 
     def make_module(self) -> nn.Module:
@@ -82,7 +63,7 @@ class TorchvisionFasterRcnn(TorchvisionDetector[Outputs]):
         logits, offsets = heads.box_predictor(heads.box_head(pooled))
         return logits.float(), offsets.float(), proposals
 
-    def select(self, outputs: Outputs, sizes: list[Size]) -> list[TorchvisionDetections]:
+    def select(self, outputs: Outputs, sizes: list[Size]) -> list[Objects]:
         logits, offsets, proposals = outputs
         check_finite(logits, offsets)
         selected = self.module.roi_heads.postprocess_detections(logits, offsets, proposals, sizes)

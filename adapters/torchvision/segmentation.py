@@ -1,7 +1,5 @@
 """torchvision's segmentation networks, as peers and oracles of this project's own."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from adapters.segmentation.fcn_resnet import FcnResNet50

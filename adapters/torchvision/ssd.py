@@ -1,21 +1,16 @@
 """torchvision's `ssd300_vgg16` behind the adapter interface."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor, nn
 
 from adapters.detection import ssd_augmentation
-from adapters.detection.box_augmentation import AugmentedImage
 from adapters.detection.finite import check_finite
-from adapters.detection.torchvision_weights import ssd_classes
-from adapters.torchvision.detector import ImageList, Size, TorchvisionDetections, TorchvisionDetector
-from harness.adapter import AdapterOptions
+from adapters.detection.torchvision_weights import SsdSelectionOptions, ssd_classes
+from adapters.detection.training_images import AugmentedImage
+from adapters.torchvision.detector import ImageList, Objects, Size, TorchvisionDetector
 from harness.checkpoint import Checkpoint
 from harness.task import Image
 
@@ -23,29 +18,12 @@ Outputs = tuple[dict[str, Tensor], list[Tensor]]
 """`cls_logits` [N, D, 1 + C] and `bbox_regression` [N, D, 4]; per image, default boxes [D, 4]."""
 
 
-class SsdOptions(AdapterOptions):
-    """Options with the names and meanings of `ssd`'s."""
-
-    former: ClassVar[dict[str, str]] = {
-        "most": "use 'detections_per_image'",
-        "most_candidates": "use 'topk_candidates'",
-    }
-    score_threshold: float = Field(0.01, ge=0, le=1)
-    """Minimum score of a detection."""
-    nms_iou: float = Field(0.45, ge=0, le=1)
-    """IoU above which suppression removes the lower-scored box of a class."""
-    detections_per_image: int = Field(200, ge=1)
-    """Maximum detections per image."""
-    topk_candidates: int = Field(400, ge=1)
-    """Maximum boxes per class before suppression."""
-
-
 class TorchvisionSsd(TorchvisionDetector[Outputs]):
     """torchvision's `ssd300_vgg16`."""
 
     name = "torchvision/ssd300_vgg16"
-    Options = SsdOptions
-    options: SsdOptions
+    Options = SsdSelectionOptions
+    options: SsdSelectionOptions
     difficult = True
 
     def make_module(self) -> nn.Module:
@@ -71,12 +49,10 @@ class TorchvisionSsd(TorchvisionDetector[Outputs]):
         outputs = {name: values.float() for name, values in self.module.head(features).items()}
         return outputs, self.module.anchor_generator(batch, features)
 
-    def select(self, outputs: Outputs, sizes: list[Size]) -> list[TorchvisionDetections]:
+    def select(self, outputs: Outputs, sizes: list[Size]) -> list[Objects]:
         head_outputs, defaults = outputs
         check_finite(head_outputs["cls_logits"], head_outputs["bbox_regression"])
-        selected: list[TorchvisionDetections] = self.module.postprocess_detections(
-            head_outputs, defaults, sizes
-        )
+        selected: list[Objects] = self.module.postprocess_detections(head_outputs, defaults, sizes)
         return selected
 
     def augment(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from dataclasses import dataclass
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -11,12 +12,13 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from adapters.translation.attention_model import AttentionModel, State
-from adapters.translation.coverage import CoverageState, coverage_penalty
 from adapters.translation.options import TranslatorOptions
-from adapters.translation.search import Hypotheses, beam_search
+from adapters.translation.search import Hypotheses, SearchState, beam_search
 from adapters.translation.translator import Sources, Translator, source_of, text_of
 from adapters.translation.vocabulary import PAD
 from harness.task import Alignment, Prediction, Sample
+
+S = TypeVar("S", bound=SearchState)
 
 
 class AttentionOptions(TranslatorOptions):
@@ -38,6 +40,30 @@ class AttentionOptions(TranslatorOptions):
         if self.coverage_penalty and self.beam == 1:
             raise ValueError("coverage_penalty: it ranks the hypotheses of a beam, so set beam > 1")
         return self
+
+
+@dataclass(frozen=True)
+class CoverageState(Generic[S]):
+    """A model's state, with the attention that each source position has received so far."""
+
+    state: S
+    attention: Tensor  # [B, K, S], Σ_j p_ij over the target tokens j written so far
+    mask: Tensor  # [B, S], false at padding
+
+    def select(self, rows: Tensor, parents: Tensor) -> CoverageState[S]:
+        """Keep sentences and hypotheses as in `SearchState.select`."""
+        attention = self.attention[rows.unsqueeze(1), parents]
+        return CoverageState(self.state.select(rows, parents), attention, self.mask[rows])
+
+
+def coverage_penalty(coverage: CoverageState[S], beta: float) -> Tensor:
+    """Return cp(X; Y) = β Σ_i log(min(Σ_j p_ij, 1)): [B, K], ≤ 0 (Wu et al. 2016, §7, equation 14).
+
+    i runs over the source tokens and j over the tokens of the translation. Both include END.
+    """
+    smallest = torch.finfo(coverage.attention.dtype).tiny  # attention may underflow to 0
+    logarithms = coverage.attention.clamp(smallest, 1.0).log()
+    return beta * torch.where(coverage.mask.unsqueeze(1), logarithms, 0.0).sum(dim=-1)
 
 
 class Attention(Translator[State]):

@@ -3,7 +3,7 @@
 LSTMs replace the paper's gated recurrent units:
 
     h_j = [→h_j; ←h_j]                      the encoder's annotation of source position j
-    c_i = Σ_j α_ij h_j                      α_i from s_{i−1} and all h_j: additive_attention.py
+    c_i = Σ_j α_ij h_j                      α_i from s_{i−1} and all h_j: `AdditiveAttention`
     s_i = LSTM(s_{i−1}, [y_{i−1}; c_i])
     p(y_i) = softmax(E tanh(U [s_i; c_i; y_{i−1}]) + b)
 
@@ -18,10 +18,56 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adapters.translation.additive_attention import AdditiveAttention
 from adapters.translation.cells import CellState, LstmLayer, StackedEncoder
 from adapters.translation.tokens import log_probabilities, token_embedding
 from adapters.translation.vocabulary import PAD
+
+
+class AdditiveAttention(nn.Module):
+    """Additive attention (Bahdanau, Cho and Bengio 2015, §3.1, §A.1.2), with W and V for their W_a and U_a.
+
+    e_ij = vᵀ tanh(W s_{i−1} + V h_j),   α_i = softmax_j e_ij,   c_i = Σ_j α_ij h_j
+
+    The implementation uses tanh(x + y) = 1 − 2 / (1 + e^{2x} e^{2y}), with one exponential per state and one
+    per position instead of one tanh per pair. Measured for 320 states, 30 positions and size 96 on
+    one CPU thread: 0.26 ms instead of 2.4 ms.
+    """
+
+    def __init__(self, query_size: int, value_size: int, size: int) -> None:
+        super().__init__()
+        self.W = nn.Linear(query_size, size, bias=False)
+        self.V = nn.Linear(value_size, size)
+        self.v = nn.Parameter(torch.empty(size).uniform_(-(size**-0.5), size**-0.5))  # as in nn.Linear
+
+    def keys(self, values: Tensor) -> Tensor:
+        """Return e^{2 V h_j}, computed once per sentence: [B, S, value_size] → [B, S, size]."""
+        return _exponential(self.V(values))
+
+    def forward(self, query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Return contexts and weights for K queries per sentence (the hypotheses of a beam).
+
+        Args:
+            query: [B, K, query_size], the decoder states s_{i−1}.
+            keys: [B, S, size] from `keys`.
+            values: [B, S, value_size], the annotations h_j.
+            bias: [B, S], 0 at tokens and −∞ at padding.
+
+        Returns:
+            c_i [B, K, value_size] and α_i [B, K, S]; each row of α_i sums to 1 and is exactly 0 at padding.
+        """
+        one = torch.ones((), dtype=keys.dtype, device=keys.device)
+        pairs = torch.addcmul(one, _exponential(self.W(query)).unsqueeze(2), keys.unsqueeze(1))
+        energies = -2 * (pairs.reciprocal_() @ self.v)  # less the constant Σ v, which cancels in the softmax
+        weights = (energies + bias.unsqueeze(1)).softmax(dim=-1)
+        return torch.bmm(weights, values), weights
+
+
+def _exponential(x: Tensor) -> Tensor:
+    """Return e^{2x} in at least fp32, with x clamped to ±40 so that e^80 and its reciprocal are finite.
+
+    The attention equation is therefore exact if W s and V h are within ±40, as with all trained weights."""
+    x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    return (2 * x.clamp(-40, 40)).exp()
 
 
 @dataclass(frozen=True)
@@ -65,9 +111,7 @@ class AttentionModel(nn.Module):
     ) -> None:
         """Create the model with random weights.
 
-        Args:
-            encoder_size: hidden units per direction.
-            tied_embeddings: use one matrix for source, target and E (Press and Wolf 2017).
+        Tied embeddings are one matrix for source, target and E (Press and Wolf 2017).
         """
         super().__init__()
         self.embedding = token_embedding(vocabulary_size, embedding_size)
@@ -83,12 +127,7 @@ class AttentionModel(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def encode(self, source: Tensor, lengths: Tensor) -> State:
-        """Encode the sources and return s_0, with one hypothesis per sentence.
-
-        Args:
-            source: [B, S], token ids, each sentence followed by PAD.
-            lengths: [B], all ≥ 1.
-        """
+        """Encode sources [B, S], each followed by PAD, with `lengths` [B] ≥ 1: s_0 of one hypothesis each."""
         annotations, finals = self.encoder(self.dropout(self.embedding(source)), lengths.to(source.device))
         values = self.dropout(annotations)
         bias = torch.zeros_like(values[..., 0]).masked_fill(source == PAD, -torch.inf)
@@ -107,15 +146,10 @@ class AttentionModel(nn.Module):
         return log_probabilities(self._logits(state.layer[0], context, embedded)), state, weights
 
     def forward(self, source: Tensor, lengths: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Decode with teacher forcing.
+        """Decode with teacher forcing the targets [B, T]: y_0 = BEGIN, y_1, …
 
-        Args:
-            source, lengths: as in `encode`.
-            target: [B, T], y_0 = BEGIN, y_1, …
-            mask: [B, T], true where the logits of the next token are returned.
-
-        Returns:
-            logits [mask.sum(), n], row by row of the mask; α [B, T, S].
+        Returns the logits [mask.sum(), n] of the tokens that follow where the mask [B, T] is true, row by
+        row, and α [B, T, S].
         """
         state = self.encode(source, lengths)
         embedded = self.dropout((self.target_embedding or self.embedding)(target))

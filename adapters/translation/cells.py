@@ -4,8 +4,6 @@ Both read the parameters of a `torch.nn.RNN` or `torch.nn.LSTM`. Shapes: […] a
 B sentences, T steps, I inputs, H hidden units, G gates (1 or 4).
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -22,8 +20,7 @@ class RecurrentLayer(nn.Module, ABC):
     a_t = W x_t + U h_{t−1} + b, with the gates stacked
     """
 
-    state_tensors: ClassVar[int]
-    """Number of tensors in a `CellState`."""
+    state_tensors: ClassVar[int]  # number of tensors in a `CellState`
     fused = True
     """Read sequences with torch's kernel, or step by step from the equations if false (see `unfuse`)."""
 

@@ -1,7 +1,6 @@
-"""The options that all translation models share."""
+"""The options that all translation models share, and the order of sentences that follows from them."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -60,3 +59,17 @@ def curriculum_fraction(step: int, curriculum: int) -> float:
         return 1.0
     first = 0.01  # c_0, Platanios et al. 2019 §4.1
     return step * (1 - first) / curriculum + first
+
+
+def length_batches(lengths: Sequence[int], maximum_tokens: int) -> list[list[int]]:
+    """Sort sentences by length and cut them into batches of at most `maximum_tokens` tokens with padding.
+
+    Returns the indices of the sentences in each batch. A sentence longer than the maximum is a separate one.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
+        if batches and (len(batches[-1]) + 1) * lengths[index] <= maximum_tokens:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches

@@ -5,8 +5,6 @@ same translation as alone. Shapes: B sentences, K hypotheses per sentence, n tok
 sentences are unfinished.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self, TypeVar

@@ -1,7 +1,5 @@
 """The adapters `rnn` and `lstm`: translation through one context vector (seq2seq_model.py)."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from pydantic import Field

@@ -53,12 +53,9 @@ class Seq2SeqModel(nn.Module):
         dropout: float = 0.0,
         tied_embeddings: bool = True,
     ) -> None:
-        """Create the model with random weights.
+        """Create the model with random weights; encoder and decoder have `layers` layers each.
 
-        Args:
-            encoder_size: hidden units per direction.
-            layers: number of layers of the encoder, and of the decoder.
-            tied_embeddings: use one matrix for source, target and E (Press and Wolf 2017).
+        Tied embeddings are one matrix for source, target and E (Press and Wolf 2017).
         """
         super().__init__()
         self.context = context
@@ -83,12 +80,7 @@ class Seq2SeqModel(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def encode(self, source: Tensor, lengths: Tensor) -> State:
-        """Encode the sources and return s_0, with one hypothesis per sentence.
-
-        Args:
-            source: [B, S], token ids, each sentence followed by PAD.
-            lengths: [B], all ≥ 1.
-        """
+        """Encode sources [B, S], each followed by PAD, with `lengths` [B] ≥ 1: s_0 of one hypothesis each."""
         embedded = self.dropout(self.scale * self.embedding(source))
         _, finals = self.encoder(embedded, lengths.to(source.device))
         layers = []
@@ -115,15 +107,10 @@ class Seq2SeqModel(nn.Module):
         return log_probabilities(logits), State(state.context, tuple(layers))
 
     def forward(self, source: Tensor, lengths: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Decode with teacher forcing.
+        """Decode with teacher forcing the targets [B, T]: y_0 = BEGIN, y_1, …
 
-        Args:
-            source, lengths: as in `encode`.
-            target: [B, T], y_0 = BEGIN, y_1, …
-            mask: [B, T], true where the logits of the next token are returned.
-
-        Returns:
-            logits [mask.sum(), n], row by row of the mask.
+        Returns the logits [mask.sum(), n] of the tokens that follow where the mask [B, T] is true, row by
+        row.
         """
         state = self.encode(source, lengths)
         embedded = self.dropout(self.scale * (self.target_embedding or self.embedding)(target))

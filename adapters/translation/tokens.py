@@ -1,7 +1,5 @@
 """The embedding and the output distribution of tokens in a translation model."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

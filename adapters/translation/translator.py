@@ -1,7 +1,5 @@
 """The base class of the translation models: vocabulary, batches, loss and search."""
 
-from __future__ import annotations
-
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -15,8 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adapters.torch_adapter import TorchAdapter
 from adapters.translation.cells import unfuse
-from adapters.translation.length_batches import length_batches
-from adapters.translation.options import TranslatorOptions, curriculum_fraction
+from adapters.translation.options import TranslatorOptions, curriculum_fraction, length_batches
 from adapters.translation.search import Hypotheses, SearchState, beam_search, greedy_search
 from adapters.translation.vocabulary import (
     BEGIN,

@@ -4,8 +4,6 @@ Source and target share one vocabulary. Tokens include the spaces (`▁`), so th
 without a detokeniser.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import unicodedata

@@ -1,7 +1,5 @@
 """The option `input_size` of the vision models."""
 
-from __future__ import annotations
-
 from typing import Annotated, TypeAlias
 
 from pydantic import Field

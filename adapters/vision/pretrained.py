@@ -1,11 +1,10 @@
 """Networks with a part that starts from a published ImageNet classifier."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from harness.adapter import AdapterOptions
@@ -17,14 +16,26 @@ class PretrainedOptions(AdapterOptions):
     """Options of a model with a small backbone or, at the paper's scale, a published classifier."""
 
     backbone: str = "small"
+    width: int = Field(16, ge=4, le=64)
+    """Channels of the small backbone's first stage."""
     pretrained: Path | None = None
     """Weights from which training of the larger backbone starts."""
 
     @model_validator(mode="after")
-    def _published(self) -> PretrainedOptions:
+    def _published(self) -> Self:
         if self.backbone == "small" and self.pretrained is not None:
             raise ValueError("pretrained: the small backbone has no published weights")
         return self
+
+    def check_small_only(self, *names: str) -> None:
+        """Check that options of the small backbone have no value.
+
+        Raises:
+            ValueError: One has.
+        """
+        for name in names:
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name}: it is an option of the small backbone")
 
 
 def start_from(part: nn.Module, published: Mapping[str, Tensor], path: Path) -> None:

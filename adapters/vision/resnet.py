@@ -4,8 +4,6 @@ The first block of a stage has its stride in the 3×3 convolution, as in torchvi
 as in the paper. Parameters are named as in torchvision's published files, which therefore load directly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -3,8 +3,6 @@
 Parameters are named as in torchvision's published files (`features.N`), which therefore load directly.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from torch import Tensor, nn
