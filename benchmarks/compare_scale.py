@@ -209,9 +209,8 @@ def from_mlflow(folder: Path, paths: list[Path]) -> None:
     """Print the requests and seconds of reading many runs from MLflow."""
     from harness.errors import UsageError
     from harness.tracking.artifacts import DIGEST_TAG
-    from harness.tracking.baseline import fetch_baseline
     from harness.tracking.entries import run_entry
-    from harness.tracking.past_runs import PAGE, logged_trend
+    from harness.tracking.past_runs import PAGE, fetch_baseline, logged_trend
     from harness.tracking.tracking_store import mlflow_environment, open_experiment
 
     with mlflow_environment():

@@ -26,7 +26,7 @@ import numpy as np
 from harness.adapter import Resources
 from harness.executors.scheduling.scheduler import Scheduler
 from harness.executors.scheduling.worker_pool import Assignment
-from harness.rundir.trial_files import TrialSpec
+from harness.rundir.records import TrialSpec
 from harness.stages.shards import Execution, Outcome, Shard, ShardResult, Work
 from harness.trial import DatasetUse, Trial
 

@@ -16,7 +16,7 @@ from harness.datasets.dataset import DATASETS, Dataset
 from harness.errors import InfrastructureError, UsageError
 from harness.identity import code_version, digest
 from harness.recipe import CheckpointRef
-from harness.rundir.trial_files import TrialSpec
+from harness.rundir.records import TrialSpec
 from harness.task import TaskName
 
 

@@ -1,14 +1,12 @@
 """compare.md: a run against its baseline in GitHub-flavoured Markdown, for a step summary or a comment."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from harness.compare.outcome import URGENCY, Change, Comparison, TrialComparison, Verdict
 from harness.compare.speed_verdict import DRIFT
 from harness.task import Figure
 from reports.figures import printed
-from reports.markdown import LIMIT
+from reports.markdown import LIMIT, bullets, shortened
 from reports.text import markdown
 
 _MARKS = {"pass": "✅", "regression": "❌", "incomplete": "⚠️", "inconclusive": "❔"}
@@ -23,9 +21,7 @@ def comparison_to_markdown(comparison: Comparison, limit: int = LIMIT) -> str:
     Rows beyond `limit` bytes are only counted.
     """
     rows = 1 + sum(1 + len(trial.changes) for trial in comparison.trials)
-    while len((text := _document(comparison, rows)).encode()) > limit and rows > 1:
-        rows //= 2
-    return text
+    return shortened(lambda most: _document(comparison, most), rows, limit)
 
 
 def _document(comparison: Comparison, rows: int) -> str:
@@ -36,11 +32,11 @@ def _document(comparison: Comparison, rows: int) -> str:
         f"{_MARKS[comparison.outcome]} {verdict}",
         *_frontier(comparison, rows),
         *_table(changed, rows),
-        *_lines([_not_compared(trial) for trial in not_compared], rows),
+        *bullets([_not_compared(trial) for trial in not_compared], rows),
         *_folded("Other figures", rest, _table(rest, rows)),
         *_folded("Samples with another prediction", *_flips(comparison, rows)),
         *([f"{DRIFT} A difference in time is per sample: above 0 is slower."] * comparison.compares_speed),
-        *_lines([f"- Note: {markdown(note, 400)}" for note in comparison.notes], rows),
+        *bullets([f"- Note: {markdown(note, 400)}" for note in comparison.notes], rows),
         _origin(comparison),
     ]
     return "\n\n".join(parts) + "\n"
@@ -100,12 +96,6 @@ def _not_compared(trial: TrialComparison) -> str:
     return f"- **{trial.state}** {markdown(trial.name, 160)}: {markdown(trial.reason, 300)}"
 
 
-def _lines(lines: Sequence[str], rows: int) -> list[str]:
-    if len(lines) > rows:
-        lines = [*lines[:rows], f"- and {len(lines) - rows} more"]
-    return ["\n".join(lines)] if lines else []
-
-
 def _frontier(comparison: Comparison, rows: int) -> list[str]:
     """Return the frontier's part: how many charts are unchanged, then at most `rows` of the others."""
     lines = [
@@ -117,7 +107,7 @@ def _frontier(comparison: Comparison, rows: int) -> list[str]:
         return []
     same = sum(not (chart.changed or chart.reason) for chart in comparison.frontier)
     title = f"Accuracy-versus-speed frontier: unchanged in {same} of {len(comparison.frontier)} charts"
-    return ["\n".join([title, *([""] if lines else []), *_lines(lines, rows)])]
+    return ["\n".join([title, *([""] if lines else []), *bullets(lines, rows)])]
 
 
 def _flips(comparison: Comparison, rows: int) -> tuple[Sequence[TrialComparison], list[str]]:
@@ -130,7 +120,7 @@ def _flips(comparison: Comparison, rows: int) -> tuple[Sequence[TrialComparison]
         lines.append(
             f"- {markdown(trial.name, 160)}: {trial.flipped} of {trial.samples} samples: {ids}{tail}"
         )
-    return flipped, _lines(lines, rows)
+    return flipped, bullets(lines, rows)
 
 
 def _folded(title: str, items: Sequence[object], parts: Iterable[str]) -> list[str]:
@@ -147,7 +137,6 @@ def _origin(comparison: Comparison) -> str:
             (comparison.baseline, comparison.baseline_revision),
         )
     )
-    software = f" Software differs: {markdown(', '.join(comparison.software), 400)}." * bool(
-        comparison.software
-    )
+    software = ", ".join(comparison.software)
+    software = f" Software differs: {markdown(software, 400)}." if software else ""
     return f"Run {run} against {baseline}. Brackets are 95% intervals.{software}"

@@ -1,7 +1,5 @@
 """Figures as text: value [low, high] unit, n, with the same digits in every report."""
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass, replace
@@ -44,6 +42,13 @@ def printed(figure: Figure) -> Printed:
     decimals = _decimals(half, 2) if half > 0 else _decimals(figure.value, 4)
     low, high = _number(figure.low, decimals), _number(figure.high, decimals)
     return Printed(_number(figure.value, decimals), f"[{low}, {high}]{mark}", figure.unit, figure.n)
+
+
+def bounds(figure: Figure) -> tuple[float, float]:
+    """Return the interval of a defined figure as it is drawn: a missing bound is the value itself."""
+    assert figure.value is not None
+    low, high = (figure.value if bound is None else bound for bound in (figure.low, figure.high))
+    return low, high
 
 
 def invalidity(scenario: ScenarioRecord | None) -> str:

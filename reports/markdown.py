@@ -1,8 +1,6 @@
 """summary.md: a run in GitHub-flavoured Markdown, for a step summary or MLflow's description."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from harness.compare.frontier import CAVEAT, headline, ranks, throughput
 from harness.rundir.results import Results, TrialRecord
@@ -16,10 +14,21 @@ LIMIT = 60_000  # bytes; GitHub refuses comments above 64 KiB
 
 def to_markdown(results: Results, limit: int = LIMIT) -> str:
     """Return the verdict and one table per task. Rows beyond `limit` bytes are only counted."""
-    rows = max(1, len(results.trials))
-    while len((text := _document(results, rows)).encode()) > limit and rows > 1:
+    return shortened(lambda rows: _document(results, rows), max(1, len(results.trials)), limit)
+
+
+def shortened(document: Callable[[int], str], rows: int, limit: int) -> str:
+    """Return a document of at most `rows` rows per table, halved until it has at most `limit` bytes."""
+    while len((text := document(rows)).encode()) > limit and rows > 1:
         rows //= 2
     return text
+
+
+def bullets(lines: Sequence[str], rows: int) -> list[str]:
+    """Join the first lines of a list to one paragraph and count the others; none for an empty list."""
+    if len(lines) > rows:
+        lines = [*lines[:rows], f"- and {len(lines) - rows} more"]
+    return ["\n".join(lines)] if lines else []
 
 
 def _document(results: Results, rows: int) -> str:
@@ -89,10 +98,7 @@ def _problems(results: Results, rows: int) -> Iterable[str]:
         f"- **skipped** {markdown(skipped.benchmark)}: {markdown(skipped.reason, 160)}"
         for skipped in results.skipped
     ]
-    if len(lines) > rows:
-        lines = [*lines[:rows], f"- and {len(lines) - rows} more"]
-    if lines:
-        yield "\n".join(lines)
+    return bullets(lines, rows)
 
 
 def _figure(figure: Figure | None, missing: str, invalid: str = "") -> str:
@@ -125,11 +131,9 @@ def trial_to_markdown(trial: TrialRecord, limit: int) -> str:
 def _figures(trial: TrialRecord) -> Iterable[tuple[str, Figure, str]]:
     """Yield name, figure and why it is not valid."""
     yield from ((name, figure, "") for name, figure in trial.metrics.items())
-    for scenario_name, scenario in trial.speed.items():
-        if scenario.throughput:
-            yield f"{scenario_name} throughput", scenario.throughput, invalidity(scenario)
-        for percentile, latency in scenario.latency.items():
-            if latency:
-                yield f"{scenario_name} latency {percentile}", latency, invalidity(scenario)
+    for name, scenario in trial.speed.items():
+        for kind, figure in scenario.figures.items():
+            label = kind if kind == "throughput" else f"latency {kind}"
+            yield f"{name} {label}", figure, invalidity(scenario)
     for name, figure in trial.phases.items():
         yield f"phase {name}", figure, ""

@@ -1,7 +1,5 @@
 """results.csv: every figure of a run in long form, for pandas and spreadsheets."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re
@@ -35,16 +33,8 @@ def to_csv(results: Results) -> str:
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for trial in results.trials:
-        identity = {
-            "run": results.run.id,
-            "suite": results.suite,
-            "benchmark": trial.benchmark,
-            "task": trial.task,
-            "adapter": trial.adapter,
-            "variant": trial.variant,
-            "trial": trial.id,
-            "status": trial.status,
-        }
+        identity = {"run": results.run.id, "suite": results.suite, "trial": trial.id}
+        identity |= trial.model_dump(include={"benchmark", "task", "adapter", "variant", "status"})
         for row in list(_rows(trial)) or [{}]:
             writer.writerow({column: _inert(value) for column, value in {**identity, **row}.items()})
     return text.getvalue()
@@ -62,15 +52,10 @@ def _rows(trial: TrialRecord) -> Iterator[dict[str, object]]:
     for name, figure in trial.metrics.items():
         yield {**_row("accuracy", name, figure), "environment": " ".join(trial.environments)}
     for name, scenario in trial.speed.items():
-        figures = {"throughput": scenario.throughput, **scenario.latency}
-        for kind, measured in figures.items():
-            if measured is not None:
-                where = {
-                    "environment": scenario.environment,
-                    "valid": scenario.valid,
-                    "reasons": "; ".join(scenario.reasons),
-                }
-                yield {**_row("speed", f"{name}/{kind}", measured), **where}
+        reasons = "; ".join(scenario.reasons)
+        where = {"environment": scenario.environment, "valid": scenario.valid, "reasons": reasons}
+        for kind, figure in scenario.figures.items():
+            yield {**_row("speed", f"{name}/{kind}", figure), **where}
     for name, figure in trial.phases.items():
         yield _row("phases", name, figure)
     for name, value in trial.cost.model_dump().items():
@@ -79,13 +64,5 @@ def _rows(trial: TrialRecord) -> Iterator[dict[str, object]]:
 
 
 def _row(kind: str, name: str, figure: Figure) -> dict[str, object]:
-    return {
-        "kind": kind,
-        "name": name,
-        "value": figure.value,
-        "low": figure.low,
-        "high": figure.high,
-        "n": figure.n,
-        "unit": figure.unit,
-        "signature": figure.signature,
-    }
+    columns = ("value", "low", "high", "n", "unit", "signature")
+    return {"kind": kind, "name": name, **{column: getattr(figure, column) for column in columns}}

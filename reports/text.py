@@ -4,8 +4,6 @@ Invisible and direction-changing characters become visible, so that a name canno
 around it. Escaping for HTML is left to the templates.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import unicodedata

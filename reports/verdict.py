@@ -1,9 +1,9 @@
-"""The first line of every report: the number of complete trials, and the problems."""
-
-from __future__ import annotations
+"""The head of every report: one line, and the same with all ranks as data for `harness report --json`."""
 
 from collections import Counter
+from dataclasses import asdict
 
+from harness.compare.frontier import CAVEAT, FrontierChart, frontier_changes, frontier_charts, why_not_charted
 from harness.rundir.results import Results, Status
 from reports.text import display
 
@@ -47,3 +47,43 @@ def is_clean(results: Results) -> bool:
 
 def _plural(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def to_summary(results: Results, baseline: Results | None = None) -> dict[str, object]:
+    """Return the verdict, each trial's rank or why it has none, and the changes since the baseline."""
+    return {
+        "suite": results.suite,
+        "run_id": results.run.id,
+        "verdict": verdict(results),
+        "clean": is_clean(results),
+        "ranked": CAVEAT,
+        "comparisons": [_comparison(comparison) for comparison in frontier_charts(results)],
+        "not_compared": [
+            {"benchmark": trial.benchmark, "variant": trial.variant, "id": trial.id, "reason": reason}
+            for trial in results.trials
+            if (reason := why_not_charted(trial))
+        ],
+        "since_baseline": baseline
+        and {
+            "run_id": baseline.run.id,
+            "frontier": [
+                {"changed": chart.changed, **asdict(chart)} for chart in frontier_changes(baseline, results)
+            ],
+        },
+    }
+
+
+def _comparison(comparison: FrontierChart) -> dict[str, object]:
+    points = [
+        {
+            "variant": point.trial.variant,
+            "id": point.trial.id,
+            "rank": point.rank,
+            "dominated_by": point.dominated_by or None,
+            "accuracy": asdict(point.accuracy),
+            "throughput": asdict(point.throughput),
+        }
+        for point in comparison.points
+    ]
+    names = ("task", "benchmark", "dataset", "metric", "hardware")
+    return {**{name: getattr(comparison, name) for name in names}, "points": points}

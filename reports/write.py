@@ -1,7 +1,5 @@
 """Writing of all files of a report, which are pure projections of a run directory."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,18 +18,13 @@ COMPARISON_FILES = ("compare.html", "compare.md", "compare.json", "compare-junit
 
 
 def write_reports(run_dir: Path, out: Path | None = None, baseline: Path | None = None) -> Path:
-    """Write index.html, summary.md, results.csv and the files for CI, each completely or not at all.
+    """Write index.html, summary.md, results.csv and the files for CI; return the path of index.html.
 
     Remove the files of an earlier `harness compare` if the results have changed since.
 
     Args:
-        run_dir: a run directory.
         out: folder to write to. Default: `run_dir`/report.
-        baseline: another run directory. If given, index.html shows the changes of the frontier since this
-            run.
-
-    Returns:
-        The path of index.html.
+        baseline: run directory since which index.html shows the changes of the frontier.
 
     Raises:
         UsageError: results.json, an analysis or a measurement is missing or damaged.

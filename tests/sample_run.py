@@ -13,8 +13,8 @@ from raw_timings import single_stream_timings
 from sample_results import HOSTILE, LONG, document, figure
 
 from harness.files import write_record
+from harness.rundir.records import RunFile
 from harness.rundir.results import RunRecord
-from harness.rundir.run_file import RunFile
 
 CLASSES = ["digit 3", HOSTILE, LONG, "مرحبا"]
 COLOURS = ["#000000", "#d62728", "#1f77b4", "#2ca02c"]

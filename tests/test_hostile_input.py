@@ -18,8 +18,8 @@ from harness.suite.loading import load_suite
 from harness.suite.plan import plan
 from reports.ci.junit import to_junit
 from reports.markdown import to_markdown
-from reports.summary import to_summary
 from reports.table import to_csv
+from reports.verdict import to_summary
 
 SUITE: dict[str, Any] = {
     "name": "good",

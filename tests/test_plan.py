@@ -13,7 +13,7 @@ from harness.datasets.phrases.phrases import Phrases
 from harness.errors import UnavailableError, UsageError
 from harness.files import read_json
 from harness.identity import code_version
-from harness.rundir.trial_files import TrialSpec
+from harness.rundir.records import TrialSpec
 
 
 def with_benchmark(**changes: Any) -> dict[str, Any]:

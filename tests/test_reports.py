@@ -30,13 +30,11 @@ from reports.figures import count, printed
 from reports.markdown import to_markdown, trial_to_markdown
 from reports.page import html as page_html
 from reports.page.charts import chart, save
-from reports.page.details import Detail
+from reports.page.details import Detail, distribution
 from reports.page.html import to_html
-from reports.page.latencies import distribution
-from reports.summary import to_summary
 from reports.table import to_csv
 from reports.text import display
-from reports.verdict import verdict
+from reports.verdict import to_summary, verdict
 from reports.write import write_reports
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}  # HTML elements without an end tag, of those we might use

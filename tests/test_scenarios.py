@@ -24,7 +24,7 @@ from harness.scenarios.offline import Offline
 from harness.scenarios.scenario import OFFLINE, SCENARIOS, SINGLE_STREAM, Scenario
 from harness.scenarios.settings import SpeedSettings
 from harness.stages.measure import Measurement, measure
-from harness.tracking.series import series
+from harness.tracking.values import series
 from harness.trial import Trial
 
 ROOT = Path(__file__).parent.parent

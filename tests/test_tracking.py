@@ -41,14 +41,12 @@ from harness.rundir.results import Results, read_results, to_json
 from harness.rundir.store import TrialDirectory
 from harness.task import Translation
 from harness.tracking import SyncOutcome, default_tracking_uri, sync, ui_command
-from harness.tracking.baseline import fetch_baseline
 from harness.tracking.entries import TREND
 from harness.tracking.models import alias
 from harness.tracking.names import key
-from harness.tracking.past_runs import logged_trend
-from harness.tracking.series import MOST, series
+from harness.tracking.past_runs import fetch_baseline, logged_trend
 from harness.tracking.tracking_store import mlflow_environment, mlflow_errors, public
-from harness.tracking.values import metrics_of, params_of
+from harness.tracking.values import MOST, metrics_of, params_of, series
 
 
 def write_run(folder: Path, content: dict | None = None) -> Path:

@@ -1,17 +1,16 @@
-"""The contract of a task's analysis of one trial: collect all samples, then show a few."""
-
-from __future__ import annotations
+"""The contract of a task's analysis of one trial: collect all samples, then show a few; ratios of sums."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.analysis.record import Analysis, Role, ShownSample
-from harness.task import Sample
+from harness.statistics.jackknife import COUNT_GROUPS, figure, leave_out_groups, leave_out_sums
+from harness.task import Figure, Sample
 
 PredictionT = TypeVar("PredictionT")
 ShownT = TypeVar("ShownT", bound=ShownSample)
@@ -19,16 +18,15 @@ ShownT = TypeVar("ShownT", bound=ShownSample)
 SHOWN_PER_ROLE: dict[Role, int] = {"worst": 4, "median": 2, "best": 2}
 """Samples shown per trial: enough to see what goes wrong, few enough for one page of many trials."""
 
-ImageFiles: TypeAlias = dict[str, bytes]
-"""Contents of image files by path relative to the trial's directory."""
+Counts: TypeAlias = NDArray[np.bool_] | NDArray[np.int64] | NDArray[np.float64]
+ImageFiles: TypeAlias = dict[str, bytes]  # contents of image files by path relative to the trial's directory
 
 
 @dataclass(frozen=True)
 class Pick:
     """A sample chosen to be shown."""
 
-    index: int
-    """Position in the data set's split, from 0."""
+    index: int  # position in the data set's split, from 0
     role: Role
     score: float
 
@@ -40,16 +38,17 @@ class Analyser(ABC, Generic[PredictionT, ShownT]):
     def add(self, sample: Sample, prediction: PredictionT) -> None:
         """Add the next sample with its target, in order of the data set."""
 
+    weight: ClassVar[str] = "shown"
+    """The column with the amount that a model can get right or wrong in each sample."""
+
     @abstractmethod
     def columns(self) -> dict[str, NDArray[np.float64]]:
-        """Return a value per added sample: `score`, by which samples are ranked, and what slices are cut by.
+        """Return values per added sample, each [n]: `score`, which ranks them, and what slices are cut by."""
 
-        All of them are NumPy arrays [n] of numbers.
-        """
-
-    @abstractmethod
     def picks(self) -> list[Pick]:
         """Choose which of the added samples to show."""
+        columns = self.columns()
+        return pick_samples(columns["score"].tolist(), columns[self.weight].tolist())
 
     @abstractmethod
     def show(self, pick: Pick, sample: Sample, prediction: PredictionT) -> tuple[ShownT, ImageFiles]:
@@ -89,3 +88,18 @@ def pick_samples(scores: Sequence[float], weights: Sequence[float]) -> list[Pick
         roles |= dict.fromkeys(free[: SHOWN_PER_ROLE[role]], role)
     ranked = sorted(roles, key=lambda index: list(SHOWN_PER_ROLE).index(roles[index]))
     return [Pick(index, roles[index], float(values[index])) for index in ranked]
+
+
+def ratios(parts: Counts, wholes: Counts, signature: str, unit: str = "fraction") -> list[Figure]:
+    """Compute Σ parts / Σ wholes over samples, for each of k columns; undefined if the denominator is 0.
+
+    Args:
+        parts, wholes: [n, k], additive counts per sample.
+    """
+    n, columns = parts.shape
+    counts = np.concatenate([parts, wholes], axis=1).astype(np.int64)
+    sums = leave_out_sums(counts, leave_out_groups(n, COUNT_GROUPS))
+    part, whole = sums[:, :columns], sums[:, columns:]
+    values = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    bounds = (0.0, 1.0 if unit == "fraction" else np.inf)
+    return [figure(column, n, unit, signature, bounds) for column in values.T]

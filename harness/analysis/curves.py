@@ -1,7 +1,5 @@
 """Precision–recall curves: a class's curve as COCO interpolates it, and the areas."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Analysis of detection: precision–recall curves, confusion, types of error, and images ranked by F1."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -11,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.analysis import tide
-from harness.analysis.analyser import Analyser, ImageFiles, Pick, pick_samples
+from harness.analysis.analyser import Analyser, ImageFiles, Pick, ratios
 from harness.analysis.curves import average_precisions, interpolate_precision
 from harness.analysis.images import image_file
-from harness.analysis.ratios import ratios
 from harness.analysis.record import (
     DetectionAnalysis,
     OperatingPoint,
@@ -44,11 +41,7 @@ class DetectionAnalyser(Analyser[Detections, ShownDetections]):
     """
 
     def __init__(self, classes: Sequence[str], min_score: float | None = None) -> None:
-        """Start without images.
-
-        Args:
-            min_score: score of the operating point, if it is known. Default: the one with the highest F1.
-        """
+        """Start without images; the score of the operating point is by default the one of the highest F1."""
         self._classes = tuple(classes)
         self._known_score = min_score
         self._matches: list[Matches] = []
@@ -69,19 +62,13 @@ class DetectionAnalyser(Analyser[Detections, ShownDetections]):
         f1 = np.divide(2 * correct, objects, out=np.ones(len(counts)), where=objects > 0)
         return {"score": f1, "objects": counts[:, 2].astype(np.float64), "shown": objects.astype(np.float64)}
 
-    def picks(self) -> list[Pick]:
-        columns = self.columns()
-        return pick_samples(columns["score"].tolist(), columns["shown"].tolist())
-
     def show(self, pick: Pick, sample: Sample, prediction: Detections) -> tuple[ShownDetections, ImageFiles]:
         image, target = cast(Image, sample.input), cast(Annotations, sample.target)
         path = f"samples/{pick.index:08d}.webp"
         annotations, detections = self._boxes(target, prediction)
         shown = ShownDetections(
-            index=pick.index,
+            **vars(pick),
             id=sample.id,
-            role=pick.role,
-            score=pick.score,
             width=image.shape[1],
             height=image.shape[0],
             image=path,
@@ -208,18 +195,10 @@ def best_f1_score(images: Sequence[ImageErrors]) -> float:
 
 
 def counts_at(image: ImageErrors, min_score: float) -> tuple[int, int, int]:
-    """Count the correct detections, all detections that are not ignored, and the annotations.
-
-    Args:
-        min_score: count only detections with at least this score.
-    """
+    """Count the correct detections and all that are not ignored, from `min_score` on; and the annotations."""
     shown = image.scores >= min_score
     correct = shown & (image.states == CORRECT)
-    return (
-        int(correct.sum()),
-        int((shown & (image.states != IGNORED)).sum()),
-        int(image.counted.sum()),
-    )
+    return (int(correct.sum()), int((shown & (image.states != IGNORED)).sum()), int(image.counted.sum()))
 
 
 def confusion_matrix(images: Sequence[ImageErrors], classes: int, min_score: float) -> NDArray[np.int64]:

@@ -1,7 +1,5 @@
 """Small image files of samples: images as WebP, masks as palette PNGs of the same size."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

@@ -4,15 +4,12 @@ Image files are stored beside it; their paths are relative to the trial's direct
 `harness/schema/analysis.schema.json` is generated from these models.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from harness.errors import UsageError
-from harness.files import StrictModel
+from harness.files import StrictModel, read_record
 from harness.task import Figure
 
 Role = Literal["worst", "median", "best", "disagreement"]
@@ -75,8 +72,7 @@ class PrecisionRecall(StrictModel):
     positives: int = Field(description="annotations that count")
     precision: list[float] | None = Field(description="[101]; null without annotations")
     scores: list[float | None] | None = Field(
-        None,
-        description="[101], the score that reaches the level, null if none does; null for the mean",
+        None, description="[101], the score that reaches the level, null if none does; null for the mean"
     )
 
 
@@ -211,17 +207,8 @@ def read_analysis(trial_dir: Path) -> Analysis | None:
     Raises:
         UsageError: analysis.json does not match the schema.
     """
-    path = trial_dir / "analysis.json"
-    if not path.exists():
-        return None
-    try:
-        return AnalysisFile.model_validate_json(path.read_bytes()).analysis
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UsageError(
-            f"{path}: not an analysis: {key}: {first['msg']}; remove the file and run again"
-        ) from error
+    record = read_record(trial_dir / "analysis.json", AnalysisFile)
+    return record.analysis if record else None
 
 
 def json_schema() -> dict[str, object]:

@@ -1,16 +1,13 @@
 """Analysis of segmentation: which classes are confused, pixel by pixel, and images ranked by mean IoU."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.analyser import Analyser, ImageFiles, Pick, pick_samples
+from harness.analysis.analyser import Analyser, ImageFiles, Pick, ratios
 from harness.analysis.images import colour, error_file, image_file, mask_file
-from harness.analysis.ratios import ratios
 from harness.analysis.record import ClassIou, SegmentationAnalysis, ShownMasks
 from harness.metrics.iou import boundary_counts
 from harness.task import BACKGROUND, Image, Mask, Sample
@@ -55,10 +52,6 @@ class SegmentationAnalyser(Analyser[Mask, ShownMasks]):
             "shown": (union[:, objects] > 0).sum(axis=1).astype(np.float64),
         }
 
-    def picks(self) -> list[Pick]:
-        columns = self.columns()
-        return pick_samples(columns["score"].tolist(), columns["shown"].tolist())
-
     def _objects(self) -> list[int]:
         return [label for label, name in enumerate(self._classes) if name != BACKGROUND]
 
@@ -67,10 +60,8 @@ class SegmentationAnalyser(Analyser[Mask, ShownMasks]):
         stem = f"samples/{pick.index:08d}"
         classes = len(self._classes)
         shown = ShownMasks(
-            index=pick.index,
+            **vars(pick),
             id=sample.id,
-            role=pick.role,
-            score=pick.score,
             width=image.shape[1],
             height=image.shape[0],
             image=f"{stem}.webp",

@@ -4,8 +4,6 @@ A numeric property with known edges is cut there. Another numeric column with mo
 cut at its quartiles; with fewer, each value is a slice. Of text, the 12 most frequent values are slices.
 """
 
-from __future__ import annotations
-
 import csv
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

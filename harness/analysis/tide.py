@@ -10,8 +10,6 @@ The paper does not define the order in which the types are tested. This module f
 (tidecv): localisation, classification, duplicate, background, both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -30,8 +28,7 @@ VERSION = 1  # of the signature; raise it when the meaning of dAP changes
 SIGNATURE = f"tide|tf:{FOREGROUND}|tb:{BACKGROUND}|recalls:101|maxdets:{MAX_DETECTIONS}|v:{VERSION}"
 
 ERRORS: tuple[ErrorType, ...] = get_args(ErrorType)
-STATES = ("correct", "ignored", *ERRORS)
-"""States of a detection; only an annotation can be `missed`."""
+STATES = ("correct", "ignored", *ERRORS)  # states of a detection; only an annotation can be `missed`
 CORRECT, IGNORED, CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, IN_BACKGROUND, _ = range(len(STATES))
 
 

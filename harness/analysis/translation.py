@@ -1,7 +1,5 @@
 """Analysis of translation: rates of failures, and sentences ranked by chrF."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import cast
@@ -9,8 +7,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.analyser import Analyser, ImageFiles, Pick, pick_samples
-from harness.analysis.ratios import ratios
+from harness.analysis.analyser import Analyser, ImageFiles, Pick, ratios
 from harness.analysis.record import ShownTranslation, TranslationAnalysis
 from harness.metrics.bleu import Bleu, Chrf
 from harness.task import Figure, References, Sample, Translation
@@ -22,6 +19,8 @@ UNKNOWN = ("⁇", "<unk>")  # how sentencepiece and others print a token outside
 
 class TranslationAnalyser(Analyser[Translation, ShownTranslation]):
     """Collects the source length, the n-gram counts, the chrF and the failures of each sentence."""
+
+    weight = "source words"
 
     def __init__(self) -> None:
         self._bleu, self._chrf = Bleu(), Chrf()
@@ -38,9 +37,6 @@ class TranslationAnalyser(Analyser[Translation, ShownTranslation]):
         self._scores.append(self._chrf.summarise([chrf], intervals=False).metrics["chrf"].value or 0.0)
         self._failures.append(failures(source, references, prediction.text))
 
-    def picks(self) -> list[Pick]:
-        return pick_samples(self._scores, [len(words) for words in self._words])
-
     def columns(self) -> dict[str, NDArray[np.float64]]:
         """Return the source's length, and how often its rarest word occurs in all sources."""
         occurrences = Counter(word for words in self._words for word in words)
@@ -56,13 +52,7 @@ class TranslationAnalyser(Analyser[Translation, ShownTranslation]):
     ) -> tuple[ShownTranslation, ImageFiles]:
         source, references = _texts(sample)
         shown = ShownTranslation(
-            index=pick.index,
-            id=sample.id,
-            role=pick.role,
-            score=pick.score,
-            source=source,
-            references=list(references),
-            hypothesis=prediction.text,
+            **vars(pick), id=sample.id, source=source, references=list(references), hypothesis=prediction.text
         )
         return shown, {}
 

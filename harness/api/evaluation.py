@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias
 
 from harness.adapter import ADAPTERS, Adapter, Runtime
 from harness.datasets.dataset import DATASETS, Dataset
@@ -86,13 +87,12 @@ def evaluate(
     data = _open(dataset, options or {}, split, task) if isinstance(dataset, str) else dataset
     size = len(data) if limit is None else min(limit, len(data))
     files = data if isinstance(data, AnnotationFiles) else None
-    is_path = isinstance(predictions, (str, Path))
     adapter = None
     rows: Iterable[tuple[str, Prediction]]
-    if files and not is_path and data.task == "segmentation":
+    if files and isinstance(predictions, (str, Path)):
+        rows = files.read_predictions(_existing(predictions))
+    elif files and data.task == "segmentation":
         raise UsageError("annotation files have no images whose size masks in memory must have: pass a path")
-    if files and is_path:
-        rows = files.read_predictions(_existing(cast("str | Path", predictions)))
     elif isinstance(predictions, (str, Path, Adapter)):
         adapter = _adapter(predictions, data)
         rows = _rows(data, size, batch_size, adapter.predict, adapter.classes)
@@ -100,18 +100,15 @@ def evaluate(
         rows = _rows(data, size, batch_size, _look_up(data, predictions))
     defaults = files.metric_names if files else DEFAULT_METRICS[data.task]
     scored = score(data, size, rows, metrics or defaults).values()
-    per_class: dict[str, dict[str, float | None]] = {}
+    figures: dict[str, Figure] = {}
+    per_class: dict[str, dict[str, float | None]] = defaultdict(dict)
     for metric in scored:
+        figures |= metric.scores.metrics
         for label, values in metric.scores.per_class.items():
-            per_class.setdefault(label, {}).update(values)
-    omitted = files.omitted if files else ()
-    figures = {
-        name: figure
-        for metric in scored
-        for name, figure in metric.scores.metrics.items()
-        if name not in omitted
-    }
-    return Evaluation(figures, per_class, (*data.notes, *(adapter.notes if adapter else ())))
+            per_class[label].update(values)
+    for name in files.omitted if files else ():
+        figures.pop(name, None)
+    return Evaluation(figures, dict(per_class), (*data.notes, *(adapter.notes if adapter else ())))
 
 
 def _open(name: str, options: Mapping[str, object], split: str, task: TaskName | None) -> Dataset:
@@ -126,9 +123,8 @@ def _open(name: str, options: Mapping[str, object], split: str, task: TaskName |
         return cls(cls.Options.model_validate(dict(options)), split, task or cls.tasks[0])
     except ValidationError as error:
         mistake = error.errors()[0]
-        raise UsageError(
-            f"options of '{name}': {'.'.join(map(str, mistake['loc']))}: {mistake['msg']}"
-        ) from error
+        option = ".".join(map(str, mistake["loc"]))
+        raise UsageError(f"options of '{name}': {option}: {mistake['msg']}") from error
 
 
 def _adapter(predictions: str | Path | Adapter, data: Dataset) -> Adapter:

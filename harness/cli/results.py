@@ -43,7 +43,7 @@ def report(
     from harness.cli.terminal import console, show
     from harness.compare.trend import read_trend
     from harness.rundir.results import read_results
-    from reports.summary import to_summary
+    from reports.verdict import to_summary
     from reports.write import write_reports, write_trend
 
     trend = None
@@ -98,7 +98,7 @@ def find_baseline(reference: str, run: Path, tracking_uri: str | None) -> Path:
     if not reference.startswith("mlflow:"):
         return Path(reference)
     from harness.cli.terminal import console
-    from harness.tracking.baseline import fetch_baseline
+    from harness.tracking.past_runs import fetch_baseline
 
     directory = fetch_baseline(reference, run, tracking_uri)
     console.print(f"baseline: {directory}")

@@ -5,8 +5,6 @@ samples. Samples that are hard for one model are mostly hard for the other, so t
 precise than two separate intervals suggest.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import isclose
@@ -20,6 +18,7 @@ from harness.metrics.metric import METRICS, StoredArrays
 from harness.rundir.results import TrialRecord
 from harness.rundir.store import TrialDirectory
 from harness.stages.score import restore_figures
+from harness.statistics.paired import PairedDifference
 from harness.statistics.paired import difference as paired_difference
 from harness.task import Better, Detections, Figure, Mask, Prediction, Translation
 
@@ -75,8 +74,7 @@ class Pair(Generic[SideT]):
     head: SideT
 
 
-RunPair: TypeAlias = Pair[RunSide]
-"""The trials of one benchmark and variant in both runs."""
+RunPair: TypeAlias = Pair[RunSide]  # the trials of one benchmark and variant in both runs
 
 
 @dataclass(frozen=True)
@@ -119,16 +117,6 @@ def _same_prediction(before: Prediction, after: Prediction) -> bool:
     return np.array_equal(cast(Mask, before), cast(Mask, after))
 
 
-@dataclass(frozen=True)
-class PairedFigures:
-    """One figure of both runs, computed from the same samples."""
-
-    base: Figure
-    head: Figure
-    difference: Figure
-    p_value: float | None
-
-
 def accuracy_changes(flips: Flips) -> Iterator[Change]:
     """Yield one change per figure of a pair. If the predictions are equal, nothing is recomputed."""
     before, after = flips.pair.base.metrics, flips.pair.head.metrics
@@ -141,25 +129,27 @@ def accuracy_changes(flips: Flips) -> Iterator[Change]:
         verdict: Verdict = "incomparable"
         if base is None or head is None:
             reason = f"not scored in the {'baseline' if base is None else 'run'}"
-        elif base.signature != head.signature or base.n != head.n:
-            reason = _disagreement(base, head)
+        elif base.n != head.n:
+            reason = f"n differs: {base.n} → {head.n}"
+        elif base.signature != head.signature:
+            reason = f"metric signature differs: {base.signature} → {head.signature}"
         elif not flips.ids:
             difference, verdict, reason = _without_flips(base, head)
         elif (name, head.signature) not in recomputed:
             reason = "incomplete run directory: the statistics of its samples are missing in one of the runs"
         else:
-            paired = recomputed[name, head.signature]
-            if _same_value(base, paired.base) and _same_value(head, paired.head):
-                base, head, difference, p_value = paired.base, paired.head, paired.difference, paired.p_value
+            old_figure, new_figure, paired = recomputed[name, head.signature]
+            if _same_value(base, old_figure) and _same_value(head, new_figure):
+                base, head, difference, p_value = old_figure, new_figure, paired.difference, paired.p
                 verdict, reason = decide(difference)
             else:
                 reason = f"this version of the harness computes a different {name} from the same statistics"
         yield Change("accuracy", name, base, head, difference, verdict, reason, name in headlines, p_value)
 
 
-def _recompute(pair: Pair[Side]) -> dict[tuple[str, str], PairedFigures]:
-    """Return the figures of the metrics that both runs have, by name and signature."""
-    figures: dict[tuple[str, str], PairedFigures] = {}
+def _recompute(pair: Pair[Side]) -> dict[tuple[str, str], tuple[Figure, Figure, PairedDifference]]:
+    """Compute the figures of both sides and their difference from the same samples, by name and signature."""
+    figures = {}
     for metric_name in METRICS.entries():
         base_arrays, head_arrays = (side.read_statistics(metric_name) for side in (pair.base, pair.head))
         if not (base_arrays and head_arrays):
@@ -167,12 +157,9 @@ def _recompute(pair: Pair[Side]) -> dict[tuple[str, str], PairedFigures]:
         before, after = (restore_figures(metric_name, arrays) for arrays in (base_arrays, head_arrays))
         for name, head in after.items():
             base = before[name]
-            if base.figure.n != head.figure.n:
-                continue
-            paired = paired_difference([base], [head])
-            figures[name, base.figure.signature] = PairedFigures(
-                base.figure, head.figure, paired.difference, paired.p
-            )
+            if base.figure.n == head.figure.n:
+                paired = paired_difference([base], [head])
+                figures[name, base.figure.signature] = base.figure, head.figure, paired
     return figures
 
 
@@ -181,13 +168,6 @@ def _same_value(stored: Figure, recomputed: Figure) -> bool:
     if stored.value is None or recomputed.value is None:
         return stored.value == recomputed.value
     return isclose(stored.value, recomputed.value, rel_tol=1e-9, abs_tol=1e-12)
-
-
-def _disagreement(base: Figure, head: Figure) -> str:
-    """Return why two figures are not of the same kind."""
-    if base.n != head.n:
-        return f"n differs: {base.n} → {head.n}"
-    return f"metric signature differs: {base.signature} → {head.signature}"
 
 
 def _without_flips(base: Figure, head: Figure) -> tuple[Figure | None, Verdict, str]:

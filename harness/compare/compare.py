@@ -1,7 +1,5 @@
 """Match the trials of two runs and compare each with its counterpart."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -12,13 +10,11 @@ from harness.compare.correction import correct_verdicts
 from harness.compare.frontier import frontier_changes
 from harness.compare.outcome import SHOWN_IDS, Comparison, State, TrialComparison
 from harness.compare.speed import speed_changes
-from harness.environment import Environment
 from harness.errors import UsageError
 from harness.rundir.results import Results, TrialRecord
 from harness.rundir.store import RunDirectory, read_run
 
-Key: TypeAlias = tuple[str, str]
-"""(benchmark, variant)."""
+Key: TypeAlias = tuple[str, str]  # (benchmark, variant)
 
 
 def compare(run: Path, baseline: Path) -> Comparison:
@@ -136,16 +132,10 @@ def _software_differences(base: Results, head: Results) -> tuple[str, ...]:
 
     Runs with different software are compared, because users want to know the cost of a library's update.
     """
-    before, after = (_versions(run.environments.get(run.run.environment)) for run in (base, head))
+    machines = (run.environments.get(run.run.environment) for run in (base, head))
+    before, after = ({"python": m.python, "os": m.os, **m.packages} if m else {} for m in machines)
     return tuple(
         f"{name} {before.get(name, 'none')} → {after.get(name, 'none')}"
         for name in dict.fromkeys([*before, *after])
         if before.get(name) != after.get(name)
     )
-
-
-def _versions(environment: Environment | None) -> dict[str, str]:
-    """Return the version of Python, the operating system and the packages, by name."""
-    if environment is None:
-        return {}
-    return {"python": environment.python, "os": environment.os, **environment.packages}

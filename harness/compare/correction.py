@@ -3,8 +3,6 @@
 Uncorrected, comparing a dozen equally good models would report at least one of them as worse in 26% of runs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 

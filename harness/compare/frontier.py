@@ -3,8 +3,6 @@
 A chart groups the trials that may be compared; the trials on its frontier are those worth choosing.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,8 +27,7 @@ class Coordinates(NamedTuple):
 class Point:
     """A trial on a chart."""
 
-    index: int
-    """Index of the trial in `results.trials`; its id may be in several benchmarks."""
+    index: int  # index of the trial in `results.trials`; its id may be in several benchmarks
     trial: TrialRecord
     accuracy: Figure
     throughput: Figure  # samples/s, offline
@@ -58,8 +55,7 @@ class FrontierChart:
     unit: str
     hardware: str
     points: tuple[Point, ...]
-    signature: tuple[str, ...]
-    """Benchmark, samples, metric and hardware, which are the same for all points."""
+    signature: tuple[str, ...]  # benchmark, samples, metric and hardware, which are the same for all points
 
     def frontier(self) -> list[str]:
         """Return the variants on the frontier, in the order of the trials."""
@@ -80,8 +76,7 @@ class FrontierChange:
     benchmark: str
     metric: str
     hardware: str
-    frontier: tuple[str, ...] = ()
-    """The variants on the frontier of the run."""
+    frontier: tuple[str, ...] = ()  # the variants on the frontier of the run
     joined: tuple[str, ...] = ()
     """Variants that were dominated in the baseline and are on the frontier of the run."""
     left: tuple[str, ...] = ()
@@ -90,8 +85,7 @@ class FrontierChange:
     """Variants on the frontier of the run that are missing or have no valid timing in the baseline."""
     unranked_now: tuple[str, ...] = ()
     """Variants on the frontier of the baseline that are missing or have no valid timing in the run."""
-    reason: str = ""
-    """Why the frontiers cannot be compared; empty if they can."""
+    reason: str = ""  # why the frontiers cannot be compared; empty if they can
 
     @property
     def changed(self) -> bool:
@@ -146,17 +140,17 @@ def hardware_name(results: Results, environment: str) -> str:
 
 def frontier_charts(results: Results) -> list[FrontierChart]:
     """Return the charts of a run, in the order of its trials."""
-    groups: dict[tuple[str, ...], list[tuple[int, TrialRecord]]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[Point]] = defaultdict(list)
     for index, trial in enumerate(results.trials):
-        first, speed = headline(trial), trial.offline
-        if first is None or speed is None or why_not_charted(trial):
+        first, scenario, speed = headline(trial), trial.offline, throughput(trial)
+        if first is None or scenario is None or speed is None or why_not_charted(trial):
             continue
         name, figure = first
-        hardware = hardware_name(results, speed.environment)
+        hardware = hardware_name(results, scenario.environment)
         data = trial.dataset
         key = (trial.benchmark, data.fingerprint, data.split, name, figure.signature, hardware)
-        groups[trial.task, *key].append((index, trial))
-    return [_chart(trials, key[1:]) for key, trials in groups.items()]
+        groups[trial.task, *key].append(Point(index, trial, figure, speed, scenario, "unranked"))
+    return [_chart(points, key[1:]) for key, points in groups.items()]
 
 
 def frontier_changes(base: Results, head: Results) -> tuple[FrontierChange, ...]:
@@ -224,9 +218,8 @@ def _without(names: Iterable[str], others: Container[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name not in others)
 
 
-def _chart(trials: list[tuple[int, TrialRecord]], signature: tuple[str, ...]) -> FrontierChart:
-    """Rank the trials of one signature, given with their indices in `results.trials`."""
-    shown = [_unranked(index, trial) for index, trial in trials]
+def _chart(shown: Sequence[Point], signature: tuple[str, ...]) -> FrontierChart:
+    """Rank the points of one signature."""
     # Partial trials, which saw other samples, and trials with an invalid timing are shown but not ranked.
     ranked = [point for point in shown if point.trial.status == "complete" and point.scenario.valid]
     undominated = pareto([point.coordinates for point in ranked])
@@ -240,18 +233,9 @@ def _chart(trials: list[tuple[int, TrialRecord]], signature: tuple[str, ...]) ->
         for point, on_frontier in zip(ranked, undominated, strict=True)
     }
     points = tuple(by_index.get(point.index, point) for point in shown)
-    _, trial = trials[0]
-    name, figure = next(iter(trial.metrics.items()))
+    trial, metric, unit = shown[0].trial, next(iter(shown[0].trial.metrics)), shown[0].accuracy.unit
     dataset = f"{trial.dataset.name} {trial.dataset.split}, {trial.dataset.size} samples"
-    return FrontierChart(
-        trial.task, trial.benchmark, dataset, name, figure.unit, signature[-1], points, signature
-    )
-
-
-def _unranked(index: int, trial: TrialRecord) -> Point:
-    first, speed = headline(trial), throughput(trial)
-    assert first is not None and speed is not None and trial.offline is not None
-    return Point(index, trial, first[1], speed, trial.offline, "unranked")
+    return FrontierChart(trial.task, trial.benchmark, dataset, metric, unit, signature[-1], points, signature)
 
 
 def _first_dominating(dominated: Coordinates, frontier: Sequence[Point]) -> str:

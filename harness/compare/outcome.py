@@ -1,7 +1,5 @@
 """The result of a comparison: one change per figure, grouped by trial, and one outcome over all."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -45,8 +43,7 @@ class Change:
     sample as a fraction of the baseline's; above 0 is slower."""
     verdict: Verdict
     reason: str
-    decides: bool
-    """True if the verdict counts towards the outcome; otherwise the change is only reported."""
+    decides: bool  # True if the verdict counts towards the outcome; otherwise the change is only reported
     p_value: float | None = None
     """Two-sided p-value of no difference in accuracy, before Holm's correction; None if not tested."""
 
@@ -89,8 +86,7 @@ class TrialComparison:
     samples: int = 0
     flipped: int | None = None
     """Number of samples whose prediction differs; None if the predictions were not compared."""
-    flipped_ids: tuple[str, ...] = ()
-    """Ids of the first `SHOWN_IDS` samples whose prediction differs."""
+    flipped_ids: tuple[str, ...] = ()  # ids of the first `SHOWN_IDS` samples whose prediction differs
     changes: tuple[Change, ...] = ()
 
     @property
@@ -121,10 +117,8 @@ class Comparison:
     software: tuple[str, ...]
     """Differences in software between the drivers' machines, such as `torch 2.6.0 → 2.7.0`."""
     frontier: tuple[FrontierChange, ...] = ()
-    results: str = ""
-    """SHA-256 of the run's results.json, which changes if the run is resumed."""
-    notes: tuple[str, ...] = ()
-    """What was left out of prediction files, or is doubtful in them."""
+    results: str = ""  # SHA-256 of the run's results.json, which changes if the run is resumed
+    notes: tuple[str, ...] = ()  # what was left out of prediction files, or is doubtful in them
 
     def decisive(self) -> Iterator[Change]:
         """Yield the changes that decide."""

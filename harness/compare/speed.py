@@ -1,7 +1,5 @@
 """Speed before and after: the relative difference in time per sample, with its interval, from raw timings."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -21,11 +19,7 @@ Environments = Mapping[str, Environment]
 
 
 def speed_changes(pair: RunPair, base: Environments, head: Environments) -> Iterable[Change]:
-    """Yield the change of each scenario's headline figure.
-
-    Args:
-        base, head: Environments of the two runs by key.
-    """
+    """Yield the change of each scenario's headline figure, given the environments of both runs by key."""
     before, after = pair.base.record.speed, pair.head.record.speed
     for name in dict.fromkeys([*after, *before]):
         scenario = SCENARIOS.get(name)
@@ -53,8 +47,11 @@ def _judge(pair: RunPair, scenario: str, profile: str) -> tuple[Figure | None, V
     before, after = (read_timings(side.directory.path, scenario) for side in (pair.base, pair.head))
     if before is None or after is None:
         return None, "incomparable", "the raw measurements are not in the run directory"
-    if reason := _different_work(before, after):
-        return None, "incomparable", reason
+    old, new = before.settings.device, after.settings.device
+    if old != new:
+        return None, "incomparable", f"device differs: {old} → {new}"
+    if before.samples != after.samples:
+        return None, "incomparable", "different samples were timed"
     difference = slowdown(before, after)
     processes = min(len(before.processes), len(after.processes))
     return difference, *speed_verdict.decide(profile, processes, difference)
@@ -83,13 +80,6 @@ def _hardware_difference(base: Environment, head: Environment) -> str:
     before, after = ({"host": machine.host, **machine.hardware.model_dump()} for machine in (base, head))
     fields = (field for field in before if before[field] != after[field])
     return next((f"hardware differs: {field} {before[field]} → {after[field]}" for field in fields), "")
-
-
-def _different_work(base: Scenario, head: Scenario) -> str:
-    """Return how the timed work differs, or an empty string if it does not."""
-    if base.settings.device != head.settings.device:
-        return f"device differs: {base.settings.device} → {head.settings.device}"
-    return "" if base.samples == head.samples else "different samples were timed"
 
 
 def slowdown(base: Scenario, head: Scenario) -> Figure:

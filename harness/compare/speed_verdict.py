@@ -4,8 +4,6 @@ The two runs are made one after the other, so slow drift of the machine (tempera
 the difference but not of its interval.
 """
 
-from __future__ import annotations
-
 from harness.compare.outcome import Verdict
 from harness.scenarios.settings import GATING
 from harness.task import Figure
@@ -22,7 +20,6 @@ def decide(profile: str, processes: int, slowdown: Figure) -> tuple[Verdict, str
     """Return the verdict on one scenario and its reason.
 
     Args:
-        profile: Speed profile of both runs.
         processes: Number of timed processes, on the side that has fewer.
         slowdown: Additional time per sample as a fraction of the baseline's, with its 95% interval.
     """

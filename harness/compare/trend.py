@@ -1,7 +1,5 @@
 """Figures over many runs in order of time, from run directories or from MLflow."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,12 +20,10 @@ class PastRun:
 
     id: str
     suite: str
-    started: str
-    """ISO 8601, UTC."""
+    started: str  # ISO 8601, UTC
     revision: str | None
     branch: str | None
-    source: str
-    """Run directory, or MLflow's run id."""
+    source: str  # run directory, or MLflow's run id
 
 
 @dataclass(frozen=True)
@@ -42,8 +38,7 @@ class Observation:
     figure: Figure
     conditions: str
     """Hash of what all points of a line share: samples and signature, or hardware and settings."""
-    setting: str
-    """The conditions in words: the data set, or the hardware."""
+    setting: str  # the conditions in words: the data set, or the hardware
 
 
 @dataclass(frozen=True)
@@ -81,11 +76,7 @@ def read_trend(run_dirs: Iterable[Path]) -> list[TrendLine]:
 
 
 def past_run(results: Results, source: str) -> PastRun:
-    """Return the data of a run that a trend shows.
-
-    Args:
-        source: run directory, or MLflow's run id.
-    """
+    """Return the data of a run that a trend shows."""
     run = results.run
     return PastRun(run.id, results.suite, run.started, run.git_revision, run.git_branch, source)
 

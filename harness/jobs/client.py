@@ -3,8 +3,6 @@
 This is the only module of `harness.jobs` that imports Ray.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import time
@@ -38,12 +36,7 @@ class RayJobsClient(Protocol):
     """The methods of `ray.job_submission.JobSubmissionClient` that this module calls."""
 
     def submit_job(
-        self,
-        *,
-        entrypoint: str,
-        submission_id: str,
-        runtime_env: dict[str, object],
-        metadata: dict[str, str],
+        self, *, entrypoint: str, submission_id: str, runtime_env: dict[str, object], metadata: dict[str, str]
     ) -> str: ...
 
     def list_jobs(self) -> Sequence[RayJobDetails]: ...
@@ -60,17 +53,11 @@ class Submitted:
     """The result of a submission."""
 
     job: JobRecord
-    new: bool
-    """True if a job was started. If not, the same job is running or has succeeded."""
+    new: bool  # True if a job was started. If not, the same job is running or has succeeded.
 
 
 class JobsClient:
-    """The jobs of one cluster.
-
-    Args:
-        client: Ray's client, see `connect`.
-        address: Address of the dashboard, for messages.
-    """
+    """The jobs of one cluster; messages name the address of its dashboard."""
 
     def __init__(self, client: RayJobsClient, address: str) -> None:
         self._client = client
@@ -85,7 +72,6 @@ class JobsClient:
         Args:
             package: The zip file that becomes the job's working directory.
             variables: Environment variables of the job; they may include more than those in its identity.
-            again: Run the job again even if it has succeeded.
         """
         with self._translate_errors("submitting"):
             previous = attempts(spec.id, self._list_records())

@@ -1,7 +1,5 @@
 """Access to a cluster's dashboard: its address, its token, and a first request with clear errors."""
 
-from __future__ import annotations
-
 import os
 import re
 import urllib.error
@@ -23,10 +21,8 @@ EXPECTED_ADDRESS = "expected the cluster's dashboard, such as http://head:8265"
 class Dashboard:
     """A dashboard that has answered."""
 
-    address: str
-    """http://HOST:PORT, without a slash at the end."""
-    headers: dict[str, str]
-    """The header with the token; empty without a token."""
+    address: str  # http://HOST:PORT, without a slash at the end
+    headers: dict[str, str]  # the header with the token; empty without a token
 
 
 def find_dashboard(address: str) -> Dashboard:
@@ -53,7 +49,7 @@ def _is_dashboard_address(address: str) -> bool:
     except ValueError:
         return False
     valid = parts.scheme in {"http", "https"} and parts.hostname and port != 0 and "@" not in parts.netloc
-    return bool(valid) and re.fullmatch(VISIBLE_ASCII, address) is not None
+    return bool(valid and re.fullmatch(VISIBLE_ASCII, address))
 
 
 def _request_version(dashboard: Dashboard, token_source: str) -> None:

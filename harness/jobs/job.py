@@ -1,7 +1,5 @@
 """A suite as a Ray job: its id, its command, and its exit code. Pure."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,14 +21,10 @@ ENDED_STATUSES = {"SUCCEEDED", "FAILED", "STOPPED"}
 class JobSpec:
     """A job that `harness submit` requests."""
 
-    suite: str
-    """Name of the suite."""
-    arguments: Sequence[str]
-    """Arguments of `harness run` on the cluster."""
-    package: str
-    """Digest of the package with code, suite and weights."""
-    environment: Mapping[str, str]
-    """Environment variables that the user sets for the job."""
+    suite: str  # name of the suite
+    arguments: Sequence[str]  # arguments of `harness run` on the cluster
+    package: str  # digest of the package with code, suite and weights
+    environment: Mapping[str, str]  # environment variables that the user sets for the job
 
     @property
     def id(self) -> str:
@@ -51,15 +45,12 @@ class JobSpec:
 class RayJobDetails(Protocol):
     """The attributes of Ray's `JobDetails` that this module reads."""
 
-    submission_id: str | None
-    """None for a job that was not submitted through the dashboard."""
-    status: object
-    """An enumeration whose `str` is PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
+    submission_id: str | None  # None for a job that was not submitted through the dashboard
+    status: object  # an enumeration whose `str` is PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED
     driver_exit_code: int | None
     metadata: Mapping[str, str] | None
     message: str | None
-    start_time: int | None
-    """Milliseconds since 1970, as is `end_time`."""
+    start_time: int | None  # milliseconds since 1970, as is `end_time`
     end_time: int | None
     entrypoint: str
 
@@ -69,15 +60,11 @@ class JobRecord:
     """A job on the cluster."""
 
     id: str
-    suite: str | None
-    """None for a job that the harness did not submit."""
-    status: str
-    """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
-    exit_code: int | None
-    """The harness's exit code, see `exit_code`; None while the job may still run."""
+    suite: str | None  # None for a job that the harness did not submit
+    status: str  # PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED
+    exit_code: int | None  # the harness's exit code, see `exit_code`; None while the job may still run
     message: str
-    started: str | None
-    """UTC, ISO 8601, as is `ended`."""
+    started: str | None  # UTC, ISO 8601, as is `ended`
     ended: str | None
     command: str
 

@@ -1,7 +1,5 @@
 """Preparation of a job from a suite and the options of a run: package, command and variables."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ The driver is the only writer of the run directory. Work whose result is on disk
 interrupted run is resumed by the same command.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -29,13 +27,12 @@ from harness.run.side_by_side import show_disagreements
 from harness.run.slices import score_slices
 from harness.run.timing import measure
 from harness.rundir.collect import collect
+from harness.rundir.records import RunFile
 from harness.rundir.results import Results, to_json
-from harness.rundir.run_file import RunFile
 from harness.rundir.store import RunDirectory
 from harness.scenarios.settings import PROFILES
 from harness.suite.loading import LoadedSuite
-from harness.suite.plan import Plan, plan
-from harness.trial import Trial
+from harness.suite.plan import plan
 
 ExecutorFactory: TypeAlias = Callable[[], AbstractContextManager[Executor]]
 
@@ -57,8 +54,13 @@ def run(
         for skipped in planned.skipped:
             progress.note(f"skipped {skipped.benchmark}: {skipped.reason}")
         with ExitStack() as stack:
-            # The executor starts when it is first needed: a run that is complete on disk starts no Ray.
-            executor = cache(lambda: _checked(stack.enter_context(make_executor()), planned.trials))
+
+            @cache
+            def executor() -> Executor:  # starts when it is first needed, not for a run complete on disk
+                started = stack.enter_context(make_executor())
+                started.check(planned.trials)
+                return started
+
             if planned.missing_checkpoints:
                 train_missing(planned.missing_checkpoints, executor(), progress)
                 planned = plan(loaded, settings.only, settings.limit)
@@ -67,8 +69,14 @@ def run(
             write_run_record(directory, loaded, planned, settings, executor)
             with _noticing_removal(directory):
                 predict(directory, planned.trials, settings.shard_size, executor, progress)
-                _score(directory, planned, progress)
-                _measure(directory, loaded, planned, settings, executor, progress)
+                for trial in planned.trials:
+                    score_trial(directory.trial(trial.id), trial, progress.note)
+                score_pairs(directory, planned.trials)
+                score_slices(directory, planned.trials)
+                show_disagreements(directory, planned.trials)
+                local = None if settings.on_cluster else environment.describe()
+                for trial in planned.trials:
+                    measure(directory, trial, loaded.suite.speed, executor, progress.note, local)
                 return _finish(directory)
 
 
@@ -84,12 +92,6 @@ def _noticing_removal(directory: RunDirectory) -> Iterator[None]:
         raise InfrastructureError(message) from error
 
 
-def _checked(executor: Executor, trials: Sequence[Trial]) -> Executor:
-    """Return the executor if it can run all trials; raise an InfrastructureError otherwise."""
-    executor.check(trials)
-    return executor
-
-
 def train_missing(
     missing: Sequence[CheckpointRef], executor: Executor, progress: RunProgress, workers: int | None = None
 ) -> None:
@@ -101,27 +103,6 @@ def train_missing(
     for reference in missing:
         progress.note(f"training {reference.name} → {reference.weights}")
         executor.train(reference, progress.note, workers)
-
-
-def _score(directory: RunDirectory, planned: Plan, progress: RunProgress) -> None:
-    for trial in planned.trials:
-        score_trial(directory.trial(trial.id), trial, progress.note)
-    score_pairs(directory, planned.trials)
-    score_slices(directory, planned.trials)
-    show_disagreements(directory, planned.trials)
-
-
-def _measure(
-    directory: RunDirectory,
-    loaded: LoadedSuite,
-    planned: Plan,
-    settings: RunSettings,
-    executor: Callable[[], Executor],
-    progress: RunProgress,
-) -> None:
-    local = None if settings.on_cluster else environment.describe()
-    for trial in planned.trials:
-        measure(directory, trial, loaded.suite.speed, executor, progress.note, local)
 
 
 def _finish(directory: RunDirectory) -> Results:

@@ -1,7 +1,5 @@
 """Estimate of a plan: the work on disk, and the resources and time that the rest needs."""
 
-from __future__ import annotations
-
 from statistics import mean
 
 from harness.files import StrictModel
@@ -21,31 +19,24 @@ class Seconds(StrictModel):
 
     predict: float | None
     """Prediction with one worker, at the measured throughput; None before the trial has been timed."""
-    time: float
-    """Minimum time for timing, by the speed profile."""
+    time: float  # minimum time for timing, by the speed profile
 
 
 class TrialEstimate(StrictModel):
     """State and remaining work of one trial."""
 
     id: str
-    id_is_final: bool
-    """True if the checkpoint exists; its content is part of the id."""
-    trial: str
-    """BENCHMARK/VARIANT."""
+    id_is_final: bool  # True if the checkpoint exists; its content is part of the id
+    trial: str  # BENCHMARK/VARIANT
     task: TaskName
     adapter: str
     samples: int
-    done: int
-    """Samples with a prediction on disk."""
+    done: int  # samples with a prediction on disk
     checkpoint: str | None
-    train: bool
-    """True if the checkpoint must be trained first."""
+    train: bool  # True if the checkpoint must be trained first
     scenarios: tuple[str, ...]
-    timed: tuple[str, ...]
-    """Scenarios that have timings."""
-    resources: dict[str, str]
-    """Stage → resources of one worker."""
+    timed: tuple[str, ...]  # scenarios that have timings
+    resources: dict[str, str]  # stage → resources of one worker
     seconds: Seconds
 
 
@@ -54,8 +45,7 @@ class TrainingEstimate(StrictModel):
 
     checkpoint: str
     steps: int | None
-    weights: str
-    """Path that training writes to."""
+    weights: str  # path that training writes to
 
 
 class PlanEstimate(StrictModel):
@@ -63,8 +53,7 @@ class PlanEstimate(StrictModel):
 
     trials: tuple[TrialEstimate, ...]
     train: tuple[TrainingEstimate, ...]
-    timing_needs: str
-    """Resources that a timed process reserves."""
+    timing_needs: str  # resources that a timed process reserves
     skipped: tuple[Skipped, ...]
 
 

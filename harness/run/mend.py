@@ -1,14 +1,12 @@
 """Mending of a run directory: what is not as it was written is removed, and the run makes it again."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness import environment
 from harness.errors import InfrastructureError
 from harness.files import read_record
-from harness.rundir.run_file import RunFile
+from harness.rundir.records import RunFile
 from harness.rundir.speed import common_path, read_timings, timings_path
 from harness.rundir.store import RunDirectory, TrialDirectory
 from harness.scenarios.scenario import SCENARIOS

@@ -1,14 +1,12 @@
 """Compare the models of a run in pairs: write pairs.json."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import combinations, groupby
 from typing import TypeAlias
 
 from harness.files import read_record
 from harness.identity import code_version, content_id
-from harness.rundir.run_file import FigureDifference, PairsFile, TrialPair
+from harness.rundir.records import FigureDifference, PairsFile, TrialPair
 from harness.rundir.store import RunDirectory, TrialDirectory
 from harness.stages.score import restore_figures
 from harness.statistics.jackknife import JackknifedFigure

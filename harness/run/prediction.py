@@ -1,7 +1,5 @@
 """Predict the samples that have no prediction on disk, and store predictions and failures."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
@@ -9,9 +7,9 @@ from harness.datasets.dataset import Dataset
 from harness.executors.executor import Executor
 from harness.run.progress import RunProgress
 from harness.rundir.prediction_shards import ShardProvenance
+from harness.rundir.records import FailuresFile
 from harness.rundir.results import Failure
 from harness.rundir.store import RunDirectory
-from harness.rundir.trial_files import FailuresFile
 from harness.stages.shards import ShardError, ShardResult, Work
 from harness.trial import Trial
 

@@ -1,7 +1,5 @@
 """Checks of a plan before anything is written: a bad checkpoint or recipe stops the run at once."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """Progress of a run: a live table with rates and remaining time on a terminal, plain lines elsewhere."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -22,20 +20,13 @@ FREE_LINES = 8  # lines of the terminal that are left for notes above the table
 class _TrialProgress:
     """The number of complete predictions of a trial, and the rate at which they arrive."""
 
-    total: int
-    """Number of samples."""
-    done: int
-    """Samples with a prediction on disk."""
-    last_line: float
-    """Time of the last plain line."""
-    shards: int = 0
-    """Shards predicted in this run."""
-    started: float | None = None
-    """Time of the first shard."""
-    done_at_start: int = 0
-    """Samples with a prediction at `started`."""
-    retries: int = 0
-    """Shards that were dispatched again after their worker was lost."""
+    total: int  # number of samples
+    done: int  # samples with a prediction on disk
+    last_line: float  # time of the last plain line
+    shards: int = 0  # shards predicted in this run
+    started: float | None = None  # time of the first shard
+    done_at_start: int = 0  # samples with a prediction at `started`
+    retries: int = 0  # shards that were dispatched again after their worker was lost
     nodes: set[str] = field(default_factory=set)
 
     @property
@@ -82,12 +73,7 @@ class RunProgress:
             self.note(f"{name}: {done} of {total} predictions are on disk")
 
     def advance(self, name: str, count: int, node: str | None = None, retries: int = 0) -> None:
-        """Count a new shard of `count` samples.
-
-        Args:
-            node: Name of the node that predicted the shard.
-            retries: Number of the trial's shards so far that were dispatched again after a worker was lost.
-        """
+        """Count a new shard of `count` samples, and the trial's shards that were dispatched again so far."""
         trial = self._trials[name]
         now = self._clock()
         trial.done += count

@@ -1,7 +1,5 @@
 """Record of the run itself: run.json, suite.yaml, every trial.json and the driver's environment."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -18,8 +16,8 @@ from harness.files import read_record
 from harness.identity import source_file
 from harness.metrics.metric import METRICS
 from harness.run.settings import RunSettings
+from harness.rundir.records import PlannedCheckpoint, PlannedTrial, RunFile
 from harness.rundir.results import DatasetRecord, RunRecord, Source
-from harness.rundir.run_file import PlannedCheckpoint, PlannedTrial, RunFile
 from harness.rundir.store import RunDirectory
 from harness.suite.loading import LoadedSuite, shipped_suites
 from harness.suite.plan import Plan
@@ -38,27 +36,29 @@ def write_run_record(
     A run is the same, and keeps its id, if trials, speed profile and code revision are unchanged. `--only`
     restricts the work, not the record, which keeps the trials of the other variants.
     """
+    before = read_record(directory.run_file, RunFile)
     trials = tuple(_planned_trial(trial) for trial in planned.trials)
-    if settings.only is not None:
-        trials = _with_others(directory, trials)
+    if settings.only is not None and before is not None:
+        recorded_trials = {(trial.benchmark, trial.variant): trial for trial in before.trials}
+        chosen = {(trial.benchmark, trial.variant): trial for trial in trials}
+        trials = tuple((recorded_trials | chosen).values())
     for trial in planned.trials:
         spec_file = directory.trial(trial.id).spec_file
         if not spec_file.exists():
             directory.trial(trial.id).write_record(spec_file, trial.spec)
     suite_file = directory.path / "suite.yaml"
     text = yaml.safe_dump(loaded.suite.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
-    recorded = _is_recorded(directory, loaded.suite.speed.profile, trials)
+    recorded = before is not None and _is_recorded(before, loaded.suite.speed.profile, trials)
     if not recorded or not suite_file.exists():
         directory.digests.write(suite_file, text.encode())
     if recorded:
         return
     local = environment.describe()
+    run = _run_record(settings.command, loaded.suite.speed.profile, executor(), local.key)
     run_file = RunFile(
         suite=loaded.suite.name,
         description=loaded.suite.description,
-        run=_run_record(settings.command, loaded.suite.speed.profile, executor(), local.key).model_copy(
-            update={"sources": _sources(loaded, planned)}
-        ),
+        run=run.model_copy(update={"sources": _sources(loaded, planned)}),
         trials=trials,
         skipped=planned.skipped,
     )
@@ -66,23 +66,11 @@ def write_run_record(
     directory.write_record(directory.run_file, run_file)  # last: another suite may use a directory without it
 
 
-def _with_others(directory: RunDirectory, trials: Sequence[PlannedTrial]) -> tuple[PlannedTrial, ...]:
-    """Return the recorded trials with the given ones in the place of their variants, or after them."""
-    before = read_record(directory.run_file, RunFile)
-    recorded = {(trial.benchmark, trial.variant): trial for trial in before.trials} if before else {}
-    return tuple((recorded | {(trial.benchmark, trial.variant): trial for trial in trials}).values())
-
-
-def _is_recorded(directory: RunDirectory, profile: str, trials: Sequence[PlannedTrial]) -> bool:
+def _is_recorded(before: RunFile, profile: str, trials: Sequence[PlannedTrial]) -> bool:
     """Return whether run.json records this run."""
-    before = read_record(directory.run_file, RunFile)
-    if before is None:
-        return False
     revision, _ = environment.git_state()
     code = (before.run.profile, before.run.harness_version, before.run.git_revision)
-    if code != (profile, version("harness"), revision):
-        return False
-    return before.trials == trials
+    return code == (profile, version("harness"), revision) and before.trials == trials
 
 
 def _run_record(command: str, profile: str, executor: Executor, environment_key: str) -> RunRecord:

@@ -1,8 +1,6 @@
 """Score complete predictions: write metrics.json, sample statistics and analysis.json of a trial."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 
@@ -13,10 +11,10 @@ from harness.errors import UsageError, describe
 from harness.files import read_record
 from harness.identity import code_version, content_id
 from harness.metrics.metric import METRICS
+from harness.rundir.records import MetricRecord, MetricsFile
 from harness.rundir.store import TrialDirectory
-from harness.rundir.trial_files import MetricRecord, MetricsFile
 from harness.stages.analyse import analyse, make_analyser
-from harness.stages.score import score
+from harness.stages.score import ScoredMetric, score
 from harness.trial import Trial
 
 LIBRARIES = ("numpy", "scipy", "sacrebleu", "pillow")  # their versions may change a figure
@@ -47,15 +45,26 @@ def score_trial(trial_dir: TrialDirectory, trial: Trial, note: Callable[[str], N
     analyser = None if analysed else make_analyser(dataset)
     rows = trial_dir.predictions.read(trial.spec.task)
     scored = score(dataset, trial.spec.size, rows, stale, analyser.add if analyser else None)
-    for name, result in scored.items():
-        trial_dir.write_statistics(name, result.statistics)
-        metrics[name] = MetricRecord(
-            key=keys[name], metrics=result.scores.metrics, per_class=result.scores.per_class
-        )
     if stale:
-        trial_dir.write_record(trial_dir.metrics_file, MetricsFile(metrics))
+        write_scores(trial_dir, scored, keys, metrics)
     if analyser:
         _analyse(trial_dir, trial, dataset, analyser, analysis_key, note)
+
+
+def write_scores(
+    trial_dir: TrialDirectory,
+    scored: Mapping[str, ScoredMetric],
+    keys: Mapping[str, str],
+    others: Mapping[str, MetricRecord],
+) -> dict[str, MetricRecord]:
+    """Write sample statistics and metrics.json, in which other metrics stay; return the latter's content."""
+    records = dict(others)
+    for name, result in scored.items():
+        trial_dir.write_statistics(name, result.statistics)
+        scores = result.scores
+        records[name] = MetricRecord(key=keys[name], metrics=scores.metrics, per_class=scores.per_class)
+    trial_dir.write_record(trial_dir.metrics_file, MetricsFile(records))
+    return records
 
 
 def _analysis_key(trial_dir: TrialDirectory) -> str | None:

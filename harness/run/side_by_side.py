@@ -1,7 +1,5 @@
 """Show the samples on which the models of a benchmark disagree most, side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -9,13 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.analysis.analyser import Pick
-from harness.analysis.record import (
-    AnyShown,
-    DetectionAnalysis,
-    Disagreement,
-    SideBySideFile,
-    read_analysis,
-)
+from harness.analysis.record import AnyShown, DetectionAnalysis, Disagreement, SideBySideFile, read_analysis
 from harness.files import read_record
 from harness.identity import code_version, content_id
 from harness.rundir.store import RunDirectory

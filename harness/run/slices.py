@@ -1,7 +1,5 @@
 """Score the slices of each benchmark from stored sample statistics: write slices.json."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
@@ -12,8 +10,8 @@ from harness.checkpoint import sha256
 from harness.files import read_record
 from harness.identity import code_version, content_id
 from harness.metrics.average_precision import COCO_AREAS
+from harness.rundir.records import BenchmarkSlices, SlicesFile
 from harness.rundir.results import SliceRecord
-from harness.rundir.run_file import BenchmarkSlices, SlicesFile
 from harness.rundir.store import RunDirectory
 from harness.stages.score import StoredMetric, restore
 from harness.statistics.jackknife import JackknifedFigure

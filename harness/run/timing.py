@@ -127,10 +127,6 @@ class _TrialTiming:
         stored = self._stored[scenario]
         return stored.processes if stored else ()
 
-    def _rejected(self, scenario: str) -> tuple[ProcessTiming, ...]:
-        stored = self._stored[scenario]
-        return stored.rejected if stored else ()
-
     def _resume(self, scenario: str, local: Environment | None) -> Scenario | None:
         """Read stored timings with the same settings, on the local hardware if that is given.
 
@@ -155,7 +151,8 @@ class _TrialTiming:
 
     def _append(self, scenario: str, timing: ProcessTiming, measurement: Measurement) -> None:
         """Append a timing to the accepted ones, or to the rejected ones if it will be repeated."""
-        processes, rejected = self._processes(scenario), self._rejected(scenario)
+        stored = self._stored[scenario]
+        processes, rejected = (stored.processes, stored.rejected) if stored else ((), ())
         number = len(processes) + 1
         attempts = 1 + sum(earlier.process == number for earlier in rejected)
         if timing.reasons and self._profile.gates and attempts < SPEED_ATTEMPTS:
@@ -176,13 +173,13 @@ class _TrialTiming:
 
     def _describe_failure(self, scenario: str) -> Scenario:
         """Return the file of a scenario that no process has timed."""
-        local, cls = environment.describe(), SCENARIOS.get(scenario)
+        local, cls, stored = environment.describe(), SCENARIOS.get(scenario), self._stored[scenario]
         self._directory.write_environment(local)
         return cls(
             scenario=scenario,
             batch_size=cls.query_size(self._trial.spec.batch_size),
             processes=(),
-            rejected=self._rejected(scenario),
+            rejected=stored.rejected if stored else (),
             environment=local.key,
             settings=EffectiveSettings(**dict(self.settings), effective_threads=self.settings.threads or 0),
             samples=[],

@@ -1,7 +1,5 @@
 """Verification of a run directory: every digest, and every figure computed again from the raw evidence."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -17,17 +15,16 @@ import numpy as np
 from harness.errors import HarnessError, UsageError, describe
 from harness.files import StrictModel, read_json, read_record
 from harness.run.pairs import score_pairs
+from harness.run.scoring import write_scores
 from harness.rundir.collect import collect
 from harness.rundir.digests import SUMS
+from harness.rundir.records import PlannedTrial, RunFile
 from harness.rundir.results import to_json
-from harness.rundir.run_file import PlannedTrial, RunFile
 from harness.rundir.store import RunDirectory, TrialDirectory
-from harness.rundir.trial_files import MetricRecord, MetricsFile
 from harness.stages.score import ScoredMetric, score
 from harness.trial import DatasetUse, Trial
 
-TOLERANCE = 1e-9
-"""Relative; the order of additions depends on the libraries of the machine."""
+TOLERANCE = 1e-9  # relative; the order of additions depends on the libraries of the machine
 _COMPUTED = {"report", "run.lock", "pairs.json", "results.json", "metrics.json", "statistics", SUMS}
 
 
@@ -35,14 +32,10 @@ class Verification(StrictModel):
     """What is wrong with a run directory."""
 
     run: str
-    figures: int
-    """Number of accuracy figures that were computed again from predictions and data set."""
-    damaged: list[str]
-    """Files that are not as they were written."""
-    different: list[str]
-    """Stored values that do not follow from the evidence."""
-    not_recomputed: list[str]
-    """Figures that could not be computed again, and why."""
+    figures: int  # number of accuracy figures that were computed again from predictions and data set
+    damaged: list[str]  # files that are not as they were written
+    different: list[str]  # stored values that do not follow from the evidence
+    not_recomputed: list[str]  # figures that could not be computed again, and why
 
     @property
     def ok(self) -> bool:
@@ -133,34 +126,23 @@ def _rescore(directory: RunDirectory, copy: RunDirectory, same: Sequence[Trial],
     trial, names = same[0], sorted({name for other in same for name in other.metrics})
     stored_dir, copy_dir = directory.trial(trial.id), copy.trial(trial.id)
     try:
-        scored = _score(trial, stored_dir, names)
+        dataset = trial.dataset.open()
+        if dataset.fingerprint != trial.spec.dataset:
+            raise UsageError(f"data set '{trial.dataset.name}' has changed since the run")
+        scored = score(dataset, trial.spec.size, stored_dir.predictions.read(trial.spec.task), names)
     except Exception as error:  # of a plug-in, or of a damaged file
         findings.not_recomputed.append(f"{trial.name}: {describe(error)}")
         for name in ("metrics.json", "statistics"):
             (copy_dir.path / name).symlink_to((stored_dir.path / name).resolve())
         return
     stored = stored_dir.read_metrics()
-    records = {
-        name: MetricRecord(
-            key=stored[name].key, metrics=result.scores.metrics, per_class=result.scores.per_class
-        )
-        for name, result in scored.items()
-    }
-    copy_dir.write_record(copy_dir.metrics_file, MetricsFile(records))
+    records = write_scores(copy_dir, scored, {name: stored[name].key for name in scored}, {})
+    where = f"{trial.name}: "
     for name, result in scored.items():
-        copy_dir.write_statistics(name, result.statistics)
-        where = f"{trial.name}: "
         before, again = stored[name].model_dump(mode="json"), records[name].model_dump(mode="json")
         findings.different += differences(before, again, f"{where}metrics.json: {name}.")
         findings.different += _different_arrays(stored_dir, name, result, where)
         findings.figures += len(result.scores.metrics)
-
-
-def _score(trial: Trial, trial_dir: TrialDirectory, names: Sequence[str]) -> dict[str, ScoredMetric]:
-    dataset = trial.dataset.open()
-    if dataset.fingerprint != trial.spec.dataset:
-        raise UsageError(f"data set '{trial.dataset.name}' has changed since the run")
-    return score(dataset, trial.spec.size, trial_dir.predictions.read(trial.spec.task), names)
 
 
 def _different_arrays(stored: TrialDirectory, name: str, again: ScoredMetric, where: str) -> Iterator[str]:

@@ -1,7 +1,5 @@
 """Derive results.json from the other files of a run directory."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +9,15 @@ from harness.errors import UsageError
 from harness.files import read_record
 from harness.rundir import speed
 from harness.rundir.prediction_shards import Range, ShardProvenance
+from harness.rundir.records import (
+    MetricRecord,
+    PairsFile,
+    PlannedTrial,
+    RunFile,
+    SlicesFile,
+    TrialPair,
+    TrialSpec,
+)
 from harness.rundir.results import (
     CheckpointRecord,
     Failure,
@@ -20,9 +27,7 @@ from harness.rundir.results import (
     Status,
     TrialRecord,
 )
-from harness.rundir.run_file import PairsFile, PlannedTrial, RunFile, SlicesFile, TrialPair
 from harness.rundir.store import RunDirectory, TrialDirectory
-from harness.rundir.trial_files import MetricRecord, TrialSpec
 from harness.statistics.holm import holm
 
 
@@ -156,13 +161,7 @@ def _trial(
 
 
 def _settings(spec: TrialSpec) -> dict[str, object]:
-    return {
-        "precision": spec.precision,
-        "batch_size": spec.batch_size,
-        "device": spec.device,
-        "options": spec.options,
-        "code": spec.code,
-    }
+    return {name: getattr(spec, name) for name in ("precision", "batch_size", "device", "options", "code")}
 
 
 def _mixed(shards: Iterable[ShardProvenance], environments: Mapping[str, Environment]) -> list[str]:

@@ -5,8 +5,6 @@ replaces the file, and each step is on the disk before the next. A crash therefo
 file, and both have their line. A file that has none was changed by something else.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

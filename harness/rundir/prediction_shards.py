@@ -1,7 +1,5 @@
 """Predictions of one trial on disk: one Parquet file per shard, whose metadata contain its provenance."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -18,18 +16,15 @@ from harness.rundir.predictions import from_table, to_table
 from harness.task import Prediction, TaskName
 
 _SHARD = re.compile(r"^(\d{8})-(\d{8})\.parquet$")
-Range: TypeAlias = tuple[int, int]
-"""Sample indices [start, stop)."""
+Range: TypeAlias = tuple[int, int]  # sample indices [start, stop)
 
 
 class ShardProvenance(StrictModel):
     """The place, time and conditions in which the predictions of one shard were made."""
 
-    environment: str = "unknown"
-    """Key into the run's environments."""
+    environment: str = "unknown"  # key into the run's environments
     node: str | None = None
-    started: str | None = None
-    """ISO 8601, UTC."""
+    started: str | None = None  # ISO 8601, UTC
     finished: str | None = None
     batch_size: int | None = None
     """Maximum number of samples predicted at once; below the trial's batch size if memory was exhausted."""
@@ -151,10 +146,8 @@ class PredictionShards:
                 raise InfrastructureError(
                     f"{path}: damaged ({error}); `harness run` makes it again"
                 ) from error
-            decoded = {
-                key.decode(errors="replace"): metadata[key].decode(errors="replace") for key in metadata
-            }
-            known = {key: decoded[key] for key in ShardProvenance.model_fields if key in decoded}
+            keys = [key for key in ShardProvenance.model_fields if key.encode() in metadata]
+            known = {key: metadata[key.encode()].decode(errors="replace") for key in keys}
             try:
                 records[start, stop] = ShardProvenance.model_validate(known)
             except ValidationError as error:

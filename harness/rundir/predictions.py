@@ -84,8 +84,6 @@ def check(
     Predictions that pass can be stored and scored, so that an adapter's mistake never stops the driver.
 
     Args:
-        samples: The samples of the batch.
-        predictions: The adapter's return value for them.
         classes: Number of classes, of which labels and mask values are indices; ignored for translations.
     """
     expected = {"translation": Translation, "detection": Detections, "segmentation": np.ndarray}[task]

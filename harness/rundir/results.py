@@ -3,18 +3,15 @@
 These models define its schema; `harness/schema/results.schema.json` is generated from them.
 """
 
-from __future__ import annotations
-
-import json
 from math import isfinite
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from harness.environment import Environment
 from harness.errors import UsageError
-from harness.files import StrictModel
+from harness.files import StrictModel, json_text, read_record
 from harness.scenarios.scenario import OFFLINE, SINGLE_STREAM, ScenarioFigures, TimedOn
 from harness.task import Figure, TaskName
 
@@ -71,6 +68,12 @@ class ScenarioRecord(ScenarioFigures):
     valid: bool
     reasons: list[str] = Field(description="why the measurement is not valid; empty if it is valid")
     timed_on: list[TimedOn] = Field(default_factory=list, description="one entry per process")
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """Return the measured figures: `throughput`, then the latencies by percentile."""
+        figures = {"throughput": self.throughput, **self.latency}
+        return {name: figure for name, figure in figures.items() if figure is not None}
 
 
 class Cost(StrictModel):
@@ -222,16 +225,12 @@ def read_results(path: Path) -> Results:
     """
     file = path / "results.json" if path.is_dir() else path
     try:
-        return Results.model_validate_json(file.read_text(encoding="utf-8"))
+        results = read_record(file, Results)
     except OSError as error:
-        raise UsageError(f"{file}: cannot be read: {error.strerror} (is it a run directory?)") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{file}: not a results document: not UTF-8") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        where = f"{key}: " if key else ""
-        raise UsageError(f"{file}: not a results document: {where}{first['msg']}") from error
+        raise UsageError(f"{file}: cannot be read: {error.strerror}") from error
+    if results is None:
+        raise UsageError(f"{file}: cannot be read: No such file or directory (is it a run directory?)")
+    return results
 
 
 def to_json(results: Results) -> str:
@@ -240,8 +239,7 @@ def to_json(results: Results) -> str:
     Raises:
         ValueError: A figure is NaN or infinite, which JSON cannot represent.
     """
-    document = results.model_dump(mode="json", by_alias=True)
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(results.model_dump(mode="json", by_alias=True))
 
 
 def json_schema() -> dict[str, object]:

@@ -1,7 +1,5 @@
 """Speed files of a trial directory, and the part of results.json that is computed from them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,11 +13,9 @@ from harness.task import Figure
 class CommonFile(StrictModel):
     """Content of speed/common.json: measurements that do not depend on the scenario."""
 
-    phases: dict[str, list[float]]
-    """Phase → seconds per sample, one value per repetition."""
+    phases: dict[str, list[float]]  # phase → seconds per sample, one value per repetition
     cost: Cost
-    flags: dict[str, bool | str]
-    """Settings of torch that affect speed."""
+    flags: dict[str, bool | str]  # settings of torch that affect speed
 
 
 def common_path(trial_dir: Path) -> Path:
@@ -44,11 +40,7 @@ def read_timings(trial_dir: Path, scenario: str) -> Scenario | None:
 def scenarios(
     trial_dir: Path, names: Iterable[str], run: RunRecord, batch_size: int
 ) -> dict[str, ScenarioRecord]:
-    """Return the figures of the planned scenarios. One without raw timings counts as failed.
-
-    Args:
-        batch_size: Batch size of the trial.
-    """
+    """Return the figures of the planned scenarios. One without raw timings counts as failed."""
     timings = {name: read_timings(trial_dir, name) for name in names}
     return {
         name: _missing(name, run, batch_size) if raw is None else _record(raw)

@@ -5,8 +5,6 @@ killed, and its digest is recorded (see `harness.rundir.digests`). One driver at
 lock.
 """
 
-from __future__ import annotations
-
 import fcntl
 import io
 import re
@@ -25,9 +23,8 @@ from harness.errors import InfrastructureError, UsageError
 from harness.files import json_text, read_record, record_bytes
 from harness.rundir.digests import SUMS, Damage, Digests
 from harness.rundir.prediction_shards import PredictionShards
+from harness.rundir.records import FailuresFile, MetricRecord, MetricsFile, RunFile, TrialSpec
 from harness.rundir.results import Failure, Results, read_results
-from harness.rundir.run_file import RunFile
-from harness.rundir.trial_files import FailuresFile, MetricRecord, MetricsFile, TrialSpec
 
 _TEMPORARY = re.compile(r"^\..+\.\d+$")
 _WRITTEN_BEFORE_RUN_FILE = {"run.lock", "environments", "trials", "suite.yaml", SUMS}
@@ -89,27 +86,15 @@ class TrialDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.spec_file = path / "trial.json"
+        self.metrics_file = path / "metrics.json"
+        self.error_file = path / "error.json"  # exists only if predictions failed
         self.digests = Digests(path, _TRIAL_FILES)
         self.predictions = PredictionShards(path / "predictions", self.digests)
 
     def write_record(self, path: Path, record: BaseModel) -> None:
         """Replace a file by a record as JSON."""
         self.digests.write(path, record_bytes(record))
-
-    @property
-    def error_file(self) -> Path:
-        """Return the path of error.json, which exists only if predictions failed."""
-        return self.path / "error.json"
-
-    @property
-    def metrics_file(self) -> Path:
-        """Return the path of metrics.json."""
-        return self.path / "metrics.json"
-
-    @property
-    def spec_file(self) -> Path:
-        """Return the path of trial.json."""
-        return self.path / "trial.json"
 
     def read_spec(self) -> TrialSpec:
         """Return the trial's specification.
@@ -158,11 +143,7 @@ class TrialDirectory:
             raise InfrastructureError(f"{path}: damaged ({error}); `harness run` makes it again") from error
 
     def write_analysis(self, analysis: BaseModel, images: Mapping[str, bytes]) -> None:
-        """Replace analysis.json and the images to which it refers.
-
-        Args:
-            images: PNG content by path relative to the trial directory.
-        """
+        """Replace analysis.json and the images to which it refers, given by path in the trial directory."""
         for name, content in images.items():
             self.digests.write(self.path / name, content)
         document = json_text(analysis.model_dump(mode="json", by_alias=True))
@@ -177,6 +158,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.run_file = path / "run.json"
         self.digests = Digests(path, _RUN_FILES)
 
     def write_record(self, path: Path, record: BaseModel) -> None:
@@ -188,11 +170,6 @@ class RunDirectory:
         folders = sorted(path for path in self.path.glob("trials/*") if path.is_dir())
         trials = (damage for folder in folders for damage in TrialDirectory(folder).digests.check())
         return [*self.digests.check(), *trials]
-
-    @property
-    def run_file(self) -> Path:
-        """Return the path of run.json."""
-        return self.path / "run.json"
 
     def trial(self, trial_id: str) -> TrialDirectory:
         """Return the directory of a trial, whether it exists or not."""

@@ -7,9 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 
 from harness.adapter import ADAPTERS, Runtime, TranslationAdapter
-from harness.analysis.analyser import AnyAnalyser, ImageFiles
+from harness.analysis.analyser import AnyAnalyser, ImageFiles, ratios
 from harness.analysis.detection import DetectionAnalyser
-from harness.analysis.ratios import ratios
 from harness.analysis.record import (
     Analysis,
     ShownAlignment,

@@ -18,7 +18,7 @@ from harness.metrics.metric import METRICS
 from harness.recipe import CheckpointRef
 from harness.registry import unknown
 from harness.rundir.results import Skipped
-from harness.rundir.trial_files import TrialSpec
+from harness.rundir.records import TrialSpec
 from harness.suite.loading import LoadedSuite
 from harness.suite.paths import resolve_paths
 from harness.suite.schema import BenchmarkEntry

@@ -1,7 +1,5 @@
 """The files of a run in MLflow: report, charts and archive with the parent run, others with the trials."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 import zipfile
@@ -14,8 +12,7 @@ from harness.compare.outcome import last_comparison
 from harness.identity import digest
 from harness.rundir.results import Results
 
-ARCHIVE = "run.zip"
-"""The run directory without its report, for comparisons on another machine."""
+ARCHIVE = "run.zip"  # the run directory without its report, for comparisons on another machine
 DIGEST_TAG = "harness.artifacts"
 """Tag with the digest of the contents behind an MLflow run's artifacts. Set once all are uploaded."""
 _RECREATED = {"report", "run.lock"}

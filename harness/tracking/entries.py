@@ -11,11 +11,9 @@ from harness.compare.frontier import FrontierChange
 from harness.compare.trend import observations, to_text
 from harness.rundir.results import Results, TrialRecord
 from harness.tracking.names import DIGEST, NAME, TAG, cut, flat, key
-from harness.tracking.series import Curve
-from harness.tracking.values import metrics_of, params_of
+from harness.tracking.values import Curve, metrics_of, params_of
 
-Trial = tuple[str, str]
-"""(benchmark, variant)."""
+Trial = tuple[str, str]  # (benchmark, variant)
 WHOLE_RUN: Trial = ("", "")
 TREND = "harness.trend."
 NOT_COMPARED = "not compared"

@@ -31,8 +31,7 @@ class Registration:
 
     name: str
     sha256: str
-    version: str | None
-    """None if the weights are not on this machine."""
+    version: str | None  # None if the weights are not on this machine
     created: bool
 
     def describe(self) -> str:

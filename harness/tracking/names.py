@@ -1,7 +1,5 @@
 """Names and lengths that MLflow accepts (limits of mlflow.utils.validation, version 3.17)."""
 
-from __future__ import annotations
-
 import json
 import re
 import zlib
@@ -9,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 KEY, TAG, PARAM, EXPERIMENT, NAME, DIGEST = 250, 8000, 6000, 500, 500, 36  # characters
-Value: TypeAlias = object
-"""A JSON value."""
+Value: TypeAlias = object  # a JSON value
 
 
 def key(name: str) -> str:

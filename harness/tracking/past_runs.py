@@ -1,41 +1,134 @@
-"""The trend of a suite from MLflow. The number of requests is one per PAGE runs, for any number of trials."""
+"""Past runs in MLflow: baselines, by id or as the latest of a branch, and the trend of a suite."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import zipfile
 from datetime import UTC, datetime
-from os import environ
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.cache import cache_folder
 from harness.compare.trend import Observation, PastRun, TrendLine, from_text, trend_lines
-from harness.tracking.artifacts import DIGEST_TAG
+from harness.errors import InfrastructureError, UsageError
+from harness.files import write_text
+from harness.rundir.results import Results, read_results
+from harness.tracking.artifacts import ARCHIVE, DIGEST_TAG, content_digest, run_files
 from harness.tracking.entries import TREND
 from harness.tracking.tracking_store import (
     PATIENT,
-    default_tracking_uri,
+    chosen_uri,
     find_experiment,
     mlflow_errors,
     pages,
+    public,
+    quoted,
 )
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+SCHEME = "mlflow:"
+_LATEST = "latest@"
+_PAGE = 50  # runs per request; usually the latest qualifies, or one behind a few regressions
+PAGE = 250  # runs of a trend per request; 1,000 took a minute on a busy machine
 
 
-PAGE = 250  # runs per request; 1,000 took a minute on a busy machine
+def fetch_baseline(reference: str, run_dir: Path, tracking_uri: str | None = None) -> Path:
+    """Download the run directory that `reference` names, for a comparison with `run_dir`.
+
+    `mlflow:RUN_ID` is the id of an MLflow run or of a harness run. The id of a child means its parent.
+
+    `mlflow:latest@BRANCH` is the newest complete run of the same suite on that branch that is not itself a
+    regression and is not the run being compared.
+
+    Raises:
+        UsageError: there is no such run, or it was logged without its run directory.
+        InfrastructureError: the store cannot be reached, or the download is damaged.
+    """
+    results = read_results(run_dir)
+    uri = chosen_uri(tracking_uri, run_dir)
+    name = reference.removeprefix(SCHEME)
+    with mlflow_errors(uri, PATIENT):
+        client, experiment = find_experiment(uri, results.suite)
+        if name.startswith(_LATEST):
+            branch = name.removeprefix(_LATEST)
+            run = _latest(client, experiment, branch, results)
+            lacking = f"suite '{results.suite}' has no other complete run on branch '{branch}'"
+        else:
+            run = _by_id(client, experiment, name)
+            expected = "expected mlflow:RUN_ID or mlflow:latest@BRANCH"
+            lacking = f"suite '{results.suite}' has no run with this id; {expected}"
+        if run is None:
+            raise UsageError(f"--baseline {reference}: {lacking} (in {public(uri)})")
+        if DIGEST_TAG not in run.data.tags:
+            raise UsageError(f"--baseline {reference}: not fully synced; `harness sync` completes it")
+        return _downloaded(client, run)
+
+
+def _latest(client: MlflowClient, experiment: str, branch: str, results: Results) -> Run | None:
+    query = (
+        f"attributes.status = 'FINISHED' and tags.`harness.kind` = 'run' "
+        f"and tags.`git.branch` = {quoted(branch)} and tags.`harness.run_id` != {quoted(results.run.id)}"
+    )
+    for page in pages(client, experiment, query, _PAGE, ["attributes.start_time DESC"]):
+        for run in page:
+            if DIGEST_TAG in run.data.tags and run.data.tags.get("verdict") != "regression":
+                return run
+    return None
+
+
+def _by_id(client: MlflowClient, experiment: str, run_id: str) -> Run | None:
+    query = f"tags.`harness.kind` = 'run' and tags.`harness.run_id` = {quoted(run_id)}"
+    runs = [run for page in pages(client, experiment, query) for run in page]
+    if not runs:
+        runs = _runs(client, experiment, run_id)
+    if runs and (parent := runs[0].data.tags.get("mlflow.parentRunId")):
+        runs = _runs(client, experiment, parent)
+    return runs[0] if runs else None
+
+
+def _runs(client: MlflowClient, experiment: str, run_id: str) -> list[Run]:
+    query = f"attributes.run_id = {quoted(run_id)}"
+    return [run for page in pages(client, experiment, query) for run in page]
+
+
+def _downloaded(client: MlflowClient, run: Run) -> Path:
+    """Return the run directory in the cache, downloaded unless the cache has the same content."""
+    folder = cache_folder().with_name("runs")
+    target = folder / f"{run.info.run_id}-{run.data.tags[DIGEST_TAG][:12]}"
+    seal = target.with_suffix(".sha256")
+    if target.is_dir():
+        if seal.is_file() and seal.read_text() == content_digest(target, run_files(target)):
+            return target
+        shutil.rmtree(target)  # changed since the download, which is repeated
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        archive = client.download_artifacts(run.info.run_id, ARCHIVE, temporary)
+        unpacked = Path(temporary, "run")
+        try:
+            with zipfile.ZipFile(archive) as content:
+                content.extractall(unpacked)  # stays inside: zipfile drops absolute and upward names
+        except zipfile.BadZipFile as error:
+            raise InfrastructureError(
+                f"{ARCHIVE} of MLflow run {run.info.run_id}: damaged ({error})"
+            ) from error
+        if not target.is_dir():
+            write_text(seal, content_digest(unpacked, run_files(unpacked)))
+            shutil.move(unpacked, target)
+    return target
 
 
 def logged_trend(suite: str, tracking_uri: str | None = None) -> list[TrendLine]:
-    """Return the lines of all fully synced runs of a suite.
-
-    Args:
-        tracking_uri: default: $MLFLOW_TRACKING_URI, else the SQLite file of runs/.
+    """Return the lines of all fully synced runs of a suite, with one request per PAGE runs.
 
     Raises:
         UsageError: no run of the suite was logged there.
         InfrastructureError: the store cannot be reached.
     """
-    uri = tracking_uri or environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(Path("runs") / suite)
+    uri = chosen_uri(tracking_uri, Path("runs") / suite)
     with mlflow_errors(uri, PATIENT):
         client, experiment = find_experiment(uri, suite)
         logged = pages(client, experiment, "tags.`harness.kind` = 'run'", PAGE)

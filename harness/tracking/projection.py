@@ -8,9 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import ceil
-from os import environ
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from harness.compare.outcome import last_comparison
 from harness.errors import UsageError
@@ -20,9 +19,8 @@ from harness.rundir.store import RunDirectory, read_run
 from harness.tracking import artifacts
 from harness.tracking.entries import TREND, WHOLE_RUN, Entry, Input, Trial, run_entry, trial_entry
 from harness.tracking.models import Registration, register
-from harness.tracking.series import Curve, series
 from harness.tracking.tracking_store import (
-    default_tracking_uri,
+    chosen_uri,
     mlflow_errors,
     one_at_a_time,
     open_experiment,
@@ -30,7 +28,7 @@ from harness.tracking.tracking_store import (
     public,
     quoted,
 )
-from harness.tracking.values import columns
+from harness.tracking.values import Curve, columns, series
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -80,7 +78,6 @@ def sync(run_dir: Path, tracking_uri: str | None = None, register_models: bool =
     baseline nor in trends.
 
     Args:
-        run_dir: a run directory with results.json.
         tracking_uri: default: $MLFLOW_TRACKING_URI, else `default_tracking_uri`.
         register_models: also register the checkpoints as models.
 
@@ -92,7 +89,7 @@ def sync(run_dir: Path, tracking_uri: str | None = None, register_models: bool =
     if not run_dir.is_dir():
         raise UsageError(f"{run_dir}: not a run directory")
     results = read_run(run_dir)
-    uri = tracking_uri or environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(run_dir)
+    uri = chosen_uri(tracking_uri, run_dir)
     with mlflow_errors(uri), one_at_a_time(run_dir):
         client, experiment = open_experiment(uri, results.suite)
         outcome, children = _write_runs(client, experiment, run_dir, results, public(uri))
@@ -146,11 +143,7 @@ class _Writer:
 def _write_runs(
     client: MlflowClient, experiment: str, run_dir: Path, results: Results, uri: str
 ) -> tuple[SyncOutcome, dict[tuple[str, str], str]]:
-    """Write parent and children.
-
-    Returns:
-        The outcome, and the children's ids by benchmark and trial id.
-    """
+    """Write parent and children; return the outcome, and the children's ids by benchmark and trial id."""
     writer = _Writer(client, experiment, results)
     # The parent's artifacts come last: a run that has them is complete, and may serve as a baseline.
     files = [*artifacts.run_files(run_dir), *artifacts.comparison_files(run_dir)]
@@ -169,16 +162,9 @@ def _write_runs(
         writer.attach(child, trial_digest, artifacts.trial_artifacts(folder))
     writer.attach(parent, digest, artifacts.run_artifacts(run_dir, results))
     _choose_columns(client, experiment, results)
-    outcome = SyncOutcome(
-        uri,
-        results.suite,
-        experiment,
-        parent.info.run_id,
-        created=writer.changes["created"],
-        updated=writer.changes["updated"],
-        unchanged=writer.changes["unchanged"],
-    )
-    return outcome, children
+    created, updated, unchanged = (writer.changes[change] for change in get_args(Change))
+    run_id = parent.info.run_id
+    return SyncOutcome(uri, results.suite, experiment, run_id, created, updated, unchanged), children
 
 
 def _verdicts(comparison: dict[str, Any]) -> dict[Trial, str]:
@@ -211,9 +197,7 @@ def _fill(client: MlflowClient, run: Run, entry: Entry, end: int) -> bool:
         client.delete_tag(run_id, name)
     for n in range(max(ceil(len(metrics) / _METRICS), ceil(len(params) / _BATCH))):
         client.log_batch(
-            run_id,
-            metrics[n * _METRICS : (n + 1) * _METRICS],
-            params[n * _BATCH : (n + 1) * _BATCH],
+            run_id, metrics[n * _METRICS : (n + 1) * _METRICS], params[n * _BATCH : (n + 1) * _BATCH]
         )
     for first in range(0, len(tags), _BATCH):
         client.log_batch(run_id, tags=tags[first : first + _BATCH])

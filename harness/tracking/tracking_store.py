@@ -36,13 +36,18 @@ def default_tracking_uri(run_dir: Path) -> str:
     return f"sqlite:///{run_dir.resolve().parent / 'mlflow.db'}"
 
 
+def chosen_uri(uri: str | None, run_dir: Path) -> str:
+    """Return the given URI, else $MLFLOW_TRACKING_URI, else `default_tracking_uri`."""
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(run_dir)
+
+
 def ui_command(run_root: Path, port: int = 5000) -> list[str]:
     """Return the command that serves MLflow's UI on the store that `sync` writes, on localhost only.
 
     Raises:
         UsageError: $MLFLOW_TRACKING_URI names a server, or nothing was logged under `run_root`.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(run_root / "run")
+    uri = chosen_uri(None, run_root / "run")
     if uri.startswith(("http://", "https://")):
         raise UsageError(f"MLFLOW_TRACKING_URI names a server, which has its own UI: open {public(uri)}")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]

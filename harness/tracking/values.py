@@ -1,14 +1,16 @@
-"""The values of a trial in MLflow's table of runs: metrics, parameters, and the columns to show first."""
-
-from __future__ import annotations
+"""The values of a trial in MLflow: metrics, parameters, the columns to show first, and timings as curves."""
 
 import math
+from pathlib import Path
 
 from harness.rundir.results import Results, TrialRecord
-from harness.scenarios.scenario import OFFLINE, SINGLE_STREAM
+from harness.rundir.speed import read_timings
+from harness.scenarios.scenario import OFFLINE, SCENARIOS, SINGLE_STREAM
 from harness.task import Figure
 from harness.tracking.names import PARAM, cut, flat, key
 
+MOST = 1000  # points per curve: the limit of one request, and more than the pixels of its chart
+Curve = list[tuple[int, float]]  # (step, value)
 _PHASES = {"preprocess": "pre", "model": "model", "postprocess": "post"}
 
 
@@ -22,11 +24,9 @@ def metrics_of(trial: TrialRecord) -> dict[str, float]:
         metrics |= _with_bounds(f"acc/{key(name)}", figure)
     for name, scenario in trial.speed.items():
         prefix = "speed/" if name in (OFFLINE, SINGLE_STREAM) else f"speed/{key(name)}_"
-        if scenario.throughput:
-            metrics |= _with_bounds(f"{prefix}ips", scenario.throughput)
-        for percentile, latency in scenario.latency.items():
-            if latency:
-                metrics |= _with_bounds(f"{prefix}{key(percentile)}_ms", latency, scale=1e3)
+        for kind, figure in scenario.figures.items():
+            label, scale = ("ips", 1.0) if kind == "throughput" else (f"{key(kind)}_ms", 1e3)
+            metrics |= _with_bounds(f"{prefix}{label}", figure, scale)
     for name, figure in trial.phases.items():
         metrics |= _with_bounds(f"phase/{_PHASES.get(name, key(name))}_ms", figure, scale=1e3)
     cost = trial.cost
@@ -62,3 +62,17 @@ def columns(results: Results) -> list[str]:
 def _with_bounds(name: str, figure: Figure, scale: float = 1) -> dict[str, float | None]:
     values = {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
     return {bound: None if value is None else value * scale for bound, value in values.items()}
+
+
+def series(trial_dir: Path) -> dict[str, Curve]:
+    """Return one curve of raw timings per scenario of a trial, its processes one after another.
+
+    It shows warm-up and disturbances. Longer curves are thinned: every k-th point is kept, with its step.
+    """
+    curves = {}
+    for scenario in SCENARIOS.entries():
+        timings = read_timings(trial_dir, scenario)
+        if timings is not None and timings.processes:
+            name, values = timings.curve()
+            curves[f"series/{name}"] = list(enumerate(values))[:: -(-len(values) // MOST)]
+    return curves

@@ -3,11 +3,9 @@
 Both contain only the metrics of complete trials and the valid speed measurements.
 """
 
-from __future__ import annotations
-
-import json
 from collections.abc import Iterator
 
+from harness.files import json_text
 from harness.rundir.results import Results, is_defined
 from harness.task import Figure
 from reports.figures import printed
@@ -24,7 +22,7 @@ def to_bencher(results: Results) -> str:
         document.setdefault(trial, {})[name] = {
             key: bound for key, bound in bounds.items() if bound is not None
         }
-    return _dump(document)
+    return json_text(document)
 
 
 def to_github_action_benchmark(results: Results) -> str:
@@ -33,7 +31,7 @@ def to_github_action_benchmark(results: Results) -> str:
     That tool knows one direction per file, so figures of which lower is better, such as latencies, are not
     included.
     """
-    return _dump(
+    return json_text(
         [
             {
                 "name": f"{trial} {name}",
@@ -54,15 +52,8 @@ def _figures(results: Results) -> Iterator[tuple[str, str, Figure, bool]]:
         label = f"{trial.benchmark}/{trial.variant}"
         figures = [(name, figure, figure.better != "lower") for name, figure in trial.metrics.items()]
         for name, scenario in trial.speed.items():
-            if scenario.valid and scenario.throughput:
-                figures.append((f"{name} throughput", scenario.throughput, True))
             if scenario.valid:
-                figures += [
-                    (f"{name} {p}", figure, False) for p, figure in scenario.latency.items() if figure
-                ]
+                measured = scenario.figures.items()
+                figures += [(f"{name} {kind}", figure, kind == "throughput") for kind, figure in measured]
         if trial.status == "complete":
             yield from ((label, *entry) for entry in figures if is_defined(entry[1]))
-
-
-def _dump(document: object) -> str:
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,7 +1,5 @@
 """junit.xml: a run, or its comparison, as test cases for the test reports of Jenkins, GitLab and others."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -137,8 +135,7 @@ def _cases(trial: TrialRecord) -> Iterator[_Case]:
 
 
 def _speed(name: str, scenario: ScenarioRecord) -> _Case:
-    figures = {"throughput": scenario.throughput, **scenario.latency}
-    output = "\n".join(_figure(label, figure) for label, figure in figures.items() if figure)
+    output = "\n".join(_figure(label, figure) for label, figure in scenario.figures.items())
     if scenario.valid:
         return _Case(name, scenario.seconds, output)
     kind: Kind = "failure" if scenario.profile in GATING else "skipped"

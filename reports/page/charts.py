@@ -1,7 +1,5 @@
 """Charts of accuracy against speed in Vega-Lite: in the page, or as PNG and SVG files."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any, TypeAlias
 import altair as alt
 
 from harness.compare.frontier import FrontierChart, Point
-from reports.figures import invalidity, printed
+from reports.figures import bounds, invalidity, printed
 from reports.text import display
 
 WIDTH, HEIGHT = 640, 340  # px of a file; a chart in the page is as wide as its container
@@ -18,8 +16,7 @@ POINTS = "points"  # name of the rows under `datasets`
 LABEL = 28  # characters beside a point; tooltip and table show the whole name
 FONT = "Inter, 'Helvetica Neue', Arial, sans-serif"
 LEGEND = {"frontier": "on the frontier", "dominated": "dominated", "unranked": "not ranked"}
-Spec: TypeAlias = dict[str, Any]
-"""A Vega-Lite specification."""
+Spec: TypeAlias = dict[str, Any]  # a Vega-Lite specification
 _ON_FRONTIER = f"datum.rank === '{LEGEND['frontier']}'"
 
 
@@ -43,11 +40,7 @@ PAGE = Palette("var(--text)", "var(--muted)", "var(--grid)", "var(--accent)", "v
 def chart(comparison: FrontierChart, palette: Palette = LIGHT, width: int | str = WIDTH) -> Spec:
     """Draw intervals as rules, the frontier as a line, and dominated points in grey.
 
-    The rows are under `datasets`, so that a page can replace them.
-
-    Args:
-        comparison: at least one point.
-        width: px, or "container".
+    The rows are under `datasets`, so that a page can replace them. The width is in px, or "container".
     """
     rows = [_row(point) for point in comparison.points]
     x_low, x_high = _domain([(row["x_low"], row["x_high"]) for row in rows], log=True)
@@ -128,7 +121,7 @@ def _row(point: Point) -> dict[str, Any]:
     """Return plot coordinates under lower-case names, and the lines of the tooltip under capitalised ones."""
     trial, accuracy, speed = point.trial, point.accuracy, point.throughput
     assert accuracy.value is not None and speed.value is not None
-    name = display(trial.variant)
+    name, (y_low, y_high) = display(trial.variant), bounds(accuracy)
     row = {
         "trial": str(point.index),  # as the page's `data-trial`
         "name": name if len(name) <= LABEL else name[: LABEL - 1] + "…",
@@ -137,8 +130,8 @@ def _row(point: Point) -> dict[str, Any]:
         "x_high": _positive(speed.high, speed.value),
         "y": accuracy.value,
         "quality": point.coordinates.accuracy,
-        "y_low": accuracy.value if accuracy.low is None else accuracy.low,
-        "y_high": accuracy.value if accuracy.high is None else accuracy.high,
+        "y_low": y_low,
+        "y_high": y_high,
         "rank": LEGEND[point.rank],
         "Variant": name,
         "Adapter": display(trial.adapter),

@@ -1,10 +1,5 @@
 """compare.html: a run against its baseline as one file without scripts or network access."""
 
-from __future__ import annotations
-
-from functools import cache
-
-from jinja2 import Environment
 from markupsafe import Markup
 
 from harness.compare.outcome import Comparison
@@ -16,21 +11,13 @@ from reports.page.templating import environment, template
 def comparison_to_html(comparison: Comparison) -> str:
     """Return a page with the verdict, the frontier, the changed figures, and the others collapsed."""
     changed, rest = changed_first(comparison)
-    return (
-        _environment()
-        .get_template("compare.html.j2")
-        .render(
-            style=Markup(template("style.css")),
-            comparison=comparison,
-            changed=changed,
-            rest=rest,
-            not_compared=[trial for trial in comparison.trials if trial.state != "compared"],
-            flipped=[trial for trial in comparison.trials if trial.flipped],
-            drift=DRIFT,
-        )
+    page = environment().get_template("compare.html.j2")
+    return page.render(
+        style=Markup(template("style.css")),
+        comparison=comparison,
+        changed=changed,
+        rest=rest,
+        not_compared=[trial for trial in comparison.trials if trial.state != "compared"],
+        flipped=[trial for trial in comparison.trials if trial.flipped],
+        drift=DRIFT,
     )
-
-
-@cache
-def _environment() -> Environment:
-    return environment()

@@ -1,7 +1,5 @@
 """Small charts in the section of a trial, as Vega-Lite specifications in the colours of the page."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 
@@ -11,8 +9,7 @@ from harness.analysis.record import DetectionAnalysis, PrecisionRecall
 from harness.rundir.results import ScenarioRecord, TrialRecord
 from reports.figures import printed
 from reports.page.charts import PAGE, POINTS, Spec, config
-from reports.page.details import Detail
-from reports.page.latencies import Distribution
+from reports.page.details import Detail, Distribution
 from reports.text import display
 
 WIDTH, HEIGHT = 330, 170  # px; the page shrinks charts on a narrow screen

@@ -1,10 +1,14 @@
 """Details of a trial beyond results.json: raw latencies, the analysis and its images."""
 
-from __future__ import annotations
-
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.analysis.record import (
     Analysis,
@@ -16,9 +20,44 @@ from harness.analysis.record import (
     read_analysis,
 )
 from harness.files import read_record
-from harness.rundir.results import Results
-from reports.page.images import Images
-from reports.page.latencies import Distribution, read_latencies
+from harness.rundir.results import Results, TrialRecord
+from harness.rundir.speed import read_timings
+
+BINS = 40
+_SUBTYPES = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp"}  # leading bytes → MIME subtype
+
+
+class Images:
+    """Data URIs by content hash, filled while trials are read."""
+
+    def __init__(self) -> None:
+        self.uris: dict[str, str] = {}
+
+    def add(self, folder: Path, name: str) -> str | None:
+        """Embed a PNG, JPEG or WebP file below `folder`; return its key, or None if the file is missing.
+
+        The name may come from a record made elsewhere, so it is confined to the folder.
+        """
+        path = (folder / name).resolve()
+        if not path.is_relative_to(folder.resolve()) or not path.is_file():
+            return None
+        content = path.read_bytes()
+        subtype = next((subtype for start, subtype in _SUBTYPES.items() if content.startswith(start)), None)
+        if subtype is None:
+            return None
+        key = hashlib.sha256(content).hexdigest()[:16]
+        self.uris[key] = f"data:image/{subtype};base64,{base64.b64encode(content).decode()}"
+        return key
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Histogram of the latencies of all processes, with bins of equal width on a log scale."""
+
+    edges: tuple[float, ...]  # s, ascending; one more edge than counts
+    counts: tuple[int, ...]
+    queries: int
+    slowest: float  # s
 
 
 @dataclass(frozen=True)
@@ -83,3 +122,25 @@ def _names(samples: Sequence[ShownSample]) -> list[str]:
         if isinstance(sample, ShownMasks):
             names += [sample.annotation, sample.prediction, sample.errors]
     return names
+
+
+def distribution(latencies: NDArray[np.float64]) -> Distribution:
+    """Compute the histogram of at least one latency in seconds; all are positive."""
+    low, high = float(latencies.min()), float(latencies.max())
+    low, high = (low, high) if high > low * 1.02 else (low / 1.01, high * 1.01)
+    edges = np.geomspace(low, high, BINS + 1)
+    # Rounding an outer edge must not exclude the fastest or slowest query.
+    counts, _ = np.histogram(np.clip(latencies, edges[0], edges[-1]), edges)
+    return Distribution(tuple(edges.tolist()), tuple(counts.tolist()), len(latencies), float(latencies.max()))
+
+
+def read_latencies(run_dir: Path, trial: TrialRecord) -> dict[str, Distribution]:
+    """Return the distribution by scenario, for those scenarios whose queries are timed one by one."""
+    distributions = {}
+    for scenario in trial.speed:
+        timings = read_timings(run_dir / "trials" / trial.id, scenario)
+        seconds = chain.from_iterable(timings.latencies()) if timings else ()
+        latencies = np.array([latency for latency in seconds if latency > 0], dtype=np.float64)
+        if len(latencies):
+            distributions[scenario] = distribution(latencies)
+    return distributions

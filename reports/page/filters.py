@@ -1,7 +1,5 @@
 """Filters of the page: hardware, precision and batch size of each trial."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from harness.compare.frontier import hardware_name

@@ -1,7 +1,5 @@
 """index.html: the report of a run as one file without network access."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
@@ -30,12 +28,10 @@ from harness.files import write_text
 from harness.rundir.results import Results, ScenarioRecord, TrialRecord
 from harness.task import TASKS, Figure
 from reports.figures import count, invalidity
-from reports.page import charts, confusion
-from reports.page.alignment import heat_map
+from reports.page import charts, matrices
 from reports.page.detail_charts import detail_charts
-from reports.page.details import Detail, SideBySide
+from reports.page.details import Detail, Images, SideBySide
 from reports.page.filters import filter_values, filters
-from reports.page.images import Images
 from reports.page.slices import slice_chart, slice_groups
 from reports.page.templating import environment, template
 from reports.verdict import is_clean, verdict
@@ -64,9 +60,7 @@ def to_html(
     Args:
         details: one per trial, as `read_details` returns them. Without them, the sections of trials show only
             the contents of results.json.
-        images: images to which the details refer.
         baseline: if given, the page shows the changes of the frontier since this run.
-        side_by_side: samples on which models disagree, as `read_side_by_side` returns them.
     """
     groups = frontier_charts(results)
     drawn = {
@@ -107,33 +101,27 @@ def to_html(
     )
 
 
-def render(page: str, drawn: Mapping[str, charts.Spec], **context: Any) -> str:
-    """Render a page. The `data-chart` attribute of an element names the chart that it shows."""
-    scripts = {
-        "library": f"(() => {{{_library()}}})();",
-        "script": f"(() => {{{template('report.js')}}})();",
-    }
-    return (
-        _environment()
-        .get_template(page)
-        .render(
-            charts=Markup(_json_in_html(drawn)),
-            drawn=drawn.keys(),
-            policy=Markup(_policy(scripts.values())),
-            style=Markup(template("style.css")),
-            **{name: Markup(text) for name, text in scripts.items()},
-            **context,
-        )
+def render(name: str, drawn: Mapping[str, charts.Spec], **context: Any) -> str:
+    """Render a template. The `data-chart` attribute of an element names the chart that it shows."""
+    scripts = {"library": f"(() => {{{_library()}}})();", "script": f"(() => {{{template('report.js')}}})();"}
+    template_of_page = _environment().get_template(name)
+    return template_of_page.render(
+        charts=Markup(_json_in_html(drawn)),
+        drawn=drawn.keys(),
+        policy=Markup(_policy(scripts.values())),
+        style=Markup(template("style.css")),
+        **{key: Markup(text) for key, text in scripts.items()},
+        **context,
     )
 
 
 @cache
 def _environment() -> Environment:
     made = environment()
-    made.globals.update(confusion_matrix=confusion.matrix, readable_classes=confusion.READABLE_CLASSES)
+    made.globals.update(confusion_matrix=matrices.confusion, readable_classes=matrices.READABLE_CLASSES)
     made.filters.update(
         class_metrics=_class_metrics,
-        heat_map=heat_map,
+        heat_map=matrices.heat_map,
         class_value=lambda value: "undefined" if value is None else f"{value:.3f}",
         confidence=lambda value: f"{value:.2f}".removeprefix("0"),
         cost=_cost,
@@ -141,7 +129,7 @@ def _environment() -> Environment:
         invalidity=invalidity,
         data=Markup,  # data URIs of `Images`, base64 only
         headline=headline,
-        largest_confusions=confusion.largest,
+        largest_confusions=matrices.largest,
         machine_fact=_machine_fact,
         milliseconds=lambda seconds: f"{1e3 * seconds:.4g} ms",
         phase_shares=_phase_shares,
@@ -189,8 +177,8 @@ def _class_metrics(trial: TrialRecord) -> list[str]:
 
 
 def _speed_figures(scenario: ScenarioRecord) -> dict[str, Figure | None]:
-    first = {"throughput": scenario.throughput} if scenario.throughput else {}
-    return {**first, **{f"latency {name}": figure for name, figure in scenario.latency.items()}}
+    throughput = {"throughput": scenario.throughput} if scenario.throughput else {}
+    return {**throughput, **{f"latency {name}": figure for name, figure in scenario.latency.items()}}
 
 
 def _phase_shares(trial: TrialRecord) -> list[str]:

@@ -1,7 +1,5 @@
 """Figures by slice: one chart and one table per benchmark, metric and column."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +8,7 @@ from itertools import groupby
 import altair as alt
 
 from harness.rundir.results import Results, SliceRecord, is_defined
-from reports.figures import printed
+from reports.figures import bounds, printed
 from reports.page.charts import POINTS, Spec
 from reports.page.detail_charts import finish
 from reports.text import display
@@ -20,8 +18,7 @@ from reports.text import display
 class SliceGroup:
     """The slices of one column of a benchmark, in one metric."""
 
-    key: str
-    """Name of the chart."""
+    key: str  # name of the chart
     benchmark: str
     metric: str
     column: str
@@ -54,8 +51,7 @@ def slice_chart(group: SliceGroup) -> Spec:
             "slice": display(record.slice, 24),
             "variant": display(variant, 40),
             "value": figure.value,
-            "low": figure.value if figure.low is None else figure.low,
-            "high": figure.value if figure.high is None else figure.high,
+            **dict(zip(("low", "high"), bounds(figure), strict=True)),
             "samples": record.n,
             "figure": str(printed(figure)),
         }

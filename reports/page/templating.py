@@ -1,7 +1,6 @@
 """The jinja2 environment of every page: escapes text, limits its length and shows hidden characters."""
 
-from __future__ import annotations
-
+from functools import cache
 from importlib.resources import files
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -14,8 +13,9 @@ _LONGEST = 4000  # characters of an error message or a command that are shown
 _VALUE = 500  # the same for any other value
 
 
+@cache
 def environment() -> Environment:
-    """Create an environment with the filters that all pages share."""
+    """Return the environment with the filters that all pages share."""
     made = Environment(
         autoescape=True,
         undefined=StrictUndefined,

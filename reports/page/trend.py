@@ -1,7 +1,5 @@
 """trend.html: figures over many runs as one file without network access."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +9,7 @@ import altair as alt
 
 from harness.compare.trend import TrendLine, TrendPoint
 from harness.task import TASKS
-from reports.figures import printed
+from reports.figures import bounds, printed
 from reports.page.charts import PAGE, POINTS, Spec
 from reports.page.detail_charts import finish
 from reports.page.html import render
@@ -47,7 +45,7 @@ class Trend:
         """Return whether the intervals of the last two runs are disjoint."""
         if not self.current or len(self.line.points) < 2:
             return False
-        before, after = (_interval(point) for point in self.line.points[-2:])
+        before, after = (bounds(point.figure) for point in self.line.points[-2:])
         return before[1] < after[0] or after[1] < before[0]
 
 
@@ -92,7 +90,7 @@ def _scale(line: TrendLine) -> tuple[float, str]:
 
 
 def _row(point: TrendPoint, factor: float) -> dict[str, float]:
-    low, high = _interval(point)
+    low, high = bounds(point.figure)
     at = datetime.fromisoformat(point.run.started).timestamp() * 1000
     assert point.figure.value is not None
     values = {"v": point.figure.value, "l": low, "h": high}
@@ -110,16 +108,6 @@ def _tooltip(point: TrendPoint) -> dict[str, object]:
     }
 
 
-def _interval(point: TrendPoint) -> tuple[float, float]:
-    """Return the bounds, or the value twice if there is no interval."""
-    figure = point.figure
-    assert figure.value is not None
-    return (
-        figure.value if figure.low is None else figure.low,
-        figure.value if figure.high is None else figure.high,
-    )
-
-
 @cache
 def _chart() -> Spec:
     axis = alt.Axis(tickCount=4)
@@ -134,9 +122,7 @@ def _chart() -> Spec:
         alt.Chart(alt.NamedData(POINTS))
         .mark_point(color=PAGE.accent, fill=PAGE.accent, size=18, opacity=1)
         .encode(
-            x=x,
-            y="v:Q",
-            tooltip=[f"{name}:N" for name in ("Figure", "Run", "Started", "Revision", "Branch")],
+            x=x, y="v:Q", tooltip=[f"{name}:N" for name in ("Figure", "Run", "Started", "Revision", "Branch")]
         )
     )
     return finish(alt.layer(band, line, points))

@@ -1,16 +1,45 @@
-"""Heat maps of attention weights: the positions of cells and tokens, in px."""
+"""Matrices as the page shows them: confusion by class, and heat maps of attention weights."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.record import ShownAlignment
 from reports.text import display
 
+READABLE_CLASSES = 24  # with more, the page lists the largest confusions in place of a matrix
+LARGEST = 20  # confusions listed
 CELL = 18  # px
 TOKEN = 16  # characters of a token that are shown
 CHARACTER = 6.6  # px per character of a label (11 px, proportional font)
 LEAST_WEIGHT = 0.02  # a lighter cell looks empty
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The number of predictions of one annotated class as one class."""
+
+    annotated: str
+    predicted: str
+    count: int
+    share: float  # fraction of the annotated class; 0 if it has no annotation
+    correct: bool
+
+
+def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> list[list[Cell]]:
+    """Return one row per annotated class; `counts` is [annotated][predicted]."""
+    return [
+        [
+            Cell(labels[i], labels[j], count, count / total if (total := sum(row)) else 0.0, i == j)
+            for j, count in enumerate(row)
+        ]
+        for i, row in enumerate(counts)
+    ]
+
+
+def largest(rows: Sequence[Sequence[Cell]]) -> list[Cell]:
+    """Return the LARGEST most frequent confusions, the most frequent first."""
+    wrong = [cell for row in rows for cell in row if cell.count and not cell.correct]
+    return sorted(wrong, key=lambda cell: -cell.count)[:LARGEST]
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,18 @@
-"""run.json: the run and its planned trials; pairs.json: differences between their models; slices.json."""
-
-from __future__ import annotations
+"""JSON files of a run directory and its trials, by the names in docs/architecture.md, except results.json."""
 
 from pydantic import ConfigDict, Field, RootModel
 
+from harness.adapter import Precision
 from harness.files import StrictModel
-from harness.rundir.results import CheckpointRecord, DatasetRecord, RunRecord, Skipped, SliceRecord
+from harness.identity import content_id
+from harness.rundir.results import (
+    CheckpointRecord,
+    DatasetRecord,
+    Failure,
+    RunRecord,
+    Skipped,
+    SliceRecord,
+)
 from harness.task import Figure, TaskName
 
 
@@ -70,5 +77,46 @@ class TrialPair(StrictModel):
 
 class PairsFile(RootModel[dict[str, tuple[TrialPair, ...]]]):
     """Content of pairs.json: benchmark → pairs of its complete trials."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class TrialSpec(StrictModel):
+    """Content of trial.json: everything that can change a trial's outcome, and nothing else."""
+
+    task: TaskName
+    adapter: str  # registered name
+    code: str  # version of the adapter's code (see `harness.identity.code_version`)
+    options: dict[str, object]  # adapter options as JSON values, defaults included
+    precision: Precision
+    batch_size: int
+    device: str  # `auto`, `cpu` or `cuda`
+    checkpoint: str | None  # SHA-256 of the weights; None if the adapter has none or they are not trained yet
+    dataset: str  # fingerprint of the data set
+    split: str
+    size: int  # number of samples, from the first of the split
+
+    @property
+    def id(self) -> str:
+        """Return 16 hex digits of the SHA-256 of the specification."""
+        return content_id(self.model_dump(mode="json"))
+
+
+class MetricRecord(StrictModel):
+    """Figures of one metric."""
+
+    key: str = Field(description="hash of the predictions and the code from which the figures were computed")
+    metrics: dict[str, Figure]
+    per_class: dict[str, dict[str, float | None]] = Field(description="class → figure → value")
+
+
+class MetricsFile(RootModel[dict[str, MetricRecord]]):
+    """Content of metrics.json: metric → its figures."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class FailuresFile(RootModel[tuple[Failure, ...]]):
+    """Content of error.json: batches without predictions, in sample order."""
 
     model_config = ConfigDict(frozen=True)
