@@ -79,6 +79,7 @@ def test_variants_of_an_annotation_file_are_read(tmp_path: Path, xml: str | byte
         (XML.replace("VOC", "图").encode("gbk"), r"a.xml:1: not UTF-8 \(byte 0xcd\); declare the file's enc"),
         (f'<?xml version="1.0" encoding="klingon"?>{XML}'.encode(), "a.xml: unknown encoding 'klingon'"),
         (b'\n<?xml version="1.0" encoding="gbk"?><annotation>', "a.xml:1: malformed XML"),
+        (f'<?xml version="1.0" encoding="punycode"?>{XML}'.encode(), "a.xml: not PUNYCODE; convert the file"),
     ],
 )
 def test_files_in_no_declared_encoding_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -109,6 +110,16 @@ def test_ids_of_images_may_be_numbers(tmp_path: Path) -> None:
     save(tmp_path / "A/000007.xml", XML)
     save(tmp_path / "R/comp4_det_test_dog.txt", LINE.replace("a ", "7 "))
     assert mean_average_precision(tmp_path) == (1, [])
+
+
+def test_a_class_whose_name_ends_with_another_is_not_taken_for_it(tmp_path: Path) -> None:
+    save(tmp_path / "A/a.xml", XML)
+    save(tmp_path / "R/hot_dog.txt", LINE)
+    with pytest.raises(UsageError, match="unknown class 'hot_dog'; did you mean 'dog'"):
+        mean_average_precision(tmp_path)
+    save(tmp_path / "R/comp3_ab12_det_test_dog.txt", LINE)
+    note = "R: 1 of 2 files are of no annotated class (hot_dog.txt) and are left out"
+    assert mean_average_precision(tmp_path) == (1, [note])
 
 
 def test_other_images_and_classes_are_left_out_with_a_note(tmp_path: Path) -> None:

@@ -260,6 +260,7 @@ def test_colours_are_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--classes", "9" * 20], f"expected 1 to 256 classes, found {'9' * 20}"),
         (["--classes", "a,a"], "different names separated by commas"),
         (["--classes", "a=1,b"], "a label for every class"),
         (["--classes", "a=1,b=1"], "duplicate label 1"),

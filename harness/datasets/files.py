@@ -130,6 +130,8 @@ def read_xml(path: Path) -> Element:
             f"{path}:{line}: not {encoding.removesuffix('-sig').upper()} (byte 0x{raw[error.start]:02x}); "
             f"declare the file's encoding or convert it to UTF-8"
         ) from error
+    except UnicodeError as error:  # of codecs such as punycode
+        raise UsageError(f"{path}: not {encoding.upper()}; convert the file to UTF-8") from error
     except ElementTree.ParseError as error:
         raise UsageError(f"{path}:{error.position[0]}: malformed XML: {error}") from error
 

@@ -14,6 +14,7 @@ from harness.evaluation.annotation_files import AnnotationFiles, Predictions
 from harness.task import BACKGROUND, IGNORED, Mask, Target
 
 REST: Literal["rest"] = "rest"  # ignore every label that no class has
+_MAX_CLASSES = 256  # of 8 bits
 
 
 class AnnotatedMasks(AnnotationFiles):
@@ -108,6 +109,8 @@ def read_classes(text: str, first_label: int = 0, ignore: Sequence[str] = ()) ->
 def _class_labels(text: str, first_label: int) -> ClassLabels:
     """Return each class name with its label or labels."""
     if text.isdecimal():
+        if int(text) > _MAX_CLASSES:
+            raise ValueError(f"expected 1 to {_MAX_CLASSES} classes, found {int(text)}")
         return {str(label): label for label in range(first_label, first_label + int(text))}
     entries = [entry.strip().partition("=") for entry in text.split(",")]
     names = [name for name, _, _ in entries]

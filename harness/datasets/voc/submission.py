@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from harness.datasets.voc.annotations import parse_box, parse_number
 from harness.errors import UsageError
 from harness.registry import unknown
 from harness.task import Detections
+
+_DEVKIT_PREFIX = re.compile(r"(?:comp\d+_.*det_.*_)?")  # comp4_det_test_; tools add an id: comp4_ID_det_test_
 
 
 def read_submission(path: Path, annotated: AnnotatedImages, note: Note) -> dict[Id, Detections]:
@@ -75,7 +78,7 @@ def _parse_detection(location: str, line: str) -> tuple[str, list[float]]:
 
 
 def _files_by_class(files: Sequence[Path], annotated: AnnotatedImages, note: Note) -> dict[str, Path]:
-    """Return the file of each annotated class, whose name ends the file's stem, alone or after `_`.
+    """Return the file of each annotated class: the class's name, alone or after the devkit's prefix.
 
     Raises:
         UsageError: no file is of an annotated class, or two are of the same.
@@ -83,7 +86,11 @@ def _files_by_class(files: Sequence[Path], annotated: AnnotatedImages, note: Not
     by_class: dict[str, Path] = {}
     others = []
     for file in files:
-        names = [name for name in annotated.classes if f"_{file.stem}".endswith(f"_{name}")]
+        names = [
+            name
+            for name in annotated.classes
+            if file.stem.endswith(name) and _DEVKIT_PREFIX.fullmatch(file.stem.removesuffix(name))
+        ]
         if not names:
             others.append(file)
             continue
@@ -99,7 +106,7 @@ def _files_by_class(files: Sequence[Path], annotated: AnnotatedImages, note: Not
                 f"'ID SCORE XMIN YMIN XMAX YMAX' in px, or a COCO results file"
             )
         raise UsageError(
-            f"{files[0]}: {unknown('class', files[0].stem.rpartition('_')[2], annotated.classes)}"
+            f"{files[0]}: {unknown('class', _DEVKIT_PREFIX.sub('', files[0].stem, count=1), annotated.classes)}"
         )
     if others:
         note(
