@@ -105,9 +105,8 @@ def _files_by_class(files: Sequence[Path], annotated: AnnotatedImages, note: Not
                 f"{files[0]}: is named after an image; expected one file per class, CLASS.txt with lines "
                 f"'ID SCORE XMIN YMIN XMAX YMAX' in px, or a COCO results file"
             )
-        raise UsageError(
-            f"{files[0]}: {unknown('class', _DEVKIT_PREFIX.sub('', files[0].stem, count=1), annotated.classes)}"
-        )
+        name = _DEVKIT_PREFIX.sub("", files[0].stem, count=1)
+        raise UsageError(f"{files[0]}: {unknown('class', name, annotated.classes)}")
     if others:
         note(
             f"{others[0].parent}: {len(others)} of {len(files)} files are of no annotated class "
