@@ -144,21 +144,22 @@ def plan(random: np.random.Generator, victims: Sequence[str], number: int) -> li
 
 def disturb(run: StruckRun, site: Site, victims: Sequence[str], random: np.random.Generator) -> None:
     """Strike a run while its driver predicts, and repeat its command until it is complete."""
-    head_dies = bool(set(victims) & set(HEAD))
-    joining = ["--address", site.cluster.address, *(["--workers", "1"] if head_dies else [])]
+    joining = ["--address", site.cluster.address]
+    if victims[-1] in HEAD:
+        joining += ["--workers", "1"]
     log = (run.folder.parent / f"{run.folder.name}.log").open("w")
     driver = subprocess.Popen([*run.command, *joining], stderr=log, stdout=log, start_new_session=True)
     for index, victim in enumerate(victims):
         least = index * SHARDS_BETWEEN + int(random.integers(1, SHARDS_BETWEEN + 1))
         strike = strike_at(run, site, victim, driver, least, random)
-        if strike is None:
-            run.ended_otherwise.append(f"ended before the {victim} could be killed")
+        if strike is None:  # the run was complete before
             break
         run.strikes.append(strike)
-    code, expected = driver.wait(600), ENDINGS.get(victims[-1], 0)
+    last = run.strikes[-1].victim if run.strikes else ""
+    code, expected = driver.wait(600), ENDINGS.get(last, 0)
     if code != expected:
         run.ended_otherwise.append(f"exit code {code} in place of {expected}")
-    if head_dies:
+    if last in HEAD:
         site.restart()
     for _ in range(MAX_REPETITIONS if code else 0):
         run.snapshots.append(run.files())

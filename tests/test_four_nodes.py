@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -200,12 +200,13 @@ def test_a_stopped_worker_is_replaced_after_its_deadline_and_no_sample_is_lost(n
 
 
 def test_a_job_that_is_stopped_is_resumed_by_the_same_submission(nodes: Nodes) -> None:
-    suite = named("halted", 160, delay=0.2)
+    suite = named("halted", 160, delay=0.5)
     job = nodes.start(suite, "--shard-size", 4)
+    assert job.stdout is not None
+    submitted = re.match(r"submitted as (\S+);", job.stdout.readline())
+    assert submitted is not None
     nodes.wait_until(lambda: len(nodes.shards(suite)) > 4)
-    listed = json.loads(nodes.call("status", "--json").stdout)
-    (job_id,) = [entry["id"] for entry in listed if entry["suite"] == "halted"]
-    assert nodes.call("stop", job_id).returncode == 0
+    assert nodes.call("stop", submitted[1]).returncode == 0
     output, _ = job.communicate(timeout=300)
     assert job.returncode == 130, output
     before = nodes.shards(suite)
