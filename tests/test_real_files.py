@@ -336,6 +336,22 @@ def test_a_data_set_with_scores_is_a_file_of_predictions(tmp_path: Path) -> None
             average_precision(tmp_path, dataset(), document)
 
 
+def test_the_names_of_such_a_data_set_may_differ_in_folder_and_case(tmp_path: Path) -> None:
+    """Its ids are in another order, so detections matched by id would be of other images and classes."""
+    other = dataset()
+    other["images"] = [{"id": 4 - image, "file_name": f"images/{image}.jpg"} for image in (1, 2, 3)]
+    other["categories"] = [{"id": 2, "name": "Cat"}, {"id": 1, "name": "Dog"}]
+    other["annotations"] = [
+        {**entry, "image_id": 4 - entry["image_id"], "category_id": 3 - entry["category_id"], "score": 0.5}
+        for entry in predictions()
+    ]
+    assert average_precision(tmp_path, dataset(), other)[0] == APPROXIMATELY_1
+    other["categories"] = [{"id": 2, "name": "chat"}, {"id": 1, "name": "chien"}]
+    value, notes = average_precision(tmp_path, dataset(), other)
+    assert value == pytest.approx(0)
+    assert "no name of its categories is in the annotations, so their ids are compared" in " ".join(notes)
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from harness.datasets.coco import columns
 from harness.datasets.coco.annotations import AnnotatedImages, group_rows
-from harness.datasets.coco.ids import Id, find_positions, leave_out_unknown
+from harness.datasets.coco.ids import Id, find_positions, leave_out_unknown, stem
 from harness.datasets.coco.oddities import (
     note_box_form,
     note_missing_predictions,
@@ -46,10 +46,9 @@ def read_results(path: Path, annotated: AnnotatedImages, note: Note) -> dict[Id,
     paths = [file.path for file in annotated.files.values()]
     labels = dict(annotated.labels)
     if isinstance(document, dict):
-        by_path = {file_path: index for index, file_path in enumerate(paths) if file_path}
-        images = _by_name(str(path), document, "images", "file_name", by_path) or images
-        by_class = {name: label for label, name in enumerate(annotated.classes)}
-        labels = _by_name(str(path), document, "categories", "name", by_class) or labels
+        images = _by_name(str(path), document, ("images", "file_name"), paths, stem, note) or images
+        names = annotated.classes
+        labels = _by_name(str(path), document, ("categories", "name"), names, str.casefold, note) or labels
     image_ids, category_ids, scores = ([entry[key] for entry in entries] for key in _KEYS)
     owners = find_positions(location, "image_id", images, image_ids, paths)
     kinds = find_positions(location, "category_id", labels, category_ids)
@@ -134,16 +133,36 @@ def _entries(path: Path, document: JsonValue) -> tuple[str, Sequence[JsonObject]
 
 
 def _by_name(
-    location: str, document: JsonObject, section: str, key: str, positions: Mapping[str, int]
+    location: str,
+    document: JsonObject,
+    column: tuple[str, str],
+    known: Sequence[str],
+    simplify: Callable[[str], str],
+    note: Note,
 ) -> dict[Id, int]:
-    """Return the positions of the ids of a section by name; empty if the files share no name."""
+    """Return the positions of the ids of a section by name; empty, with a note, if the files share no name.
+
+    Args:
+        column: section and key of the names.
+        known: name at each position; empty if it has none.
+        simplify: returns the form in which names are compared if none is equal as it is written.
+    """
+    section, key = column
     listed = columns.read_section(location, document, section, ("id",)) if document.get(section) else []
-    names = {entry["id"]: entry.get(key) for entry in listed if isinstance(entry["id"], int | str)}
-    return {
-        entry_id: positions[name]
-        for entry_id, name in names.items()
-        if isinstance(name, str) and name in positions
+    ids = [(entry["id"], entry.get(key)) for entry in listed]
+    names = {
+        entry_id: name for entry_id, name in ids if isinstance(entry_id, int | str) and isinstance(name, str)
     }
+    for form in (str, simplify):
+        positions = {form(name): position for position, name in enumerate(known) if name}
+        matched = {
+            entry_id: positions[form(name)] for entry_id, name in names.items() if form(name) in positions
+        }
+        if matched and len(positions) == sum(map(bool, known)):
+            return matched
+    if listed:
+        note(f"{location}: no {key} of its {section} is in the annotations, so their ids are compared")
+    return {}
 
 
 def _boxes_and_masks(
