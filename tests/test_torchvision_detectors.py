@@ -530,7 +530,7 @@ PEERS = ("adapters.torchvision.faster_rcnn", "adapters.torchvision.ssd")
 @pytest.mark.parametrize(
     ("edited", "unchanged"),
     [
-        ("anchors", (*PEERS, "adapters.detection.ssd", "adapters.detection.yolo")),
+        ("rpn", (*PEERS, "adapters.detection.ssd", "adapters.detection.yolo")),
         ("faster_rcnn", PEERS),
         ("ssd", PEERS),
         ("detector_input", PEERS),
