@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from harness.errors import UsageError
@@ -59,14 +59,12 @@ class Registry(Generic[T]):
         """
         entries = {name: Entry(name, target, "harness") for name, target in self._builtin.items()}
         for point in _entry_points(self.group, tuple(sys.path)):
-            origin = point.dist.name if point.dist else "unknown"
-            known = entries.get(point.name)
-            if known and (known.target, known.origin) != (point.value, origin):
+            known = entries.setdefault(point.name, point)
+            if known != point:
                 raise UsageError(
                     f"{self.kind} '{point.name}' is registered twice: by {known.origin} ({known.target}) "
-                    f"and by {origin} ({point.value}); uninstall one"
+                    f"and by {point.origin} ({point.target}); uninstall one"
                 )
-            entries[point.name] = Entry(point.name, point.value, origin)
         return dict(sorted(entries.items()))
 
     def get(self, name: str) -> T:
@@ -95,9 +93,10 @@ class Registry(Generic[T]):
 
 
 @lru_cache
-def _entry_points(group: str, path: tuple[str, ...]) -> tuple[EntryPoint, ...]:  # noqa: ARG001
+def _entry_points(group: str, path: tuple[str, ...]) -> tuple[Entry, ...]:  # noqa: ARG001
     """Return the entry points of a group; cached by sys.path because reading the metadata takes 20 ms."""
-    return tuple(entry_points(group=group))
+    points = entry_points(group=group)
+    return tuple(Entry(p.name, p.value, p.dist.name if p.dist else "unknown") for p in points)
 
 
 def unknown(kind: str, name: str, known: Iterable[str], former: Mapping[str, str] | None = None) -> str:
