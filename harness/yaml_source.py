@@ -50,15 +50,10 @@ class Source:
 
     def location(self, keys: KeyPath) -> str:
         """Return `file:line` of a key path, or of its nearest ancestor in the file."""
-        line, _ = self._walk(keys)
-        return f"{self.path}:{line}"
+        return f"{self.path}:{self.walk(keys)[0]}"
 
-    def matching_depth(self, keys: KeyPath) -> int:
-        """Return how many leading keys of a key path the file contains."""
-        return self._walk(keys)[1]
-
-    def _walk(self, keys: KeyPath) -> tuple[int, int]:
-        """Return the line of the deepest node on a key path, and its depth."""
+    def walk(self, keys: KeyPath) -> tuple[int, int]:
+        """Return the line of the deepest node on a key path, and how many leading keys led to it."""
         node: yaml.Node = self.root
         line = node.start_mark.line + 1
         for depth, key in enumerate(keys):
@@ -208,7 +203,7 @@ def _check_scalar(node: yaml.ScalarNode, line: int) -> None:
 
 def nearest_source(sources: Sequence[Source], keys: KeyPath) -> Source:
     """Return the file that contains most of a key path, or the first of several that contain as much."""
-    return max(sources, key=lambda source: source.matching_depth(keys))
+    return max(sources, key=lambda source: source.walk(keys)[1])
 
 
 def validate(model: type[M], document: object, sources: Sequence[Source], at: KeyPath = ()) -> M:

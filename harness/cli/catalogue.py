@@ -37,8 +37,7 @@ class Group(StrEnum):
 def list_command(
     group: Annotated[Group | None, typer.Argument(help="List only this group.")] = None,
     name: Annotated[
-        str | None,
-        typer.Argument(help="Describe one entry with its options.", autocompletion=listed_names),
+        str | None, typer.Argument(help="Describe one entry with its options.", autocompletion=listed_names)
     ] = None,
     as_json: AsJson = False,
 ) -> None:

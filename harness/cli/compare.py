@@ -7,22 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness.cli import score
 from harness.cli.options import AsJson
 from harness.cli.results import TrackingUri, find_baseline
-from harness.cli.score import (
-    Classes,
-    FirstLabel,
-    Ignore,
-    ImageSet,
-    IouThreshold,
-    IouType,
-    IouTypeName,
-    Lowercase,
-    Metrics,
-    ProtocolName,
-    References,
-    Tokenize,
-)
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,25 +35,24 @@ def compare_command(
     baseline: Annotated[
         str,
         typer.Option(
-            metavar="RUN",
-            help="A run directory, mlflow:RUN_ID or mlflow:latest@BRANCH; or prediction files.",
+            metavar="RUN", help="A run directory, mlflow:RUN_ID or mlflow:latest@BRANCH; or prediction files."
         ),
     ],
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 4 if inconclusive.")] = False,
     annotations: Annotated[
         Path | None, typer.Option(help="Annotations of the boxes or masks, as in `harness score`.")
     ] = None,
-    references: References = [],  # noqa: B006
-    protocol: ProtocolName = None,
-    iou: IouThreshold = 0.5,
-    iou_type: IouTypeName = IouType.bbox,
-    image_set: ImageSet = None,
-    classes: Classes = "",
-    first_label: FirstLabel = 0,
-    ignore: Ignore = [],  # noqa: B006
-    tokenize: Tokenize = "13a",
-    lowercase: Lowercase = False,
-    metrics: Metrics = [],  # noqa: B006
+    references: score.References = [],  # noqa: B006
+    protocol: score.ProtocolName = None,
+    iou: score.IouThreshold = 0.5,
+    iou_type: score.IouTypeName = score.IouType.bbox,
+    image_set: score.ImageSet = None,
+    classes: score.Classes = "",
+    first_label: score.FirstLabel = 0,
+    ignore: score.Ignore = [],  # noqa: B006
+    tokenize: score.Tokenize = "13a",
+    lowercase: score.Lowercase = False,
+    metrics: score.Metrics = [],  # noqa: B006
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Default: RUN/report; ./report for prediction files.")
     ] = None,

@@ -31,8 +31,7 @@ JobId = Annotated[
 ]
 Follow = Annotated[bool, typer.Option("--follow", help="Print the job's output until it ends.")]
 Out = Annotated[
-    str | None,
-    typer.Option(metavar="DIR", help="Absolute path on the cluster. Default: ~/runs/SUITE there."),
+    str | None, typer.Option(metavar="DIR", help="Absolute path on the cluster. Default: ~/runs/SUITE there.")
 ]
 Variables = Annotated[
     list[str],

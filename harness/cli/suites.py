@@ -11,17 +11,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.completion import suite_names
-from harness.cli.options import (
-    AsJson,
-    Limit,
-    Only,
-    Override,
-    Profile,
-    ShardSize,
-    SuiteName,
-    Sync,
-    Workers,
-)
+from harness.cli.options import AsJson, Limit, Only, Override, Profile, ShardSize, SuiteName, Sync, Workers
 from harness.errors import HarnessError, UsageError, describe
 from harness.executors.choice import executor_factory
 from harness.run.settings import SHARD_SIZE

@@ -162,8 +162,4 @@ def to_document(systems: Sequence[System], notes: Sequence[str]) -> dict[str, ob
             "p_adjusted": entry.p_adjusted,
         }
     names = [system.name for system in systems]
-    return {
-        "systems": dict(zip(names, figures, strict=True)),
-        "differences": by_system,
-        "notes": list(notes),
-    }
+    return {"systems": dict(zip(names, figures, strict=True)), "differences": by_system, "notes": list(notes)}

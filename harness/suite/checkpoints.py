@@ -13,9 +13,9 @@ from harness.errors import UnavailableError, UsageError
 from harness.recipe import CheckpointRef, Recipe, RecipeData, resolve_checkpoint, trained_checkpoint
 from harness.registry import unknown
 from harness.suite.loading import LoadedSuite
-from harness.suite.paths import resolve_paths
+from harness.suite.paths import dataset_options
 from harness.suite.schema import AdapterEntry
-from harness.trial import DatasetUse, path_fields
+from harness.trial import DatasetUse
 from harness.yaml_source import KeyPath
 
 
@@ -84,9 +84,7 @@ def with_training_data(
     if recipe is None or recipe.data.name not in DATASETS.entries():
         return dict(references)
     cls = DATASETS.get(recipe.data.name)
-    options = loaded.expand_options(keys, recipe.data.options)
-    if loaded.suite.data_root is not None:
-        options |= resolve_paths(loaded, keys, options, path_fields(cls.Options))
+    options = dataset_options(loaded, keys, cls, recipe.data.options)
     try:
         cls.Options(**options)
     except ValidationError:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -43,13 +42,8 @@ class LoadedSuite:
         return UsageError(f"{location}: {'.'.join(map(str, keys))}: {message}")
 
     def expand_text(self, keys: KeyPath, text: str) -> str:
-        """Replace ${NAME} in the text at a key path by environment variables.
-
-        Raises:
-            UnavailableError: A variable is not set; the message names file and line.
-        """
-        with self._located(keys):
-            return _expand_text(text)
+        """Replace ${NAME} in the text at a key path by environment variables; see `expand_options`."""
+        return str(self.expand_options(keys, {"": text})[""])
 
     def expand_options(self, keys: KeyPath, options: Mapping[str, object]) -> dict[str, object]:
         """Replace each ${NAME} by its environment variable, in every text of the options at a key path.
@@ -57,8 +51,10 @@ class LoadedSuite:
         Raises:
             UnavailableError: A variable is not set; the message names file and line.
         """
-        with self._located(keys):
+        try:
             return {key: _expand(value) for key, value in options.items()}
+        except UnavailableError as error:
+            raise UnavailableError(str(self.error(keys, str(error)))) from error
 
     def file(self, keys: KeyPath) -> Path:
         """Return the file that sets these keys."""
@@ -68,26 +64,13 @@ class LoadedSuite:
         """Return the folder of the file that sets these keys. Relative paths there start from it."""
         return self.file(keys).parent
 
-    @contextmanager
-    def _located(self, keys: KeyPath) -> Iterator[None]:
-        try:
-            yield
-        except UnavailableError as error:
-            raise UnavailableError(str(self.error(keys, str(error)))) from error
-
-
-def _expand_text(text: str) -> str:
-    def lookup(match: re.Match[str]) -> str:
-        if match[1] not in os.environ:
-            raise UnavailableError(f"environment variable {match[1]} is not set, but '{text}' needs it")
-        return os.environ[match[1]]
-
-    return re.sub(r"\$\{(\w+)\}", lookup, text)
-
 
 def _expand(value: object) -> object:
     if isinstance(value, str):
-        return _expand_text(value)
+        for name in re.findall(r"\$\{(\w+)\}", value):
+            if name not in os.environ:
+                raise UnavailableError(f"environment variable {name} is not set, but '{value}' needs it")
+        return re.sub(r"\$\{(\w+)\}", lambda match: os.environ[match[1]], value)
     if isinstance(value, dict):
         return {key: _expand(inner) for key, inner in value.items()}
     return [_expand(inner) for inner in value] if isinstance(value, list) else value

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from harness.datasets.dataset import Dataset
 from harness.suite.loading import LoadedSuite
+from harness.trial import path_fields
 from harness.yaml_source import KeyPath
 
 
@@ -30,6 +32,21 @@ def resolve_paths(
         for name, value in options.items()
         if name in names
     }
+
+
+def dataset_options(
+    loaded: LoadedSuite, keys: KeyPath, cls: type[Dataset], options: Mapping[str, object]
+) -> dict[str, object]:
+    """Return a data set's options with variables filled in, and with absolute paths if there is a data root.
+
+    Raises:
+        UsageError: A path leaves the data root.
+        UnavailableError: A variable is not set.
+    """
+    expanded = loaded.expand_options(keys, options)
+    if loaded.suite.data_root is None:
+        return expanded
+    return expanded | resolve_paths(loaded, keys, expanded, path_fields(cls.Options))
 
 
 def _resolve(loaded: LoadedSuite, keys: KeyPath, value: object) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -17,14 +18,14 @@ from harness.errors import UnavailableError, UsageError
 from harness.metrics.metric import METRICS
 from harness.recipe import CheckpointRef
 from harness.registry import unknown
-from harness.rundir.results import Skipped
 from harness.rundir.records import TrialSpec
+from harness.rundir.results import Skipped
 from harness.suite.loading import LoadedSuite
-from harness.suite.paths import resolve_paths
+from harness.suite.paths import dataset_options, resolve_paths
 from harness.suite.schema import BenchmarkEntry
 from harness.suite.variants import MAX_VARIANTS, Variant, complete_options, expand_variants
 from harness.task import TaskName
-from harness.trial import DatasetUse, Trial, adapter_code, identified_options, path_fields
+from harness.trial import DatasetUse, Trial, adapter_code, identified_options
 from harness.yaml_source import KeyPath
 
 logger = logging.getLogger(__name__)
@@ -97,12 +98,7 @@ def _select(trials: Sequence[Trial], only: str, skipped: Sequence[Skipped]) -> l
 
 
 def _benchmark_trials(
-    loaded: LoadedSuite,
-    name: str,
-    entry: BenchmarkEntry,
-    registered: str,
-    task: TaskName,
-    limit: int | None,
+    loaded: LoadedSuite, name: str, entry: BenchmarkEntry, registered: str, task: TaskName, limit: int | None
 ) -> list[Trial]:
     """Return the trials of one benchmark, in the order of its adapters.
 
@@ -117,7 +113,9 @@ def _benchmark_trials(
     variants = list(islice(expanded, MAX_VARIANTS + 1))
     if len(variants) > MAX_VARIANTS:
         raise _too_many(loaded, name)
-    _check_unique(loaded, name, variants)
+    for variant, count in Counter(variant.name for variant in variants).items():
+        if count > 1:
+            raise loaded.error(["benchmarks", name, "adapters"], f"duplicate adapter '{variant}'")
     use = DatasetUse(registered, _dataset_options(loaded, registered, entry), entry.split, task)
     dataset = use.open()
     size = min(bound for bound in (len(dataset), entry.limit, limit) if bound is not None)
@@ -182,14 +180,6 @@ def _spec(variant: Variant, use: DatasetUse, fingerprint: str, size: int) -> Tri
     )
 
 
-def _check_unique(loaded: LoadedSuite, benchmark: str, variants: Sequence[Variant]) -> None:
-    names: set[str] = set()
-    for variant in variants:
-        if variant.name in names:
-            raise loaded.error(["benchmarks", benchmark, "adapters"], f"duplicate adapter '{variant.name}'")
-        names.add(variant.name)
-
-
 def _dataset_and_task(loaded: LoadedSuite, name: str, entry: BenchmarkEntry) -> tuple[str, TaskName]:
     """Return the registered name of a benchmark's data set, and the task for which it is opened."""
     suite = loaded.suite
@@ -216,9 +206,7 @@ def _dataset_options(loaded: LoadedSuite, registered: str, entry: BenchmarkEntry
     cls = DATASETS.get(registered)
     defined = loaded.suite.datasets.get(entry.dataset)
     keys: KeyPath = ["datasets", entry.dataset, "options"]
-    options = loaded.expand_options(keys, defined.options) if defined else {}
-    if loaded.suite.data_root is not None:
-        options |= resolve_paths(loaded, keys, options, path_fields(cls.Options))
+    options = dataset_options(loaded, keys, cls, defined.options if defined else {})
     return complete_options(loaded, keys, cls.Options, options)
 
 

@@ -12,13 +12,7 @@ from harness.datasets.coco.annotations import ImageFile, read_annotations
 from harness.datasets.dataset import Dataset, DatasetOptions
 from harness.datasets.files import content_hashes
 from harness.datasets.image_files import read_image
-from harness.datasets.layout import (
-    SPLIT_PLACEHOLDER,
-    SplitNames,
-    check_option_path,
-    check_root,
-    insert_split,
-)
+from harness.datasets.layout import SPLIT_PLACEHOLDER, SplitNames, check_option_path, check_root, insert_split
 from harness.errors import UsageError
 from harness.identity import digest
 from harness.task import Sample, TaskName

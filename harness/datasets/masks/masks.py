@@ -9,13 +9,7 @@ from pydantic import Field, JsonValue, StrictInt, StrictStr, ValidationInfo, fie
 
 from harness.datasets.dataset import SPLITS, Dataset, DatasetOptions
 from harness.datasets.image_files import read_image
-from harness.datasets.layout import (
-    SPLIT_PLACEHOLDER,
-    SplitNames,
-    check_option_path,
-    check_root,
-    insert_split,
-)
+from harness.datasets.layout import SPLIT_PLACEHOLDER, SplitNames, check_option_path, check_root, insert_split
 from harness.datasets.masks.classes import ClassLabels, parse_classes
 from harness.datasets.paired_files import ID_PLACEHOLDER, PathPattern, find_pairs, pair_hashes
 from harness.errors import UsageError

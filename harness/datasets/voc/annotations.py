@@ -83,8 +83,7 @@ def read_annotations(folder: Path, note: Note) -> AnnotatedImages:
 def to_annotations(objects: Sequence[VocObject], classes: Sequence[str]) -> Annotations:
     """Convert the objects of an image, whose classes must all be known."""
     annotations = Annotations.of_boxes(
-        [voc_object.box for voc_object in objects],
-        [classes.index(voc_object.name) for voc_object in objects],
+        [voc_object.box for voc_object in objects], [classes.index(voc_object.name) for voc_object in objects]
     )
     difficult = np.array([voc_object.difficult for voc_object in objects], dtype=bool)
     return replace(annotations, difficult=difficult)

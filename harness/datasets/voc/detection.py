@@ -11,12 +11,7 @@ from harness.datasets.dataset import Dataset, DatasetOptions, Split
 from harness.datasets.image_files import read_image
 from harness.datasets.layout import SplitName, check_root
 from harness.datasets.paired_files import PathPattern, find_pairs, pair_hashes
-from harness.datasets.voc.annotations import (
-    CLASSES,
-    IMAGE_SETS,
-    read_image_annotations,
-    to_annotations,
-)
+from harness.datasets.voc.annotations import CLASSES, IMAGE_SETS, read_image_annotations, to_annotations
 from harness.errors import UsageError
 from harness.identity import digest
 from harness.registry import unknown
