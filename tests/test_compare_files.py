@@ -133,7 +133,7 @@ def test_voc_files_are_compared_within_an_image_set(tmp_path: Path) -> None:
         text = f"<annotation><object><name>dog</name>{box}</object></annotation>"
         write(tmp_path / "xml" / f"{stem}.xml", text)
     old = write(tmp_path / "dog.txt", "a 0.9 1 1 9 9\nb 0.8 1 1 9 9\n")
-    new = write(tmp_path / "new_dog.txt", "a 0.9 1 1 9 9\n")
+    new = write(tmp_path / "comp4_det_test_dog.txt", "a 0.9 1 1 9 9\n")
     arguments = ["compare", new, "--baseline", old, "--annotations", tmp_path / "xml"]
     document = json.loads(harness(*arguments, "--json").stdout)
     assert document["trials"][0]["flipped_ids"] == ["b"]
