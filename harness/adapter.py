@@ -72,12 +72,12 @@ class Adapter(ABC, Generic[Batch, Raw]):
 
     task: ClassVar[TaskName]
     timed: ClassVar[bool] = True
-    """Whether the suite's speed scenarios apply; stored predictions have no speed."""
+    """Set to False to skip the suite's speed scenarios, because stored predictions have no speed."""
     Options: ClassVar[type[AdapterOptions]] = AdapterOptions
     options: AdapterOptions
     """An instance of `Options`; subclasses annotate it with their own class."""
     notes: Sequence[str] = ()
-    """What `bind` accepted and left out, one line per kind; a run prints them once."""
+    """Notes of `bind` on what it left out, one line per kind; a run prints them once."""
     classes: Sequence[str] = ()
     """Label names of a loaded model, by index; if empty, labels are indices into the data set's classes."""
 

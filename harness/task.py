@@ -112,7 +112,7 @@ class Sample:
     input: Input
     target: Target | None = None
     group: str | None = None
-    """What the sample comes from, such as a video or a document, if its samples are not independent."""
+    """Source of the sample, such as a video or document, if samples of one source are not independent."""
 
 
 @dataclass(frozen=True, eq=False)

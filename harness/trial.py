@@ -62,7 +62,7 @@ class Trial:
     slices: Path | None = None
     """Table of the user by whose columns the samples are sliced."""
     notes: tuple[str, ...] = ()
-    """What the data set left out of its files, or what looks like a mistake in them."""
+    """Notes on what the data set left out of its files, and on likely mistakes in them."""
 
     @cached_property
     def id(self) -> str:

@@ -29,7 +29,7 @@ DISTINCT = 8  # values of a numeric column that are slices of their own
 FREQUENT = 12  # values of a text column that are slices
 
 Column = NDArray[np.float64] | NDArray[np.str_]
-"""One value per sample; NaN or an empty text puts a sample into no slice."""
+"""Values of a column, one per sample; a sample with NaN or an empty text is in no slice."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,11 +39,11 @@ class Evaluation:
     """The figures of one set of predictions on one data set."""
 
     metrics: dict[str, Figure]
-    """By name, the headline first."""
+    """Figures by name, the headline first."""
     per_class: dict[str, dict[str, float | None]]
     """Class → figure → value."""
     notes: tuple[str, ...] = ()
-    """What was accepted and left out."""
+    """Notes on what was left out, one line per kind."""
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per figure: value, low, high, n, unit, signature."""

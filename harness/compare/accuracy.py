@@ -24,7 +24,7 @@ from harness.task import Better, Detections, Figure, Mask, Prediction, Translati
 
 
 class Side(Protocol):
-    """One of two results to compare: its figures, and the predictions and statistics behind them."""
+    """A side of a comparison: its figures, and the predictions and statistics behind them."""
 
     @property
     def name(self) -> str:

@@ -24,7 +24,7 @@ class SentencePairsOptions(DatasetOptions):
     tokenize: str = "13a"
     """Tokenizer of BLEU, by sacrebleu's name: `zh`, `ja-mecab` or `char` if no spaces separate words."""
     lowercase: bool = False
-    """Whether BLEU ignores case."""
+    """Ignore case in BLEU."""
 
 
 class SentencePairs(Dataset):

@@ -18,7 +18,7 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3
 
 
 class ReferenceTexts(AnnotationFiles):
-    """One or more reference translations per sentence. Sample ids are line numbers."""
+    """A data set of reference translations, one or more per sentence. Sample ids are line numbers."""
 
     tasks = ("translation",)
 

@@ -32,7 +32,7 @@ Groups: TypeAlias = NDArray[np.intp] | None
 """[n], the group with which each sample is left out; None if only the values of all samples are needed."""
 
 Values: TypeAlias = dict[str, NDArray[np.float64]]
-"""By name: the value (NaN if undefined) of all samples, then without each of G groups, [1 + G]."""
+"""Values by name, NaN if undefined: [1 + G], first of all samples, then without each of G groups."""
 
 FEW = 10  # samples; where fewer carry a class, no interval is right (measured: docs/metrics.md)
 NAMED = 5  # classes at most that a note names
@@ -40,7 +40,7 @@ NAMED = 5  # classes at most that a note names
 
 @dataclass(frozen=True, eq=False)
 class Computed:
-    """What a metric computes from the statistics of a data set."""
+    """The values that a metric computes from the statistics of a data set."""
 
     figures: Values
     by_class: Values = field(default_factory=dict)

@@ -29,7 +29,7 @@ _COMPUTED = {"report", "run.lock", "pairs.json", "results.json", "metrics.json",
 
 
 class Verification(StrictModel):
-    """What is wrong with a run directory."""
+    """The problems of a run directory."""
 
     run: str
     figures: int  # number of accuracy figures that were computed again from predictions and data set

@@ -146,7 +146,7 @@ class PairRecord(StrictModel):
 
 
 class SliceRecord(StrictModel):
-    """One metric's headline figure of all variants of a benchmark on a part of its samples."""
+    """The headline figures of all variants of a benchmark on a part of its samples, for one metric."""
 
     benchmark: str
     column: str = Field(description="property of the samples, or column of the suite's table")

@@ -42,7 +42,7 @@ class AnnotatedImages:
     targets: Mapping[Id, Annotations]  # by image id, in ascending order
     labels: Mapping[Id, int]  # category id → index in classes
     files: Mapping[Id, ImageFile]
-    """By image id: first those of `targets` and in their order, then those that an image set excludes."""
+    """Image files by image id: those of `targets` in their order, then those that an image set excludes."""
     with_masks: bool = False
     """The targets have masks, and so must detections."""
 

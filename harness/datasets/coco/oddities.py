@@ -1,4 +1,4 @@
-"""What is legal in a file of boxes but is often a mistake: each kind is counted and noted once."""
+"""Notes on boxes that are legal but often mistakes; each kind is counted and noted once."""
 
 from __future__ import annotations
 
