@@ -254,7 +254,7 @@ def test_an_adapters_identity_covers_these_modules(name: str) -> None:
     assert {module.removeprefix("adapters.") for module in covered} == MODULES[name]
 
 
-def test_an_edit_of_the_anchors_changes_faster_rcnn_only(tmp_path: Path) -> None:
+def test_an_edit_of_the_region_proposal_network_changes_faster_rcnn_only(tmp_path: Path) -> None:
     ignored = shutil.ignore_patterns("checkpoints", "__pycache__")
     shutil.copytree(Path(adapters.__path__[0]), tmp_path / "adapters", ignore=ignored)
     code = (
@@ -269,7 +269,7 @@ def test_an_edit_of_the_anchors_changes_faster_rcnn_only(tmp_path: Path) -> None
         return dict(json.loads(output))
 
     before = versions()
-    with (tmp_path / "adapters" / "detection" / "anchors.py").open("a") as file:
+    with (tmp_path / "adapters" / "detection" / "rpn.py").open("a") as file:
         file.write("\nEDITED = True\n")
     after = versions()
     assert {name for name in before if before[name] != after[name]} == {"adapters.detection.faster_rcnn"}
