@@ -13,11 +13,11 @@ import yaml
 from misbehaving import FAULTS
 from rich.console import Console
 
+from harness.driver.progress import RunProgress
+from harness.driver.run import exit_code, run
+from harness.driver.settings import RunSettings
 from harness.executors.executor import Executor
 from harness.executors.inline import InlineExecutor
-from harness.run.driver import exit_code, run
-from harness.run.progress import RunProgress
-from harness.run.settings import RunSettings
 from harness.rundir.results import Results, TrialRecord
 from harness.suite.loading import load_suite
 

@@ -37,12 +37,12 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sys.path[0], os.environ
 
 from rich.console import Console
 
+from harness.driver.progress import RunProgress
+from harness.driver.run import run
+from harness.driver.settings import RunSettings
+from harness.driver.verify import verify
 from harness.errors import HarnessError, InfrastructureError
 from harness.executors.inline import InlineExecutor
-from harness.run.driver import run
-from harness.run.progress import RunProgress
-from harness.run.settings import RunSettings
-from harness.run.verify import verify
 from harness.rundir.digests import SUMS
 from harness.rundir.results import Results
 from harness.rundir.store import read_run

@@ -6,7 +6,6 @@ The names below are imported when they are first used, so `import harness` is ch
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,13 +21,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "harness.api.evaluation": ("Evaluation", "evaluate"),
-    "harness.api.runs": ("Run",),
+    "harness.api.runs": ("Run", "run"),
     "harness.evaluation.detection": ("AnnotatedBoxes",),
     "harness.evaluation.segmentation": ("AnnotatedMasks",),
     "harness.evaluation.translation": ("ReferenceTexts",),
     "harness.errors": ("HarnessError", "InfrastructureError", "UnavailableError", "UsageError"),
     "harness.task": ("Detections", "Translation"),
-    "harness.run": ("run",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -49,13 +47,6 @@ __all__ = [
 ]
 
 
-class CallablePackage(ModuleType):
-    """The class of the package `harness.run`, which is also the function of that name."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return import_module("harness.api.runs").run(*args, **kwargs)
-
-
 def __getattr__(name: str) -> Any:
     """Import a name of the surface; `__version__` is that of the installed distribution.
 
@@ -68,8 +59,7 @@ def __getattr__(name: str) -> Any:
         return version("harness")
     if name not in _HOME:
         raise AttributeError(f"module 'harness' has no attribute {name!r}")
-    module = import_module(_HOME[name])
-    return module if name == "run" else getattr(module, name)
+    return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:

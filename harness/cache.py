@@ -1,7 +1,5 @@
 """Folder for files that can be recreated: trained checkpoints, downloads and region proposals."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

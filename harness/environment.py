@@ -1,7 +1,5 @@
 """Hardware and software of this machine, and provenance of the code that runs on it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

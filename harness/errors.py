@@ -1,7 +1,5 @@
 """Errors, classified by who can fix them; the command line turns each kind into an exit code."""
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager

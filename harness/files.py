@@ -1,7 +1,5 @@
 """Reads and writes of whole files: a file is replaced in one step or not at all, and JSON fits its model."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

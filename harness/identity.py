@@ -1,7 +1,5 @@
 """Hashes of specifications and code: equal contents have equal identities."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import json

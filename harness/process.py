@@ -1,7 +1,5 @@
 """The lifetime of processes."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

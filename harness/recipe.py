@@ -9,8 +9,6 @@ same folder:
 The weights carry the recipe's hash, so weights of an older version of a recipe are detected and retrained.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """A trial, one adapter variant on one data set split: the unit of planning, caching and reporting."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Strict YAML reading: every mistake is reported with its file, its line and the nearest valid name."""
 
-from __future__ import annotations
-
 import re
 import types
 import typing

@@ -11,11 +11,11 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from harness.driver.progress import RunProgress
+from harness.driver.run import run
+from harness.driver.settings import SHARD_SIZE, RunSettings
 from harness.executors.executor import Executor
 from harness.executors.inline import InlineExecutor
-from harness.run.driver import run
-from harness.run.progress import RunProgress
-from harness.run.settings import SHARD_SIZE, RunSettings
 from harness.rundir.results import Results
 from harness.suite.loading import load_suite
 from harness.suite.plan import Plan, plan

@@ -14,7 +14,7 @@ from fake_adapters import FakeTranslation
 from scipy import stats
 from small_suite import document, run_suite
 
-import harness.run.scoring as scoring
+import harness.driver.scoring as scoring
 from harness.analysis.record import DetectionAnalysis, TranslationAnalysis, json_schema, read_analysis
 from harness.errors import UsageError
 from harness.metrics.iou import Iou

@@ -46,13 +46,13 @@ def test_imports_go_down_only() -> None:
     ("module", "line", "contract"),
     [
         ("harness/task.py", "from harness.rundir import results", "floors"),  # upward
-        ("harness/compare/frontier.py", "import harness.run.driver", "floors"),  # upward
+        ("harness/compare/frontier.py", "import harness.driver.run", "floors"),  # upward
         ("harness/jobs/job.py", "import harness.tracking", "floors"),  # sibling
         ("harness/executors/inline.py", "import harness.compare", "floors"),  # sibling
         ("harness/errors.py", "import harness.registry", "circles"),
         ("harness/metrics/matching.py", "import harness.metrics.precision_recall", "circles"),
         ("harness/attic.py", "", "floors"),  # a room that nobody put on a floor
-        ("harness/run/scoring.py", "import ray", "services"),
+        ("harness/driver/scoring.py", "import ray", "services"),
         ("harness/executors/inline.py", "import ray", "services"),
         ("harness/jobs/package.py", "import ray", "services"),
         ("harness/compare/frontier.py", "import mlflow", "services"),
@@ -60,7 +60,7 @@ def test_imports_go_down_only() -> None:
         ("reports/text.py", "import ray", "services"),
         ("harness/suite/plan.py", "import adapters.detection.ssd", "plug-ins"),
         ("reports/verdict.py", "import adapters.images", "plug-ins"),
-        ("adapters/torch_adapter.py", "import harness.run.driver", "adapters-below"),
+        ("adapters/torch_adapter.py", "import harness.driver.run", "adapters-below"),
         ("harness/compare/outcome.py", "import reports.text", "reports-above"),
         ("reports/write.py", "import harness.executors.inline", "reports-below"),
         ("adapters/detection/nms.py", "import adapters.segmentation.fcn", "adapters-rooms"),

@@ -7,8 +7,8 @@ from pathlib import Path
 from raw_timings import offline_timings
 from small_suite import document, planned
 
+from harness.driver.estimate import Seconds, estimate
 from harness.files import write_record
-from harness.run.estimate import Seconds, estimate
 from harness.rundir.prediction_shards import ShardProvenance
 from harness.rundir.store import RunDirectory
 from harness.suite.schema import SpeedEntry

@@ -11,9 +11,9 @@ import pytest
 from misbehaving import FAULTS
 from small_suite import document, planned
 
+from harness.driver.preflight import preflight
 from harness.errors import InfrastructureError
 from harness.executors.inline import InlineExecutor
-from harness.run.preflight import preflight
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 from fault_adapters import misbehave, run_group

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from harness.run.progress import RunProgress
+from harness.driver.progress import RunProgress
 
 
 class Clock:

@@ -57,11 +57,7 @@ def test_import_costs_next_to_nothing_until_a_name_is_used() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_package_run_can_be_called_however_it_was_imported() -> None:
-    from harness.run.driver import run as driver_run  # makes the package an attribute of `harness`
-
-    assert callable(harness.run)
-    assert callable(driver_run)
+def test_a_wrong_name_or_suite_is_told() -> None:
     with pytest.raises(harness.UsageError, match="no such file"):
         harness.run("nowhere.yaml")
     with pytest.raises(AttributeError, match="has no attribute 'evaluat'"):

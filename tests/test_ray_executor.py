@@ -21,6 +21,7 @@ from ray.exceptions import ActorDiedError, ObjectStoreFullError, OutOfDiskError,
 from small_suite import document, figures, planned, run_suite
 
 from harness.adapter import Resources
+from harness.driver.run import exit_code
 from harness.errors import InfrastructureError, UsageError
 from harness.executors.ray.checkpoint_store import CheckpointStore
 from harness.executors.ray.executor import RayExecutor
@@ -31,7 +32,6 @@ from harness.executors.scheduling.cluster import Cluster, Node
 from harness.executors.scheduling.losses import MAX_LOSSES
 from harness.executors.worker import LoadFailure
 from harness.recipe import CheckpointRef, Recipe, RecipeData
-from harness.run.driver import exit_code
 from harness.rundir.results import Results, TrialRecord
 from harness.scenarios.settings import SpeedSettings
 from harness.stages.predict import Predictor

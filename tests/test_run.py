@@ -15,13 +15,13 @@ import yaml
 from sample_run import run_file
 from small_suite import document, figures, run_suite
 
-import harness.run.scoring as scoring
+import harness.driver.scoring as scoring
 from harness.checkpoint import Checkpoint, save
+from harness.driver.run import exit_code
 from harness.errors import InfrastructureError, UsageError
 from harness.executors.inline import InlineExecutor
 from harness.files import read_json, write_json, write_record
 from harness.recipe import resolve_checkpoint
-from harness.run.driver import exit_code
 from harness.rundir.collect import collect
 from harness.rundir.prediction_shards import ShardProvenance
 from harness.rundir.results import Cost, Results, json_schema, read_results

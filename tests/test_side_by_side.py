@@ -13,8 +13,8 @@ from small_suite import planned, run_suite
 
 from harness.analysis.record import SideBySideFile
 from harness.datasets.scenes.scenes import Scenes, ScenesOptions
+from harness.driver.side_by_side import SHOWN
 from harness.files import read_record
-from harness.run.side_by_side import SHOWN
 from harness.rundir.results import read_results
 from harness.task import Annotations
 from reports.page import html

@@ -18,8 +18,8 @@ from small_suite import planned, run_suite
 
 from harness.compare.compare import compare
 from harness.compare.frontier import why_not_charted
+from harness.driver.preflight import preflight
 from harness.errors import UsageError
-from harness.run.preflight import preflight
 from harness.rundir.results import Results
 
 REFERENCES = ["the cat sat on the mat", "a dog barks at night", "we eat bread and cheese", "it rains"]

@@ -14,7 +14,7 @@ from sample_results import HOSTILE, LONG, document, figure, results
 
 from harness.cli.streams import VisibleStream
 from harness.cli.terminal import SafeConsole, show_results, show_table
-from harness.run.progress import RunProgress
+from harness.driver.progress import RunProgress
 from harness.rundir.results import Results
 
 

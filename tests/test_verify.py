@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from harness.cli.app import app
 from harness.datasets.phrases.phrases import Phrases
+from harness.driver.run import exit_code
+from harness.driver.verify import verify
 from harness.environment import Environment
 from harness.errors import InfrastructureError, UnavailableError, UsageError
 from harness.files import read_json, read_record
-from harness.run.driver import exit_code
-from harness.run.verify import verify
 from harness.rundir.results import Results
 from harness.rundir.store import RunDirectory, TrialDirectory, read_run
 from harness.task import Translation
@@ -131,7 +131,7 @@ def test_edited_predictions_are_named_refused_and_made_again(
 
 def run_noted(folder: Path, notes: list[str], **settings: Any) -> Results:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("harness.run.progress.RunProgress.note", lambda self, line: notes.append(line))
+        patch.setattr("harness.driver.progress.RunProgress.note", lambda self, line: notes.append(line))
         return run_suite(folder, SUITE, shard_size=4, **settings)
 
 

@@ -18,8 +18,8 @@ from harness import checkpoint as checkpoints
 from harness.adapter import Runtime
 from harness.datasets.voc.annotations import CLASSES
 from harness.datasets.voc.segmentation import VocSegmentation, VocSegmentationOptions
+from harness.driver.run import exit_code
 from harness.errors import UnavailableError, UsageError
-from harness.run.driver import exit_code
 from harness.stages.train import check
 from harness.suite.loading import find_suite, load_suite
 from harness.suite.plan import plan

@@ -14,11 +14,11 @@ from rich.console import Console
 
 from harness.compare.compare import compare
 from harness.compare.outcome import Comparison
+from harness.driver.progress import RunProgress
+from harness.driver.run import exit_code
+from harness.driver.run import run as run_loaded
+from harness.driver.settings import RunSettings
 from harness.executors.choice import executor_factory
-from harness.run.driver import exit_code
-from harness.run.driver import run as run_loaded
-from harness.run.progress import RunProgress
-from harness.run.settings import RunSettings
 from harness.rundir.results import Results, read_results
 from harness.rundir.store import run_folder
 from harness.suite.loading import find_suite, load_suite

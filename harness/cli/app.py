@@ -1,7 +1,5 @@
 """The `harness` command: groups the subcommands and turns errors into messages and exit codes."""
 
-from __future__ import annotations
-
 import os
 import select
 import signal

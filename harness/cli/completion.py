@@ -1,7 +1,5 @@
 """Names that the shell completes: suites, adapters, data sets and metrics."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`harness doctor`: describe this machine, what is missing on it, and how to provide it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

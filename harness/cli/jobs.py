@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.options import AsJson, Limit, Only, Override, Profile, ShardSize, SuiteName, Sync, Workers
-from harness.run.settings import SHARD_SIZE
+from harness.driver.settings import SHARD_SIZE
 
 if TYPE_CHECKING:
     from harness.jobs.client import JobsClient, Submitted

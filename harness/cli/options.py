@@ -1,7 +1,5 @@
 """Options that several commands share, and the sections under which `harness --help` lists the commands."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Commands that take finished runs: `report`, `sync`, `verify`, `ui`."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path
@@ -134,8 +132,8 @@ def verify(
 ) -> None:
     """Check the digests of runs, and compute their figures again from the raw evidence."""
     from harness.cli.terminal import show
+    from harness.driver.verify import verify as verify_run
     from harness.errors import InfrastructureError, printable
-    from harness.run.verify import verify as verify_run
 
     verifications = [verify_run(run) for run in runs]
     if as_json:

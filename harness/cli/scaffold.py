@@ -1,7 +1,5 @@
 """`harness new adapter`: create a small package with a working adapter, its test and a suite."""
 
-from __future__ import annotations
-
 import keyword
 import re
 import sys

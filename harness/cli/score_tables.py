@@ -1,7 +1,5 @@
 """Tables of `harness score`: figures overall and per class, differences from the first system, signatures."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Standard output and standard error, which never show a terminal what may control it."""
 
-from __future__ import annotations
-
 from typing import Any, TextIO
 
 from reports.text import visible

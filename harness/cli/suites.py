@@ -1,7 +1,5 @@
 """Commands that take a suite: `validate`, `plan`, `train`, `run`."""
 
-from __future__ import annotations
-
 import os
 import sys
 from enum import StrEnum
@@ -12,9 +10,9 @@ import typer
 
 from harness.cli.completion import suite_names
 from harness.cli.options import AsJson, Limit, Only, Override, Profile, ShardSize, SuiteName, Sync, Workers
+from harness.driver.settings import SHARD_SIZE
 from harness.errors import HarnessError, UsageError, describe
 from harness.executors.choice import executor_factory
-from harness.run.settings import SHARD_SIZE
 
 suites_app = typer.Typer()
 
@@ -53,7 +51,7 @@ def validate(
         return
     if not suites:
         raise UsageError("name at least one suite, or pass --schema")
-    from harness.run.preflight import preflight
+    from harness.driver.preflight import preflight
     from harness.suite.loading import find_suite, load_suite
     from harness.suite.plan import plan
 
@@ -84,7 +82,7 @@ def plan_command(
 ) -> None:
     """Show what a run would do, its resources and cost."""
     from harness.cli.terminal import show, show_plan
-    from harness.run.estimate import estimate
+    from harness.driver.estimate import estimate
     from harness.rundir.store import RunDirectory, run_folder
     from harness.suite.loading import find_suite, load_suite
     from harness.suite.plan import plan
@@ -110,9 +108,9 @@ def train(
 ) -> None:
     """Train the missing checkpoints of a suite."""
     from harness.cli.terminal import console, show
-    from harness.run.driver import train_missing
-    from harness.run.preflight import preflight, require_trials
-    from harness.run.progress import RunProgress
+    from harness.driver.preflight import preflight, require_trials
+    from harness.driver.progress import RunProgress
+    from harness.driver.run import train_missing
     from harness.suite.loading import find_suite, load_suite
     from harness.suite.plan import plan
 
@@ -148,10 +146,10 @@ def run_command(
 ) -> None:
     """Run a suite, or resume an interrupted run of it."""
     from harness.cli.terminal import console, show_results
+    from harness.driver.progress import RunProgress
+    from harness.driver.run import exit_code, run
+    from harness.driver.settings import RunSettings
     from harness.environment import command_line
-    from harness.run.driver import exit_code, run
-    from harness.run.progress import RunProgress
-    from harness.run.settings import RunSettings
     from harness.rundir.results import to_json
     from harness.rundir.store import run_folder
     from harness.suite.loading import find_suite, load_suite

@@ -1,7 +1,5 @@
 """The parent of the process that drives a run: no ending that Ray causes looks like a regression."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

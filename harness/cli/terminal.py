@@ -22,7 +22,7 @@ from reports.figures import DOUBT, invalidity, printed
 from reports.text import display, visible
 
 if TYPE_CHECKING:
-    from harness.run.estimate import PlanEstimate
+    from harness.driver.estimate import PlanEstimate
 
 _MARK = "◆"
 

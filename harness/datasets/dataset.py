@@ -1,7 +1,5 @@
 """The contract of a data set: samples in order of id, splits, class names and a content fingerprint."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, Literal, get_args

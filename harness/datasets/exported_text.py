@@ -6,8 +6,6 @@
 `parallel-text` reads it on machines without the catalogues, libraries or files of the original data set.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Files provided by the user. Every defect is reported as one message with file and line."""
 
-from __future__ import annotations
-
 import codecs
 import gc
 import gzip

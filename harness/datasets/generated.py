@@ -1,7 +1,5 @@
 """The base of generated data sets: a sample follows from the options, the split and its index alone."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from typing import ClassVar
 

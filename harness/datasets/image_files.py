@@ -1,7 +1,5 @@
 """Image files, checked up to the last pixel."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager

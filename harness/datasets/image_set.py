@@ -1,7 +1,5 @@
 """Lists of the images to use, such as ImageSets/Main/test.txt of the VOC development kit."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 from dataclasses import replace

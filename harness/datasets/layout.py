@@ -1,7 +1,5 @@
 """The layout of a data set in a folder of the user: its root, and paths that contain the split's name."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, TypeAlias
 

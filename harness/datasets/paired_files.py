@@ -5,8 +5,6 @@ within the name of one folder or file: `gtFine/val/*/{id}_gtFine_labelIds.png`. 
 dot, which excludes hidden files.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The base of translation data sets that are read from files: sentences with references, all in memory."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 

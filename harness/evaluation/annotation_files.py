@@ -1,7 +1,5 @@
 """Annotation files as a data set whose samples have targets but no input."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path

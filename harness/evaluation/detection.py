@@ -1,7 +1,5 @@
 """Annotated objects and detections: COCO's JSON files, VOC's XML files and VOC's submission files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from harness.datasets.coco.annotations import read_annotations as read_coco

@@ -1,7 +1,5 @@
 """Annotated and predicted masks: PNG files whose values or colours are classes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

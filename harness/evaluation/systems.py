@@ -1,7 +1,5 @@
 """Systems: predictions of the same samples, scored and compared with each other."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Reference translations and hypotheses: text files with one sentence per line."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

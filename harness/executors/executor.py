@@ -1,7 +1,5 @@
 """The contract of executors, which run stages in different processes and machines with equal predictions."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType, TracebackType

@@ -1,7 +1,5 @@
 """The executor without Ray: one worker, whose child processes run the code of adapters one after another."""
 
-from __future__ import annotations
-
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence

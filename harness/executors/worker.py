@@ -1,7 +1,5 @@
 """A worker that predicts: it runs the code of each trial's adapter in a child process of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ AP = 1/N Σ_r p(r), where p(r) is the highest precision at any recall r' ≥ r, 
 (Everingham et al. 2010, §4.2; Lin et al. 2014).
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final

@@ -3,8 +3,6 @@
 sacrebleu counts the n-grams or edits of a sentence and turns sums of these counts into a score.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import inf
 from pathlib import Path

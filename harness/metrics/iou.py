@@ -10,8 +10,6 @@ excludes classes that are neither annotated nor predicted; the mean accuracy exc
 annotated.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Matching of the detections of an image with its annotations, by the rules of COCO and of the VOC devkit."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 

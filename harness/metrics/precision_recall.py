@@ -5,8 +5,6 @@ Precision rises only at correct detections. It is therefore evaluated only there
 between two of them enter as one sum.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias

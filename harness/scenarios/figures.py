@@ -1,7 +1,5 @@
 """Speed figures from raw timings: throughput from windows, percentiles of latencies."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 

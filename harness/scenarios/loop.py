@@ -1,7 +1,5 @@
 """Common parts of the scenarios' timed loops: the workload, the order of its samples, and the warm-up."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Offline: whole batches as fast as possible; throughput over windows of one pass each."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from harness.scenarios.figures import in_units, throughput

@@ -4,8 +4,6 @@ A scenario is one module of this package plus its line in `SCENARIOS`. Its class
 speed/SCENARIO.json stores. Static methods measure them; methods compute figures and the times to compare.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import ClassVar

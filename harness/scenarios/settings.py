@@ -1,7 +1,5 @@
 """Settings of speed measurements: profiles, what a timed process reserves, requested and effective values."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """Single-stream: one sample at a time, each timed individually; percentiles of the latencies."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Analysis of a trial: the causes of its figures, and samples to look at."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np

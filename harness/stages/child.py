@@ -1,7 +1,5 @@
 """A child process for the code of adapters, which may end, hang or alter the process that it runs in."""
 
-from __future__ import annotations
-
 import atexit
 import multiprocessing
 import os

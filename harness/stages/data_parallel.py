@@ -4,8 +4,6 @@ The mean over a batch is the weighted mean over its shares. The weight of a shar
 which its loss is a mean. Random operations (augmentation, dropout) and batch normalisation work per share.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar

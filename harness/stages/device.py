@@ -1,7 +1,5 @@
 """The torch device of a model, and recovery when its memory is exhausted."""
 
-from __future__ import annotations
-
 import gc
 
 from harness.errors import UsageError

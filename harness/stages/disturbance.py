@@ -1,7 +1,5 @@
 """Load of other processes on the machine while a trial is timed, and whether it invalidates the timing."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections import defaultdict

@@ -3,8 +3,6 @@
 Importing torch takes seconds, so the server does it once for all children of a run.
 """
 
-from __future__ import annotations
-
 import torch  # noqa: F401
 
 import harness.stages.predict  # noqa: F401

@@ -1,7 +1,5 @@
 """Class labels: convert a model's class indices to a data set's, by class name."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeAlias

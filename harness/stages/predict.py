@@ -3,8 +3,6 @@
 The samples that share a batch never depend on the shards.
 """
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Callable, Iterable
 from contextlib import suppress

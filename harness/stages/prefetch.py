@@ -1,7 +1,5 @@
 """Loading ahead: prepare the next batch in another thread while the current one is in use."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """The schedule of a training: learning rate and samples of each step, as functions of recipe and step."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Scoring: figures with intervals from predictions and targets, without a model or a GPU."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

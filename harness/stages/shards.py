@@ -1,7 +1,5 @@
 """Shards of predictions: the records that are sent to workers and returned by them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """Training: from a recipe to weights and a document with the recipe and its provenance."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The saved state of an unfinished training, and the lock that reserves it for one process at a time."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import pickle

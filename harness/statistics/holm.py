@@ -1,7 +1,5 @@
 """Holm's step-down correction of several p-values (Holm 1979)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

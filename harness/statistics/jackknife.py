@@ -10,8 +10,6 @@ freedom, from the root mean square error: with few images, interpolated average 
 to half a standard error. For a mean, which has no bias, this is exactly the interval of the t test.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

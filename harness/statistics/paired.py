@@ -7,8 +7,6 @@ training per model, the difference applies to these trainings; other seeds may g
 figure cancels in a difference.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """Welch's interval for a difference of two means (Welch 1947)."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit

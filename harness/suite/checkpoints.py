@@ -1,7 +1,5 @@
 """Checkpoints of a suite's adapters: weights, recipes and trainings that the suite describes itself."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Suite files: find, read with includes and overrides, and check against the schema."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import re

@@ -1,7 +1,5 @@
 """Paths in the options of a suite: where relative ones start, and which folder none may leave."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 
 from harness.datasets.dataset import Dataset

@@ -1,7 +1,5 @@
 """The plan of a run: the trials of a suite, their identities and their checkpoints. Nothing is executed."""
 
-from __future__ import annotations
-
 import logging
 from collections import Counter
 from collections.abc import Sequence

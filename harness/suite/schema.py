@@ -1,7 +1,5 @@
 """The schema of suite files, which declare what to evaluate; strictly typed, never executed."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Literal, TypeVar
 

@@ -1,7 +1,5 @@
 """Variants of a suite's adapter entry: every combination of the values that the entry lists."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence

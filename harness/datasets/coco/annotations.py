@@ -1,7 +1,5 @@
 """COCO's annotation files (https://cocodataset.org/#format-data), checked entry by entry."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

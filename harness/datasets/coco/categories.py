@@ -1,7 +1,5 @@
 """The categories of a COCO file, and the classes that they stand for."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path

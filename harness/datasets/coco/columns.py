@@ -4,8 +4,6 @@ Messages name the file, the list, and the index of the first bad entry: `FILE: a
 `location` is the part before the index. A key whose value is null is absent.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from itertools import chain

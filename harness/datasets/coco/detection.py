@@ -1,7 +1,5 @@
 """`coco`: images and COCO instance annotations in folders of the user."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 7, 7.0, "7" and "007" are the same id unless the file tells them apart.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Notes on boxes that are legal but often mistakes; each kind is counted and noted once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

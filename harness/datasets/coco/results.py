@@ -1,7 +1,5 @@
 """COCO's results files (https://cocodataset.org/#format-results), checked entry by entry."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

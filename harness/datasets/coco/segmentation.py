@@ -1,7 +1,5 @@
 """COCO's `segmentation` of an object: polygons, or run lengths (RLE) as numbers or compressed text."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

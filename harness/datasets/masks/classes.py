@@ -3,8 +3,6 @@
 A label is a value 0–255 (palette index or grey level) or a colour '#rrggbb'. A data set uses one of the two.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

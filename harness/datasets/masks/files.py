@@ -1,7 +1,5 @@
 """PNG masks: classes as palette indices, grey levels or colours."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

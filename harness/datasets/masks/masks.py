@@ -1,7 +1,5 @@
 """`masks`: images and PNG masks in folders, with a layout and labels that the suite declares."""
 
-from __future__ import annotations
-
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal, TypeAlias
 

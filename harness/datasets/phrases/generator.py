@@ -4,8 +4,6 @@ Both are filled with the same values. Only `random()` is used, because it is the
 Python.
 """
 
-from __future__ import annotations
-
 import datetime
 import random
 from collections.abc import Callable, Sequence

@@ -5,8 +5,6 @@ form is that of 2–99 in English, German and French. The number 1 is excluded b
 the noun that follows.
 """
 
-from __future__ import annotations
-
 import datetime
 import re
 from collections.abc import Callable, Iterable, Mapping

@@ -1,7 +1,5 @@
 """Templates of the clauses of the `phrases` corpus in each language."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

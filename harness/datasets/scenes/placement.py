@@ -1,7 +1,5 @@
 """Placement of digits, rows of digits and distractors that keeps the digits below visible."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

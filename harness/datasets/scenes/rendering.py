@@ -3,8 +3,6 @@
 As in `shapes`, sums and transcendental functions are computed in float64 to be identical on all processors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

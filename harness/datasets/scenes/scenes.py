@@ -5,8 +5,6 @@ house number, and plates and other distractors that are not digits. It is genera
 the split and its index alone, so every worker sees the same scene and nothing is stored.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 

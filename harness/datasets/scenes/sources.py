@@ -1,7 +1,5 @@
 """Source material of scenes: handwritten glyphs and background images, divided between the splits."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 

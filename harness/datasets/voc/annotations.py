@@ -5,8 +5,6 @@ VOC counts pixels from 1 and includes both ends; boxes here are continuous. The 
 xmax − xmin + 1 and each IoU equals the devkit's.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """`voc`: PASCAL VOC object detection in the layout of the development kit (VOC2007–2012)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

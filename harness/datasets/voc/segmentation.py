@@ -1,7 +1,5 @@
 """`voc-segmentation`: PASCAL VOC class segmentation in the layout of the development kit (VOC2007–2012)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pydantic import Field

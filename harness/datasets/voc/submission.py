@@ -1,7 +1,5 @@
 """PASCAL VOC's submission files: one per class, with one detection per line."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

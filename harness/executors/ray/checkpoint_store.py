@@ -1,7 +1,5 @@
 """Weights in Ray's object store: read once by the driver, fetched once per node."""
 
-from __future__ import annotations
-
 import ray
 from ray.exceptions import ObjectStoreFullError, OutOfDiskError
 

@@ -1,7 +1,5 @@
 """The driver's view of the cluster: its nodes, and whether the head answers."""
 
-from __future__ import annotations
-
 import os
 import socket
 import sys

@@ -4,8 +4,6 @@ It has its own actor pool, because `ray.util.ActorPool` loses the shard of a dyi
 restarts for ever on a batch that kills its worker (docs/decisions/0002-own-actor-pool.md).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack

@@ -1,7 +1,5 @@
 """Names for the handles that Ray returns. Ray carries no types that mypy checks, so both are `Any`."""
 
-from __future__ import annotations
-
 from typing import Any, TypeAlias
 
 ObjectRef: TypeAlias = Any

@@ -1,7 +1,5 @@
 """A local Ray that nobody else can reach: on loopback only, with a token that only its environment holds."""
 
-from __future__ import annotations
-
 import os
 import secrets
 from collections.abc import Iterator

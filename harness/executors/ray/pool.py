@@ -1,7 +1,5 @@
 """The actors that predict: started on free capacity, replaced when lost, released when idle."""
 
-from __future__ import annotations
-
 import os
 import platform
 import time

@@ -1,7 +1,5 @@
 """Prediction on a pool of Ray actors: the scheduler decides, and this module carries it out."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 

@@ -1,7 +1,5 @@
 """Timing on a Ray cluster: one fresh process that has a node, or a GPU, to itself."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 

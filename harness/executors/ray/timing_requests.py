@@ -5,8 +5,6 @@ Other runs on the cluster make room on a requested node, so that timing never st
 leave a node. It must be renewed, so that the requests of a dead driver expire.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import Counter

@@ -4,8 +4,6 @@ The result equals the result of one worker of Ray Train. Ray Train is not used b
 to start, and ends this process if the head is gone.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 

@@ -1,7 +1,5 @@
 """Training with several workers that share each batch: the training stage inside Ray Train."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import time

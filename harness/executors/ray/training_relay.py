@@ -7,8 +7,6 @@ The relay is an actor on the driver's node, so the cluster needs no shared stora
 ones continue from the relay's state, and the same command continues from the driver's file.
 """
 
-from __future__ import annotations
-
 import tempfile
 import threading
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """The pending predictions of all trials. Pure."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 

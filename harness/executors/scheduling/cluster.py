@@ -1,7 +1,5 @@
 """The capacity of a Ray cluster for predictions, training and timing. Pure: the nodes are passed in."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NotRequired, TypedDict

@@ -1,7 +1,5 @@
 """The handling of a shard whose worker was lost: tried again, split in two, or given up. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Set
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """The pace of one trial's predictions, and the time after which a shard counts as hanging. Pure."""
 
-from __future__ import annotations
-
 HANG_FACTOR = 20  # a shard hangs if it takes this many times the slowest measured time per sample …
 MIN_DEADLINE_SECONDS = 60.0  # … but never before this, which absorbs a stall of the machine …
 SLOW_FACTOR = 3  # … nor before this many times the expected time, even beyond the first shard's deadline

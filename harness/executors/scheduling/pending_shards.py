@@ -1,7 +1,5 @@
 """The shards of one trial that are not assigned to a worker. Pure."""
 
-from __future__ import annotations
-
 from collections import deque
 
 from harness.stages.shards import Shard, Work

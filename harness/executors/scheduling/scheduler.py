@@ -4,8 +4,6 @@ The scheduler is pure: the caller reports events and receives decisions. The Ray
 of a large cluster (`benchmarks/scale.py`) drive the same code; a worker is any hashable value.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Generic

@@ -1,7 +1,5 @@
 """The pending predictions of one trial. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Set
 
 from harness.adapter import Resources

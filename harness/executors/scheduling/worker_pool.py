@@ -1,7 +1,5 @@
 """The workers that run, and the shards that were sent to each of them. Pure."""
 
-from __future__ import annotations
-
 import heapq
 from collections import Counter, deque
 from collections.abc import Hashable, Iterator

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.driver.pairs import score_pairs
+from harness.driver.scoring import write_scores
 from harness.errors import HarnessError, UsageError, describe
 from harness.files import StrictModel, read_json, read_record
-from harness.run.pairs import score_pairs
-from harness.run.scoring import write_scores
 from harness.rundir.collect import collect
 from harness.rundir.digests import SUMS
 from harness.rundir.records import PlannedTrial, RunFile

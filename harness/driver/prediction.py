@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from harness.datasets.dataset import Dataset
+from harness.driver.progress import RunProgress
 from harness.executors.executor import Executor
-from harness.run.progress import RunProgress
 from harness.rundir.prediction_shards import ShardProvenance
 from harness.rundir.records import FailuresFile
 from harness.rundir.results import Failure

@@ -11,21 +11,21 @@ from functools import cache
 from typing import TypeAlias
 
 from harness import environment
+from harness.driver.mend import mend
+from harness.driver.pairs import score_pairs
+from harness.driver.prediction import predict
+from harness.driver.preflight import preflight, require_trials
+from harness.driver.progress import RunProgress
+from harness.driver.record import write_run_record
+from harness.driver.scoring import score_trial
+from harness.driver.settings import RunSettings
+from harness.driver.side_by_side import show_disagreements
+from harness.driver.slices import score_slices
+from harness.driver.timing import measure
 from harness.errors import InfrastructureError, UsageError
 from harness.executors.executor import Executor
 from harness.files import read_record
 from harness.recipe import CheckpointRef
-from harness.run.mend import mend
-from harness.run.pairs import score_pairs
-from harness.run.prediction import predict
-from harness.run.preflight import preflight, require_trials
-from harness.run.progress import RunProgress
-from harness.run.record import write_run_record
-from harness.run.scoring import score_trial
-from harness.run.settings import RunSettings
-from harness.run.side_by_side import show_disagreements
-from harness.run.slices import score_slices
-from harness.run.timing import measure
 from harness.rundir.collect import collect
 from harness.rundir.records import RunFile
 from harness.rundir.results import Results, to_json

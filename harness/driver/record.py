@@ -11,11 +11,11 @@ import yaml
 from harness import environment
 from harness.adapter import ADAPTERS
 from harness.datasets.dataset import DATASETS
+from harness.driver.settings import RunSettings
 from harness.executors.executor import Executor
 from harness.files import read_record
 from harness.identity import source_file
 from harness.metrics.metric import METRICS
-from harness.run.settings import RunSettings
 from harness.rundir.records import PlannedCheckpoint, PlannedTrial, RunFile
 from harness.rundir.results import DatasetRecord, RunRecord, Source
 from harness.rundir.store import RunDirectory

@@ -1,0 +1,1 @@
+"""Drive the plan of a suite: predict, score, time, analyse, record."""
