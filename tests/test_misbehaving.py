@@ -74,3 +74,30 @@ def test_an_adapter_that_exits_while_it_is_checked_is_an_error_of_validate(tmp_p
         reports: list[str] = []
         preflight(trials, reports.append)
         assert len(reports) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "processes", "blamed"),
+    [
+        ("sleep in forward", 1, []),  # loads well
+        ("later loads broken", 2, []),
+        ("os._exit(0) in load", 3, ["words/second"]),
+        ("sys.exit(5) in load", 3, ["words/second"]),
+    ],
+)
+def test_trials_that_are_checked_in_one_process_are_not_blamed_for_each_other(
+    fault: str, processes: int, blamed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.checkpoint import Checkpoint, save
+    from harness.stages.child import Child
+
+    save(Checkpoint({}, "misbehaving", {}), tmp_path / "w.safetensors")
+    faults = {"first": "signal handlers", "second": fault, "third": "signal handlers", "fourth": "atexit"}
+    entry = {"adapter": "misbehaving", "checkpoint": "w.safetensors"}
+    suite = document(12, **{label: {**entry, "options": {"fault": name}} for label, name in faults.items()})
+    started: list[Child] = []
+    monkeypatch.setattr("harness.driver.preflight.Child", lambda: started.append(Child()) or started[-1])
+    reports: list[str] = []
+    preflight(planned(tmp_path, suite).trials, reports.append)
+    assert [report.partition(" ")[0] for report in reports] == blamed
+    assert len(started) == processes

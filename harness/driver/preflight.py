@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 
 from harness.adapter import ADAPTERS, Adapter, Runtime, TrainableAdapter
 from harness.errors import HarnessError, InfrastructureError, UsageError, describe
-from harness.recipe import CheckpointRef
-from harness.stages.child import LOAD_SECONDS, Child
+from harness.stages.child import LOAD_SECONDS, Child, HungChildError
 from harness.stages.labels import class_map
 from harness.suite.plan import Plan
 from harness.trial import Trial
@@ -26,7 +25,10 @@ def require_trials(planned: Plan) -> None:
 
 
 def preflight(trials: Sequence[Trial], report_crash: Callable[[str], None] | None = None) -> None:
-    """Load every checkpoint once on the CPU, or check the recipe of a missing one, each in a child process.
+    """Load every checkpoint once on the CPU, or check the recipe of a missing one, in a child process.
+
+    The adapters of one distribution share the process, which opens each data set once. What an earlier
+    adapter may have caused in it is confirmed in a fresh process.
 
     Args:
         report_crash: Receives a message if an adapter ends its process or hangs. The trial is not refused,
@@ -40,39 +42,69 @@ def preflight(trials: Sequence[Trial], report_crash: Callable[[str], None] | Non
     """
     # A missing checkpoint is not part of the id yet, and seeds of one recipe differ only in the file name.
     distinct = {(trial.id, trial.checkpoint and trial.checkpoint.weights.name): trial for trial in trials}
-    for trial in distinct.values():
-        reference = trial.checkpoint
-        cls = ADAPTERS.get(trial.spec.adapter)
-        needs_nothing = not issubclass(cls, TrainableAdapter) and cls.bind is Adapter.bind
-        if reference is None and needs_nothing:
-            continue
-        source = f" ({reference.name if reference.missing else reference.weights})" if reference else ""
-        try:
-            with Child() as child:
-                if reference and reference.missing:
-                    child.call(_check_recipe, reference, seconds=LOAD_SECONDS)
-                    continue
-                for note in child.call(_check_model, trial, seconds=LOAD_SECONDS):
+    children: dict[str, Child] = {}
+    try:
+        for trial in distinct.values():
+            cls = ADAPTERS.get(trial.spec.adapter)
+            needs_nothing = not issubclass(cls, TrainableAdapter) and cls.bind is Adapter.bind
+            if trial.checkpoint is None and needs_nothing:
+                continue
+            try:
+                notes = _check(trial, children)
+            except HarnessError as error:
+                _refuse(trial, error, report_crash)
+            else:
+                for note in notes:
                     logger.warning("%s: %s", trial.name, note)
-        except InfrastructureError as error:
-            message = f"{trial.name}{source}: {error}"
-            if report_crash is None:
-                raise InfrastructureError(message) from error
-            report_crash(message)
-        except HarnessError as error:  # any exception of an adapter means that its checkpoint is unusable
-            message = str(error) if isinstance(error, UsageError) else describe(error)
-            raise UsageError(f"{trial.name}{source}: {message}") from error
+    finally:
+        for child in children.values():
+            child.close()
 
 
-def _check_recipe(reference: CheckpointRef) -> None:
-    from harness.stages.train import check  # imports torch, which takes seconds
+def _check(trial: Trial, children: dict[str, Child]) -> tuple[str, ...]:
+    """Check a trial in the process of its distribution, and return the notes of its model.
 
-    assert reference.recipe is not None
-    check(reference.recipe, reference.data)
+    An error in a process that earlier trials have used counts only if a fresh process raises it again.
+
+    Args:
+        children: The process of each distribution. A fresh one is added; one that raised an error is removed.
+    """
+    origin = ADAPTERS.entries()[trial.spec.adapter].origin
+    used = origin in children
+    child = children[origin] if used else children.setdefault(origin, Child())
+    try:
+        return child.call(_check_model, trial, seconds=LOAD_SECONDS)
+    except HarnessError as error:
+        children.pop(origin).close()
+        if used and not isinstance(error, HungChildError):
+            return _check(trial, children)
+        raise
+
+
+def _refuse(trial: Trial, error: HarnessError, report_crash: Callable[[str], None] | None) -> None:
+    """Raise an error that names the trial and its checkpoint, or report a crash."""
+    reference = trial.checkpoint
+    source = f" ({reference.name if reference.missing else reference.weights})" if reference else ""
+    if not isinstance(error, InfrastructureError):  # any exception of an adapter: its checkpoint is unusable
+        message = str(error) if isinstance(error, UsageError) else describe(error)
+        raise UsageError(f"{trial.name}{source}: {message}") from error
+    message = f"{trial.name}{source}: {error}"
+    if report_crash is None:
+        raise InfrastructureError(message) from error
+    report_crash(message)
 
 
 def _check_model(trial: Trial) -> tuple[str, ...]:
-    """Load a trial's model, check that its classes include the data set's, and return its notes."""
+    """Load a trial's model, check that its classes include the data set's, and return its notes.
+
+    If the checkpoint is missing, only its recipe is checked.
+    """
+    if trial.checkpoint and trial.checkpoint.missing:
+        from harness.stages.train import check  # imports torch, which takes seconds
+
+        assert trial.checkpoint.recipe is not None
+        check(trial.checkpoint.recipe, trial.checkpoint.data)
+        return ()
     cls = ADAPTERS.get(trial.spec.adapter)
     adapter = cls(cls.Options.model_validate(trial.options), Runtime())
     dataset = trial.dataset.open()

@@ -1,6 +1,7 @@
 """A child process for the code of adapters, which may end, hang or alter the process that it runs in."""
 
 import atexit
+import logging
 import multiprocessing
 import os
 import signal
@@ -168,6 +169,7 @@ def _serve(connection: Connection, printed: Connection, environment: Mapping[str
         Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out, this process goes first
     os.environ.clear()
     os.environ.update(environment)
+    logging.getLogger("harness.datasets").setLevel(logging.ERROR)  # the driver's plan has warned already
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
         os.dup2(printed.fileno(), number)
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]

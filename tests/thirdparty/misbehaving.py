@@ -27,6 +27,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+import harness.trial
 from harness.adapter import AdapterOptions, TranslationAdapter
 from harness.checkpoint import Checkpoint
 from harness.task import Prediction, Sample, Translation
@@ -214,8 +215,12 @@ FAULTS: dict[str, Fault] = {
 }
 
 
+SHARED_FAULTS = {"later loads broken": Fault(lambda: setattr(harness.trial, "load", None), "load")}
+"""What harms other trials only in a process that they share, which is the one that checks them."""
+
+
 class MisbehavingOptions(AdapterOptions):
-    """The name of a fault in FAULTS, and the sample at which it occurs."""
+    """The name of a fault, and the sample at which it occurs."""
 
     fault: str
     at: int = 5
@@ -243,6 +248,6 @@ class Misbehaving(TranslationAdapter):
         return [Translation(text) for text in raw]
 
     def _act(self, stage: Stage) -> None:
-        fault = FAULTS[self.options.fault]  # type: ignore[attr-defined]
+        fault = (FAULTS | SHARED_FAULTS)[self.options.fault]  # type: ignore[attr-defined]
         if fault.stage == stage:
             fault.act()
