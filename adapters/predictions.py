@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -12,7 +13,7 @@ from harness.checkpoint import Checkpoint
 from harness.datasets.coco.annotations import AnnotatedImages, ImageFile
 from harness.datasets.coco.results import read_results
 from harness.datasets.dataset import Dataset
-from harness.datasets.files import Note, read_lines
+from harness.datasets.files import GZIP_RATIO, Note, read_lines
 from harness.datasets.masks.files import read_mask
 from harness.datasets.masks.masks import Masks
 from harness.datasets.voc.submission import read_submission
@@ -197,11 +198,17 @@ def _extract(path: Path) -> TemporaryDirectory[str]:
     """Extract the PNG files of an archive, whatever their folders in it, to a temporary folder.
 
     Raises:
-        UsageError: The file is not a ZIP archive, or two of its masks have the same name.
+        UsageError: The file is not a ZIP archive that can be read, unpacks to more than masks do, or two of its
+            masks have the same name.
     """
     folder = TemporaryDirectory(prefix="harness-masks-")
     try:
         with zipfile.ZipFile(path) as archive:
+            limit = max(GZIP_RATIO * path.stat().st_size, 1 << 26)
+            if sum(member.file_size for member in archive.infolist()) > limit:
+                raise UsageError(
+                    f"{path}: unpacks to more than {limit:,} bytes, as no masks do; unpack it first"
+                )
             for member in archive.infolist():
                 name = PurePosixPath(member.filename).name  # never a path, so nothing leaves the folder
                 target = Path(folder.name, name)
@@ -210,6 +217,6 @@ def _extract(path: Path) -> TemporaryDirectory[str]:
                 if target.exists():
                     raise UsageError(f"{path}: two masks are called {name}; expected one per sample")
                 target.write_bytes(archive.read(member))
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, NotImplementedError, RuntimeError) as error:
         raise UsageError(f"{path}: expected a folder or a .zip file of PNG masks: {error}") from error
     return folder

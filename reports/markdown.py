@@ -95,10 +95,19 @@ def _problems(results: Results, rows: int) -> Iterable[str]:
         if trial.status != "complete"
     ]
     lines += [
+        f"- **mixed** {markdown(trial.benchmark)} / {markdown(trial.variant)}: {_mixed(trial)}"
+        for trial in results.trials
+        if trial.mixed
+    ]
+    lines += [
         f"- **skipped** {markdown(skipped.benchmark)}: {markdown(skipped.reason, 160)}"
         for skipped in results.skipped
     ]
     return bullets(lines, rows)
+
+
+def _mixed(trial: TrialRecord) -> str:
+    return f"the predictions were made with different software: {markdown('; '.join(trial.mixed), 400)}"
 
 
 def _figure(figure: Figure | None, missing: str, invalid: str = "") -> str:
@@ -116,6 +125,8 @@ def trial_to_markdown(trial: TrialRecord, limit: int) -> str:
     lines = [f"**{markdown(trial.benchmark)} / {markdown(trial.variant)}**: {trial.status}"]
     if trial.reason:
         lines[0] += f": {markdown(trial.reason, 400)}"
+    if trial.mixed:
+        lines += ["", f"**mixed**: {_mixed(trial)}"]
     lines += ["", "| Figure | Value [95% interval] | Signature |", "|---|---|---|"]
     for name, figure, invalid in _figures(trial):
         note = f" † {markdown(figure.note, 200)}" if figure.note else ""

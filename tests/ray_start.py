@@ -20,6 +20,7 @@ WITHOUT_TOKENS = {
     "RAY_AUTH_MODE": "disabled",
     "PYTHONUNBUFFERED": "1",
 }  # which `ray start` requires
+ATTEMPTS = 3
 AGENTS = {
     "--metrics-export-port": "metrics_export_port",
     "--runtime-env-agent-port": "runtime_env_agent_port",
@@ -53,6 +54,16 @@ class StartedNode:
         self._options += [f"--num-cpus={cpus}", "--object-store-memory=100000000"]
 
     def start(self) -> None:
+        """Start the node; on a busy machine, Ray sometimes gives up, and the next attempt works."""
+        for _ in range(ATTEMPTS):
+            if self._starts():
+                return
+            failure = self._failure()
+            self.end()
+        raise AssertionError(failure)
+
+    def _starts(self) -> bool:
+        """Start Ray once, and return whether it runs."""
         self._folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # the path of a socket must be short
         numbers = zip(AGENTS, free_ports(len(AGENTS)), strict=True)
         ports = [f"{option}={number}" for option, number in numbers]
@@ -63,8 +74,10 @@ class StartedNode:
             self._process = subprocess.Popen(command, env=WITHOUT_TOKENS, stdout=stream, stderr=stream)
         until = time.monotonic() + 240
         while "Ray runtime started" not in output.read_text():
-            assert time.monotonic() < until and self._process.poll() is None, self._failure()
+            if time.monotonic() > until or self._process.poll() is not None:
+                return False
             time.sleep(0.2)
+        return True
 
     def _failure(self) -> str:
         """Return Ray's output, and the logs of its node manager."""

@@ -178,6 +178,8 @@ def test_mixed_forms_and_options_without_effect_are_refused(boxes: Callable[[str
     old, new = boxes("old.json", 1), boxes("new.json", 1)
     Path("run").mkdir()
     write(Path("run/run.json"), {})
+    Path("masks").mkdir()
+    Path("masks/a.png").touch()
     with_annotations = ["--annotations", "gt.json"]
     for arguments, message in (
         ([new, "--baseline", old], "new.json: is a file, not a run directory; .* --annotations or --ref"),
@@ -192,6 +194,7 @@ def test_mixed_forms_and_options_without_effect_are_refused(boxes: Callable[[str
         (["run", "--baseline", "run", "--iou", "0.6"], "--iou: does not apply to a comparison of two runs"),
         ([new, "--baseline", old, *with_annotations, "--references", "gt.json"], "does not apply"),
         ([new, "--baseline", "none.json", *with_annotations], "none.json: no such file"),
+        ([new, "--baseline", old, "--annotations", "masks"], "masks: expected boxes, found PNG .* --classes"),
     ):
         result = harness("compare", *arguments)
         assert result.exit_code == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,6 +63,18 @@ def test_p_is_not_below_that_of_the_sign_flip_test(n: int) -> None:
     assert paired.p == pytest.approx(flips.pvalue)
     assert paired.difference.low is not None
     assert (paired.difference.low > 0) == (n >= 6)
+
+
+def test_an_interval_does_not_exceed_the_possible_values() -> None:
+    """Of two samples, Student's interval for a fraction would reach far beyond 1."""
+
+    def fraction(*sample: float) -> JackknifedFigure:
+        return replace(mean_of(sample), bounds=(0.0, 1.0))
+
+    paired = difference([fraction(0.0, 0.1)], [fraction(1.0, 0.5)])
+    assert (paired.difference.low, paired.difference.high) == (-1, 1)
+    estimate = mean([fraction(0.9, 1.0), fraction(0.2, 0.4)])
+    assert (estimate.low, estimate.high) == (0, 1)
 
 
 def test_equal_models_are_unchanged_and_one_sample_decides_nothing() -> None:

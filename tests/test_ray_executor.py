@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -53,6 +54,12 @@ def ray_of_two() -> Iterator[RayExecutor]:
 def one_worker(ray_of_two: RayExecutor, monkeypatch: pytest.MonkeyPatch) -> RayExecutor:
     monkeypatch.setattr(ray_of_two, "_max_workers", 1)
     return ray_of_two
+
+
+def test_a_terminated_run_ends_like_an_interrupted_one(ray_of_two: RayExecutor) -> None:
+    """Ray's own handler would call `sys.exit`, which looks like an internal error."""
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
 
 
 def run_on(executor: RayExecutor, folder: Path, suite: dict[str, Any], **settings: Any) -> Results:

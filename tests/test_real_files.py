@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 from collections.abc import Callable
@@ -200,6 +201,16 @@ def test_what_cannot_change_a_figure_is_accepted_without_a_word(
             "p.json: 1 of 7 detections are left out, because the annotations list no such image_id: 4.jpg",
         ),
         (
+            change("results", category_id=lambda entry: ["cat", "dog"][entry["category_id"] - 1]),
+            1,
+            "p.json: category_id: 6 of 6 are names of classes",
+        ),
+        (
+            append("results", **predictions()[0]),
+            ((34 + 67 * 3 / 4) / 101 + 1) / 2,  # of three cats and a copy of the first
+            "p.json: 1 of 7 detections are exact copies of others; each counts as one more detection",
+        ),
+        (
             lambda truth, _: truth["categories"].insert(0, {"id": 0, "name": "cat", "supercategory": "none"}),
             1,
             "a.json: category 0 'cat' has no annotation, shares its name with another, and is left out",
@@ -329,8 +340,8 @@ def test_a_data_set_with_scores_is_a_file_of_predictions(tmp_path: Path) -> None
     assert average_precision(tmp_path, dataset(), found) == (APPROXIMATELY_1, [])
     for document, message in (
         (dataset(), "annotations without 'score' are no predictions"),
-        ({"predictions": predictions()}, "found a dict with the keys predictions"),
-        (1, "expected a list of detections, .* found a int"),
+        ({"predictions": predictions()}, "found an object with the keys predictions"),
+        (1, "expected a list of detections, .* found a number"),
     ):
         with pytest.raises(UsageError, match=message):
             average_precision(tmp_path, dataset(), document)
@@ -373,6 +384,17 @@ def test_the_names_of_such_a_data_set_may_differ_in_folder_and_case(tmp_path: Pa
                 change("annotations", image_id="2")(truth, []),
             ),
             r"p.json\[0\]: image_id: 1 may be any of 2; write the id as in the annotations",
+        ),
+        (
+            lambda truth, found: (
+                change("categories", name=lambda category: str(3 - category["id"]))(truth, []),
+                change("results", category_id=lambda entry: str(entry["category_id"]))([], found),
+            ),
+            r"p.json\[0\]: category_id: '1' may be any of 2; write the id as in the annotations",
+        ),
+        (
+            lambda truth, _: truth["images"][1].update(id="2"),
+            r"a.json: images\[1\]: id: expected only integers or only text, found '2' after 1",
         ),
         (
             change("categories", name="cat"),
@@ -425,6 +447,14 @@ def test_json_and_text_may_start_with_a_byte_order_mark(tmp_path: Path, encoding
     if encoding != "utf-32":
         (tmp_path / "lines.txt").write_text("Übung\nzwei\n", encoding=encoding)
         assert read_lines(tmp_path / "lines.txt") == ["Übung", "zwei"]
+
+
+def test_json_may_be_compressed(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(gzip.compress(json.dumps(dataset()).encode()))
+    assert len(read_annotations(tmp_path / "a.json", print).targets) == 3
+    (tmp_path / "a.json").write_bytes(gzip.compress(b" " * (1 << 26) + b"[]"))
+    with pytest.raises(UsageError, match=r"a.json: unpacks to more than 67,108,864 bytes"):
+        read_annotations(tmp_path / "a.json", print)
 
 
 def test_json_in_another_encoding_is_refused_with_its_line(tmp_path: Path) -> None:

@@ -235,6 +235,15 @@ def test_colours_may_have_an_opaque_alpha_channel(tmp_path: Path) -> None:
             read(tmp_path / "a.png")
 
 
+def test_a_transparent_palette_entry_is_a_label_but_no_colour(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 1]], dtype=np.uint8))
+    image.putpalette([0, 0, 0, 128, 0, 0])
+    image.save(tmp_path / "a.png", transparency=0)
+    assert read_mask(tmp_path / "a.png").tolist() == [[0, 1]]
+    with pytest.raises(UsageError, match=r"a.png: 1 pixels are transparent, the first at x 0, y 0"):
+        read_colours(tmp_path / "a.png")
+
+
 def test_255_is_the_foreground_of_masks_of_0_and_255(tmp_path: Path) -> None:
     """A quarter of the pixels is foreground; nothing and half of it found give .375 and .678571."""
     truth = np.zeros((20, 20))

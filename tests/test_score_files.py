@@ -186,12 +186,20 @@ def changed(document, path, value):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (["annotations"], DROP, r"missing key 'annotations' \(found: images, categories\)"),
-        (["images"], {}, "images: expected a list, found a dict"),
+        (
+            ["annotations"],
+            DROP,
+            r"missing key 'annotations', found an object with the keys images, categories",
+        ),
+        (["images"], {}, "images: expected a list, found an empty object"),
         (["images"], [], "at least one category and one image"),
-        (["images", 1], 5, r"images\[1\]: expected an object, found a int"),
+        (["images", 1], 5, r"images\[1\]: expected an object, found a number"),
         (["images", 1, "id"], 9, "images: duplicate id 9"),
-        (["images", 1, "id"], "9", "images: id: expected only integers or only text"),
+        (
+            ["images", 1, "id"],
+            "9",
+            r"images\[1\]: id: expected only integers or only text, found .9. after 9",
+        ),
         (["categories", 0, "id"], 3, "categories: duplicate id 3"),
         (["categories", 0, "name"], "cat", "3 and 7 have the same name 'cat', and both have annotations"),
         (["annotations", 2, "id"], 1, "annotations: duplicate id 1"),
@@ -228,7 +236,7 @@ def test_malformed_coco_annotations_are_refused(tmp_path, path, value, message):
         ([3, "score"], "high", r"\[3\]: score: expected a finite number, found 'high'"),
         ([3, "score"], True, r"\[3\]: score: expected a finite number, found 'True'"),
         ([3, "image_id"], [9], r"\[3\]: image_id: expected a number or text, found \[9\]"),
-        ([3], None, r"\[3\]: expected an object, found a NoneType"),
+        ([3], None, r"\[3\]: expected an object, found null"),
     ],
 )
 def test_malformed_coco_results_are_refused(tmp_path, path, value, message):

@@ -235,6 +235,10 @@ class TestSegmentation:
             for mask in folder.iterdir():
                 file.write(mask, f"../anything/{mask.name}")  # names of folders are not used
         content = suite("segmentation", dataset, ["iou"], {"folder": folder, "archive": archive})
+        with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("a.png", bytes(1 << 27))
+        with pytest.raises(UsageError, match=r"bomb.zip: unpacks to more than 67,108,864 bytes"):
+            check(tmp_path, suite("segmentation", dataset, ["iou"], {"bomb": tmp_path / "bomb.zip"}))
         results = run_suite(tmp_path, content)
         for trial in range(2):  # per class 16 correct, 32 annotated, 32 predicted: IoU 16 / 48
             assert value(results, trial, "miou") == pytest.approx(1 / 3)

@@ -23,6 +23,8 @@ from harness.files import read_json, read_record
 from harness.rundir.results import Results
 from harness.rundir.store import RunDirectory, TrialDirectory, read_run
 from harness.task import Translation
+from harness.tracking.entries import trial_entry
+from reports.markdown import trial_to_markdown
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import faults
@@ -189,8 +191,13 @@ def test_predictions_of_different_software_are_marked(folder: Path) -> None:
     assert mixed.mixed == ["cudnn.benchmark False and True", f"pillow 1.0 and {here.packages['pillow']}"]
     assert alike.mixed == []
     assert harness("report", folder / "run")[0] == 0
-    page = (folder / "run" / "report" / "index.html").read_text()
-    assert f"pillow 1.0 and {here.packages['pillow']}" in page
+    report = folder / "run" / "report"
+    software = f"pillow 1.0 and {here.packages['pillow']}"
+    assert software in (report / "index.html").read_text()
+    texts = [(report / "summary.md").read_text(), trial_to_markdown(mixed, 9000)]
+    results = read_run(run.path)
+    assert all("made with different software: cudnn" in text for text in texts)
+    assert software in trial_entry(results, mixed, "", {}, {}).tags["mixed"]
 
 
 def test_figures_without_their_data_are_not_called_verified(

@@ -44,14 +44,22 @@ def show_systems(systems: Sequence[System]) -> None:
         _show_table(rows, several)
     if len(shown) < len(first.per_class):
         sys.stdout.write(f"not shown: {len(first.per_class) - len(shown)} classes without a figure\n")
-    names = defaultdict(list)
-    for name, figure in first.metrics.items():
-        names[figure.signature].append(name)
-    for signature, group in names.items():
-        listed = group[0] if len(group) == 1 else f"{group[0]} … {group[-1]}"
-        sys.stdout.write(f"signature of {listed}: {signature}\n")
-    for note in dict.fromkeys(figure.note for figure in first.metrics.values() if figure.note):
-        sys.stdout.write(f"{DOUBT} the interval may be wrong: {display(note, 400)}\n")
+    for signature, names in _shared({name: figure.signature for name, figure in first.metrics.items()}):
+        sys.stdout.write(f"signature of {names}: {signature}\n")
+    for note, names in _shared({name: figure.note for name, figure in first.metrics.items()}):
+        sys.stdout.write(f"{DOUBT} the interval of {names} may be wrong: {display(note, 400)}\n")
+
+
+def _shared(texts: Mapping[str, str | None]) -> list[tuple[str, str]]:
+    """Return each text with the figures that it is about."""
+    figures = defaultdict(list)
+    for name, text in texts.items():
+        if text:
+            figures[text].append(name)
+    return [
+        (text, ", ".join(names) if len(names) < max(3, len(texts)) else f"{names[0]} … {names[-1]}")
+        for text, names in figures.items()
+    ]
 
 
 def _show_table(rows: Sequence[Mapping[str, str]], several: bool) -> None:

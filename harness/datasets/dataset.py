@@ -81,12 +81,11 @@ class Dataset(ABC):
 
     @property
     def class_ids(self) -> Mapping[int | str, int]:
-        """Return the label of each class by the ids that prediction files may use.
+        """Return the label of each class by the id that prediction files may use in place of its name.
 
-        By default, these are the class name and its position in `classes`, counted from 1.
+        By default, the id is the position in `classes`, counted from 1.
         """
-        positions: dict[int | str, int] = {label + 1: label for label in range(len(self.classes))}
-        return positions | {name: label for label, name in enumerate(self.classes)}
+        return {label + 1: label for label in range(len(self.classes))}
 
     def sample_id(self, index: int) -> str:
         """Return the id of a sample; subclasses may avoid reading the sample for it."""

@@ -8,7 +8,7 @@ import json
 import posixpath
 import re
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from io import BytesIO
@@ -30,11 +30,26 @@ Note: TypeAlias = Callable[[str], None]
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx")
 _XML_ENCODING = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
 GZIP_RATIO = 100  # to which a file may unpack, at least 64 MiB; text reaches 3 to 10
+_JSON_KINDS: Mapping[type, str] = {
+    **{list: "a list", str: "text", int: "a number", float: "a number"},
+    **{bool: "true or false", type(None): "null"},
+}
+_GZIP_MAGIC = b"\x1f\x8b"
 _HASHING_THREADS = 8  # more are no faster on one disk
 
 
+def describe_json(value: JsonValue) -> str:
+    """Return the kind of a JSON value for a message, such as `a number`; for an object, with its keys."""
+    if isinstance(value, dict):
+        keys = ", ".join(map(str, value))
+        return (
+            f"an object with the keys {keys[:200]}{'…' * (len(keys) > 200)}" if value else "an empty object"
+        )
+    return _JSON_KINDS[type(value)]
+
+
 def read_json(path: Path) -> JsonValue:
-    """Parse a JSON file, which may be UTF-8, UTF-16 or UTF-32.
+    """Parse a JSON file, which may be UTF-8, UTF-16 or UTF-32, and compressed by gzip.
 
     Raises:
         UsageError: the file cannot be read, or is malformed; the message has line and column.
@@ -42,13 +57,11 @@ def read_json(path: Path) -> JsonValue:
     is_collecting = gc.isenabled()
     gc.disable()  # the collector would inspect all objects again and again: half of the time
     try:
-        raw = path.read_bytes()
+        raw = _read_bytes(path)
         try:
             document: JsonValue = from_json(raw)
         except ValueError:
             document = json.loads(raw)  # slower; knows the other encodings, and where in the file an error is
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except json.JSONDecodeError as error:
         raise UsageError(
             f"{path}: line {error.lineno}, column {error.colno}: malformed JSON: {error.msg}"
@@ -68,7 +81,7 @@ def read_json(path: Path) -> JsonValue:
 
 
 def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
-    """Read the lines of a text file, without a byte order mark. A name ending in `.gz` is decompressed.
+    """Read the lines of a text file, which gzip may have compressed, without a byte order mark.
 
     Only a line feed ends a line: other Unicode separators may occur inside a sentence. The byte order mark of
     UTF-16, which Windows PowerShell writes, takes precedence over UTF-8.
@@ -76,19 +89,7 @@ def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
     Raises:
         UsageError: the file cannot be read, or a line is not in the encoding.
     """
-    try:
-        raw = path.read_bytes()
-        if path.suffix == ".gz":
-            limit = max(GZIP_RATIO * len(raw), 1 << 26)
-            raw = gzip.GzipFile(fileobj=BytesIO(raw)).read(limit + 1)
-            if len(raw) > limit:
-                raise UsageError(
-                    f"{path}: unpacks to more than {limit:,} bytes, as no text does; unpack it first"
-                )
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UsageError(f"{path}: not a complete gzip file: {error}") from error
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    raw = _read_bytes(path)
     if encoding == "utf-8" and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
     try:
@@ -102,16 +103,30 @@ def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
     return lines[:-1] if lines[-1] == "" else lines
 
 
+def _read_bytes(path: Path) -> bytes:
+    """Return a file's content, decompressed if its name or its first bytes say gzip."""
+    try:
+        raw = path.read_bytes()
+        if path.suffix != ".gz" and not raw.startswith(_GZIP_MAGIC):
+            return raw
+        limit = max(GZIP_RATIO * len(raw), 1 << 26)
+        raw = gzip.GzipFile(fileobj=BytesIO(raw)).read(limit + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UsageError(f"{path}: not a complete gzip file: {error}") from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(raw) > limit:
+        raise UsageError(f"{path}: unpacks to more than {limit:,} bytes, as no text does; unpack it first")
+    return raw
+
+
 def read_xml(path: Path) -> Element:
     """Parse an XML file in its declared encoding, and return its root element.
 
     Raises:
         UsageError: the file cannot be read, is malformed, or is not in its encoding.
     """
-    try:
-        raw = path.read_bytes().lstrip()
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    raw = _read_bytes(path).lstrip()
     declared = _XML_ENCODING.match(raw)
     encoding = declared[1].decode() if declared else "utf-8-sig"
     if encoding.lower().startswith("utf-16"):  # legible as single bytes, so .NET declared it of a UTF-8 file

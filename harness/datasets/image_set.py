@@ -46,7 +46,7 @@ def restrict(annotated: AnnotatedImages, path: Path, note: Note) -> AnnotatedIma
     images = {image_id: index for index, image_id in enumerate(annotated.files)}
     paths = [file.path for file in annotated.files.values()]
     lines = read_image_set(path, {*map(str, images), *paths})
-    positions = find_positions(str(path), "image id", images, [*lines], paths).tolist()
+    positions = find_positions(str(path), "image id", images, [*lines], paths, stem).tolist()
     for name, position in zip(lines, positions, strict=True):
         if position < 0:
             raise UsageError(f"{path}:{lines[name]}: '{name}' is not an annotated image")

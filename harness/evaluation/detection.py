@@ -45,6 +45,14 @@ class AnnotatedBoxes(AnnotationFiles):
         if not annotations.exists():
             raise UsageError(f"{annotations}: no such file or folder")
         self._is_voc = annotations.is_dir()
+        files = sorted(annotations.glob("*.xml")) if self._is_voc else [annotations]
+        if annotations.suffix.lower() == ".png" or not (
+            files or next(annotations.glob("*.png"), None) is None
+        ):
+            raise UsageError(
+                f"{annotations}: expected boxes, found PNG masks, which need `harness score segmentation`, or "
+                f"`harness compare` with --classes"
+            )
         name = protocol or ("voc10" if self._is_voc else "coco")
         if name not in PROTOCOLS:
             raise UsageError(unknown("protocol", name, PROTOCOLS))
@@ -55,7 +63,6 @@ class AnnotatedBoxes(AnnotationFiles):
                 f"iou_type: expected bbox, or segm with COCO's JSON and protocol coco, found {iou_type} with "
                 f"{annotations.name} and protocol {name}"
             )
-        files = sorted(annotations.glob("*.xml")) if self._is_voc else [annotations]
         super().__init__("detection", annotations, files)
         self.metric_names = (name,)
         self._options: dict[str, object] = {"iou_type": iou_type} if name == "coco" else {"iou": iou}

@@ -130,6 +130,7 @@ class Metric(ABC, Generic[TargetT, PredictionT, StatisticsT]):
             name: JackknifedFigure(
                 self._figure(name, computed, n, f"{self.signature(name, statistics)}|interval:{method}"),
                 computed.figures[name][1:],
+                self.bounds,
             )
             for name in self.names
         }

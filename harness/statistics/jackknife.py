@@ -70,6 +70,8 @@ class JackknifedFigure:
 
     figure: Figure
     replicates: NDArray[np.float64]  # [G], without each group; NaN where undefined
+    bounds: tuple[float, float] = UNBOUNDED
+    """Smallest and largest possible value."""
 
     @property
     def value(self) -> float:

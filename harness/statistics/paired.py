@@ -45,6 +45,8 @@ def difference(base: Sequence[JackknifedFigure], head: Sequence[JackknifedFigure
     template = base[0].figure
     value = _mean_value(head) - _mean_value(base)
     low, high, p = _student(value, _mean_replicates(head) - _mean_replicates(base), [base, head])
+    span = base[0].bounds[1] - base[0].bounds[0]
+    low, high = _possible(low, high, (-span, span))
     figure = replace(template, value=defined_or_none(value), low=low, high=high, note=head[0].figure.note)
     return PairedDifference(figure, p)
 
@@ -53,7 +55,17 @@ def mean(trainings: Sequence[JackknifedFigure]) -> Figure:
     """Return a model's mean figure over its trainings; its interval covers samples and seeds."""
     value = _mean_value(trainings)
     low, high, _ = _student(value, _mean_replicates(trainings), [trainings])
+    low, high = _possible(low, high, trainings[0].bounds)
     return replace(trainings[0].figure, value=defined_or_none(value), low=low, high=high)
+
+
+def _possible(
+    low: float | None, high: float | None, bounds: tuple[float, float]
+) -> tuple[float | None, float | None]:
+    """Return the part of an interval that is possible."""
+    if low is None or high is None:
+        return None, None
+    return max(low, bounds[0]), min(high, bounds[1])
 
 
 def _student(

@@ -112,6 +112,7 @@ def trial_entry(
         "task": trial.task,
         "status": trial.status,
         "reason": trial.reason or "",
+        "mixed": "; ".join(trial.mixed),
         "dataset.fingerprint": trial.dataset.fingerprint,
         "checkpoint.sha256": trial.checkpoint.sha256 if trial.checkpoint else "",
         "mlflow.note.content": trial_to_markdown(trial, limit=TAG - 500),

@@ -14,7 +14,7 @@ from harness.datasets.coco.categories import read_classes
 from harness.datasets.coco.ids import Id, find_positions, leave_out_unknown, read_unique_ids, whole_number
 from harness.datasets.coco.oddities import note_box_form, note_uncounted
 from harness.datasets.coco.segmentation import read_masks
-from harness.datasets.files import JsonObject, Note, check_inside, read_json
+from harness.datasets.files import JsonObject, Note, check_inside, describe_json, read_json
 from harness.errors import UsageError
 from harness.task import Annotations, InstanceMasks
 
@@ -116,7 +116,7 @@ def _read_sections(
     if not isinstance(document, dict):
         raise UsageError(
             f"{path}: expected an object with images, annotations and categories, "
-            f"found a {type(document).__name__}"
+            f"found {describe_json(document)}"
         )
     location = str(path)
     file_keys = ("file_name",) * with_files + ("width", "height") * (with_files or with_masks)

@@ -13,17 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from harness.datasets.files import JsonObject
+from harness.datasets.files import JsonObject, describe_json
 from harness.errors import UsageError
 
 
 def read_section(location: str, document: JsonObject, key: str, keys: Sequence[str]) -> list[JsonObject]:
     """Return a list of objects in a document, each of which has the given keys."""
     if key not in document:
-        raise UsageError(f"{location}: missing key '{key}' (found: {', '.join(document) or 'none'})")
+        raise UsageError(f"{location}: missing key '{key}', found {describe_json(document)}")
     entries = document[key]
     if not isinstance(entries, list):
-        raise UsageError(f"{location}: {key}: expected a list, found a {type(entries).__name__}")
+        raise UsageError(f"{location}: {key}: expected a list, found {describe_json(entries)}")
     return read_objects(f"{location}: {key}", entries, keys)
 
 
@@ -35,7 +35,7 @@ def read_objects(location: str, entries: Sequence[JsonValue], keys: Sequence[str
             return objects
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            raise UsageError(f"{location}[{index}]: expected an object, found a {type(entry).__name__}")
+            raise UsageError(f"{location}[{index}]: expected an object, found {describe_json(entry)}")
         for key in keys:
             if entry.get(key) is None:
                 raise UsageError(f"{location}[{index}]: missing key '{key}'")

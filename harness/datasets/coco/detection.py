@@ -86,8 +86,8 @@ class Coco(Dataset):
 
     @property
     def class_ids(self) -> Mapping[int | str, int]:
-        """Return labels by class name and by category id, which takes precedence."""
-        return {name: label for label, name in enumerate(self.classes)} | dict(self._category_labels)
+        """Return labels by category id."""
+        return self._category_labels
 
     def __len__(self) -> int:
         return len(self._ids)

@@ -5,7 +5,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TypeAlias, cast
 
@@ -40,9 +40,15 @@ def read_unique_ids(location: str, entries: Sequence[JsonObject]) -> list[Id]:
     Raises:
         UsageError: the ids are of several types, or one is duplicate.
     """
-    ids = [entry_id for entry in entries if (entry_id := _to_id(entry["id"])) is not None]
-    if len(ids) < len(entries) or len(set(map(type, ids))) > 1:
-        raise UsageError(f"{location}: id: expected only integers or only text")
+    ids: list[Id] = []
+    for index, entry in enumerate(entries):
+        entry_id = _to_id(entry["id"])
+        if entry_id is None or (ids and type(entry_id) is not type(ids[0])):
+            raise UsageError(
+                f"{location}[{index}]: id: expected only integers or only text, found {entry['id']!r}"
+                + (f" after {ids[0]!r}" if ids else "")
+            )
+        ids.append(entry_id)
     if len(set(ids)) < len(ids):
         raise UsageError(f"{location}: duplicate id {Counter(ids).most_common(1)[0][0]!r}")
     return ids
@@ -53,16 +59,18 @@ def find_positions(
     key: str,
     known: Mapping[Id, int],
     values: Sequence[JsonValue],
-    file_names: Sequence[str] = (),
+    names: Sequence[str] = (),
+    simplify: Callable[[str], str] = str,
 ) -> NDArray[np.int64]:
     """Return the position [n] that each value stands for, or −1 for an unknown one.
 
-    A value that is not known as it is written is compared as a number, and with the names of files: in full,
-    or without folder and suffix.
+    A value that is not known as it is written is compared as a number, and with the names, as they are and
+    simplified.
 
     Args:
         known: id → position.
-        file_names: name of the file at each position.
+        names: name of the file or class at each position; empty if it has none.
+        simplify: returns a shorter form that identifies a name too, such as `stem` of a file's.
 
     Raises:
         UsageError: a value is neither text nor a whole number, or stands for several positions.
@@ -73,10 +81,11 @@ def find_positions(
                 raise UsageError(f"{location}[{index}]: {key}: expected a number or text, found {value!r}")
     column = list(map(known.get, cast("Sequence[Id]", values)))  # 7.0 has the hash of 7
     if None in column:
-        names = _positions_by_name(known, file_names)
+        positions = _positions_by_name(known, names, simplify)
         for index, position in enumerate(column):
             if position is None:
-                column[index] = _find_by_name(f"{location}[{index}]: {key}", values[index], names)
+                place = f"{location}[{index}]: {key}"
+                column[index] = _find_by_name(place, values[index], positions, simplify)
     return np.array(column, dtype=np.int64)
 
 
@@ -122,24 +131,28 @@ def stem(path: str) -> str:
     return PurePosixPath(path.replace("\\", "/")).stem
 
 
-def _positions_by_name(known: Mapping[Id, int], file_names: Sequence[str]) -> Mapping[Id, set[int]]:
-    """Return the positions that a number, a file name or its stem may stand for."""
+def _positions_by_name(
+    known: Mapping[Id, int], names: Sequence[str], simplify: Callable[[str], str]
+) -> Mapping[Id, set[int]]:
+    """Return the positions that a number, a name or its simple form may stand for."""
     positions: defaultdict[Id, set[int]] = defaultdict(set)
     for known_id, position in known.items():
         number = whole_number(known_id)
         positions[known_id if number is None else number].add(position)
-    for position, name in enumerate(file_names):
+    for position, name in enumerate(names):
         if name:
-            for text in {name, stem(name)}:
+            for text in {name, simplify(name)}:
                 positions[text].add(position)
     return positions
 
 
-def _find_by_name(location: str, value: JsonValue, names: Mapping[Id, set[int]]) -> int:
+def _find_by_name(
+    location: str, value: JsonValue, positions: Mapping[Id, set[int]], simplify: Callable[[str], str]
+) -> int:
     number = whole_number(value)
-    candidates = set() if number is None else set(names.get(number, ()))
+    candidates = set() if number is None else set(positions.get(number, ()))
     if isinstance(value, str):
-        candidates |= names.get(value) or names.get(stem(value)) or set()
+        candidates |= positions.get(value) or positions.get(simplify(value)) or set()
     if len(candidates) > 1:
         raise UsageError(
             f"{location}: {value!r} may be any of {len(candidates)}; write the id as in the annotations"

@@ -12,12 +12,13 @@ from harness.datasets.coco.annotations import AnnotatedImages, group_rows
 from harness.datasets.coco.ids import Id, find_positions, leave_out_unknown, stem
 from harness.datasets.coco.oddities import (
     note_box_form,
+    note_copies,
     note_missing_predictions,
     note_negative_sides,
     note_ties,
 )
 from harness.datasets.coco.segmentation import read_masks
-from harness.datasets.files import JsonObject, Note, read_json
+from harness.datasets.files import JsonObject, Note, describe_json, read_json
 from harness.errors import UsageError
 from harness.task import Detections
 
@@ -48,10 +49,16 @@ def read_results(path: Path, annotated: AnnotatedImages, note: Note) -> dict[Id,
         names = annotated.classes
         labels = _by_name(str(path), document, ("categories", "name"), names, str.casefold, note) or labels
     image_ids, category_ids, scores = ([entry[key] for entry in entries] for key in _KEYS)
-    owners = find_positions(location, "image_id", images, image_ids, paths)
-    kinds = find_positions(location, "category_id", labels, category_ids)
+    owners = find_positions(location, "image_id", images, image_ids, paths, stem)
+    kinds = find_positions(location, "category_id", labels, category_ids, annotated.classes)
+    class_names = {*annotated.classes} - labels.keys()
+    named = sum(category in class_names for category in category_ids)
+    if named:
+        note(f"{location}: category_id: {named} of {len(entries)} are names of classes")
     leave_out_unknown(location, "detections", "image_id", image_ids, owners, images, note)
-    leave_out_unknown(location, "detections", "category_id", category_ids, kinds, labels, note)
+    leave_out_unknown(
+        location, "detections", "category_id", category_ids, kinds, [*labels, *annotated.classes], note
+    )
     rows = np.flatnonzero((owners >= 0) & (owners < len(annotated.targets)) & (kinds >= 0)).tolist()
     boxes, masks = _boxes_and_masks(location, entries, owners, rows, annotated, note)
     return split_by_image(
@@ -98,6 +105,7 @@ def split_by_image(
     note_negative_sides(location, boxes, note)
     note_box_form(location, "detections", boxes, annotated.sizes[owners], note)
     note_ties(location, owners, labels, scores, note)
+    note_copies(location, owners, labels, scores, boxes, masks, note)
     note_missing_predictions(location, owners, [*annotated.targets.values()], note)
     return {
         # Keep the precision of the file: float32, the precision of a model, would change areas and ties.
@@ -123,10 +131,9 @@ def _entries(path: Path, document: JsonValue) -> tuple[str, Sequence[JsonObject]
             )
         location = f"{path}: annotations"
         return location, columns.read_objects(location, entries, _KEYS)
-    keys = f" with the keys {', '.join(document) or 'none'}" if isinstance(document, dict) else ""
     raise UsageError(
-        f"{path}: expected a list of detections, or a data set whose 'annotations' have a 'score', found a "
-        f"{type(document).__name__}{keys}"
+        f"{path}: expected a list of detections, or a data set whose 'annotations' have a 'score', found "
+        f"{describe_json(document)}"
     )
 
 

@@ -77,7 +77,7 @@ def read_mask(path: Path) -> Mask:
     """Read class indices from a palette or grey PNG: [height, width].
 
     An RGB image is grey if its channels are equal. An alpha channel must be opaque. Values of 16 bits must
-    be less than 256.
+    be less than 256. Transparent entries of a palette are labels like any other.
 
     Raises:
         UsageError: the file is not a PNG, is truncated, or contains colours instead of class indices.
@@ -102,7 +102,7 @@ def read_mask(path: Path) -> Mask:
 def read_colours(path: Path) -> NDArray[np.int32]:
     """Read an RGB or palette PNG with 8 bits per channel as colours 0xRRGGBB: [height, width].
 
-    An alpha channel must be opaque.
+    All pixels must be opaque.
 
     Raises:
         UsageError: the file is not a PNG, is truncated, contains no colours, is transparent, or has more than
@@ -115,7 +115,7 @@ def read_colours(path: Path) -> NDArray[np.int32]:
                 f"{path}: expected an RGB or palette PNG of 8 bits whose colours are classes, "
                 f"found mode {image.mode} of {depth} bits"
             )
-        mode = "RGBA" if image.mode == "RGBA" else "RGB"
+        mode = "RGBA" if image.has_transparency_data else "RGB"
         channels = _without_alpha(path, np.array(image.convert(mode), dtype=np.int32), mode)
     colours: NDArray[np.int32] = channels[..., 0] << 16 | channels[..., 1] << 8 | channels[..., 2]
     return colours

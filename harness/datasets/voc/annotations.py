@@ -67,8 +67,7 @@ def read_annotations(folder: Path, note: Note) -> AnnotatedImages:
     images: dict[Id, VocImage] = {file.stem: read_image_annotations(file) for file in files}
     names = {voc_object.name for image in images.values() for voc_object in image.objects}
     classes = CLASSES if names <= set(CLASSES) else tuple(sorted(names))
-    labels: dict[Id, int] = {name: label for label, name in enumerate(classes)}
-    labels |= {label + 1: label for label in range(len(classes))}
+    labels: dict[Id, int] = {label + 1: label for label in range(len(classes))}
     ids = sorted(file.stem for file in files)
     targets: dict[Id, Annotations] = {stem: to_annotations(images[stem].objects, classes) for stem in ids}
     files_by_id: dict[Id, ImageFile] = {

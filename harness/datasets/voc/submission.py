@@ -51,7 +51,7 @@ def read_submission(path: Path, annotated: AnnotatedImages, note: Note) -> dict[
     table = np.array(rows, dtype=np.float64).reshape(-1, 5)
     images = {image_id: index for index, image_id in enumerate(annotated.files)}
     paths = [file.path for file in annotated.files.values()]
-    owners = find_positions(str(path), "image id", images, ids, paths)
+    owners = find_positions(str(path), "image id", images, ids, paths, stem)
     leave_out_unknown(str(path), "detections", "image id", ids, owners, images, note)
     return split_by_image(
         str(path),

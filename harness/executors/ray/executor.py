@@ -5,8 +5,10 @@ restarts for ever on a batch that kills its worker (docs/decisions/0002-own-acto
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from threading import current_thread, main_thread
 from types import TracebackType
 from typing import Self
 
@@ -68,6 +70,7 @@ class RayExecutor(Executor):
 
     def _init_ray(self) -> None:
         options: dict[str, object] = {} if self._address else {"include_dashboard": False}
+        before = signal.getsignal(signal.SIGTERM)
         with ExitStack() as settings:
             if not self._address:
                 settings.enter_context(private_ray())
@@ -82,6 +85,9 @@ class RayExecutor(Executor):
                 raise InfrastructureError(
                     f"Ray at {self._address or 'this machine'}: {error}{hint}"
                 ) from error
+            if current_thread() is main_thread():  # Ray's own handler would end the process as by an error
+                signal.signal(signal.SIGTERM, signal.default_int_handler)
+                settings.callback(signal.signal, signal.SIGTERM, before)
             self._settings = settings.pop_all()
 
     def __exit__(
