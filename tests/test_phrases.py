@@ -30,7 +30,7 @@ def opened(split: str = "train", **options: object) -> Phrases:
 
 def clauses(language: str, kind: str, count: int = 400) -> list[tuple[str, str]]:
     rng = random.Random(1)
-    return [getattr(GENERATORS[language], kind)(rng) for _ in range(count)]
+    return [GENERATORS[language].clauses[kind](rng) for _ in range(count)]
 
 
 GENERATORS = {language: SentenceGenerator(language) for language in LANGUAGES}

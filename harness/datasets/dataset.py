@@ -2,9 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from harness.registry import Registry
 from harness.task import Sample, TaskName
@@ -16,10 +16,20 @@ SPLITS: tuple[Split, Split, Split] = get_args(Split)
 class DatasetOptions(BaseModel):
     """Options that a suite may set for a data set. Subclasses add fields.
 
-    The docstring below a field is its description on the command line.
+    The docstring below a field is its description on the command line. An option `max_NAME` must be at least
+    `min_NAME`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> Self:
+        for key, high in self:
+            name = key.removeprefix("max_")
+            low = getattr(self, f"min_{name}", None)
+            if name != key and None not in (low, high) and high < low:
+                raise ValueError(f"{key} ({high}) must be at least min_{name} ({low})")
+        return self
 
 
 class Dataset(ABC):
@@ -41,12 +51,9 @@ class Dataset(ABC):
     options: DatasetOptions
 
     def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
-        """Open a split. This must be cheap, because every worker does it.
+        """Open a split, one of `splits`, for one of `tasks`; the caller has checked both.
 
-        Args:
-            options: an instance of `Options`.
-            split: one of `splits`; the caller has checked it.
-            task: one of `tasks`; the caller has checked it.
+        This must be cheap, because every worker does it.
 
         Raises:
             UsageError: a file is malformed, or a file of a split is missing.

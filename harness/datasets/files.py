@@ -154,6 +154,11 @@ def is_hidden(path: Path) -> bool:
     return path.name.startswith(".") or path.name.lower() in _SYSTEM_FILES
 
 
+def visible_files(folder: Path, suffix: str) -> list[Path]:
+    """Return the files of a folder with a suffix, whatever its case, by name and without hidden ones."""
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() == suffix and not is_hidden(file))
+
+
 def check_inside(location: str, path: object, root: str = "annotation root") -> None:
     """Check that an untrusted value is a path inside the folder that it is relative to, called `root`.
 

@@ -1,7 +1,5 @@
 """`gettext`: real translations of program messages, read from the catalogues of a locale directory."""
 
-from __future__ import annotations
-
 import difflib
 import gettext
 import hashlib
@@ -16,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from harness.datasets.dataset import DatasetOptions
 from harness.datasets.sentence_pairs import SentencePairs, SentencePairsOptions, split_of_source
@@ -45,12 +43,8 @@ class Catalogues:
 
 def locale_directories() -> tuple[Path, ...]:
     """Return the existing locale directories of the system and of this Python installation."""
-    candidates = (
-        Path("/usr/share/locale"),
-        Path(sys.base_prefix, "share/locale"),
-        Path(sys.prefix, "share/locale"),
-    )
-    return tuple(path for path in dict.fromkeys(candidates) if path.is_dir())
+    prefixes = dict.fromkeys(("/usr", sys.base_prefix, sys.prefix))
+    return tuple(path for prefix in prefixes if (path := Path(prefix, "share/locale")).is_dir())
 
 
 @lru_cache(maxsize=8)
@@ -195,17 +189,11 @@ class GettextOptions(SentencePairsOptions):
             raise ValueError(f"invalid locale '{language}': expected a code such as de, pt_BR or sr@latin")
         return language
 
-    @model_validator(mode="after")
-    def _check_order(self) -> GettextOptions:
-        if self.max_words < self.min_words:
-            raise ValueError(f"max_words ({self.max_words}) must be at least min_words ({self.min_words})")
-        return self
-
 
 class Gettext(SentencePairs):
     """English sources with all different translations in the catalogues, the most frequent first.
 
-    Pairs are cleaned (see `catalogue.clean`) and split 90/5/5 by a hash of the source without case and
+    Pairs are cleaned (see `clean`) and split 90/5/5 by a hash of the source without case and
     punctuation, so that no source is in two splits, and a pair is in the same split on every machine.
 
     Raises:

@@ -109,8 +109,6 @@ class ParallelTextOptions(SentencePairsOptions):
             raise ValueError(
                 f"expected {SPLIT_PLACEHOLDER} in all file names or in none, found: {', '.join(self.files)}"
             )
-        if self.max_words is not None and self.max_words < self.min_words:
-            raise ValueError(f"max_words ({self.max_words}) must be at least min_words ({self.min_words})")
         return self
 
     @property

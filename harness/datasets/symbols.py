@@ -44,10 +44,6 @@ class CopyOptions(SymbolsOptions):
 
     @model_validator(mode="after")
     def _check_lengths(self) -> CopyOptions:
-        if self.max_length < self.min_length:
-            raise ValueError(
-                f"max_length ({self.max_length}) must be at least min_length ({self.min_length})"
-            )
         _check_variety("min_length", self.min_length, self.symbols)
         return self
 

@@ -46,9 +46,8 @@ class AnnotatedImages:
 
     @property
     def sizes(self) -> NDArray[np.int64]:
-        """Return width and height of each of the targets' images in px, 0 if unknown: [images, 2]."""
-        files = [self.files[image_id] for image_id in self.targets]
-        return np.array([(file.width, file.height) for file in files], dtype=np.int64).reshape(-1, 2)
+        """Return width and height of each file in px, 0 if unknown: [files, 2]."""
+        return np.array([(file.width, file.height) for file in self.files.values()], dtype=np.int64)
 
 
 def read_annotations(
@@ -89,17 +88,9 @@ def read_annotations(
         )
         for image_id, rows in zip(files, group_rows(np.where(kept, owners, -1), len(files)), strict=True)
     }
-    return AnnotatedImages(
-        classes=names,
-        targets=targets,
-        labels={
-            category_id: int(label)
-            for category_id, label in zip(categories, label_of_kind, strict=True)
-            if label >= 0
-        },
-        files=files,
-        with_masks=with_masks,
-    )
+    label_of_id = dict(zip(categories, label_of_kind.tolist(), strict=True))
+    labels = {category_id: label for category_id, label in label_of_id.items() if label >= 0}
+    return AnnotatedImages(names, targets, labels, files, with_masks)
 
 
 def group_rows(owners: NDArray[np.int64], count: int) -> list[NDArray[np.int64]]:
@@ -128,19 +119,14 @@ def _read_sections(
     category_ids = read_unique_ids(f"{path}: categories", categories)
     image_ids = read_unique_ids(f"{path}: images", images)
     files = dict(zip(image_ids, _image_files(path, images, file_keys), strict=True))
-    _check_duplicates(f"{path}: annotations", entries)
+    ids = [str(entry["id"]) for entry in entries if entry.get("id") is not None]  # of no other use
+    if len(set(ids)) < len(ids):
+        raise UsageError(f"{path}: annotations: duplicate id {Counter(ids).most_common(1)[0][0]}")
     return (
         dict(zip(category_ids, categories, strict=True)),
         {image_id: files[image_id] for image_id in sorted(image_ids)},
         entries,
     )
-
-
-def _check_duplicates(location: str, entries: Sequence[JsonObject]) -> None:
-    """Check that no annotation is listed twice. Their ids have no other use, and may be missing."""
-    ids = [str(entry["id"]) for entry in entries if entry.get("id") is not None]
-    if len(set(ids)) < len(ids):
-        raise UsageError(f"{location}: duplicate id {Counter(ids).most_common(1)[0][0]}")
 
 
 def _positions(
@@ -181,9 +167,15 @@ def _read_objects(
                 f"{location}[{index}]: missing key 'bbox', and no segmentation to compute it from"
             )
     boxes = columns.read_boxes(location, [box for box, _ in shapes])
-    columns.check_sides(location, boxes, shapes)
+    for index in np.flatnonzero((boxes[:, 2:] < boxes[:, :2]).any(axis=1))[:1].tolist():
+        raise UsageError(
+            f"{location}[{index}]: bbox: expected a width and height of at least 0, found {shapes[index][0]}"
+        )
     missing = np.array([area is None for _, area in shapes], dtype=bool)
-    areas = columns.read_non_negative(location, "area", [0 if area is None else area for _, area in shapes])
+    listed = [0 if area is None else area for _, area in shapes]
+    areas = columns.read_numbers(location, "area", listed)
+    for index in np.flatnonzero(areas < 0)[:1].tolist():
+        raise UsageError(f"{location}[{index}]: area: expected at least 0, found {listed[index]}")
     sides = boxes[:, 2:] - boxes[:, :2]
     if missing.any():
         note(f"{location}: {missing.sum()} of {len(entries)} have no area, and take that of their box")
@@ -219,19 +211,12 @@ def _image_files(path: Path, images: Sequence[JsonObject], required: Collection[
             first = index_by_name.setdefault(str(name), index)
             if first != index:
                 raise UsageError(f"{location}: file_name: {name!r} is also that of images[{first}]")
-        if "width" in required:
-            sizes = [_pixels(location, key, image[key]) for key in ("width", "height")]
-        else:
-            sizes = [max(whole_number(image.get(key)) or 0, 0) for key in ("width", "height")]
-        files.append(ImageFile(name if isinstance(name, str) else "", *sizes))
+        sizes = [whole_number(image.get(key)) or 0 for key in ("width", "height")]
+        if "width" in required and min(sizes) < 1:
+            key = "width" if sizes[0] < 1 else "height"
+            raise UsageError(f"{location}: {key}: expected a number of px, found {image[key]!r}")
+        files.append(ImageFile(name if isinstance(name, str) else "", *(max(size, 0) for size in sizes)))
     return files
-
-
-def _pixels(location: str, key: str, value: JsonValue) -> int:
-    number = whole_number(value)
-    if number is None or number < 1:
-        raise UsageError(f"{location}: {key}: expected a number of px, found {value!r}")
-    return number
 
 
 def _check_boxes_inside(
@@ -241,14 +226,9 @@ def _check_boxes_inside(
     boxes: NDArray[np.float64],
     sizes: NDArray[np.int64],
 ) -> None:
-    """Check that no box is completely outside its image; an empty box may lie on the edge.
+    """Check that none of the boxes [n, 4] to be kept [n] is completely outside its image of `sizes` [n, 2].
 
-    COCO has boxes that extend beyond the edge.
-
-    Args:
-        kept: [n], the boxes to check.
-        boxes: [n, 4], corners in px.
-        sizes: [n, 2], width and height of the image of each box in px.
+    COCO has boxes that extend beyond the edge. An empty box may lie on the edge.
     """
     outside = np.flatnonzero(
         kept

@@ -43,35 +43,13 @@ def read_objects(location: str, entries: Sequence[JsonValue], keys: Sequence[str
 
 
 def read_boxes(location: str, values: Sequence[JsonValue]) -> NDArray[np.float64]:
-    """Convert boxes [x, y, width, height] to corners [n, 4] in px.
-
-    Raises:
-        UsageError: a box is malformed.
-    """
+    """Convert boxes [x, y, width, height] to corners [n, 4] in px."""
     for index, value in enumerate(values):
         if type(value) is not list or len(value) != 4:
             raise UsageError(f"{location}[{index}]: bbox: expected [x, y, width, height], found {value!r}")
     sides = chain.from_iterable(cast("Sequence[list[JsonValue]]", values))
     boxes = read_numbers(location, "bbox", [*sides], per_entry=4).reshape(-1, 4)
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-
-
-def check_sides(
-    location: str, boxes: NDArray[np.float64], shapes: Sequence[tuple[JsonValue, JsonValue]]
-) -> None:
-    """Check that no annotated box [n, 4] has a negative side; `shapes` are boxes and areas as in the file."""
-    for index in np.flatnonzero((boxes[:, 2:] < boxes[:, :2]).any(axis=1))[:1].tolist():
-        raise UsageError(
-            f"{location}[{index}]: bbox: expected a width and height of at least 0, found {shapes[index][0]}"
-        )
-
-
-def read_non_negative(location: str, key: str, values: Sequence[JsonValue]) -> NDArray[np.float64]:
-    """Return finite numbers [n] of at least 0."""
-    numbers = read_numbers(location, key, values)
-    for index in np.flatnonzero(numbers < 0)[:1].tolist():
-        raise UsageError(f"{location}[{index}]: {key}: expected at least 0, found {values[index]}")
-    return numbers
 
 
 def read_flags(location: str, key: str, entries: Sequence[JsonObject]) -> NDArray[np.bool_]:

@@ -35,11 +35,7 @@ def whole_number(value: JsonValue) -> int | None:
 
 
 def read_unique_ids(location: str, entries: Sequence[JsonObject]) -> list[Id]:
-    """Return the ids of objects in their order, all integers or all text.
-
-    Raises:
-        UsageError: the ids are of several types, or one is duplicate.
-    """
+    """Return the ids of objects in their order; they must be distinct, and all integers or all text."""
     ids: list[Id] = []
     for index, entry in enumerate(entries):
         entry_id = _to_id(entry["id"])
@@ -98,13 +94,9 @@ def leave_out_unknown(
     known: Iterable[Id],
     note: Note,
 ) -> None:
-    """Note how many positions are −1, with examples of their ids.
+    """Note how many positions are −1, with examples of their ids; raise a UsageError if all are.
 
-    Args:
-        entries: what the file lists, for messages, such as `detections`.
-
-    Raises:
-        UsageError: all are, so that the files do not belong together.
+    `entries` says in messages what the file lists, such as `detections`.
     """
     missing = np.flatnonzero(positions == -1).tolist()
     if not missing:

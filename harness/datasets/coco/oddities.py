@@ -17,10 +17,8 @@ def note_box_form(
 ) -> None:
     """Note boxes that reach beyond their image, and boxes that look like fractions of it.
 
-    Args:
-        entries: what the file lists, for messages, such as `detections`.
-        boxes: [n, 4], corners in px.
-        sizes: [n, 2], width and height of each box's image in px, 0 if unknown.
+    `entries` says in messages what the file lists, such as `detections`. The boxes [n, 4] are corners, and
+    `sizes` [n, 2] are width and height of each box's image, in px; 0 is unknown.
     """
     known = sizes.min(axis=1) > 0
     beyond = np.flatnonzero(known & ((boxes[:, 2:] - sizes).max(axis=1) > _TOLERANCE)).tolist()
@@ -98,11 +96,7 @@ def note_copies(
 def note_missing_predictions(
     location: str, owners: NDArray[np.int64], targets: Sequence[Annotations], note: Note
 ) -> None:
-    """Note how many images have no prediction.
-
-    Args:
-        owners: [n], index in `targets` of each prediction's image.
-    """
+    """Note how many images have no prediction; `owners` [n] are the predictions' indices in `targets`."""
     empty = np.bincount(owners, minlength=len(targets)) == 0
     if empty.any():
         annotated = sum(len(targets[index].boxes) > 0 for index in np.flatnonzero(empty).tolist())

@@ -61,15 +61,9 @@ def read_results(path: Path, annotated: AnnotatedImages, note: Note) -> dict[Id,
     )
     rows = np.flatnonzero((owners >= 0) & (owners < len(annotated.targets)) & (kinds >= 0)).tolist()
     boxes, masks = _boxes_and_masks(location, entries, owners, rows, annotated, note)
+    numbers = columns.read_numbers(location, "score", scores)
     return split_by_image(
-        location,
-        annotated,
-        owners,
-        boxes=boxes,
-        masks=masks if annotated.with_masks else None,
-        scores=columns.read_numbers(location, "score", scores),
-        labels=kinds,
-        note=note,
+        location, annotated, owners, boxes=boxes, scores=numbers, labels=kinds, masks=masks, note=note
     )
 
 
@@ -177,13 +171,11 @@ def _boxes_and_masks(
     rows: Sequence[int],
     annotated: AnnotatedImages,
     note: Note,
-) -> tuple[NDArray[np.float64], NDArray[np.object_]]:
-    """Return corners [n, 4] in px, and the run lengths [n] of masks.
+) -> tuple[NDArray[np.float64], NDArray[np.object_] | None]:
+    """Return corners [n, 4] in px, and the run lengths [n] of masks if masks are compared.
 
     A missing `bbox` is that of the segmentation, as in pycocotools. Where masks are compared, every box is.
-
-    Args:
-        rows: the detections that are not left out; the others need no box.
+    `rows` are the detections that are not left out; the others need no box.
     """
     boxes = [entry.get("bbox") or None for entry in entries]
     if annotated.with_masks:
@@ -194,10 +186,11 @@ def _boxes_and_masks(
             )
         boxes = [None] * len(entries)
     missing = [row for row in rows if boxes[row] is None]
-    sizes = np.array([(file.width, file.height) for file in annotated.files.values()], dtype=np.int64)
-    masks = read_masks(location, entries, missing, sizes[owners], note, required=annotated.with_masks)
+    sizes = annotated.sizes[owners]
+    masks = read_masks(location, entries, missing, sizes, note, required=annotated.with_masks)
     for row in missing:
         if masks.counts[row] is None:
             raise UsageError(f"{location}[{row}]: missing key 'bbox'")
         boxes[row] = masks.boxes[row].tolist()
-    return columns.read_boxes(location, [box or [0, 0, 0, 0] for box in boxes]), masks.counts
+    corners = columns.read_boxes(location, [box or [0, 0, 0, 0] for box in boxes])
+    return corners, masks.counts if annotated.with_masks else None

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.files import Note, is_hidden
+from harness.datasets.files import Note, visible_files
 from harness.datasets.image_files import open_image, png_bit_depth
 from harness.datasets.image_set import read_image_set
 from harness.errors import UsageError
@@ -32,9 +32,7 @@ def list_masks(path: Path, note: Note, image_set: Path | None = None) -> dict[st
     if not path.is_dir():
         return {path.stem: path}
     masks: dict[str, Path] = {}
-    for file in sorted(path.iterdir()):
-        if file.suffix.lower() != ".png" or is_hidden(file):
-            continue
+    for file in visible_files(path, ".png"):
         if file.stem in masks:
             raise UsageError(f"{file}: {masks[file.stem]} has the same stem; expected one file per stem")
         masks[file.stem] = file

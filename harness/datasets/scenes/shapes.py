@@ -43,11 +43,7 @@ class GlyphStyle:
         )
 
     def render(self, glyph: Glyph) -> Coverage:
-        """Enlarge, rotate and shear a glyph, sharpen its edge, and crop it to its ink.
-
-        Returns:
-            [0, 0] if no ink remains.
-        """
+        """Enlarge, rotate and shear a glyph, sharpen its edge, and crop it to its ink; [0, 0] without ink."""
         padded = np.pad(glyph, _MARGIN)
         scale = self.height / 8  # each glyph of the source fills its 8 rows
         across = scale * self.width_factor
@@ -107,11 +103,7 @@ def arc(diameter: float, thickness: float, start: float, extent: float) -> Cover
 
 
 def crop_to_ink(coverage: Coverage) -> Coverage:
-    """Crop to the bounding box of coverage ≥ 0.5, with one pixel on each side for the soft edge.
-
-    Returns:
-        [0, 0] if there is no such pixel.
-    """
+    """Crop to the box of coverage ≥ 0.5 and one pixel around it, for the soft edge; [0, 0] if it is empty."""
     padded = np.pad(coverage, 1)
     solid = padded >= 0.5
     rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))

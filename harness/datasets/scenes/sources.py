@@ -11,11 +11,7 @@ from harness.identity import digest
 from harness.task import Image
 
 _GLYPH_TWENTIETHS = {"train": (0, 14), "validation": (14, 17), "test": (17, 20)}  # 70/15/15 of each class
-_IMAGE_STRIPS = {
-    "test": (0.0, 0.25),
-    "train": (0.25, 0.75),
-    "validation": (0.75, 1.0),
-}  # fractions of the width
+_IMAGE_STRIPS = {"test": (0.0, 0.25), "train": (0.25, 0.75), "validation": (0.75, 1.0)}  # of the width
 
 
 @dataclass(frozen=True, eq=False)

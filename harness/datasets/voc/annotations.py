@@ -16,7 +16,7 @@ import numpy as np
 from harness.datasets.coco.annotations import AnnotatedImages, ImageFile
 from harness.datasets.coco.ids import Id, whole_number
 from harness.datasets.coco.oddities import note_uncounted
-from harness.datasets.files import Note, is_hidden, read_xml
+from harness.datasets.files import Note, read_xml, visible_files
 from harness.errors import UsageError
 from harness.task import Annotations
 
@@ -61,7 +61,7 @@ def read_annotations(folder: Path, note: Note) -> AnnotatedImages:
     Raises:
         UsageError: there is no XML file, or one is malformed or has a bad box.
     """
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() == ".xml" and not is_hidden(file))
+    files = visible_files(folder, ".xml")
     if not files:
         raise UsageError(f"{folder}: expected VOC annotations, found no .xml file")
     images: dict[Id, VocImage] = {file.stem: read_image_annotations(file) for file in files}
@@ -124,11 +124,7 @@ def _parse_object(location: str, element: Element) -> VocObject:
 
 
 def parse_box(location: str, texts: Sequence[str]) -> list[float]:
-    """Convert inclusive pixels counted from 1 to continuous corners.
-
-    Raises:
-        UsageError: a text is not a finite number.
-    """
+    """Convert the text of inclusive pixels, counted from 1, to continuous corners."""
     x1, y1, x2, y2 = (
         parse_number(f"{location}: {side}", text) for side, text in zip(SIDES, texts, strict=True)
     )
@@ -136,11 +132,7 @@ def parse_box(location: str, texts: Sequence[str]) -> list[float]:
 
 
 def parse_number(location: str, text: str) -> float:
-    """Convert a text to a finite number.
-
-    Raises:
-        UsageError: it is none.
-    """
+    """Convert a text to a finite number, or raise a UsageError."""
     try:
         number = float(text)
     except ValueError:

@@ -9,7 +9,7 @@ import numpy as np
 from harness.datasets.coco.annotations import AnnotatedImages
 from harness.datasets.coco.ids import Id, find_positions, leave_out_unknown, shorten, stem
 from harness.datasets.coco.results import split_by_image
-from harness.datasets.files import Note, is_hidden, read_lines
+from harness.datasets.files import Note, read_lines, visible_files
 from harness.datasets.voc.annotations import parse_box, parse_number
 from harness.errors import UsageError
 from harness.registry import unknown
@@ -31,36 +31,25 @@ def read_submission(path: Path, annotated: AnnotatedImages, note: Note) -> dict[
     Raises:
         UsageError: a file or line is malformed, or no detection is of an annotated class or image.
     """
-    files = [path]
-    if path.is_dir():
-        files = sorted(
-            file for file in path.iterdir() if file.suffix.lower() == ".txt" and not is_hidden(file)
-        )
+    files = visible_files(path, ".txt") if path.is_dir() else [path]
     if not files:
         raise UsageError(f"{path}: expected one .txt file per class, found none")
     ids: list[str] = []
-    rows: list[list[float]] = []  # score, x1, y1, x2, y2
-    labels: list[int] = []
+    rows: list[list[float]] = []  # label, score, x1, y1, x2, y2
     for name, file in _files_by_class(files, annotated, note).items():
         for number, line in enumerate(read_lines(file), start=1):
             if line.strip():
                 image_id, row = _parse_detection(f"{file}:{number}", line)
                 ids.append(image_id)
-                rows.append(row)
-                labels.append(annotated.classes.index(name))
-    table = np.array(rows, dtype=np.float64).reshape(-1, 5)
+                rows.append([annotated.classes.index(name), *row])
+    table = np.array(rows, dtype=np.float64).reshape(-1, 6)
+    labels = table[:, 0].astype(np.int64)
     images = {image_id: index for index, image_id in enumerate(annotated.files)}
     paths = [file.path for file in annotated.files.values()]
     owners = find_positions(str(path), "image id", images, ids, paths, stem)
     leave_out_unknown(str(path), "detections", "image id", ids, owners, images, note)
     return split_by_image(
-        str(path),
-        annotated,
-        owners,
-        boxes=table[:, 1:],
-        scores=table[:, 0],
-        labels=np.array(labels, dtype=np.int64),
-        note=note,
+        str(path), annotated, owners, boxes=table[:, 2:], scores=table[:, 1], labels=labels, note=note
     )
 
 
@@ -76,11 +65,7 @@ def _parse_detection(location: str, line: str) -> tuple[str, list[float]]:
 
 
 def _files_by_class(files: Sequence[Path], annotated: AnnotatedImages, note: Note) -> dict[str, Path]:
-    """Return the file of each annotated class: the class's name, alone or after the devkit's prefix.
-
-    Raises:
-        UsageError: no file is of an annotated class, or two are of the same.
-    """
+    """Return the file of each annotated class: the class's name, alone or after the devkit's prefix."""
     by_class: dict[str, Path] = {}
     others = []
     for file in files:
