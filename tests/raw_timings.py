@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.scenarios.loop import WarmUp
+from harness.scenarios.loop import WarmUp, Window
 from harness.scenarios.offline import Offline, OfflineProcess
 from harness.scenarios.scenario import Conditions, TimedOn
 from harness.scenarios.settings import EffectiveSettings
@@ -32,8 +32,11 @@ def conditions(batch_size: int = 1, reasons: Sequence[str] = ()) -> Conditions:
 
 
 def offline_timings(processes: Sequence[Sequence[tuple[int, float]]], **changes: Any) -> Offline:
-    """Return windows of (samples, seconds) by process; `changes` replaces other keys."""
-    timings = [OfflineProcess(**dict(conditions(8)), windows=list(windows)) for windows in processes]
+    """Return passes of one window, (samples, seconds), by process; `changes` replaces other keys."""
+    timings = [
+        OfflineProcess(**dict(conditions(8)), windows=[Window(0, *window) for window in windows])
+        for windows in processes
+    ]
     return Offline.model_validate(_document("offline", 8, timings) | changes)
 
 

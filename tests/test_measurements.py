@@ -17,6 +17,7 @@ from harness.executors.inline import InlineExecutor
 from harness.files import read_json
 from harness.rundir.results import Cost, Results, ScenarioRecord
 from harness.rundir.speed import CommonFile
+from harness.scenarios.loop import Window
 from harness.scenarios.offline import OfflineProcess
 from harness.scenarios.scenario import ProcessTiming
 from harness.scenarios.single_stream import SingleStreamProcess
@@ -33,7 +34,7 @@ def altered(changes: dict[str, Any]) -> Environment:
 
 def measured(names: list[str], reasons: dict[str, list[str]], machine: Environment) -> Measurement:
     """Return the measurement of a process."""
-    windows = [(10, 1.0), (10, 1.1)]
+    windows = [Window(0, 10, 1.0), Window(0, 10, 1.1)]
     latencies, indices = [1_000_000, 9_000_000] * 32, [0, 1, 2, 3] * 16
     timings: dict[str, ProcessTiming] = {
         "offline": OfflineProcess(**dict(conditions(16, reasons.get("offline", []))), windows=windows),
@@ -179,11 +180,11 @@ def test_throughput_is_given_in_tokens_too_and_latency_by_them(tmp_path: Path) -
     [trial] = results.trials
     samples, tokens = trial.speed["offline"].throughput, trial.speed["offline"].rates["source_tokens"]
     assert samples is not None
-    # 20 samples in 2.1 s by each process; a sample has (3 + 30 + 5 + 21) / 4 = 14.75 tokens.
-    assert (tokens.value, tokens.unit) == (pytest.approx(20 / 2.1 * 14.75), "source tokens/s")
+    # 10 samples in a median of 1.05 s by each process; a sample has (3 + 30 + 5 + 21) / 4 = 14.75 tokens.
+    assert (tokens.value, tokens.unit) == (pytest.approx(10 / 1.05 * 14.75), "source tokens/s")
     assert tokens.n == PROCESSES * 20 * 14.75
     assert tokens.low == pytest.approx((samples.low or 0) * 14.75)
     # Samples a and c, of 1–5 tokens, take 1 ms; b and d, of 21–30, take 9 ms; each 32 times a process.
     shown = [(b.shortest, b.longest, b.median.value) for b in trial.speed["single-stream"].latency_by_length]
-    assert shown == [(1, 5, 0.001), (21, 30, 0.009)]
+    assert shown == [(1, 5, pytest.approx(0.001)), (21, 30, pytest.approx(0.009))]
     assert trial.speed["single-stream"].latency_by_length[0].median.n == PROCESSES * 32

@@ -70,8 +70,11 @@ def test_a_registered_scenario_is_accepted_timed_stored_and_shown(
     record, folder = trial.speed["pairs"], tmp_path / "run" / "trials" / trial.id
     timings = read_timings(folder, "pairs")
     assert timings is not None and record.throughput is not None
+    assert isinstance(timings, Offline)
     # A pass over the four samples is one window of two queries.
-    assert (record.batch_size, record.queries) == (2, 2 * len(timings.seconds_by_window()))
+    windows = [window for process in timings.processes for window in process.windows]
+    assert {window.samples for window in windows} == {4}
+    assert (record.batch_size, record.queries) == (2, 2 * len(windows))
     assert list(series(folder)) == ["series/ips"]
     side = RunSide(trial, TrialDirectory(folder))
     (change,) = speed_changes(RunPair(side, side), results.environments, results.environments)

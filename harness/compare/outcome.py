@@ -46,6 +46,8 @@ class Change:
     decides: bool  # True if the verdict counts towards the outcome; otherwise the change is only reported
     p_value: float | None = None
     """Two-sided p-value of no difference in accuracy, before Holm's correction; None if not tested."""
+    detectable: float | None = None
+    """For speed: the smallest slowdown that would have been called a regression with a probability of 90%."""
 
     def relative_text(self) -> str:
         """Return the difference relative to the baseline's value, such as `+2.6%`; empty if there is none.

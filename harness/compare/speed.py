@@ -4,18 +4,19 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from harness.compare import speed_verdict
 from harness.compare.accuracy import RunPair
-from harness.compare.outcome import Change, Verdict
+from harness.compare.outcome import Change
+from harness.compare.speed_verdict import Judgement, judge
 from harness.environment import Environment
 from harness.rundir.results import ScenarioRecord
 from harness.rundir.speed import read_timings
-from harness.scenarios.scenario import SCENARIOS, Scenario
+from harness.scenarios.scenario import SCENARIOS
 from harness.scenarios.settings import GATING
-from harness.statistics.welch import welch
+from harness.statistics.ranks import shift
 from harness.task import Figure
 
 Environments = Mapping[str, Environment]
+STATISTIC = "10th percentile of repeated times per sample|ln ratio"
 
 
 def speed_changes(pair: RunPair, base: Environments, head: Environments) -> Iterable[Change]:
@@ -25,40 +26,42 @@ def speed_changes(pair: RunPair, base: Environments, head: Environments) -> Iter
         scenario = SCENARIOS.get(name)
         old, new = before.get(name), after.get(name)
         profile = (new or before[name]).profile
-        difference: Figure | None = None
-        verdict: Verdict = "incomparable"
         reason = _incomparable(old, new, base, head)
-        if not reason:
-            difference, verdict, reason = _judge(pair, name, profile)
+        judgement = Judgement("incomparable", reason) if reason else _judge(pair, name, profile)
         yield Change(
             figure_kind="speed",
             name=f"{name} {scenario.headline_name}",
             base=scenario.headline(old) if old else None,
             head=scenario.headline(new) if new else None,
-            difference=difference,
-            verdict=verdict,
-            reason=reason,
+            difference=judgement.slowdown,
+            verdict=judgement.verdict,
+            reason=judgement.reason,
             decides=profile in GATING,
+            detectable=judgement.detectable,
         )
 
 
-def _judge(pair: RunPair, scenario: str, profile: str) -> tuple[Figure | None, Verdict, str]:
-    """Return slowdown, verdict and reason of a scenario that both runs measured under the same conditions."""
+def _judge(pair: RunPair, scenario: str, profile: str) -> Judgement:
+    """Judge a scenario that both runs measured under the same conditions."""
     before, after = (read_timings(side.directory.path, scenario) for side in (pair.base, pair.head))
     if before is None or after is None:
-        return None, "incomparable", "the raw measurements are not in the run directory"
+        return Judgement("incomparable", "the raw measurements are not in the run directory")
     old, new = before.settings.device, after.settings.device
     if old != new:
-        return None, "incomparable", f"device differs: {old} → {new}"
+        return Judgement("incomparable", f"device differs: {old} → {new}")
     if before.samples != after.samples:
-        return None, "incomparable", "different samples were timed"
-    difference = slowdown(before, after)
-    processes = min(len(before.processes), len(after.processes))
-    return difference, *speed_verdict.decide(profile, processes, difference)
+        return Judgement("incomparable", "different samples were timed")
+    difference = slowdown(before.seconds_by_process(), after.seconds_by_process())
+    if profile not in GATING:
+        return Judgement("not decided", f"{profile} never gates", difference)
+    return judge(difference)
 
 
 def _incomparable(
-    old: ScenarioRecord | None, new: ScenarioRecord | None, base: Environments, head: Environments
+    old: ScenarioRecord | None,
+    new: ScenarioRecord | None,
+    base: Environments,
+    head: Environments,
 ) -> str:
     """Return why two measurements cannot be compared, or an empty string if they can."""
     if old is None or new is None:
@@ -79,31 +82,32 @@ def _hardware_difference(base: Environment, head: Environment) -> str:
     """Return the first difference in hardware between two environments, or an empty string."""
     before, after = ({"host": machine.host, **machine.hardware.model_dump()} for machine in (base, head))
     fields = (field for field in before if before[field] != after[field])
-    return next((f"hardware differs: {field} {before[field]} → {after[field]}" for field in fields), "")
+    return next(
+        (f"hardware differs: {field} {before[field]} → {after[field]}" for field in fields),
+        "",
+    )
 
 
-def slowdown(base: Scenario, head: Scenario) -> Figure:
-    """Compute the additional time per sample as a fraction of the baseline's; see `time_difference`.
+def slowdown(base: Sequence[float], head: Sequence[float]) -> Figure:
+    """Compute the additional time per sample as a fraction of the baseline's; below 0 is faster.
 
-    The interval is over processes if both runs have several. Otherwise it is over windows (see
-    `Scenario.seconds_by_window`) and covers only the variation within a process.
-    """
-    if min(len(base.processes), len(head.processes)) > 1:
-        return time_difference(base.seconds_by_process(), head.seconds_by_process(), "processes")
-    return time_difference(base.seconds_by_window(), head.seconds_by_window(), "windows")
-
-
-def time_difference(base: Sequence[float], head: Sequence[float], unit: str) -> Figure:
-    """Compute the difference in time per sample as a fraction of the baseline's; below 0 is faster.
-
-    The interval is Welch's t interval of the difference between the mean logarithms.
+    The unit is the process. Runs made apart have independent processes, so estimate and interval are those of
+    a shift of logarithms: Hodges-Lehmann and Mann-Whitney. Four processes per run are enough for an interval.
 
     Args:
-        base, head: Seconds per sample of each process or window; at least one per side.
-        unit: What each value is measured over, `processes` or `windows`; part of the signature.
+        base, head: Seconds per sample of each process; at least one per side.
     """
-    before, after = np.log(base), np.log(head)
-    low, high = (None if bound is None else float(np.expm1(bound)) for bound in welch(before, after))
-    value = float(np.expm1(after.mean() - before.mean()))
-    signature = f"seconds per sample|ln ratio|Welch t over {unit}"
-    return Figure(value, low, high, len(before) + len(after), "of the time per sample", signature)
+    estimate = shift(np.log(base), np.log(head))
+    value, low, high = (
+        None if bound is None else float(np.expm1(bound))
+        for bound in (estimate.value, estimate.low, estimate.high)
+    )
+    n = len(base) + len(head)
+    return Figure(
+        value,
+        low,
+        high,
+        n,
+        "of the time per sample",
+        f"{STATISTIC}|Mann-Whitney over processes",
+    )

@@ -1,13 +1,13 @@
-"""Speed figures from raw timings: throughput from windows, percentiles of latencies."""
+"""Speed figures from raw timings: throughput, and percentiles of latencies, over processes."""
 
 from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import betainc, stdtrit
 
 from harness.scenarios.scenario import LatencyByLength
+from harness.statistics.ranks import Estimate, location
 from harness.task import Figure
 
 CONFIDENCE = 0.95
@@ -16,34 +16,42 @@ LENGTHS = (1, 6, 11, 21, 31, 41, 51, 101)  # shortest length of each bucket of l
 PERCENTILES = (50.0, 90.0, 95.0, 97.0, 99.0, 99.9)
 
 
-def throughput(processes: Sequence[Sequence[tuple[int, float]]]) -> Figure:
-    """Compute samples per second from windows of (samples, seconds), grouped by process.
+def over_processes(values: Sequence[float]) -> tuple[Estimate, str]:
+    """Return the typical one of positive values, one per process, with its interval and the interval's kind.
 
-    The value is the total of samples divided by the total of seconds. The interval is Student's t over
-    processes if there are several, otherwise over the windows of the one process. The latter does not include
-    variation between processes. The signature names the kind of interval.
-
-    Raises:
-        ValueError: There are fewer than two windows in total.
+    Processes of one model differ in speed for life, and an occasional one is far slower. The value is
+    therefore the Hodges-Lehmann estimate on logarithms. Six or more processes have the exact signed-rank
+    interval, two to five Student's t on logarithms. One process has no interval, because it does not show how
+    much processes vary.
     """
-    windows = [window for process in processes for window in process]
-    totals = [(sum(n for n, _ in process), sum(s for _, s in process)) for process in processes]
-    groups = totals if len(totals) > 1 else windows
-    if len(groups) < 2:
-        raise ValueError("an interval needs at least two windows")
-    samples, seconds = sum(n for n, _ in totals), sum(s for _, s in totals)
-    rates = np.array([n / s for n, s in groups])
-    margin = _margin(rates)
-    value = samples / seconds
-    unit_of = "processes" if len(totals) > 1 else "windows"
-    signature = f"offline|windows:{len(windows)}|processes:{len(totals)}|interval:t over {unit_of}"
-    return Figure(value, max(0.0, value - margin), value + margin, samples, "samples/s", signature)
+    logs = np.log(values)
+    n, estimate = len(logs), location(logs, CONFIDENCE)
+    if n == 1:
+        return Estimate(float(values[0]), None, None), "none, one process"
+    kind = "signed rank over processes"
+    low, high = estimate.low, estimate.high
+    if low is None or high is None:
+        margin = stdtrit(n - 1, (1 + CONFIDENCE) / 2) * logs.std(ddof=1) / np.sqrt(n)
+        low, high, kind = logs.mean() - margin, logs.mean() + margin, "t over processes"
+    value, low, high = (float(bound) for bound in np.exp((estimate.value, low, high)))
+    return Estimate(value, low, high), kind
+
+
+def throughput(seconds_per_sample: Sequence[float], samples: int) -> Figure:
+    """Compute samples per second from the median time per sample of each process.
+
+    Args:
+        samples: Number of timed samples.
+    """
+    estimate, kind = over_processes([1 / seconds for seconds in seconds_per_sample])
+    signature = f"offline|median per window|processes:{len(seconds_per_sample)}|interval:{kind}"
+    return Figure(estimate.value, estimate.low, estimate.high, samples, "samples/s", signature)
 
 
 def in_units(throughput: Figure, counts: Sequence[int], name: str) -> Figure:
     """Convert a throughput from samples per second to another unit per second.
 
-    The conversion is exact, because every window consists of whole passes over the samples.
+    The conversion is exact, because throughput is that of whole passes over the samples.
 
     Args:
         counts: Units per sample.
@@ -75,10 +83,7 @@ def latency(percentile: float, processes: Sequence[Sequence[float]]) -> Figure |
     """Compute a percentile of latencies in seconds, grouped by process.
 
     Latencies of one process resemble each other more than those of different processes, so pooled latencies
-    are not an independent sample. With several processes, the value is therefore the mean of their
-    percentiles and the interval is Student's t over these percentiles. With one process, the interval is the
-    distribution-free one from order statistics, which does not include variation between processes. The
-    signature names the kind of interval.
+    are not an independent sample. Value and interval are therefore over the percentiles of the processes.
 
     Returns:
         The figure, or None if a process has fewer than `least_queries` latencies.
@@ -86,20 +91,9 @@ def latency(percentile: float, processes: Sequence[Sequence[float]]) -> Figure |
     if min(map(len, processes)) < least_queries(percentile):
         return None
     ordered = [np.sort(np.asarray(latencies, dtype=np.float64)) for latencies in processes]
-    percentiles = np.array([process[_rank(percentile, len(process))] for process in ordered])
-    value, n, k = float(percentiles.mean()), sum(map(len, ordered)), len(ordered)
-    if k > 1:
-        margin = _margin(percentiles)
-        low, high, interval = max(0.0, value - margin), value + margin, "t over processes"
-    else:
-        from scipy.stats import binom  # takes 1.5 s to import and is rarely needed
-
-        # P(X_(j) ≤ quantile) follows from the number of the n latencies below it, which is binomial.
-        tail = (1 - CONFIDENCE) / 2
-        below = max(int(binom.ppf(tail, n, percentile / 100)) - 1, 0)
-        above = min(int(binom.ppf(1 - tail, n, percentile / 100)), n - 1)
-        low, high, interval = float(ordered[0][below]), float(ordered[0][above]), "order statistics"
-    return Figure(value, low, high, n, "s", f"p{percentile:g}|processes:{k}|interval:{interval}")
+    estimate, kind = over_processes([float(process[_rank(percentile, len(process))]) for process in ordered])
+    signature = f"p{percentile:g}|processes:{len(ordered)}|interval:{kind}"
+    return Figure(estimate.value, estimate.low, estimate.high, sum(map(len, ordered)), "s", signature)
 
 
 def _rank(percentile: float, n: int) -> int:
@@ -137,20 +131,8 @@ def median_by_length(
     return by_length
 
 
-def _margin(values: NDArray[np.float64]) -> float:
-    """Return half the width of Student's t interval of the mean of at least two values."""
-    return float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(len(values)))
-
-
 def mean_duration(seconds: Sequence[float], phase: str) -> Figure:
-    """Compute the mean of repeated durations in seconds, with Student's t interval.
-
-    Raises:
-        ValueError: There are fewer than two durations.
-    """
-    values = np.asarray(seconds, dtype=np.float64)
-    if len(values) < 2:
-        raise ValueError("an interval needs at least two durations")
-    margin = _margin(values)
-    mean = float(values.mean())
-    return Figure(mean, max(0.0, mean - margin), mean + margin, len(values), "s", f"{phase}|mean|t")
+    """Compute the typical duration in seconds of a phase, given that of each process."""
+    estimate, kind = over_processes(seconds)
+    signature = f"{phase}|median|processes:{len(seconds)}|interval:{kind}"
+    return Figure(estimate.value, estimate.low, estimate.high, len(seconds), "s", signature)

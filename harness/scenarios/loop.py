@@ -1,8 +1,12 @@
-"""Common parts of the scenarios' timed loops: the workload, the order of its samples, and the warm-up."""
+"""Common parts of the scenarios' timed loops: the workload, the loop over its windows, and the warm-up."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from math import log2
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -13,6 +17,8 @@ from harness.scenarios.settings import Profile
 Clock = Callable[[], int]
 """Monotonic clock in nanoseconds."""
 
+WINDOW_SECONDS = 0.05
+WASTE = 2.0  # time for disturbed windows that are timed again, as a multiple of the time that counts
 WARMUP_ITERATIONS = 10
 STABLE_PASSES = 3
 STABLE_RATIO = 1.05  # three passes within 5%: steady state in the sense of Traini et al. 2023
@@ -26,36 +32,113 @@ class WarmUp(StrictModel):
     stable: bool
 
 
+class Window(NamedTuple):
+    """One timing of a window, which is a fixed part of the samples."""
+
+    position: int
+    """Index of the window in `Workload.windows`; those of one position have the same samples."""
+    samples: int
+    seconds: float
+
+
+class DisturbedWindow(NamedTuple):
+    """A timing of a window during which something else disturbed the machine."""
+
+    position: int
+    seconds: float
+    reason: str
+    replaced: bool
+    """Whether the window was timed again instead; False once the budget for this was spent."""
+
+
+Query = list[int]
+"""Indices of the samples that the model runs as one batch."""
+
+
 @dataclass(frozen=True)
 class Workload:
-    """Samples, and how the model runs them on its device.
+    """The queries of a pass over the samples, and how the model runs them on its device.
 
-    Nothing is logged while it is timed.
+    A pass has the same queries, in the same windows, every time. Only the order of the windows changes.
+    Nothing is logged while a window is timed.
     """
 
-    predict: Callable[[list[int]], object]
+    predict: Callable[[Query], object]
     """Runs the samples with these indices as one batch."""
     synchronise: Callable[[], None]
     """Waits until the device has finished its queued work."""
-    samples: int
-    batch_size: int
-    """Samples per query; `samples` is a multiple of it."""
-    orders: Iterator[list[int]]
-    """One permutation of the samples per pass."""
+    queries: Sequence[Query]
+    """Together they have every sample once."""
+    generator: np.random.Generator
+    """Draws the order of the windows."""
+    window_queries: int = 1
+    """Queries per window; see `window_length`."""
     clock: Clock = time.perf_counter_ns
+    check: Callable[[], str] = lambda: ""
+    """Called after each window, untimed. Returns why the window was disturbed, or an empty string."""
+
+    @cached_property
+    def windows(self) -> list[Sequence[Query]]:
+        """Return the windows of a pass, by index."""
+        step = self.window_queries
+        return [self.queries[first : first + step] for first in range(0, len(self.queries), step)]
 
 
-def permutations(count: int, seed: int) -> Iterator[list[int]]:
-    """Yield seeded permutations without end; samples are used equally often, in no fixed order."""
-    generator = np.random.default_rng(seed)
-    while True:
-        yield generator.permutation(count).tolist()
+def fixed_queries(samples: int, size: int) -> list[Query]:
+    """Divide samples into queries by a seeded permutation: the same in every process and every version.
+
+    Args:
+        samples: A multiple of `size`.
+    """
+    order = np.random.default_rng(0).permutation(samples).tolist()
+    return [order[first : first + size] for first in range(0, samples, size)]
 
 
-def batches(order: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Yield consecutive groups of `size` indices; the length of `order` is a multiple of it."""
-    for first in range(0, len(order), size):
-        yield list(order[first : first + size])
+def window_length(pass_seconds: float, queries: int) -> int:
+    """Return how many queries of a pass make a window of about `WINDOW_SECONDS`, but at least one.
+
+    It is a power of two, so that processes that differ a little in speed mostly use the same windows.
+    """
+    wanted = max(1.0, WINDOW_SECONDS * queries / max(pass_seconds, 1e-9))
+    return min(queries, 1 << round(log2(wanted)))
+
+
+def time_windows(
+    work: Workload, profile: Profile, time_window: Callable[[Sequence[Query]], list[int]]
+) -> tuple[list[tuple[int, list[int]]], list[DisturbedWindow]]:
+    """Time whole passes until the profile is satisfied; each pass has every window once, in a fresh order.
+
+    A disturbed window is timed again at the end of its pass, until the time spent on disturbed windows is
+    twice the time that counts. After that, disturbed windows count too, so a measurement never ends empty.
+
+    Args:
+        time_window: Runs the queries of a window and returns their durations in ns, or their total.
+
+    Returns:
+        The timings that count, as position of the window and its durations; and all disturbed windows.
+    """
+    timed: list[tuple[int, list[int]]] = []
+    disturbed: list[DisturbedWindow] = []
+    passes, seconds, wasted = 0, 0.0, 0.0
+    while (
+        passes < profile.passes or passes * len(work.queries) < profile.queries or seconds < profile.seconds
+    ):
+        pending = deque(work.generator.permutation(len(work.windows)).tolist())
+        while pending:
+            position = pending.popleft()
+            durations = time_window(work.windows[position])
+            duration, reason = sum(durations) / 1e9, work.check()
+            replace = bool(reason) and wasted < WASTE * max(seconds, profile.seconds)
+            if reason:
+                disturbed.append(DisturbedWindow(position, duration, reason, replace))
+            if replace:
+                pending.append(position)
+                wasted += duration
+            else:
+                timed.append((position, durations))
+                seconds += duration
+        passes += 1
+    return timed, disturbed
 
 
 def warm_up(run_pass: Callable[[], int], clock: Clock, profile: Profile) -> WarmUp:

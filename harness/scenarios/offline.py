@@ -1,20 +1,31 @@
-"""Offline: whole batches as fast as possible; throughput over windows of one pass each."""
+"""Offline: whole batches as fast as possible; throughput from the times of windows of batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from harness.scenarios.figures import in_units, throughput
-from harness.scenarios.loop import Workload, batches
+from harness.scenarios.loop import Query, Window, Workload, time_windows
 from harness.scenarios.scenario import Conditions, ProcessTiming, Scenario, ScenarioFigures
 from harness.scenarios.settings import Profile
 from harness.task import Figure
 
-LEAST_WINDOWS = 5  # for a usable t interval
-
 
 class OfflineProcess(ProcessTiming):
-    """Windows of one process: (samples, seconds), one per pass over the samples."""
+    """Timed windows of one process, in whole passes over the samples."""
 
-    windows: list[tuple[int, float]]
+    raw_names = ("windows",)
+    windows: list[Window]
+
+    def seconds_per_sample(self, quantile: float) -> float:
+        """Return the quantile over passes of each window's time, summed over the windows of a pass."""
+        durations: dict[int, list[float]] = {}
+        samples: dict[int, int] = {}
+        for position, count, seconds in self.windows:
+            durations.setdefault(position, []).append(seconds)
+            samples[position] = count
+        total = sum(float(np.quantile(values, quantile)) for values in durations.values())
+        return total / sum(samples.values())
 
 
 class Offline(Scenario):
@@ -30,30 +41,29 @@ class Offline(Scenario):
 
     @staticmethod
     def run(work: Workload, profile: Profile, conditions: Callable[[], Conditions]) -> OfflineProcess:
-        """Time whole passes; the device is synchronised only at their ends."""
+        """Time whole windows; the device is synchronised only at their ends."""
         clock, predict, synchronise = work.clock, work.predict, work.synchronise
-        windows: list[tuple[int, float]] = []
-        queries = 0
-        total = 0.0
-        while queries < profile.queries or total < profile.seconds or len(windows) < LEAST_WINDOWS:
-            groups = list(batches(next(work.orders), work.batch_size))
+
+        def time_window(queries: Sequence[Query]) -> list[int]:
             synchronise()
             start = clock()
-            for group in groups:
-                predict(group)
+            for query in queries:
+                predict(query)
             synchronise()
-            seconds = (clock() - start) / 1e9
-            windows.append((work.samples, seconds))
-            queries += len(groups)
-            total += seconds
-        return OfflineProcess(**dict(conditions()), windows=windows)
+            return [clock() - start]
+
+        timed, disturbed = time_windows(work, profile, time_window)
+        samples = [sum(map(len, queries)) for queries in work.windows]
+        windows = [Window(position, samples[position], ns / 1e9) for position, [ns] in timed]
+        return OfflineProcess(**dict(conditions()), windows=windows, disturbed=disturbed)
 
     def summarise(self) -> ScenarioFigures:
-        windows = [process.windows for process in self.processes]
-        figure = throughput(windows)
+        windows = [window for process in self.processes for window in process.windows]
+        samples = sum(window.samples for window in windows)
+        figure = throughput([process.seconds_per_sample(0.5) for process in self.processes], samples)
         return ScenarioFigures(
-            queries=round(figure.n / self.batch_size),
-            seconds=sum(seconds for process in windows for _, seconds in process),
+            queries=round(samples / self.batch_size),
+            seconds=sum(window.seconds for window in windows),
             throughput=figure,
             rates={unit: in_units(figure, counts, unit) for unit, counts in self.units.items()},
         )
@@ -62,18 +72,7 @@ class Offline(Scenario):
     def headline(figures: ScenarioFigures) -> Figure | None:
         return figures.throughput
 
-    def seconds_by_process(self) -> list[float]:
-        """Return the mean time per sample of each process in seconds."""
-        return [
-            sum(seconds for _, seconds in process.windows) / sum(samples for samples, _ in process.windows)
-            for process in self.processes
-        ]
-
-    def seconds_by_window(self) -> list[float]:
-        """Return the mean time per sample of each window in seconds."""
-        return [seconds / samples for process in self.processes for samples, seconds in process.windows]
-
     def curve(self) -> tuple[str, list[float]]:
         """Return the throughput of each window in samples/s."""
         windows = [window for process in self.processes for window in process.windows]
-        return "ips", [samples / seconds for samples, seconds in windows]
+        return "ips", [window.samples / window.seconds for window in windows]

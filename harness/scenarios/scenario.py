@@ -6,17 +6,18 @@ speed/SCENARIO.json stores. Static methods measure them; methods compute figures
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import Field
 
 from harness.files import StrictModel
 from harness.registry import Registry
-from harness.scenarios.loop import WarmUp, Workload
+from harness.scenarios.loop import DisturbedWindow, WarmUp, Workload
 from harness.scenarios.settings import EffectiveSettings, Profile
 from harness.task import Figure
 
 OFFLINE, SINGLE_STREAM = "offline", "single-stream"  # the scenarios with columns of their own in reports
+LOW = 0.1  # quantile of repeated times: other work on a machine lengthens some of them, and shortens none
 
 
 class TimedOn(StrictModel):
@@ -44,10 +45,30 @@ class Conditions(StrictModel):
 class ProcessTiming(Conditions):
     """Timing of one process; scenarios add their raw times."""
 
+    raw_names: ClassVar[tuple[str, ...]]
+    """Fields that list the raw times in the order of timing."""
+
     process: int | None = Field(
         None,
         description="rejected timings only: the process it was meant for, or 0 if an earlier run rejected it",
     )
+    disturbed: list[DisturbedWindow] = Field(
+        default_factory=list, description="disturbed windows; those that were not replaced count"
+    )
+
+    @abstractmethod
+    def seconds_per_sample(self, quantile: float) -> float:
+        """Return the typical time per sample in seconds.
+
+        Args:
+            quantile: Which of the repeated times of the same work counts, 0–1. Comparisons use `LOW`; figures
+                that are shown use the median.
+        """
+
+    def joined(self, later: Self) -> Self:
+        """Return this timing with the raw times of a later one of the same process appended."""
+        names = (*self.raw_names, "disturbed")
+        return self.model_copy(update={name: [*getattr(self, name), *getattr(later, name)] for name in names})
 
 
 class LatencyByLength(StrictModel):
@@ -103,7 +124,9 @@ class Scenario(StrictModel):
     @staticmethod
     @abstractmethod
     def run(work: Workload, profile: Profile, conditions: Callable[[], Conditions]) -> ProcessTiming:
-        """Time queries for at least the duration and number that the profile requires.
+        """Time queries for at least the duration, number and passes that the profile requires.
+
+        Called again with the same workload, it continues with further passes.
 
         Args:
             conditions: Returns the conditions; must be called once, right after the timed loop.
@@ -118,13 +141,9 @@ class Scenario(StrictModel):
     def headline(figures: ScenarioFigures) -> Figure | None:
         """Return the headline figure, or None if it is undefined."""
 
-    @abstractmethod
     def seconds_by_process(self) -> list[float]:
-        """Return the typical time per sample of each process in seconds."""
-
-    @abstractmethod
-    def seconds_by_window(self) -> list[float]:
-        """Return the typical time per sample of each part of a process in seconds, process by process."""
+        """Return the time per sample of each process in seconds, as comparisons use it."""
+        return [process.seconds_per_sample(LOW) for process in self.processes]
 
     @abstractmethod
     def curve(self) -> tuple[str, list[float]]:

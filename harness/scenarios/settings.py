@@ -19,6 +19,7 @@ class Profile:
     seconds: float  # minimum duration per process
     queries: int  # minimum number of queries per process
     processes: int  # fresh ones, timed one after another
+    passes: int = 3  # minimum number of passes over the samples per process
     warmup_seconds: float = 2.0  # minimum duration
     warmup_cap: float = 30.0  # s after which a measurement without steady state starts, and is not valid
     gates: bool = True  # whether its measurements must be valid and decide comparisons
@@ -29,7 +30,7 @@ class Profile:
 # harness.scenarios.figures.least_queries). A batch counts as one query, so offline runs process more samples
 # than those rules require. `smoke` only shows that measuring works.
 PROFILES: Mapping[str, Profile] = {
-    "smoke": Profile(1, 11, 1, warmup_seconds=0.5, warmup_cap=5.0, gates=False),
+    "smoke": Profile(0.3, 11, 3, passes=1, warmup_seconds=0.2, warmup_cap=5.0, gates=False),
     "ci": Profile(5, 64, 6),
     "release": Profile(60, 662, 10),
     "mlperf": Profile(600, 24_576, 1),

@@ -1,12 +1,12 @@
 """Single-stream: one sample at a time, each timed individually; percentiles of the latencies."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from pydantic import Field
 
 from harness.scenarios.figures import PERCENTILES, latency, median_by_length
-from harness.scenarios.loop import Workload
+from harness.scenarios.loop import Query, Workload, time_windows
 from harness.scenarios.scenario import Conditions, ProcessTiming, Scenario, ScenarioFigures
 from harness.scenarios.settings import Profile
 from harness.task import Figure
@@ -15,8 +15,16 @@ from harness.task import Figure
 class SingleStreamProcess(ProcessTiming):
     """Latencies of one process, in whole passes over the samples."""
 
+    raw_names = ("latencies_ns", "indices")
     latencies_ns: list[int]
     indices: list[int] = Field(description="index of the sample of each latency")
+
+    def seconds_per_sample(self, quantile: float) -> float:
+        """Return the quantile over passes of each sample's latency, and of these the median over samples."""
+        latencies: dict[int, list[int]] = {}
+        for index, nanoseconds in zip(self.indices, self.latencies_ns, strict=True):
+            latencies.setdefault(index, []).append(nanoseconds)
+        return float(np.median([np.quantile(values, quantile) for values in latencies.values()])) / 1e9
 
 
 class SingleStream(Scenario):
@@ -34,19 +42,23 @@ class SingleStream(Scenario):
     def run(work: Workload, profile: Profile, conditions: Callable[[], Conditions]) -> SingleStreamProcess:
         """Time whole passes; the device is synchronised before and after each sample."""
         clock, predict, synchronise = work.clock, work.predict, work.synchronise
-        latencies: list[int] = []
-        indices: list[int] = []
-        total = 0
-        while len(latencies) < profile.queries or total < profile.seconds * 1e9:
-            for index in next(work.orders):
+
+        def time_window(queries: Sequence[Query]) -> list[int]:
+            latencies = []
+            for query in queries:
                 synchronise()
                 start = clock()
-                predict([index])
+                predict(query)
                 synchronise()
                 latencies.append(clock() - start)
-                indices.append(index)
-                total += latencies[-1]
-        return SingleStreamProcess(**dict(conditions()), latencies_ns=latencies, indices=indices)
+            return latencies
+
+        timed, disturbed = time_windows(work, profile, time_window)
+        indices = [sample for window, _ in timed for [sample] in work.windows[window]]
+        latencies = [ns for _, durations in timed for ns in durations]
+        return SingleStreamProcess(
+            **dict(conditions()), latencies_ns=latencies, indices=indices, disturbed=disturbed
+        )
 
     def summarise(self) -> ScenarioFigures:
         latencies = self.latencies()
@@ -62,15 +74,6 @@ class SingleStream(Scenario):
     @staticmethod
     def headline(figures: ScenarioFigures) -> Figure | None:
         return figures.latency.get("p50")
-
-    def seconds_by_process(self) -> list[float]:
-        """Return the median latency of each process in seconds."""
-        return [float(np.median(process.latencies_ns)) / 1e9 for process in self.processes]
-
-    def seconds_by_window(self) -> list[float]:
-        """Return the median latency of each pass over the samples in seconds."""
-        passes = [np.reshape(process.latencies_ns, (-1, len(self.samples))) for process in self.processes]
-        return [seconds for rows in passes for seconds in (np.median(rows, axis=1) / 1e9).tolist()]
 
     def curve(self) -> tuple[str, list[float]]:
         """Return the latency of each query in ms."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from harness import environment
 from harness.adapter import ADAPTERS, Adapter, TranslationAdapter
 from harness.checkpoint import Checkpoint
@@ -17,10 +19,10 @@ from harness.datasets.dataset import Dataset
 from harness.environment import Environment
 from harness.rundir.results import Cost
 from harness.rundir.speed import CommonFile
-from harness.scenarios.loop import Workload, batches, permutations, warm_up
+from harness.scenarios.loop import Workload, fixed_queries, warm_up, window_length
 from harness.scenarios.scenario import SCENARIOS, Conditions, ProcessTiming, TimedOn
 from harness.scenarios.settings import PROFILES, EffectiveSettings, Exclusive, Profile, SpeedSettings
-from harness.stages.device import pick_device, torch_flags
+from harness.stages.device import pick_device, set_tf32, torch_flags
 from harness.stages.disturbance import CpuLoad, disturbances, others_on_gpu
 from harness.task import Prediction, Sample
 from harness.trial import Trial
@@ -61,7 +63,7 @@ def measure(
         InfrastructureError: The code or data of this worker differ from the planned ones.
     """
     dataset = trial.open_planned_dataset()
-    bench = _load(trial, checkpoint, dataset, settings)
+    bench = load_bench(trial, checkpoint, dataset, settings)
     size = trial.spec.batch_size
     return Measurement(
         environment=environment.describe(),
@@ -80,7 +82,7 @@ def measure(
 
 
 @dataclass(frozen=True)
-class _Bench:
+class Bench:
     """A loaded model, its resources, and the samples on which it is timed."""
 
     adapter: Adapter
@@ -104,10 +106,12 @@ class _Bench:
         return disturbances(self.exclusive, foreign_cores, spare, others_on_gpu(self.gpu) if self.gpu else 0)
 
 
-def _load(trial: Trial, checkpoint: Checkpoint | None, dataset: Dataset, settings: SpeedSettings) -> _Bench:
+def load_bench(trial: Trial, checkpoint: Checkpoint | None, dataset: Dataset, settings: SpeedSettings) -> Bench:
+    """Load the model of a trial and decode the samples on which it is timed."""
     import torch
 
-    device = pick_device(trial.spec.device)
+    device = pick_device(trial.spec.device, trial.spec.precision)
+    set_tf32(trial.spec.precision)
     on_gpu = device == "cuda"
     exclusive: Exclusive = settings.exclusive if on_gpu else "node"
     processes = max(1, len(environment.describe().gpus)) if exclusive == "gpu" else 1
@@ -116,7 +120,7 @@ def _load(trial: Trial, checkpoint: Checkpoint | None, dataset: Dataset, setting
     cls = ADAPTERS.get(trial.spec.adapter)
     adapter = cls(cls.Options(**trial.options), trial.runtime(device))
     adapter.load(checkpoint)
-    return _Bench(
+    return Bench(
         adapter,
         _samples(dataset, trial, settings.samples),
         torch.cuda.synchronize if on_gpu else lambda: None,
@@ -135,21 +139,49 @@ def _samples(dataset: Dataset, trial: Trial, least: int) -> list[Sample]:
     return [inputs[index % len(inputs)] for index in range(count)]
 
 
-def _time(name: str, bench: _Bench, batch_size: int, profile: Profile) -> ProcessTiming:
+@dataclass(frozen=True)
+class Stand:
+    """A warm model, ready to be timed in one scenario."""
+
+    work: Workload
+    conditions: Callable[[], Conditions]
+    """Returns the conditions since the warm-up began."""
+    pass_seconds: float
+    """Duration of the last pass of the warm-up."""
+
+
+def _time(name: str, bench: Bench, batch_size: int, profile: Profile) -> ProcessTiming:
     """Warm up, which also fills `bench.predictions`, and time one scenario."""
-    scenario = SCENARIOS.get(name)
-    size, count = scenario.query_size(batch_size), len(bench.samples)
-    work = Workload(bench.predict, bench.synchronise, count, size, permutations(count, seed=0))
+    stand = prepare(name, bench, batch_size, profile)
+    return SCENARIOS.get(name).run(stand.work, profile, stand.conditions)
+
+
+def prepare(
+    name: str, bench: Bench, batch_size: int, profile: Profile, part: slice = slice(None), window: int = 0
+) -> Stand:
+    """Warm a model up for a scenario, which also fills `bench.predictions`.
+
+    Args:
+        part: Queries of a pass that are timed; by default all.
+        window: Queries per window, or 0 to choose their number from the time of a pass.
+    """
+    size = SCENARIOS.get(name).query_size(batch_size)
+    queries = fixed_queries(len(bench.samples), size)[part]
+    pass_seconds = 0.0
 
     def run_pass() -> int:
-        groups = list(batches(next(work.orders), size))
-        for group in groups:
-            bench.predictions.update(zip(group, bench.predict(group), strict=True))
+        nonlocal pass_seconds
+        start = time.perf_counter()
+        for query in queries:
+            bench.predictions.update(zip(query, bench.predict(query), strict=True))
         bench.synchronise()
-        return len(groups)
+        pass_seconds = time.perf_counter() - start
+        return len(queries)
 
     started = datetime.now(UTC)
-    warm = warm_up(run_pass, work.clock, profile)
+    warm = warm_up(run_pass, time.perf_counter_ns, profile)
+    window = window or window_length(pass_seconds, len(queries))
+    work = Workload(bench.predict, bench.synchronise, queries, np.random.default_rng(0), window)
     load = CpuLoad()
 
     def conditions() -> Conditions:
@@ -166,10 +198,10 @@ def _time(name: str, bench: _Bench, batch_size: int, profile: Profile) -> Proces
         )
         return Conditions(batch_size=size, warm_up=warm, timed_on=timed_on, reasons=reasons)
 
-    return scenario.run(work, profile, conditions)
+    return Stand(work, conditions, pass_seconds)
 
 
-def _work_units(bench: _Bench) -> dict[str, list[int]]:
+def _work_units(bench: Bench) -> dict[str, list[int]]:
     """Return the tokens of each sample by kind, or nothing if the adapter does not translate."""
     if not isinstance(bench.adapter, TranslationAdapter):
         return {}
@@ -177,7 +209,7 @@ def _work_units(bench: _Bench) -> dict[str, list[int]]:
     return bench.adapter.work_units(bench.samples, predictions)
 
 
-def _phases(bench: _Bench, batch_size: int) -> dict[str, list[float]]:
+def _phases(bench: Bench, batch_size: int) -> dict[str, list[float]]:
     """Time the phases in seconds per sample, separately because their synchronisation distorts throughput."""
     adapter, samples, synchronise = bench.adapter, bench.samples, bench.synchronise
     durations: dict[str, list[float]] = {"preprocess": [], "model": [], "postprocess": []}
@@ -200,7 +232,7 @@ def _phases(bench: _Bench, batch_size: int) -> dict[str, list[float]]:
     return durations
 
 
-def _cost(bench: _Bench) -> Cost:
+def _cost(bench: Bench) -> Cost:
     """Measure parameters, FLOPs of one sample, and the peak memory of this process or its GPU.
 
     On a CPU, the memory is the peak resident size of the process, including its libraries.
