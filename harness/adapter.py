@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from harness.checkpoint import Checkpoint
     from harness.datasets.dataset import Dataset
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+"""Numbers of the model; `tf32` is fp32 whose products are rounded to TF32, on NVIDIA GPUs since Ampere."""
 
 Batch = TypeVar("Batch", default=Any)
 """The input of `forward`, which `preprocess` returns."""

@@ -23,11 +23,15 @@ def predict(
 ) -> None:
     """Predict the missing samples. The executor is started only if there are any.
 
-    Every shard is written as soon as it arrives, so that an interrupted run continues from there.
+    Every shard is written as soon as it arrives, so that an interrupted run continues from there. Trials that
+    differ only in the threads of their timings are predicted once.
     """
     distinct = {trial.id: trial for trial in trials}.values()
-    work = []
+    firsts: dict[str, Trial] = {}
     for trial in distinct:
+        firsts.setdefault(trial.spec.prediction_id, trial)
+    work = []
+    for trial in firsts.values():
         predictions = directory.trial(trial.id).predictions
         missing = predictions.count_missing(trial.spec.size)
         progress.begin(trial.name, trial.spec.size, trial.spec.size - missing)
@@ -35,10 +39,8 @@ def predict(
             work.append(Work(trial, tuple(predictions.missing_ranges(trial.spec.size)), shard_size))
         else:
             _write_failures(directory, trial, [])
-    if not work:
-        return
     errors: dict[str, list[ShardError]] = {item.trial.id: [] for item in work}
-    for outcome in executor().predict(work):
+    for outcome in executor().predict(work) if work else ():
         trial = outcome.shard.trial
         if isinstance(outcome, ShardResult):
             _write_shard(directory, outcome)
@@ -50,6 +52,23 @@ def predict(
             progress.note(f"{trial.name}: {samples} failed: {outcome.error}")
     for item in work:
         _write_failures(directory, item.trial, errors[item.trial.id])
+    for trial in distinct:
+        first = firsts[trial.spec.prediction_id]
+        if first is not trial:
+            _copy_predictions(directory, first, trial)
+            _write_failures(directory, trial, errors.get(first.id, []))
+
+
+def _copy_predictions(directory: RunDirectory, source: Trial, target: Trial) -> None:
+    """Give a trial the predictions of another, in place of incomplete ones."""
+    stored, copied = (directory.trial(trial.id).predictions for trial in (source, target))
+    digests = directory.trial(target.id).digests
+    if not copied.count_missing(target.spec.size):
+        return
+    for start, stop in set(copied.completed_ranges()) - set(stored.completed_ranges()):
+        digests.remove(copied.path(start, stop))
+    for start, stop in stored.completed_ranges():
+        digests.write(copied.path(start, stop), stored.path(start, stop).read_bytes())
 
 
 def _write_shard(directory: RunDirectory, result: ShardResult) -> None:

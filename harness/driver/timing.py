@@ -41,7 +41,7 @@ def measure(
     """
     if directory.trial(trial.id).predictions.count_missing(trial.spec.size):
         return
-    timing = _TrialTiming(directory, trial, SpeedSettings(**dict(speed)), local)
+    timing = _TrialTiming(directory, trial, speed.settings(trial.spec.threads), local)
     if not timing.unfinished():
         return
     running = executor()

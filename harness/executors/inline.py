@@ -41,7 +41,7 @@ class InlineExecutor(Executor):
     def check(self, trials: Sequence[Trial]) -> None:
         for trial in trials:
             try:
-                pick_device(trial.spec.device)
+                pick_device(trial.spec.device, trial.spec.precision)
             except UsageError as error:
                 raise InfrastructureError(f"{trial.name}: {error}") from error
 

@@ -161,7 +161,8 @@ def _trial(
 
 
 def _settings(spec: TrialSpec) -> dict[str, object]:
-    return {name: getattr(spec, name) for name in ("precision", "batch_size", "device", "options", "code")}
+    names = ("precision", "batch_size", "device", "options", "code", *(["threads"] if spec.threads else []))
+    return {name: getattr(spec, name) for name in names}
 
 
 def _mixed(shards: Iterable[ShardProvenance], environments: Mapping[str, Environment]) -> list[str]:

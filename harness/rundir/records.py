@@ -95,11 +95,17 @@ class TrialSpec(StrictModel):
     dataset: str  # fingerprint of the data set
     split: str
     size: int  # number of samples, from the first of the split
+    threads: int | None = None  # of its timings, if the suite lists several numbers of threads
 
     @property
     def id(self) -> str:
         """Return 16 hex digits of the SHA-256 of the specification."""
-        return content_id(self.model_dump(mode="json"))
+        return content_id(self.model_dump(mode="json", exclude_defaults=True))
+
+    @property
+    def prediction_id(self) -> str:
+        """Return the id without `threads`, which trials with the same predictions share."""
+        return self.model_copy(update={"threads": None}).id
 
 
 class MetricRecord(StrictModel):

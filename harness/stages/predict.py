@@ -17,7 +17,7 @@ from harness.checkpoint import Checkpoint
 from harness.errors import UsageError, describe
 from harness.rundir.predictions import check
 from harness.rundir.results import Cost
-from harness.stages.device import free_memory, is_out_of_memory, pick_device, torch_flags
+from harness.stages.device import free_memory, is_out_of_memory, pick_device, set_tf32, torch_flags
 from harness.stages.labels import class_map, relabel
 from harness.stages.prefetch import prefetch
 from harness.stages.shards import Execution, Outcome, Shard, ShardError, ShardResult, merge_outcomes
@@ -54,7 +54,8 @@ class Predictor:
         self.trial = trial
         self.dataset = trial.open_planned_dataset()
         cls = ADAPTERS.get(trial.spec.adapter)
-        device = pick_device(trial.spec.device)
+        device = pick_device(trial.spec.device, trial.spec.precision)
+        set_tf32(trial.spec.precision)
         self.adapter = cls(cls.Options(**trial.options), trial.runtime(device))
         self.adapter.bind(self.dataset)
         self.adapter.load(checkpoint)

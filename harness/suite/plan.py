@@ -175,6 +175,7 @@ def _spec(variant: Variant, use: DatasetUse, fingerprint: str, size: int) -> Tri
         dataset=fingerprint,
         split=use.split,
         size=size,
+        threads=variant.threads,
     )
 
 

@@ -11,7 +11,7 @@ from harness.adapter import Precision
 from harness.files import StrictModel
 from harness.recipe import Training
 from harness.scenarios.scenario import SCENARIOS
-from harness.scenarios.settings import Exclusive, ProfileName
+from harness.scenarios.settings import Exclusive, ProfileName, SpeedSettings
 from harness.task import TaskName
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -124,11 +124,26 @@ class SpeedEntry(SuiteModel):
     """Settings of the speed measurements, the same for all trials of a run."""
 
     profile: ProfileName = Field("smoke", description="Duration and repetitions of the measurements.")
-    threads: int | None = Field(None, gt=0, description="CPU threads while timing; default: all cores.")
+    threads: int | list[int] | None = Field(
+        None, description="CPU threads while timing; default: all cores. A list times every trial with each."
+    )
     samples: int = Field(64, gt=0, description="Distinct samples cycled through while timing.")
     exclusive: Exclusive = Field(
         "node", description="What a timed trial reserves: a whole node, or one GPU and its share of the CPUs."
     )
+
+    @field_validator("threads")
+    @classmethod
+    def _check_threads(cls, value: int | list[int] | None) -> int | list[int] | None:
+        counts = [] if value is None else as_list(value)
+        if value == [] or min(counts, default=1) < 1 or len({*counts}) < len(counts):
+            raise ValueError("expected a number of at least 1, or a list of distinct ones")
+        return value
+
+    def settings(self, threads: int | None) -> SpeedSettings:
+        """Return the settings of one trial; `threads` is its number, if this entry lists several."""
+        first = self.threads[0] if isinstance(self.threads, list) else self.threads
+        return SpeedSettings(**dict(self) | {"threads": threads or first})
 
 
 class Suite(SuiteModel):

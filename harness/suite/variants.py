@@ -17,7 +17,7 @@ from harness.registry import first_mistake, unknown
 from harness.suite.checkpoints import resolve_checkpoints, with_training_data
 from harness.suite.loading import LoadedSuite
 from harness.suite.paths import resolve_paths
-from harness.suite.schema import AdapterEntry, Device, as_list
+from harness.suite.schema import AdapterEntry, Device, Suite, as_list
 from harness.task import TaskName
 from harness.trial import path_options
 from harness.yaml_source import KeyPath
@@ -36,6 +36,8 @@ class Variant:
     precision: Precision
     batch_size: int
     device: Device
+    threads: int | None
+    """Threads of its timings, if the suite lists several numbers."""
     checkpoint: CheckpointRef | None
     resources: Resources
 
@@ -58,21 +60,25 @@ def expand_variants(
     precisions: list[Precision] = as_list(entry.precision)
     batch_sizes = as_list(entry.batch_size)
     devices: list[Device] = as_list(entry.device)
+    threads = _listed_threads(loaded.suite, benchmark, cls)
     listed = _listed_options(entry, cls.Options)
     axes: dict[str, Sequence[object]] = {
         "seed": entry.seeds,
         "precision": precisions,
         "batch_size": batch_sizes,
         "device": devices,
+        "threads": threads,
         **{f"options.{key}": values for key, values in listed.items()},
     }
     if (size := math.prod(map(len, axes.values()))) > MAX_VARIANTS:
         raise loaded.error(keys, f"{size:,} variants; at most {MAX_VARIANTS:,}")
     _check_distinct(loaded, keys, axes)
+    if "tf32" in precisions and "cpu" in devices:
+        raise loaded.error([*keys, "precision"], "tf32 needs an NVIDIA GPU, but the device is 'cpu'")
     checkpoints = with_training_data(loaded, resolve_checkpoints(loaded, entry, keys), keys)
     checkpoint_options = next(iter(checkpoints.values())).options if checkpoints else {}
-    for seed, precision, batch_size, device, values in itertools.product(
-        entry.seeds, precisions, batch_sizes, devices, itertools.product(*listed.values())
+    for seed, precision, batch_size, device, count, values in itertools.product(
+        entry.seeds, precisions, batch_sizes, devices, threads, itertools.product(*listed.values())
     ):
         options = entry.options | dict(zip(listed, values, strict=True))
         source = entry.checkpoint or "train"
@@ -83,12 +89,13 @@ def expand_variants(
             **_paths(loaded, [*keys, "options"], entry.adapter, options),
         }
         yield Variant(
-            entry_name + _suffix(axes, (seed, precision, batch_size, device, *values)),
+            entry_name + _suffix(axes, (seed, precision, batch_size, device, count, *values)),
             entry.adapter,
             complete_options(loaded, [*keys, "options"], cls.Options, options),
             precision,
             batch_size,
             device,
+            count,
             checkpoints.get(seed),
             Resources(entry.resources.cpu, entry.resources.gpu),
         )
@@ -166,6 +173,13 @@ def _check_options(
     training = cls.training_options if issubclass(cls, TrainableAdapter) else frozenset()
     for key in sorted(training & options.keys() - checkpoint_options.keys()):
         raise loaded.error([*keys, key], f"{key} affects only training: set it in the checkpoint's recipe")
+
+
+def _listed_threads(suite: Suite, benchmark: str, cls: type[Adapter]) -> list[int | None]:
+    """Return the numbers of threads with which trials are timed if there are several, else only None."""
+    listed = suite.speed.threads
+    timed = cls.timed and suite.benchmarks[benchmark].speed
+    return [*listed] if isinstance(listed, list) and len(listed) > 1 and timed else [None]
 
 
 def _listed_options(entry: AdapterEntry, model: type[BaseModel]) -> dict[str, list[object]]:

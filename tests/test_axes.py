@@ -1,0 +1,128 @@
+"""Axes of a suite: threads of the timings, TF32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from small_suite import document, figures, planned, run_suite
+
+from harness.errors import UsageError
+from harness.executors.inline import InlineExecutor
+from harness.rundir.speed import read_timings
+from harness.scenarios.settings import PROFILES, Profile, SpeedSettings
+from harness.stages.device import pick_device, set_tf32, torch_flags
+from harness.stages.measure import Measurement, measure
+from harness.stages.shards import Outcome, Work
+from harness.trial import Trial
+
+
+class CountingExecutor(InlineExecutor):
+    """Times in this process, and counts the samples that it predicts."""
+
+    predicted: list[tuple[str, int]]
+
+    def predict(self, work: Sequence[Work]) -> Iterator[Outcome]:
+        self.predicted = [(part.trial.name, part.samples) for part in work]
+        return super().predict(work)
+
+    def measure(self, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> Measurement:
+        return measure(trial, trial.load_checkpoint(), scenarios, settings)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def timed_document(threads: object, **changes: Any) -> dict[str, Any]:
+    suite = document(4, ok={"batch_size": 2, **changes}, short={"options": {"drop": 2}})
+    suite["benchmarks"]["words"]["speed"] = ["single-stream"]
+    suite["speed"] = {"samples": 4, "threads": threads}
+    return suite
+
+
+class TestThreads:
+    def test_a_list_makes_one_trial_per_number_that_shares_the_identity_of_its_predictions(
+        self, tmp_path: Path
+    ) -> None:
+        (single, _) = planned(tmp_path, timed_document(1)).trials
+        trials = planned(tmp_path, timed_document([1, 2], batch_size=[2, 4])).trials
+        assert [trial.variant for trial in trials] == [
+            *(f"ok[batch_size={size},threads={count}]" for size in (2, 4) for count in (1, 2)),
+            *(f"short[threads={count}]" for count in (1, 2)),
+        ]
+        assert [trial.spec.prediction_id for trial in trials[:2]] == [single.id] * 2
+        assert len({trial.id for trial in (single, *trials)}) == 7
+        assert planned(tmp_path, timed_document([2])).trials[0].id == single.id
+
+    def test_a_benchmark_without_timings_has_no_such_variants(self, tmp_path: Path) -> None:
+        suite = timed_document([1, 2])
+        del suite["benchmarks"]["words"]["speed"]
+        assert [trial.variant for trial in planned(tmp_path, suite).trials] == ["ok", "short"]
+
+    @pytest.mark.parametrize("threads", [0, [], [1, 1], [2, 0]])
+    def test_no_zero_and_no_number_twice(self, tmp_path: Path, threads: object) -> None:
+        with pytest.raises(UsageError, match=r"speed\.threads: .*at least 1, or a list of distinct ones"):
+            planned(tmp_path, timed_document(threads))
+
+    @pytest.mark.usefixtures("threads")
+    def test_predictions_are_made_once_and_timings_with_each_number(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        quick = Profile(0.01, 4, 1, passes=1, warmup_seconds=0, warmup_cap=0.1, gates=False)
+        monkeypatch.setitem(cast(dict[str, Profile], PROFILES), "smoke", quick)
+        executor = CountingExecutor()
+        results = run_suite(tmp_path, timed_document([1, 2]), executor=executor)
+        assert executor.predicted == [("words/ok[threads=1]", 4), ("words/short[threads=1]", 4)]
+        assert [trial.status for trial in results.trials] == ["complete"] * 4
+        shown = figures(results)
+        assert shown["words/ok[threads=1]"] == shown["words/ok[threads=2]"] != shown["words/short[threads=1]"]
+        assert [trial.speed["single-stream"].threads for trial in results.trials] == [1, 2, 1, 2]
+        assert [trial.settings["threads"] for trial in results.trials] == [1, 2, 1, 2]
+        for trial in results.trials:
+            timings = read_timings(tmp_path / "run" / "trials" / trial.id, "single-stream")
+            assert timings is not None
+            assert timings.settings.effective_threads == trial.settings["threads"]
+
+    def test_incomplete_copies_are_replaced_and_failures_are_recorded_for_each(self, tmp_path: Path) -> None:
+        suite = document(6, ok={"batch_size": 2, "options": {"raise_at": 3}})
+        suite["benchmarks"]["words"]["speed"] = ["single-stream"]
+        suite["speed"] = {"samples": 4, "threads": [1, 2]}
+        failed = run_suite(tmp_path, suite, shard_size=2)
+        assert [trial.status for trial in failed.trials] == ["partial"] * 2
+        assert failed.trials[0].failures == failed.trials[1].failures
+        # A shard of the second trial that the first no longer has would overlap with a new one.
+        folder = tmp_path / "run" / "trials" / failed.trials[0].id / "predictions"
+        for shard in folder.glob("*.parquet"):
+            shard.unlink()
+        again = run_suite(tmp_path, suite, shard_size=6)
+        ranges = [
+            sorted(path.name for path in (tmp_path / "run" / "trials" / trial.id / "predictions").iterdir())
+            for trial in again.trials
+        ]
+        assert ranges[0] == ranges[1]
+
+
+class TestTf32:
+    def test_is_refused_where_it_would_be_fp32(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"adapters\.ok\.precision: tf32 needs an NVIDIA GPU"):
+            planned(tmp_path, document(ok={"precision": ["fp32", "tf32"], "device": "cpu"}))
+        with pytest.raises(UsageError, match="precision 'tf32' needs an NVIDIA GPU since Ampere"):
+            pick_device("cpu", "tf32")
+
+    def test_is_part_of_the_identity(self, tmp_path: Path) -> None:
+        trials = planned(tmp_path, document(ok={"precision": ["fp32", "tf32"]})).trials
+        assert [trial.variant for trial in trials] == ["ok[precision=fp32]", "ok[precision=tf32]"]
+        assert trials[0].id != trials[1].id
+
+    def test_products_of_fp32_are_rounded_only_if_asked(self) -> None:
+        set_tf32("tf32")
+        assert torch_flags()["cudnn.tf32"] is torch.backends.cuda.matmul.allow_tf32 is True
+        set_tf32("fp32")
+        assert torch_flags()["cudnn.tf32"] is torch.backends.cuda.matmul.allow_tf32 is False
