@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 
 from harness.errors import UsageError
 from harness.registry import unknown
@@ -256,10 +256,14 @@ def known_keys(schema: object, keys: KeyPath) -> list[str]:
         schema: A pydantic model, or the annotation of one of its fields.
     """
     for key in keys:
+        if isinstance(schema, type) and issubclass(schema, RootModel):
+            schema = schema.model_fields["root"].annotation
         if isinstance(schema, type) and issubclass(schema, BaseModel):
             schema = schema.model_fields[str(key)].annotation
         elif typing.get_origin(schema) is dict:
             schema = typing.get_args(schema)[1]
+        elif typing.get_origin(schema) is tuple:
+            schema = typing.get_args(schema)[0]
         models = [
             arm for arm in typing.get_args(schema) if isinstance(arm, type) and issubclass(arm, BaseModel)
         ]

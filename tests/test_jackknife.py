@@ -113,13 +113,26 @@ def test_there_is_no_interval_if_any_group_alone_decides(values: list[float]) ->
 
 def test_variances_add_up_with_the_degrees_of_freedom_of_welch() -> None:
     first, second = [0.41, 0.44, 0.40], [0.47, 0.46, 0.52, 0.5]
-    low, high, p = student(
+    estimate = student(
         float(np.mean(second) - np.mean(first)),
         [(stats.sem(side) ** 2, len(side) - 1) for side in (first, second)],
     )
     expected = stats.ttest_ind(second, first, equal_var=False)
     interval = expected.confidence_interval()
-    assert (low, high, p) == pytest.approx((interval.low, interval.high, expected.pvalue))
+    assert (*estimate.interval(), estimate.p) == pytest.approx((interval.low, interval.high, expected.pvalue))
+
+
+@pytest.mark.parametrize("bound", [-0.05, 0.0, 0.02, 0.3])
+def test_one_sided_p_values_are_those_of_the_t_test_against_a_bound(bound: float) -> None:
+    values = np.random.default_rng(3).normal(0.03, 0.1, 12)
+    estimate = student(float(values.mean()), [(stats.sem(values) ** 2, 11)])
+    above, below = (stats.ttest_1samp(values, bound, alternative=side).pvalue for side in ("greater", "less"))
+    assert (estimate.p_above(bound), estimate.p_below(bound)) == pytest.approx((above, below))
+
+
+def test_p_values_are_never_below_what_the_samples_support() -> None:
+    estimate = student(0.5, [(1e-12, 9)], least_p=0.02)
+    assert (estimate.p, estimate.p_above(0.1), estimate.p_below(0.1)) == (0.02, 0.01, 1.0)
 
 
 def test_a_mean_ignores_undefined_values() -> None:

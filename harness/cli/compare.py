@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 compare_app = typer.Typer()
 
-_COMMON = frozenset({"run", "baseline", "strict", "out", "as_json"})
+_COMMON = frozenset({"run", "baseline", "strict", "gate", "out", "as_json"})
 _OF_FORM = {
     "two runs": frozenset({"tracking_uri"}),
     "translations": frozenset({"references", "tokenize", "lowercase", "metrics"}),
@@ -39,6 +39,10 @@ def compare_command(
         ),
     ],
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 4 if inconclusive.")] = False,
+    gate: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A file with the limits of losses; default: the suite's `gate`."),
+    ] = None,
     annotations: Annotated[
         Path | None, typer.Option(help="Annotations of the boxes or masks, as in `harness score`.")
     ] = None,
@@ -77,7 +81,10 @@ def compare_command(
         files = AnnotatedMasks(annotations, classes, first_label, ignore, image_set)
     elif annotations:
         files = AnnotatedBoxes(annotations, protocol, iou, image_set, iou_type)
-    comparison = _compare_files(files, run, baseline) if files else _compare_runs(run, baseline, tracking_uri)
+    if files:
+        comparison = _compare_files(files, run, baseline, gate)
+    else:
+        comparison = _compare_runs(run, baseline, tracking_uri, gate)
     page = write_comparison(comparison, out or (Path("report") if files else run / "report"))
     show_notes(comparison.notes)
     show(comparison.document()) if as_json else show_comparison(comparison)
@@ -94,8 +101,9 @@ def _check_options(context: Any, form: str) -> None:
             raise UsageError(f"--{option}: does not apply to a comparison of {form}")
 
 
-def _compare_runs(run: Path, baseline: str, tracking_uri: str | None) -> Comparison:
+def _compare_runs(run: Path, baseline: str, tracking_uri: str | None, gate: Path | None) -> Comparison:
     from harness.compare.compare import compare
+    from harness.suite.loading import read_gate
 
     for path in (run, Path(baseline)):
         if path.is_file():
@@ -103,13 +111,17 @@ def _compare_runs(run: Path, baseline: str, tracking_uri: str | None) -> Compari
                 f"{path}: is a file, not a run directory; to compare prediction files, add --annotations or "
                 "--references"
             )
-    return compare(run, find_baseline(baseline, run, tracking_uri))
+    policy = read_gate(gate) if gate else None
+    return compare(run, find_baseline(baseline, run, tracking_uri), policy)
 
 
-def _compare_files(files: AnnotationFiles, head: Path, baseline: str) -> Comparison:
+def _compare_files(files: AnnotationFiles, head: Path, baseline: str, gate: Path | None) -> Comparison:
+    from harness.decisions.policy import GatePolicy
     from harness.evaluation.systems import compare_systems, read_system
+    from harness.suite.loading import read_gate
 
     for path in (str(head), baseline):
         if path.startswith("mlflow:") or Path(path, "run.json").exists():
             raise UsageError(f"{path}: is a run; compare it with another run, not with prediction files")
-    return compare_systems(files, read_system(files, head), read_system(files, Path(baseline)))
+    policy = read_gate(gate) if gate else GatePolicy()
+    return compare_systems(files, read_system(files, head), read_system(files, Path(baseline)), policy)

@@ -12,15 +12,19 @@ from typing import Generic, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 
-from harness.compare.outcome import Change, Verdict
+from harness.compare.correction import with_decision
+from harness.compare.outcome import Change
+from harness.decisions.margin import decide, bound_test
+from harness.decisions.policy import GatePolicy, GateRule
 from harness.errors import InfrastructureError
 from harness.metrics.metric import METRICS, StoredArrays
 from harness.rundir.results import TrialRecord
 from harness.rundir.store import TrialDirectory
 from harness.stages.score import restore_figures
-from harness.statistics.paired import PairedDifference
+from harness.statistics.jackknife import JackknifedFigure
 from harness.statistics.paired import difference as paired_difference
-from harness.task import Better, Detections, Figure, Mask, Prediction, Translation
+from harness.statistics.paired import mean_estimate
+from harness.task import Detections, Figure, Mask, Prediction, Translation
 
 
 class Side(Protocol):
@@ -74,6 +78,7 @@ class Pair(Generic[SideT]):
     head: SideT
 
 
+FigurePair: TypeAlias = tuple[JackknifedFigure, JackknifedFigure]  # baseline, run
 RunPair: TypeAlias = Pair[RunSide]  # the trials of one benchmark and variant in both runs
 
 
@@ -117,83 +122,123 @@ def _same_prediction(before: Prediction, after: Prediction) -> bool:
     return np.array_equal(cast(Mask, before), cast(Mask, after))
 
 
-def accuracy_changes(flips: Flips) -> Iterator[Change]:
-    """Yield one change per figure of a pair. If the predictions are equal, nothing is recomputed."""
+def accuracy_changes(flips: Flips, gate: GatePolicy) -> Iterator[Change]:
+    """Yield the changes of each figure of a pair. If the predictions are equal, no loss is tested.
+
+    Args:
+        gate: The rules about this trial.
+    """
     before, after = flips.pair.base.metrics, flips.pair.head.metrics
-    recomputed = _recompute(flips.pair) if flips.ids else {}
+    has_floor = any(rule.floor is not None for rule in gate.root)
+    recomputed = _recompute(flips.pair) if flips.ids or has_floor else None
     headlines = {name for metrics in (before, after) for name in list(metrics)[:1]}
     for name in dict.fromkeys([*after, *before]):
         base, head = before.get(name), after.get(name)
-        difference: Figure | None = None
-        p_value: float | None = None
-        verdict: Verdict = "incomparable"
-        if base is None or head is None:
-            reason = f"not scored in the {'baseline' if base is None else 'run'}"
-        elif base.n != head.n:
-            reason = f"n differs: {base.n} → {head.n}"
-        elif base.signature != head.signature:
-            reason = f"metric signature differs: {base.signature} → {head.signature}"
-        elif not flips.ids:
-            difference, verdict, reason = _without_flips(base, head)
-        elif (name, head.signature) not in recomputed:
-            reason = "incomplete run directory: the statistics of its samples are missing in one of the runs"
-        else:
-            old_figure, new_figure, paired = recomputed[name, head.signature]
-            if _same_value(base, old_figure) and _same_value(head, new_figure):
-                base, head, difference, p_value = old_figure, new_figure, paired.difference, paired.p
-                verdict, reason = decide(difference)
-            else:
-                reason = f"this version of the harness computes a different {name} from the same statistics"
-        yield Change("accuracy", name, base, head, difference, verdict, reason, name in headlines, p_value)
+        rule = gate.rule("metric", name, name in headlines)
+        decides = rule is not None and rule.tier == "blocking"
+        change = Change("accuracy", name, base, head, decides=decides)
+        figures = recomputed.get((name, head.signature)) if recomputed and head else None
+        reason = _incomparable(name, base, head, equal=not flips.ids)
+        if not reason and recomputed is not None:
+            reason = _not_restored(name, (base, head), figures)
+        if reason:
+            yield replace(change, reason=reason)
+            continue
+        yield judge_loss(change, figures, rule) if figures and flips.ids else _unchanged(change)
+        if rule and rule.floor is not None and figures:
+            yield _judge_floor(change, figures[1], rule.floor)
 
 
-def _recompute(pair: Pair[Side]) -> dict[tuple[str, str], tuple[Figure, Figure, PairedDifference]]:
-    """Compute the figures of both sides and their difference from the same samples, by name and signature."""
-    figures = {}
+def _incomparable(name: str, base: Figure | None, head: Figure | None, equal: bool) -> str:
+    """Return why the figures of two runs cannot be compared, or an empty string.
+
+    Args:
+        equal: All predictions are equal.
+    """
+    if base is None or head is None:
+        return f"not scored in the {'baseline' if base is None else 'run'}"
+    if base.n != head.n:
+        return f"n differs: {base.n} → {head.n}"
+    if base.signature != head.signature:
+        return f"metric signature differs: {base.signature} → {head.signature}"
+    if equal and base.value != head.value:
+        return f"the predictions are equal, so the code of {name} differs"
+    return ""
+
+
+def _not_restored(name: str, stored: tuple[Figure | None, ...], figures: FigurePair | None) -> str:
+    """Return why the figures do not follow from the stored statistics, or an empty string if they do."""
+    if figures is None:
+        return "incomplete run directory: the statistics of its samples are missing in one of the runs"
+    if all(_same_value(old, new.figure) for old, new in zip(stored, figures, strict=True)):
+        return ""
+    return f"this version of the harness computes a different {name} from the same statistics"
+
+
+def _recompute(pair: Pair[Side]) -> dict[tuple[str, str], FigurePair]:
+    """Compute the figures of both sides from stored statistics, by name and signature."""
+    figures: dict[tuple[str, str], FigurePair] = {}
     for metric_name in METRICS.entries():
         base_arrays, head_arrays = (side.read_statistics(metric_name) for side in (pair.base, pair.head))
-        if not (base_arrays and head_arrays):
-            continue
-        before, after = (restore_figures(metric_name, arrays) for arrays in (base_arrays, head_arrays))
-        for name, head in after.items():
-            base = before[name]
-            if base.figure.n == head.figure.n:
-                paired = paired_difference([base], [head])
-                figures[name, base.figure.signature] = base.figure, head.figure, paired
+        if base_arrays and head_arrays:
+            before, after = (restore_figures(metric_name, arrays) for arrays in (base_arrays, head_arrays))
+            for name, head in after.items():
+                figures[name, before[name].figure.signature] = before[name], head
     return figures
 
 
-def _same_value(stored: Figure, recomputed: Figure) -> bool:
+def _same_value(stored: Figure | None, recomputed: Figure) -> bool:
     """Return whether two values are equal up to rounding, which differs between versions of NumPy."""
-    if stored.value is None or recomputed.value is None:
-        return stored.value == recomputed.value
+    if stored is None or stored.value is None or recomputed.value is None:
+        return stored is not None and stored.value == recomputed.value
     return isclose(stored.value, recomputed.value, rel_tol=1e-9, abs_tol=1e-12)
 
 
-def _without_flips(base: Figure, head: Figure) -> tuple[Figure | None, Verdict, str]:
-    """Return difference, verdict and reason of a figure whose predictions are all equal."""
-    if base.value != head.value:
-        return None, "incomparable", "the predictions are equal, so the metric's code differs"
-    zero = None if base.value is None else 0.0
-    difference = replace(head, value=zero, low=zero, high=zero)
-    return difference, "unchanged", "all predictions are equal"
+def _unchanged(change: Change) -> Change:
+    """Return the change of a figure whose predictions are all equal."""
+    assert change.head is not None
+    zero = None if change.head.value is None else 0.0
+    difference = replace(change.head, value=zero, low=zero, high=zero)
+    return replace(change, difference=difference, verdict="unchanged", reason="all predictions are equal")
 
 
-def decide(difference: Figure) -> tuple[Verdict, str]:
-    """Return the verdict on a difference and its reason.
+def judge_loss(change: Change, figures: FigurePair, rule: GateRule | None) -> Change:
+    """Hold the difference of a figure against the loss that its rule allows, or against 0."""
+    base, head = figures
+    better = head.figure.better or "higher"
+    paired = paired_difference([base], [head])
+    estimate, limit, bound = paired.estimate, "", 0.0
+    sign = -1.0 if better == "higher" else 1.0
+    if rule and rule.max_drop:
+        limit, bound = f"max_drop {rule.max_drop:g}", sign * rule.max_drop
+    elif rule and rule.max_relative_drop is not None:
+        limit = f"max_relative_drop {rule.max_relative_drop:g}"
+        estimate = paired_difference([base.scaled(1 + sign * rule.max_relative_drop)], [head]).estimate
+    test = bound_test(estimate, bound, better) if estimate else None
+    change = replace(
+        change,
+        base=base.figure,
+        head=head.figure,
+        difference=paired.difference,
+        p_value=paired.p,
+        limit=limit,
+        test=test,
+    )
+    if paired.difference.value is None:
+        return replace(change, reason="undefined")
+    if paired.difference.low == paired.difference.high == 0:
+        reason = "the differing predictions do not affect this figure"
+        return replace(change, verdict="unchanged", reason=reason, test=None)
+    if test is None:
+        return replace(change, verdict="inconclusive", reason="an interval needs at least two samples")
+    return with_decision(change, decide([test])[0])
 
-    The figure is worse or better if the interval of the difference excludes 0.
-    """
-    low, high = difference.low, difference.high
-    if difference.value is None:
-        return "incomparable", "undefined"
-    if low is None or high is None:
-        return "inconclusive", "an interval needs at least two samples"
-    if high < 0 or low > 0:
-        side: Better = "higher" if low > 0 else "lower"
-        is_better = side == (difference.better or "higher")
-        reason = f"the interval of the difference is {'above' if low > 0 else 'below'} 0"
-        return ("improvement" if is_better else "regression"), reason
-    if low == high == 0:
-        return "unchanged", "the differing predictions do not affect this figure"
-    return "inconclusive", "the interval of the difference contains 0"
+
+def _judge_floor(change: Change, head: JackknifedFigure, floor: float) -> Change:
+    """Hold the figure of the run against the rule's floor."""
+    estimate = mean_estimate([head])
+    change = replace(change, head=head.figure, difference=None, limit=f"floor {floor:g}")
+    if estimate is None:
+        return replace(change, verdict="inconclusive", reason="an interval needs at least two samples")
+    test = bound_test(estimate, floor, head.figure.better or "higher")
+    return with_decision(replace(change, test=test), decide([test])[0])

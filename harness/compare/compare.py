@@ -7,18 +7,24 @@ from typing import TypeAlias
 from harness.checkpoint import sha256
 from harness.compare.accuracy import RunPair, RunSide, accuracy_changes, find_flips
 from harness.compare.correction import correct_verdicts
+from harness.compare.cost import cost_changes
 from harness.compare.frontier import frontier_changes
 from harness.compare.outcome import SHOWN_IDS, Comparison, State, TrialComparison
 from harness.compare.speed import speed_changes
+from harness.decisions.policy import GatePolicy
 from harness.errors import UsageError
 from harness.rundir.results import Results, TrialRecord
 from harness.rundir.store import RunDirectory, read_run
+from harness.suite.loading import read_gate
 
 Key: TypeAlias = tuple[str, str]  # (benchmark, variant)
 
 
-def compare(run: Path, baseline: Path) -> Comparison:
+def compare(run: Path, baseline: Path, gate: GatePolicy | None = None) -> Comparison:
     """Compare a run directory with a baseline's.
+
+    Args:
+        gate: The limits of losses; default: those of the run's suite.
 
     Raises:
         UsageError: one of them is not a run directory, or they have no trial in common.
@@ -40,7 +46,12 @@ def compare(run: Path, baseline: Path) -> Comparison:
         for key, trial in after.items()
         if key in before
     }
-    compared = dict(_compare_pairs(pairs, base, head))
+    gate = read_gate(run / "suite.yaml") if gate is None else gate
+    compared = dict(_compare_pairs(pairs, base, head, gate))
+    figures = (
+        ("/".join(key), trial.task, {*trial.metrics, *trial.speed})
+        for key, trial in {**before, **after}.items()
+    )
     compared |= {key: _unpaired(trial, "new") for key, trial in after.items() if key not in before}
     compared |= {key: _unpaired(trial, "missing") for key, trial in before.items() if key not in after}
     order = dict.fromkeys([*after, *before])
@@ -54,6 +65,7 @@ def compare(run: Path, baseline: Path) -> Comparison:
         _software_differences(base, head),
         frontier_changes(base, head),
         sha256(run / "results.json"),
+        notes=gate.idle(figures),
     )
 
 
@@ -101,7 +113,7 @@ def _missing_predictions(side: RunSide) -> str:
 
 
 def _compare_pairs(
-    pairs: Mapping[Key, RunPair], base: Results, head: Results
+    pairs: Mapping[Key, RunPair], base: Results, head: Results, gate: GatePolicy
 ) -> Iterator[tuple[Key, TrialComparison]]:
     """Yield the changes of each pair, or why it cannot be compared."""
     not_compared = {key: _check(pair) for key, pair in pairs.items()}
@@ -109,6 +121,7 @@ def _compare_pairs(
     comparisons = []
     for key, pair in pairs.items():
         record = pair.head.record
+        rules = gate.of("/".join(key), record.task)
         comparisons.append(
             not_compared[key]
             or TrialComparison(
@@ -119,8 +132,9 @@ def _compare_pairs(
                 flipped=len(flips[key].ids),
                 flipped_ids=flips[key].ids[:SHOWN_IDS],
                 changes=(
-                    *accuracy_changes(flips[key]),
-                    *speed_changes(pair, base.environments, head.environments),
+                    *accuracy_changes(flips[key], rules),
+                    *speed_changes(pair, base.environments, head.environments, rules),
+                    *cost_changes(pair, rules),
                 ),
             )
         )

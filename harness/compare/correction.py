@@ -1,4 +1,4 @@
-"""Correction of the verdicts for the number of comparisons (Holm 1979).
+"""Verdicts of tested changes, decided together over the suite.
 
 Uncorrected, comparing a dozen equally good models would report at least one of them as worse in 26% of runs.
 """
@@ -7,36 +7,42 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from harness.compare.outcome import Change, TrialComparison
-from harness.statistics.holm import holm
-
-ALPHA = 0.05  # two-sided, over the suite: any unchanged figure is called a regression with probability 2.5%
+from harness.decisions.margin import Decision, decide
 
 
 def correct_verdicts(trials: Sequence[TrialComparison]) -> Iterator[TrialComparison]:
-    """Make a proven change inconclusive if it is no longer proven after the correction.
-
-    All changes that were tested and that decide are corrected together.
-    """
-    tested = [change for trial in trials for change in trial.changes if _is_tested(change)]
-    adjusted = iter(holm([change.p_value for change in tested if change.p_value is not None]))
+    """Decide all tested changes that count together; a proven one may become inconclusive by that."""
+    family = [c.test for trial in trials for c in trial.changes if c.decides and c.test is not None]
+    decisions = iter(decide(family))
     for trial in trials:
         changes = [
-            _corrected(change, next(adjusted), len(tested)) if _is_tested(change) else change
+            _corrected(change, next(decisions), len(family)) if change.decides and change.test else change
             for change in trial.changes
         ]
         yield replace(trial, changes=tuple(changes))
 
 
-def _is_tested(change: Change) -> bool:
-    """Return whether the change takes part in the correction."""
-    return change.decides and change.p_value is not None
-
-
-def _corrected(change: Change, adjusted: float, tested: int) -> Change:
-    """Return the change, inconclusive if its adjusted p-value is above ALPHA."""
-    if change.verdict not in ("regression", "improvement") or adjusted <= ALPHA:
+def _corrected(change: Change, decision: Decision, tested: int) -> Change:
+    corrected = with_decision(change, decision)
+    if corrected.verdict == change.verdict:
         return change
+    reason = f"{change.reason}, but one of {tested} comparisons can be so by chance (Holm 1979)"
+    return replace(corrected, reason=reason)
+
+
+def with_decision(change: Change, decision: Decision) -> Change:
+    """Return the change with the verdict that follows from the decision on its limit."""
+    limit = change.limit
+    side = "above" if change.difference and (change.difference.value or 0) > 0 else "below"
+    if decision == "refuted":
+        reason = f"worse than {limit} allows" if limit else f"the interval of the difference is {side} 0"
+        return replace(change, verdict="regression", reason=reason)
+    if decision == "supported" and limit:
+        return replace(change, verdict="pass", reason=f"within {limit}")
+    if decision == "supported":
+        reason = f"the interval of the difference is {side} 0"
+        return replace(change, verdict="improvement", reason=reason)
     reason = (
-        f"{change.reason}, but one of {tested} comparisons can be so by chance (Holm: p = {adjusted:.2g})"
+        f"the interval contains the limit ({limit})" if limit else "the interval of the difference contains 0"
     )
     return replace(change, verdict="inconclusive", reason=reason)

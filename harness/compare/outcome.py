@@ -8,11 +8,12 @@ from typing import Any, Literal, get_args
 
 from harness.checkpoint import sha256
 from harness.compare.frontier import FrontierChange
+from harness.decisions.margin import BoundTest
 from harness.errors import InfrastructureError
 from harness.files import read_json
 from harness.task import Figure, TaskName
 
-FigureKind = Literal["accuracy", "speed"]
+FigureKind = Literal["accuracy", "speed", "cost"]
 Verdict = Literal[
     "regression", "improvement", "inconclusive", "incomparable", "unchanged", "pass", "not decided"
 ]
@@ -36,18 +37,24 @@ class Change:
 
     figure_kind: FigureKind
     name: str
-    base: Figure | None
-    head: Figure | None
-    difference: Figure | None
+    base: Figure | None = None
+    head: Figure | None = None
+    difference: Figure | None = None
     """For accuracy: head − base in the figure's unit, over the same samples. For speed: the extra time per
     sample as a fraction of the baseline's; above 0 is slower."""
-    verdict: Verdict
-    reason: str
-    decides: bool  # True if the verdict counts towards the outcome; otherwise the change is only reported
+    verdict: Verdict = "incomparable"
+    reason: str = ""
+    decides: bool = (
+        False  # True if the verdict counts towards the outcome; otherwise the change is only reported
+    )
     p_value: float | None = None
     """Two-sided p-value of no difference in accuracy, before Holm's correction; None if not tested."""
     detectable: float | None = None
     """For speed: the smallest slowdown that would have been called a regression with a probability of 90%."""
+    limit: str = ""
+    """The limit that the figure is held against, such as `max_drop 0.005`; empty if no loss is allowed."""
+    test: BoundTest | None = None
+    """The test of whether the limit is kept, before Holm's correction; None if the verdict needs none."""
 
     def relative_text(self) -> str:
         """Return the difference relative to the baseline's value, such as `+2.6%`; empty if there is none.

@@ -8,6 +8,7 @@ from harness.compare.accuracy import Pair, accuracy_changes, find_flips
 from harness.compare.correction import correct_verdicts
 from harness.compare.outcome import SHOWN_IDS, Change, Comparison, TrialComparison
 from harness.datasets.dataset import Dataset
+from harness.decisions.policy import GatePolicy
 from harness.errors import UsageError
 from harness.evaluation.annotation_files import AnnotationFiles, Predictions
 from harness.metrics.metric import StoredArrays
@@ -102,7 +103,7 @@ def score_system(
     return System(name, metrics, per_class, intervals, statistics, predictions)
 
 
-def compare_systems(files: AnnotationFiles, head: System, base: System) -> Comparison:
+def compare_systems(files: AnnotationFiles, head: System, base: System, gate: GatePolicy) -> Comparison:
     """Compare two systems by the rules for two runs, as one trial."""
     flips = find_flips(Pair(base, head))
     trial = TrialComparison(
@@ -113,7 +114,7 @@ def compare_systems(files: AnnotationFiles, head: System, base: System) -> Compa
         samples=len(files),
         flipped=len(flips.ids),
         flipped_ids=flips.ids[:SHOWN_IDS],
-        changes=tuple(accuracy_changes(flips)),
+        changes=tuple(accuracy_changes(flips, gate.of(f"{files.name}/{Path(head.name).stem}", files.task))),
     )
     corrected = tuple(correct_verdicts([trial]))
     return Comparison(files.name, head.name, None, base.name, None, corrected, (), notes=files.notes)
@@ -125,7 +126,7 @@ def differences(systems: Sequence[System]) -> list[Difference]:
     changes = [
         (system.name, change)
         for system in others
-        for change in accuracy_changes(find_flips(Pair(first, system)))
+        for change in accuracy_changes(find_flips(Pair(first, system)), GatePolicy())
     ]
     adjusted: dict[tuple[str, str], float] = {}
     for figure in first.metrics:

@@ -11,7 +11,7 @@ to half a standard error. For a mean, which has no bias, this is exactly the int
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,11 @@ class JackknifedFigure:
         """Return the figure's value, NaN if undefined."""
         return np.nan if self.figure.value is None else self.figure.value
 
+    def scaled(self, factor: float) -> "JackknifedFigure":
+        """Return a multiple of the figure, such as 98% of it, for comparison with another one."""
+        value = None if self.figure.value is None else self.figure.value * factor
+        return replace(self, figure=replace(self.figure, value=value), replicates=self.replicates * factor)
+
 
 def figure(
     values: NDArray[np.float64],
@@ -102,7 +107,7 @@ def figure(
     low = high = None
     error = root_mean_square_error(value, values[1:])
     if not np.isnan(value + error):
-        low, high, _ = student(value, [(error**2, len(values) - 2)])
+        low, high = student(value, [(error**2, len(values) - 2)]).interval()
         low, high = max(low, min(bounds[0], value)), min(high, max(bounds[1], value))
     return Figure(defined_or_none(value), low, high, n, unit, signature, better, note)
 
@@ -123,28 +128,53 @@ def standard_error(replicates: NDArray[np.float64]) -> float:
     return float(np.sqrt((groups - 1) / groups * ((deviations - deviations.mean()) ** 2).sum()))
 
 
-def student(
-    value: float, variances: Sequence[tuple[float, float]], least_p: float = 0.0
-) -> tuple[float, float, float]:
-    """Return the 95% bounds of a value, and the two-sided p-value of 0; they agree at 5%.
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its standard error; its interval and its p-values are Student's t and agree."""
 
-    The variances of independent sources add up. Their degrees of freedom are Welch and Satterthwaite's (Welch
-    1947).
+    value: float
+    error: float
+    freedom: float
+    least_p: float = 0.0
+    """Smallest two-sided p-value that the samples support."""
+
+    def interval(self) -> tuple[float, float]:
+        """Return the 95% bounds."""
+        margin = float(stdtrit(self.freedom, (1 + CONFIDENCE) / 2) * self.error) if self.error else 0.0
+        return self.value - margin, self.value + margin
+
+    def p_above(self, bound: float) -> float:
+        """Return the one-sided p-value of the hypothesis that the quantity is at most `bound`."""
+        if self.error == 0:
+            return self.least_p / 2 if self.value > bound else 1.0
+        return max(float(stdtr(self.freedom, (bound - self.value) / self.error)), self.least_p / 2)
+
+    def p_below(self, bound: float) -> float:
+        """Return the one-sided p-value of the hypothesis that the quantity is at least `bound`."""
+        return Estimate(-self.value, self.error, self.freedom, self.least_p).p_above(-bound)
+
+    @property
+    def p(self) -> float:
+        """The two-sided p-value of 0, below .05 if and only if the interval excludes 0."""
+        return min(1.0, 2 * min(self.p_above(0), self.p_below(0)))
+
+
+def student(value: float, variances: Sequence[tuple[float, float]], least_p: float = 0.0) -> Estimate:
+    """Return the estimate whose variance is the sum of the variances of independent sources.
+
+    The degrees of freedom are Welch and Satterthwaite's (Welch 1947).
 
     Args:
         variances: (variance, degrees of freedom) of each source.
         least_p: smallest p-value that the samples support. If it is above 5%, the standard error is raised
             until the interval contains 0.
     """
-    error = np.sqrt(sum(variance for variance, _ in variances))
+    error = float(np.sqrt(sum(variance for variance, _ in variances)))
     spread = sum(variance**2 / freedom for variance, freedom in variances)
-    freedom = error**4 / spread if spread else float(min((f for _, f in variances), default=1))
+    freedom = float(error**4 / spread if spread else min((f for _, f in variances), default=1))
     if least_p > 1 - CONFIDENCE:
-        error = max(error, abs(value) / -stdtrit(freedom, least_p / 2))
-    if error == 0:
-        return value, value, max(float(value == 0), least_p)
-    margin = float(stdtrit(freedom, (1 + CONFIDENCE) / 2) * error)
-    return value - margin, value + margin, max(float(2 * stdtr(freedom, -abs(value) / error)), least_p)
+        error = max(error, float(abs(value) / -stdtrit(freedom, least_p / 2)))
+    return Estimate(value, error, freedom, least_p)
 
 
 def defined_or_none(value: float) -> float | None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.statistics.jackknife import (
+    Estimate,
     JackknifedFigure,
     defined_or_none,
     root_mean_square_error,
@@ -28,11 +29,13 @@ class PairedDifference:
     """head − base of one figure."""
 
     difference: Figure
-    p: float | None
-    """Two-sided p-value of no difference; below .05 if and only if the interval excludes 0.
+    estimate: Estimate | None
+    """The same with its standard error; None if there is no interval."""
 
-    None if there is no interval.
-    """
+    @property
+    def p(self) -> float | None:
+        """The two-sided p-value of no difference; None if there is no interval."""
+        return self.estimate.p if self.estimate else None
 
 
 def difference(base: Sequence[JackknifedFigure], head: Sequence[JackknifedFigure]) -> PairedDifference:
@@ -42,40 +45,44 @@ def difference(base: Sequence[JackknifedFigure], head: Sequence[JackknifedFigure
     each group, all groups would favour the same one with this probability. With fewer than six groups, it is
     above 5%, so the interval contains 0.
     """
-    template = base[0].figure
     value = _mean_value(head) - _mean_value(base)
-    low, high, p = _student(value, _mean_replicates(head) - _mean_replicates(base), [base, head])
+    estimate = _student(value, _mean_replicates(head) - _mean_replicates(base), [base, head])
     span = base[0].bounds[1] - base[0].bounds[0]
-    low, high = _possible(low, high, (-span, span))
-    figure = replace(template, value=defined_or_none(value), low=low, high=high, note=head[0].figure.note)
-    return PairedDifference(figure, p)
+    low, high = _interval(estimate, (-span, span))
+    figure = replace(
+        base[0].figure, value=defined_or_none(value), low=low, high=high, note=head[0].figure.note
+    )
+    return PairedDifference(figure, estimate)
 
 
 def mean(trainings: Sequence[JackknifedFigure]) -> Figure:
     """Return a model's mean figure over its trainings; its interval covers samples and seeds."""
-    value = _mean_value(trainings)
-    low, high, _ = _student(value, _mean_replicates(trainings), [trainings])
-    low, high = _possible(low, high, trainings[0].bounds)
-    return replace(trainings[0].figure, value=defined_or_none(value), low=low, high=high)
+    low, high = _interval(mean_estimate(trainings), trainings[0].bounds)
+    value = defined_or_none(_mean_value(trainings))
+    return replace(trainings[0].figure, value=value, low=low, high=high)
 
 
-def _possible(
-    low: float | None, high: float | None, bounds: tuple[float, float]
-) -> tuple[float | None, float | None]:
+def mean_estimate(trainings: Sequence[JackknifedFigure]) -> Estimate | None:
+    """Return a model's mean figure over its trainings with its standard error, if it has an interval."""
+    return _student(_mean_value(trainings), _mean_replicates(trainings), [trainings])
+
+
+def _interval(estimate: Estimate | None, bounds: tuple[float, float]) -> tuple[float | None, float | None]:
     """Return the part of an interval that is possible."""
-    if low is None or high is None:
+    if estimate is None:
         return None, None
+    low, high = estimate.interval()
     return max(low, bounds[0]), min(high, bounds[1])
 
 
 def _student(
     value: float, replicates: NDArray[np.float64], models: Sequence[Sequence[JackknifedFigure]]
-) -> tuple[float | None, float | None, float | None]:
-    """Return interval and p-value of a value that combines the means of one or two models."""
+) -> Estimate | None:
+    """Return the estimate of a value that combines the means of one or two models, if it has an interval."""
     is_difference = len(models) > 1
     error = standard_error(replicates) if is_difference else root_mean_square_error(value, replicates)
     if np.isnan(value + error):
-        return None, None, None
+        return None
     groups = len(replicates)
     variances = [(error**2, groups - 1.0)]
     for trainings in models:

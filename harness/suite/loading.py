@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from pydantic import BaseModel
+
+from harness.decisions.policy import GatePolicy
 from harness.errors import UnavailableError, UsageError
 from harness.registry import unknown
 from harness.suite.schema import Suite
@@ -119,6 +122,22 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> LoadedSuite:
     return LoadedSuite(suite, path, sources)
 
 
+class GateFile(BaseModel):
+    """The gate of a suite file, or of a file that has nothing else."""
+
+    gate: GatePolicy = GatePolicy()
+
+
+def read_gate(path: Path) -> GatePolicy:
+    """Return the gate policy of a file; other keys, such as those of a suite, are ignored.
+
+    Raises:
+        UsageError: The file cannot be read, or a rule is malformed.
+    """
+    source = read_source(path)
+    return validate(GateFile, source.document, [source]).gate
+
+
 def _read_with_includes(path: Path, including: tuple[Path, ...]) -> list[Source]:
     """Read a suite file and the files that it includes, each once.
 
@@ -144,7 +163,7 @@ def _read_with_includes(path: Path, including: tuple[Path, ...]) -> list[Source]
 def _merge(suite: Suite, included: Suite, source: Source) -> Suite:
     """Return a suite with the entries of an included suite added.
 
-    `data_root` and `speed` of the including suite take precedence if it sets them.
+    `data_root`, `speed` and the rules of the gate of the including suite take precedence.
 
     Raises:
         UsageError: The two suites define the same name differently.
@@ -163,6 +182,7 @@ def _merge(suite: Suite, included: Suite, source: Source) -> Suite:
                     f"defined differently in {suite.name}"
                 )
         merged[section] = {**added, **entries}
+    merged["gate"] = GatePolicy((*included.gate.root, *suite.gate.root))
     return suite.model_copy(update=merged)
 
 

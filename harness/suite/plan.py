@@ -75,9 +75,22 @@ def plan(loaded: LoadedSuite, only: str | None = None, limit: int | None = None)
             skipped.append(Skipped(benchmark=name, reason=str(error)))
         if len(trials) > MAX_VARIANTS:
             raise _too_many(loaded, name)
+    if only is None and not skipped:
+        _check_gate(loaded, trials)
     if only is not None:
         trials = _select(trials, only, skipped)
     return Plan(tuple(trials), tuple(skipped))
+
+
+def _check_gate(loaded: LoadedSuite, trials: Sequence[Trial]) -> None:
+    """Check that each rule of the gate is about a figure of a trial."""
+    figures = [
+        (trial.name, trial.spec.task, {*trial.scenarios, *METRICS.get(metric).names})
+        for trial in trials
+        for metric in trial.metrics
+    ]
+    if idle := loaded.suite.gate.idle(figures):
+        raise loaded.error(["gate"], idle[0])
 
 
 def _too_many(loaded: LoadedSuite, benchmark: str) -> UsageError:

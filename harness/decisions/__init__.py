@@ -1,0 +1,1 @@
+"""Decide claims about a quantity against a margin."""
