@@ -7,6 +7,7 @@ import numpy as np
 from harness.compare.accuracy import RunPair
 from harness.compare.outcome import Change
 from harness.compare.speed_verdict import Judgement, judge
+from harness.decisions.policy import MAX_SLOWDOWN, GatePolicy
 from harness.environment import Environment
 from harness.rundir.results import ScenarioRecord
 from harness.rundir.speed import read_timings
@@ -19,15 +20,24 @@ Environments = Mapping[str, Environment]
 STATISTIC = "10th percentile of repeated times per sample|ln ratio"
 
 
-def speed_changes(pair: RunPair, base: Environments, head: Environments) -> Iterable[Change]:
-    """Yield the change of each scenario's headline figure, given the environments of both runs by key."""
+def speed_changes(
+    pair: RunPair, base: Environments, head: Environments, gate: GatePolicy
+) -> Iterable[Change]:
+    """Yield the change of each scenario's headline figure.
+
+    Args:
+        base, head: Environments of both runs by key.
+        gate: The rules about this trial.
+    """
     before, after = pair.base.record.speed, pair.head.record.speed
     for name in dict.fromkeys([*after, *before]):
         scenario = SCENARIOS.get(name)
         old, new = before.get(name), after.get(name)
         profile = (new or before[name]).profile
         reason = _incomparable(old, new, base, head)
-        judgement = Judgement("incomparable", reason) if reason else _judge(pair, name, profile)
+        rule = gate.rule("speed", name)
+        limit = (rule and rule.max_slowdown) or MAX_SLOWDOWN
+        judgement = Judgement("incomparable", reason) if reason else _judge(pair, name, profile, limit)
         yield Change(
             figure_kind="speed",
             name=f"{name} {scenario.headline_name}",
@@ -36,12 +46,13 @@ def speed_changes(pair: RunPair, base: Environments, head: Environments) -> Iter
             difference=judgement.slowdown,
             verdict=judgement.verdict,
             reason=judgement.reason,
-            decides=profile in GATING,
+            decides=profile in GATING and (rule is None or rule.tier == "blocking"),
+            limit=f"max_slowdown {limit:g}",
             detectable=judgement.detectable,
         )
 
 
-def _judge(pair: RunPair, scenario: str, profile: str) -> Judgement:
+def _judge(pair: RunPair, scenario: str, profile: str, limit: float) -> Judgement:
     """Judge a scenario that both runs measured under the same conditions."""
     before, after = (read_timings(side.directory.path, scenario) for side in (pair.base, pair.head))
     if before is None or after is None:
@@ -54,14 +65,11 @@ def _judge(pair: RunPair, scenario: str, profile: str) -> Judgement:
     difference = slowdown(before.seconds_by_process(), after.seconds_by_process())
     if profile not in GATING:
         return Judgement("not decided", f"{profile} never gates", difference)
-    return judge(difference)
+    return judge(difference, limit)
 
 
 def _incomparable(
-    old: ScenarioRecord | None,
-    new: ScenarioRecord | None,
-    base: Environments,
-    head: Environments,
+    old: ScenarioRecord | None, new: ScenarioRecord | None, base: Environments, head: Environments
 ) -> str:
     """Return why two measurements cannot be compared, or an empty string if they can."""
     if old is None or new is None:
@@ -82,10 +90,7 @@ def _hardware_difference(base: Environment, head: Environment) -> str:
     """Return the first difference in hardware between two environments, or an empty string."""
     before, after = ({"host": machine.host, **machine.hardware.model_dump()} for machine in (base, head))
     fields = (field for field in before if before[field] != after[field])
-    return next(
-        (f"hardware differs: {field} {before[field]} → {after[field]}" for field in fields),
-        "",
-    )
+    return next((f"hardware differs: {field} {before[field]} → {after[field]}" for field in fields), "")
 
 
 def slowdown(base: Sequence[float], head: Sequence[float]) -> Figure:
@@ -103,11 +108,4 @@ def slowdown(base: Sequence[float], head: Sequence[float]) -> Figure:
         for bound in (estimate.value, estimate.low, estimate.high)
     )
     n = len(base) + len(head)
-    return Figure(
-        value,
-        low,
-        high,
-        n,
-        "of the time per sample",
-        f"{STATISTIC}|Mann-Whitney over processes",
-    )
+    return Figure(value, low, high, n, "of the time per sample", f"{STATISTIC}|Mann-Whitney over processes")

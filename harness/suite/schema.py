@@ -8,6 +8,7 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticKnownError
 
 from harness.adapter import Precision
+from harness.decisions.policy import GatePolicy
 from harness.files import StrictModel
 from harness.recipe import Training
 from harness.scenarios.scenario import SCENARIOS
@@ -159,6 +160,7 @@ class Suite(SuiteModel):
     adapters: dict[str, AdapterEntry] = Field(default_factory=dict, description="Adapters by name.")
     benchmarks: dict[str, BenchmarkEntry] = Field(default_factory=dict, description="Benchmarks by name.")
     speed: SpeedEntry = SpeedEntry()
+    gate: GatePolicy = Field(GatePolicy(), description="Limits of losses against a baseline; see docs/ci.md.")
 
     @field_validator("datasets", "adapters", "benchmarks")
     @classmethod
