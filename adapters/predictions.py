@@ -198,8 +198,8 @@ def _extract(path: Path) -> TemporaryDirectory[str]:
     """Extract the PNG files of an archive, whatever their folders in it, to a temporary folder.
 
     Raises:
-        UsageError: The file is not a ZIP archive that can be read, unpacks to more than masks do, or two of its
-            masks have the same name.
+        UsageError: The file is no readable ZIP archive, unpacks to more than masks do, or two of its masks
+            have the same name.
     """
     folder = TemporaryDirectory(prefix="harness-masks-")
     try:

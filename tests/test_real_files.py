@@ -427,6 +427,17 @@ def test_an_image_set_restricts_annotations_and_predictions(tmp_path: Path, imag
     ]
 
 
+def test_lines_may_end_as_on_old_macs_but_have_no_nul(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"a\rb\r")
+    assert read_lines(path) == ["a", "b"]
+    path.write_bytes(b"a\rb\n")
+    assert read_lines(path) == ["a\rb"]
+    path.write_bytes("a\nb\n".encode("utf-16-le"))
+    with pytest.raises(UsageError, match=r"a.txt:1: has a NUL character; is it UTF-16"):
+        read_lines(path)
+
+
 @pytest.mark.parametrize(
     ("image_set", "message"),
     [

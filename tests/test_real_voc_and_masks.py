@@ -16,6 +16,7 @@ from harness.datasets.voc.annotations import read_annotations
 from harness.datasets.voc.detection import Voc, VocOptions
 from harness.datasets.voc.submission import read_submission
 from harness.errors import UsageError
+from harness.evaluation.segmentation import AnnotatedMasks
 from harness.metrics.metric import METRICS
 
 BOX = "<bndbox><xmin>48</xmin><ymin>24</ymin><xmax>95</xmax><ymax>71</ymax></bndbox>"
@@ -270,6 +271,13 @@ def test_255_is_the_foreground_of_masks_of_0_and_255(tmp_path: Path) -> None:
 def test_255_stays_ignored_where_class_1_is_annotated_or_255_is_not(tmp_path: Path, values: object) -> None:
     declared = parse_classes({"0": 0, "1": 1}, [255])
     assert binary_classes([save_mask(tmp_path / "gt.png", values)], declared, print) is declared
+
+
+def test_masks_of_0_and_255_are_noted_if_there_are_more_classes(tmp_path: Path) -> None:
+    save_mask(tmp_path / "a.png", [[0, 255]])
+    note = "all annotated pixels are 0 or 255, and 255 is ignored; are there only 2 classes?"
+    assert AnnotatedMasks(tmp_path, "3").notes == (note,)
+    assert AnnotatedMasks(tmp_path, "256").notes == (), "255 is a class"
 
 
 def test_predicted_masks_of_other_images_are_left_out_with_a_note(tmp_path: Path) -> None:

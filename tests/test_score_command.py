@@ -119,6 +119,25 @@ def test_text_without_spaces_is_noted_unless_its_tokenizer_divides_it(tmp_path: 
     assert score(*arguments, "--tokenize", "zh")["notes"] == []
 
 
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ('{"id": 1, "text": "a"}', "is a JSON object"),
+        ("<seg id='1'>a</seg>", "is markup"),
+        ("1\ta", "has a tab"),
+    ],
+)
+def test_lines_that_are_no_plain_sentences_are_noted(tmp_path: Path, line: str, kind: str) -> None:
+    references = write(tmp_path / "ref", ["a", "b"])
+    notes = [
+        score("translation", "--hypotheses", write(tmp_path / "h", lines), "--references", references)[
+            "notes"
+        ]
+        for lines in ([line, line], [line, "b"])
+    ]
+    assert notes == [[f"{tmp_path}/h: every line {kind}; expected plain sentences"], []]
+
+
 def test_tokenizers_that_are_unknown_or_lack_their_files_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +287,7 @@ def test_colours_are_classes(tmp_path: Path) -> None:
         (["--classes", "a=x"], "a value 0–255 or a colour"),
         (["--classes", "a=1", "--first-label", "2"], "without --first-label"),
         (["--classes", "2", "--ignore", "1"], "duplicate label 1"),
+        (["--classes", "names.txt"], "a single class is always right; expected at least 2"),
     ],
 )
 def test_malformed_classes_are_refused(tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -512,4 +512,4 @@ def test_masks_without_a_counterpart_and_empty_folders_are_refused(tmp_path):
         ("truth", "found/a.png", "expected two folders or two PNG files"),
     ]:
         with pytest.raises(UsageError, match=message):
-            score_segmentation(tmp_path / truth, tmp_path / found, classes=1)
+            score_segmentation(tmp_path / truth, tmp_path / found, classes=2)

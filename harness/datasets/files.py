@@ -83,23 +83,28 @@ def read_json(path: Path) -> JsonValue:
 def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
     """Read the lines of a text file, which gzip may have compressed, without a byte order mark.
 
-    Only a line feed ends a line: other Unicode separators may occur inside a sentence. The byte order mark of
-    UTF-16, which Windows PowerShell writes, takes precedence over UTF-8.
+    Only a line feed ends a line, or a carriage return if there is no line feed: other Unicode separators may
+    occur inside a sentence. The byte order mark of UTF-16, which Windows PowerShell writes, takes precedence
+    over UTF-8.
 
     Raises:
-        UsageError: the file cannot be read, or a line is not in the encoding.
+        UsageError: the file cannot be read, a line is not in the encoding, or one contains NUL.
     """
     raw = _read_bytes(path)
     if encoding == "utf-8" and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
     try:
-        lines = raw.decode("utf-8-sig" if encoding == "utf-8" else encoding).split("\n")
+        text = raw.decode("utf-8-sig" if encoding == "utf-8" else encoding)
     except UnicodeDecodeError as error:
         line = raw[: error.start].decode(encoding, errors="ignore").count("\n") + 1
         name = encoding.upper()
         raise UsageError(
             f"{path}:{line}: not {name} (byte 0x{raw[error.start]:02x}); convert the file to {name}"
         ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise UsageError(f"{path}:{line}: has a NUL character; is it UTF-16? convert the file to UTF-8")
+    lines = text.split("\n" if "\n" in text else "\r")
     return lines[:-1] if lines[-1] == "" else lines
 
 

@@ -50,7 +50,7 @@ class AnnotatedBoxes(AnnotationFiles):
             files or next(annotations.glob("*.png"), None) is None
         ):
             raise UsageError(
-                f"{annotations}: expected boxes, found PNG masks, which need `harness score segmentation`, or "
+                f"{annotations}: expected boxes, found PNG masks, which need `harness score segmentation` or "
                 f"`harness compare` with --classes"
             )
         name = protocol or ("voc10" if self._is_voc else "coco")

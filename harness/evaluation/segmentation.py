@@ -44,7 +44,7 @@ class AnnotatedMasks(AnnotationFiles):
         notes: list[str] = []
         self._masks = list_masks(annotations, notes.append, image_set)
         self._classes = read_classes(classes, first_label, ignore)
-        if len(self._classes.names) == 2 and not (ignore or first_label or "=" in classes):
+        if len(self._classes.names) < _MAX_CLASSES and not (ignore or first_label or "=" in classes):
             self._classes = binary_classes(self._masks.values(), self._classes, notes.append)
         super().__init__("segmentation", annotations, [*self._masks.values()], notes)
         self._path, self._targets = annotations, list(self._masks.items())
@@ -91,13 +91,15 @@ def read_classes(text: str, first_label: int = 0, ignore: Sequence[str] = ()) ->
             it.
 
     Raises:
-        UsageError: a class or label is malformed or duplicate, or there are too many.
+        UsageError: a class or label is malformed or duplicate, or there is one class or too many.
     """
     try:
         labels = _class_labels(text, first_label)
+        classes = parse_classes(labels, [])
+        if len(labels) == 1:
+            raise ValueError("a single class is always right; expected at least 2, such as background,object")
         if ignore:
             return parse_classes(labels, REST if list(ignore) == [REST] else list(map(_label, ignore)))
-        classes = parse_classes(labels, [])
         is_free = not classes.are_colours and IGNORED not in classes.labels
         return parse_classes(labels, [IGNORED]) if is_free else classes
     except ValueError as error:

@@ -13,6 +13,11 @@ from harness.task import Target, Translation
 METRICS = ("bleu", "chrf", "ter")
 # Thai to Myanmar, Khmer, kana, and Chinese characters: scripts that put no spaces between words.
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+_STRUCTURES = {
+    "is a JSON object": re.compile(r"\{.*\}"),
+    "is markup": re.compile(r"<.*>"),
+    "has a tab": re.compile(r".*\t.*"),
+}
 
 
 class ReferenceTexts(AnnotationFiles):
@@ -65,6 +70,10 @@ class ReferenceTexts(AnnotationFiles):
 
     def read_predictions(self, path: Path) -> Predictions:
         sentences = self._aligned_sentences(path)
+        written = [sentence for sentence in sentences if sentence]
+        for kind, pattern in _STRUCTURES.items():
+            if written and all(map(pattern.fullmatch, written)):
+                self._notes.append(f"{path}: every line {kind}; expected plain sentences")
         return [(str(number), Translation(sentence)) for number, sentence in enumerate(sentences, start=1)]
 
     def _aligned_sentences(self, path: Path) -> list[str]:

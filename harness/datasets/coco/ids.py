@@ -107,9 +107,10 @@ def leave_out_unknown(
         raise UsageError(f"{location}: the annotations list no {key} of the {entries}: {message}")
     examples = list(dict.fromkeys(str(values[index]) for index in missing))
     listed = ", ".join(examples[:_MAX_EXAMPLES]) + ("" if len(examples) <= _MAX_EXAMPLES else ", …")
+    question = "; are they counted from 0?" if examples == ["0"] else ""
     note(
         f"{location}: {len(missing)} of {len(positions)} {entries} are left out, because the annotations "
-        f"list no such {key}: {listed}"
+        f"list no such {key}: {listed}{question}"
     )
 
 

@@ -103,7 +103,8 @@ def parse_classes(classes: ClassLabels, ignored: IgnoredLabels) -> MaskClasses:
 def binary_classes(files: Iterable[Path], classes: MaskClasses, note: Note) -> MaskClasses:
     """Return two classes with label 255 in the second one if the annotated masks contain only 0 and 255.
 
-    Image editors write masks of one object class so. To ignore 255 would leave only the background.
+    Image editors write masks of one object class so. To ignore 255 would leave only the background. Of more
+    classes, none can be meant, so that this is only noted.
 
     Raises:
         UsageError: a file is not a mask.
@@ -114,6 +115,9 @@ def binary_classes(files: Iterable[Path], classes: MaskClasses, note: Note) -> M
         if not values <= {0, IGNORED}:
             return classes
     if IGNORED not in values:
+        return classes
+    if len(classes.names) != 2:
+        note(f"all annotated pixels are 0 or {IGNORED}, and {IGNORED} is ignored; are there only 2 classes?")
         return classes
     background, foreground = classes.names
     note(
