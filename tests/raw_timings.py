@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.scenarios.loop import WarmUp, Window
+from harness.scenarios.loop import Window
 from harness.scenarios.offline import Offline, OfflineProcess
 from harness.scenarios.scenario import Conditions, TimedOn
 from harness.scenarios.settings import EffectiveSettings
 from harness.scenarios.single_stream import SingleStream, SingleStreamProcess
+from harness.scenarios.warm_up import WarmUp
 
 SETTINGS = EffectiveSettings(
     profile="ci", threads=1, samples=2, exclusive="node", effective_threads=1, device="cpu"

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from raw_timings import conditions
 
-from harness.scenarios.figures import in_units, least_queries, median_by_length, throughput
-from harness.scenarios.loop import WarmUp, Window, Workload, fixed_queries, warm_up, window_length
+from harness.scenarios.early_stopping import least_queries
+from harness.scenarios.figures import in_units, median_by_length, throughput
+from harness.scenarios.loop import Window, Workload, fixed_queries, window_length
 from harness.scenarios.offline import Offline, OfflineProcess
 from harness.scenarios.settings import PROFILES, Profile
 from harness.scenarios.single_stream import SingleStream, SingleStreamProcess
@@ -58,37 +59,7 @@ class Bench:
         return Offline.run(self.workload(samples, batch_size, window), PROFILE, conditions).windows
 
 
-def warm(passes: Iterable[float], profile: Profile, queries: int = 4) -> WarmUp:
-    """Warm up with passes of these durations in seconds."""
-    bench = Bench(lambda _: 0)
-    durations: Iterator[float] = iter(passes)
-
-    def one_pass() -> int:
-        bench.now += int(next(durations) * SECOND)
-        return queries
-
-    return warm_up(one_pass, bench.clock, profile)
-
-
-PROFILE = Profile(seconds=1, queries=8, processes=1, warmup_seconds=2.0, warmup_cap=30.0)
-
-
-class TestWarmUp:
-    def test_ends_with_the_third_pass_within_five_percent(self) -> None:
-        ended = warm([3.0, 2.0, 1.0, 1.04, 1.049, 9.9], PROFILE)
-        assert (ended.iterations, ended.seconds, ended.stable) == (20, pytest.approx(8.089), True)
-
-    def test_six_percent_is_not_steady(self) -> None:
-        assert warm([1.0, 1.06, 1.0, 1.06, 1.06, 1.06, 9.9], PROFILE).iterations == 24
-
-    def test_lasts_the_least_time_and_the_least_queries(self) -> None:
-        assert warm(repeat(0.1), PROFILE).seconds == pytest.approx(2.0, abs=0.11)
-        assert warm(repeat(1.0), PROFILE, queries=1).iterations == 10
-
-    def test_gives_up_at_the_cap_and_says_so(self) -> None:
-        found = warm((2.0**n for n in range(-3, 99)), PROFILE)
-        assert not found.stable
-        assert 30 <= found.seconds < 64
+PROFILE = Profile(seconds=1, queries=8, processes=1)
 
 
 class TestOffline:

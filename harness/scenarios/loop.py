@@ -1,4 +1,4 @@
-"""Common parts of the scenarios' timed loops: the workload, the loop over its windows, and the warm-up."""
+"""Common parts of the scenarios' timed loops: the workload and the loop over its windows."""
 
 import time
 from collections import deque
@@ -9,9 +9,7 @@ from math import log2
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import Field
 
-from harness.files import StrictModel
 from harness.scenarios.settings import Profile
 
 Clock = Callable[[], int]
@@ -19,17 +17,6 @@ Clock = Callable[[], int]
 
 WINDOW_SECONDS = 0.05
 WASTE = 2.0  # time for disturbed windows that are timed again, as a multiple of the time that counts
-WARMUP_ITERATIONS = 10
-STABLE_PASSES = 3
-STABLE_RATIO = 1.05  # three passes within 5%: steady state in the sense of Traini et al. 2023
-
-
-class WarmUp(StrictModel):
-    """The duration of a process's warm-up, and whether it reached a steady state."""
-
-    iterations: int = Field(description="queries")
-    seconds: float
-    stable: bool
 
 
 class Window(NamedTuple):
@@ -139,25 +126,3 @@ def time_windows(
                 seconds += duration
         passes += 1
     return timed, disturbed
-
-
-def warm_up(run_pass: Callable[[], int], clock: Clock, profile: Profile) -> WarmUp:
-    """Run passes until three in a row take the same time within 5%, or the profile's cap is reached.
-
-    Args:
-        run_pass: Runs every sample once and returns the number of queries.
-    """
-    start = clock()
-    iterations = 0
-    durations: list[int] = []
-    while True:
-        before = clock()
-        iterations += run_pass()
-        after = clock()
-        durations.append(after - before)
-        elapsed = (after - start) / 1e9
-        last = durations[-STABLE_PASSES:]
-        stable = len(last) == STABLE_PASSES and max(last) <= STABLE_RATIO * min(last)
-        enough = iterations >= WARMUP_ITERATIONS and elapsed >= profile.warmup_seconds
-        if (stable and enough) or elapsed >= profile.warmup_cap:
-            return WarmUp(iterations=iterations, seconds=elapsed, stable=stable)

@@ -12,8 +12,9 @@ from pydantic import Field
 
 from harness.files import StrictModel
 from harness.registry import Registry
-from harness.scenarios.loop import DisturbedWindow, WarmUp, Workload
+from harness.scenarios.loop import DisturbedWindow, Workload
 from harness.scenarios.settings import EffectiveSettings, Profile
+from harness.scenarios.warm_up import WarmUp
 from harness.task import Figure
 
 OFFLINE, SINGLE_STREAM = "offline", "single-stream"  # the scenarios with columns of their own in reports

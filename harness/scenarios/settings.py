@@ -21,7 +21,8 @@ class Profile:
     processes: int  # fresh ones, timed one after another
     passes: int = 3  # minimum number of passes over the samples per process
     warmup_seconds: float = 2.0  # minimum duration
-    warmup_cap: float = 30.0  # s after which a measurement without steady state starts, and is not valid
+    warmup_patience: float = 15.0  # s after which it ends unless passes become faster
+    warmup_cap: float = 60.0  # s after which it ends anyway; a measurement is then not valid
     gates: bool = True  # whether its measurements must be valid and decide comparisons
 
 
@@ -30,7 +31,7 @@ class Profile:
 # harness.scenarios.figures.least_queries). A batch counts as one query, so offline runs process more samples
 # than those rules require. `smoke` only shows that measuring works.
 PROFILES: Mapping[str, Profile] = {
-    "smoke": Profile(0.3, 11, 3, passes=1, warmup_seconds=0.2, warmup_cap=5.0, gates=False),
+    "smoke": Profile(0.3, 11, 3, passes=1, warmup_seconds=0.2, warmup_patience=0.2, gates=False),
     "ci": Profile(5, 64, 6),
     "release": Profile(60, 662, 10),
     "mlperf": Profile(600, 24_576, 1),

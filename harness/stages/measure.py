@@ -19,9 +19,10 @@ from harness.datasets.dataset import Dataset
 from harness.environment import Environment
 from harness.rundir.results import Cost
 from harness.rundir.speed import CommonFile
-from harness.scenarios.loop import Workload, fixed_queries, warm_up, window_length
+from harness.scenarios.loop import Workload, fixed_queries, window_length
 from harness.scenarios.scenario import SCENARIOS, Conditions, ProcessTiming, TimedOn
 from harness.scenarios.settings import PROFILES, EffectiveSettings, Exclusive, Profile, SpeedSettings
+from harness.scenarios.warm_up import warm_up
 from harness.stages.device import pick_device, set_tf32, torch_flags
 from harness.stages.disturbance import CpuLoad, disturbances, others_on_gpu
 from harness.task import Prediction, Sample
