@@ -58,14 +58,10 @@ def resize(image: Image, height: int, width: int) -> Image:
 
 
 def fit(image: Image, size: tuple[int, int]) -> tuple[Image, tuple[float, float]]:
-    """Resize an image to fit a frame, keeping its aspect ratio, and pad it with grey to the right and below.
+    """Resize an image to fit a frame (height, width) in px, keeping its aspect ratio, and pad it with grey.
 
-    Args:
-        size: (height, width) of the frame in px.
-
-    Returns:
-        The framed image, and the scale factors (x, y) from original to framed pixels. The two factors differ
-        because sides are rounded to whole pixels.
+    Return the image, padded to the right and below, and the scale factors (x, y) from original to framed
+    pixels. The two differ because sides are rounded to whole pixels.
     """
     height, width = image.shape[:2]
     new_height, new_width = fitted_size((height, width), size)

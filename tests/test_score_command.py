@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 from harness.cli.app import app
 from harness.datasets.masks.masks import Masks, MasksOptions
 from harness.evaluation.segmentation import AnnotatedMasks
-from harness.evaluation.systems import read_system, score_system
+from harness.evaluation.systems import read_system
 from harness.evaluation.translation import ReferenceTexts
 from harness.metrics import bleu
+from harness.stages.score import score as score_predictions
 from harness.statistics.holm import holm
 
 RUNNER = CliRunner()
@@ -256,7 +257,7 @@ def test_labels_mean_the_same_as_in_the_data_set(
     system = read_system(files, predictions)
     options = MasksOptions(root=tmp_path / "data", images="images", labels="labels", **declared)
     data = Masks(options, "test", "segmentation")
-    expected = score_system(data, ["iou"], "", system.predictions)
+    expected = score_predictions(data, len(data), system.predictions, ["iou"])["iou"].scores
     assert files.classes == data.classes
     assert system.metrics.items() <= expected.metrics.items()
     assert system.per_class == expected.per_class

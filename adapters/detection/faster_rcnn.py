@@ -124,12 +124,7 @@ class SmallNetwork(Network):
     """The small trunk: regions are proposed from its map of stride 8 and pooled from its map of stride 4."""
 
     def __init__(self, classes: int, width: int, aspect_ratios: tuple[float, ...], box_scale: float) -> None:
-        """Create the network.
-
-        Args:
-            aspect_ratios: height / width of the anchors of each size.
-            box_scale: factor of the sizes.
-        """
+        """Create the network; aspect ratios are height / width of anchors, and `box_scale` scales them."""
         super().__init__()
         self.trunk = region_trunk.SmallTrunk(width)
         channels = self.trunk.channels
@@ -229,9 +224,7 @@ class FasterRcnn(TorchAdapter[list[DetectorInput], list[RegionOutputs], Training
         return [self.module(group.pixels, group.sizes) for group in batch]
 
     def postprocess(self, raw: list[RegionOutputs], batch: list[DetectorInput]) -> list[Prediction]:
-        options = self.options
-        settings = region_head.PostprocessSettings(options.score_threshold, options.nms_iou)
-        return region_head.postprocess(raw, batch, settings)
+        return region_head.postprocess(raw, batch, self.options.score_threshold, self.options.nms_iou)
 
     def training_batch(self, samples: Sequence[Sample], generator: np.random.Generator) -> TrainingBatch:
         device, options = self.runtime.device, self.options

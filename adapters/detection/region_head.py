@@ -21,6 +21,7 @@ from harness.task import Detections, Prediction
 # Cells per side of a pooled region; Girshick 2015 §2.1 for VGG-16, Lin et al. 2017 §4.2.
 POOLED_SIDE = 7
 MIN_SIDE = 1e-2  # px, of a detection's sides; as in torchvision
+DETECTIONS_PER_IMAGE = 100  # as many as COCO's AP counts
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,6 @@ class RegionOutputs:
     regions: list[Tensor]  # per image, [Rᵢ, 4] in px of the input
     logits: Tensor  # [R, 1 + C]
     offsets: Tensor  # [R, 1 + C, 4]
-
-
-@dataclass(frozen=True)
-class PostprocessSettings:
-    """The settings that decide which raw outputs become detections."""
-
-    score_threshold: float
-    nms_iou: float
-    detections_per_image: int = 100  # as many as COCO's AP counts
 
 
 class RegionFeatures(nn.Sequential):
@@ -132,10 +124,8 @@ def sample_targets(
 def loss(logits: Tensor, offsets: Tensor, targets: RegionTargets, beta: float) -> dict[str, Tensor]:
     """Compute the multi-task loss (Girshick 2015, equations 1–3).
 
-    It is the cross-entropy of the classes and the smooth L1 of the true class's offsets.
-
-    Args:
-        beta: error from which smooth L1 is linear.
+    It is the cross-entropy of the classes and the smooth L1, linear from an error of `beta` on, of the true
+    class's offsets.
     """
     regions = torch.cat(targets.regions)
     positive = (targets.labels > 0).nonzero()[:, 0]
@@ -155,7 +145,7 @@ def image_indices(regions: Sequence[Tensor]) -> Tensor:
 
 
 def postprocess(
-    outputs: Sequence[RegionOutputs], inputs: Sequence[DetectorInput], settings: PostprocessSettings
+    outputs: Sequence[RegionOutputs], inputs: Sequence[DetectorInput], score_threshold: float, nms_iou: float
 ) -> list[Prediction]:
     """Return the detections of a batch's images in the batch's order, from the raw outputs per input."""
     detections: dict[int, Detections] = {}
@@ -163,28 +153,25 @@ def postprocess(
         counts = [len(regions) for regions in output.regions]
         parts = zip(output.regions, output.logits.split(counts), output.offsets.split(counts), strict=True)
         for index, transform, part in zip(group.indices, group.transforms, parts, strict=True):
-            boxes, scores, labels = select_detections(*part, transform.size, settings)
+            boxes, scores, labels = select_detections(*part, transform.size, score_threshold, nms_iou)
             restored = transform.invert(boxes)
             detections[index] = Detections(restored.cpu().numpy(), scores.cpu().numpy(), labels.cpu().numpy())
     return [detections[index] for index in range(len(detections))]
 
 
 def select_detections(
-    regions: Tensor, logits: Tensor, offsets: Tensor, size: Size, settings: PostprocessSettings
+    regions: Tensor, logits: Tensor, offsets: Tensor, size: Size, score_threshold: float, nms_iou: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Select one image's detections from the raw outputs for its regions [R, 4].
+    """Select one image's detections from the raw outputs for its regions [R, 4], which must be finite.
 
     Return boxes [n, 4] in px of the input, clipped to (height, width), scores [n] and labels [n].
-
-    Raises:
-        UsageError: an output is NaN or infinite.
     """
     check_finite(logits, offsets)
     scores = logits.float().softmax(dim=-1)[:, 1:]
     boxes = box_regression.decode(offsets.float(), regions[:, None], SCALED_WEIGHTS)[:, 1:]
     boxes = clip(boxes, size)
-    candidates = (scores > settings.score_threshold) & large_enough(boxes, MIN_SIDE)
+    candidates = (scores > score_threshold) & large_enough(boxes, MIN_SIDE)
     indices, labels = candidates.nonzero(as_tuple=True)
     boxes, scores = boxes[indices, labels], scores[indices, labels]
-    kept = suppress_per_class(boxes, scores, labels, settings.nms_iou)[: settings.detections_per_image]
+    kept = suppress_per_class(boxes, scores, labels, nms_iou)[:DETECTIONS_PER_IMAGE]
     return boxes[kept], scores[kept], labels[kept]

@@ -112,9 +112,7 @@ class RegionProposalNetwork(nn.Module):
         """Compute equation 1 for sampled anchors: cross-entropy of objectness, smooth L1 of the offsets.
 
         Anchors that cross the image's border are included (Lin et al. 2017 §5.1); Ren et al. exclude them.
-
-        Args:
-            objects: per image, boxes [Mᵢ, 4] in px of the input.
+        `objects` are the boxes [Mᵢ, 4] of each image in px of the input.
         """
         settings = self.settings
         logits, targets, errors = [], [], []
@@ -164,9 +162,8 @@ def cell_anchors(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> Tens
 def grid_anchors(around: Tensor, height: int, width: int, strides: tuple[int, int]) -> Tensor:
     """Place the anchors [A, 4] at every cell of a map [height, width]: [height · width · A, 4], row by row.
 
-    Args:
-        strides: image pixels between neighbouring cells, (vertical, horizontal). The first cell's anchors are
-            centred on the image's corner, as in torchvision.
+    `strides` are the px between neighbouring cells, (vertical, horizontal). The first cell's anchors are
+    centred on the image's corner, as in torchvision.
     """
     rows = torch.arange(height, device=around.device) * strides[0]
     columns = torch.arange(width, device=around.device) * strides[1]

@@ -150,9 +150,8 @@ class SelectiveSearchDetector(TorchAdapter[list[RegionInput], list[RegionOutputs
         ]
 
     def postprocess(self, raw: list[RegionOutputs], batch: list[RegionInput]) -> list[Prediction]:
-        options = self.options
-        settings = region_head.PostprocessSettings(options.score_threshold, options.nms_iou)
-        return region_head.postprocess(raw, [group.images for group in batch], settings)
+        inputs, options = [group.images for group in batch], self.options
+        return region_head.postprocess(raw, inputs, options.score_threshold, options.nms_iou)
 
     def training_batch(
         self, samples: Sequence[Sample], generator: np.random.Generator

@@ -40,9 +40,8 @@ def group(regions: Regions, measures: str) -> NDArray[np.int64]:
 
     Among equally similar pairs, the one with the oldest regions merges first.
 
-    Args:
-        measures: the letters of the similarities to sum (equations 2–6), each 0–1: C colour, T texture,
-            S size, F fill.
+    `measures` are the letters of the similarities to sum (equations 2–6), each 0–1: C colour, T texture,
+    S size, F fill.
     """
     count = len(regions.sizes)
     hierarchy = _Hierarchy(regions, measures)

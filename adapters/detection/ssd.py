@@ -10,28 +10,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from adapters import images
-from adapters.detection import box_regression, default_boxes
+from adapters.detection import box_regression, default_boxes, ssd_network
 from adapters.detection.box_regression import SCALED_WEIGHTS
 from adapters.detection.boxes import clip
 from adapters.detection.detector_input import DetectorInput, Size, framed_input, stretched_input
 from adapters.detection.finite import check_finite
 from adapters.detection.nms import suppress_per_class
-from adapters.detection.ssd_network import (
-    SIDE,
-    SMALL_SIDE,
-    UPRIGHT,
-    Network,
-    SmallNetwork,
-    SsdOutputs,
-    Vgg16Network,
-)
+from adapters.detection.ssd_network import SIDE, UPRIGHT, SsdOutputs, Vgg16Network
 from adapters.detection.torchvision_weights import SsdSelectionOptions, ssd_classes, ssd_tensors
-from adapters.detection.training_batch import (
-    PHOTOGRAPH_AUGMENTATIONS,
-    TrainingBatch,
-    framed_training_batch,
-    stretched_training_batch,
-)
+from adapters.detection.training_batch import TrainingBatch, framed_training_batch, stretched_training_batch
 from adapters.detection.training_images import Augmentation
 from adapters.torch_adapter import TorchAdapter, TorchOptions
 from adapters.vision.input_size import InputSizeOptions
@@ -70,7 +57,7 @@ class SsdOptions(SsdSelectionOptions, TorchOptions, PretrainedOptions, InputSize
     @property
     def size(self) -> Size:
         """Return the (height, width) of the input in px."""
-        side = SMALL_SIDE if self.backbone == "small" else SIDE
+        side = ssd_network.SMALL_SIDE if self.backbone == "small" else SIDE
         return self.input_shape((side, side))
 
 
@@ -84,13 +71,13 @@ class Ssd(TorchAdapter[DetectorInput, SsdOutputs, TrainingBatch]):
     architecture_options = ("backbone", "width", "input_size", "aspect_ratios", "box_scale")
     training_options = frozenset({"augmentation"})
 
-    module: Network
+    module: ssd_network.Network
 
     def make_module(self) -> nn.Module:
         options, side = self.options, max(self.options.size)
         if options.backbone == "small":
-            aspects = UPRIGHT if options.aspect_ratios is None else options.aspect_ratios
-            return SmallNetwork(len(self.classes), options.width, side, aspects, options.box_scale or 1.0)
+            aspects, scale = options.aspect_ratios or UPRIGHT, options.box_scale or 1.0
+            return ssd_network.SmallNetwork(len(self.classes), options.width, side, aspects, scale)
         return Vgg16Network(len(self.classes), side)
 
     def build(self, train: Dataset) -> None:
@@ -124,36 +111,21 @@ class Ssd(TorchAdapter[DetectorInput, SsdOutputs, TrainingBatch]):
         device, options = self.runtime.device, self.options
         if options.backbone == "small":
             return framed_training_batch(samples, options.size, generator, device, options.augmentation)
-        augment = PHOTOGRAPH_AUGMENTATIONS[options.augmentation or "ssd"]
+        augmentation, normalise = options.augmentation or "ssd", images.mean_subtracted
         return stretched_training_batch(
-            samples,
-            options.size,
-            lambda image, boxes: augment(image, boxes, generator),
-            lambda image: images.mean_subtracted(images.to_uint8_tensor([image], device)),
-            device,
-            difficult=True,
+            samples, options.size, generator, device, augmentation, normalise, difficult=True
         )
 
     def loss(self, batch: TrainingBatch) -> dict[str, Tensor]:
         outputs: SsdOutputs = self.module(batch.pixels)
-        return default_boxes.loss(
-            outputs.logits,
-            outputs.offsets,
-            outputs.defaults,
-            batch.boxes,
-            batch.labels,
-            self.module.thresholds,
-        )
+        return default_boxes.loss(*outputs, batch.boxes, batch.labels, self.module.thresholds)
 
     def adopt(self, tensors: Mapping[str, Tensor]) -> Checkpoint:
         classes = ssd_classes(self.name, tensors)
         return Checkpoint(ssd_tensors(tensors), self.name, {"backbone": "vgg16", "width": 16}, classes)
 
     def _select(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Select one image's detections from boxes [D, 4] and scores [D, C].
-
-        Return boxes [n, 4], scores [n] and labels [n].
-        """
+        """Select boxes [n, 4], scores [n] and labels [n] of one image from boxes [D, 4] and scores [D, C]."""
         options = self.options
         likely = (scores.amax(dim=1) > options.score_threshold).nonzero()[:, 0]  # few; topk of all is slow
         boxes, scores = boxes[likely], scores[likely]

@@ -93,12 +93,9 @@ class SmallNetwork(Network):
     def __init__(
         self, classes: int, width: int, side: int, aspect_ratios: Sequence[float], box_scale: float
     ) -> None:
-        """Create the network.
+        """Create the network for inputs with a longer side of `side` px.
 
-        Args:
-            side: longer side of the input in px.
-            aspect_ratios: width / height of the default boxes of each size.
-            box_scale: factor of the sizes.
+        The default boxes have these aspect ratios (width / height), and `box_scale` times the sizes below.
         """
         super().__init__()
         self.backbone = Backbone(width, 5)

@@ -10,15 +10,8 @@ from torch import Tensor
 
 from adapters import augmentation as digits
 from adapters import images
-from adapters.detection import ssd_augmentation, yolo_augmentation
-from adapters.detection.detector_input import (
-    BoxTransform,
-    Size,
-    pad,
-    padded_size,
-    resized_photograph,
-    stretch,
-)
+from adapters.detection import detector_input, ssd_augmentation, yolo_augmentation
+from adapters.detection.detector_input import BoxTransform, Size
 from adapters.detection.training_images import (
     MIRROR_PROBABILITY,
     Augmentation,
@@ -55,11 +48,7 @@ def framed_training_batch(
     device: str,
     augmentation: Augmentation | None = None,
 ) -> TrainingBatch:
-    """Augment images and fit them into a frame.
-
-    Args:
-        augmentation: by default that of digits.
-    """
+    """Augment images, by default as digits, and fit them into a frame."""
     framed, transforms, boxes, labels = [], [], [], []
     for sample in samples:
         image = images.of_sample(sample)
@@ -106,7 +95,8 @@ def photograph_training_batch(
     resized, transforms, boxes, labels = [], [], [], []
     for sample in samples:
         corners, classes = trainable_objects(sample)
-        pixels, transform = resized_photograph(images.of_sample(sample), shorter_side, longer_side, device)
+        image = images.of_sample(sample)
+        pixels, transform = detector_input.resized_photograph(image, shorter_side, longer_side, device)
         if generator.random() < MIRROR_PROBABILITY:
             x, y = transform.scale
             pixels = pixels.flip(3)
@@ -115,33 +105,34 @@ def photograph_training_batch(
         transforms.append(transform)
         boxes.append(_to_float_tensor(transform.apply(corners), device))
         labels.append(torch.from_numpy(classes).to(device))
-    heights, widths = zip(*map(padded_size, resized), strict=True)
+    heights, widths = zip(*map(detector_input.padded_size, resized), strict=True)
     largest = max(heights), max(widths)
-    return TrainingBatch(torch.cat([pad(image, largest) for image in resized]), transforms, boxes, labels)
+    padded = [detector_input.pad(image, largest) for image in resized]
+    return TrainingBatch(torch.cat(padded), transforms, boxes, labels)
 
 
 def stretched_training_batch(
     samples: Sequence[Sample],
     size: Size,
-    augment: Callable[[Image, NDArray[np.float64]], AugmentedImage],
-    to_input: Callable[[Image], Tensor],
+    generator: np.random.Generator,
     device: str,
+    augmentation: Augmentation,
+    normalise: Callable[[Tensor], Tensor],
     *,
     difficult: bool = False,
 ) -> TrainingBatch:
     """Augment images and stretch them to one size, as SSD and YOLO do.
 
-    Args:
-        augment: augments an image and its boxes.
-        to_input: a stretched image → [1, 3, H, W].
-        difficult: see `trainable_objects`.
+    `normalise` maps uint8 [1, H, W, 3] to [1, 3, H, W]. For `difficult` see `trainable_objects`.
     """
     pixels, transforms, boxes, labels = [], [], [], []
     for sample in samples:
         corners, classes = trainable_objects(sample, difficult=difficult)
-        image, corners, indices = augment(images.of_sample(sample), corners)
-        pixels.append(to_input(images.resize(image, *size)))
-        transforms.append(stretch((image.shape[0], image.shape[1]), size))
+        original = images.of_sample(sample)
+        image, corners, indices = PHOTOGRAPH_AUGMENTATIONS[augmentation](original, corners, generator)
+        resized = images.resize(image, *size)
+        pixels.append(normalise(images.to_uint8_tensor([resized], device)))
+        transforms.append(detector_input.stretch((image.shape[0], image.shape[1]), size))
         boxes.append(_to_float_tensor(transforms[-1].apply(corners), device))
         labels.append(torch.from_numpy(classes[indices]).to(device))
     return TrainingBatch(torch.cat(pixels), transforms, boxes, labels)

@@ -16,12 +16,7 @@ from adapters.detection import yolo_grid, yolov1
 from adapters.detection.detector_input import DetectorInput, Size, framed_input, stretched_input
 from adapters.detection.finite import check_finite
 from adapters.detection.nms import suppress_per_class
-from adapters.detection.training_batch import (
-    PHOTOGRAPH_AUGMENTATIONS,
-    TrainingBatch,
-    framed_training_batch,
-    stretched_training_batch,
-)
+from adapters.detection.training_batch import TrainingBatch, framed_training_batch, stretched_training_batch
 from adapters.detection.training_images import Augmentation
 from adapters.torch_adapter import TorchAdapter, TorchOptions
 from adapters.vision.input_size import InputSizeOptions
@@ -173,14 +168,8 @@ class Yolo(TorchAdapter[DetectorInput, Tensor, YoloBatch]):
         options, device = self.options, self.runtime.device
         if not self._paper_scale:
             return framed_training_batch(samples, options.size, generator, device, options.augmentation)
-        augment = PHOTOGRAPH_AUGMENTATIONS[options.augmentation or "yolo"]
-        return stretched_training_batch(
-            samples,
-            options.size,
-            lambda image, boxes: augment(image, boxes, generator),
-            lambda image: images.to_tensor([image], device),
-            device,
-        )
+        augmentation, normalise = options.augmentation or "yolo", images.centred
+        return stretched_training_batch(samples, options.size, generator, device, augmentation, normalise)
 
     @property
     def _paper_scale(self) -> bool:

@@ -39,8 +39,7 @@ def shifted(
 ) -> tuple[Image, Mask]:
     """Shift an image of digits and its mask alike, and recolour the image.
 
-    Args:
-        background: mask values of the background, if a class is the background. Then no shift cuts an object.
+    If a class is the background, `background` are its mask values, and no shift cuts an object.
     """
     objects = ~np.isin(mask, [*background, IGNORED]) if background else np.zeros(mask.shape, bool)
     down, right = (
@@ -69,8 +68,7 @@ def cropped(
 ) -> tuple[Image, Mask]:
     """Scale, flip and crop an image and its mask alike: [crop, crop, 3] and [crop, crop].
 
-    Args:
-        shorter_side: px at scale 1; None for the image's own.
+    `shorter_side` is in px at scale 1; None is the image's own.
     """
     height, width = mask.shape
     scale = generator.uniform(*SCALES)
@@ -112,8 +110,7 @@ def frequency_weights(masks: Sequence[Mask], classes: int) -> list[float]:
     images in which it occurs. The weight of a class is the median of all frequencies divided by its
     frequency. A class that does not occur has weight 1.
 
-    Args:
-        masks: [H, W] each, of values below `classes`, or IGNORED.
+    The masks [H, W] have values below `classes`, or IGNORED.
     """
     counts = np.stack([np.bincount(mask.ravel(), minlength=IGNORED + 1)[:classes] for mask in masks])
     labelled = (counts > 0) * counts.sum(axis=1, keepdims=True)

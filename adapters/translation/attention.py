@@ -74,10 +74,7 @@ class Attention(Translator[State]):
     options: AttentionOptions
     architecture_options = (
         *Translator.architecture_options,
-        "encoder_size",
-        "encoder_layers",
-        "decoder_size",
-        "attention_size",
+        *("encoder_size", "encoder_layers", "decoder_size", "attention_size"),
     )
 
     module: AttentionModel

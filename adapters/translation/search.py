@@ -133,11 +133,9 @@ class _Finished:
         self.complete = torch.zeros(len(limits), dtype=torch.long, device=limits.device)  # how many
 
     def add_complete(self, rows: Tensor, prefixes: Tensor, extensions: Extensions, penalties: Tensor) -> bool:
-        """Add the prefixes [B', K, length] that END completes; return whether there are any.
+        """Add the prefixes [B', K, length] of the sentences `rows` [B'] that END completes, if there are any.
 
-        Args:
-            rows: [B'], the sentences of the prefixes.
-            penalties: [B', K], coverage penalties of the prefixes.
+        Return whether there are. The coverage penalties of the prefixes are [B', K].
         """
         scores, parents, tokens = (part[:, : self.beam] for part in extensions)
         complete = (tokens == END) & (scores > -torch.inf)
@@ -216,8 +214,7 @@ def best_extensions(scores: Tensor, log_probabilities: Tensor, count: int) -> Ex
 def _next_prefixes(prefixes: Tensor, extensions: Extensions, beam: int) -> tuple[Tensor, Tensor, Tensor]:
     """Extend prefixes [B', K, length] by their best tokens besides END.
 
-    Returns:
-        The new prefixes [B', beam, 1 + length], their log-probabilities and parents [B', beam].
+    Return the new prefixes [B', beam, 1 + length], their log-probabilities and parents [B', beam].
     """
     scores = torch.where(extensions.tokens == END, -torch.inf, extensions.scores)
     scores, chosen = scores.topk(min(beam, scores.shape[1]), dim=-1)

@@ -35,12 +35,7 @@ class Seq2Seq(Translator[State]):
     options: Seq2SeqOptions
     architecture_options = (
         *Translator.architecture_options,
-        "encoder_size",
-        "decoder_size",
-        "layers",
-        "bidirectional",
-        "reversed_source",
-        "context",
+        *("encoder_size", "decoder_size", "layers", "bidirectional", "reversed_source", "context"),
     )
     layer: ClassVar[type[RnnLayer | LstmLayer]]
 

@@ -25,10 +25,6 @@ class InputSizeOptions(AdapterOptions):
         return height, width
 
     def check_multiple(self, multiple: int, of: str) -> None:
-        """Check that the sides of the input are multiples of a stride.
-
-        Raises:
-            ValueError: They are not.
-        """
+        """Raise a ValueError unless the sides of the input are multiples of a stride."""
         if any(side % multiple for side in self.input_shape((0, 0))):
             raise ValueError(f"input_size: expected multiples of {multiple} px, the stride of {of}")

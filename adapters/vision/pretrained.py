@@ -28,11 +28,7 @@ class PretrainedOptions(AdapterOptions):
         return self
 
     def check_small_only(self, *names: str) -> None:
-        """Check that options of the small backbone have no value.
-
-        Raises:
-            ValueError: One has.
-        """
+        """Raise a ValueError if options of the small backbone have a value."""
         for name in names:
             if getattr(self, name) is not None:
                 raise ValueError(f"{name}: it is an option of the small backbone")

@@ -66,10 +66,8 @@ AnyAnalyser: TypeAlias = Analyser[Any, Any]
 def pick_samples(scores: Sequence[float], weights: Sequence[float]) -> list[Pick]:
     """Choose the samples with the lowest, middle and highest scores; ties go to the greatest weight.
 
-    Args:
-        scores: per sample.
-        weights: per sample, the amount that a model can get right or wrong. Samples of weight 0 are shown
-            only if there are no others.
+    A weight is the amount that a model can get right or wrong in a sample. Samples of weight 0 are shown only
+    if there are no others.
     """
     values, sizes = np.asarray(scores, dtype=np.float64), np.asarray(weights, dtype=np.float64)
     eligible = (sizes > 0) | ~np.any(sizes > 0)
@@ -93,8 +91,7 @@ def pick_samples(scores: Sequence[float], weights: Sequence[float]) -> list[Pick
 def ratios(parts: Counts, wholes: Counts, signature: str, unit: str = "fraction") -> list[Figure]:
     """Compute Σ parts / Σ wholes over samples, for each of k columns; undefined if the denominator is 0.
 
-    Args:
-        parts, wholes: [n, k], additive counts per sample.
+    Both [n, k] are additive counts per sample.
     """
     n, columns = parts.shape
     counts = np.concatenate([parts, wholes], axis=1).astype(np.int64)

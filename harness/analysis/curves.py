@@ -32,9 +32,7 @@ class InterpolatedCurve:
 def interpolate_precision(images: Sequence[Matches], label: int, threshold: int) -> InterpolatedCurve:
     """Interpolate as COCO does: at each level the highest precision at this or a higher recall.
 
-    Args:
-        label: index of the class.
-        threshold: index of the IoU threshold in the matches.
+    `label` and `threshold` are the indices of the class and of the IoU threshold in the matches.
     """
     outcomes = [_outcomes(image, label, threshold) for image in images]
     scores, correct = (np.concatenate(parts) for parts in zip(*outcomes, strict=True))

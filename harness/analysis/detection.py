@@ -8,17 +8,11 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis import tide
+from harness.analysis import record, tide
 from harness.analysis.analyser import Analyser, ImageFiles, Pick, ratios
 from harness.analysis.curves import average_precisions, interpolate_precision
 from harness.analysis.images import image_file
-from harness.analysis.record import (
-    DetectionAnalysis,
-    OperatingPoint,
-    PrecisionRecall,
-    ShownBox,
-    ShownDetections,
-)
+from harness.analysis.record import ShownDetections
 from harness.analysis.tide import CORRECT, IGNORED, STATES, ImageErrors, classify_errors
 from harness.metrics.average_precision import COCO_AREAS
 from harness.metrics.matching import IOU_THRESHOLDS, MAX_DETECTIONS, Matches, match_coco
@@ -77,11 +71,11 @@ class DetectionAnalyser(Analyser[Detections, ShownDetections]):
         )
         return shown, {path: image_file(image)}
 
-    def conclude(self, shown: Sequence[ShownDetections]) -> DetectionAnalysis:
+    def conclude(self, shown: Sequence[ShownDetections]) -> record.DetectionAnalysis:
         errors, false_positives, false_negatives = tide.error_effects(
             self._images, len(self._classes), self._min_score
         )
-        return DetectionAnalysis(
+        return record.DetectionAnalysis(
             n=len(self._images),
             ranked_by="F1 of the image at the operating point",
             classes=list(self._classes),
@@ -99,7 +93,7 @@ class DetectionAnalyser(Analyser[Detections, ShownDetections]):
         """Score threshold of the operating point; infinite if no detection is correct."""
         return best_f1_score(self._images) if self._known_score is None else self._known_score
 
-    def _curves(self) -> list[PrecisionRecall]:
+    def _curves(self) -> list[record.PrecisionRecall]:
         ap = average_precisions(self._matches, len(self._classes))  # [classes, T, 1 + G]
         records = []
         for threshold, coco_index in enumerate(CURVE_THRESHOLDS):
@@ -109,7 +103,7 @@ class DetectionAnalyser(Analyser[Detections, ShownDetections]):
             ]
             annotated = [curve.precision for curve in curves if curve.positives]
             records.append(
-                PrecisionRecall(
+                record.PrecisionRecall(
                     iou=iou,
                     ap=self._ap_figure(mean_defined(ap[:, threshold], 0), iou),
                     positives=sum(curve.positives for curve in curves),
@@ -117,7 +111,7 @@ class DetectionAnalyser(Analyser[Detections, ShownDetections]):
                 )
             )
             records += [
-                PrecisionRecall(
+                record.PrecisionRecall(
                     label=name,
                     iou=iou,
                     ap=self._ap_figure(class_ap, iou),
@@ -134,7 +128,7 @@ class DetectionAnalyser(Analyser[Detections, ShownDetections]):
         signature = f"{SIGNATURE}|iou:{iou:g}|v:{VERSION}"
         return figure(ap, len(self._matches), "fraction", signature, (0.0, 1.0))
 
-    def _operating_point(self) -> OperatingPoint:
+    def _operating_point(self) -> record.OperatingPoint:
         counts = np.array([counts_at(image, self._min_score) for image in self._images])
         correct, detected, annotated = counts.T[:, :, None]
         settings = f"iou:{tide.FOREGROUND}|score:best F1|v:{VERSION}"
@@ -147,16 +141,18 @@ class DetectionAnalyser(Analyser[Detections, ShownDetections]):
             )
         )
         score = None if np.isinf(self._min_score) else self._min_score
-        return OperatingPoint(score=score, precision=precision, recall=recall, f1=f1)
+        return record.OperatingPoint(score=score, precision=precision, recall=recall, f1=f1)
 
-    def _boxes(self, target: Annotations, prediction: Detections) -> tuple[list[ShownBox], list[ShownBox]]:
+    def _boxes(
+        self, target: Annotations, prediction: Detections
+    ) -> tuple[list[record.ShownBox], list[record.ShownBox]]:
         """Return the records of the annotations, then of the detections at the operating point."""
         image = classify_errors(target, prediction)
         shown = image.scores >= self._min_score
         hit = np.zeros(len(image.positives), dtype=bool)
         hit[image.annotations[shown & (image.states == CORRECT)]] = True
         annotations = [
-            ShownBox(
+            record.ShownBox(
                 box=_rounded(box),
                 label=self._classes[label],
                 state="ignored" if not counted else "correct" if is_hit else "missed",
@@ -166,7 +162,7 @@ class DetectionAnalyser(Analyser[Detections, ShownDetections]):
             )
         ]
         detections = [
-            ShownBox(
+            record.ShownBox(
                 box=_rounded(prediction.boxes[image.order[row]]),
                 label=self._classes[image.labels[row]],
                 score=round(float(image.scores[row]), 4),
@@ -209,8 +205,7 @@ def confusion_matrix(images: Sequence[ImageErrors], classes: int, min_score: flo
     overlaps most, at IoU .5 or more. Each remaining detection counts as detected background, each remaining
     annotation as undetected.
 
-    Args:
-        min_score: count only detections with at least this score.
+    Only detections with at least `min_score` count.
     """
     matrix = np.zeros((classes + 1, classes + 1), dtype=np.int64)
     for image in images:

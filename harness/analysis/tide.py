@@ -56,8 +56,7 @@ class ImageErrors:
     def missed(self, min_score: float = -np.inf) -> NDArray[np.bool_]:
         """Mark the annotations that count and that no detection matches or is wrong about: [g].
 
-        Args:
-            min_score: consider only detections with at least this score.
+        Only detections with at least `min_score` are considered.
         """
         near = (self.states == CORRECT) | (self.states == CLASSIFICATION) | (self.states == LOCALISATION)
         return self.counted & ~self._mark_annotations(near & (self.scores >= min_score))
@@ -131,16 +130,11 @@ def error_effects(
 ) -> tuple[dict[ErrorType, ErrorEffect], Figure, Figure]:
     """Compute the count and dAP of each type of error, and two special dAPs (Bolya et al. 2020, §2.3).
 
-    Args:
-        min_score: score from which a detection also counts as shown.
-
-    Returns:
-        The effects by type, the dAP of removing all false positives, and the dAP of removing all annotations
-        that are not found.
+    A detection from `min_score` on also counts as shown. Return the effects by type, the dAP of removing all
+    false positives, and the dAP of removing all annotations that are not found.
     """
-    base = average_precisions([_to_matches(image, image.states == CORRECT) for image in images], classes)[
-        :, 0
-    ]
+    correct = [_to_matches(image, image.states == CORRECT) for image in images]
+    base = average_precisions(correct, classes)[:, 0]
 
     def effect(fixed: Sequence[Matches]) -> Figure:
         precisions = average_precisions(fixed, classes)[:, 0]

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.completion import dataset_names, listed_names
+from harness.cli.completion import dataset_names, listed_names, registries
 from harness.cli.options import AsJson
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from harness.registry import Registry
 
 catalogue_app = typer.Typer()
 new_app = typer.Typer(no_args_is_help=True, help="Write a starting point for your own extension.")
@@ -57,20 +56,12 @@ def list_command(
         show_table(columns, rows)
 
 
-def _registries() -> dict[Group, Registry[Any]]:
-    from harness.adapter import ADAPTERS
-    from harness.datasets.dataset import DATASETS
-    from harness.metrics.metric import METRICS
-
-    return {Group.adapters: ADAPTERS, Group.datasets: DATASETS, Group.metrics: METRICS}
-
-
 def _rows(group: Group | None) -> list[list[str]]:
     from harness.suite.loading import shipped_suites
 
     rows = [
         [str(registered), entry.name, entry.origin, entry.target]
-        for registered, registry in _registries().items()
+        for registered, registry in registries().items()
         for entry in registry.entries().values()
     ]
     rows += [["suites", name, "harness", path.name] for name, path in shipped_suites().items()]
@@ -112,7 +103,7 @@ def _describe(group: Group, name: str, as_json: bool) -> None:
         suite = load_suite(find_suite(name)).suite
         document |= {"description": suite.description, "benchmarks": list(suite.benchmarks)}
     else:
-        registry = _registries()[group]
+        registry = registries()[group]
         thing = registry.get(name)
         document |= {"description": inspect.getdoc(thing) or "", "origin": registry.entries()[name].origin}
         if group is Group.adapters:
@@ -204,11 +195,7 @@ def new_adapter(
 
 
 def _read_option(text: str) -> tuple[str, object]:
-    """Parse `KEY=VALUE` of the command line, with a YAML value.
-
-    Raises:
-        UsageError: The text has another form, or the value is not YAML.
-    """
+    """Parse `KEY=VALUE` of the command line, with a YAML value."""
     from harness.yaml_source import parse_value
 
     key, equals, value = text.partition("=")

@@ -1,9 +1,14 @@
 """Names that the shell completes: suites, adapters, data sets and metrics."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from harness.registry import Registry
 
 
 def suite_names(incomplete: str) -> list[str]:
@@ -24,17 +29,21 @@ def dataset_names(incomplete: str) -> list[str]:
     return _continuing(incomplete, list(DATASETS.entries()))
 
 
-def listed_names(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return the names of the group typed after `harness list` that continue `incomplete`."""
+def registries() -> dict[str, Registry[Any]]:
+    """Return the registries by the name of their group in `harness list`."""
     from harness.adapter import ADAPTERS
     from harness.datasets.dataset import DATASETS
     from harness.metrics.metric import METRICS
-    from harness.registry import Registry
+
+    return {"adapters": ADAPTERS, "datasets": DATASETS, "metrics": METRICS}
+
+
+def listed_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the names of the group typed after `harness list` that continue `incomplete`."""
     from harness.suite.loading import shipped_suites
 
-    registries: dict[str, Registry[Any]] = {"adapters": ADAPTERS, "datasets": DATASETS, "metrics": METRICS}
     group = str(ctx.params.get("group"))
-    names = registries[group].entries() if group in registries else shipped_suites()
+    names = registries()[group].entries() if group in registries() else shipped_suites()
     return _continuing(incomplete, list(names))
 
 

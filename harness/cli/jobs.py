@@ -113,16 +113,10 @@ def status(
     if as_json:
         show(asdict(jobs[0]) if job_id else [asdict(job) for job in jobs])
         return
-    rows = [
-        [
-            job.id,
-            job.status,
-            "–" if job.exit_code is None else str(job.exit_code),
-            job.started or "–",
-            job.ended or "–",
-        ]
-        for job in jobs
-    ]
+    rows = []
+    for job in jobs:
+        code = "–" if job.exit_code is None else str(job.exit_code)
+        rows.append([job.id, job.status, code, job.started or "–", job.ended or "–"])
     show_table(["job", "status", "exit code", "started", "ended"], rows)
     if job_id and jobs[0].message:
         sys.stdout.write(f"{jobs[0].message}\n")

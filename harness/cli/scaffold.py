@@ -22,10 +22,7 @@ _FIRST_SUITE = {  # task → data set and metric
 
 
 def new_adapter(name: str, task: str, out: Path) -> list[Path]:
-    """Write the package into the new folder `out`/`name`.
-
-    Returns:
-        The files written.
+    """Write the package into the new folder `out`/`name`, and return its files.
 
     Raises:
         UsageError: The folder exists, the task is unknown, or the name is malformed or taken.

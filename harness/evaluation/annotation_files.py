@@ -8,7 +8,7 @@ from typing import TypeAlias
 from harness.datasets.dataset import Dataset, DatasetOptions
 from harness.datasets.files import content_hashes
 from harness.identity import digest
-from harness.task import Prediction, Sample, Target, TaskName
+from harness.task import Prediction, TaskName
 
 Predictions: TypeAlias = Iterable[tuple[str, Prediction]]
 """(sample id, prediction) of every sample, in their order. It can be iterated over several times."""
@@ -21,17 +21,12 @@ class AnnotationFiles(Dataset):
     """Registered names of the metrics to compute, the headline first."""
     omitted: frozenset[str] = frozenset()
     """Figures that these files cannot define."""
+    metric_options: dict[str, object] = {}  # noqa: RUF012  an instance replaces it
 
     def __init__(
         self, task: TaskName, source: Path, files: Sequence[Path], notes: Sequence[str] = ()
     ) -> None:
-        """Open annotation files.
-
-        Args:
-            source: the file or folder that the user named.
-            files: all files whose content decides the targets.
-            notes: what has been noted so far.
-        """
+        """Open annotation files: `files` decide the targets, and `source` is the path that the user named."""
         super().__init__(DatasetOptions(), "test", task)
         self.name = source.stem
         self._files = files
@@ -53,11 +48,3 @@ class AnnotationFiles(Dataset):
         Raises:
             UsageError: A file is malformed, or predictions do not fit the annotations.
         """
-
-    @abstractmethod
-    def target(self, index: int) -> tuple[str, Target]:
-        """Return the id and the target of a sample."""
-
-    def __getitem__(self, index: int) -> Sample:
-        sample_id, target = self.target(index)
-        return Sample(sample_id, "", target)

@@ -10,7 +10,7 @@ from harness.datasets.voc.submission import read_submission
 from harness.errors import UsageError
 from harness.evaluation.annotation_files import AnnotationFiles, Predictions
 from harness.registry import unknown
-from harness.task import Target
+from harness.task import Sample
 
 PROTOCOLS = ("coco", "voc07", "voc10")
 IOU = 0.5  # VOCopts.minoverlap of the VOC devkit
@@ -20,6 +20,7 @@ class AnnotatedBoxes(AnnotationFiles):
     """The annotated objects of images. Sample ids are the images' ids."""
 
     tasks = ("detection",)
+    classes: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -65,28 +66,20 @@ class AnnotatedBoxes(AnnotationFiles):
             )
         super().__init__("detection", annotations, files)
         self.metric_names = (name,)
-        self._options: dict[str, object] = {"iou_type": iou_type} if name == "coco" else {"iou": iou}
+        self.metric_options = {"iou_type": iou_type} if name == "coco" else {"iou": iou}
         if self._is_voc:
             annotated = read_voc(annotations, self._notes.append)
         else:
             annotated = read_coco(annotations, self._notes.append, with_masks=iou_type == "segm")
         self._annotated = restrict(annotated, image_set, self._notes.append) if image_set else annotated
-        self._targets = list(self._annotated.targets.items())
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self._annotated.classes
-
-    @property
-    def metric_options(self) -> dict[str, object]:
-        return self._options
+        self.classes, self._targets = self._annotated.classes, list(self._annotated.targets.items())
 
     def __len__(self) -> int:
         return len(self._targets)
 
-    def target(self, index: int) -> tuple[str, Target]:
+    def __getitem__(self, index: int) -> Sample:
         image_id, target = self._targets[index]
-        return str(image_id), target
+        return Sample(str(image_id), "", target)
 
     def read_predictions(self, path: Path) -> Predictions:
         """Read COCO results JSON; with VOC annotations, a VOC submission is also accepted."""

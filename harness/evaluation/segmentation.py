@@ -9,7 +9,7 @@ from harness.datasets.masks.classes import ClassLabels, MaskClasses, binary_clas
 from harness.datasets.masks.files import find_predictions, list_masks
 from harness.errors import UsageError
 from harness.evaluation.annotation_files import AnnotationFiles, Predictions
-from harness.task import BACKGROUND, IGNORED, Mask, Target
+from harness.task import BACKGROUND, IGNORED, Mask, Sample
 
 REST: Literal["rest"] = "rest"  # ignore every label that no class has
 _MAX_CLASSES = 256  # of 8 bits
@@ -48,22 +48,20 @@ class AnnotatedMasks(AnnotationFiles):
             self._classes = binary_classes(self._masks.values(), self._classes, notes.append)
         super().__init__("segmentation", annotations, [*self._masks.values()], notes)
         self._path, self._targets = annotations, list(self._masks.items())
-        self.classes = self._classes.names
-        if BACKGROUND not in self.classes:
+        self.classes = names = self._classes.names
+        if BACKGROUND not in names:
             self.omitted = frozenset({"foreground_iou"})
-
-    @property
-    def metric_options(self) -> dict[str, object]:
-        classes = self._classes  # of 256 classes, the last has the value that otherwise means ignored
-        ignores = classes.rest_ignored or IGNORED in classes.values[classes.values >= len(self.classes)]
-        return {"ignore_index": IGNORED} if ignores else {}
+        # Of 256 classes, the last has the value that otherwise means ignored.
+        values = self._classes.values[self._classes.values >= len(names)]
+        if self._classes.rest_ignored or IGNORED in values:
+            self.metric_options = {"ignore_index": IGNORED}
 
     def __len__(self) -> int:
         return len(self._masks)
 
-    def target(self, index: int) -> tuple[str, Target]:
+    def __getitem__(self, index: int) -> Sample:
         stem, file = self._targets[index]
-        return stem, self._classes.read(file)
+        return Sample(stem, "", self._classes.read(file))
 
     def read_predictions(self, path: Path) -> Predictions:
         return MaskFiles(find_predictions(self._path, self._masks, path, self._notes.append), self._classes)

@@ -7,7 +7,6 @@ from pathlib import Path
 from harness.compare.accuracy import Pair, accuracy_changes, find_flips
 from harness.compare.correction import correct_verdicts
 from harness.compare.outcome import SHOWN_IDS, Change, Comparison, TrialComparison
-from harness.datasets.dataset import Dataset
 from harness.decisions.policy import GatePolicy
 from harness.errors import UsageError
 from harness.evaluation.annotation_files import AnnotationFiles, Predictions
@@ -53,11 +52,7 @@ class Difference:
 
 
 def read_systems(annotations: AnnotationFiles, paths: Sequence[Path]) -> list[System]:
-    """Read and score several systems.
-
-    Raises:
-        UsageError: a file is malformed, or named twice.
-    """
+    """Read and score several systems; a file that is malformed or named twice is a UsageError."""
     for index, path in enumerate(paths):
         if path in paths[:index]:
             raise UsageError(f"{path}: named twice; expected another file per system")
@@ -65,42 +60,19 @@ def read_systems(annotations: AnnotationFiles, paths: Sequence[Path]) -> list[Sy
 
 
 def read_system(annotations: AnnotationFiles, path: Path) -> System:
-    """Read and score the predictions of one system.
-
-    Raises:
-        UsageError: a file is malformed.
-    """
+    """Read and score the predictions of one system; a malformed file is a UsageError."""
     predictions = annotations.read_predictions(path)
-    return score_system(annotations, annotations.metric_names, str(path), predictions, annotations.omitted)
-
-
-def score_system(
-    data: Dataset,
-    metric_names: Sequence[str],
-    name: str,
-    predictions: Predictions,
-    omitted: frozenset[str] = frozenset(),
-) -> System:
-    """Score predictions of every sample of a data set.
-
-    Args:
-        omitted: figures to leave out.
-    """
-    scored = score(data, len(data), predictions, metric_names)
-    metrics = {
-        figure: value
-        for entry in scored.values()
-        for figure, value in entry.scores.metrics.items()
-        if figure not in omitted
-    }
-    per_class = {
-        label: values for entry in scored.values() for label, values in entry.scores.per_class.items()
-    }
-    intervals = {
-        label: values for entry in scored.values() for label, values in entry.scores.class_intervals.items()
-    }
+    scored = score(annotations, len(annotations), predictions, annotations.metric_names)
+    metrics: dict[str, Figure] = {}
+    per_class: dict[str, Mapping[str, float | None]] = {}
+    intervals: dict[str, Mapping[str, Interval | None]] = {}
+    for entry in scored.values():
+        metrics |= entry.scores.metrics
+        per_class |= entry.scores.per_class
+        intervals |= entry.scores.class_intervals
+    shown = {name: figure for name, figure in metrics.items() if name not in annotations.omitted}
     statistics = {metric: entry.statistics for metric, entry in scored.items()}
-    return System(name, metrics, per_class, intervals, statistics, predictions)
+    return System(str(path), shown, per_class, intervals, statistics, predictions)
 
 
 def compare_systems(files: AnnotationFiles, head: System, base: System, gate: GatePolicy) -> Comparison:

@@ -8,7 +8,7 @@ from harness.datasets.files import read_lines
 from harness.errors import UsageError
 from harness.evaluation.annotation_files import AnnotationFiles, Predictions
 from harness.metrics.bleu import TOKENIZER, UNSPACED_TOKENIZERS
-from harness.task import Target, Translation
+from harness.task import Sample, Translation
 
 METRICS = ("bleu", "chrf", "ter")
 # Thai to Myanmar, Khmer, kana, and Chinese characters: scripts that put no spaces between words.
@@ -47,7 +47,7 @@ class ReferenceTexts(AnnotationFiles):
             raise UsageError("expected at least one file of references")
         super().__init__("translation", references[0], references)
         self.metric_names = tuple(dict.fromkeys(metrics)) or METRICS
-        self._options = {"tokenize": tokenize, "lowercase": lowercase}
+        self.metric_options = {"tokenize": tokenize, "lowercase": lowercase}
         self._first = references[0]
         self._length = len(_sentences(self._first))
         self._targets = list(zip(*map(self._aligned_sentences, references), strict=True))
@@ -58,15 +58,11 @@ class ReferenceTexts(AnnotationFiles):
                 f"does not divide into words; see --tokenize {', '.join(UNSPACED_TOKENIZERS)}"
             )
 
-    @property
-    def metric_options(self) -> dict[str, object]:
-        return self._options
-
     def __len__(self) -> int:
         return self._length
 
-    def target(self, index: int) -> tuple[str, Target]:
-        return str(index + 1), self._targets[index]
+    def __getitem__(self, index: int) -> Sample:
+        return Sample(str(index + 1), "", self._targets[index])
 
     def read_predictions(self, path: Path) -> Predictions:
         sentences = self._aligned_sentences(path)

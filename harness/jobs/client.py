@@ -101,11 +101,7 @@ class JobsClient:
         return [job_record(job) for job in sorted(details, key=lambda job: -(job.start_time or 0))]
 
     def job(self, job_id: str) -> JobRecord:
-        """Return one job.
-
-        Raises:
-            UsageError: The cluster has no job with this id.
-        """
+        """Return one job, or raise a UsageError if the cluster has none with this id."""
         with self._translate_errors(f"job {job_id}"):
             jobs = {job.id: job for job in self._list_records()}
         if job_id not in jobs:

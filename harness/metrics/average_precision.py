@@ -12,14 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UsageError
-from harness.metrics.matching import (
-    MAX_DETECTIONS,
-    Matches,
-    join_matches,
-    match_coco,
-    match_voc,
-    split_matches,
-)
+from harness.metrics import matching
+from harness.metrics.matching import MAX_DETECTIONS, Matches
 from harness.metrics.metric import Computed, Groups, Metric, StoredArrays, Values
 from harness.metrics.precision_recall import Curves, average_precision, average_recall, build_curves
 from harness.statistics.jackknife import leave_out_weights, mean_defined
@@ -43,10 +37,6 @@ class AveragePrecision(Metric[Annotations, Detections, Matches]):
     limits: tuple[tuple[int, int], ...] = ()
     _choices: str
     """Everything that changes a figure, for its signature."""
-
-    @abstractmethod
-    def statistics(self, target: Annotations, prediction: Detections) -> Matches:
-        """Match the detections of an image with its annotations."""
 
     @abstractmethod
     def _figures(self, curves: Sequence[Curves], weights: NDArray[np.int32]) -> tuple[Values, Values]:
@@ -79,12 +69,10 @@ class AveragePrecision(Metric[Annotations, Detections, Matches]):
         return f"{self._choices}|v:{VERSION}"
 
     def pack(self, statistics: Sequence[Matches]) -> StoredArrays:
-        """Concatenate the images' arrays."""
-        return join_matches(statistics)
+        return matching.join_matches(statistics)
 
     def unpack(self, arrays: StoredArrays) -> list[Matches]:
-        """Return the images' matches."""
-        return split_matches(arrays)
+        return matching.split_matches(arrays)
 
 
 class Coco(AveragePrecision):
@@ -128,7 +116,7 @@ class Coco(AveragePrecision):
 
     def statistics(self, target: Annotations, prediction: Detections) -> Matches:
         """Match greedily within each area range, as COCO does."""
-        return match_coco(target, prediction, self._ranges, self._masks)
+        return matching.match_coco(target, prediction, self._ranges, self._masks)
 
     def _area_ranges(self) -> Sequence[int]:
         return (0, 0, 0, 1, 2, 3, *(area for area, _ in COCO_LIMITS))
@@ -171,7 +159,7 @@ class Voc(AveragePrecision):
 
     def statistics(self, target: Annotations, prediction: Detections) -> Matches:
         """Match each detection with its best annotation alone, as the devkit does."""
-        return match_voc(target, prediction, self._iou)
+        return matching.match_voc(target, prediction, self._iou)
 
     def _area_ranges(self) -> Sequence[int]:
         return (0,)

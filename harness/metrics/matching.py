@@ -113,13 +113,9 @@ def match_coco(
 def _measure_masks(
     target: Annotations, detections: Detections, order: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Measure the masks of d detections and g annotations, as pycocotools does.
+    """Measure the masks of d detections, with the indices `order`, and of g annotations, as pycocotools does.
 
-    Args:
-        order: [d], indices of the detections.
-
-    Returns:
-        IoU with the annotations of the same class, 0 for others [d, g]; areas of the detections in px² [d].
+    Return the IoU with annotations of the same class, 0 with others [d, g], and the detections' areas [d].
     """
     if not target.masks or not detections.masks or target.masks.size != detections.masks.size:
         raise UsageError("segm needs annotations and detections with masks of one size")

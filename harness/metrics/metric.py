@@ -17,7 +17,7 @@ from harness.statistics.jackknife import (
     leave_out_groups,
     leave_out_sums,
 )
-from harness.task import Figure, Interval, Scores, TaskName
+from harness.task import Better, Interval, Scores, TaskName
 
 TargetT = TypeVar("TargetT")
 PredictionT = TypeVar("PredictionT")
@@ -71,11 +71,7 @@ class Metric(ABC, Generic[TargetT, PredictionT, StatisticsT]):
 
     @abstractmethod
     def compute(self, statistics: Sequence[StatisticsT], groups: Groups) -> Computed:
-        """Compute each figure of all samples, at least one, and without each group.
-
-        Args:
-            statistics: in order of sample id.
-        """
+        """Compute each figure of all samples, in order of id and at least one, and without each group."""
 
     @abstractmethod
     def signature(self, name: str, statistics: Sequence[StatisticsT]) -> str:
@@ -97,8 +93,7 @@ class Metric(ABC, Generic[TargetT, PredictionT, StatisticsT]):
     ) -> Scores:
         """Return the figures, overall with 95% intervals over samples, and per class.
 
-        Args:
-            origins: the group of samples that each sample comes from, such as a video; see `Sample.group`.
+        `origins` is the group that each sample comes from, such as a video; see `Sample.group`.
         """
         jackknifed, computed = self._jackknife(statistics, intervals, origins)
         per_class: dict[str, dict[str, float | None]] = {}
@@ -126,26 +121,14 @@ class Metric(ABC, Generic[TargetT, PredictionT, StatisticsT]):
         undefined = Computed(dict.fromkeys(self.names, np.array([np.nan])))
         computed = self.compute(statistics, groups) if n else undefined
         method = "jackknife" if groups is None or groups.max() == n - 1 else f"jackknife-{groups.max() + 1}"
-        figures = {
-            name: JackknifedFigure(
-                self._figure(name, computed, n, f"{self.signature(name, statistics)}|interval:{method}"),
-                computed.figures[name][1:],
-                self.bounds,
-            )
-            for name in self.names
-        }
+        figures = {}
+        for name in self.names:
+            signature = f"{self.signature(name, statistics)}|interval:{method}"
+            better: Better = "lower" if name in self.lower_is_better else "higher"
+            values, note = computed.figures[name], self._note(computed.carriers.get(name))
+            estimate = figure(values, n, self.unit, signature, self.bounds, better, note)
+            figures[name] = JackknifedFigure(estimate, values[1:], self.bounds)
         return figures, computed
-
-    def _figure(self, name: str, computed: Computed, n: int, signature: str) -> Figure:
-        return figure(
-            computed.figures[name],
-            n,
-            self.unit,
-            signature,
-            self.bounds,
-            "lower" if name in self.lower_is_better else "higher",
-            self._note(computed.carriers.get(name)),
-        )
 
     def _note(self, carriers: NDArray[np.int64] | None) -> str | None:
         """Name the classes that too few samples carry, rarest first: their interval may be wrong."""

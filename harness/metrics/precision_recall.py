@@ -140,10 +140,7 @@ def average_recall(
 ) -> NDArray[np.float64]:
     """Average the recall over IoU thresholds, under each of R weightings.
 
-    Args:
-        weights: [n, R], how often each image counts.
-        limits: as given to `build_curves`.
-
+    `weights` [n, R] are how often each image counts, and `limits` are as given to `build_curves`.
     Returns:
         [limits, R], 0–1; NaN where no annotation of the class counts.
     """

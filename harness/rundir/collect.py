@@ -91,8 +91,7 @@ def _family(
 ) -> list[PairRecord]:
     """Return the pairs of one benchmark by one metric, with p-values adjusted for their number.
 
-    Args:
-        variants: Trial id → variant, of complete trials.
+    `variants` has the variant of each complete trial by its id.
     """
     tested = [
         (pair, figure, difference.difference, difference.p)

@@ -27,11 +27,7 @@ class Damage:
 
 
 class Digests:
-    """The digests of the files of a folder.
-
-    Args:
-        patterns: Patterns of these files, relative to the folder. Others are neither checked nor touched.
-    """
+    """The digests of those files of a folder that match patterns; others are neither checked nor touched."""
 
     def __init__(self, folder: Path, patterns: Collection[str]) -> None:
         self.file = folder / SUMS

@@ -68,11 +68,8 @@ def with_training_data(
 ) -> dict[int | None, CheckpointRef]:
     """Fill in the data of checkpoints that must be trained, and open both splits that training reads.
 
-    Paths and variables mean the same as in the suite's own data sets.
-
-    Args:
-        references: The checkpoints of an adapter entry, whose recipes differ in the seed only.
-        keys: Key path of the adapter, for messages.
+    Paths and variables mean the same as in the suite's own data sets. The recipes of the references differ in
+    the seed only.
 
     Raises:
         UsageError: A path leaves the data root, or a file of the data is malformed.

@@ -139,11 +139,7 @@ def read_gate(path: Path) -> GatePolicy:
 
 
 def _read_with_includes(path: Path, including: tuple[Path, ...]) -> list[Source]:
-    """Read a suite file and the files that it includes, each once.
-
-    Args:
-        including: The chain of files that led to this one.
-    """
+    """Read a suite file and the files that it includes, each once, after a chain of files that led to it."""
     resolved = path.resolve()
     if resolved in including:
         raise UsageError(f"{path}: includes itself through {' → '.join(p.name for p in including)}")
@@ -190,9 +186,6 @@ def _apply_override(document: dict[str, object], override: str) -> None:
     """Set one dotted key of a document.
 
     The value is parsed as YAML, so `[fp32, bf16]` and `null` mean the same as in a file.
-
-    Raises:
-        UsageError: The override is malformed, or its key does not exist.
     """
     key, equals, text = override.partition("=")
     if not equals or not key:

@@ -11,14 +11,10 @@ from harness.yaml_source import KeyPath
 def resolve_paths(
     loaded: LoadedSuite, keys: KeyPath, options: Mapping[str, object], names: Collection[str]
 ) -> dict[str, object]:
-    """Return those options that are paths, as absolute paths.
+    """Return the options with these names, which are paths or lists of paths, as absolute paths.
 
     Relative paths start at `data_root`, which no path may leave, or without it at the folder of the suite
     file that sets the option. Values of another type are unchanged, so that their validation reports them.
-
-    Args:
-        keys: Key path of the options.
-        names: Options whose values are paths or lists of paths.
 
     Raises:
         UsageError: A path leaves the data root; the message names file and line.

@@ -111,11 +111,7 @@ def _select(trials: Sequence[Trial], only: str, skipped: Sequence[Skipped]) -> l
 def _benchmark_trials(
     loaded: LoadedSuite, name: str, entry: BenchmarkEntry, registered: str, task: TaskName, limit: int | None
 ) -> list[Trial]:
-    """Return the trials of one benchmark, in the order of its adapters.
-
-    Args:
-        registered: Registered name of the data set.
-    """
+    """Return the trials of one benchmark with a registered data set, in the order of its adapters."""
     expanded = (
         variant
         for position, label in enumerate(entry.adapters)
@@ -157,11 +153,7 @@ def _benchmark_trials(
 
 
 def _slices_table(loaded: LoadedSuite, name: str, entry: BenchmarkEntry) -> Path | None:
-    """Return the path of a benchmark's table of slices.
-
-    Raises:
-        UsageError: The table does not exist or is malformed; the message names the line of the suite.
-    """
+    """Return the path of a benchmark's table of slices, which must be well-formed."""
     if entry.slices is None:
         return None
     keys: KeyPath = ["benchmarks", name]

@@ -126,11 +126,7 @@ def _entry_and_class(
 def _paths(
     loaded: LoadedSuite, keys: KeyPath, adapter: str, options: Mapping[str, object]
 ) -> dict[str, object]:
-    """Return the options that name files which inference reads, with variables filled in, as absolute paths.
-
-    Raises:
-        UnavailableError: A file does not exist here; the message names file and line of the option.
-    """
+    """Return the options that name files which inference reads, as absolute paths of existing files."""
     names = path_options(adapter)
     chosen = loaded.expand_options(keys, {name: value for name, value in options.items() if name in names})
     resolved = resolve_paths(loaded, keys, chosen, names)

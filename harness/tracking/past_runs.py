@@ -14,17 +14,9 @@ from harness.compare.trend import Observation, PastRun, TrendLine, from_text, tr
 from harness.errors import InfrastructureError, UsageError
 from harness.files import write_text
 from harness.rundir.results import Results, read_results
+from harness.tracking import tracking_store as store
 from harness.tracking.artifacts import ARCHIVE, DIGEST_TAG, content_digest, run_files
 from harness.tracking.entries import TREND
-from harness.tracking.tracking_store import (
-    PATIENT,
-    chosen_uri,
-    find_experiment,
-    mlflow_errors,
-    pages,
-    public,
-    quoted,
-)
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -49,10 +41,10 @@ def fetch_baseline(reference: str, run_dir: Path, tracking_uri: str | None = Non
         InfrastructureError: the store cannot be reached, or the download is damaged.
     """
     results = read_results(run_dir)
-    uri = chosen_uri(tracking_uri, run_dir)
+    uri = store.chosen_uri(tracking_uri, run_dir)
     name = reference.removeprefix(SCHEME)
-    with mlflow_errors(uri, PATIENT):
-        client, experiment = find_experiment(uri, results.suite)
+    with store.mlflow_errors(uri, store.PATIENT):
+        client, experiment = store.find_experiment(uri, results.suite)
         if name.startswith(_LATEST):
             branch = name.removeprefix(_LATEST)
             run = _latest(client, experiment, branch, results)
@@ -62,18 +54,19 @@ def fetch_baseline(reference: str, run_dir: Path, tracking_uri: str | None = Non
             expected = "expected mlflow:RUN_ID or mlflow:latest@BRANCH"
             lacking = f"suite '{results.suite}' has no run with this id; {expected}"
         if run is None:
-            raise UsageError(f"--baseline {reference}: {lacking} (in {public(uri)})")
+            raise UsageError(f"--baseline {reference}: {lacking} (in {store.public(uri)})")
         if DIGEST_TAG not in run.data.tags:
             raise UsageError(f"--baseline {reference}: not fully synced; `harness sync` completes it")
         return _downloaded(client, run)
 
 
 def _latest(client: MlflowClient, experiment: str, branch: str, results: Results) -> Run | None:
+    branch, run_id = store.quoted(branch), store.quoted(results.run.id)
     query = (
         f"attributes.status = 'FINISHED' and tags.`harness.kind` = 'run' "
-        f"and tags.`git.branch` = {quoted(branch)} and tags.`harness.run_id` != {quoted(results.run.id)}"
+        f"and tags.`git.branch` = {branch} and tags.`harness.run_id` != {run_id}"
     )
-    for page in pages(client, experiment, query, _PAGE, ["attributes.start_time DESC"]):
+    for page in store.pages(client, experiment, query, _PAGE, ["attributes.start_time DESC"]):
         for run in page:
             if DIGEST_TAG in run.data.tags and run.data.tags.get("verdict") != "regression":
                 return run
@@ -81,8 +74,8 @@ def _latest(client: MlflowClient, experiment: str, branch: str, results: Results
 
 
 def _by_id(client: MlflowClient, experiment: str, run_id: str) -> Run | None:
-    query = f"tags.`harness.kind` = 'run' and tags.`harness.run_id` = {quoted(run_id)}"
-    runs = [run for page in pages(client, experiment, query) for run in page]
+    query = f"tags.`harness.kind` = 'run' and tags.`harness.run_id` = {store.quoted(run_id)}"
+    runs = [run for page in store.pages(client, experiment, query) for run in page]
     if not runs:
         runs = _runs(client, experiment, run_id)
     if runs and (parent := runs[0].data.tags.get("mlflow.parentRunId")):
@@ -91,8 +84,8 @@ def _by_id(client: MlflowClient, experiment: str, run_id: str) -> Run | None:
 
 
 def _runs(client: MlflowClient, experiment: str, run_id: str) -> list[Run]:
-    query = f"attributes.run_id = {quoted(run_id)}"
-    return [run for page in pages(client, experiment, query) for run in page]
+    query = f"attributes.run_id = {store.quoted(run_id)}"
+    return [run for page in store.pages(client, experiment, query) for run in page]
 
 
 def _downloaded(client: MlflowClient, run: Run) -> Path:
@@ -128,10 +121,10 @@ def logged_trend(suite: str, tracking_uri: str | None = None) -> list[TrendLine]
         UsageError: no run of the suite was logged there.
         InfrastructureError: the store cannot be reached.
     """
-    uri = chosen_uri(tracking_uri, Path("runs") / suite)
-    with mlflow_errors(uri, PATIENT):
-        client, experiment = find_experiment(uri, suite)
-        logged = pages(client, experiment, "tags.`harness.kind` = 'run'", PAGE)
+    uri = store.chosen_uri(tracking_uri, Path("runs") / suite)
+    with store.mlflow_errors(uri, store.PATIENT):
+        client, experiment = store.find_experiment(uri, suite)
+        logged = store.pages(client, experiment, "tags.`harness.kind` = 'run'", PAGE)
         complete = (run for page in logged for run in page if DIGEST_TAG in run.data.tags)
         return trend_lines(_past(run, suite) for run in complete)
 

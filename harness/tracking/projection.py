@@ -17,17 +17,9 @@ from harness.identity import content_id
 from harness.rundir.results import Results
 from harness.rundir.store import RunDirectory, read_run
 from harness.tracking import artifacts
+from harness.tracking import tracking_store as store
 from harness.tracking.entries import TREND, WHOLE_RUN, Entry, Input, Trial, run_entry, trial_entry
 from harness.tracking.models import Registration, register
-from harness.tracking.tracking_store import (
-    chosen_uri,
-    mlflow_errors,
-    one_at_a_time,
-    open_experiment,
-    pages,
-    public,
-    quoted,
-)
 from harness.tracking.values import Curve, columns, series
 
 if TYPE_CHECKING:
@@ -89,10 +81,10 @@ def sync(run_dir: Path, tracking_uri: str | None = None, register_models: bool =
     if not run_dir.is_dir():
         raise UsageError(f"{run_dir}: not a run directory")
     results = read_run(run_dir)
-    uri = chosen_uri(tracking_uri, run_dir)
-    with mlflow_errors(uri), one_at_a_time(run_dir):
-        client, experiment = open_experiment(uri, results.suite)
-        outcome, children = _write_runs(client, experiment, run_dir, results, public(uri))
+    uri = store.chosen_uri(tracking_uri, run_dir)
+    with store.mlflow_errors(uri), store.one_at_a_time(run_dir):
+        client, experiment = store.open_experiment(uri, results.suite)
+        outcome, children = _write_runs(client, experiment, run_dir, results, store.public(uri))
         if register_models:
             outcome = replace(outcome, models=register(client, results, children))
         return outcome
@@ -104,8 +96,8 @@ class _Writer:
     def __init__(self, client: MlflowClient, experiment: str, results: Results) -> None:
         self._client = client
         self._experiment = experiment
-        query = f"tags.`harness.run_id` = {quoted(results.run.id)}"
-        self._known = [run for page in pages(client, experiment, query) for run in page]
+        query = f"tags.`harness.run_id` = {store.quoted(results.run.id)}"
+        self._known = [run for page in store.pages(client, experiment, query) for run in page]
         self._start = _milliseconds(results.run.started)
         self._end = _milliseconds(results.run.finished or results.run.started)
         self.changes: Counter[Change] = Counter()

@@ -91,11 +91,7 @@ def chart(comparison: FrontierChart, palette: Palette = LIGHT, width: int | str 
 
 
 def save(comparison: FrontierChart, path: Path) -> None:
-    """Write the chart as .png (two pixels per point) or .svg, on white.
-
-    Raises:
-        ValueError: another suffix.
-    """
+    """Write the chart as .png (two pixels per point) or .svg, on white; another suffix is a ValueError."""
     import vl_convert
 
     specification = chart(comparison)
@@ -141,15 +137,11 @@ def _row(point: Point) -> dict[str, Any]:
         "Precision": display(trial.settings.get("precision", "not recorded")),
         "Rank": LEGEND[point.rank],
     }
-    if reasons := _reservations(point):
-        row["Why"] = reasons
+    reservations = [f"trial is {trial.status}"] if trial.status != "complete" else []
+    reservations += [f"timing {invalidity(point.scenario)}"] if not point.scenario.valid else []
+    if reservations:
+        row["Why"] = display(", ".join(reservations), 200)
     return row
-
-
-def _reservations(point: Point) -> str:
-    partial = [f"trial is {point.trial.status}"] if point.trial.status != "complete" else []
-    invalid = [f"timing {invalidity(point.scenario)}"] if not point.scenario.valid else []
-    return display(", ".join(partial + invalid), 200)
 
 
 def _positive(bound: float | None, value: float) -> float:

@@ -13,16 +13,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from harness.cache import cache_folder
-from harness.compare.frontier import (
-    CAVEAT,
-    frontier_changes,
-    frontier_charts,
-    hardware_name,
-    headline,
-    ranks,
-    throughput,
-    why_not_charted,
-)
+from harness.compare import frontier
 from harness.errors import UsageError
 from harness.files import write_text
 from harness.rundir.results import Results, ScenarioRecord, TrialRecord
@@ -62,7 +53,7 @@ def to_html(
             the contents of results.json.
         baseline: if given, the page shows the changes of the frontier since this run.
     """
-    groups = frontier_charts(results)
+    groups = frontier.frontier_charts(results)
     drawn = {
         f"comparison/{i}": charts.chart(group, charts.PAGE, "container") for i, group in enumerate(groups)
     }
@@ -79,12 +70,14 @@ def to_html(
         clean=is_clean(results),
         comparisons=groups,
         baseline=baseline,
-        frontier_changes=frontier_changes(baseline, results) if baseline else (),
-        ranks=ranks(results),
+        frontier_changes=frontier.frontier_changes(baseline, results) if baseline else (),
+        ranks=frontier.ranks(results),
         filters=filters(results),
         filter_values=[filter_values(results, trial) for trial in results.trials],
         not_charted={
-            task: [(t, why) for t in results.trials if t.task == task and (why := why_not_charted(t))]
+            task: [
+                (t, why) for t in results.trials if t.task == task and (why := frontier.why_not_charted(t))
+            ]
             for task in TASKS
         },
         tasks={
@@ -92,12 +85,12 @@ def to_html(
             for task in TASKS
             if (trials := [(i, trial) for i, trial in enumerate(results.trials) if trial.task == task])
         },
-        caveat=CAVEAT,
+        caveat=frontier.CAVEAT,
         details=details,
         slices=slices,
         side_by_side=side_by_side,
         images=images.uris if images else {},
-        hardware=lambda key: hardware_name(results, key),
+        hardware=lambda key: frontier.hardware_name(results, key),
     )
 
 
@@ -128,14 +121,14 @@ def _environment() -> Environment:
         count=count,
         invalidity=invalidity,
         data=Markup,  # data URIs of `Images`, base64 only
-        headline=headline,
+        headline=frontier.headline,
         largest_confusions=matrices.largest,
         machine_fact=_machine_fact,
         milliseconds=lambda seconds: f"{1e3 * seconds:.4g} ms",
         phase_shares=_phase_shares,
         score=lambda value: f"{value:.2f}",
         speed_figures=_speed_figures,
-        throughput=throughput,
+        throughput=frontier.throughput,
         tojson_text=lambda value: json.dumps(value, ensure_ascii=False),
     )
     return made
