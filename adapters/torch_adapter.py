@@ -107,11 +107,7 @@ class TorchAdapter(TrainableAdapter[Batch, Raw, TrainingBatch], Generic[Batch, R
         self.module = module.to(device=self.runtime.device).to(memory_format=torch.channels_last)
 
     def _merge_options(self, checkpoint: Checkpoint) -> AdapterOptions:
-        """Return the options of this adapter with the architecture options of the checkpoint.
-
-        Raises:
-            UsageError: The checkpoint belongs to another adapter, or contradicts an option set by the suite.
-        """
+        """Return the options with the checkpoint's architecture options, which they must not contradict."""
         if checkpoint.adapter != self.name:
             raise UsageError(
                 f"checkpoint of adapter '{checkpoint.adapter}' cannot be loaded by '{self.name}'"

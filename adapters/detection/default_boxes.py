@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +26,7 @@ class MapLayout:
     shapes: tuple[Shape, ...]  # of the boxes around the centre of a cell, none larger than the image
 
 
-@dataclass(frozen=True)
-class Thresholds:
+class Thresholds(NamedTuple):
     """Minimum IoU with an object of a positive default box, and maximum IoU of a background box."""
 
     positive_iou: float = 0.5  # §2.2
@@ -64,11 +64,8 @@ def default_boxes(
 ) -> Tensor:
     """Return the default boxes of all maps of an image, corners in px: [D, 4].
 
-    The order is map by map, row by row, and the shapes of a cell together.
-
-    Args:
-        cells: rows and columns per map.
-        size: (height, width) of the image.
+    The order is map by map, row by row, and the shapes of a cell together. `cells` are the rows and columns
+    of each map, and `size` is the (height, width) of the image.
     """
     side = max(size)
     boxes = []
@@ -100,12 +97,7 @@ def loss(
             their IoU, unless two objects have the same best box.
         labels: per image, [Mᵢ].
     """
-    matches = torch.stack(
-        [
-            match_every_object(defaults, boxes, thresholds.positive_iou, thresholds.negative_iou)
-            for boxes in objects
-        ]
-    )
+    matches = torch.stack([match_every_object(defaults, boxes, *thresholds) for boxes in objects])
     positive = matches >= 0
     images, defaults_matched = positive.nonzero(as_tuple=True)
     first = torch.tensor([0, *[len(boxes) for boxes in objects][:-1]], device=logits.device).cumsum(0)

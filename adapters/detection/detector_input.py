@@ -72,8 +72,7 @@ def stretched_input(
 ) -> DetectorInput:
     """Resize images to one size regardless of aspect ratio, as SSD and YOLO do.
 
-    Args:
-        normalise: uint8 [N, H, W, 3] → [N, 3, H, W].
+    `normalise` maps uint8 [N, H, W, 3] to [N, 3, H, W].
     """
     pixels = [normalise(images.to_uint8_tensor([image], device)) for image in originals]
     resized = [

@@ -46,9 +46,7 @@ class SmallNetwork(Network):
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
         self.trunk = region_trunk.SmallTrunk(width)
-        self.roi_heads = region_head.RegionClassifier(
-            self.trunk.channels, POOLED_SIDE, units=12 * width, classes=classes
-        )
+        self.roi_heads = region_head.RegionClassifier(self.trunk.channels, POOLED_SIDE, 12 * width, classes)
         self.sampling = RegionSampling(regions_per_image=32)  # as Faster R-CNN's
 
     def features(self, pixels: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ therefore loads directly.
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -22,7 +21,7 @@ from adapters.detection.detector_input import DetectorInput, Size, framed_input,
 from adapters.detection.finite import check_finite
 from adapters.detection.region_head import POOLED_SIDE, RegionOutputs, RegionSampling
 from adapters.detection.rpn import SMOOTH_L1_BETA, RegionProposalNetwork, RpnSettings
-from adapters.detection.torchvision_weights import PyramidOptions, faster_rcnn_weights
+from adapters.detection.torchvision_weights import PyramidOptions, faster_rcnn_checkpoint
 from adapters.detection.training_batch import TrainingBatch, framed_training_batch, photograph_training_batch
 from adapters.detection.training_images import Augmentation
 from adapters.torch_adapter import TorchAdapter
@@ -71,12 +70,8 @@ class FasterRcnnOptions(PyramidOptions, PretrainedOptions, InputSizeOptions):
         return self.input_shape((region_trunk.INPUT_SIDE, region_trunk.INPUT_SIDE))
 
 
-@dataclass(frozen=True, eq=False)
-class Features:
-    """Feature maps [N, C, Hₖ, Wₖ], finest first."""
-
-    proposal_maps: list[Tensor]  # input of the region proposal network
-    pooling_maps: list[Tensor]  # maps from which regions are pooled
+Features = tuple[list[Tensor], list[Tensor]]
+"""Maps [N, C, Hₖ, Wₖ], finest first: the input of the region proposal network, and those that are pooled."""
 
 
 class Network(nn.Module):
@@ -88,11 +83,11 @@ class Network(nn.Module):
 
     def forward(self, pixels: Tensor, sizes: Sequence[Size]) -> RegionOutputs:
         """Compute raw outputs for images [N, 3, H, W] of the given sizes without padding."""
-        features = self.features(pixels)
-        rpn_outputs = self.rpn(features.proposal_maps, pixels.shape[2], pixels.shape[3])
+        proposal_maps, pooling_maps = self.features(pixels)
+        rpn_outputs = self.rpn(proposal_maps, pixels.shape[2], pixels.shape[3])
         check_finite(rpn_outputs.logits, rpn_outputs.offsets)
         proposals = self.rpn.propose(rpn_outputs, sizes)
-        return RegionOutputs(proposals, *self._classify(features.pooling_maps, proposals))
+        return RegionOutputs(proposals, *self._classify(pooling_maps, proposals))
 
     @abstractmethod
     def features(self, pixels: Tensor) -> Features:
@@ -104,12 +99,12 @@ class Network(nn.Module):
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Compute the losses of the proposals and of regions sampled from them."""
-        features = self.features(batch.pixels)
-        rpn_outputs = self.rpn(features.proposal_maps, batch.pixels.shape[2], batch.pixels.shape[3])
+        proposal_maps, pooling_maps = self.features(batch.pixels)
+        rpn_outputs = self.rpn(proposal_maps, batch.pixels.shape[2], batch.pixels.shape[3])
         with torch.no_grad():
             proposals = self.rpn.propose(rpn_outputs, batch.sizes)
             targets = region_head.sample_targets(proposals, batch.boxes, batch.labels, self.sampling)
-        logits, offsets = self._classify(features.pooling_maps, targets.regions)
+        logits, offsets = self._classify(pooling_maps, targets.regions)
         rpn_loss = self.rpn.loss(rpn_outputs, batch.boxes)
         return rpn_loss | region_head.loss(logits, offsets, targets, SMOOTH_L1_BETA)
 
@@ -139,14 +134,12 @@ class SmallNetwork(Network):
             anchors_per_image=128,
         )
         self.rpn = RegionProposalNetwork(channels, settings)
-        self.roi_heads = region_head.RegionClassifier(
-            channels, POOLED_SIDE, units=12 * width, classes=classes
-        )
+        self.roi_heads = region_head.RegionClassifier(channels, POOLED_SIDE, 12 * width, classes)
         self.sampling = RegionSampling(regions_per_image=32)
 
     def features(self, pixels: Tensor) -> Features:
         fine, coarse = self.trunk(pixels)
-        return Features([coarse], [fine])
+        return [coarse], [fine]
 
     def pool(self, maps: Sequence[Tensor], regions: Tensor, image_indices: Tensor) -> Tensor:
         return roi.align(maps[0], regions, image_indices, POOLED_SIDE, 1 / region_trunk.FINE_STRIDE)
@@ -157,12 +150,8 @@ class PyramidNetwork(Network):
 
     def __init__(self, classes: int, epsilon: float) -> None:
         super().__init__()
-        self.backbone = nn.ModuleDict(
-            {
-                "body": ResNet50(norm=partial(FrozenBatchNorm, eps=epsilon)),
-                "fpn": feature_pyramid.FeaturePyramid(CHANNELS),
-            }
-        )
+        body = ResNet50(norm=partial(FrozenBatchNorm, eps=epsilon))
+        self.backbone = nn.ModuleDict({"body": body, "fpn": feature_pyramid.FeaturePyramid(CHANNELS)})
         settings = RpnSettings(
             sizes=((32,), (64,), (128,), (256,), (512,)),  # Lin et al. 2017 §4.1
             aspect_ratios=(0.5, 1.0, 2.0),  # §4.1
@@ -177,7 +166,7 @@ class PyramidNetwork(Network):
 
     def features(self, pixels: Tensor) -> Features:
         maps: list[Tensor] = self.backbone["fpn"](self.backbone["body"](pixels))
-        return Features(maps, maps[:-1])
+        return maps, maps[:-1]
 
     def pool(self, maps: Sequence[Tensor], regions: Tensor, image_indices: Tensor) -> Tensor:
         return feature_pyramid.align(maps, regions, image_indices, POOLED_SIDE, finest_level=2)
@@ -237,6 +226,4 @@ class FasterRcnn(TorchAdapter[list[DetectorInput], list[RegionOutputs], Training
         return self.module.losses(batch)
 
     def adopt(self, tensors: Mapping[str, Tensor]) -> Checkpoint:
-        weights = faster_rcnn_weights(self.name, tensors)
-        options = {"backbone": "resnet50-fpn", "width": 16, "epsilon": weights.epsilon}
-        return Checkpoint(weights.tensors, self.name, options, weights.classes)
+        return faster_rcnn_checkpoint(self.name, tensors, {"backbone": "resnet50-fpn", "width": 16})

@@ -63,9 +63,7 @@ class Rcnn(SelectiveSearchDetector):
         classes, width = len(self.classes), self.options.width
         if self.options.backbone == "small":
             trunk = Backbone(width, 3)
-            head = region_head.RegionClassifier(
-                trunk.channels[-1], SMALL_WINDOW // 2**3, units=8 * width, classes=classes
-            )
+            head = region_head.RegionClassifier(trunk.channels[-1], SMALL_WINDOW // 2**3, 8 * width, classes)
             return Network(trunk, head, SMALL_WINDOW, RegionSampling(24))  # 24 as in the prototype
         head = region_head.RegionClassifier(
             CHANNELS[-1], region_head.POOLED_SIDE, FULLY_CONNECTED, classes, dropout=0.5

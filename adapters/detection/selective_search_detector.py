@@ -133,16 +133,12 @@ class SelectiveSearchDetector(TorchAdapter[list[RegionInput], list[RegionOutputs
             groups = photograph_inputs(originals, options.shorter_side, options.longer_side, device)
         search = cached_proposals if options.cached_regions else propose
         regions = [search(image, MODES[self._mode]) for image in originals]
-        return [
-            RegionInput(
-                group,
-                [
-                    self._to_input(regions[index], transform)
-                    for index, transform in zip(group.indices, group.transforms, strict=True)
-                ],
-            )
-            for group in groups
-        ]
+        inputs = []
+        for group in groups:
+            pairs = zip(group.indices, group.transforms, strict=True)
+            boxes = [self._to_input(regions[index], transform) for index, transform in pairs]
+            inputs.append(RegionInput(group, boxes))
+        return inputs
 
     def infer(self, batch: list[RegionInput]) -> list[RegionOutputs]:
         return [

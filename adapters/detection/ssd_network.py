@@ -41,17 +41,14 @@ class Heads(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Map features to logits [N, D, 1 + C] and offsets [N, D, 4], in the order of the default boxes."""
-        logits, offsets = (
-            torch.cat(
-                [
-                    layer(features).permute(0, 2, 3, 1).reshape(len(features), -1, width)
-                    for layer, features in zip(layers, maps, strict=True)
-                ],
-                dim=1,
+
+        def joined(layers: nn.ModuleList, width: int) -> Tensor:
+            outputs = [layer(features) for layer, features in zip(layers, maps, strict=True)]
+            return torch.cat(
+                [output.permute(0, 2, 3, 1).reshape(len(output), -1, width) for output in outputs], dim=1
             )
-            for layers, width in ((self.classes, self.logits_per_box), (self.offsets, 4))
-        )
-        return logits, offsets
+
+        return joined(self.classes, self.logits_per_box), joined(self.offsets, 4)
 
 
 def initialise(part: nn.Module) -> None:

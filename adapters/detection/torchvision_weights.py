@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
 from harness.adapter import AdapterOptions
+from harness.checkpoint import Checkpoint
 from harness.errors import UsageError
 
 # Names up to torchvision 0.12 → since; all other names of `fasterrcnn_resnet50_fpn` are used here unchanged.
@@ -62,19 +62,13 @@ class SsdSelectionOptions(AdapterOptions):
     """Maximum boxes per class before suppression (torchvision)."""
 
 
-@dataclass(frozen=True, eq=False)
-class FasterRcnnWeights:
-    """Published weights of `fasterrcnn_resnet50_fpn` under torchvision's current names."""
+def faster_rcnn_checkpoint(
+    adapter: str, tensors: Mapping[str, Tensor], options: Mapping[str, object]
+) -> Checkpoint:
+    """Convert weights of `fasterrcnn_resnet50_fpn` in either generation of torchvision's names.
 
-    tensors: dict[str, Tensor]
-    epsilon: float  # of the frozen batch normalisation
-    classes: tuple[str, ...]
-
-
-def faster_rcnn_weights(adapter: str, tensors: Mapping[str, Tensor]) -> FasterRcnnWeights:
-    """Read weights in either generation of torchvision's names.
-
-    A file without batch counters has frozen normalisation and is taken for COCO_V1, whose epsilon is 0.
+    A file without batch counters has frozen normalisation and is taken for COCO_V1, whose epsilon is 0. The
+    option `epsilon` is added to the given ones.
 
     Raises:
         UsageError: the weights are not of this model.
@@ -82,7 +76,8 @@ def faster_rcnn_weights(adapter: str, tensors: Mapping[str, Tensor]) -> FasterRc
     classes = _length(adapter, tensors, "roi_heads.box_predictor.cls_score.bias") - 1
     used = {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
     epsilon = 1e-5 if len(used) < len(tensors) else 0.0
-    return FasterRcnnWeights(_renamed(used, _FASTER_RCNN), epsilon, published_classes(classes))
+    renamed = _renamed(used, _FASTER_RCNN)
+    return Checkpoint(renamed, adapter, {**options, "epsilon": epsilon}, published_classes(classes))
 
 
 def ssd_classes(adapter: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:

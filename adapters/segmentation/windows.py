@@ -58,10 +58,8 @@ def class_map(grid: WindowGrid, scores: Iterator[Tensor]) -> Tensor:
     """Return the class of the highest mean score at each pixel: [N, H, W], uint8.
 
     Only the score sums of one row of windows are in memory: the classes of pixels that no later row covers
-    are decided at once. Sums replace means, because the class with the highest sum is the same.
-
-    Args:
-        scores: [N, C, h, w] per window, in the order of the grid.
+    are decided at once. Sums replace means, because the class with the highest sum is the same. The scores
+    are [N, C, h, w] per window, in the order of the grid.
     """
     if len(grid) == 1:
         return next(scores).argmax(dim=1).byte()

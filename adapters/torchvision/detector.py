@@ -105,9 +105,8 @@ class TorchvisionDetector(
             selected = self.select(outputs, sizes)
             restored: list[Objects] = self.module.transform.postprocess(selected, sizes, group.originals)
             for index, image in zip(group.indices, restored, strict=True):
-                boxes, scores, labels = (
-                    tensor.cpu().numpy() for tensor in (image["boxes"], image["scores"], image["labels"])
-                )
+                names = ("boxes", "scores", "labels")
+                boxes, scores, labels = (image[name].cpu().numpy() for name in names)
                 detections[index] = Detections(boxes, scores, labels - 1)
         return [detections[index] for index in range(len(detections))]
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adapters.detection.finite import check_finite
-from adapters.detection.torchvision_weights import PyramidOptions, faster_rcnn_weights
+from adapters.detection.torchvision_weights import PyramidOptions, faster_rcnn_checkpoint
 from adapters.detection.training_images import MIRROR_PROBABILITY, AugmentedImage, mirrored
 from adapters.torchvision.detector import ImageList, Objects, Size, TorchvisionDetector
 from harness.checkpoint import Checkpoint
@@ -52,8 +52,7 @@ class TorchvisionFasterRcnn(TorchvisionDetector[Outputs]):
         return module
 
     def adopt(self, tensors: Mapping[str, Tensor]) -> Checkpoint:
-        weights = faster_rcnn_weights(self.name, tensors)
-        return Checkpoint(weights.tensors, self.name, {"epsilon": weights.epsilon}, weights.classes)
+        return faster_rcnn_checkpoint(self.name, tensors, {})
 
     def raw_outputs(self, batch: ImageList) -> Outputs:
         features = self.module.backbone(batch.tensors)

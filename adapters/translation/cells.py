@@ -49,9 +49,8 @@ class RecurrentLayer(nn.Module, ABC):
     def step(self, x: Tensor, state: CellState) -> CellState:
         """Return the state after an input x […, I], computed from the equations."""
         W, U, bias_x, bias_h = self.weights.all_weights[0]
-        return self.cell(
-            nn.functional.linear(x, W, bias_x) + nn.functional.linear(state[0], U, bias_h), state
-        )
+        gates = nn.functional.linear(x, W, bias_x) + nn.functional.linear(state[0], U, bias_h)
+        return self.cell(gates, state)
 
     def project(self, x: Tensor) -> Tensor:
         """Return W x + b of the first F of I inputs, x […, F], for many steps at once: […, G·H]."""
@@ -61,10 +60,8 @@ class RecurrentLayer(nn.Module, ABC):
     def step_projected(self, projected: Tensor, context: Tensor, state: CellState) -> CellState:
         """Return the state after inputs that `project` prepared, followed by a context […, I − F]."""
         W, U, _, _ = self.weights.all_weights[0]
-        recurrent = nn.functional.linear(context, W[:, -context.shape[-1] :]) + nn.functional.linear(
-            state[0], U
-        )
-        return self.cell(projected + recurrent, state)
+        inputs = nn.functional.linear(context, W[:, -context.shape[-1] :])
+        return self.cell(projected + (inputs + nn.functional.linear(state[0], U)), state)
 
 
 class RnnLayer(RecurrentLayer):
@@ -141,9 +138,8 @@ class StackedEncoder(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Read x [B, T, I] with sentence lengths [B], all ≥ 1 and on the device of x.
 
-        Returns:
-            h_t of the top layer, directions concatenated, [B, T, output_size], undefined at padding; and
-            for each layer its last hidden state, [B, output_size]. The backward direction ends at t = 1.
+        Return h_t of the top layer, directions concatenated, [B, T, output_size], undefined at padding; and
+        for each layer its last hidden state, [B, output_size]. The backward direction ends at t = 1.
         """
         rows = torch.arange(len(x), device=x.device)
         last = lengths - 1

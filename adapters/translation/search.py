@@ -160,8 +160,7 @@ class _Finished:
         - when `beam` translations are complete and no prefix is currently better than the best of them.
           Their number alone is no criterion, because improbable prefixes end soon beside a probable one.
 
-        Args:
-            scores: [B', K], log-probabilities of the prefixes of `length` tokens, best first.
+        The scores [B', K] are log-probabilities of the prefixes of `length` tokens, best first.
         """
         # Scores only decrease, the length penalty only increases and coverage penalties are at most 0, so
         # that no translation can reach a higher score than this.

@@ -156,7 +156,10 @@ class Translator(
 
     def postprocess(self, raw: list[Hypotheses], batch: Batch) -> list[Prediction]:
         rows = [row for part in raw for row in part.tokens.tolist()]
-        tokens = {index: _before_end(row) for index, row in zip(batch.indices, rows, strict=True)}
+        tokens = {
+            index: row[: row.index(END)] if END in row else row
+            for index, row in zip(batch.indices, rows, strict=True)
+        }
         return [Translation(self.vocabulary.decode(tokens[index])) for index in range(len(rows))]
 
     def lossy_inputs(self, samples: Sequence[Sample]) -> dict[str, list[bool]]:
@@ -275,7 +278,3 @@ def text_of(prediction: Prediction) -> str:
 def _references(sample: Sample) -> tuple[str, ...]:
     assert isinstance(sample.target, tuple)
     return sample.target
-
-
-def _before_end(tokens: list[int]) -> list[int]:
-    return tokens[: tokens.index(END)] if END in tokens else tokens

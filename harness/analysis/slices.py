@@ -65,8 +65,7 @@ def cut(column: str, values: Column) -> Iterator[Slice]:
 def read_table(path: Path) -> dict[str, dict[str, str]]:
     """Read a table with one row per sample: column → sample id → value.
 
-    Args:
-        path: `.csv` with commas or `.tsv` with tabs; the first line names the columns, one of which is `id`.
+    A `.csv` has commas, a `.tsv` tabs; the first line names the columns, one of which is `id`.
 
     Raises:
         UsageError: The file cannot be read, has no column `id` and another one, or an id occurs twice.

@@ -31,11 +31,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A run directory: its results, and what can be made of them.
-
-    Args:
-        path: A directory that `harness run` or `harness.run` wrote.
-    """
+    """A directory that `harness run` or `harness.run` wrote: its results, and what can be made of them."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -72,11 +68,7 @@ class Run:
         return compare(self.path, baseline.path if isinstance(baseline, Run) else Path(baseline))
 
     def report(self, out: str | Path | None = None) -> Path:
-        """Write all files of the report and return the path of index.html.
-
-        Args:
-            out: Folder to write to. Default: `report` in the run directory.
-        """
+        """Write the report, by default to `report` in the run directory, and return its index.html."""
         return write_reports(self.path, None if out is None else Path(out))
 
     def _repr_html_(self) -> str:

@@ -118,10 +118,8 @@ def _entries(path: Path) -> Iterator[tuple[str, str]]:
 def clean(source: str, translation: str, max_words: int) -> tuple[str, str] | None:
     """Remove accelerators and normalise white space of a pair.
 
-    Returns:
-        The pair, or None if a side is not plain text (has several lines, syntax such as placeholders, tags
-        and options, or no letters) or has more than `max_words`, or if the sides are equal or very unequal in
-        length.
+    Return None if a side is not plain text (has several lines, syntax such as placeholders, tags and options,
+    or no letters) or has more than `max_words`, or if the sides are equal or very unequal in length.
     """
     source, translation = (unicodedata.normalize("NFC", text.strip()) for text in (source, translation))
     if "\n" in source or "\n" in translation:
@@ -144,10 +142,7 @@ def _without_accelerators(source: str, translation: str) -> tuple[str, str] | No
     """Remove the mark of a menu accelerator (`_File`, `E&xit`) from both sides.
 
     A marked word that is the same on both sides is a name. With `&` (AT&T) it is kept; with `_` it is an
-    identifier (`max_connections`).
-
-    Returns:
-        None if there is an identifier or more than one mark.
+    identifier (`max_connections`). Return None if there is an identifier or more than one mark.
     """
     for mark in "&_":
         pattern = re.compile(rf"{mark}(?=\w)")

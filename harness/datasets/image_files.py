@@ -64,9 +64,7 @@ def open_image(path: Path, file_format: str | None = None) -> Iterator[PIL.Image
     """Open an image file, and report any defect, including those that its pixels reveal on access.
 
     `verify` compares a PNG's checksums. Without it, 7% of single flipped bits change pixels without an error.
-
-    Args:
-        file_format: Pillow's name of the required format; None accepts FORMATS.
+    The file must have Pillow's format of this name, or one of FORMATS.
 
     Raises:
         UsageError: the file is not an image of the format, is corrupt, or is too large.

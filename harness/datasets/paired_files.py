@@ -46,10 +46,7 @@ class FilePair:
 def find_pairs(
     root: Path, images: PathPattern, targets: PathPattern, id_list: Path | None = None
 ) -> list[FilePair]:
-    """Pair the files under `root` that match the patterns, in ascending order of id.
-
-    Args:
-        id_list: list of the ids of the split. Without it, all matching files are used.
+    """Pair the files under `root` that match the patterns, all or those with listed ids, in order of id.
 
     Raises:
         UsageError: no file matches, two files have the same id, a file has no partner, or the list is bad.

@@ -80,9 +80,6 @@ def _read_token() -> tuple[str, str]:
     """Return the source of the token and the token, or two empty strings if there is none.
 
     Sources are tried in the same order as in Ray. The token itself is never part of a message.
-
-    Raises:
-        UsageError: The token cannot be read, or is malformed.
     """
     default = Path.home() / ".ray" / "auth_token"
     if token := os.environ.get("RAY_AUTH_TOKEN", ""):

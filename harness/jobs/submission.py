@@ -47,8 +47,7 @@ class Submission:
 def prepare(loaded: LoadedSuite, options: RunOptions, variables: Sequence[str]) -> Submission:
     """Prepare a job, checking everything that can be checked on this machine.
 
-    Args:
-        variables: NAME=VALUE, or NAME for a variable that is set here.
+    A variable is NAME=VALUE, or NAME for one that is set here.
 
     Raises:
         UsageError: The suite, --out or a variable is invalid.

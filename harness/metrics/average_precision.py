@@ -40,11 +40,7 @@ class AveragePrecision(Metric[Annotations, Detections, Matches]):
 
     @abstractmethod
     def _figures(self, curves: Sequence[Curves], weights: NDArray[np.int32]) -> tuple[Values, Values]:
-        """Compute figures [R] and figures of each class [classes, R], both by name, of R weightings.
-
-        Args:
-            weights: [n, R], how often each image counts.
-        """
+        """Compute figures [R] and those of each class [classes, R], both by name, of R weightings [n, R]."""
 
     @abstractmethod
     def _area_ranges(self) -> Sequence[int]:

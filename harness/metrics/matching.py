@@ -196,8 +196,7 @@ def _within(areas: NDArray[np.float64], ranges: NDArray[np.float64]) -> NDArray[
 def rank_detections(detections: Detections) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Sort by class and descending score. Detections with equal scores keep their order.
 
-    Returns:
-        The detections' indices in that order [d], and the rank of each within its class, from 0 [d].
+    Return the detections' indices in that order [d], and the rank of each within its class, from 0 [d].
     """
     order = np.lexsort((-detections.scores, detections.labels))
     labels = detections.labels[order]

@@ -105,12 +105,8 @@ def average_precision(
     """Average the interpolated precision over recall levels, under each of R weightings.
 
     AP = Σ over correct detections of max{precision at this or a later one} · recall levels gained.
-
-    Args:
-        weights: [n, R], how often each image counts.
-
-    Returns:
-        [A, T, R], 0–1; NaN where no annotation of the class counts.
+    The weights [n, R] are how often each image counts. Return [A, T, R], 0–1; NaN where no annotation of the
+    class counts.
     """
     blocks = -(-len(curves.images) * weights.shape[1] // CELLS)
     if blocks > 1 and weights.shape[1] > 1:
@@ -141,8 +137,7 @@ def average_recall(
     """Average the recall over IoU thresholds, under each of R weightings.
 
     `weights` [n, R] are how often each image counts, and `limits` are as given to `build_curves`.
-    Returns:
-        [limits, R], 0–1; NaN where no annotation of the class counts.
+    Return [limits, R], 0–1; NaN where no annotation of the class counts.
     """
     positives = (curves.positives @ weights)[[area for area, _ in limits]]
     recalled = curves.recalled @ weights / curves.correct.shape[1]

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.checkpoint import sha256
 from harness.files import write_bytes, write_errors, write_text
 
 SUMS = "SHA256SUMS"
@@ -85,7 +86,7 @@ class Digests:
 
     def is_intact(self, path: Path) -> bool:
         """Return whether a file exists and is as it was written."""
-        return path.is_file() and _sha256(path) in self._read().get(self._name(path), ())
+        return path.is_file() and sha256(path) in self._read().get(self._name(path), ())
 
     def _inspect(self) -> tuple[list[Damage], dict[str, str]]:
         """Return the files that are not as written, and the digests of the others by name."""
@@ -95,7 +96,7 @@ class Digests:
         damaged = [Damage(path, "is missing") for path in missing if not path.exists()]
         intact: dict[str, str] = {}
         for path in paths:
-            name, digest = self._name(path), _sha256(path)
+            name, digest = self._name(path), sha256(path)
             if digest in recorded.get(name, ()):
                 intact[name] = digest
             else:
@@ -116,8 +117,3 @@ class Digests:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._folder).as_posix()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

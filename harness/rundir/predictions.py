@@ -82,9 +82,7 @@ def check(
     """Return the first problem of the predictions that an adapter returned for a batch, or None.
 
     Predictions that pass can be stored and scored, so that an adapter's mistake never stops the driver.
-
-    Args:
-        classes: Number of classes, of which labels and mask values are indices; ignored for translations.
+    Labels and mask values are indices of the classes.
     """
     expected = {"translation": Translation, "detection": Detections, "segmentation": np.ndarray}[task]
     if len(predictions) != len(samples):

@@ -88,11 +88,7 @@ def phases(trial_dir: Path) -> dict[str, Figure]:
 
 
 def cost(trial_dir: Path, checkpoint_bytes: int | None, parameters: int | None) -> Cost:
-    """Return the cost of a trial's model; without a measurement, FLOPs and memory are unknown.
-
-    Args:
-        parameters: Number of parameters when the predictions were made; None if unknown.
-    """
+    """Return a model's cost; unless it was measured, only the `parameters` of its predictions are known."""
     common = read_record(common_path(trial_dir), CommonFile)
     measured = common.cost if common else Cost(parameters=parameters)
     return measured.model_copy(update={"checkpoint_bytes": checkpoint_bytes})

@@ -18,7 +18,7 @@ from harness.errors import UnavailableError, UsageError
 from harness.files import write_text
 from harness.metrics.metric import METRICS, AnyMetric
 from harness.recipe import Provenance, Recipe, RecipeData, read_recipe
-from harness.registry import unknown
+from harness.registry import first_mistake
 from harness.stages.data_parallel import SINGLE, Replica
 from harness.stages.device import pick_device
 from harness.stages.fit import Report, SampleCache, TrainingLoop, evaluate
@@ -192,14 +192,8 @@ def _validate(model: type[M], options: dict[str, object], key: str) -> M:
     try:
         return model(**options)
     except ValidationError as error:
-        mistake = error.errors()[0]
-        path = ".".join([key, *(str(part) for part in mistake["loc"])])
-        message = mistake["msg"]
-        if mistake["type"] == "extra_forbidden":
-            message = unknown(
-                "option", str(mistake["loc"][0]), model.model_fields, getattr(model, "former", None)
-            )
-        raise UsageError(f"recipe: {path}: {message}") from error
+        path, message = first_mistake(error, model)
+        raise UsageError(f"recipe: {'.'.join(filter(None, [key, path]))}: {message}") from error
 
 
 def _hardware(environment: Environment, runtime: Runtime) -> str:

@@ -159,10 +159,8 @@ def _read_with_includes(path: Path, including: tuple[Path, ...]) -> list[Source]
 def _merge(suite: Suite, included: Suite, source: Source) -> Suite:
     """Return a suite with the entries of an included suite added.
 
-    `data_root`, `speed` and the rules of the gate of the including suite take precedence.
-
-    Raises:
-        UsageError: The two suites define the same name differently.
+    `data_root`, `speed` and the rules of the gate of the including suite take precedence. A name that the two
+    suites define differently is a UsageError.
     """
     merged: dict[str, object] = {
         key: getattr(included, key)

@@ -46,10 +46,8 @@ def register(
 ) -> tuple[Registration, ...]:
     """Register the checkpoints of complete trials, each distinct content once.
 
-    `models:/NAME@ALIAS` is the version used by the last synced run of the suite (`alias`).
-
-    Args:
-        children: MLflow run id by benchmark and trial id.
+    `models:/NAME@ALIAS` is the version used by the last synced run of the suite (`alias`). `children` has the
+    MLflow run id by benchmark and trial id.
     """
     used: dict[tuple[str, str], TrialRecord] = {}
     for trial in results.trials:

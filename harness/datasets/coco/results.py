@@ -32,9 +32,7 @@ def read_results(path: Path, annotated: AnnotatedImages, note: Note) -> dict[Id,
 
     A COCO data set whose annotations have a `score` is read as well. Its images and categories are then
     matched by name. Detections of images and categories that are not annotated are left out.
-
-    Returns:
-        The detections of each annotated image, in float64 and in the order of the file.
+    Return those of each annotated image, in float64 and in the order of the file.
 
     Raises:
         UsageError: an entry is malformed, or no detection is of an annotated image or category.

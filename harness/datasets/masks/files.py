@@ -18,10 +18,7 @@ _GREY_STEP = {2: 85, 4: 17}  # by bit depth: Pillow scales grey levels of fewer 
 
 
 def list_masks(path: Path, note: Note, image_set: Path | None = None) -> dict[str, Path]:
-    """Return a PNG file, or those of a folder, by stem in ascending order. Hidden files are excluded.
-
-    Args:
-        image_set: list of the stems to use.
+    """Return a PNG file, or those of a folder that an image set lists, by stem in ascending order.
 
     Raises:
         UsageError: there is no such file, a folder has no PNG file or two with the same stem, or the list is

@@ -19,14 +19,11 @@ _DEVKIT_PREFIX = re.compile(r"(?:comp\d+_.*det_.*_)?")  # comp4_det_test_; tools
 
 
 def read_submission(path: Path, annotated: AnnotatedImages, note: Note) -> dict[Id, Detections]:
-    """Read VOC's submission format: one file per class with one detection per line.
+    """Read VOC's submission format, a file or a folder: one file per class with one detection per line.
 
     A line is `image-id score xmin ymin xmax ymax`. A file is named `CLASS.txt` or
     `comp4_det_test_CLASS.txt`. A class without a file has no detections. Detections of classes and images
     that are not annotated are left out.
-
-    Args:
-        path: such a file, or a folder of them.
 
     Raises:
         UsageError: a file or line is malformed, or no detection is of an annotated class or image.
