@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from harness.compare.frontier import CAVEAT, headline, ranks, throughput
+from harness.compare.outcome import URGENCY
+from harness.compare.sequential import turns_changes
 from harness.rundir.results import Results, TrialRecord
 from harness.task import TASKS, Figure
 from reports.figures import count, invalidity, printed
@@ -40,6 +42,8 @@ def _document(results: Results, rows: int) -> str:
         f"{mark} **{markdown(results.suite)}**: {markdown(verdict(results), 800)}",
         *_tables(results, rows),
         *_problems(results, rows),
+        *_turns(results, rows),
+        *_claims(results, rows),
         f"Run {markdown(run.id)}, started {markdown(run.started)}, profile {markdown(run.profile)}{revision}"
         f"{dirty}. ◆ marks the Pareto frontier of accuracy and throughput {CAVEAT}. "
         "Brackets are 95% intervals; † marks those that too few samples of a class make doubtful.",
@@ -108,6 +112,35 @@ def _problems(results: Results, rows: int) -> Iterable[str]:
 
 def _mixed(trial: TrialRecord) -> str:
     return f"the predictions were made with different software: {markdown('; '.join(trial.mixed), 400)}"
+
+
+def _turns(results: Results, rows: int) -> list[str]:
+    """Return the comparisons with a baseline that was timed in turns, those that failed first."""
+    changes = [(trial, change) for trial in results.trials for change in turns_changes(trial.turns)]
+    changes.sort(key=lambda row: (not row[1].decides, URGENCY.index(row[1].verdict)))
+    lines = [
+        f"- **{change.verdict}** {markdown(trial.benchmark)} / {markdown(trial.variant)} {markdown(change.name)}: "
+        f"{markdown(change.difference_text())} {markdown(change.reason, 300)}"
+        for trial, change in changes
+    ]
+    return bullets(lines, rows)
+
+
+def _claims(results: Results, rows: int) -> list[str]:
+    """Return a table of the claims."""
+    if not results.claims:
+        return []
+    lines = ["| Claim | Verdict | Effect | Trainings |", "|---|---|---|---|"]
+    for claim in results.claims[:rows]:
+        where = f" where {claim.where}" if claim.where else ""
+        cells = [
+            f"**{markdown(claim.name)}** {markdown(f'{claim.claim} in {claim.benchmark}{where}', 300)}",
+            f"**{claim.verdict}**" + (f": {markdown(claim.reason, 200)}" if claim.reason else ""),
+            _figure(claim.effect, "none"),
+            " and ".join(map(str, claim.seeds)),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return ["\n".join(["### Claims", "", *lines])]
 
 
 def _figure(figure: Figure | None, missing: str, invalid: str = "") -> str:

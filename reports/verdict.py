@@ -1,9 +1,10 @@
 """The head of every report: one line, and the same with all ranks as data for `harness report --json`."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import asdict
 
 from harness.compare.frontier import CAVEAT, FrontierChart, frontier_changes, frontier_charts, why_not_charted
+from harness.compare.outcome import URGENCY
 from harness.rundir.results import Results, Status
 from reports.text import display
 
@@ -34,13 +35,29 @@ def verdict(results: Results) -> str:
         line += (
             f"; {_plural(len(invalid), 'speed measurement')} not valid: {', '.join(invalid[:NAMED])}{more}"
         )
+    if claims := Counter(claim.verdict for claim in results.claims):
+        line += f"; claims: {', '.join(f'{n} {name}' for name, n in claims.items())}"
+    for baseline, verdicts in _turns(results).items():
+        counts = ", ".join(f"{verdicts[name]} {name}" for name in URGENCY if verdicts[name])
+        line += f"; speed in turns with {baseline[:12]}: {counts}"
     return line
 
 
+def _turns(results: Results) -> dict[str, Counter[str]]:
+    """Count the verdicts of the comparisons in turns that decide, by baseline."""
+    verdicts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for trial in results.trials:
+        for record in trial.turns.values():
+            verdicts[record.baseline][record.verdict] += record.decides
+    return verdicts
+
+
 def is_clean(results: Results) -> bool:
-    """Return whether every trial is complete and every speed measurement valid."""
-    return all(
-        trial.status == "complete" and all(scenario.valid for scenario in trial.speed.values())
+    """Return whether all is complete and valid, no version proven slower, and no required claim refuted."""
+    return not any(claim.required and claim.verdict == "refuted" for claim in results.claims) and all(
+        trial.status == "complete"
+        and all(scenario.valid for scenario in trial.speed.values())
+        and all(record.verdict != "regression" or not record.decides for record in trial.turns.values())
         for trial in results.trials
     )
 

@@ -142,7 +142,15 @@ def document(run_id: str = "run-1") -> dict[str, Any]:
                 "p_adjusted": 0.004,
             }
         ],
-        "claims": [{"name": "longer", "statement": "attention beats lstm", "verdict": "inconclusive"}],
+        "claims": [
+            {
+                "name": "longer",
+                "claim": "attention.bleu > lstm.bleu",
+                "benchmark": "gettext-de",
+                "verdict": "inconclusive",
+                "source": HOSTILE,
+            }
+        ],
     }
 
 

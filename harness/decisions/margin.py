@@ -1,7 +1,7 @@
 """Claims that a quantity keeps within a bound, decided together so that errors do not add up.
 
-Holm's correction (Holm 1979) is applied to each direction by itself. The probability that any false claim of
-a family is called supported is at most `ALPHA`, and so is the probability that any true claim is called refuted.
+Holm's correction (Holm 1979) is applied to each direction by itself. The probability that any false claim
+of a family is called supported is at most `ALPHA`, and so is that of calling any true claim refuted.
 """
 
 from collections.abc import Sequence

@@ -56,7 +56,7 @@ def _key(directory: RunDirectory, trial: Trial) -> str:
 
 def _slices(directory: RunDirectory, trials: Mapping[str, Trial]) -> Iterator[SliceRecord]:
     """Yield the slices of a benchmark's trials, given by variant."""
-    parts = [part for name, values in _columns(directory, trials).items() for part in cut(name, values)]
+    parts = [part for name, values in sample_columns(directory, trials).items() for part in cut(name, values)]
     first = next(iter(trials.values()))
     for name in first.metrics:
         stored = {
@@ -98,7 +98,7 @@ def _record(
     )
 
 
-def _columns(directory: RunDirectory, trials: Mapping[str, Trial]) -> dict[str, Column]:
+def sample_columns(directory: RunDirectory, trials: Mapping[str, Trial]) -> dict[str, Column]:
     """Return the properties of the samples, then the columns of the suite's table, which take precedence."""
     columns: dict[str, Column] = {}
     for trial in trials.values():

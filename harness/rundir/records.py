@@ -7,6 +7,7 @@ from harness.files import StrictModel
 from harness.identity import content_id
 from harness.rundir.results import (
     CheckpointRecord,
+    ClaimRecord,
     DatasetRecord,
     Failure,
     RunRecord,
@@ -55,6 +56,12 @@ class BenchmarkSlices(StrictModel):
 
 class SlicesFile(RootModel[dict[str, BenchmarkSlices]]):
     """Content of slices.json: benchmark → its slices."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class ClaimsFile(RootModel[tuple[ClaimRecord, ...]]):
+    """Content of claims.json: the claims in the order of the suite."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -167,7 +167,7 @@ def _merge(suite: Suite, included: Suite, source: Source) -> Suite:
         for key in ("data_root", "speed")
         if key in included.model_fields_set and key not in suite.model_fields_set
     }
-    for section in ("datasets", "adapters", "benchmarks"):
+    for section in ("datasets", "adapters", "benchmarks", "claims"):
         entries, added = getattr(suite, section), getattr(included, section)
         for name in entries.keys() & added.keys():
             if entries[name] != added[name]:

@@ -18,6 +18,7 @@ from harness.recipe import CheckpointRef
 from harness.registry import unknown
 from harness.rundir.records import TrialSpec
 from harness.rundir.results import Skipped
+from harness.suite.claims import check_claims
 from harness.suite.loading import LoadedSuite
 from harness.suite.paths import dataset_options, resolve_paths
 from harness.suite.schema import BenchmarkEntry
@@ -77,6 +78,7 @@ def plan(loaded: LoadedSuite, only: str | None = None, limit: int | None = None)
             raise _too_many(loaded, name)
     if only is None and not skipped:
         _check_gate(loaded, trials)
+        check_claims(loaded, trials)
     if only is not None:
         trials = _select(trials, only, skipped)
     return Plan(tuple(trials), tuple(skipped))

@@ -8,11 +8,12 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticKnownError
 
 from harness.adapter import Precision
+from harness.decisions.claims import ClaimEntry
 from harness.decisions.policy import GatePolicy
 from harness.files import StrictModel
 from harness.recipe import Training
 from harness.scenarios.scenario import SCENARIOS
-from harness.scenarios.settings import Exclusive, ProfileName, SpeedSettings
+from harness.scenarios.settings import Exclusive, ProfileName, ServerSettings, SpeedSettings
 from harness.task import TaskName
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -132,6 +133,7 @@ class SpeedEntry(SuiteModel):
     exclusive: Exclusive = Field(
         "node", description="What a timed trial reserves: a whole node, or one GPU and its share of the CPUs."
     )
+    server: ServerSettings = ServerSettings()
 
     @field_validator("threads")
     @classmethod
@@ -160,9 +162,10 @@ class Suite(SuiteModel):
     adapters: dict[str, AdapterEntry] = Field(default_factory=dict, description="Adapters by name.")
     benchmarks: dict[str, BenchmarkEntry] = Field(default_factory=dict, description="Benchmarks by name.")
     speed: SpeedEntry = SpeedEntry()
+    claims: dict[str, ClaimEntry] = Field(default_factory=dict, description="Claims by name.")
     gate: GatePolicy = Field(GatePolicy(), description="Limits of losses against a baseline; see docs/ci.md.")
 
-    @field_validator("datasets", "adapters", "benchmarks")
+    @field_validator("datasets", "adapters", "benchmarks", "claims")
     @classmethod
     def _check_names(cls, entries: dict[str, T]) -> dict[str, T]:
         for name in entries:

@@ -7,7 +7,8 @@ from typing import Literal, TypeVar
 from xml.etree import ElementTree as ET
 
 from harness.compare.outcome import Change, Comparison, TrialComparison
-from harness.rundir.results import Results, ScenarioRecord, TrialRecord
+from harness.compare.sequential import turns_changes
+from harness.rundir.results import ClaimRecord, Results, ScenarioRecord, TrialRecord
 from harness.scenarios.settings import GATING
 from harness.task import Figure
 from reports.figures import printed
@@ -31,7 +32,8 @@ def to_junit(results: Results) -> str:
     """Return one test suite per benchmark with one case per trial and metric.
 
     An incomplete trial is one case with an `error`. An invalid speed measurement is a `failure` if its
-    profile gates, else `skipped`. A skipped benchmark is one `skipped` case.
+    profile gates, else `skipped`. A skipped benchmark is one `skipped` case. A refuted claim that is required
+    is a `failure`; an undecided claim is `skipped`.
     """
     root = ET.Element("testsuites", name=_text(results.suite))
     environment = results.environments.get(results.run.environment)
@@ -41,6 +43,8 @@ def to_junit(results: Results) -> str:
     }
     for benchmark, trials in _by_benchmark(results.trials):
         _suite(root, benchmark, attributes, [case for trial in trials for case in _cases(trial)])
+    if results.claims:
+        _suite(root, "claims", attributes, [_claim(claim) for claim in results.claims])
     for skipped in results.skipped:
         case = _Case("not run here", problem="skipped", reason=skipped.reason)
         _suite(root, skipped.benchmark, attributes, [case])
@@ -57,6 +61,17 @@ def comparison_to_junit(comparison: Comparison) -> str:
     for benchmark, trials in _by_benchmark(comparison.trials):
         _suite(root, benchmark, {}, [case for trial in trials for case in _compared(trial)])
     return _document(root)
+
+
+def _claim(claim: ClaimRecord) -> _Case:
+    verdict = f"{claim.verdict}: {claim.reason}" if claim.reason else claim.verdict
+    effect = str(printed(claim.effect)) if claim.effect else ""
+    problem: Kind | None = None if claim.verdict == "supported" else "skipped"
+    if claim.verdict == "refuted":
+        problem = "failure" if claim.required else None
+    return _Case(
+        f"{claim.name}: {claim.claim}", output=f"{effect}\n{verdict}", problem=problem, reason=verdict
+    )
 
 
 def _by_benchmark(trials: Iterable[T]) -> Iterable[tuple[str, list[T]]]:
@@ -78,15 +93,18 @@ def _compared(trial: TrialComparison) -> Iterator[_Case]:
     if trial.state != "compared":
         problem: Kind = "error" if trial.state == "incomplete" else "skipped"
         yield _Case(trial.variant, problem=problem, reason=f"{trial.state}: {trial.reason}")
-    for change in trial.changes:
-        figures = " → ".join(str(printed(side)) if side else "none" for side in (change.base, change.head))
-        difference, verdict = change.difference_text(), f"{change.verdict}: {change.reason}"
-        yield _Case(
-            f"{trial.variant} {change.name}",
-            output="\n".join(filter(None, [figures, difference, verdict])),
-            problem=_problem(change),
-            reason=f"{verdict} ({difference})" if difference else verdict,
-        )
+    yield from (_change(trial.variant, change) for change in trial.changes)
+
+
+def _change(variant: str, change: Change) -> _Case:
+    figures = " → ".join(str(printed(side)) if side else "none" for side in (change.base, change.head))
+    difference, verdict = change.difference_text(), f"{change.verdict}: {change.reason}"
+    return _Case(
+        f"{variant} {change.name}",
+        output="\n".join(filter(None, [figures, difference, verdict])),
+        problem=_problem(change),
+        reason=f"{verdict} ({difference})" if difference else verdict,
+    )
 
 
 def _problem(change: Change) -> Kind | None:
@@ -132,6 +150,7 @@ def _cases(trial: TrialRecord) -> Iterator[_Case]:
         yield _Case(f"{trial.variant} {name}", output=_figure(name, figure))
     for name, scenario in trial.speed.items():
         yield _speed(f"{trial.variant} {name}", scenario)
+    yield from (_change(trial.variant, change) for change in turns_changes(trial.turns))
 
 
 def _speed(name: str, scenario: ScenarioRecord) -> _Case:

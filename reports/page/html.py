@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from harness.cache import cache_folder
 from harness.compare import frontier
+from harness.compare.sequential import turns_changes
 from harness.errors import UsageError
 from harness.files import write_text
 from harness.rundir.results import Results, ScenarioRecord, TrialRecord
@@ -129,6 +130,7 @@ def _environment() -> Environment:
         score=lambda value: f"{value:.2f}",
         speed_figures=_speed_figures,
         throughput=frontier.throughput,
+        turns_changes=lambda turns: list(turns_changes(turns)),
         tojson_text=lambda value: json.dumps(value, ensure_ascii=False),
     )
     return made

@@ -1,0 +1,211 @@
+"""Decide the claims of a suite from what its trials measured: write claims.json."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.analysis.slices import Column
+from harness.decisions.claims import ClaimEntry, Condition, Quantity, Statement, parse_claim, parse_condition
+from harness.decisions.margin import BoundTest, bound_test, decide
+from harness.driver.slices import sample_columns
+from harness.files import read_record
+from harness.metrics.metric import METRICS
+from harness.rundir.records import ClaimsFile
+from harness.rundir.results import ClaimRecord
+from harness.rundir.speed import CommonFile, common_path, read_timings
+from harness.rundir.store import RunDirectory
+from harness.scenarios.scenario import SCENARIOS, SINGLE_STREAM
+from harness.stages.score import restore
+from harness.statistics.jackknife import JackknifedFigure
+from harness.statistics.paired import difference, mean, mean_estimate
+from harness.statistics.ranks import shift
+from harness.suite.claims import COSTS, trials_of
+from harness.suite.loading import LoadedSuite
+from harness.task import Figure
+from harness.trial import Trial
+
+
+class UndecidableError(Exception):
+    """A claim that cannot be decided; the message says why."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured about a claim."""
+
+    effect: Figure
+    """subject − factor · object, or the subject alone; for speeds and costs, subject / object."""
+    test: BoundTest | bool
+    """For exact counts, whether the claim holds."""
+    seeds: tuple[int, ...]
+    """Number of trainings on each side."""
+
+
+def decide_claims(directory: RunDirectory, loaded: LoadedSuite, trials: Sequence[Trial]) -> None:
+    """Update claims.json. Claims about variants that are not part of this run keep their verdicts.
+
+    All claims that need a test are one family, whose error rates are those of `harness.decisions.margin`.
+    """
+    path = directory.path / "claims.json"
+    stored = read_record(path, ClaimsFile)
+    earlier = {record.name: record for record in stored.root} if stored else {}
+    records = {
+        name: ClaimRecord(name=name, **dict(entry), verdict="not decided")
+        for name, entry in loaded.suite.claims.items()
+    }
+    evidence: dict[str, Evidence] = {}
+    for name, entry in loaded.suite.claims.items():
+        try:
+            evidence[name] = measure_claim(directory, trials, entry)
+        except UndecidableError as reason:
+            known = earlier.get(name)
+            is_same = known is not None and all(getattr(known, key) == value for key, value in entry)
+            if known is not None and is_same:
+                records[name] = known
+            else:
+                records[name] = records[name].model_copy(update={"reason": str(reason)})
+    tests = {name: found.test for name, found in evidence.items() if isinstance(found.test, BoundTest)}
+    decisions = dict(zip(tests, decide(list(tests.values())), strict=True))
+    for name, found in evidence.items():
+        exact = "supported" if found.test is True else "refuted"
+        verdict = decisions.get(name, exact)
+        reason = None
+        if verdict == "inconclusive" and decide([tests[name]]) != ["inconclusive"]:
+            reason = f"one of {len(tests)} claims can be so by chance (Holm 1979)"
+        update = {
+            "effect": found.effect,
+            "seeds": found.seeds,
+            "verdict": verdict,
+            "family": len(tests) if name in tests else 0,
+            "reason": reason,
+        }
+        records[name] = records[name].model_copy(update=update)
+    if records or stored:
+        directory.write_record(path, ClaimsFile(tuple(records.values())))
+
+
+def measure_claim(directory: RunDirectory, trials: Sequence[Trial], entry: ClaimEntry) -> Evidence:
+    """Return the evidence for and against a claim.
+
+    Raises:
+        UndecidableError: A variant is not part of this run or incomplete, or a figure or timing is missing.
+    """
+    statement = parse_claim(entry.claim)
+    sides = [trials_of(trials, entry.benchmark, quantity) for quantity in statement.quantities]
+    for quantity, chosen in zip(statement.quantities, sides, strict=True):
+        if not chosen:
+            raise UndecidableError(f"{quantity.adapter} is not part of this run")
+    for trial in (trial for side in sides for trial in side):
+        if directory.trial(trial.id).predictions.missing_ranges(trial.spec.size):
+            raise UndecidableError(f"{trial.variant} is incomplete")
+    if statement.subject.name in COSTS:
+        return _costs(directory, statement, sides)
+    if statement.subject.name in SCENARIOS.entries():
+        return _speeds(directory, statement, sides)
+    return _figures(directory, statement, sides, entry.where)
+
+
+def _figures(
+    directory: RunDirectory, statement: Statement, sides: Sequence[Sequence[Trial]], where: str | None
+) -> Evidence:
+    """Compare metrics on the same samples; trainings with several seeds count as such."""
+    members = _members(directory, sides[0][0], parse_condition(where)) if where else None
+    figures = [
+        [_figure(directory, trial, quantity, members) for trial in side]
+        for quantity, side in zip(statement.quantities, sides, strict=True)
+    ]
+    if statement.object:
+        base = [figure.scaled(statement.factor) for figure in figures[1]]
+        paired = difference(base, figures[0])
+        effect, estimate = paired.difference, paired.estimate
+    else:
+        effect, estimate = mean(figures[0]), mean_estimate(figures[0])
+    if estimate is None:
+        raise UndecidableError(f"{statement.subject.name} has no interval on these {effect.n} samples")
+    test = bound_test(estimate, statement.margin, "higher" if statement.sign == ">" else "lower")
+    return Evidence(effect, test, tuple(map(len, sides)))
+
+
+def _figure(
+    directory: RunDirectory, trial: Trial, quantity: Quantity, members: NDArray[np.intp] | None
+) -> JackknifedFigure:
+    for name in trial.metrics:
+        if quantity.name in METRICS.get(name).names:
+            stored = restore(name, directory.trial(trial.id).read_statistics(name))
+            return stored.figures(members)[quantity.name]
+    raise UndecidableError(f"{trial.variant} has no figure '{quantity.name}'")
+
+
+def _members(directory: RunDirectory, trial: Trial, condition: Condition) -> NDArray[np.intp]:
+    """Return the positions of the samples that satisfy a condition."""
+    columns = sample_columns(directory, {trial.variant: trial})
+    if condition.column not in columns:
+        known = ", ".join(columns)
+        raise UndecidableError(f"the samples have no column '{condition.column}' (known: {known})")
+    members = np.flatnonzero(_satisfy(columns[condition.column], condition))
+    if len(members) < 2:
+        raise UndecidableError(f"only {len(members)} samples satisfy the condition")
+    return members
+
+
+def _satisfy(values: Column, condition: Condition) -> NDArray[np.bool_]:
+    if values.dtype.kind in "US":
+        return np.asarray(values == condition.value)
+    numbers, bound = values.astype(np.float64), float(condition.value)
+    compare = {"=": np.equal, ">=": np.greater_equal, "<=": np.less_equal}[condition.sign]
+    return np.asarray(compare(numbers, bound))
+
+
+def _speeds(directory: RunDirectory, statement: Statement, sides: Sequence[Sequence[Trial]]) -> Evidence:
+    """Compare speeds by ranks over processes: samples per second, or seconds of single-stream."""
+    from scipy.stats import mannwhitneyu  # takes 1.5 s to import and is rarely needed
+
+    name = statement.subject.name
+    if statement.object is None or statement.object.name != name or statement.margin:
+        raise UndecidableError(f"{name} is compared as a multiple of another adapter's {name}")
+    power = 1.0 if name == SINGLE_STREAM else -1.0
+    logs = [np.array([power * log(s) for s in _seconds(directory, side, name)]) for side in sides]
+    ratio = shift(logs[1], logs[0])
+    value, low, high = (None if x is None else float(np.exp(x)) for x in (ratio.value, ratio.low, ratio.high))
+    n = sum(map(len, logs))
+    signature = f"{name}|ratio|Mann-Whitney over processes"
+    moved = logs[1] + log(statement.factor)
+    above, below = (
+        float(mannwhitneyu(logs[0], moved, alternative=side, method="exact").pvalue)
+        for side in ("greater", "less")
+    )
+    test = BoundTest(above, below) if statement.sign == ">" else BoundTest(below, above)
+    return Evidence(Figure(value, low, high, n, "times", signature), test, tuple(map(len, sides)))
+
+
+def _seconds(directory: RunDirectory, side: Sequence[Trial], scenario: str) -> list[float]:
+    """Return the seconds per sample of each process of one side."""
+    seconds = []
+    for trial in side:
+        timings = read_timings(directory.trial(trial.id).path, scenario)
+        if timings is None or timings.error or not timings.processes:
+            raise UndecidableError(f"{trial.variant} has no complete timing of {scenario}")
+        if any(process.reasons for process in timings.processes):
+            raise UndecidableError(f"the timing of {trial.variant} in {scenario} is not valid")
+        seconds += timings.seconds_by_process()
+    return seconds
+
+
+def _costs(directory: RunDirectory, statement: Statement, sides: Sequence[Sequence[Trial]]) -> Evidence:
+    """Compare exact counts, which are the same for all seeds."""
+    counts = []
+    for side in sides:
+        common = read_record(common_path(directory.trial(side[0].id).path), CommonFile)
+        count = getattr(common.cost, statement.subject.name) if common else None
+        if not count:
+            raise UndecidableError(f"{statement.subject.name} of {side[0].variant} are not counted")
+        counts.append(float(count))
+    bound = statement.margin + (statement.factor * counts[1] if statement.object else 0.0)
+    holds = counts[0] > bound if statement.sign == ">" else counts[0] < bound
+    value = counts[0] / counts[1] if statement.object else counts[0]
+    unit = "times" if statement.object else statement.subject.name
+    effect = Figure(value, value, value, 1, unit, f"{statement.subject.name}|exact count")
+    return Evidence(effect, holds, tuple(map(len, sides)))

@@ -1,0 +1,46 @@
+"""The trials that a claim is about."""
+
+import re
+from collections.abc import Sequence
+
+from harness.decisions.claims import Quantity, parse_claim
+from harness.metrics.metric import METRICS
+from harness.registry import unknown
+from harness.suite.loading import LoadedSuite
+from harness.trial import Trial
+
+COSTS = ("parameters", "flops")
+
+
+def trials_of(trials: Sequence[Trial], benchmark: str, quantity: Quantity) -> list[Trial]:
+    """Return the trial of a variant, or the trials of all its seeds; none if there is no such variant."""
+    inside = [trial for trial in trials if trial.benchmark == benchmark]
+    exact = [trial for trial in inside if trial.variant == quantity.adapter]
+    return exact or [trial for trial in inside if _without_seed(trial.variant) == quantity.adapter]
+
+
+def _without_seed(variant: str) -> str:
+    """Return `lstm` for `lstm[seed=0]`, and `lstm[beam=5]` for `lstm[seed=0,beam=5]`."""
+    return re.sub(r"\[\]$", "", re.sub(r"(?<=[\[,])seed=\d+(?:,|(?=\]))", "", variant))
+
+
+def check_claims(loaded: LoadedSuite, trials: Sequence[Trial]) -> None:
+    """Check that the claims of a suite name its benchmarks, their variants and what is measured of them.
+
+    Raises:
+        UsageError: A claim does not; the message names its line and the nearest name.
+    """
+    for name, entry in loaded.suite.claims.items():
+        if entry.benchmark not in loaded.suite.benchmarks:
+            message = unknown("benchmark", entry.benchmark, loaded.suite.benchmarks)
+            raise loaded.error(["claims", name, "benchmark"], message)
+        for quantity in parse_claim(entry.claim).quantities:
+            chosen = trials_of(trials, entry.benchmark, quantity)
+            if not chosen:
+                variants = [trial.variant for trial in trials if trial.benchmark == entry.benchmark]
+                raise loaded.error(["claims", name, "claim"], unknown("variant", quantity.adapter, variants))
+            for trial in chosen:
+                figures = [figure for metric in trial.metrics for figure in METRICS.get(metric).names]
+                known = [*figures, *trial.scenarios, *COSTS]
+                if quantity.name not in known:
+                    raise loaded.error(["claims", name, "claim"], unknown("quantity", quantity.name, known))
