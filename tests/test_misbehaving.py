@@ -96,7 +96,12 @@ def test_trials_that_are_checked_in_one_process_are_not_blamed_for_each_other(
     entry = {"adapter": "misbehaving", "checkpoint": "w.safetensors"}
     suite = document(12, **{label: {**entry, "options": {"fault": name}} for label, name in faults.items()})
     started: list[Child] = []
-    monkeypatch.setattr("harness.driver.preflight.Child", lambda: started.append(Child()) or started[-1])
+
+    def start() -> Child:
+        started.append(Child())
+        return started[-1]
+
+    monkeypatch.setattr("harness.driver.preflight.Child", start)
     reports: list[str] = []
     preflight(planned(tmp_path, suite).trials, reports.append)
     assert [report.partition(" ")[0] for report in reports] == blamed

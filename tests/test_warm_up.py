@@ -42,7 +42,7 @@ def test_lasts_the_least_time_and_the_least_queries() -> None:
 def test_equal_passes_are_steady_once_there_are_enough_blocks() -> None:
     ended = warm(lambda _: 0.01)
     assert ended.stable and ended.remaining == 0
-    assert 10 * 0.25 / 0.75 <= ended.seconds < 4
+    assert 6 * 0.5 / 0.75 <= ended.seconds < 4.5
 
 
 @pytest.mark.parametrize("gain", [0.1, 0.3])
@@ -55,7 +55,7 @@ def test_at_most_one_percent_of_a_slow_warm_up_is_left(gain: float) -> None:
 
 def test_a_steady_model_takes_little_more_than_the_least_time() -> None:
     ended = [simulate(0.005, 0.01, False, 0.0, 10.0, seed) for seed in range(8)]
-    assert np.median([warm.seconds for warm in ended]) < 5
+    assert np.median([warm.seconds for warm in ended]) < 8
 
 
 def test_noise_is_not_called_unsteady() -> None:

@@ -6,7 +6,7 @@ speed/SCENARIO.json stores. Static methods measure them; methods compute figures
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 from pydantic import Field
 
@@ -21,8 +21,16 @@ OFFLINE, SINGLE_STREAM = "offline", "single-stream"  # the scenarios with column
 LOW = 0.1  # quantile of repeated times: other work on a machine lengthens some of them, and shortens none
 
 
+class Spread(NamedTuple):
+    """The readings of a sensor during a timing."""
+
+    smallest: float
+    median: float
+    largest: float
+
+
 class TimedOn(StrictModel):
-    """The place and time of one process's timing, and the other processes that were busy then."""
+    """The place and time of one process's timing, and what the sensors of the machine said then."""
 
     node: str
     reserved: dict[str, float] = Field(
@@ -32,6 +40,13 @@ class TimedOn(StrictModel):
     finished: str
     foreign_cores: float = Field(description="number of cores kept busy by other processes")
     others: dict[str, float] = Field(description="the busiest of these processes: name → cores")
+    governor: str | None = Field(None, description="of the first core's frequency; null if unknown")
+    readings: dict[str, Spread] = Field(default_factory=dict, description="by sensor (see docs/speed.md)")
+    windows: int = Field(0, description="timings of windows, those that were disturbed included")
+    disturbed: dict[str, int] = Field(default_factory=dict, description="reason → number of these timings")
+    joules_per_sample: float | None = Field(
+        None, description="of the GPU, or of all processor packages on a CPU; null if unknown"
+    )
 
 
 class Conditions(StrictModel):

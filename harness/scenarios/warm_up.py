@@ -18,12 +18,10 @@ WARMUP_ITERATIONS = 10
 TIME_CONSTANT = 10.0  # s; of what gets faster more slowly, a part goes unnoticed
 RELEVANT = 0.01  # effect that may be left, as a share of the time per pass
 SKIPPED = 0.25  # share of the warm-up at its start that is not judged
-MAX_BLOCKS = 40
-BLOCK_SECONDS = 0.25  # at least: bursts of other work are shorter, so that blocks are nearly independent
-QUANTILE = 0.25
-TREND_BLOCKS, STEADY_BLOCKS = 5, 10  # fewest for a trend, and for its absence
-STEADY_Z = 1.960  # 97.5%, one-sided, for the upper bound of what is left
-TREND_Z = 2.326  # 99%, one-sided, for Mann and Kendall's test
+MIN_BLOCKS, MAX_BLOCKS = 6, 40
+BLOCK_SECONDS = 0.5  # at least: most bursts of other work are shorter, so that blocks are nearly independent
+QUANTILE = 0.25  # of the passes of a block
+STEADY_Z, TREND_Z = 1.960, 2.326  # one-sided: 97.5% for the upper bound of what is left, 99% for a trend
 LOOK_GROWTH = 1.1  # each look at the passes comes after 10% more time
 CURVE_POINTS = 100
 
@@ -47,7 +45,7 @@ class Trend(NamedTuple):
 
     remaining: float
     upper: float
-    """Upper bound of 97.5%; infinite if there are too few blocks."""
+    """Its upper bound of 97.5%."""
     falling: bool
     """Whether the time per pass falls, by Mann and Kendall's test at 1%."""
 
@@ -73,19 +71,15 @@ def warm_up(run_pass: Callable[[], int], clock: Callable[[], int], profile: Prof
             look = LOOK_GROWTH * elapsed
             trend = estimate_trend(ends, durations)
             falling = trend is not None and trend.falling
-            steady = trend is not None and trend.upper < RELEVANT
-            if (
-                steady
-                or (elapsed >= profile.warmup_patience and not falling)
-                or elapsed >= profile.warmup_cap
-            ):
+            limit = profile.warmup_cap if falling else profile.warmup_patience
+            if elapsed >= limit or (trend and trend.upper < RELEVANT):
                 break
         before = clock()
     chosen = np.unique(np.linspace(0, len(ends) - 1, CURVE_POINTS).round().astype(int))
     return WarmUp(
         iterations=iterations,
         seconds=elapsed,
-        stable=not (falling and trend is not None and trend.remaining > RELEVANT),
+        stable=not (trend and falling and trend.remaining > RELEVANT),
         remaining=trend and trend.remaining,
         curve=[(ends[index], durations[index]) for index in chosen],
     )
@@ -103,7 +97,7 @@ def estimate_trend(ends: Sequence[float], durations: Sequence[float]) -> Trend |
     first = int(np.searchsorted(times, SKIPPED * times[-1]))
     span = (1 - SKIPPED) * times[-1]
     n = min(MAX_BLOCKS, len(times) - first, int(span / BLOCK_SECONDS))
-    if n < TREND_BLOCKS:
+    if n < MIN_BLOCKS:
         return None
     blocks = np.array_split(np.arange(first, len(times)), n)
     left = np.exp([(times[-1] - times[block].mean()) / TIME_CONSTANT for block in blocks])
@@ -114,9 +108,5 @@ def estimate_trend(ends: Sequence[float], durations: Sequence[float]) -> Trend |
     deviation = np.sqrt(n * (n - 1) * (2 * n + 5) / 18)
     level = np.median(low - np.median(slopes) * left)
     bound = round((len(slopes) + STEADY_Z * deviation) / 2)
-    known = n >= STEADY_BLOCKS and bound < len(slopes)
-    return Trend(
-        remaining=float(np.median(slopes) / level),
-        upper=float(slopes[bound] / level) if known else np.inf,
-        falling=bool((np.sign(falls).sum() - 1) / deviation > TREND_Z),
-    )
+    falling = (np.sign(falls).sum() - 1) / deviation > TREND_Z
+    return Trend(float(np.median(slopes) / level), float(slopes[bound] / level), bool(falling))

@@ -24,7 +24,7 @@ from harness.scenarios.scenario import SCENARIOS, Conditions, ProcessTiming, Tim
 from harness.scenarios.settings import PROFILES, EffectiveSettings, Exclusive, Profile, SpeedSettings
 from harness.scenarios.warm_up import warm_up
 from harness.stages.device import pick_device, set_tf32, torch_flags
-from harness.stages.disturbance import CpuLoad, disturbances, others_on_gpu
+from harness.stages.sensors import Cores, Gpu, Machine, Sensors
 from harness.task import Prediction, Sample
 from harness.trial import Trial
 
@@ -82,7 +82,7 @@ def measure(
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Bench:
     """A loaded model, its resources, and the samples on which it is timed."""
 
@@ -91,20 +91,17 @@ class Bench:
     """Decoded inputs."""
     synchronise: Callable[[], None]
     """Waits until the device has finished its queued work."""
-    exclusive: Exclusive
     threads: int
     gpu: str
     """UUID of the GPU; empty on a CPU."""
     predictions: dict[int, Prediction] = field(default_factory=dict)
     """By index of the sample, from the warm-up."""
+    predicted: int = 0
+    """Number of samples so far."""
 
     def predict(self, indices: list[int]) -> list[Prediction]:
+        self.predicted += len(indices)
         return self.adapter.predict([self.samples[index] for index in indices])
-
-    def disturbances(self, foreign_cores: float) -> list[str]:
-        """Return why a timing is not valid, given the number of cores kept busy by other processes."""
-        spare = (os.cpu_count() or 1) - self.threads
-        return disturbances(self.exclusive, foreign_cores, spare, others_on_gpu(self.gpu) if self.gpu else 0)
 
 
 def load_bench(trial: Trial, checkpoint: Checkpoint | None, dataset: Dataset, settings: SpeedSettings) -> Bench:
@@ -125,7 +122,6 @@ def load_bench(trial: Trial, checkpoint: Checkpoint | None, dataset: Dataset, se
         adapter,
         _samples(dataset, trial, settings.samples),
         torch.cuda.synchronize if on_gpu else lambda: None,
-        exclusive,
         threads,
         str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid) if on_gpu else "",
     )
@@ -158,13 +154,20 @@ def _time(name: str, bench: Bench, batch_size: int, profile: Profile) -> Process
 
 
 def prepare(
-    name: str, bench: Bench, batch_size: int, profile: Profile, part: slice = slice(None), window: int = 0
+    name: str,
+    bench: Bench,
+    batch_size: int,
+    profile: Profile,
+    part: slice = slice(None),
+    window: int = 0,
+    tenants: int = 1,
 ) -> Stand:
     """Warm a model up for a scenario, which also fills `bench.predictions`.
 
     Args:
         part: Queries of a pass that are timed; by default all.
         window: Queries per window, or 0 to choose their number from the time of a pass.
+        tenants: Number of processes that are meant to use the GPU.
     """
     size = SCENARIOS.get(name).query_size(batch_size)
     queries = fixed_queries(len(bench.samples), size)[part]
@@ -182,21 +185,31 @@ def prepare(
     started = datetime.now(UTC)
     warm = warm_up(run_pass, time.perf_counter_ns, profile)
     window = window or window_length(pass_seconds, len(queries))
-    work = Workload(bench.predict, bench.synchronise, queries, np.random.default_rng(0), window)
-    load = CpuLoad()
+    cores, machine = Cores((os.cpu_count() or 1) - bench.threads), Machine()
+    sensors = Sensors([*([Gpu(bench.gpu, tenants)] if bench.gpu else []), cores, machine])
+    generator = np.random.default_rng(0)
+    work = Workload(
+        bench.predict, bench.synchronise, queries, generator, window, check=sensors.check
+    )
+    before = bench.predicted
 
     def conditions() -> Conditions:
-        foreign_cores, others = load.foreign_cores(), load.busiest()
-        unstable = [] if warm.stable else [f"warm-up: no steady state after {warm.seconds:.1f} s"]
-        reasons = unstable + bench.disturbances(foreign_cores)
         timed_on = TimedOn(
             node=platform.node(),
             reserved={},
             started=started.isoformat(),
             finished=datetime.now(UTC).isoformat(),
-            foreign_cores=foreign_cores,
-            others=others,
+            foreign_cores=cores.mean(),
+            others=cores.busiest(),
+            governor=machine.governor,
+            readings=sensors.spreads(),
+            windows=sensors.windows,
+            disturbed=dict(sensors.disturbed),
+            joules_per_sample=sensors.joules_per_sample(bench.predicted - before),
         )
+        reasons = sensors.why_not_valid()
+        if not warm.stable:
+            reasons.append(f"warm-up: passes still became faster after {warm.seconds:.0f} s")
         return Conditions(batch_size=size, warm_up=warm, timed_on=timed_on, reasons=reasons)
 
     return Stand(work, conditions, pass_seconds)
