@@ -9,6 +9,8 @@ from pydantic import BaseModel
 
 from harness.adapter import ADAPTERS
 from harness.datasets.dataset import DATASETS
+from harness.decisions.claims import ClaimEntry
+from harness.decisions.policy import GateRule
 from harness.recipe import Recipe
 from harness.suite.schema import AdapterEntry, BenchmarkEntry, DatasetEntry, ResourcesEntry, SpeedEntry, Suite
 
@@ -38,5 +40,7 @@ def test_every_option_of_a_data_set_is_told(name: str) -> None:
 
 def test_every_key_of_recipes_and_suites_is_told() -> None:
     assert missing(Recipe, told("training")) == []
+    assert missing(ClaimEntry, told("claims")) == []
+    assert missing(GateRule, told("compare")) == []
     for model in (Suite, DatasetEntry, AdapterEntry, ResourcesEntry, BenchmarkEntry, SpeedEntry):
         assert missing(model, told("suites")) == []
