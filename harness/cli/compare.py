@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 compare_app = typer.Typer()
 
+GateFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A file with the limits of losses; default: the suite's `gate`."),
+]
+
 _COMMON = frozenset({"run", "baseline", "strict", "gate", "out", "as_json"})
 _OF_FORM = {
     "two runs": frozenset({"tracking_uri"}),
@@ -39,10 +44,7 @@ def compare_command(
         ),
     ],
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 4 if inconclusive.")] = False,
-    gate: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A file with the limits of losses; default: the suite's `gate`."),
-    ] = None,
+    gate: GateFile = None,
     annotations: Annotated[
         Path | None, typer.Option(help="Annotations of the boxes or masks, as in `harness score`.")
     ] = None,
