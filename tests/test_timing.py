@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from raw_timings import conditions
 
-from harness.scenarios.early_stopping import least_queries
-from harness.scenarios.figures import in_units, median_by_length, throughput
+from harness.scenarios.figures import in_units, least_queries, median_by_length, throughput
 from harness.scenarios.loop import Window, Workload, fixed_queries, window_length
 from harness.scenarios.offline import Offline, OfflineProcess
 from harness.scenarios.settings import PROFILES, Profile

@@ -62,6 +62,9 @@ def _judge(pair: RunPair, scenario: str, profile: str, limit: float) -> Judgemen
         return Judgement("incomparable", f"device differs: {old} → {new}")
     if before.samples != after.samples:
         return Judgement("incomparable", "different samples were timed")
+    for name in before.own_settings:
+        if (old := getattr(before.settings, name)) != (new := getattr(after.settings, name)):
+            return Judgement("incomparable", f"{name} differs: {old} → {new}")
     difference = slowdown(before.seconds_by_process(), after.seconds_by_process())
     if profile not in GATING:
         return Judgement("not decided", f"{profile} never gates", difference)

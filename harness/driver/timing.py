@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness import environment
+from harness.driver.answers import with_checked_answers
 from harness.environment import Environment
 from harness.errors import InfrastructureError
 from harness.executors.executor import Executor
@@ -110,10 +111,11 @@ class _TrialTiming:
             )
         self._directory.write_environment(measurement.environment)
         for scenario, timing in measurement.timings.items():
+            checked = with_checked_answers(timing, self._trial, self._trial_dir, measurement.classes)
             stored = self._stored[scenario]
             if stored and stored.processes and self._differs(stored, setup):
                 self._stored[scenario] = None  # of an earlier run, on different hardware
-            self._append(scenario, timing, measurement)
+            self._append(scenario, checked, measurement)
             self._write(scenario, "interrupted")
 
     def fail(self, error: str) -> None:

@@ -1,5 +1,6 @@
 """Speed figures from raw timings: throughput, and percentiles of latencies, over processes."""
 
+from bisect import bisect
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -65,18 +66,22 @@ def in_units(throughput: Figure, counts: Sequence[int], name: str) -> Figure:
 
 
 @lru_cache
-def least_queries(percentile: float, confidence: float = EARLY_STOPPING_CONFIDENCE) -> int:
-    """Return how many queries are needed to estimate a percentile.
+def rank_of_bound(percentile: float, queries: int) -> int:
+    """Return t if the t-th largest of so many latencies is an upper bound of a percentile, or 0 if none is.
 
-    This is the early stopping criterion of the MLPerf Inference rules at t = 1. One query may be slower than
-    the estimate per h queries that are not, where h is the smallest number with I_p(h, 2) ≤ 1 − c
-    (regularised incomplete beta function).
+    This is the early stopping criterion of the MLPerf Inference rules. At most t queries may be slower than
+    the bound per h(t) that are not, where h(t) is the smallest number with I_p(h, t + 1) ≤ 1 − c (regularised
+    incomplete beta function). The rank is the largest t with h(t) + t ≤ `queries`.
     """
-    p = percentile / 100
-    h = 1
-    while betainc(h, 2, p) > 1 - confidence:
-        h += 1
-    return h + 1
+    slower = np.arange(queries)
+    luck = betainc(queries - slower, slower + 1, percentile / 100)  # rises with t
+    return max(0, int(np.searchsorted(luck, 1 - EARLY_STOPPING_CONFIDENCE, side="right")) - 1)
+
+
+@lru_cache
+def least_queries(percentile: float) -> int:
+    """Return how many queries are needed to estimate a percentile: the fewest that bound it (t = 1)."""
+    return bisect(range(20_000), 0, key=lambda queries: rank_of_bound(percentile, queries))
 
 
 def latency(percentile: float, processes: Sequence[Sequence[float]]) -> Figure | None:

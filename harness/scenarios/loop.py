@@ -3,18 +3,19 @@
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import log2
 from typing import NamedTuple
 
 import numpy as np
 
-from harness.scenarios.settings import Profile
+from harness.scenarios.settings import Profile, ServerSettings
 
 Clock = Callable[[], int]
 """Monotonic clock in nanoseconds."""
 
+POLL_NS = 1_000_000  # a sleep may end this much too late
 WINDOW_SECONDS = 0.05
 WASTE = 2.0  # time for disturbed windows that are timed again, as a multiple of the time that counts
 
@@ -42,6 +43,13 @@ Query = list[int]
 """Indices of the samples that the model runs as one batch."""
 
 
+def wait_until(instant: int) -> None:
+    """Return as soon as `perf_counter_ns` has reached an instant: sleep, then poll the clock."""
+    while (left := instant - time.perf_counter_ns()) > 0:
+        if left > POLL_NS:
+            time.sleep((left - POLL_NS) / 1e9)
+
+
 @dataclass(frozen=True)
 class Workload:
     """The queries of a pass over the samples, and how the model runs them on its device.
@@ -50,19 +58,22 @@ class Workload:
     Nothing is logged while a window is timed.
     """
 
-    predict: Callable[[Query], object]
+    predict: Callable[[Query], Sequence[object] | None]
     """Runs the samples with these indices as one batch."""
     synchronise: Callable[[], None]
     """Waits until the device has finished its queued work."""
     queries: Sequence[Query]
     """Together they have every sample once."""
     generator: np.random.Generator
-    """Draws the order of the windows."""
+    """Draws the order of the windows, or the arrivals of queries."""
     window_queries: int = 1
     """Queries per window; see `window_length`."""
     clock: Clock = time.perf_counter_ns
     check: Callable[[], str] = lambda: ""
     """Called after each window, untimed. Returns why the window was disturbed, or an empty string."""
+    server: ServerSettings = field(default_factory=ServerSettings)
+    wait: Callable[[int], None] = wait_until
+    """Returns as soon as the clock has reached an instant."""
 
     @cached_property
     def windows(self) -> list[Sequence[Query]]:

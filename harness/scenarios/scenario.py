@@ -13,7 +13,7 @@ from pydantic import Field
 from harness.files import StrictModel
 from harness.registry import Registry
 from harness.scenarios.loop import DisturbedWindow, Workload
-from harness.scenarios.settings import EffectiveSettings, Profile
+from harness.scenarios.settings import EffectiveSettings, Profile, SpeedSettings
 from harness.scenarios.warm_up import WarmUp
 from harness.task import Figure
 
@@ -58,6 +58,26 @@ class Conditions(StrictModel):
     reasons: list[str] = Field(description="why the timing is not valid; empty if it is valid")
 
 
+class AnswerCheck(StrictModel):
+    """Answers under load, compared with the stored predictions of the same samples."""
+
+    samples: int
+    changed: int = Field(description="samples whose answer differs at all, be it by rounding")
+    figures: dict[str, tuple[float | None, float | None]] = Field(
+        description="headline figure of each metric: of the stored predictions, and of the answers under load"
+    )
+
+    def describe(self) -> str:
+        """Return the comparison as a sentence."""
+        figures = [
+            f"{name} {' → '.join('undefined' if value is None else f'{value:.4g}' for value in values)}"
+            for name, values in self.figures.items()
+        ]
+        return (
+            f"{self.samples} answers under load, {self.changed} unlike the predictions: {', '.join(figures)}"
+        )
+
+
 class ProcessTiming(Conditions):
     """Timing of one process; scenarios add their raw times."""
 
@@ -70,6 +90,10 @@ class ProcessTiming(Conditions):
     )
     disturbed: list[DisturbedWindow] = Field(
         default_factory=list, description="disturbed windows; those that were not replaced count"
+    )
+    answers: AnswerCheck | None = Field(None, description="of scenarios in which batches depend on arrivals")
+    outputs: dict[int, object] = Field(
+        default_factory=dict, exclude=True, description="these answers by index of the sample; not stored"
     )
 
     @abstractmethod
@@ -100,7 +124,9 @@ class ScenarioFigures(StrictModel):
 
     queries: int = Field(description="0 if timing failed; see `reasons`")
     seconds: float
-    throughput: Figure | None = Field(None, description="samples/s (offline)")
+    throughput: Figure | None = Field(
+        None, description="samples/s; in server, the largest rate of arrivals that meets the latency target"
+    )
     latency: dict[str, Figure | None] = Field(
         default_factory=dict, description="percentile → s; null if there are too few queries for it"
     )
@@ -112,6 +138,7 @@ class ScenarioFigures(StrictModel):
         default_factory=list,
         description="by number of source tokens; buckets with too few samples are omitted",
     )
+    notes: list[str] = Field(default_factory=list, description="what else was found, as sentences")
 
 
 class Scenario(StrictModel):
@@ -119,6 +146,8 @@ class Scenario(StrictModel):
 
     headline_name: ClassVar[str]
     """Name of the figure that tables and comparisons show first."""
+    own_settings: ClassVar[tuple[str, ...]] = ()
+    """Settings that affect only this scenario. Those of runs that are compared must agree."""
 
     scenario: str
     batch_size: int
@@ -131,6 +160,14 @@ class Scenario(StrictModel):
         default_factory=dict, description="other units of work, such as source_tokens → number per sample"
     )
     error: str | None = Field(None, description="why processes are missing")
+    timed_for: str | None = Field(
+        None, description="trial for which these timings were made, if its work was the same"
+    )
+
+    def satisfies(self, requested: SpeedSettings) -> bool:
+        """Return whether the timings were made with the requested settings, as far as they matter."""
+        names = ("profile", "threads", "samples", "exclusive", *self.own_settings)
+        return all(getattr(self.settings, name) == getattr(requested, name) for name in names)
 
     @staticmethod
     @abstractmethod
@@ -176,5 +213,6 @@ SCENARIOS: Registry[type[Scenario]] = Registry(
     {
         OFFLINE: "harness.scenarios.offline:Offline",
         SINGLE_STREAM: "harness.scenarios.single_stream:SingleStream",
+        "server": "harness.scenarios.server:Server",
     },
 )

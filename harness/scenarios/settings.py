@@ -39,6 +39,15 @@ PROFILES: Mapping[str, Profile] = {
 GATING = frozenset(name for name, profile in PROFILES.items() if profile.gates)
 
 
+class ServerSettings(StrictModel, strict=True):
+    """Latency target and batching of the server scenario."""
+
+    latency_ms: float = Field(100.0, gt=0, description="Target that a percentile of the latencies must meet.")
+    percentile: float = Field(99.0, ge=50, le=99.9, description="This percentile.")
+    max_batch: int = Field(16, gt=0, description="Samples per batch at most.")
+    max_wait_ms: float = Field(5.0, ge=0, description="How long a query waits for others to share a batch.")
+
+
 class SpeedSettings(StrictModel):
     """Requested settings of a speed measurement."""
 
@@ -46,6 +55,11 @@ class SpeedSettings(StrictModel):
     threads: int | None
     samples: int
     exclusive: Exclusive
+    server: ServerSettings = ServerSettings()
+
+    def whole_batches(self, size: int) -> int:
+        """Return the number of timed samples: at least as many as requested, in whole batches."""
+        return -(-self.samples // size) * size
 
     def deadline(self, scenarios: int) -> float:
         """Return the seconds after which a process that times this many scenarios is considered to hang.

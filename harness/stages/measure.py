@@ -44,6 +44,8 @@ class Measurement:
     timings: dict[str, ProcessTiming]
     """By scenario."""
     common: CommonFile
+    classes: tuple[str, ...] = ()
+    """Label names of the model (see `Adapter.classes`)."""
 
     def on_node(self, node: str, reserved: Mapping[str, float]) -> Measurement:
         """Return a copy that records the node's name on the cluster and the resources reserved there."""
@@ -79,6 +81,7 @@ def measure(
             cost=_cost(bench),
             flags=torch_flags(),
         ),
+        classes=tuple(bench.adapter.classes),
     )
 
 
@@ -94,6 +97,7 @@ class Bench:
     threads: int
     gpu: str
     """UUID of the GPU; empty on a CPU."""
+    settings: SpeedSettings
     predictions: dict[int, Prediction] = field(default_factory=dict)
     """By index of the sample, from the warm-up."""
     predicted: int = 0
@@ -124,6 +128,7 @@ def load_bench(trial: Trial, checkpoint: Checkpoint | None, dataset: Dataset, se
         torch.cuda.synchronize if on_gpu else lambda: None,
         threads,
         str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid) if on_gpu else "",
+        settings,
     )
 
 
@@ -185,11 +190,11 @@ def prepare(
     started = datetime.now(UTC)
     warm = warm_up(run_pass, time.perf_counter_ns, profile)
     window = window or window_length(pass_seconds, len(queries))
+    generator, server = np.random.default_rng(os.getpid()), bench.settings.server
     cores, machine = Cores((os.cpu_count() or 1) - bench.threads), Machine()
     sensors = Sensors([*([Gpu(bench.gpu, tenants)] if bench.gpu else []), cores, machine])
-    generator = np.random.default_rng(0)
     work = Workload(
-        bench.predict, bench.synchronise, queries, generator, window, check=sensors.check
+        bench.predict, bench.synchronise, queries, generator, window, check=sensors.check, server=server
     )
     before = bench.predicted
 
