@@ -205,9 +205,9 @@ def revision_of(file: Path) -> tuple[str | None, bool | None]:
     """
     folder = file.parent
     try:
-        _git(folder, "ls-files", "--error-unmatch", file.name)
-        revision = _git(folder, "rev-parse", "HEAD")
-        return revision, bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+        git(folder, "ls-files", "--error-unmatch", file.name)
+        revision = git(folder, "rev-parse", "HEAD")
+        return revision, bool(git(folder, "status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.CalledProcessError):
         return None, None
 
@@ -232,12 +232,12 @@ def git_branch(folder: Path, variables: Mapping[str, str] = os.environ) -> str |
         if variables.get(name):
             return variables[name]
     try:
-        return _git(folder, "symbolic-ref", "--short", "HEAD")
+        return git(folder, "symbolic-ref", "--short", "HEAD")
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
-def _git(folder: Path, *arguments: str) -> str:
+def git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 

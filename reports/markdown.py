@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from harness.compare.frontier import CAVEAT, headline, ranks, throughput
-from harness.compare.outcome import URGENCY
 from harness.compare.sequential import turns_changes
 from harness.rundir.results import Results, TrialRecord
 from harness.task import TASKS, Figure
@@ -115,13 +114,12 @@ def _mixed(trial: TrialRecord) -> str:
 
 
 def _turns(results: Results, rows: int) -> list[str]:
-    """Return the comparisons with a baseline that was timed in turns, those that failed first."""
-    changes = [(trial, change) for trial in results.trials for change in turns_changes(trial.turns)]
-    changes.sort(key=lambda row: (not row[1].decides, URGENCY.index(row[1].verdict)))
+    """Return the comparisons with a baseline that was timed in turns."""
     lines = [
-        f"- **{change.verdict}** {markdown(trial.benchmark)} / {markdown(trial.variant)} {markdown(change.name)}: "
-        f"{markdown(change.difference_text())} {markdown(change.reason, 300)}"
-        for trial, change in changes
+        f"- **{change.verdict}** {markdown(trial.benchmark)} / {markdown(trial.variant)} "
+        f"{markdown(change.name)}: {markdown(change.difference_text())} {markdown(change.reason, 300)}"
+        for trial in results.trials
+        for change in turns_changes(trial.turns)
     ]
     return bullets(lines, rows)
 

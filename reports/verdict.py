@@ -1,10 +1,9 @@
 """The head of every report: one line, and the same with all ranks as data for `harness report --json`."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import asdict
 
 from harness.compare.frontier import CAVEAT, FrontierChart, frontier_changes, frontier_charts, why_not_charted
-from harness.compare.outcome import URGENCY
 from harness.rundir.results import Results, Status
 from reports.text import display
 
@@ -37,19 +36,10 @@ def verdict(results: Results) -> str:
         )
     if claims := Counter(claim.verdict for claim in results.claims):
         line += f"; claims: {', '.join(f'{n} {name}' for name, n in claims.items())}"
-    for baseline, verdicts in _turns(results).items():
-        counts = ", ".join(f"{verdicts[name]} {name}" for name in URGENCY if verdicts[name])
-        line += f"; speed in turns with {baseline[:12]}: {counts}"
+    records = [record for trial in results.trials for record in trial.turns.values() if record.decides]
+    for (baseline, verdict), number in sorted(Counter((r.baseline, r.verdict) for r in records).items()):
+        line += f"; {_plural(number, 'comparison')} in turns with {baseline[:12]}: {verdict}"
     return line
-
-
-def _turns(results: Results) -> dict[str, Counter[str]]:
-    """Count the verdicts of the comparisons in turns that decide, by baseline."""
-    verdicts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for trial in results.trials:
-        for record in trial.turns.values():
-            verdicts[record.baseline][record.verdict] += record.decides
-    return verdicts
 
 
 def is_clean(results: Results) -> bool:

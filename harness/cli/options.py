@@ -8,7 +8,7 @@ import typer
 from harness.cli.completion import suite_names
 
 SECTIONS = {
-    "Evaluate": ["validate", "plan", "train", "run"],
+    "Evaluate": ["validate", "plan", "train", "run", "calibrate"],
     "Look at results": ["report", "compare", "verify", "sync", "ui"],
     "Use a cluster": ["submit", "status", "logs", "stop"],
     "Score files": ["score"],
@@ -31,6 +31,9 @@ Only = Annotated[
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most N samples per benchmark.")]
 Workers = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most N workers.")]
 ShardSize = Annotated[int, typer.Option(min=1, metavar="N", help="Samples per shard.")]
+TurnSeconds = Annotated[
+    float, typer.Option(min=1, metavar="N", help="Start no further pair of processes after N seconds.")
+]
 Sync = Annotated[bool, typer.Option("--sync/--no-sync", help="Log to MLflow at the end.")]
 
 

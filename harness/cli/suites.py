@@ -9,8 +9,19 @@ from typing import Annotated
 import typer
 
 from harness.cli.completion import suite_names
-from harness.cli.options import AsJson, Limit, Only, Override, Profile, ShardSize, SuiteName, Sync, Workers
-from harness.driver.settings import SHARD_SIZE
+from harness.cli.options import (
+    AsJson,
+    Limit,
+    Only,
+    Override,
+    Profile,
+    ShardSize,
+    SuiteName,
+    Sync,
+    TurnSeconds,
+    Workers,
+)
+from harness.driver.settings import SHARD_SIZE, TURN_SECONDS
 from harness.errors import HarnessError, UsageError, describe
 from harness.executors.choice import executor_factory
 
@@ -141,11 +152,22 @@ def run_command(
     workers: Workers = None,
     shard_size: ShardSize = SHARD_SIZE,
     profile: Profile = None,
+    baseline_checkout: Annotated[
+        str | None,
+        typer.Option(metavar="REV", help="Time the trials in turns with those of a git revision."),
+    ] = None,
+    baseline_run: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The same with the revision and suite of a run.")
+    ] = None,
+    turn_seconds: TurnSeconds = TURN_SECONDS,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with code 4 if the baseline's speed is inconclusive.")
+    ] = False,
     sync_results: Sync = True,
     as_json: AsJson = False,
 ) -> None:
     """Run a suite, or resume an interrupted run of it."""
-    from harness.cli.terminal import console, show_results
+    from harness.cli.terminal import console, show_results, show_turns
     from harness.driver.progress import RunProgress
     from harness.driver.run import exit_code, run
     from harness.driver.settings import RunSettings
@@ -155,11 +177,24 @@ def run_command(
     from harness.suite.loading import find_suite, load_suite
     from reports.write import write_reports
 
+    if baseline_checkout and baseline_run:
+        raise UsageError("give either --baseline-checkout or --baseline-run")
     if profile:
         overrides = [*overrides, f"speed.profile={profile}"]
     loaded = load_suite(find_suite(suite), overrides)
     directory = run_folder(out or f"runs/{loaded.suite.name}")
-    settings = RunSettings(directory, command_line(), only, limit, shard_size, on_cluster=address is not None)
+    settings = RunSettings(
+        directory,
+        command_line(),
+        only,
+        limit,
+        shard_size,
+        tuple(overrides),
+        baseline_checkout,
+        baseline_run,
+        turn_seconds,
+        on_cluster=address is not None,
+    )
     with RunProgress(console) as progress:
         results = run(loaded, settings, executor_factory(executor, address, workers), progress)
     page = write_reports(directory)
@@ -169,8 +204,47 @@ def run_command(
         sys.stdout.write(to_json(results))
     else:
         show_results(results)
+        show_turns((f"{trial.benchmark}/{trial.variant}", trial.turns) for trial in results.trials)
     console.print(f"report: {page}")
-    raise typer.Exit(exit_code(results))
+    raise typer.Exit(exit_code(results, strict))
+
+
+@suites_app.command()
+def calibrate(
+    suite: SuiteName = "quickstart",
+    overrides: Override = [],  # noqa: B006
+    only: Only = None,
+    limit: Limit = None,
+    repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Comparisons of each scenario.")] = 5,
+    turn_seconds: TurnSeconds = TURN_SECONDS,
+    as_json: AsJson = False,
+) -> None:
+    """Time a suite in turns with itself, to know what this machine can tell apart."""
+    from harness.cli.terminal import console, show, show_turns
+    from harness.driver.gate import calibrate, calibration_path
+    from harness.driver.preflight import preflight, require_trials
+    from harness.driver.settings import RunSettings
+    from harness.suite.loading import find_suite, load_suite
+    from harness.suite.plan import plan
+
+    loaded = load_suite(find_suite(suite), overrides)
+    planned = plan(loaded, only, limit)
+    require_trials(planned)
+    preflight(planned.trials)
+    settings = RunSettings(Path(), "", limit=limit, overrides=tuple(overrides), turn_seconds=turn_seconds)
+    calibration = calibrate(loaded, planned.trials, settings, repeats, console.print)
+    if as_json:
+        show(calibration.model_dump(mode="json"))
+    else:
+        for repeat in range(repeats):
+            show_turns(
+                (trial, {scenario: records[repeat] for scenario, records in scenarios.items()})
+                for trial, scenarios in calibration.trials.items()
+            )
+        for scenario in {name: None for scenarios in calibration.trials.values() for name in scenarios}:
+            size = calibration.half_width(scenario)
+            sys.stdout.write(f"{scenario}: 95% of the differences found are within ±{size:.2%}\n")
+    console.print(f"stored in {calibration_path()}")
 
 
 def _sync_or_report(directory: Path, executor: ExecutorName) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,9 @@ from rich.text import Text
 
 from harness.compare.frontier import CAVEAT, ranks
 from harness.compare.outcome import Comparison
+from harness.compare.sequential import turns_changes
 from harness.compare.speed_verdict import DRIFT
-from harness.rundir.results import Results, ScenarioRecord, TrialRecord
+from harness.rundir.results import Results, ScenarioRecord, TrialRecord, TurnsRecord
 from harness.task import Figure
 from reports.figures import DOUBT, invalidity, printed
 from reports.text import display, visible
@@ -111,6 +112,23 @@ def show_results(results: Results) -> None:
             if not scenario.valid:
                 problem = f"{name} of {trial.benchmark}/{trial.variant}: {invalidity(scenario)}"
                 out.print(display(problem, 400), style="yellow")
+
+
+def show_turns(records: Iterable[tuple[str, Mapping[str, TurnsRecord]]]) -> None:
+    """Print one row per comparison of versions in turns; each pair is a trial and its records by scenario."""
+    rows = [
+        [
+            trial,
+            change.name,
+            *(_full(side) if side else "–" for side in (change.base, change.head)),
+            change.difference_text(),
+            f"{change.verdict}: {change.reason}",
+        ]
+        for trial, turns in records
+        for change in turns_changes(turns)
+    ]
+    if rows:
+        show_table(["trial", "figure", "baseline", "present", "difference", "verdict"], rows)
 
 
 def _cells(trial: TrialRecord, text: Callable[[Figure | None], str]) -> list[str]:

@@ -11,6 +11,9 @@ from functools import cache
 from typing import TypeAlias
 
 from harness import environment
+from harness.compare.outcome import INCONCLUSIVE, REGRESSION
+from harness.driver.claims import decide_claims
+from harness.driver.gate import open_baseline, run_gate
 from harness.driver.mend import mend
 from harness.driver.pairs import score_pairs
 from harness.driver.prediction import predict
@@ -50,7 +53,7 @@ def run(
     require_trials(planned)
     preflight(planned.trials, progress.note)
     directory = RunDirectory(settings.out)
-    with directory.open(loaded.suite.name):
+    with open_baseline(loaded, planned.trials, settings) as baseline, directory.open(loaded.suite.name):
         for skipped in planned.skipped:
             progress.note(f"skipped {skipped.benchmark}: {skipped.reason}")
         with ExitStack() as stack:
@@ -75,8 +78,11 @@ def run(
                 score_slices(directory, planned.trials)
                 show_disagreements(directory, planned.trials)
                 local = None if settings.on_cluster else environment.describe()
-                for trial in planned.trials:
-                    measure(directory, trial, loaded.suite.speed, executor, progress.note, local)
+                for number, trial in enumerate(planned.trials):
+                    earlier = planned.trials[:number]
+                    measure(directory, trial, earlier, loaded.suite.speed, executor, progress.note, local)
+                decide_claims(directory, loaded, planned.trials)
+                run_gate(directory, loaded, planned.trials, baseline, settings, progress.note)
                 return _finish(directory)
 
 
@@ -120,13 +126,20 @@ def _finish(directory: RunDirectory) -> Results:
     return results
 
 
-def exit_code(results: Results) -> int:
+def exit_code(results: Results, strict: bool = False) -> int:
     """Return the exit code of a run.
 
     0: there are trials, every one is complete, and every speed measurement that gates is valid.
+    1: a trial is slower than the baseline that was timed in turns with it, or a required claim is refuted.
     2: some input is invalid, so that another attempt would fail as well.
-    3: a trial is incomplete for another reason, a speed measurement failed, or one that gates is not valid.
+    3: a trial is incomplete for another reason, or a speed measurement failed or gates and is not valid.
+    4: if strict, a comparison with the baseline is inconclusive or incomparable.
     """
+    against = [record for trial in results.trials for record in trial.turns.values() if record.decides]
+    verdicts = {record.verdict for record in against}
+    refuted = any(claim.required and claim.verdict == "refuted" for claim in results.claims)
+    if refuted or "regression" in verdicts:
+        return REGRESSION
     if any(failure.invalid_input for trial in results.trials for failure in trial.failures):
         return UsageError.exit_code
     complete = bool(results.trials) and all(trial.status == "complete" for trial in results.trials)
@@ -135,4 +148,6 @@ def exit_code(results: Results) -> int:
         for trial in results.trials
         for scenario in trial.speed.values()
     )
-    return 0 if complete and valid else InfrastructureError.exit_code
+    if not complete or not valid or any(record.failed for record in against):
+        return InfrastructureError.exit_code
+    return INCONCLUSIVE if strict and verdicts & {"inconclusive", "incomparable"} else 0

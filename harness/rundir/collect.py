@@ -10,6 +10,7 @@ from harness.files import read_record
 from harness.rundir import speed
 from harness.rundir.prediction_shards import Range, ShardProvenance
 from harness.rundir.records import (
+    ClaimsFile,
     MetricRecord,
     PairsFile,
     PlannedTrial,
@@ -48,6 +49,7 @@ def collect(path: Path) -> Results:
     ]
     pairs = read_record(path / "pairs.json", PairsFile)
     slices = read_record(path / "slices.json", SlicesFile)
+    claims = read_record(path / "claims.json", ClaimsFile)
     return Results(
         schema="harness-results/1",
         suite=run_file.suite,
@@ -58,6 +60,7 @@ def collect(path: Path) -> Results:
         skipped=list(run_file.skipped),
         pairs=_pairs(run_file.trials, trials, pairs.root if pairs else {}),
         slices=[record for part in slices.root.values() for record in part.slices] if slices else [],
+        claims=list(claims.root) if claims else [],
     )
 
 
@@ -149,6 +152,7 @@ def _trial(
         halved=_halved(provenance, spec.batch_size),
         metrics={name: figure for record in scores.values() for name, figure in record.metrics.items()},
         per_class=_per_class(scores),
+        turns=speed.turns(directory.path, planned.scenarios),
         speed=speed.scenarios(directory.path, planned.scenarios, run, spec.batch_size),
         phases=speed.phases(directory.path),
         cost=speed.cost(

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from harness.decisions.claims import ClaimEntry, ClaimVerdict
 from harness.environment import Environment
 from harness.errors import UsageError
 from harness.files import StrictModel, json_text, read_record
@@ -76,6 +77,27 @@ class ScenarioRecord(ScenarioFigures):
         return {name: figure for name, figure in figures.items() if figure is not None}
 
 
+class TurnsRecord(StrictModel):
+    """Comparison of a scenario with a baseline that was timed in turns with it; also turns/SCENARIO.json.
+
+    The raw times are in turns/SCENARIO-baseline.json and -present.json, one process per pair.
+    """
+
+    baseline: str = Field(description="git revision")
+    verdict: Literal["regression", "pass", "inconclusive", "incomparable"]
+    reason: str
+    slowdown: Figure | None = Field(None, description="additional time, as a fraction of the baseline's")
+    detectable: float | None = Field(None, description="smallest slowdown that is found with about 90%")
+    base: Figure | None = Field(None, description="s per sample of the baseline")
+    head: Figure | None = Field(None, description="s per sample of the present version")
+    pairs: int = Field(0, description="pairs of fresh processes")
+    seconds: float = 0.0
+    comparisons: int = Field(1, description="number of comparisons that were judged together")
+    resolution: float = Field(0.0, description="half width by `harness calibrate`; 0 if unknown")
+    decides: bool = Field(True, description="false if the suite's rule is advisory")
+    failed: bool = Field(False, description="a version could not be timed")
+
+
 class Cost(StrictModel):
     """Size, work and memory of a model."""
 
@@ -115,6 +137,9 @@ class TrialRecord(StrictModel):
     metrics: dict[str, Figure] = Field(default_factory=dict, description="headline first")
     per_class: dict[str, dict[str, float | None]] = Field(default_factory=dict)
     speed: dict[str, ScenarioRecord] = Field(default_factory=dict)
+    turns: dict[str, TurnsRecord] = Field(
+        default_factory=dict, description="by scenario, if a baseline was timed in turns"
+    )
     phases: dict[str, Figure] = Field(
         default_factory=dict, description="preprocess, model, postprocess: s per sample at the batch size"
     )
@@ -157,6 +182,20 @@ class SliceRecord(StrictModel):
     differences: dict[str, Figure] = Field(
         description="variant − first variant on these samples; not corrected for the number of slices"
     )
+
+
+class ClaimRecord(ClaimEntry):
+    """A claim of the suite with its verdict."""
+
+    name: str
+    verdict: ClaimVerdict
+    effect: Figure | None = Field(
+        None,
+        description="subject − factor · object, or the subject alone; of speeds and costs, subject / object",
+    )
+    seeds: tuple[int, ...] = Field((), description="number of trainings on each side")
+    family: int = Field(0, description="number of claims that were tested together; 0 for exact counts")
+    reason: str | None = Field(None, description="why it is not decided, or inconclusive")
 
 
 class Skipped(StrictModel):
@@ -209,7 +248,7 @@ class Results(StrictModel):
         description="pairs of complete trials whose predictions differ, if the figure is defined",
     )
     slices: list[SliceRecord] = Field(default_factory=list)
-    claims: list[dict[str, object]] = Field(default_factory=list)
+    claims: list[ClaimRecord] = Field(default_factory=list)
 
 
 def is_defined(figure: Figure | None) -> bool:

@@ -1,11 +1,13 @@
 """Speed files of a trial directory, and the part of results.json that is computed from them."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from pathlib import Path
 
 from harness.files import StrictModel, read_record
-from harness.rundir.results import Cost, RunRecord, ScenarioRecord
-from harness.scenarios.figures import mean_duration
+from harness.rundir.results import Cost, RunRecord, ScenarioRecord, TurnsRecord
+from harness.scenarios.figures import duration
 from harness.scenarios.scenario import SCENARIOS, Scenario, ScenarioFigures
 from harness.task import Figure
 
@@ -13,9 +15,14 @@ from harness.task import Figure
 class CommonFile(StrictModel):
     """Content of speed/common.json: measurements that do not depend on the scenario."""
 
-    phases: dict[str, list[float]]  # phase → seconds per sample, one value per repetition
+    phases: dict[str, list[float]]  # phase → seconds per sample, one value per process
     cost: Cost
     flags: dict[str, bool | str]  # settings of torch that affect speed
+
+    def joined(self, later: CommonFile) -> CommonFile:
+        """Return this file with the phases of a later process appended."""
+        phases = {phase: [*seconds, *later.phases[phase]] for phase, seconds in self.phases.items()}
+        return self.model_copy(update={"phases": phases})
 
 
 def common_path(trial_dir: Path) -> Path:
@@ -26,6 +33,17 @@ def common_path(trial_dir: Path) -> Path:
 def timings_path(trial_dir: Path, scenario: str) -> Path:
     """Return the path of a scenario's raw timings."""
     return trial_dir / "speed" / f"{scenario}.json"
+
+
+def turns_path(trial_dir: Path, name: str) -> Path:
+    """Return the path of a comparison in turns, or of the raw times of one version in it."""
+    return trial_dir / "turns" / f"{name}.json"
+
+
+def turns(trial_dir: Path, names: Iterable[str]) -> dict[str, TurnsRecord]:
+    """Return the comparisons in turns of those scenarios that have one."""
+    records = {name: read_record(turns_path(trial_dir, name), TurnsRecord) for name in names}
+    return {name: record for name, record in records.items() if record is not None}
 
 
 def read_timings(trial_dir: Path, scenario: str) -> Scenario | None:
@@ -67,6 +85,9 @@ def _record(raw: Scenario) -> ScenarioRecord:
     if raw.error is not None:
         reasons.append(raw.error)
     figures = raw.summarise() if raw.processes else ScenarioFigures(queries=0, seconds=0.0)
+    if raw.timed_for is not None:
+        note = f"timed once, for {raw.timed_for}: the work is the same"
+        figures = figures.model_copy(update={"notes": [note, *figures.notes]})
     return ScenarioRecord(
         **dict(figures),
         environment=raw.environment,
@@ -81,10 +102,10 @@ def _record(raw: Scenario) -> ScenarioRecord:
 
 
 def phases(trial_dir: Path) -> dict[str, Figure]:
-    """Return the mean duration of each phase per sample, or nothing if the trial was not timed."""
+    """Return the duration of each phase per sample, or nothing if the trial was not timed."""
     common = read_record(common_path(trial_dir), CommonFile)
     measured = common.phases if common else {}
-    return {phase: mean_duration(seconds, phase) for phase, seconds in measured.items()}
+    return {phase: duration(seconds, phase) for phase, seconds in measured.items()}
 
 
 def cost(trial_dir: Path, checkpoint_bytes: int | None, parameters: int | None) -> Cost:

@@ -29,12 +29,12 @@ from harness.rundir.results import Failure, Results, read_results
 _TEMPORARY = re.compile(r"^\..+\.\d+$")
 _WRITTEN_BEFORE_RUN_FILE = {"run.lock", "environments", "trials", "suite.yaml", SUMS}
 _RUN_FILES = (
-    *("run.json", "suite.yaml", "pairs.json", "slices.json", "results.json"),
+    *("run.json", "suite.yaml", "pairs.json", "slices.json", "claims.json", "results.json"),
     *("environments/*.json", "side-by-side/**/*.*"),
 )
 _TRIAL_FILES = (
     *("trial.json", "metrics.json", "analysis.json", "error.json"),
-    *("predictions/[0-9]*.parquet", "statistics/*.npz", "samples/*.*", "speed/*.json"),
+    *("predictions/[0-9]*.parquet", "statistics/*.npz", "samples/*.*", "speed/*.json", "turns/*.json"),
 )
 
 

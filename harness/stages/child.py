@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -44,16 +44,26 @@ class Child(AbstractContextManager["Child"]):
     Args:
         start: `forkserver` starts a child in 20 ms, because torch is imported once for all children. `spawn`
             starts a fresh interpreter, whose peak memory is its own.
+        folders: Where a spawned child and its own children look for modules first.
     """
 
-    def __init__(self, start: Literal["forkserver", "spawn"] = "forkserver") -> None:
+    def __init__(
+        self, start: Literal["forkserver", "spawn"] = "forkserver", folders: Sequence[Path] = ()
+    ) -> None:
         leave_removed_folder()
         context = multiprocessing.get_context(start)
         if start == "forkserver":
             multiprocessing.set_forkserver_preload(["harness.stages.fork_server"])
         self._connection, theirs = context.Pipe()
         output, printed = context.Pipe(duplex=False)
-        arguments = (theirs, printed, dict(os.environ))
+        self._folders = [str(folder) for folder in folders]
+        environment = dict(os.environ)
+        if (
+            folders
+        ):  # Python up to 3.12 starts the server that forks children with the variable's folders only
+            searched = [*self._folders, *filter(None, [environment.get("PYTHONPATH")])]
+            environment["PYTHONPATH"] = os.pathsep.join(searched)
+        arguments = (theirs, printed, environment)
         self._process = context.Process(target=_serve, args=arguments)  # type: ignore[attr-defined]
         self._start()
         atexit.register(self.close)  # before multiprocessing waits for its processes
@@ -64,7 +74,7 @@ class Child(AbstractContextManager["Child"]):
     def _start(self) -> None:
         for pause in (0.1, 1.0, 5.0, None):
             try:
-                with _hidden_main():
+                with _hidden_main(), _searched_first(self._folders):
                     self._process.start()
                 break
             except (OSError, EOFError) as error:  # an adapter has just ended the server that forks children
@@ -157,6 +167,17 @@ def _hidden_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextmanager
+def _searched_first(folders: list[str]) -> Iterator[None]:
+    """Put folders in front of sys.path, which multiprocessing hands to the child."""
+    before = sys.path[:]
+    sys.path[:0] = folders
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def _serve(connection: Connection, printed: Connection, environment: Mapping[str, str]) -> None:
