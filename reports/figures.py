@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from harness.rundir.results import ScenarioRecord
@@ -56,6 +57,16 @@ def invalidity(scenario: ScenarioRecord | None) -> str:
     if scenario is None or scenario.valid:
         return ""
     return ": ".join(filter(None, ["not valid", "; ".join(scenario.reasons)]))
+
+
+def disturbances(scenario: ScenarioRecord) -> str:
+    """Return how many timings of windows were disturbed, and why, or an empty string."""
+    reasons = sum((Counter(place.disturbed) for place in scenario.timed_on), Counter[str]())
+    if not reasons:
+        return ""
+    causes = "; ".join(f"{reason}: {number}" for reason, number in reasons.most_common())
+    windows = sum(place.windows for place in scenario.timed_on)
+    return f"{reasons.total()} of {windows} windows disturbed ({causes})"
 
 
 def count(value: float, unit: str) -> str:

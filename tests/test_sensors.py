@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 import pynvml
 import pytest
+from sample_results import document
 
+from harness.rundir.results import ScenarioRecord
+from harness.scenarios.figures import energy
 from harness.scenarios.loop import Workload, fixed_queries, time_windows
 from harness.scenarios.settings import Profile
 from harness.stages import sensors
 from harness.stages.sensors import ENERGY_SECONDS, Cores, Gpu, Machine, Sensors
+from reports.figures import disturbances
 
 NONE = pynvml.nvmlClocksThrottleReasonNone
 THERMAL = pynvml.nvmlClocksThrottleReasonSwThermalSlowdown
@@ -306,3 +310,22 @@ def test_the_busiest_processes_are_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sensors, "_seconds_by_process", lambda: used.pop(0))
     monkeypatch.setattr(sensors, "cpu_times", lambda: (time.monotonic() - 10, 0.0, 0.0))
     assert Cores(1).busiest() == {"busy": pytest.approx(0.5, abs=0.01)}
+
+
+def test_energy_has_an_interval_over_processes_and_needs_all_of_them() -> None:
+    figure = energy([0.5, 0.4, 0.6])
+    assert figure is not None
+    assert (figure.value, figure.n, figure.unit) == (pytest.approx(0.495, abs=0.01), 3, "J")
+    assert energy([0.5, None]) is None and energy([0.0]) is None and energy([]) is None
+
+
+def test_a_report_says_how_many_windows_were_disturbed() -> None:
+    content = next(trial["speed"]["offline"] for trial in document()["trials"] if "offline" in trial["speed"])
+    place = {"node": "n", "reserved": {}, "started": "", "finished": "", "foreign_cores": 0, "others": {}}
+    places = [
+        {**place, "windows": 40, "disturbed": {"waited for a core": 3}},
+        {**place, "windows": 60, "disturbed": {"waited for a core": 2, "memory was short": 1}},
+    ]
+    scenario = ScenarioRecord.model_validate({**content, "timed_on": places})
+    assert disturbances(scenario) == "6 of 100 windows disturbed (waited for a core: 5; memory was short: 1)"
+    assert disturbances(ScenarioRecord.model_validate({**content, "timed_on": [place]})) == ""

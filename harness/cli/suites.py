@@ -199,7 +199,7 @@ def run_command(
         results = run(loaded, settings, executor_factory(executor, address, workers), progress)
     page = write_reports(directory)
     if sync_results:
-        _sync_or_report(directory, executor)
+        _sync_or_report(directory, executor, page.parent)
     if as_json:
         sys.stdout.write(to_json(results))
     else:
@@ -247,8 +247,8 @@ def calibrate(
     console.print(f"stored in {calibration_path()}")
 
 
-def _sync_or_report(directory: Path, executor: ExecutorName) -> None:
-    """Log the run to MLflow. A failure is reported and does not change the exit code."""
+def _sync_or_report(directory: Path, executor: ExecutorName, report: Path) -> None:
+    """Log the run with its report to MLflow. A failure is reported and does not change the exit code."""
     from importlib.util import find_spec
 
     from harness.cli.terminal import console
@@ -259,7 +259,7 @@ def _sync_or_report(directory: Path, executor: ExecutorName) -> None:
     try:
         from harness.tracking import sync
 
-        outcome = sync(directory)
+        outcome = sync(directory, report=report)
     except Exception as error:  # an internal error must not change the run's exit code either
         if os.environ.get("HARNESS_DEBUG"):
             raise

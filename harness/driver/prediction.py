@@ -1,5 +1,6 @@
 """Predict the samples that have no prediction on disk, and store predictions and failures."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
@@ -20,43 +21,53 @@ def predict(
     shard_size: int,
     executor: Callable[[], Executor],
     progress: RunProgress,
+    finish: Callable[[str], None],
 ) -> None:
     """Predict the missing samples. The executor is started only if there are any.
 
     Every shard is written as soon as it arrives, so that an interrupted run continues from there. Trials that
     differ only in the threads of their timings are predicted once.
+
+    Args:
+        finish: Receives the id of each trial once no more predictions of it will come.
     """
-    distinct = {trial.id: trial for trial in trials}.values()
-    firsts: dict[str, Trial] = {}
-    for trial in distinct:
-        firsts.setdefault(trial.spec.prediction_id, trial)
-    work = []
-    for trial in firsts.values():
+    alike: defaultdict[str, dict[str, Trial]] = defaultdict(dict)
+    for trial in trials:
+        alike[trial.spec.prediction_id].setdefault(trial.id, trial)
+    work: list[Work] = []
+    missing: dict[str, int] = {}
+    errors: defaultdict[str, list[ShardError]] = defaultdict(list)
+
+    def finish_alike(prediction_id: str) -> None:
+        first, *others = alike[prediction_id].values()
+        for trial in (first, *others):
+            if trial is not first:
+                _copy_predictions(directory, first, trial)
+            _write_failures(directory, trial, errors[prediction_id])
+            finish(trial.id)
+
+    for prediction_id, group in alike.items():
+        trial = next(iter(group.values()))
         predictions = directory.trial(trial.id).predictions
-        missing = predictions.count_missing(trial.spec.size)
-        progress.begin(trial.name, trial.spec.size, trial.spec.size - missing)
-        if missing:
+        missing[prediction_id] = predictions.count_missing(trial.spec.size)
+        progress.begin(trial.name, trial.spec.size, trial.spec.size - missing[prediction_id])
+        if missing[prediction_id]:
             work.append(Work(trial, tuple(predictions.missing_ranges(trial.spec.size)), shard_size))
         else:
-            _write_failures(directory, trial, [])
-    errors: dict[str, list[ShardError]] = {item.trial.id: [] for item in work}
+            finish_alike(prediction_id)
     for outcome in executor().predict(work) if work else ():
-        trial = outcome.shard.trial
+        trial, shard = outcome.shard.trial, outcome.shard
         if isinstance(outcome, ShardResult):
             _write_shard(directory, outcome)
             retries = executor().retries.get(trial.id, 0)
             progress.advance(trial.name, len(outcome.ids), outcome.execution.node, retries)
         else:
-            errors[trial.id].append(outcome)
-            samples = f"samples {outcome.shard.start}–{outcome.shard.stop - 1}"
+            errors[trial.spec.prediction_id].append(outcome)
+            samples = f"samples {shard.start}–{shard.stop - 1}"
             progress.note(f"{trial.name}: {samples} failed: {outcome.error}")
-    for item in work:
-        _write_failures(directory, item.trial, errors[item.trial.id])
-    for trial in distinct:
-        first = firsts[trial.spec.prediction_id]
-        if first is not trial:
-            _copy_predictions(directory, first, trial)
-            _write_failures(directory, trial, errors.get(first.id, []))
+        missing[trial.spec.prediction_id] -= shard.stop - shard.start
+        if missing[trial.spec.prediction_id] == 0:
+            finish_alike(trial.spec.prediction_id)
 
 
 def _copy_predictions(directory: RunDirectory, source: Trial, target: Trial) -> None:

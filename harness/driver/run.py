@@ -20,7 +20,7 @@ from harness.driver.prediction import predict
 from harness.driver.preflight import preflight, require_trials
 from harness.driver.progress import RunProgress
 from harness.driver.record import write_run_record
-from harness.driver.scoring import score_trial
+from harness.driver.scoring import scoring
 from harness.driver.settings import RunSettings
 from harness.driver.side_by_side import show_disagreements
 from harness.driver.slices import score_slices
@@ -71,9 +71,8 @@ def run(
             mend(directory, planned.trials, settings.only, progress.note)
             write_run_record(directory, loaded, planned, settings, executor)
             with _noticing_removal(directory):
-                predict(directory, planned.trials, settings.shard_size, executor, progress)
-                for trial in planned.trials:
-                    score_trial(directory.trial(trial.id), trial, progress.note)
+                with scoring(directory, planned.trials, progress.note) as finish:
+                    predict(directory, planned.trials, settings.shard_size, executor, progress, finish)
                 score_pairs(directory, planned.trials)
                 score_slices(directory, planned.trials)
                 show_disagreements(directory, planned.trials)

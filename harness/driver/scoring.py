@@ -1,6 +1,8 @@
 """Score complete predictions: write metrics.json, sample statistics and analysis.json of a trial."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 
@@ -12,12 +14,33 @@ from harness.files import read_record
 from harness.identity import code_version, content_id
 from harness.metrics.metric import METRICS
 from harness.rundir.records import MetricRecord, MetricsFile
-from harness.rundir.store import TrialDirectory
+from harness.rundir.store import RunDirectory, TrialDirectory
 from harness.stages.analyse import analyse, make_analyser
 from harness.stages.score import ScoredMetric, score
 from harness.trial import Trial
 
 LIBRARIES = ("numpy", "scipy", "sacrebleu", "pillow")  # their versions may change a figure
+
+
+@contextmanager
+def scoring(
+    directory: RunDirectory, trials: Sequence[Trial], note: Callable[[str], None]
+) -> Iterator[Callable[[str], None]]:
+    """Score trials in a thread, so that others are predicted meanwhile; yield what begins one, by its id."""
+    with ThreadPoolExecutor(1) as pool:
+        futures: list[Future[None]] = []
+
+        def begin(trial_id: str) -> None:
+            for trial in trials:
+                if trial.id == trial_id:
+                    futures.append(pool.submit(score_trial, directory.trial(trial_id), trial, note))
+
+        try:
+            yield begin
+            for future in futures:
+                future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def score_trial(trial_dir: TrialDirectory, trial: Trial, note: Callable[[str], None]) -> None:

@@ -69,6 +69,7 @@ class ScenarioRecord(ScenarioFigures):
     valid: bool
     reasons: list[str] = Field(description="why the measurement is not valid; empty if it is valid")
     timed_on: list[TimedOn] = Field(default_factory=list, description="one entry per process")
+    energy: Figure | None = Field(None, description="J per sample; null if no counter can be read")
 
     @property
     def figures(self) -> dict[str, Figure]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.files import StrictModel, read_record
 from harness.rundir.results import Cost, RunRecord, ScenarioRecord, TurnsRecord
-from harness.scenarios.figures import duration
+from harness.scenarios.figures import duration, energy
 from harness.scenarios.scenario import SCENARIOS, Scenario, ScenarioFigures
 from harness.task import Figure
 
@@ -98,6 +98,7 @@ def _record(raw: Scenario) -> ScenarioRecord:
         valid=not reasons,
         reasons=reasons,
         timed_on=[process.timed_on for process in raw.processes],
+        energy=energy([process.timed_on.joules_per_sample for process in raw.processes]),
     )
 
 

@@ -141,3 +141,13 @@ def mean_duration(seconds: Sequence[float], phase: str) -> Figure:
     estimate, kind = over_processes(seconds)
     signature = f"{phase}|median|processes:{len(seconds)}|interval:{kind}"
     return Figure(estimate.value, estimate.low, estimate.high, len(seconds), "s", signature)
+
+
+def energy(joules: Sequence[float | None]) -> Figure | None:
+    """Compute the energy per sample from that of each process, or None unless every process knows it."""
+    known = [value for value in joules if value]
+    if not known or len(known) < len(joules):
+        return None
+    estimate, kind = over_processes(known)
+    signature = f"energy|processes:{len(known)}|interval:{kind}"
+    return Figure(estimate.value, estimate.low, estimate.high, len(known), "J", signature)

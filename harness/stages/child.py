@@ -25,6 +25,7 @@ OUTPUT_LIMIT = 1 << 20  # bytes that a child may print; the rest is dropped
 EXIT_SECONDS = 2.0  # for the exit code of a child that has closed its connection
 
 _connection: Connection | None = None  # of a child to its parent
+_starting = threading.Lock()  # for what all threads share and a start changes for a moment
 
 
 class LostChildError(InfrastructureError):
@@ -74,7 +75,7 @@ class Child(AbstractContextManager["Child"]):
     def _start(self) -> None:
         for pause in (0.1, 1.0, 5.0, None):
             try:
-                with _hidden_main(), _searched_first(self._folders):
+                with _starting, _hidden_main(), _searched_first(self._folders):
                     self._process.start()
                 break
             except (OSError, EOFError) as error:  # an adapter has just ended the server that forks children

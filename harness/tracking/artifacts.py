@@ -43,15 +43,22 @@ def content_digest(folder: Path, files: list[Path]) -> str:
 
 
 @contextmanager
-def run_artifacts(run_dir: Path, results: Results) -> Iterator[Path]:
-    """Create a temporary folder with the artifacts of the parent run."""
+def run_artifacts(run_dir: Path, results: Results, report: Path | None) -> Iterator[Path]:
+    """Create a temporary folder with the artifacts of the parent run.
+
+    Args:
+        report: Folder of a report to copy; None makes one.
+    """
     from harness.compare.frontier import frontier_charts
     from reports.page.charts import save
     from reports.write import write_reports
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_reports(run_dir, folder / "report")
+        if report:
+            shutil.copytree(report, folder / "report")
+        else:
+            write_reports(run_dir, folder / "report")
         for page in comparison_files(run_dir):
             shutil.copy(run_dir / page, folder / page)
         for number, comparison in enumerate(frontier_charts(results), start=1):

@@ -55,7 +55,12 @@ class SyncOutcome:
         return "\n".join([runs, *(model.describe() for model in self.models)])
 
 
-def sync(run_dir: Path, tracking_uri: str | None = None, register_models: bool = False) -> SyncOutcome:
+def sync(
+    run_dir: Path,
+    tracking_uri: str | None = None,
+    register_models: bool = False,
+    report: Path | None = None,
+) -> SyncOutcome:
     """Make MLflow show a run directory. Repeating it changes nothing; an interrupted sync is completed.
 
     MLflow runs are found by the tags `harness.run_id` and `harness.trial_id`, and created if missing.
@@ -72,6 +77,7 @@ def sync(run_dir: Path, tracking_uri: str | None = None, register_models: bool =
     Args:
         tracking_uri: default: $MLFLOW_TRACKING_URI, else `default_tracking_uri`.
         register_models: also register the checkpoints as models.
+        report: folder of a report that was just written from these results, to be copied. None makes one.
 
     Raises:
         UsageError: there is no valid results.json.
@@ -84,7 +90,7 @@ def sync(run_dir: Path, tracking_uri: str | None = None, register_models: bool =
     uri = store.chosen_uri(tracking_uri, run_dir)
     with store.mlflow_errors(uri), store.one_at_a_time(run_dir):
         client, experiment = store.open_experiment(uri, results.suite)
-        outcome, children = _write_runs(client, experiment, run_dir, results, store.public(uri))
+        outcome, children = _write_runs(client, experiment, run_dir, results, store.public(uri), report)
         if register_models:
             outcome = replace(outcome, models=register(client, results, children))
         return outcome
@@ -133,7 +139,7 @@ class _Writer:
 
 
 def _write_runs(
-    client: MlflowClient, experiment: str, run_dir: Path, results: Results, uri: str
+    client: MlflowClient, experiment: str, run_dir: Path, results: Results, uri: str, report: Path | None
 ) -> tuple[SyncOutcome, dict[tuple[str, str], str]]:
     """Write parent and children; return the outcome, and the children's ids by benchmark and trial id."""
     writer = _Writer(client, experiment, results)
@@ -152,7 +158,7 @@ def _write_runs(
         children[trial.benchmark, trial.id] = str(child.info.run_id)
         trial_digest = artifacts.content_digest(folder, artifacts.trial_files(folder))
         writer.attach(child, trial_digest, artifacts.trial_artifacts(folder))
-    writer.attach(parent, digest, artifacts.run_artifacts(run_dir, results))
+    writer.attach(parent, digest, artifacts.run_artifacts(run_dir, results, report))
     _choose_columns(client, experiment, results)
     created, updated, unchanged = (writer.changes[change] for change in get_args(Change))
     run_id = parent.info.run_id

@@ -19,7 +19,7 @@ from harness.errors import UsageError
 from harness.files import write_text
 from harness.rundir.results import Results, ScenarioRecord, TrialRecord
 from harness.task import TASKS, Figure
-from reports.figures import count, invalidity
+from reports.figures import count, disturbances, invalidity
 from reports.page import charts, matrices
 from reports.page.detail_charts import detail_charts
 from reports.page.details import Detail, Images, SideBySide
@@ -120,6 +120,7 @@ def _environment() -> Environment:
         confidence=lambda value: f"{value:.2f}".removeprefix("0"),
         cost=_cost,
         count=count,
+        disturbances=disturbances,
         invalidity=invalidity,
         data=Markup,  # data URIs of `Images`, base64 only
         headline=frontier.headline,
@@ -173,7 +174,8 @@ def _class_metrics(trial: TrialRecord) -> list[str]:
 
 def _speed_figures(scenario: ScenarioRecord) -> dict[str, Figure | None]:
     throughput = {"throughput": scenario.throughput} if scenario.throughput else {}
-    return {**throughput, **{f"latency {name}": figure for name, figure in scenario.latency.items()}}
+    latencies = {f"latency {name}": figure for name, figure in scenario.latency.items()}
+    return {**throughput, **latencies, **({"energy per sample": scenario.energy} if scenario.energy else {})}
 
 
 def _phase_shares(trial: TrialRecord) -> list[str]:
