@@ -245,6 +245,13 @@ class TestCommand:
         assert (done.exit_code, (tmp_path / "run").exists()) == (2, False)
         assert "no trial has a scenario that is timed in turns (offline or single-stream)" in done.stderr
 
+    def test_two_baselines_are_refused(self, tmp_path: Path) -> None:
+        path = write(tmp_path, timed(model={}))
+        options = ["--executor", "inline", "--baseline-checkout", "HEAD", "--baseline-run", tmp_path]
+        done = self.run("run", path, "--out", tmp_path / "run", *options)
+        assert (done.exit_code, (tmp_path / "run").exists()) == (2, False)
+        assert "give either --baseline-checkout or --baseline-run" in done.stderr
+
     @pytest.mark.slow
     def test_a_run_records_the_verdict_and_calibrate_what_it_resolves(
         self, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

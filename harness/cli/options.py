@@ -1,6 +1,7 @@
 """Options that several commands share, and the sections under which `harness --help` lists the commands."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,6 +32,12 @@ Only = Annotated[
 Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most N samples per benchmark.")]
 Workers = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most N workers.")]
 ShardSize = Annotated[int, typer.Option(min=1, metavar="N", help="Samples per shard.")]
+BaselineCheckout = Annotated[
+    str | None, typer.Option(metavar="REV", help="Time the trials in turns with those of a git revision.")
+]
+BaselineRun = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="The same with the revision and suite of a run.")
+]
 TurnSeconds = Annotated[
     float, typer.Option(min=1, metavar="N", help="Start no further pair of processes after N seconds.")
 ]

@@ -11,6 +11,8 @@ import typer
 from harness.cli.completion import suite_names
 from harness.cli.options import (
     AsJson,
+    BaselineCheckout,
+    BaselineRun,
     Limit,
     Only,
     Override,
@@ -152,17 +154,10 @@ def run_command(
     workers: Workers = None,
     shard_size: ShardSize = SHARD_SIZE,
     profile: Profile = None,
-    baseline_checkout: Annotated[
-        str | None,
-        typer.Option(metavar="REV", help="Time the trials in turns with those of a git revision."),
-    ] = None,
-    baseline_run: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The same with the revision and suite of a run.")
-    ] = None,
+    baseline_checkout: BaselineCheckout = None,
+    baseline_run: BaselineRun = None,
     turn_seconds: TurnSeconds = TURN_SECONDS,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with code 4 if the baseline's speed is inconclusive.")
-    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 4 if inconclusive.")] = False,
     sync_results: Sync = True,
     as_json: AsJson = False,
 ) -> None:
@@ -177,8 +172,6 @@ def run_command(
     from harness.suite.loading import find_suite, load_suite
     from reports.write import write_reports
 
-    if baseline_checkout and baseline_run:
-        raise UsageError("give either --baseline-checkout or --baseline-run")
     if profile:
         overrides = [*overrides, f"speed.profile={profile}"]
     loaded = load_suite(find_suite(suite), overrides)

@@ -95,6 +95,8 @@ def open_baseline(
     if run is None and revision is None:
         yield None
         return
+    if run and revision:
+        raise UsageError("give either --baseline-checkout or --baseline-run")
     if settings.on_cluster:
         raise UsageError(
             "a baseline is timed in turns on this machine only, not on a cluster: drop --address"

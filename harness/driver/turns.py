@@ -83,15 +83,11 @@ class Contest:
     def record(self, baseline: str, comparisons: int) -> TurnsRecord:
         """Return the verdict and what it follows from."""
         assert self.judgement is not None
-        base, head = (self._figure(side) for side in (0, 1))
         return TurnsRecord(
             baseline=baseline,
-            verdict=self.judgement.verdict,
-            reason=self.judgement.reason,
-            slowdown=self.judgement.slowdown,
-            detectable=self.judgement.detectable,
-            base=base,
-            head=head,
+            **vars(self.judgement),
+            base=self._figure(0),
+            head=self._figure(1),
             pairs=self.pairs,
             seconds=round(self.seconds, 3),
             comparisons=comparisons,
