@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from harness.rundir.prediction_shards import ShardProvenance
-from harness.rundir.predictions import check, from_table, to_table
+from harness.rundir.predictions import check, from_table, plain, to_table
 from harness.rundir.store import TrialDirectory
 from harness.task import Detections, Prediction, Sample, TaskName, Translation
 
@@ -145,6 +147,27 @@ def test_an_invalid_prediction_is_reported_with_its_sample(
     assert message is not None
     assert message.startswith("sample s1: ")
     assert re.search(expected, message), message
+
+
+class Text(str):
+    """Runs code where it is unpickled, as `os._exit(0)` would end the driver."""
+
+    def __reduce__(self) -> Any:
+        return os.getpid, ()
+
+
+class Array(np.ndarray[Any, Any]):
+    def __reduce__(self) -> Any:
+        return os.getpid, ()
+
+
+def test_classes_of_an_adapter_do_not_reach_another_process() -> None:
+    array = np.ones((1, 4)).view(Array)
+    sent = [Translation(Text("a")), Detections(array, array[:, 0], array[0].astype(int)), array]
+    translation, detections, mask = pickle.loads(pickle.dumps([plain(prediction) for prediction in sent]))
+    assert translation == Translation("a") and type(translation.text) is str
+    assert [type(value) for value in (detections.boxes, detections.labels, mask)] == [np.ndarray] * 3
+    assert (detections.boxes == 1).all() and (mask == 1).all()
 
 
 def test_a_wrong_number_of_predictions_is_an_error() -> None:

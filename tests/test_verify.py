@@ -131,6 +131,25 @@ def test_edited_predictions_are_named_refused_and_made_again(
     assert path.read_bytes() != before, "another time of prediction"
 
 
+def test_exchanged_folders_of_trials_are_noticed_and_removed(folder: Path) -> None:
+    """Each folder is whole, but its figures are those of the other trial."""
+    trials = read_json(folder / "run" / "run.json")["trials"][:2]
+    first, second = (folder / "run" / "trials" / trial["id"] for trial in trials)
+    first.rename(folder / "first")
+    second.rename(first)
+    (folder / "first").rename(second)
+    assert "metrics.json is of another trial" in harness("verify", folder / "run")[1]
+    assert harness("report", folder / "run")[0] == 3
+    assert {damage.problem for damage in TrialDirectory(first).digests.mend()} == {"is of another trial"}
+    assert not (first / "metrics.json").exists(), "the same run makes it again"
+
+
+def test_a_trial_whose_digests_are_missing_is_refused(folder: Path) -> None:
+    (trial_dir(folder).path / "SHA256SUMS").unlink()
+    assert "trial.json has no digest in SHA256SUMS" in harness("verify", folder / "run")[1]
+    assert harness("report", folder / "run")[0] == 3
+
+
 def run_noted(folder: Path, notes: list[str], **settings: Any) -> Results:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("harness.driver.progress.RunProgress.note", lambda self, line: notes.append(line))

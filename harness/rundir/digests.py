@@ -8,7 +8,7 @@ file, and both have their line. A file that has none was changed by something el
 import hashlib
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +28,19 @@ class Damage:
 
 
 class Digests:
-    """The digests of those files of a folder that match patterns; others are neither checked nor touched."""
+    """The digests of those files of a folder that match patterns; others are neither checked nor touched.
 
-    def __init__(self, folder: Path, patterns: Collection[str]) -> None:
+    Args:
+        is_own: Returns False if the folder is a copy of another one, so that none of its files belongs here.
+    """
+
+    def __init__(
+        self, folder: Path, patterns: Collection[str], is_own: Callable[[], bool] = lambda: True
+    ) -> None:
         self.file = folder / SUMS
         self._folder = folder
         self._patterns = patterns
+        self._is_own = is_own
 
     def write(self, path: Path, content: bytes) -> None:
         """Record the digest of a file's new content, and replace the file in one step.
@@ -57,12 +64,12 @@ class Digests:
             lines = self.file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
             write_text(self.file, "".join(line for line in lines if line[66:].strip() != self._name(path)))
 
-    def check(self) -> list[Damage]:
+    def check(self, required: bool = False) -> list[Damage]:
         """Return the files that changed, have no digest or are missing, by name.
 
-        A folder without SHA256SUMS cannot be checked.
+        A folder without SHA256SUMS can only be checked if these are `required`.
         """
-        return self._inspect()[0] if self.file.exists() else []
+        return self._inspect()[0] if self.file.exists() or required else []
 
     def mend(self) -> list[Damage]:
         """Remove the files that changed or have no digest, forget the missing ones, and return them all."""
@@ -90,8 +97,9 @@ class Digests:
 
     def _inspect(self) -> tuple[list[Damage], dict[str, str]]:
         """Return the files that are not as written, and the digests of the others by name."""
-        recorded = self._read()
-        paths = {path for pattern in self._patterns for path in self._folder.glob(pattern)}
+        is_own = self._is_own()
+        recorded = self._read() if is_own else {}
+        paths = {path for pattern in self._patterns for path in self._folder.glob(pattern) if path.is_file()}
         missing = {self._folder / name for name in recorded} - paths
         damaged = [Damage(path, "is missing") for path in missing if not path.exists()]
         intact: dict[str, str] = {}
@@ -100,10 +108,9 @@ class Digests:
             if digest in recorded.get(name, ()):
                 intact[name] = digest
             else:
-                changed = (
-                    "changed since it was written" if name in recorded else "has no digest in SHA256SUMS"
-                )
-                damaged.append(Damage(path, changed))
+                without = "has no digest in SHA256SUMS" if is_own else "is of another trial"
+                problem = "changed since it was written" if name in recorded else without
+                damaged.append(Damage(path, problem))
         return sorted(damaged, key=lambda damage: damage.path), intact
 
     def _read(self) -> dict[str, set[str]]:

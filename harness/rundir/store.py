@@ -11,7 +11,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -89,8 +89,15 @@ class TrialDirectory:
         self.spec_file = path / "trial.json"
         self.metrics_file = path / "metrics.json"
         self.error_file = path / "error.json"  # exists only if predictions failed
-        self.digests = Digests(path, _TRIAL_FILES)
+        self.digests = Digests(path, _TRIAL_FILES, self._is_own)
         self.predictions = PredictionShards(path / "predictions", self.digests)
+
+    def _is_own(self) -> bool:
+        """Return whether the folder is named after its trial.json, as far as this can be read."""
+        with suppress(UsageError):
+            spec = read_record(self.spec_file, TrialSpec)
+            return spec is None or spec.id == self.path.name
+        return True
 
     def write_record(self, path: Path, record: BaseModel) -> None:
         """Replace a file by a record as JSON."""
@@ -168,7 +175,8 @@ class RunDirectory:
     def check(self) -> list[Damage]:
         """Return the files of the run and of all its trials that are not as they were written."""
         folders = sorted(path for path in self.path.glob("trials/*") if path.is_dir())
-        trials = (damage for folder in folders for damage in TrialDirectory(folder).digests.check())
+        required = self.digests.file.exists()
+        trials = (damage for folder in folders for damage in TrialDirectory(folder).digests.check(required))
         return [*self.digests.check(), *trials]
 
     def trial(self, trial_id: str) -> TrialDirectory:

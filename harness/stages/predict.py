@@ -15,7 +15,7 @@ from harness import environment
 from harness.adapter import ADAPTERS, Adapter
 from harness.checkpoint import Checkpoint
 from harness.errors import UsageError, describe
-from harness.rundir.predictions import check
+from harness.rundir.predictions import check, plain
 from harness.rundir.results import Cost
 from harness.stages.device import free_memory, is_out_of_memory, pick_device, set_tf32, torch_flags
 from harness.stages.labels import class_map, relabel
@@ -107,6 +107,7 @@ class Predictor:
         started = datetime.now(UTC).isoformat()
         try:
             batch = load()
+            ids = [sample.id for sample in batch.samples]
             predictions = self._predict(batch)
         except BaseException as error:  # SystemExit of an adapter too: Ctrl-C does not reach this process
             if "CUDA error" in str(error):  # such as an illegal access: the GPU is lost to this process
@@ -117,7 +118,6 @@ class Predictor:
             batch_size = min(self._batch_limit, self.trial.spec.batch_size)
             flags = " ".join(f"{name}={value}" for name, value in torch_flags().items())
             execution = Execution(self._node, started, finished, batch_size, flags, self._parameters)
-            ids = [sample.id for sample in batch.samples]
             return ShardResult(shard, ids, predictions, self.environment, execution)
         return ShardError(shard, message, 1, self._find_culprits(shard), invalid_input)
 
@@ -159,7 +159,9 @@ class Predictor:
         problem = check(self.trial.spec.task, samples, predictions, labels)
         if problem:
             raise ValueError(problem)
-        return predictions if self.class_map is None else relabel(predictions, self.class_map)
+        if self.class_map is not None:
+            predictions = relabel(predictions, self.class_map)
+        return [plain(prediction) for prediction in predictions]
 
     def _find_culprits(self, shard: Shard) -> tuple[int, ...]:
         """Return the samples of a failed batch that also fail alone; discard the other predictions."""
