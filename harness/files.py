@@ -72,11 +72,7 @@ def write_errors(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, document: object) -> None:
-    """Replace a file by a JSON document; see `write_bytes`.
-
-    Raises:
-        ValueError: The document contains NaN or infinity, which JSON cannot represent.
-    """
+    """Replace a file by a JSON document; see `write_bytes` and `json_text`."""
     write_text(path, json_text(document))
 
 

@@ -173,9 +173,7 @@ def resolve_checkpoint(
 def trained_checkpoint(recipe: Recipe, path: Path, seed: int | None = None) -> CheckpointRef:
     """Find the weights of a recipe, or where training will write them.
 
-    Args:
-        path: The file NAME.yaml of the recipe, whether it exists or not. Weights may be beside it.
-        seed: Replaces the recipe's own seed.
+    The recipe's file NAME.yaml need not exist. Weights may be beside it. `seed` replaces the recipe's own.
     """
     name = path.stem
     recipe = recipe.model_copy(update={"dataset": recipe.data})

@@ -102,8 +102,7 @@ def _entry_points(group: str, path: tuple[str, ...]) -> tuple[Entry, ...]:  # no
 def unknown(kind: str, name: str, known: Iterable[str], former: Mapping[str, str] | None = None) -> str:
     """Return the error message for an unknown name, with the most similar known name and all known names.
 
-    Args:
-        former: names that no longer exist, with their replacements.
+    `former` has names that no longer exist, with their replacements.
     """
     if former and name in former:
         return f"{kind} '{name}' is gone: {former[name]}"
@@ -116,8 +115,7 @@ def unknown(kind: str, name: str, known: Iterable[str], former: Mapping[str, str
 def first_mistake(error: ValidationError, options: type[BaseModel] | None = None) -> tuple[str, str]:
     """Return the dotted key of the first value that a model refuses, and the reason.
 
-    Args:
-        options: model of the options that were refused; the message about an unknown one lists their names.
+    With the model of the options that were refused, the message about an unknown one lists their names.
     """
     mistake = error.errors()[0]
     key = ".".join(map(str, mistake["loc"]))

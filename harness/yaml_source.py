@@ -95,10 +95,7 @@ def read_source(path: Path) -> Source:
 
 
 def parse_value(text: str, option: str) -> object:
-    """Parse a YAML value from the command line by the rules of `read_source`.
-
-    Args:
-        option: The option that contains the value, for messages.
+    """Parse the YAML value of an option of the command line by the rules of `read_source`.
 
     Raises:
         UsageError: The value is not YAML, exceeds a limit, or has two readings.
@@ -153,13 +150,11 @@ def _parse(text: str) -> tuple[yaml.Node | None, object]:
 def _checked_size(node: yaml.Node, ancestors: tuple[yaml.Node, ...], sizes: dict[yaml.Node, int]) -> int:
     """Return the number of nodes after the expansion of aliases, which happens only later.
 
-    Args:
-        sizes: The nodes that were checked, so that a node with many aliases is checked once.
+    `sizes` has the nodes that were checked, so that a node with many aliases is checked once.
 
     Raises:
-        _MistakeError: The YAML is valid but almost certainly a mistake. YAML silently keeps the last of two
-            equal keys. Keys such as `no:` and `1:` are not text. An alias may refer to a node that contains
-            it.
+        _MistakeError: YAML silently keeps the last of two equal keys, reads keys such as `no:` and `1:` as
+            something other than text, and lets an alias refer to a node that contains it.
     """
     line = node.start_mark.line + 1
     if node in ancestors:
@@ -205,10 +200,7 @@ def nearest_source(sources: Sequence[Source], keys: KeyPath) -> Source:
 
 
 def validate(model: type[M], document: object, sources: Sequence[Source], at: KeyPath = ()) -> M:
-    """Check a document against a schema.
-
-    Args:
-        at: The key path of the document in the sources.
+    """Check a document, found in the sources at a key path, against a schema.
 
     Raises:
         UsageError: The first mistake, with its line, its key, the expected value and the nearest valid name.
@@ -250,11 +242,7 @@ def _key_path(location: Sequence[str | int], document: object) -> list[str | int
 
 
 def known_keys(schema: object, keys: KeyPath) -> list[str]:
-    """Return the keys that a schema allows at a key path.
-
-    Args:
-        schema: A pydantic model, or the annotation of one of its fields.
-    """
+    """Return the keys that a model, or the annotation of one of its fields, allows at a key path."""
     for key in keys:
         if isinstance(schema, type) and issubclass(schema, RootModel):
             schema = schema.model_fields["root"].annotation

@@ -277,7 +277,7 @@ def test_a_shorter_history_leaves_nothing_of_a_longer_one(store: Path) -> None:
     assert len(pieces()) > 1
     sync(write_run(run, {**content, "trials": many[:2]}), uri)
     assert len(pieces()) == 1
-    assert {line.variant for line in logged_trend("shrinking", uri)} == {"m0", "m1"}
+    assert {line.subject.variant for line in logged_trend("shrinking", uri)} == {"m0", "m1"}
 
 
 def test_a_run_that_is_being_rewritten_is_no_baseline_until_all_is_there(

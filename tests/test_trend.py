@@ -26,7 +26,9 @@ def write(folder: Path, hour: int, **changes: Any) -> Path:
 
 def shown(lines: list[TrendLine]) -> list[tuple[str, str, list[str]]]:
     """Return variant, figure and runs of each line."""
-    return [(line.variant, line.name, [point.run.id for point in line.points]) for line in lines]
+    return [
+        (line.subject.variant, line.subject.name, [point.run.id for point in line.points]) for line in lines
+    ]
 
 
 def test_lines_are_in_order_of_time_for_any_order_of_the_directories(tmp_path: Path) -> None:

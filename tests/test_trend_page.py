@@ -35,9 +35,8 @@ def write_runs(folder: Path, values: list[float], **detector: Any) -> list[Path]
 
 
 def line(runs: list[Path], name: str = "ap50") -> TrendLine:
-    (only,) = (
-        candidate for candidate in read_trend(runs) if candidate.variant == "yolo" and candidate.name == name
-    )
+    lines = read_trend(runs)
+    (only,) = (line for line in lines if (line.subject.variant, line.subject.name) == ("yolo", name))
     return only
 
 
@@ -55,7 +54,7 @@ def test_a_limited_number_of_runs_is_marked_always_with_the_first_and_the_latest
     tmp_path: Path, count: int
 ) -> None:
     only = line(write_runs(tmp_path, [0.4]))
-    drawn = chart(TrendLine(*[*vars(only).values()][:-1], only.points * count))["datasets"]
+    drawn = chart(TrendLine(only.subject, only.points * count))["datasets"]
     assert len(drawn["band"]) == count
     assert min(count, 2) <= len(drawn["points"]) <= MARKED + 1
     assert (drawn["points"][0]["t"], drawn["points"][-1]["t"]) == (

@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from harness.compare.outcome import FigureKind
@@ -53,12 +54,8 @@ class TrendPoint:
 class TrendLine:
     """One figure of one trial over the runs in which it is comparable, in order of time."""
 
-    task: TaskName
-    benchmark: str
-    variant: str
-    figure_kind: FigureKind
-    name: str
-    setting: str
+    subject: Observation
+    """The oldest observation; the others differ from it in run and figure only."""
     points: tuple[TrendPoint, ...]
 
 
@@ -101,21 +98,10 @@ def trend_lines(runs: Iterable[tuple[PastRun, Sequence[Observation]]]) -> list[T
         for seen in observed:
             trial = (seen.task, seen.benchmark, seen.variant)
             groups[*trial, seen.figure_kind, seen.name, seen.setting, seen.conditions].append((run, seen))
-    return [_join(group) for group in groups.values()]
-
-
-def _join(group: Sequence[tuple[PastRun, Observation]]) -> TrendLine:
-    """Return the line of observations that differ only in their run and figure."""
-    _, first = group[0]
-    return TrendLine(
-        first.task,
-        first.benchmark,
-        first.variant,
-        first.figure_kind,
-        first.name,
-        first.setting,
-        tuple(TrendPoint(run, observation.figure) for run, observation in group),
-    )
+    return [
+        TrendLine(group[0][1], tuple(TrendPoint(run, seen.figure) for run, seen in group))
+        for group in groups.values()
+    ]
 
 
 def to_text(observed: Iterable[Observation]) -> str:
@@ -134,11 +120,9 @@ def from_text(text: str) -> list[Observation]:
 def _observe(results: Results, trial: TrialRecord) -> Iterator[Observation]:
     """Yield the headline accuracy of a trial, then the headline figure of each valid speed scenario."""
     data = trial.dataset
+    observation = partial(Observation, trial.task, trial.benchmark, trial.variant)
     for name, figure in list(trial.metrics.items())[:1]:
-        yield Observation(
-            trial.task,
-            trial.benchmark,
-            trial.variant,
+        yield observation(
             figure_kind="accuracy",
             name=name,
             figure=figure,
@@ -153,10 +137,7 @@ def _observe(results: Results, trial: TrialRecord) -> Iterator[Observation]:
         environment = results.environments.get(record.environment)
         hardware = environment.hardware_name if environment else record.environment
         host = environment.host if environment else None
-        yield Observation(
-            trial.task,
-            trial.benchmark,
-            trial.variant,
+        yield observation(
             figure_kind="speed",
             name=f"{name} {scenario.headline_name}",
             figure=measured,

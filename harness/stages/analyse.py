@@ -30,11 +30,7 @@ PredictionReader = Callable[[Collection[int]], Mapping[int, Prediction]]
 
 
 def make_analyser(dataset: Dataset, min_score: float | None = None) -> AnyAnalyser:
-    """Return an empty analyser for the task that the data set was opened for.
-
-    Args:
-        min_score: score of the operating point of detection, if it is known.
-    """
+    """Return an empty analyser for the data set's task. `min_score` is the operating point of detection."""
     if dataset.task == "translation":
         return TranslationAnalyser()
     if dataset.task == "detection":

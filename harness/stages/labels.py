@@ -19,14 +19,10 @@ def class_map(task: TaskName, model: Sequence[str], data: Sequence[str]) -> Clas
     """Return the map from a model's classes to a data set's, or None if they are the same.
 
     A model without class names is assumed to have the data set's classes in the same order. Third-party
-    models and published weights may declare a number of classes without names.
+    models and published weights may declare a number of classes without names: all of these are then empty.
 
     A detector may have more classes than the data set. A segmentation model must not, because it assigns a
     class to every pixel.
-
-    Args:
-        model: Class names of the model, all empty if only their number is known.
-        data: Class names of the data set.
 
     Raises:
         UsageError: The data set has a class that the model lacks, or the numbers of classes differ.

@@ -65,7 +65,7 @@ def to_trend(lines: Sequence[TrendLine]) -> str:
         tasks={
             task: of_task
             for task in TASKS
-            if (of_task := [trend for trend in trends if trend.line.task == task])
+            if (of_task := [trend for trend in trends if trend.line.subject.task == task])
         },
         moved=[trend for trend in trends if trend.moved],
         trends=trends,

@@ -121,8 +121,7 @@ class ActorPool:
     def check_progress(self, idle: bool) -> None:
         """Give up a cluster on which nothing of this run has been in flight for a long time.
 
-        Args:
-            idle: Nothing is in flight now, and no other run requests a node.
+        `idle` says that nothing is in flight now, and that no other run requests a node.
 
         Raises:
             InfrastructureError: The pool has been idle for START_DEADLINE_SECONDS.

@@ -57,9 +57,7 @@ class Backlog:
     def longest(self, resources: Resources, node: str, holders: Counter[str]) -> str | None:
         """Return the trial with the most pending seconds per worker that is worth loading on a node.
 
-        Args:
-            resources: Resources of the worker that would load it.
-            holders: Number of workers that hold a trial's model, by trial id.
+        The worker that would load it has `resources`. `holders` counts the workers that hold a trial's model.
         """
         longest, most = None, 0.0
         for trial_id, queue in self._queues.items():

@@ -100,10 +100,9 @@ class Scheduler(Generic[W]):
                     yield self._assign(worker, state, trial_id)
 
     def finish_shard(self, worker: W, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Record the outcomes of a worker's first shard.
+        """Record the outcomes of a worker's first shard, and return those that are final.
 
-        Returns:
-            The outcomes that are final; parts of a batch wait for the other parts.
+        Parts of a batch wait for the other parts.
         """
         assignment = self._workers[worker].assignments[0]
         shard, seconds = assignment.shard, self._clock() - assignment.started
@@ -156,8 +155,7 @@ class Scheduler(Generic[W]):
     def update_nodes(self, living: Set[str], usable: Mapping[Resources, Set[str]]) -> list[Outcome]:
         """Record which nodes are alive, and which of them have room for a worker with given resources.
 
-        Returns:
-            Errors for trials that are given up: no worker holds their model and no usable node can load it.
+        A trial is given up, with errors, if no worker holds its model and no usable node can load it.
         """
         self._dead_nodes = self._workers.nodes - living
         final: list[Outcome] = []
