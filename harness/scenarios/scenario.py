@@ -64,18 +64,13 @@ class AnswerCheck(StrictModel):
     samples: int
     changed: int = Field(description="samples whose answer differs at all, be it by rounding")
     figures: dict[str, tuple[float | None, float | None]] = Field(
-        description="headline figure of each metric: of the stored predictions, and of the answers under load"
+        description="rounded headline figure of each metric: of the stored predictions, of the answers"
     )
 
     def describe(self) -> str:
         """Return the comparison as a sentence."""
-        figures = [
-            f"{name} {' → '.join('undefined' if value is None else f'{value:.4g}' for value in values)}"
-            for name, values in self.figures.items()
-        ]
-        return (
-            f"{self.samples} answers under load, {self.changed} unlike the predictions: {', '.join(figures)}"
-        )
+        figures = ", ".join(f"{name} {old} → {new}" for name, (old, new) in self.figures.items())
+        return f"{self.samples} answers under load, {self.changed} unlike the predictions: {figures}"
 
 
 class ProcessTiming(Conditions):

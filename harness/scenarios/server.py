@@ -44,14 +44,9 @@ class ServerProcess(ProcessTiming):
     raw_names = ("probes",)
     probes: list[Probe]
 
-    @property
-    def accepted(self) -> Probe | None:
-        """Return the probe of the largest rate that met the target."""
-        return max((probe for probe in self.probes if probe.met), key=lambda probe: probe.rate, default=None)
-
     def seconds_per_sample(self, quantile: float) -> float:  # noqa: ARG002
         """Return the mean time between arrivals at the largest rate that met the target, or infinity."""
-        return 1 / self.accepted.rate if self.accepted else inf
+        return min((1 / probe.rate for probe in self.probes if probe.met), default=inf)
 
 
 class Server(Scenario):
@@ -80,6 +75,7 @@ class Server(Scenario):
             return max(least_queries(target.percentile), profile.queries, ceil(rate * profile.seconds))
 
         def run(rate: float) -> Probe:
+            work.check()  # what disturbed the machine before does not count
             probe = probe_rate(work, rate, count(rate), outputs)
             disturbed = "" if probe.met else work.check()
             if disturbed:
@@ -140,8 +136,9 @@ class Server(Scenario):
         return "server_bound_ms", [bound for _, bound in points]
 
     def latencies(self) -> list[list[float]]:
-        accepted = [process.accepted for process in self.processes]
-        return [[ns / 1e9 for ns in probe.latencies_ns] for probe in accepted if probe]
+        # Each probe that met the target was at a higher rate than those before.
+        met = [[probe for probe in process.probes if probe.met] for process in self.processes]
+        return [[ns / 1e9 for ns in probes[-1].latencies_ns] for probes in met if probes]
 
 
 def search(
