@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from harness.compare.frontier import CAVEAT, headline, ranks, throughput
+from harness.compare.frontier import CAVEAT, Point, headline, points, throughput
 from harness.compare.sequential import turns_changes
 from harness.rundir.results import Results, TrialRecord
 from harness.task import TASKS, Figure
@@ -51,7 +51,7 @@ def _document(results: Results, rows: int) -> str:
 
 
 def _tables(results: Results, rows: int) -> Iterable[str]:
-    rank = ranks(results)
+    charted = points(results)
     for task in TASKS:
         trials = [(index, trial) for index, trial in enumerate(results.trials) if trial.task == task]
         if not trials:
@@ -61,19 +61,19 @@ def _tables(results: Results, rows: int) -> Iterable[str]:
             "",
             "| | Benchmark | Variant | Metric | Accuracy | Throughput | Latency p50 | Parameters | Status |",
             "|---|---|---|---|---|---|---|---|---|",
-            *(_row(trial, rank.get(index) == "frontier") for index, trial in trials[:rows]),
+            *(_row(trial, charted.get(index)) for index, trial in trials[:rows]),
         ]
         if len(trials) > rows:
             lines += ["", f"{len(trials) - rows} more trials are in `results.csv`."]
         yield "\n".join(lines)
 
 
-def _row(trial: TrialRecord, on_frontier: bool) -> str:
+def _row(trial: TrialRecord, point: Point | None) -> str:
     first = headline(trial)
     name, accuracy = first if first else ("", None)
     single = trial.single_stream
     cells = [
-        "◆" if on_frontier else "",
+        point.mark if point else "",
         markdown(trial.benchmark),
         markdown(trial.variant),
         markdown(name),

@@ -86,6 +86,7 @@ def _comparison(comparison: FrontierChart) -> dict[str, object]:
             "variant": point.trial.variant,
             "id": point.trial.id,
             "rank": point.rank,
+            "probability": point.probability,
             "dominated_by": point.dominated_by or None,
             "accuracy": asdict(point.accuracy),
             "throughput": asdict(point.throughput),

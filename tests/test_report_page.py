@@ -15,7 +15,8 @@ from test_ci_forms import compared
 from typer.testing import CliRunner
 
 from harness.cli.app import app
-from harness.compare.frontier import FrontierChange, frontier_charts, pareto
+from harness.compare.dominance import pareto
+from harness.compare.frontier import FrontierChange, frontier_charts
 from harness.rundir.results import Results
 from reports.page.comparison import comparison_to_html
 from reports.text import display

@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from sample_results import HOSTILE, LONG, document, results, trial
 
-from harness.compare.frontier import FrontierChange, frontier_changes, frontier_charts, pareto, ranks
+from harness.compare.dominance import pareto
+from harness.compare.frontier import FrontierChange, frontier_changes, frontier_charts
+from harness.compare.frontier import points as charted
 from harness.errors import UsageError
 from harness.rundir.results import Results, to_json
 from harness.task import Figure
@@ -246,7 +248,7 @@ def test_the_page_and_its_data_say_what_became_of_the_frontier(tmp_path: Path) -
 
 
 def test_a_frontier_is_said_to_be_of_point_values(page: str) -> None:
-    said = "by point values: where intervals overlap, another run may rank otherwise"
+    said = "by point values; a percentage is the probability of being on it"
     assert said in page.partition("<main>")[0]
     assert f"accuracy and throughput {said}" in to_markdown(results())
     assert to_summary(results())["ranked"] == said
@@ -292,7 +294,7 @@ def test_each_benchmark_marks_its_own_frontier(shared: Results) -> None:
         ("scenes-voc", "faster"): "◆",
     }
     assert marks(shared) == expected
-    standing = {(shared.trials[i].benchmark, shared.trials[i].variant): s for i, s in ranks(shared).items()}
+    standing = {(p.trial.benchmark, p.trial.variant): p.rank for p in charted(shared).values()}
     assert {key: "◆" if standing[key] == "frontier" else "" for key in expected} == expected
 
 
@@ -308,7 +310,7 @@ def test_each_benchmark_has_its_own_rows_sections_and_charts(shared: Results) ->
     rows = [each for tag, each in parsed.elements if tag == "tr" and "data-trial" in each]
     assert len({each["data-trial"] for each in rows}) == len(rows) == len(shared.trials)
     on = {each["data-trial"] for each in rows if each["class"] == "frontier"}
-    assert on == {str(index) for index, standing in ranks(shared).items() if standing == "frontier"}
+    assert on == {str(index) for index, point in charted(shared).items() if point.rank == "frontier"}
     drawn = json.loads(next(text for text in parsed.scripts if text.startswith("{")))
     points = [
         row for name in drawn if name.startswith("comparison/") for row in drawn[name]["datasets"]["points"]

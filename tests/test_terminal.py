@@ -40,7 +40,7 @@ def test_the_frontier_is_marked_and_every_figure_has_its_interval(monkeypatch: p
     lines = shown(monkeypatch).splitlines()
     marked = [line.split()[1] for line in lines if line.strip().startswith("◆")]
     assert marked == ["attention", "yolo", "ssd-b8", "Pareto"]
-    assert any("by point values: where intervals overlap, another run may rank otherwise" in s for s in lines)
+    assert any("by point values; a percentage is the probability of being on it" in s for s in lines)
     (yolo,) = (" ".join(line.split()) for line in lines if "yolo" in line)
     assert yolo == "◆ yolo ap50 0.412 [0.392, 0.432] 300 320 [304, 336] 3.12 [2.97, 3.28] ms"
     assert max(map(len, lines)) <= 120

@@ -13,7 +13,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from harness.compare.frontier import CAVEAT, ranks
+from harness.compare.frontier import CAVEAT, FRONTIER_MARK, points
 from harness.compare.outcome import Comparison
 from harness.compare.sequential import turns_changes
 from harness.compare.speed_verdict import DRIFT
@@ -25,7 +25,6 @@ from reports.text import display, visible
 if TYPE_CHECKING:
     from harness.driver.estimate import PlanEstimate
 
-_MARK = "◆"
 
 
 class SafeConsole(Console):
@@ -83,8 +82,8 @@ def show_results(results: Results) -> None:
     On a terminal, each benchmark has one heading, and the reasons of incomplete
     trials and invalid timings follow the table.
     """
-    rank = ranks(results)
-    marks = [_MARK if rank.get(i) == "frontier" else "" for i in range(len(results.trials))]
+    charted = points(results)
+    marks = [charted[i].mark if i in charted else "" for i in range(len(results.trials))]
     marked = list(zip(marks, results.trials, strict=True))
     if not sys.stdout.isatty():
         columns = ["frontier", "trial", "status", "accuracy", "n", "throughput", "median latency"]
@@ -102,7 +101,7 @@ def show_results(results: Results) -> None:
             table.add_row(mark, name, *cells, style="bold" if mark else None)
     out = SafeConsole()
     out.print(table)
-    out.print(f"{_MARK} Pareto frontier of accuracy and throughput {CAVEAT}", style="dim")
+    out.print(f"{FRONTIER_MARK} Pareto frontier of accuracy and throughput {CAVEAT}", style="dim")
     out.print("Brackets are 95% intervals.", style="dim")
     for trial in results.trials:
         if trial.reason:

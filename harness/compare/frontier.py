@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Literal, NamedTuple
 
+from harness.compare.dominance import pareto, probabilities
 from harness.rundir.results import Results, ScenarioRecord, TrialRecord, is_defined
 from harness.task import Figure, TaskName
 
 Rank = Literal["frontier", "dominated", "unranked"]
-CAVEAT = "by point values: where intervals overlap, another run may rank otherwise"
+FRONTIER_MARK = "◆"
+CAVEAT = "by point values; a percentage is the probability of being on it, given the intervals of both axes"
+DECIDED = 0.95  # probability from which a variant counts as on the frontier, or as not on it, in a comparison
 
 
 class Coordinates(NamedTuple):
@@ -33,8 +36,17 @@ class Point:
     throughput: Figure  # samples/s, offline
     scenario: ScenarioRecord
     rank: Rank
+    probability: float | None = None
+    """Of being on the frontier; None if it is not ranked or an interval is missing."""
     dominated_by: str = ""
     """The most accurate variant that is at least as good in both coordinates and better in one."""
+
+    @property
+    def mark(self) -> str:
+        """`◆` on the frontier by point values, and the probability of being on it where it is in doubt."""
+        sign = FRONTIER_MARK if self.rank == "frontier" else ""
+        doubtful = self.probability is not None and 0.05 <= self.probability <= 0.995
+        return f"{sign} {self.probability:.0%}".strip() if doubtful else sign
 
     @property
     def coordinates(self) -> Coordinates:
@@ -56,21 +68,29 @@ class FrontierChart:
     hardware: str
     points: tuple[Point, ...]
     signature: tuple[str, ...]  # benchmark, samples, metric and hardware, which are the same for all points
+    differences: Mapping[tuple[str, str], Figure]
+    """(variant, another) → difference in accuracy on the same samples; equal predictions have no entry."""
 
     def frontier(self) -> list[str]:
         """Return the variants on the frontier, in the order of the trials."""
         return [point.trial.variant for point in self.points if point.rank == "frontier"]
 
-    def ranked(self) -> dict[str, Coordinates]:
-        """Return the coordinates of the ranked variants."""
-        return {point.trial.variant: point.coordinates for point in self.points if point.rank != "unranked"}
+    def ranked(self) -> dict[str, Point]:
+        """Return the ranked points by variant."""
+        return {point.trial.variant: point for point in self.points if point.rank != "unranked"}
+
+    def probabilities(self, variants: Iterable[str]) -> dict[str, float]:
+        """Return the probability of being undominated among some ranked variants; empty if unknown."""
+        ranked = self.ranked()
+        return _probabilities([ranked[name] for name in variants], self.differences)
 
 
 @dataclass(frozen=True)
 class FrontierChange:
     """The changes of a frontier since a baseline. Only variants that are ranked in both runs count.
 
-    Points are compared by their values; the intervals are not considered.
+    A variant has joined or left only if it was on one side with a probability of at least `DECIDED`, and is
+    now on the other side with as much.
     """
 
     benchmark: str
@@ -85,6 +105,8 @@ class FrontierChange:
     """Variants on the frontier of the run that are missing or have no valid timing in the baseline."""
     unranked_now: tuple[str, ...] = ()
     """Variants on the frontier of the baseline that are missing or have no valid timing in the run."""
+    undecided: tuple[str, ...] = ()
+    """Variants that moved onto or off the frontier by point values, but not decidedly."""
     reason: str = ""  # why the frontiers cannot be compared; empty if they can
 
     @property
@@ -99,6 +121,7 @@ class FrontierChange:
         variants = {
             "joined": self.joined,
             "left": self.left,
+            "moved within the intervals:": self.undecided,
             "not ranked in the baseline:": self.unranked_before,
             "not ranked in the run:": self.unranked_now,
         }
@@ -150,7 +173,10 @@ def frontier_charts(results: Results) -> list[FrontierChart]:
         data = trial.dataset
         key = (trial.benchmark, data.fingerprint, data.split, name, figure.signature, hardware)
         groups[trial.task, *key].append(Point(index, trial, figure, speed, scenario, "unranked"))
-    return [_chart(points, key[1:]) for key, points in groups.items()]
+    differences: dict[tuple[str, str], dict[tuple[str, str], Figure]] = defaultdict(dict)
+    for pair in results.pairs:
+        differences[pair.benchmark, pair.metric][pair.first, pair.second] = pair.difference
+    return [_chart(points, key[1:], differences[key[1], key[4]]) for key, points in groups.items()]
 
 
 def frontier_changes(base: Results, head: Results) -> tuple[FrontierChange, ...]:
@@ -178,39 +204,28 @@ def _frontier_change(old: FrontierChart | None, new: FrontierChart | None) -> Fr
         reason = f"no complete trial has a valid timing in the {where}"
         return FrontierChange(*names, tuple(new.frontier()), reason=reason)
     # Only variants that both runs rank: any other could push these off the frontier in one run only.
-    was = _undominated({variant: point for variant, point in before.items() if variant in after})
-    now = _undominated({variant: point for variant, point in after.items() if variant in before})
+    shared = [variant for variant in after if variant in before]
+    was, now = (pareto([side[variant].coordinates for variant in shared]) for side in (before, after))
+    moved = [variant for variant, then, today in zip(shared, was, now, strict=True) if then != today]
+    earlier, later = old.probabilities(shared), new.probabilities(shared)
+    joined, left = (
+        tuple(v for v in shared if first.get(v, 1.0) <= 1 - DECIDED and second.get(v, 0.0) >= DECIDED)
+        for first, second in ((earlier, later), (later, earlier))
+    )
     return FrontierChange(
         *names,
         frontier=tuple(new.frontier()),
-        joined=_without(now, was),
-        left=_without(was, now),
+        joined=joined,
+        left=left,
+        undecided=_without(moved, joined + left),
         unranked_before=_without(new.frontier(), before),
         unranked_now=_without(old.frontier(), after),
     )
 
 
-def ranks(results: Results) -> dict[int, Rank]:
-    """Return the rank of each trial that is on a chart, by its index in `results.trials`."""
-    return {point.index: point.rank for chart in frontier_charts(results) for point in chart.points}
-
-
-def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Return whether each (x, y) is undominated: no other is at least as high in both and higher in one."""
-    order = sorted(range(len(points)), key=lambda i: points[i], reverse=True)
-    undominated = [False] * len(points)
-    best: tuple[float, float] | None = None  # the highest y so far, with the largest x that reached it
-    for i in order:
-        x, y = points[i]
-        if best is None or y > best[1] or (x, y) == best:
-            undominated[i] = True
-            best = (x, y)
-    return undominated
-
-
-def _undominated(points: Mapping[str, Coordinates]) -> list[str]:
-    """Return the variants whose points are undominated."""
-    return list(compress(points, pareto(list(points.values()))))
+def points(results: Results) -> dict[int, Point]:
+    """Return the point of each trial that is on a chart, by its index in `results.trials`."""
+    return {point.index: point for chart in frontier_charts(results) for point in chart.points}
 
 
 def _without(names: Iterable[str], others: Container[str]) -> tuple[str, ...]:
@@ -218,7 +233,27 @@ def _without(names: Iterable[str], others: Container[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name not in others)
 
 
-def _chart(shown: Sequence[Point], signature: tuple[str, ...]) -> FrontierChart:
+def _probabilities(
+    points: Sequence[Point], differences: Mapping[tuple[str, str], Figure]
+) -> dict[str, float]:
+    """Return the probability that each variant is undominated by the others; empty if unknown."""
+    position = {point.trial.variant: index for index, point in enumerate(points)}
+    known = probabilities(
+        [point.accuracy for point in points],
+        [point.throughput for point in points],
+        [point.scenario.processes for point in points],
+        {
+            (position[first], position[second]): difference
+            for (first, second), difference in differences.items()
+            if first in position and second in position
+        },
+    )
+    return dict(zip(position, known, strict=True)) if known else {}
+
+
+def _chart(
+    shown: Sequence[Point], signature: tuple[str, ...], differences: Mapping[tuple[str, str], Figure]
+) -> FrontierChart:
     """Rank the points of one signature."""
     # Partial trials, which saw other samples, and trials with an invalid timing are shown but not ranked.
     ranked = [point for point in shown if point.trial.status == "complete" and point.scenario.valid]
@@ -226,16 +261,21 @@ def _chart(shown: Sequence[Point], signature: tuple[str, ...]) -> FrontierChart:
     frontier = sorted(
         compress(ranked, undominated), key=lambda point: point.coordinates.accuracy, reverse=True
     )
+    chances = _probabilities(ranked, differences)
     by_index = {
-        point.index: replace(point, rank="frontier")
-        if on_frontier
-        else replace(point, rank="dominated", dominated_by=_first_dominating(point.coordinates, frontier))
+        point.index: replace(
+            point,
+            rank="frontier" if on_frontier else "dominated",
+            probability=chances.get(point.trial.variant),
+            dominated_by="" if on_frontier else _first_dominating(point.coordinates, frontier),
+        )
         for point, on_frontier in zip(ranked, undominated, strict=True)
     }
     points = tuple(by_index.get(point.index, point) for point in shown)
     trial, metric, unit = shown[0].trial, next(iter(shown[0].trial.metrics)), shown[0].accuracy.unit
     dataset = f"{trial.dataset.name} {trial.dataset.split}, {trial.dataset.size} samples"
-    return FrontierChart(trial.task, trial.benchmark, dataset, metric, unit, signature[-1], points, signature)
+    names = (trial.task, trial.benchmark, dataset, metric, unit, signature[-1])
+    return FrontierChart(*names, points, signature, differences)
 
 
 def _first_dominating(dominated: Coordinates, frontier: Sequence[Point]) -> str:

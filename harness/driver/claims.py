@@ -60,13 +60,13 @@ def decide_claims(directory: RunDirectory, loaded: LoadedSuite, trials: Sequence
     for name, entry in loaded.suite.claims.items():
         try:
             evidence[name] = measure_claim(directory, trials, entry)
-        except UndecidableError as reason:
+        except UndecidableError as error:
             known = earlier.get(name)
             is_same = known is not None and all(getattr(known, key) == value for key, value in entry)
             if known is not None and is_same:
                 records[name] = known
             else:
-                records[name] = records[name].model_copy(update={"reason": str(reason)})
+                records[name] = records[name].model_copy(update={"reason": str(error)})
     tests = {name: found.test for name, found in evidence.items() if isinstance(found.test, BoundTest)}
     decisions = dict(zip(tests, decide(list(tests.values())), strict=True))
     for name, found in evidence.items():

@@ -136,6 +136,7 @@ def _row(point: Point) -> dict[str, Any]:
         "Timed at": f"batch size {point.scenario.batch_size}, threads {point.scenario.threads}",
         "Precision": display(trial.settings.get("precision", "not recorded")),
         "Rank": LEGEND[point.rank],
+        "On the frontier": "unknown" if point.probability is None else f"{point.probability:.0%}",
     }
     reservations = [f"trial is {trial.status}"] if trial.status != "complete" else []
     reservations += [f"timing {invalidity(point.scenario)}"] if not point.scenario.valid else []

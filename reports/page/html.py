@@ -72,7 +72,7 @@ def to_html(
         comparisons=groups,
         baseline=baseline,
         frontier_changes=frontier.frontier_changes(baseline, results) if baseline else (),
-        ranks=frontier.ranks(results),
+        charted=frontier.points(results),
         filters=filters(results),
         filter_values=[filter_values(results, trial) for trial in results.trials],
         not_charted={
