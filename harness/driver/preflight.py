@@ -27,8 +27,7 @@ def require_trials(planned: Plan) -> None:
 def preflight(trials: Sequence[Trial], report_crash: Callable[[str], None] | None = None) -> None:
     """Load every checkpoint once on the CPU, or check the recipe of a missing one, in a child process.
 
-    The adapters of one distribution share the process, which opens each data set once. What an earlier
-    adapter may have caused in it is confirmed in a fresh process.
+    The adapters of one distribution share the process, which opens each data set once.
 
     Args:
         report_crash: Receives a message if an adapter ends its process or hangs. The trial is not refused,
@@ -65,9 +64,6 @@ def _check(trial: Trial, children: dict[str, Child]) -> tuple[str, ...]:
     """Check a trial in the process of its distribution, and return the notes of its model.
 
     An error in a process that earlier trials have used counts only if a fresh process raises it again.
-
-    Args:
-        children: The process of each distribution. A fresh one is added; one that raised an error is removed.
     """
     origin = ADAPTERS.entries()[trial.spec.adapter].origin
     used = origin in children

@@ -86,12 +86,9 @@ def warm_up(run_pass: Callable[[], int], clock: Callable[[], int], profile: Prof
 
 
 def estimate_trend(ends: Sequence[float], durations: Sequence[float]) -> Trend | None:
-    """Estimate the effect of a warm-up that is left, from the end and duration of each pass in seconds.
+    """Estimate what is left from the end and duration of each pass in seconds; None if they are too few.
 
     The bound is Sen's (1968), from the variance of Kendall's S.
-
-    Returns:
-        The effect, or None if there are too few passes, or too little time.
     """
     times, seconds = np.array(ends), np.array(durations)
     first = int(np.searchsorted(times, SKIPPED * times[-1]))

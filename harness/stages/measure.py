@@ -24,7 +24,7 @@ from harness.scenarios.scenario import SCENARIOS, Conditions, ProcessTiming, Tim
 from harness.scenarios.settings import PROFILES, EffectiveSettings, Exclusive, Profile, SpeedSettings
 from harness.scenarios.warm_up import warm_up
 from harness.stages.device import pick_device, set_tf32, torch_flags
-from harness.stages.sensors import Cores, Gpu, Machine, Sensors
+from harness.stages.sensors import Gpu, Machine, Sensors
 from harness.task import Prediction, Sample
 from harness.trial import Trial
 
@@ -191,8 +191,8 @@ def prepare(
     warm = warm_up(run_pass, time.perf_counter_ns, profile)
     window = window or window_length(pass_seconds, len(queries))
     generator, server = np.random.default_rng(os.getpid()), bench.settings.server
-    cores, machine = Cores((os.cpu_count() or 1) - bench.threads), Machine()
-    sensors = Sensors([*([Gpu(bench.gpu, tenants)] if bench.gpu else []), cores, machine])
+    machine = Machine((os.cpu_count() or 1) - bench.threads)
+    sensors = Sensors([Gpu(bench.gpu, tenants), machine] if bench.gpu else [machine])
     work = Workload(
         bench.predict, bench.synchronise, queries, generator, window, check=sensors.check, server=server
     )
@@ -204,8 +204,8 @@ def prepare(
             reserved={},
             started=started.isoformat(),
             finished=datetime.now(UTC).isoformat(),
-            foreign_cores=cores.mean(),
-            others=cores.busiest(),
+            foreign_cores=machine.foreign_cores(),
+            others=machine.busiest(),
             governor=machine.governor,
             readings=sensors.spreads(),
             windows=sensors.windows,

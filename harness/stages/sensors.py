@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
 from harness.scenarios.scenario import Spread
 
@@ -27,148 +27,53 @@ ENERGY_SECONDS = 5.0  # of a timing at least, because counters of energy change 
 LISTED = 5  # number of busy processes to list
 
 
-class Sensor(Protocol):
-    """A source of readings, and of the joules used so far from an arbitrary start, or None if unknown."""
-
-    def read(self, seconds: float) -> tuple[dict[str, float], str]:
-        """Return the readings since the last call, and why they disturb a timing or an empty string."""
-
-    def joules(self) -> float | None: ...
-
-
-class Sensors:
-    """The sensors of a timed loop, which begins when this object is created.
-
-    Args:
-        clock: Monotonic clock in seconds.
-    """
-
-    def __init__(self, sensors: Sequence[Sensor], clock: Callable[[], float] = time.monotonic) -> None:
-        self._sensors, self._clock = sensors, clock
-        self._start = self._last = clock()
-        self._reason = ""
-        self._values: defaultdict[str, list[float]] = defaultdict(list)
-        self._joules = [sensor.joules() for sensor in sensors]
-        self.windows = 0
-        self.disturbed: Counter[str] = Counter()
-        """Number of disturbed windows by reason."""
-
-    def check(self) -> str:
-        """Return why the window that has just ended was disturbed, or an empty string."""
-        seconds = self._clock() - self._last
-        if seconds >= READ_SECONDS:
-            self._last += seconds
-            readings = [sensor.read(seconds) for sensor in self._sensors]
-            self._reason = "; ".join(reason for _, reason in readings if reason)
-            for values, _ in readings:
-                for name, value in values.items():
-                    self._values[name].append(value)
-        self.windows += 1
-        if self._reason:
-            self.disturbed[self._reason] += 1
-        return self._reason
-
-    def spreads(self) -> dict[str, Spread]:
-        """Return the smallest, median and largest reading by name."""
-        return {name: Spread(min(v), float(median(v)), max(v)) for name, v in self._values.items()}
-
-    def joules_per_sample(self, samples: int) -> float | None:
-        """Return the energy per sample since the loop began, by the first sensor that knows it.
-
-        Args:
-            samples: Number of samples since then.
-        """
-        if self._clock() - self._start < ENERGY_SECONDS or samples == 0:
-            return None
-        used = (
-            (now - before) / samples
-            for sensor, before in zip(self._sensors, self._joules, strict=True)
-            if before is not None and (now := sensor.joules()) is not None
-        )
-        return next(used, None)
-
-    def why_not_valid(self) -> list[str]:
-        """Return why a low quantile of the timings is not to be trusted, or nothing."""
-        undisturbed = self.windows - self.disturbed.total()
-        if undisturbed >= UNDISTURBED * self.windows:
-            return []
-        causes = ", ".join(f"{reason} ({count})" for reason, count in self.disturbed.most_common())
-        counts = f"{undisturbed} of {self.windows} windows were undisturbed, {UNDISTURBED:.0%} are needed"
-        return [f"disturbed: {counts}: {causes}"]
-
-
-class Cores:
-    """Time that this process waited for a core, and cores that other processes kept busy.
+class Machine:
+    """Other processes, memory pressure, frequency of the first core, energy of the processor packages (RAPL).
 
     Others on cores that are free anyway hardly lengthen a timing. Where the system does not tell how long
-    threads waited, they disturb if they use more than these.
+    threads waited for a core, others disturb if they use more than these.
     """
 
-    def __init__(self, spare_cores: float) -> None:
-        self._spare, self._foreign = spare_cores, 0.0
-        self._by_process = _seconds_by_process()
-        self._start = self._times = cpu_times()
-        self._waits = waits()
-
-    def read(self, seconds: float) -> tuple[dict[str, float], str]:
-        before, self._waits = self._waits, waits()
-        times = cpu_times()
-        if times[0] - self._times[0] >= LOAD_SECONDS:
-            self._foreign, self._times = foreign_cores(self._times, times), times
-        values = {"foreign_cores": self._foreign}
-        if not self._waits:
-            disturbed = self._foreign > self._spare + FOREIGN_BEYOND_SPARE
-            return values, "other processes used the cores" if disturbed else ""
-        waited = max(nanoseconds - before.get(thread, 0) for thread, nanoseconds in self._waits.items())
-        values["waiting"] = waited / 1e9 / seconds
-        disturbed = values["waiting"] > WAITING and self._foreign > FOREIGN_CORES
-        return values, "waited for a core" if disturbed else ""
-
-    def joules(self) -> None:
-        return None
-
-    def mean(self) -> float:
-        """Return the average number of cores that other processes have kept busy."""
-        return foreign_cores(self._start, cpu_times())
-
-    def busiest(self) -> dict[str, float]:
-        """Return the busiest of these processes: name → cores. Those of other containers are not visible."""
-        wall = max(time.monotonic() - self._start[0], 1e-9)
-        cores: defaultdict[str, float] = defaultdict(float)
-        for (process, name), seconds in _seconds_by_process().items():
-            cores[name] += (seconds - self._by_process.get((process, name), 0.0)) / wall
-        ranked = sorted(cores.items(), key=lambda item: -item[1])[:LISTED]
-        return {name: round(used, 3) for name, used in ranked if used >= 0.001}
-
-
-class Machine:
-    """Memory pressure, frequency of the first core, and energy of the processor packages (RAPL)."""
-
-    def __init__(self, root: Path = Path("/")) -> None:
+    def __init__(self, spare_cores: float, root: Path = Path("/")) -> None:
+        self._spare, self._foreign, self._joules = spare_cores, 0.0, 0.0
         self._pressure = root / "proc/pressure/memory"
         self._frequency = root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"
         self.governor = _text(self._frequency.with_name("scaling_governor"))
         self._packages = sorted((root / "sys/class/powercap").glob("intel-rapl:?"))
         self._microjoules: dict[Path, int] = {}
-        self._joules = 0.0
-        self._stalled = self._stall()
+        self._by_name, self._start = _milliseconds_by_name(), cpu_times()
+        self._times, self._waits, self._stalled = self._start, waits(), self._stall()
+
+    def read(self, seconds: float) -> tuple[dict[str, float], str]:
+        """Return the readings since the last call, and why they disturb a timing or an empty string."""
+        self.joules()  # so often that no counter wraps twice
+        waited, stalled, times = self._waits, self._stalled, cpu_times()
+        self._waits, self._stalled = waits(), self._stall()
+        if times[0] - self._times[0] >= LOAD_SECONDS:
+            self._foreign, self._times = foreign_cores(self._times, times), times
+        values, reasons = {"foreign_cores": self._foreign}, []
+        if self._waits:
+            longest = max(total - waited.get(thread, 0) for thread, total in self._waits.items())
+            values["waiting"] = longest / 1e9 / seconds
+            if values["waiting"] > WAITING and self._foreign > FOREIGN_CORES:
+                reasons.append("waited for a core")
+        elif self._foreign > self._spare + FOREIGN_BEYOND_SPARE:
+            reasons.append("other processes used the cores")
+        if stalled is not None and self._stalled is not None:
+            values["memory_stall"] = (self._stalled - stalled) / 1e6 / seconds
+            if values["memory_stall"] > STALLED:
+                reasons.append("memory was short")
+        if kilohertz := _text(self._frequency):
+            values["cpu_mhz"] = int(kilohertz) / 1000
+        return values, "; ".join(reasons)
 
     def _stall(self) -> int | None:
         """Return the microseconds of the line `some … total=N`."""
         text = _text(self._pressure)
         return int(text.splitlines()[0].rpartition("=")[2]) if text else None
 
-    def read(self, seconds: float) -> tuple[dict[str, float], str]:
-        self.joules()  # so often that no counter wraps twice
-        values: dict[str, float] = {}
-        before, self._stalled = self._stalled, self._stall()
-        if before is not None and self._stalled is not None:
-            values["memory_stall"] = (self._stalled - before) / 1e6 / seconds
-        if kilohertz := _text(self._frequency):
-            values["cpu_mhz"] = int(kilohertz) / 1000
-        return values, "memory was short" if values.get("memory_stall", 0) > STALLED else ""
-
     def joules(self) -> float | None:
+        """Return the energy used since the first call, or None if it is unknown."""
         for package in self._packages:
             text, limit = _text(package / "energy_uj"), _text(package / "max_energy_range_uj")
             if not text or not limit:
@@ -177,6 +82,17 @@ class Machine:
             self._joules += (now - self._microjoules.get(package, now)) % int(limit) / 1e6
             self._microjoules[package] = now
         return self._joules if self._packages else None
+
+    def foreign_cores(self) -> float:
+        """Return the average number of cores that other processes have kept busy."""
+        return foreign_cores(self._start, cpu_times())
+
+    def busiest(self) -> dict[str, float]:
+        """Return the busiest of these processes: name → cores. Those of other containers are not visible."""
+        used = _milliseconds_by_name()
+        used.subtract(self._by_name)
+        wall = 1000 * (time.monotonic() - self._start[0])
+        return {name: round(ms / wall, 3) for name, ms in used.most_common(LISTED) if ms / wall >= 0.001}
 
 
 class Gpu:
@@ -229,6 +145,59 @@ class Gpu:
         return None if millijoules is None else millijoules / 1000
 
 
+class Sensors:
+    """The sensors of a timed loop, which begins when this object is created."""
+
+    def __init__(self, sensors: Sequence[Machine | Gpu], clock: Callable[[], float] = time.monotonic) -> None:
+        self._sensors, self._clock = sensors, clock
+        self._start = self._last = clock()
+        self._reason = ""
+        self._values: defaultdict[str, list[float]] = defaultdict(list)
+        self._joules = [sensor.joules() for sensor in sensors]
+        self.windows = 0
+        self.disturbed: Counter[str] = Counter()
+        """Number of disturbed windows by reason."""
+
+    def check(self) -> str:
+        """Return why the window that has just ended was disturbed, or an empty string."""
+        seconds = self._clock() - self._last
+        if seconds >= READ_SECONDS:
+            self._last += seconds
+            readings = [sensor.read(seconds) for sensor in self._sensors]
+            self._reason = "; ".join(reason for _, reason in readings if reason)
+            for values, _ in readings:
+                for name, value in values.items():
+                    self._values[name].append(value)
+        self.windows += 1
+        if self._reason:
+            self.disturbed[self._reason] += 1
+        return self._reason
+
+    def spreads(self) -> dict[str, Spread]:
+        """Return the smallest, median and largest reading by name."""
+        return {name: Spread(min(v), float(median(v)), max(v)) for name, v in self._values.items()}
+
+    def joules_per_sample(self, samples: int) -> float | None:
+        """Return the energy per sample since the loop began, by the first sensor that knows it."""
+        if self._clock() - self._start < ENERGY_SECONDS or samples == 0:
+            return None
+        used = (
+            (now - before) / samples
+            for sensor, before in zip(self._sensors, self._joules, strict=True)
+            if before is not None and (now := sensor.joules()) is not None
+        )
+        return next(used, None)
+
+    def why_not_valid(self) -> list[str]:
+        """Return why a low quantile of the timings is not to be trusted, or nothing."""
+        undisturbed = self.windows - self.disturbed.total()
+        if undisturbed >= UNDISTURBED * self.windows:
+            return []
+        causes = ", ".join(f"{reason} ({count})" for reason, count in self.disturbed.most_common())
+        counts = f"{undisturbed} of {self.windows} windows were undisturbed, {UNDISTURBED:.0%} are needed"
+        return [f"disturbed: {counts}: {causes}"]
+
+
 def waits() -> dict[str, int]:
     """Return the nanoseconds that each thread of this process has waited for a core; none if unknown."""
     schedules = {thread.name: _text(thread / "schedstat") for thread in Path("/proc/self/task").glob("*")}
@@ -250,15 +219,15 @@ def foreign_cores(start: tuple[float, float, float], end: tuple[float, float, fl
     return max(0.0, (busy - this_process) / max(wall, 1e-9))
 
 
-def _seconds_by_process() -> dict[tuple[int, str], float]:
-    """Return the CPU seconds that every other process has used: (id, name) → seconds."""
+def _milliseconds_by_name() -> Counter[str]:
+    """Return the CPU time that other processes have used, by their name."""
     import psutil
 
-    return {
-        (process.pid, process.info["name"]): process.info["cpu_times"].user + process.info["cpu_times"].system
-        for process in psutil.process_iter(["name", "cpu_times"])
-        if process.info["cpu_times"] is not None and process.pid != os.getpid()
-    }
+    used: Counter[str] = Counter()
+    for process in psutil.process_iter(["name", "cpu_times"]):
+        if process.info["cpu_times"] is not None and process.pid != os.getpid():
+            used[process.info["name"]] += round(1000 * sum(process.info["cpu_times"][:2]))  # user, system
+    return used
 
 
 def _text(file: Path) -> str | None:
