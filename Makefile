@@ -18,7 +18,7 @@ $(UV):
 	$(VENV)/.uv/bin/python -m pip install --quiet uv
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(UV)
-	$(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --group dev --editable .
+	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt --group dev --editable .
 	@touch $@
 
 demo: install  ## Evaluate trained models of all three tasks, log to MLflow, write the report
