@@ -6,7 +6,7 @@ from harness.compare.outcome import URGENCY, Change, Comparison, TrialComparison
 from harness.compare.speed_verdict import DRIFT
 from harness.task import Figure
 from reports.figures import printed
-from reports.markdown import LIMIT, bullets, shortened
+from reports.markdown import BRACKETS, LIMIT, bullets, shortened
 from reports.text import markdown
 
 _MARKS = {"pass": "✅", "regression": "❌", "incomplete": "⚠️", "inconclusive": "❔"}
@@ -89,7 +89,7 @@ def _figure(figure: Figure | None) -> str:
     if figure is None:
         return "none"
     shown = printed(figure)
-    return f"{shown.value} {shown.interval} {markdown(shown.unit, 20)}".strip()
+    return " ".join(filter(None, [shown.value, shown.interval, markdown(shown.unit, 20)]))
 
 
 def _not_compared(trial: TrialComparison) -> str:
@@ -139,4 +139,4 @@ def _origin(comparison: Comparison) -> str:
     )
     software = ", ".join(comparison.software)
     software = f" Software differs: {markdown(software, 400)}." if software else ""
-    return f"Run {run} against {baseline}. Brackets are 95% intervals.{software}"
+    return f"Run {run} against {baseline}. {BRACKETS}{software}"

@@ -10,6 +10,7 @@ from reports.figures import count, invalidity, printed
 from reports.text import markdown
 from reports.verdict import is_clean, verdict
 
+BRACKETS = "Brackets are 95% intervals; † marks those that too few samples of a class make doubtful."
 LIMIT = 60_000  # bytes; GitHub refuses comments above 64 KiB
 
 
@@ -45,7 +46,7 @@ def _document(results: Results, rows: int) -> str:
         *_claims(results, rows),
         f"Run {markdown(run.id)}, started {markdown(run.started)}, profile {markdown(run.profile)}{revision}"
         f"{dirty}. ◆ marks the Pareto frontier of accuracy and throughput {CAVEAT}. "
-        "Brackets are 95% intervals; † marks those that too few samples of a class make doubtful.",
+        f"{BRACKETS}",
     ]
     return "\n\n".join(parts) + "\n"
 

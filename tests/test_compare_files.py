@@ -194,7 +194,10 @@ def test_mixed_forms_and_options_without_effect_are_refused(boxes: Callable[[str
         (["run", "--baseline", "run", "--iou", "0.6"], "--iou: does not apply to a comparison of two runs"),
         ([new, "--baseline", old, *with_annotations, "--references", "gt.json"], "does not apply"),
         ([new, "--baseline", "none.json", *with_annotations], "none.json: no such file"),
-        ([new, "--baseline", old, "--annotations", "masks"], "masks: expected boxes, found PNG .* --classes"),
+        (
+            [new, "--baseline", old, "--annotations", "masks"],
+            "masks: expected VOC annotations, .* PNG masks need --classes",
+        ),
     ):
         result = harness("compare", *arguments)
         assert result.exit_code == 2

@@ -208,7 +208,7 @@ def test_what_cannot_change_a_figure_is_accepted_without_a_word(
         (
             append("results", **predictions()[0]),
             ((34 + 67 * 3 / 4) / 101 + 1) / 2,  # of three cats and a copy of the first
-            "p.json: 1 of 7 detections are exact copies of others; each counts as one more detection",
+            "p.json: 1 of 7 detections are exact copies of others; each counts again",
         ),
         (
             lambda truth, _: truth["categories"].insert(0, {"id": 0, "name": "cat", "supercategory": "none"}),

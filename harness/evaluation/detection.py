@@ -47,13 +47,6 @@ class AnnotatedBoxes(AnnotationFiles):
             raise UsageError(f"{annotations}: no such file or folder")
         self._is_voc = annotations.is_dir()
         files = sorted(annotations.glob("*.xml")) if self._is_voc else [annotations]
-        if annotations.suffix.lower() == ".png" or not (
-            files or next(annotations.glob("*.png"), None) is None
-        ):
-            raise UsageError(
-                f"{annotations}: expected boxes, found PNG masks, which need `harness score segmentation` or "
-                f"`harness compare` with --classes"
-            )
         name = protocol or ("voc10" if self._is_voc else "coco")
         if name not in PROTOCOLS:
             raise UsageError(unknown("protocol", name, PROTOCOLS))

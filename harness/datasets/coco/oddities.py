@@ -74,25 +74,6 @@ def note_ties(
             )
 
 
-def note_copies(
-    location: str,
-    owners: NDArray[np.int64],
-    labels: NDArray[np.int64],
-    scores: NDArray[np.float64],
-    boxes: NDArray[np.float64],
-    masks: NDArray[np.object_] | None,
-    note: Note,
-) -> None:
-    """Note detections that equal another one in everything, as if a file had been written twice."""
-    rows = map(bytes, np.column_stack([owners, labels, scores, boxes]))
-    copies = len(owners) - len({*rows} if masks is None else {*zip(rows, masks, strict=True)})
-    if copies:
-        note(
-            f"{location}: {copies} of {len(owners)} detections are exact copies of others; each counts as "
-            f"one more detection"
-        )
-
-
 def note_missing_predictions(
     location: str, owners: NDArray[np.int64], targets: Sequence[Annotations], note: Note
 ) -> None:

@@ -63,7 +63,7 @@ def read_annotations(folder: Path, note: Note) -> AnnotatedImages:
     """
     files = visible_files(folder, ".xml")
     if not files:
-        raise UsageError(f"{folder}: expected VOC annotations, found no .xml file")
+        raise UsageError(f"{folder}: expected VOC annotations, found no .xml file; PNG masks need --classes")
     images: dict[Id, VocImage] = {file.stem: read_image_annotations(file) for file in files}
     names = {voc_object.name for image in images.values() for voc_object in image.objects}
     classes = CLASSES if names <= set(CLASSES) else tuple(sorted(names))
