@@ -23,7 +23,7 @@ from harness.scenarios.scenario import ProcessTiming
 from harness.scenarios.single_stream import SingleStreamProcess
 from harness.stages.measure import Measurement
 
-PROCESSES = 6  # of the profile `ci`
+PROCESSES = 7  # of the profile `ci`
 HERE = environment.describe()
 
 
@@ -48,7 +48,7 @@ def measured(names: list[str], reasons: dict[str, list[str]], machine: Environme
         samples=["a", "b", "c", "d"],
         units={"source_tokens": [3, 30, 5, 21]},
         timings={name: timings[name] for name in names},
-        common=CommonFile(phases={}, cost=Cost(), flags={}),
+        common=CommonFile(phases={"model": [0.002]}, cost=Cost(), flags={}),
     )
 
 
@@ -92,10 +92,58 @@ def dying_at(number: int) -> Callable[[int], dict[str, Any]]:
 def test_processes_that_are_done_are_kept_and_the_next_run_goes_on(tmp_path: Path) -> None:
     failed, _ = timed(tmp_path, dying_at(4))
     assert (offline(failed).valid, offline(failed).processes) == (False, 3)
-    assert offline(failed).reasons == ["timing words/ok: the process died (after 3 of 6 processes)"]
+    assert offline(failed).reasons == ["timing words/ok: the process died (after 3 of 7 processes)"]
     resumed, asked = timed(tmp_path)
-    assert (offline(resumed).valid, offline(resumed).processes, len(asked)) == (True, PROCESSES, 3)
+    assert (offline(resumed).valid, offline(resumed).processes, len(asked)) == (
+        True,
+        PROCESSES,
+        PROCESSES - 3,
+    )
     assert timed(tmp_path) == (resumed, [])
+
+
+def timed_variants(folder: Path, sizes: list[int], *scenarios: str) -> tuple[Results, list[list[str]]]:
+    """Run a suite whose trials differ in batch size; return results and each process's scenarios."""
+    asked: list[list[str]] = []
+
+    class Faking(InlineExecutor):
+        def measure(self, trial: Any, names: Any, settings: Any) -> Measurement:
+            asked.append([f"{name} {trial.spec.batch_size}" for name in names])
+            return measured(names, {}, HERE)
+
+    suite = document(8, ok={"batch_size": sizes})
+    suite["benchmarks"]["words"]["speed"] = list(scenarios)
+    suite["speed"] = {"profile": "ci", "threads": 1, "samples": 4}
+    return run_suite(folder, suite, executor=Faking), asked
+
+
+def test_work_that_variants_share_is_timed_once_and_each_record_says_for_which(tmp_path: Path) -> None:
+    results, asked = timed_variants(tmp_path, [1, 2], "offline", "single-stream")
+    assert asked == [["offline 1", "single-stream 1"]] * PROCESSES + [["offline 2"]] * PROCESSES
+    first, second = (trial.speed["single-stream"] for trial in results.trials)
+    assert first.latency == second.latency and (first.valid, second.valid) == (True, True)
+    assert (first.notes, second.notes) == (
+        [],
+        ["timed once, for words/ok[batch_size=1]: the work is the same"],
+    )
+    assert timed_variants(tmp_path, [1, 2], "offline", "single-stream") == (results, [])
+
+
+def test_other_samples_are_other_work(tmp_path: Path) -> None:
+    """In whole batches of three, the least multiple above four samples is six."""
+    _, asked = timed_variants(tmp_path, [1, 3], "offline", "single-stream")
+    assert asked[PROCESSES:] == [["offline 3", "single-stream 3"]] * PROCESSES
+
+
+def test_a_trial_is_timed_itself_if_its_phases_would_be_missing_otherwise(tmp_path: Path) -> None:
+    _, asked = timed_variants(tmp_path, [1, 2], "single-stream")
+    assert asked[PROCESSES:] == [["single-stream 2"]] * PROCESSES
+
+
+def test_a_phase_has_one_duration_per_process(tmp_path: Path) -> None:
+    results, _ = timed(tmp_path)
+    phase = results.trials[0].phases["model"]
+    assert (phase.value, phase.n) == (pytest.approx(0.002), PROCESSES)
 
 
 def test_a_killed_driver_leaves_what_was_measured_and_never_calls_it_complete(tmp_path: Path) -> None:
@@ -107,7 +155,7 @@ def test_a_killed_driver_leaves_what_was_measured_and_never_calls_it_complete(tm
     with pytest.raises(KeyboardInterrupt):
         timed(tmp_path, process)
     assert len(raw(tmp_path)["processes"]) == 2
-    assert raw(tmp_path)["error"] == "interrupted (after 2 of 6 processes)"
+    assert raw(tmp_path)["error"] == "interrupted (after 2 of 7 processes)"
     assert len(timed(tmp_path)[1]) == PROCESSES - 2
 
 
@@ -125,7 +173,11 @@ def test_what_is_repeated_is_kept_with_its_reason_and_only_the_disturbed_scenari
 def test_after_three_attempts_an_invalid_one_counts_and_the_next_run_repeats_it_alone(tmp_path: Path) -> None:
     bad = {"reasons": {"offline": ["warm-up: no steady state"]}}
     results, asked = timed(tmp_path, lambda n: bad if n <= 3 else {})
-    assert (len(asked), offline(results).valid, offline(results).processes) == (8, False, PROCESSES)
+    assert (len(asked), offline(results).valid, offline(results).processes) == (
+        PROCESSES + 2,
+        False,
+        PROCESSES,
+    )
     mended, asked = timed(tmp_path)
     assert (len(asked), offline(mended).valid) == (1, True)
     assert len(raw(tmp_path)["rejected"]) == 3

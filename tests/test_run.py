@@ -224,13 +224,13 @@ class TestSpeed:
         results = run_suite(tmp_path, suite)
         (trial,) = results.trials
         raw = read_json(tmp_path / "run" / "trials" / trial.id / "speed" / "single-stream.json")
-        latencies = raw["processes"][0]["latencies_ns"]
+        processes = [sorted(process["latencies_ns"]) for process in raw["processes"]]
+        medians = [latencies[-(-len(latencies) // 2) - 1] / 1e9 for latencies in processes]
         stream = trial.speed["single-stream"]
-        assert stream.queries == len(latencies) >= 11
-        assert len(latencies) % 8 == 0
-        assert stream.latency["p50"].value * 1e9 == pytest.approx(
-            sorted(latencies)[-(-len(latencies) // 2) - 1]
-        )
+        assert len(processes) == 3 and min(map(len, processes)) >= 11
+        assert stream.queries == sum(map(len, processes))
+        assert all(len(latencies) % 8 == 0 for latencies in processes)
+        assert min(medians) <= stream.latency["p50"].value <= max(medians)
         assert trial.speed["offline"].throughput.value > 0
         assert set(trial.phases) == {"preprocess", "model", "postprocess"}
         assert exit_code(results) == 0

@@ -15,6 +15,7 @@ from small_suite import document, run_suite
 
 from harness.compare.accuracy import RunPair, RunSide
 from harness.compare.speed import speed_changes
+from harness.decisions.policy import GatePolicy
 from harness.errors import UsageError
 from harness.executors.inline import InlineExecutor
 from harness.files import write_record
@@ -77,7 +78,7 @@ def test_a_registered_scenario_is_accepted_timed_stored_and_shown(
     assert (record.batch_size, record.queries) == (2, 2 * len(windows))
     assert list(series(folder)) == ["series/ips"]
     side = RunSide(trial, TrialDirectory(folder))
-    (change,) = speed_changes(RunPair(side, side), results.environments, results.environments)
+    (change,) = speed_changes(RunPair(side, side), results.environments, results.environments, GatePolicy())
     assert (change.name, change.base) == ("pairs throughput of pairs", record.throughput)
 
 

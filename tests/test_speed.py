@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from harness.scenarios.figures import PERCENTILES, latency, least_queries, mean_duration, throughput
+from harness.scenarios.figures import PERCENTILES, duration, latency, least_queries, throughput
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_six_processes_have_the_signed_rank_interval_and_one_slow_for_life_hardl
 
 
 def test_the_duration_of_a_phase_is_over_processes_too() -> None:
-    figure = mean_duration([0.1, 0.1, 0.4], "model")
+    figure = duration([0.1, 0.1, 0.4], "model")
     # The means of pairs of logarithms are those of .1 (three times), √(.1 · .4) = .2 (twice) and .4.
     assert figure.value == pytest.approx(np.sqrt(0.1 * 0.2))
     assert (figure.n, figure.unit) == (3, "s")

@@ -104,8 +104,8 @@ def test_a_timing_process_that_fails_dies_or_hangs_is_an_error_and_is_ended(
     if "hang_at" in fault:
         monkeypatch.setattr(SpeedSettings, "deadline", lambda self, scenarios: 6.0)
     (trial,) = planned(tmp_path, document(4, ok={"options": fault})).trials
-    with pytest.raises(InfrastructureError, match=message):
-        InlineExecutor().measure(trial, ["offline"], SMOKE)
+    with InlineExecutor() as executor, pytest.raises(InfrastructureError, match=message):
+        executor.measure(trial, ["offline"], SMOKE)
     assert not multiprocessing.active_children()
 
 

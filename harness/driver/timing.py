@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness import environment
 from harness.driver.answers import with_checked_answers
@@ -11,7 +12,7 @@ from harness.environment import Environment
 from harness.errors import InfrastructureError
 from harness.executors.executor import Executor
 from harness.files import read_record
-from harness.rundir.speed import common_path, read_timings, timings_path
+from harness.rundir.speed import CommonFile, common_path, read_timings, timings_path
 from harness.rundir.store import RunDirectory
 from harness.scenarios.scenario import SCENARIOS, ProcessTiming, Scenario
 from harness.scenarios.settings import PROFILES, EffectiveSettings, SpeedSettings
@@ -25,6 +26,7 @@ SPEED_ATTEMPTS = 3  # attempts per process, except under profiles that never gat
 def measure(
     directory: RunDirectory,
     trial: Trial,
+    earlier: Sequence[Trial],
     speed: SpeedEntry,
     executor: Callable[[], Executor],
     note: Callable[[str], None],
@@ -34,15 +36,17 @@ def measure(
 
     Every process is stored at once, so the next run of the suite continues after the last stored one. Until
     all are stored, the `error` of a scenario's file says what is missing. An invalid timing that is repeated
-    is kept under `rejected`.
+    is kept under `rejected`. Work that an earlier trial shares is not timed again.
 
     Args:
+        earlier: Trials that have been timed.
         local: Environment in which processes are timed; timings from other hardware are repeated. None for a
             cluster, which may have several environments.
     """
     if directory.trial(trial.id).predictions.count_missing(trial.spec.size):
         return
     timing = _TrialTiming(directory, trial, speed.settings(trial.spec.threads), local)
+    timing.copy_shared(earlier)
     if not timing.unfinished():
         return
     running = executor()
@@ -84,11 +88,37 @@ class _TrialTiming:
         self._path = self._trial_dir.path
         self._profile = PROFILES[settings.profile]
         self._setup: _Setup | None = None  # of the processes of this run
-        self._stored = {name: self._resume(name, local) for name in trial.scenarios}
+        self._common: CommonFile | None = None  # of these processes
+        self._local = local
+        self._stored = {name: self._resume(name, self._path) for name in trial.scenarios}
 
     def unfinished(self) -> list[str]:
         """Return the scenarios that lack processes."""
         return [name for name in self._stored if len(self._processes(name)) < self._profile.processes]
+
+    def copy_shared(self, earlier: Sequence[Trial]) -> None:
+        """Copy timings of earlier trials whose work in a scenario was the same.
+
+        The last scenario of a trial without common measurements is timed, because these depend on the batch
+        size.
+        """
+        for scenario in self.unfinished():
+            same = [trial for trial in earlier if self._is_same_work(scenario, trial)]
+            if not same or not (len(self.unfinished()) > 1 or common_path(self._path).exists()):
+                continue
+            stored = self._resume(scenario, self._directory.trial(same[0].id).path)
+            if stored is not None and len(stored.processes) == self._profile.processes:
+                self._stored[scenario] = stored.model_copy(update={"timed_for": same[0].name})
+                self._write(scenario, "")
+
+    def _is_same_work(self, scenario: str, other: Trial) -> bool:
+        """Return whether a trial differs in batch size only, and its queries and samples are the same."""
+        sizes = [trial.spec.batch_size for trial in (self._trial, other)]
+        spec = other.spec.model_copy(update={"batch_size": sizes[0]})
+        if spec != self._trial.spec or scenario not in other.scenarios:
+            return False
+        samples = set(map(self.settings.whole_batches, sizes))
+        return len(samples) == len(set(map(SCENARIOS.get(scenario).query_size, sizes))) == 1
 
     def progress(self, scenario: str) -> str:
         """Return the number of a scenario's next process."""
@@ -102,13 +132,14 @@ class _TrialTiming:
         """
         setup = _Setup(measurement.settings, measurement.environment)
         if self._setup is None:
-            self._trial_dir.write_record(common_path(self._path), measurement.common)
             self._setup = setup
         if differences := setup.differences(self._setup):
             raise InfrastructureError(
                 f"timing {self._trial.name}: the processes differ in {', '.join(differences)}: they ran on "
                 "different machines, whose times must not be mixed"
             )
+        self._common = self._common.joined(measurement.common) if self._common else measurement.common
+        self._trial_dir.write_record(common_path(self._path), self._common)
         self._directory.write_environment(measurement.environment)
         for scenario, timing in measurement.timings.items():
             checked = with_checked_answers(timing, self._trial, self._trial_dir, measurement.classes)
@@ -129,16 +160,16 @@ class _TrialTiming:
         stored = self._stored[scenario]
         return stored.processes if stored else ()
 
-    def _resume(self, scenario: str, local: Environment | None) -> Scenario | None:
+    def _resume(self, scenario: str, trial_dir: Path) -> Scenario | None:
         """Read stored timings with the same settings, on the local hardware if that is given.
 
         Invalid timings under a profile that gates are rejected, and the attempts are counted from 0 again,
         because the disturbance may be over.
         """
-        stored = read_timings(self._path, scenario)
-        if stored is None or not stored.settings.satisfy(self.settings):
+        stored = read_timings(trial_dir, scenario)
+        if stored is None or not stored.satisfies(self.settings):
             return None
-        if local is not None and self._differs(stored, _Setup(stored.settings, local)):
+        if self._local is not None and self._differs(stored, _Setup(stored.settings, self._local)):
             return None
         valid = tuple(timing for timing in stored.processes if not (timing.reasons and self._profile.gates))
         invalid = (timing for timing in stored.processes if timing.reasons and self._profile.gates)

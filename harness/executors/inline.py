@@ -8,12 +8,13 @@ from harness.adapter import Resources
 from harness.errors import AdapterError, HarnessError, InfrastructureError, UsageError, describe
 from harness.executors.executor import FIRST_SHARD_DEADLINE_SECONDS, Executor
 from harness.executors.scheduling.scheduler import Scheduler
+from harness.executors.timing_worker import TimingWorker
 from harness.executors.worker import LoadFailure, PredictionWorker
 from harness.recipe import CheckpointRef
 from harness.scenarios.settings import SpeedSettings
 from harness.stages.child import LOAD_SECONDS, Child, LostChildError, send_line
 from harness.stages.device import pick_device
-from harness.stages.measure import Measurement, measure
+from harness.stages.measure import Measurement
 from harness.stages.shards import Outcome, Work
 from harness.trial import Trial
 
@@ -37,6 +38,7 @@ class InlineExecutor(Executor):
     ) -> None:
         self._first_deadline = first_deadline
         self._load_seconds = load_seconds
+        self._timing = TimingWorker()
 
     def check(self, trials: Sequence[Trial]) -> None:
         for trial in trials:
@@ -85,17 +87,13 @@ class InlineExecutor(Executor):
             worker.close()
 
     def measure(self, trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> Measurement:
-        with Child("spawn") as child:
-            try:
-                return child.call(
-                    _measure, trial, scenarios, settings, seconds=settings.deadline(len(scenarios))
-                )
-            except HarnessError as error:
-                raise InfrastructureError(f"timing {trial.name}: {describe(error)}") from error
+        try:
+            return self._timing.measure(trial, None, scenarios, settings)
+        except HarnessError as error:
+            raise InfrastructureError(f"timing {trial.name}: {describe(error)}") from error
 
-
-def _measure(trial: Trial, scenarios: Sequence[str], settings: SpeedSettings) -> Measurement:
-    return measure(trial, trial.load_checkpoint(), scenarios, settings)
+    def __exit__(self, *_: object) -> None:
+        self._timing.close()
 
 
 def _train(reference: CheckpointRef) -> None:

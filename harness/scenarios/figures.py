@@ -136,7 +136,7 @@ def median_by_length(
     return by_length
 
 
-def mean_duration(seconds: Sequence[float], phase: str) -> Figure:
+def duration(seconds: Sequence[float], phase: str) -> Figure:
     """Compute the typical duration in seconds of a phase, given that of each process."""
     estimate, kind = over_processes(seconds)
     signature = f"{phase}|median|processes:{len(seconds)}|interval:{kind}"

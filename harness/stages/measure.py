@@ -28,7 +28,7 @@ from harness.stages.sensors import Gpu, Machine, Sensors
 from harness.task import Prediction, Sample
 from harness.trial import Trial
 
-PHASE_REPEATS = 8
+PHASE_REPEATS = 3  # per process; their median counts
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,9 @@ class Bench:
         return self.adapter.predict([self.samples[index] for index in indices])
 
 
-def load_bench(trial: Trial, checkpoint: Checkpoint | None, dataset: Dataset, settings: SpeedSettings) -> Bench:
+def load_bench(
+    trial: Trial, checkpoint: Checkpoint | None, dataset: Dataset, settings: SpeedSettings
+) -> Bench:
     """Load the model of a trial and decode the samples on which it is timed."""
     import torch
 
@@ -124,7 +126,7 @@ def load_bench(trial: Trial, checkpoint: Checkpoint | None, dataset: Dataset, se
     adapter.load(checkpoint)
     return Bench(
         adapter,
-        _samples(dataset, trial, settings.samples),
+        _samples(dataset, trial, settings.whole_batches(trial.spec.batch_size)),
         torch.cuda.synchronize if on_gpu else lambda: None,
         threads,
         str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid) if on_gpu else "",
@@ -132,10 +134,8 @@ def load_bench(trial: Trial, checkpoint: Checkpoint | None, dataset: Dataset, se
     )
 
 
-def _samples(dataset: Dataset, trial: Trial, least: int) -> list[Sample]:
-    """Decode at least this many inputs, in whole batches; repeat samples if the data set has too few."""
-    size = trial.spec.batch_size
-    count = -(-least // size) * size
+def _samples(dataset: Dataset, trial: Trial, count: int) -> list[Sample]:
+    """Decode this many inputs; repeat samples if the data set has too few."""
     loaded = [dataset[index] for index in range(min(count, trial.spec.size))]
     inputs = [Sample(sample.id, sample.input) for sample in loaded]
     return [inputs[index % len(inputs)] for index in range(count)]
@@ -232,6 +232,7 @@ def _phases(bench: Bench, batch_size: int) -> dict[str, list[float]]:
     """Time the phases in seconds per sample, separately because their synchronisation distorts throughput."""
     adapter, samples, synchronise = bench.adapter, bench.samples, bench.synchronise
     durations: dict[str, list[float]] = {"preprocess": [], "model": [], "postprocess": []}
+    adapter.predict(samples[:batch_size])  # single-stream may have been last
     for repeat in range(PHASE_REPEATS):
         first = (repeat * batch_size) % len(samples)
         chosen = samples[first : first + batch_size]
@@ -248,7 +249,7 @@ def _phases(bench: Bench, batch_size: int) -> dict[str, list[float]]:
         stamps.append(time.perf_counter_ns())
         for phase, start, end in zip(durations, stamps, stamps[1:], strict=False):
             durations[phase].append((end - start) / 1e9 / len(chosen))
-    return durations
+    return {phase: [float(np.median(seconds))] for phase, seconds in durations.items()}
 
 
 def _cost(bench: Bench) -> Cost:

@@ -21,9 +21,10 @@ from harness.errors import InfrastructureError, UsageError
 from harness.executors.executor import FIRST_SHARD_DEADLINE_SECONDS, Executor
 from harness.executors.ray.checkpoint_store import CheckpointStore
 from harness.executors.ray.cluster_view import ClusterView
+from harness.executors.ray.handles import ActorHandle
 from harness.executors.ray.local import private_ray
 from harness.executors.ray.prediction import PredictionRun
-from harness.executors.ray.timing import failed_with_node, request_timing_node, time_on
+from harness.executors.ray.timing import failed_with_node, release, request_timing_node, time_on
 from harness.executors.ray.timing_requests import ClusterTimingRequests
 from harness.executors.scheduling.cluster import Node
 from harness.recipe import CheckpointRef
@@ -55,6 +56,7 @@ class RayExecutor(Executor):
         self._first_deadline = first_deadline
         self._checkpoints = CheckpointStore()
         self._timing_nodes: dict[bool, str] = {}  # whether on a GPU → node id, the same throughout a run
+        self._held: dict[str, ActorHandle] = {}  # see `time_on`
         self.workers = 0
 
     def __enter__(self) -> Self:
@@ -123,6 +125,7 @@ class RayExecutor(Executor):
             train_together(reference, workers, self._view, requested_nodes, report)
 
     def predict(self, work: Sequence[Work]) -> Iterator[Outcome]:
+        release(self._held, self._view)
         run = PredictionRun(
             work, self._view, self._checkpoints, self._requests, self._max_workers, self._first_deadline
         )
@@ -149,7 +152,8 @@ class RayExecutor(Executor):
         except UsageError as error:
             raise InfrastructureError(f"timing {trial.name}: {error}") from error
         exclusive = settings.exclusive if on_gpu else "node"
-        return time_on(node, exclusive, trial, checkpoint, scenarios, settings, self._view)
+        held = self._held if self._requests is None else None
+        return time_on(node, exclusive, trial, checkpoint, scenarios, settings, self._view, held)
 
     def _timing_node(self, trial: Trial, on_gpu: bool) -> Node:
         """Return the node on which this run times; choose one if it has none that is alive."""

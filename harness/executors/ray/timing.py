@@ -1,4 +1,4 @@
-"""Timing on a Ray cluster: one fresh process that has a node, or a GPU, to itself."""
+"""Timing on a Ray cluster: fresh processes that have a node, or a GPU, to themselves."""
 
 import time
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from harness.checkpoint import Checkpoint
 from harness.errors import InfrastructureError, catch_all, describe
 from harness.executors.ray.cluster_view import ClusterView
-from harness.executors.ray.handles import ObjectRef
+from harness.executors.ray.handles import ActorHandle, ObjectRef
 from harness.executors.scheduling.cluster import (
     POOL_LABEL,
     TIMING_POOL,
@@ -18,8 +18,9 @@ from harness.executors.scheduling.cluster import (
     prediction_selector,
     reservation,
 )
+from harness.executors.timing_worker import TimingWorker
 from harness.scenarios.settings import Exclusive, SpeedSettings
-from harness.stages.measure import Measurement, measure
+from harness.stages.measure import Measurement
 from harness.trial import Trial
 
 NODE_DEADLINE_SECONDS = (
@@ -30,17 +31,20 @@ NODE_DEATH_SECONDS = 30.0  # until Ray reports a node as dead after its processe
 
 
 class Timer:
-    """An actor that times one trial."""
+    """An actor that has a node, or a GPU, to itself and times processes there."""
 
     def ready(self) -> str:
         """Return the node's id, once the actor runs."""
         return str(ray.get_runtime_context().get_node_id())
 
+    def __init__(self) -> None:
+        self._worker = TimingWorker()
+
     def measure(
         self, trial: Trial, checkpoint: Checkpoint | None, scenarios: Sequence[str], settings: SpeedSettings
     ) -> Measurement:
         with catch_all():  # SystemExit would end the actor as if it had been asked to
-            return measure(trial, checkpoint, scenarios, settings)
+            return self._worker.measure(trial, checkpoint, scenarios, settings)
 
 
 _Timer = ray.remote(max_restarts=0)(Timer)
@@ -54,8 +58,13 @@ def time_on(
     scenarios: Sequence[str],
     settings: SpeedSettings,
     view: ClusterView,
+    held: dict[str, ActorHandle] | None,
 ) -> Measurement:
     """Time a trial on a node. The result records the node and the resources reserved on it.
+
+    Args:
+        held: The actor that holds a node of a local cluster until the next timing, by what it reserves. None
+            if the node is released at once, because other runs may wait for it.
 
     Raises:
         InfrastructureError: The node did not become free, the process died or hung, the adapter raised an
@@ -64,26 +73,39 @@ def time_on(
     what = f"timing {trial.name} on node {node.name}"
     reserved = reservation(node, exclusive)
     others = {name: amount for name, amount in reserved.items() if name not in ("CPU", "GPU")}
-    actor = _Timer.options(
-        num_cpus=reserved.get("CPU", 0),
-        num_gpus=reserved.get("GPU", 0),
-        resources=others or None,
-        scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
-        name=f"time {trial.name}",
-    ).remote()
+    key = f"{node.id} {reserved}"
+    actor = held.pop(key, None) if held is not None else None
+    if actor is None:
+        release(held or {}, view)
+        actor = _Timer.options(
+            num_cpus=reserved.get("CPU", 0),
+            num_gpus=reserved.get("GPU", 0),
+            resources=others or None,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
+            name=f"time {trial.name}",
+        ).remote()
     deadline = settings.deadline(len(scenarios))
     try:
         _wait(actor.ready.remote(), NODE_DEADLINE_SECONDS, f"{what}: it did not become free", view)
         pending = actor.measure.remote(trial, checkpoint, scenarios, settings)
         _wait(pending, deadline, f"{what}: no answer", view)
         measurement: Measurement = ray.get(pending)
+        if held is not None:
+            held[key] = actor
     except RayTaskError as error:
         raise InfrastructureError(f"{what}: {describe(error.cause)}") from error
     except RayError as error:
         raise InfrastructureError(f"{what}: {describe(error)}") from error
     finally:
-        view.kill(actor)
+        if not held:
+            view.kill(actor)
     return measurement.on_node(node.name, reserved)
+
+
+def release(held: dict[str, ActorHandle], view: ClusterView) -> None:
+    """Kill the actor that holds a node, if there is one."""
+    while held:
+        view.kill(held.popitem()[1])
 
 
 def request_timing_node(trial: Trial, on_gpu: bool, view: ClusterView) -> str:
