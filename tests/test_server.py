@@ -227,6 +227,12 @@ class TestScenario:
         assert bound is not None and bound.value is not None and bound.value <= 0.1
         assert figures.notes == []
 
+    def test_a_rate_above_the_throughput_is_not_taken_for_a_short_queue(self) -> None:
+        """100 samples/s at most; in the .3 s of `smoke`, even 300/s would wait for less than a second."""
+        settings = ServerSettings(latency_ms=400, percentile=50, max_batch=1)
+        process = Queue(lambda _: 10 * MS, settings).run(PROFILES["smoke"])
+        assert 0 < resolved(process.probes)[0] < 110
+
     def test_a_short_budget_is_kept_and_what_it_resolved_is_stated(self) -> None:
         queue = Queue(lambda size: (10 + 3 * size) * MS)
         process = queue.run(PROFILES["smoke"])
@@ -283,6 +289,7 @@ class TestAnswers:
     ) -> None:
         monkeypatch.setitem(cast(dict[str, Profile], PROFILES), "smoke", QUICK)
         monkeypatch.setattr("harness.scenarios.server.LEAST_BUDGET", 0.5)
+        monkeypatch.setattr("harness.scenarios.server.TARGETS", 0)
         suite = document(6, ok={"batch_size": 2})
         suite["benchmarks"]["words"]["speed"] = ["server"]
         suite["speed"] = {"samples": 4, "threads": 1, "server": {"latency_ms": 200, "percentile": 50}}
