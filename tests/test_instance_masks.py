@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from harness.cli.app import app
 from harness.datasets.coco import segmentation
+from harness.decisions.policy import GatePolicy
 from harness.errors import UsageError
 from harness.evaluation.detection import AnnotatedBoxes
 from harness.evaluation.systems import System, compare_systems, read_system
@@ -282,7 +283,8 @@ def test_masks_flip_though_their_boxes_are_equal(tmp_path: Path) -> None:
         entry = {"image_id": 2, "category_id": 1, "score": 0.5, "segmentation": compressed(mask)}
         write(tmp_path / name, [entry])
     files, old = system(annotations, tmp_path / "old.json")
-    (trial,) = compare_systems(files, read_system(files, tmp_path / "new.json"), old).trials
+    new = read_system(files, tmp_path / "new.json")
+    (trial,) = compare_systems(files, new, old, GatePolicy()).trials
     assert trial.flipped_ids == ("2",)
 
 
