@@ -23,6 +23,7 @@ SuiteName = Annotated[
         metavar="SUITE", help="Path of a suite, or name of a shipped one.", autocompletion=suite_names
     ),
 ]
+RunFolder = Annotated[str | None, typer.Option(metavar="DIR", help="Run directory. Default: runs/SUITE.")]
 Override = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite; repeatable.")
 ]

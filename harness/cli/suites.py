@@ -8,21 +8,8 @@ from typing import Annotated
 
 import typer
 
+from harness.cli import options
 from harness.cli.completion import suite_names
-from harness.cli.options import (
-    AsJson,
-    BaselineCheckout,
-    BaselineRun,
-    Limit,
-    Only,
-    Override,
-    Profile,
-    ShardSize,
-    SuiteName,
-    Sync,
-    TurnSeconds,
-    Workers,
-)
 from harness.driver.settings import SHARD_SIZE, TURN_SECONDS
 from harness.errors import HarnessError, UsageError, describe
 from harness.executors.choice import executor_factory
@@ -52,7 +39,7 @@ def validate(
         ),
     ] = None,
     schema: Annotated[bool, typer.Option(help="Print the JSON Schema of suite files.")] = False,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Check suites: schema, names, options, data, recipes, checkpoints."""
     from harness.cli.terminal import show
@@ -84,14 +71,12 @@ def validate(
 
 @suites_app.command("plan")
 def plan_command(
-    suite: SuiteName,
-    out: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Run directory. Default: runs/SUITE.")
-    ] = None,
-    overrides: Override = [],  # noqa: B006
-    only: Only = None,
-    limit: Limit = None,
-    as_json: AsJson = False,
+    suite: options.SuiteName,
+    out: options.RunFolder = None,
+    overrides: options.Override = [],  # noqa: B006
+    only: options.Only = None,
+    limit: options.Limit = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show what a run would do, its resources and cost."""
     from harness.cli.terminal import show, show_plan
@@ -109,15 +94,15 @@ def plan_command(
 
 @suites_app.command()
 def train(
-    suite: SuiteName,
-    overrides: Override = [],  # noqa: B006
-    only: Only = None,
+    suite: options.SuiteName,
+    overrides: options.Override = [],  # noqa: B006
+    only: options.Only = None,
     executor: ExecutorOption = ExecutorName.ray,
     address: AddressOption = None,
     workers: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Share each batch among N workers of the cluster.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Train the missing checkpoints of a suite."""
     from harness.cli.terminal import console, show
@@ -142,24 +127,22 @@ def train(
 
 @suites_app.command("run")
 def run_command(
-    suite: SuiteName,
-    out: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Run directory. Default: runs/SUITE.")
-    ] = None,
-    overrides: Override = [],  # noqa: B006
-    only: Only = None,
-    limit: Limit = None,
+    suite: options.SuiteName,
+    out: options.RunFolder = None,
+    overrides: options.Override = [],  # noqa: B006
+    only: options.Only = None,
+    limit: options.Limit = None,
     executor: ExecutorOption = ExecutorName.ray,
     address: AddressOption = None,
-    workers: Workers = None,
-    shard_size: ShardSize = SHARD_SIZE,
-    profile: Profile = None,
-    baseline_checkout: BaselineCheckout = None,
-    baseline_run: BaselineRun = None,
-    turn_seconds: TurnSeconds = TURN_SECONDS,
+    workers: options.Workers = None,
+    shard_size: options.ShardSize = SHARD_SIZE,
+    profile: options.Profile = None,
+    baseline_checkout: options.BaselineCheckout = None,
+    baseline_run: options.BaselineRun = None,
+    turn_seconds: options.TurnSeconds = TURN_SECONDS,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 4 if inconclusive.")] = False,
-    sync_results: Sync = True,
-    as_json: AsJson = False,
+    sync_results: options.Sync = True,
+    as_json: options.AsJson = False,
 ) -> None:
     """Run a suite, or resume an interrupted run of it."""
     from harness.cli.terminal import console, show_results, show_turns
@@ -204,13 +187,13 @@ def run_command(
 
 @suites_app.command()
 def calibrate(
-    suite: SuiteName = "quickstart",
-    overrides: Override = [],  # noqa: B006
-    only: Only = None,
-    limit: Limit = None,
+    suite: options.SuiteName = "quickstart",
+    overrides: options.Override = [],  # noqa: B006
+    only: options.Only = None,
+    limit: options.Limit = None,
     repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Comparisons of each scenario.")] = 5,
-    turn_seconds: TurnSeconds = TURN_SECONDS,
-    as_json: AsJson = False,
+    turn_seconds: options.TurnSeconds = TURN_SECONDS,
+    as_json: options.AsJson = False,
 ) -> None:
     """Time a suite in turns with itself, to know what this machine can tell apart."""
     from harness.cli.terminal import console, show, show_turns
