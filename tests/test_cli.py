@@ -248,7 +248,7 @@ class TestLight:
 def test_a_sync_that_fails_says_so_and_leaves_the_exit_code(
     error: Exception, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("harness.tracking.sync", broken)
