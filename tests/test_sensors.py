@@ -156,11 +156,10 @@ def test_the_traces_are_ten_and_the_budget_replaces_all_but_the_worst() -> None:
     assert spent == {"hardware slowdown, four of five", "throttled throughout"}
 
 
-def test_the_reasons_name_the_cause_and_the_numbers() -> None:
+def test_the_reasons_name_the_causes() -> None:
     replay = Replay(FakeNvml(TRACES["throttled throughout"]))
     assert replay.sensors.why_not_valid() == [
-        "disturbed: 0 of 60 windows were undisturbed, 20% are needed: "
-        "the GPU was throttled (SwThermalSlowdown) (60)"
+        "disturbed: under 20% of the windows were undisturbed: the GPU was throttled (SwThermalSlowdown)"
     ]
     replay = Replay(FakeNvml(TRACES["power brake, then low clock"]))
     assert dict(replay.sensors.disturbed) == {

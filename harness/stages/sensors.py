@@ -193,9 +193,8 @@ class Sensors:
         undisturbed = self.windows - self.disturbed.total()
         if undisturbed >= UNDISTURBED * self.windows:
             return []
-        causes = ", ".join(f"{reason} ({count})" for reason, count in self.disturbed.most_common())
-        counts = f"{undisturbed} of {self.windows} windows were undisturbed, {UNDISTURBED:.0%} are needed"
-        return [f"disturbed: {counts}: {causes}"]
+        causes = ", ".join(sorted(self.disturbed))  # without numbers, so that processes have the same reason
+        return [f"disturbed: under {UNDISTURBED:.0%} of the windows were undisturbed: {causes}"]
 
 
 def waits() -> dict[str, int]:
