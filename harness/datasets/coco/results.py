@@ -101,7 +101,7 @@ def split_by_image(
     copies = len(contents) - len(different)
     if copies:
         note(
-            f"{location}: {copies} of {len(contents)} detections are exact copies of others; each counts again"
+            f"{location}: {copies} of {len(owners)} detections are exact copies of others; each counts again"
         )
     note_missing_predictions(location, owners, [*annotated.targets.values()], note)
     return {
