@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from math import comb, exp, factorial, fsum, log
 from pathlib import Path
@@ -20,7 +22,8 @@ from harness.compare.speed import speed_changes
 from harness.decisions.policy import GatePolicy
 from harness.driver.answers import with_checked_answers
 from harness.errors import UsageError
-from harness.rundir.speed import read_timings
+from harness.files import write_record
+from harness.rundir.speed import read_timings, timings_path
 from harness.rundir.store import TrialDirectory
 from harness.scenarios.figures import least_queries, rank_of_bound
 from harness.scenarios.loop import Workload, fixed_queries, wait_until
@@ -305,11 +308,22 @@ class TestAnswers:
         assert all(stored == loaded for stored, loaded in process.answers.figures.values())
         assert record.throughput is not None
         assert record.notes[-1].startswith("4 answers under load, 0 unlike the predictions: bleu ")
-        side = RunSide(trial, TrialDirectory(folder))
-        (change,) = speed_changes(
-            RunPair(side, side), results.environments, results.environments, GatePolicy()
+        # Only rates for the same target are compared.
+        valid = record.model_copy(update={"valid": True, "reasons": []})
+        side = RunSide(trial.model_copy(update={"speed": {"server": valid}}), TrialDirectory(folder))
+        settings = timings.settings.model_copy(update={"server": ServerSettings(latency_ms=50)})
+        shutil.copytree(folder, tmp_path / "other")
+        write_record(
+            timings_path(tmp_path / "other", "server"), timings.model_copy(update={"settings": settings})
         )
-        assert (change.name, change.base) == ("server rate", record.throughput)
+        environments = results.environments
+        same, other = (
+            next(iter(speed_changes(RunPair(side, head), environments, environments, GatePolicy())))
+            for head in (side, replace(side, directory=TrialDirectory(tmp_path / "other")))
+        )
+        assert (same.name, same.base, same.verdict) == ("server rate", record.throughput, "not decided")
+        assert other.verdict == "incomparable"
+        assert other.reason.startswith("server differs: latency_ms=200.0 percentile=50.0")
 
     def test_worse_answers_are_a_reason_and_rounding_is_not(self, tmp_path: Path) -> None:
         suite = document(6, ok={})

@@ -99,7 +99,7 @@ class Server(Scenario):
             rate = min(rate, high / 2)
             failure = (
                 f"no rate met p{target.percentile:g} ≤ {target.latency_ms:g} ms; {rate:.3g} samples/s were "
-                f"not tried, because {count(rate)} queries exceed the budget of {budget:g} s"
+                f"not tried, because {count(rate)} queries exceed what is left of {budget:g} s"
             )
         held = conditions()
         reasons = [*held.reasons, *filter(None, [failure])]
