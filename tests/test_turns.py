@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch  # noqa: F401  (forked children then have it, too)
 from sample_results import document as sample_results
-from small_suite import document, write
+from small_suite import document, planned, write
 from typer.testing import CliRunner
 
 from harness import environment
@@ -217,6 +217,13 @@ class TestComparisons:
         [seconds] = raw.seconds_by_process()
         figure = contest.record("base", 1).base
         assert figure is not None and figure.value == seconds > 0
+
+
+def test_a_comparison_without_a_pair_is_inconclusive_when_the_time_ends(tmp_path: Path) -> None:
+    [trial] = planned(tmp_path, timed(model={})).trials
+    contest = Contest(trial, "offline", 0.05)
+    contest.judge(1, last=True)
+    assert contest.record("base", 1).verdict == "inconclusive"
 
 
 def test_the_budget_ends_the_comparison(tmp_path: Path, forked: None) -> None:

@@ -64,6 +64,9 @@ class Contest:
 
     def judge(self, comparisons: int, *, last: bool = False) -> None:
         """Judge the comparison; see `judge_pairs`."""
+        if last and not self.pairs:
+            self.judgement = Judgement("inconclusive", "the time ended before its first pair")
+            return
         base, head = (np.log(self._seconds(side)) for side in (0, 1))
         self.judgement = judge_pairs(list(head - base), self.limit, comparisons, self.resolution, last=last)
 

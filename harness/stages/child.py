@@ -44,12 +44,13 @@ class Child(AbstractContextManager["Child"]):
 
     Args:
         start: `forkserver` starts a child in 20 ms, because torch is imported once for all children. `spawn`
-            starts a fresh interpreter, whose peak memory is its own.
-        folders: Where a spawned child and its own children look for modules first.
+            starts a fresh interpreter, whose peak memory is its own. `fork` copies this process, which must
+            not have used torch.
+        folders: Where a spawned child looks for modules first.
     """
 
     def __init__(
-        self, start: Literal["forkserver", "spawn"] = "forkserver", folders: Sequence[Path] = ()
+        self, start: Literal["forkserver", "spawn", "fork"] = "forkserver", folders: Sequence[Path] = ()
     ) -> None:
         leave_removed_folder()
         context = multiprocessing.get_context(start)
@@ -58,13 +59,7 @@ class Child(AbstractContextManager["Child"]):
         self._connection, theirs = context.Pipe()
         output, printed = context.Pipe(duplex=False)
         self._folders = [str(folder) for folder in folders]
-        environment = dict(os.environ)
-        if (
-            folders
-        ):  # Python up to 3.12 starts the server that forks children with the variable's folders only
-            searched = [*self._folders, *filter(None, [environment.get("PYTHONPATH")])]
-            environment["PYTHONPATH"] = os.pathsep.join(searched)
-        arguments = (theirs, printed, environment)
+        arguments = (theirs, printed, dict(os.environ))
         self._process = context.Process(target=_serve, args=arguments)  # type: ignore[attr-defined]
         self._start()
         atexit.register(self.close)  # before multiprocessing waits for its processes
@@ -183,8 +178,9 @@ def _searched_first(folders: list[str]) -> Iterator[None]:
 
 def _serve(connection: Connection, printed: Connection, environment: Mapping[str, str]) -> None:
     """Answer calls until the parent closes the connection."""
-    global _connection
+    global _connection, _starting
     _connection = connection
+    _starting = threading.Lock()  # a forked child has its parent's, which is held
     os.setsid()  # Ctrl-C is for the parent, and signals to this group do not reach it
     end_with_parent()
     with suppress(OSError):

@@ -64,7 +64,7 @@ def begin(trial: str, scenario: str, part: int, parts: int, window: int, seconds
     global _process
     if _process is not None:
         _process.close()
-    _process = Child()
+    _process = Child("fork")
     return _process.call(_begin, *_trials[trial], scenario, part, parts, window, seconds=seconds)
 
 
