@@ -42,7 +42,7 @@ def _document(results: Results, rows: int) -> str:
         f"{mark} **{markdown(results.suite)}**: {markdown(verdict(results), 800)}",
         *_tables(results, rows),
         *_problems(results, rows),
-        *_turns(results, rows),
+        *_turns(results, 2 * rows),
         *_claims(results, rows),
         f"Run {markdown(run.id)}, started {markdown(run.started)}, profile {markdown(run.profile)}{revision}"
         f"{dirty}. ◆ marks the Pareto frontier of accuracy and throughput {CAVEAT}. "

@@ -20,7 +20,7 @@ from harness.suite.schema import SpeedEntry
 from harness.trial import Trial
 
 PROTOCOL = 1  # changes with the arguments or results of the functions that another version calls
-TURN = Profile(0.1, 1, 1, passes=1, warmup_seconds=0.2, warmup_patience=0.2, warmup_cap=0.2)
+TURN = Profile(0.2, 1, 1, passes=1, warmup_seconds=0.2, warmup_patience=0.2, warmup_cap=0.2)
 
 _trials: dict[str, tuple[Trial, SpeedEntry]] = {}
 _process: Child | None = None  # of the trial that is being timed
