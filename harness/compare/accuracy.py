@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.compare.correction import with_decision
 from harness.compare.outcome import Change
-from harness.decisions.margin import decide, bound_test
+from harness.decisions.margin import bound_test, decide
 from harness.decisions.policy import GatePolicy, GateRule
 from harness.errors import InfrastructureError
 from harness.metrics.metric import METRICS, StoredArrays
