@@ -1,4 +1,4 @@
-"""The probability of being on the frontier follows from both intervals and from what models have in common."""
+"""The probability of being on the frontier follows from both intervals and from common errors of models."""
 
 from dataclasses import replace
 

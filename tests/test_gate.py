@@ -1,4 +1,4 @@
-"""A gate allows the losses that its rules name: a smaller one passes, a larger one blocks, if it is proven."""
+"""A gate allows the losses that its rules name: a smaller one passes and a larger one blocks, if proven."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from scipy import stats
 from harness.compare.accuracy import FigurePair, judge_loss
 from harness.compare.correction import correct_verdicts
 from harness.compare.outcome import Change, Comparison, TrialComparison
-from harness.decisions.margin import ALPHA, BoundTest, decide, bound_test
+from harness.decisions.margin import ALPHA, BoundTest, bound_test, decide
 from harness.decisions.policy import GatePolicy, GateRule
 from harness.errors import UsageError
 from harness.statistics.jackknife import Estimate, JackknifedFigure, figure, student

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from harness.driver.estimate import PlanEstimate
 
 
-
 class SafeConsole(Console):
     """A console that prints text as it is: no markup, no emoji codes, and hidden characters made visible."""
 
