@@ -5,9 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
+
+from harness.scenarios.settings import PROFILES, Profile
 
 THIRD_PARTY = str(Path(__file__).parent / "thirdparty")
 sys.path.insert(0, THIRD_PARTY)
@@ -15,6 +19,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [THIRD_PARTY, os.environ
 os.environ["OMP_NUM_THREADS"] = "1"
 # Ray gives the parts of a node 15 to 30 s to start, which a busy machine may not keep.
 os.environ |= {"RAY_raylet_start_wait_time_s": "180", "RAY_agent_register_timeout_ms": "180000"}
+
+
+# A process of `smoke` takes seconds to start its interpreter. Tests about several processes say so.
+cast(dict[str, Profile], PROFILES)["smoke"] = replace(PROFILES["smoke"], processes=1)
 
 
 @pytest.fixture(autouse=True)

@@ -56,12 +56,6 @@ def one_worker(ray_of_two: RayExecutor, monkeypatch: pytest.MonkeyPatch) -> RayE
     return ray_of_two
 
 
-def test_a_terminated_run_ends_like_an_interrupted_one(ray_of_two: RayExecutor) -> None:
-    """Ray's own handler would call `sys.exit`, which looks like an internal error."""
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGTERM)
-
-
 def run_on(executor: RayExecutor, folder: Path, suite: dict[str, Any], **settings: Any) -> Results:
     return run_suite(folder, suite, executor=nullcontext(executor), **settings)
 
@@ -142,6 +136,12 @@ def test_a_local_ray_listens_on_loopback_only(ray_of_two: RayExecutor) -> None:
     }
     assert {"gcs_server", "raylet"} <= {name for name, _ in listeners}
     assert {address for _, address in listeners} == {"127.0.0.1"}, listeners
+
+
+def test_a_terminated_run_ends_like_an_interrupted_one(ray_of_two: RayExecutor) -> None:
+    """Ray's own handler would call `sys.exit`, which looks like an internal error."""
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.mark.slow

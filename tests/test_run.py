@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jsonschema
 import pytest
@@ -26,6 +27,7 @@ from harness.rundir.collect import collect
 from harness.rundir.prediction_shards import ShardProvenance
 from harness.rundir.results import Cost, Results, json_schema, read_results
 from harness.rundir.store import RunDirectory
+from harness.scenarios.settings import PROFILES, Profile
 from harness.task import Translation
 
 MISSING = object()
@@ -217,7 +219,11 @@ class TestFailures:
 
 
 class TestSpeed:
-    def test_is_measured_in_a_fresh_process_and_raw_timings_are_stored(self, tmp_path: Path) -> None:
+    def test_is_measured_in_fresh_processes_and_raw_timings_are_stored(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        three = replace(PROFILES["smoke"], processes=3)
+        monkeypatch.setitem(cast(dict[str, Profile], PROFILES), "smoke", three)
         suite = document(ok={"batch_size": 4})
         suite["benchmarks"]["words"]["speed"] = ["offline", "single-stream"]
         suite["speed"] = {"samples": 8, "threads": 1}

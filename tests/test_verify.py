@@ -79,7 +79,7 @@ def scale_bound(content: Any) -> None:
 
 def scale_times(content: Any) -> None:
     for window in content["processes"][0]["windows"]:
-        window[1] *= 1.01
+        window[2] *= 1.01
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from harness.checkpoint import Checkpoint
 from harness.scenarios.settings import PROFILES, SpeedSettings
-from harness.stages.child import Child, LostChildError
+from harness.stages.child import LOAD_SECONDS, Child, LostChildError
 from harness.stages.measure import Measurement, measure
 from harness.trial import Trial
 
@@ -42,13 +43,23 @@ class TimingWorker:
                 return child.call(_measure, *arguments, seconds=seconds)
         number = self._timed[trial.id] % profile.processes
         self._timed[trial.id] += 1
-        if number not in self._interpreters:
-            self._interpreters[number] = Child("spawn")
+        self._start_interpreters(profile.processes)
         try:
             return self._interpreters[number].call(_fork, *arguments, seconds=seconds)
         except LostChildError:
             self._interpreters.pop(number).close()
             raise
+
+    def _start_interpreters(self, count: int) -> None:
+        """Start the missing interpreters at the same time, because each imports torch for seconds."""
+        missing = [number for number in range(count) if number not in self._interpreters]
+        children = {number: Child("spawn") for number in missing}
+        self._interpreters |= children
+        with ThreadPoolExecutor(max(1, len(children))) as pool:
+            for started in [
+                pool.submit(child.call, _import, seconds=LOAD_SECONDS) for child in children.values()
+            ]:
+                started.result()
 
     def close(self) -> None:
         """End the interpreters."""
@@ -56,10 +67,14 @@ class TimingWorker:
             interpreter.close()
 
 
+def _import() -> None:
+    import harness.stages.fork_server  # noqa: F401
+
+
 def _fork(
     trial: Trial, checkpoint: Checkpoint | None, scenarios: Sequence[str], settings: SpeedSettings
 ) -> Measurement:
-    with Child() as child:
+    with Child("fork") as child:
         return child.call(_measure, trial, checkpoint, scenarios, settings, seconds=None)
 
 
