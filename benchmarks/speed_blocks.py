@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 
 from harness.compare.sequential import LOOKS, judge_pairs
 from harness.compare.speed import slowdown
-from harness.compare.speed_verdict import TOLERATED, judge
+from harness.compare.speed_verdict import judge
+from harness.decisions.policy import MAX_SLOWDOWN
 from harness.scenarios.loop import Query, Window, Workload
 from harness.scenarios.offline import Offline, OfflineProcess
 from harness.scenarios.scenario import LOW, Conditions
@@ -57,11 +58,11 @@ def begin(trial: Trial, extra: bool) -> None:
     global _model
     settings = SpeedSettings(profile="ci", threads=1, samples=SAMPLES, exclusive="node")
     bench = load_bench(trial, trial.load_checkpoint(), trial.open_planned_dataset(), settings)
-    stand = prepare("offline", bench, 1, TURN, window=SAMPLES)
-    queries = stand.work.queries
+    work, conditions = prepare("offline", bench, 1, TURN, window=SAMPLES)
+    queries = work.queries
     if extra:
         queries = [*queries, average_query(bench, queries)]
-    _model = replace(stand.work, queries=queries, window_queries=len(queries)), stand.conditions
+    _model = replace(work, queries=queries, window_queries=len(queries)), conditions
 
 
 def average_query(bench: Bench, queries: Sequence[Query]) -> Query:
@@ -129,7 +130,7 @@ def verdicts(
     for _ in range(comparisons):
         chosen = differences[generator.permutation(len(differences))[:most]].tolist()
         for count in range(1, len(chosen) + 1):
-            judged = judge_pairs(chosen[:count], TOLERATED, 1, 0.0, last=count == len(chosen))
+            judged = judge_pairs(chosen[:count], MAX_SLOWDOWN, 1, 0.0, last=count == len(chosen))
             if judged is not None:
                 break
         assert judged is not None

@@ -100,6 +100,13 @@ class TestJudgement:
         judgement = judge_pairs([0.2] * 14, LIMIT, 16, 0.0)
         assert judgement is not None and judgement.verdict == "regression"
 
+    def test_too_few_pairs_for_the_correction_pass_only_what_is_faster(self) -> None:
+        slower, equal, faster = (judge_pairs([x] * 8, LIMIT, 2, 0.0, last=True) for x in (0.3, 0.0, -0.3))
+        assert slower is not None and equal is not None and faster is not None
+        assert [slower.verdict, equal.verdict, faster.verdict] == ["inconclusive", "inconclusive", "pass"]
+        assert slower.reason == "8 pairs are too few for 2 comparisons"
+        assert slower.detectable is None and faster.detectable is None
+
     def test_never_passes_what_this_node_is_known_not_to_resolve(self) -> None:
         judgement, pairs = judge_in_turn(np.zeros(24), resolution=0.02)
         assert (judgement.verdict, pairs) == ("inconclusive", 24)

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from harness.compare.outcome import Change, Verdict
-from harness.compare.speed_verdict import POWER, PROVEN, Judgement
+from harness.compare.outcome import Change
+from harness.compare.speed_verdict import Judgement, judge_interval
 from harness.rundir.results import TurnsRecord
 from harness.statistics.ranks import median
 from harness.task import Figure
@@ -29,7 +29,8 @@ def judge_pairs(
 
     A *regression* is corrected for the number of comparisons (Bonferroni): if no version is slower by more
     than half its limit, any is called a regression with a probability of at most 2.5%. A *pass* is not
-    corrected, because one comparison does not pass wrongly more often for being one of many.
+    corrected, because one comparison does not pass wrongly more often for being one of many. With too few
+    pairs for the correction, no regression could be found, so only a version that is faster passes.
 
     Args:
         differences: Logarithm of head / base for each pair, at least one.
@@ -38,35 +39,28 @@ def judge_pairs(
         resolution: Half width that intervals on this machine have at least, as a fraction; 0 if unknown.
         last: No further pair can be timed.
     """
-    pairs, slower = len(differences), PROVEN * limit
+    pairs = len(differences)
     if pairs not in LOOKS and not last:
         return None
     alpha = next(alpha for look, alpha in LOOKS.items() if pairs <= look)
-    estimate = median(differences, 1 - 2 * alpha)
-    corrected = median(differences, 1 - 2 * alpha / comparisons).low
-    value, low, high = (
-        None if bound is None else float(np.expm1(bound))
-        for bound in (estimate.value, estimate.low, estimate.high)
-    )
+    estimate = median(differences, 1 - 2 * alpha).mapped(np.expm1)
+    proven = median(differences, 1 - 2 * alpha / comparisons).mapped(np.expm1).low
     signature = f"10th percentile of repeated times per sample|ln ratio|median over pairs|alpha:{alpha:g}"
-    slowdown = Figure(value, low, high, pairs, "of the time per sample", signature)
-    if value is None or low is None or high is None:
-        return Judgement("inconclusive", f"{pairs} pairs are too few for an interval", slowdown)
-    proven = low if corrected is None else float(np.expm1(corrected))
-    detectable = slower + POWER * max(high - value, value - proven, resolution)
-    verdict: Verdict = "inconclusive"
-    if corrected is not None and proven > slower:
-        verdict, reason = "regression", f"slower by more than {slower:.1%}"
-    elif high < 0 or (high < limit and detectable <= limit):
-        verdict, reason = "pass", f"not slower by {limit:.1%}"
-    elif pairs < max(LOOKS) and not last:
-        return None
-    elif high >= limit:
-        reason = f"the slowdown may be below {slower:.1%} or above {limit:.1%}"
+    value, high = estimate.value, estimate.high
+    slowdown = Figure(value, estimate.low, high, pairs, "of the time per sample", signature)
+    if high is None:
+        judgement = Judgement("inconclusive", f"{pairs} pairs are too few for an interval", slowdown)
+    elif proven is not None:
+        half_width = max(high - value, value - proven, resolution)
+        label = f"detectable with {pairs} pairs"
+        judgement = judge_interval(slowdown, proven, high, half_width, limit, label)
+    elif high < 0:
+        judgement = Judgement("pass", f"not slower by {limit:.1%}", slowdown)
     else:
-        reason = f"a slowdown of {limit:.1%} could have been missed"
-    reason = f"{reason}; detectable with {pairs} pairs: {detectable:.1%}"
-    return Judgement(verdict, reason, slowdown, detectable)
+        reason = f"{pairs} pairs are too few for {comparisons} comparisons"
+        judgement = Judgement("inconclusive", reason, slowdown)
+    undecided = judgement.verdict == "inconclusive" and pairs < max(LOOKS) and not last
+    return None if undecided else judgement
 
 
 def turns_changes(turns: Mapping[str, TurnsRecord]) -> Iterator[Change]:

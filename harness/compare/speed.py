@@ -57,14 +57,11 @@ def _judge(pair: RunPair, scenario: str, profile: str, limit: float) -> Judgemen
     before, after = (read_timings(side.directory.path, scenario) for side in (pair.base, pair.head))
     if before is None or after is None:
         return Judgement("incomparable", "the raw measurements are not in the run directory")
-    old, new = before.settings.device, after.settings.device
-    if old != new:
-        return Judgement("incomparable", f"device differs: {old} → {new}")
     if before.samples != after.samples:
         return Judgement("incomparable", "different samples were timed")
-    for name in before.own_settings:
-        if (old := getattr(before.settings, name)) != (new := getattr(after.settings, name)):
-            return Judgement("incomparable", f"{name} differs: {old} → {new}")
+    names = ("device", *before.own_settings)
+    if reason := _difference(names, before.settings, after.settings):
+        return Judgement("incomparable", reason)
     difference = slowdown(before.seconds_by_process(), after.seconds_by_process())
     if profile not in GATING:
         return Judgement("not decided", f"{profile} never gates", difference)
@@ -80,20 +77,22 @@ def _incomparable(
     for where, scenario in (("baseline", old), ("run", new)):
         if not scenario.valid:
             return f"the {where}'s measurement is not valid: {'; '.join(scenario.reasons)}"
-    for field in ("profile", "batch_size", "threads"):
-        if getattr(old, field) != getattr(new, field):
-            return f"{field.replace('_', ' ')} differs: {getattr(old, field)} → {getattr(new, field)}"
+    if difference := _difference(("profile", "batch_size", "threads"), old, new):
+        return difference
     before, after = base.get(old.environment), head.get(new.environment)
     if before is None or after is None:
         return "" if old.environment == new.environment else "the hardware of one run is not described"
-    return _hardware_difference(before, after)
+    if before.host != after.host:
+        return f"host differs: {before.host} → {after.host}"
+    return _difference(type(before.hardware).model_fields, before.hardware, after.hardware)
 
 
-def _hardware_difference(base: Environment, head: Environment) -> str:
-    """Return the first difference in hardware between two environments, or an empty string."""
-    before, after = ({"host": machine.host, **machine.hardware.model_dump()} for machine in (base, head))
-    fields = (field for field in before if before[field] != after[field])
-    return next((f"hardware differs: {field} {before[field]} → {after[field]}" for field in fields), "")
+def _difference(names: Iterable[str], before: object, after: object) -> str:
+    """Return the first of these attributes that differs, with both values, or an empty string."""
+    for name in names:
+        if (old := getattr(before, name)) != (new := getattr(after, name)):
+            return f"{name.replace('_', ' ')} differs: {old} → {new}"
+    return ""
 
 
 def slowdown(base: Sequence[float], head: Sequence[float]) -> Figure:
@@ -105,10 +104,6 @@ def slowdown(base: Sequence[float], head: Sequence[float]) -> Figure:
     Args:
         base, head: Seconds per sample of each process; at least one per side.
     """
-    estimate = shift(np.log(base), np.log(head))
-    value, low, high = (
-        None if bound is None else float(np.expm1(bound))
-        for bound in (estimate.value, estimate.low, estimate.high)
-    )
-    n = len(base) + len(head)
-    return Figure(value, low, high, n, "of the time per sample", f"{STATISTIC}|Mann-Whitney over processes")
+    change, n = shift(np.log(base), np.log(head)).mapped(np.expm1), len(base) + len(head)
+    signature = f"{STATISTIC}|Mann-Whitney over processes"
+    return Figure(change.value, change.low, change.high, n, "of the time per sample", signature)

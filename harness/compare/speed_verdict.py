@@ -8,9 +8,7 @@ from harness.task import Figure
 
 # Two timings are never equal, so the question is whether they differ by a relevant amount (Kalibera & Jones
 # 2013, "Rigorous benchmarking in reasonable time", §9). docs/compare.md explains these limits.
-TOLERATED = MAX_SLOWDOWN  # an interval below this passes
 PROVEN = 0.5  # part of the limit above which the whole interval of a regression lies
-SLOWER = PROVEN * TOLERATED
 POWER = 1.65  # half widths of a 95% interval: (1.96 + 1.28) / 1.96, for a power of 90%
 DRIFT = "The runs were made at different times: slow drift of the machine is not in the interval."
 
@@ -27,27 +25,42 @@ class Judgement:
     """Smallest slowdown that would have been called a regression with a probability of about 90%."""
 
 
-def judge(slowdown: Figure, limit: float = TOLERATED) -> Judgement:
-    """Judge a slowdown. It passes only if a slowdown of the limit would have been seen.
-
-    A version that is certainly faster passes too, however wide its interval. A slowdown is a regression if
-    its whole interval is above half of the limit.
+def judge(slowdown: Figure, limit: float = MAX_SLOWDOWN) -> Judgement:
+    """Judge the slowdown between two runs.
 
     Args:
         limit: Largest slowdown that is tolerated, as a fraction.
     """
-    slower = PROVEN * limit
     if slowdown.low is None or slowdown.high is None:
         reason = f"{slowdown.n} processes are too few for a 95% interval"
         return Judgement("inconclusive", reason, slowdown)
-    detectable = slower + POWER * (slowdown.high - slowdown.low) / 2
+    half_width = (slowdown.high - slowdown.low) / 2
+    return judge_interval(slowdown, slowdown.low, slowdown.high, half_width, limit)
+
+
+def judge_interval(
+    slowdown: Figure, proven: float, high: float, half_width: float, limit: float, label: str = "detectable"
+) -> Judgement:
+    """Judge a slowdown. It passes only if a slowdown of the limit would have been seen.
+
+    A version that is certainly faster passes too, however wide its interval. A slowdown is a regression if
+    it is proven to be above half of the limit.
+
+    Args:
+        proven, high: Bounds of the slowdown, as fractions.
+        half_width: Half width of the interval, as a fraction.
+        limit: Largest slowdown that is tolerated, as a fraction.
+        label: Text in front of the detectable slowdown.
+    """
+    slower = PROVEN * limit
+    detectable = slower + POWER * half_width
     verdict: Verdict = "inconclusive"
-    if slowdown.low > slower:
+    if proven > slower:
         verdict, reason = "regression", f"slower by more than {slower:.1%}"
-    elif slowdown.high >= limit:
+    elif high >= limit:
         reason = f"the slowdown may be below {slower:.1%} or above {limit:.1%}"
-    elif slowdown.high >= 0 and detectable > limit:
+    elif high >= 0 and detectable > limit:
         reason = f"a slowdown of {limit:.1%} could have been missed"
     else:
         verdict, reason = "pass", f"not slower by {limit:.1%}"
-    return Judgement(verdict, f"{reason}; detectable: {detectable:.1%}", slowdown, detectable)
+    return Judgement(verdict, f"{reason}; {label}: {detectable:.1%}", slowdown, detectable)

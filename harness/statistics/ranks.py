@@ -6,6 +6,7 @@ Mann-Whitney statistic, or count signs (Hollander, Wolfe & Chicken 2014, *Nonpar
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -22,6 +23,11 @@ class Estimate:
     value: float
     low: float | None
     high: float | None
+
+    def mapped(self, function: Callable[[float], float]) -> "Estimate":
+        """Return the estimate with an increasing function applied to its value and bounds."""
+        low, high = (None if bound is None else float(function(bound)) for bound in (self.low, self.high))
+        return Estimate(float(function(self.value)), low, high)
 
 
 def location(values: ArrayLike, confidence: float = 0.95) -> Estimate:
