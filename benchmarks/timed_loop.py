@@ -59,7 +59,7 @@ def workload(predict: Callable[[list[int]], object], size: int) -> tuple[Workloa
     start = time.perf_counter()
     run_pass()
     window = window_length(time.perf_counter() - start, len(queries))
-    here = TimedOn(node="", reserved={}, started="", finished="", foreign_cores=0, others={})
+    here = TimedOn(node="", reserved={}, started="", finished="", foreign_cores=0)
     conditions = Conditions(batch_size=size, warm_up=warm, timed_on=here, reasons=[])
     return Workload(predict, lambda: None, queries, np.random.default_rng(0), window), lambda: conditions
 

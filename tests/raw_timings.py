@@ -26,7 +26,6 @@ def conditions(batch_size: int = 1, reasons: Sequence[str] = ()) -> Conditions:
         started="2025-03-01T10:00:00+00:00",
         finished="2025-03-01T10:01:00+00:00",
         foreign_cores=0.0,
-        others={},
     )
     warm_up = WarmUp(iterations=10, seconds=2.0, stable=True)
     return Conditions(batch_size=batch_size, warm_up=warm_up, timed_on=timed_on, reasons=list(reasons))

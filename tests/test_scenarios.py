@@ -21,6 +21,7 @@ from harness.executors.inline import InlineExecutor
 from harness.files import write_record
 from harness.rundir.speed import read_timings, timings_path
 from harness.rundir.store import TrialDirectory
+from harness.scenarios.loop import DisturbedWindow
 from harness.scenarios.offline import Offline
 from harness.scenarios.scenario import OFFLINE, SCENARIOS, SINGLE_STREAM, Scenario
 from harness.scenarios.settings import SpeedSettings
@@ -46,10 +47,7 @@ class Pairs(Offline):
     """A third party's scenario: offline in batches of two."""
 
     headline_name = "throughput of pairs"
-
-    @staticmethod
-    def query_size(batch_size: int) -> int:
-        return 2
+    samples_per_query = 2
 
 
 class InProcess(InlineExecutor):
@@ -120,3 +118,13 @@ def test_a_file_that_does_not_match_its_model_is_one_message_with_the_key(
 def test_an_unknown_scenario_is_named_with_those_that_exist(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"unknown scenario 'ofline'; did you mean 'offline'\?"):
         read_timings(tmp_path, "ofline")
+
+
+def test_a_note_says_if_most_windows_that_count_were_disturbed() -> None:
+    raw = offline_timings([[(8, 0.5)] * 6])
+    [process] = raw.processes
+    timed_on = process.timed_on.model_copy(update={"windows": 10})
+    for counted, expected in ((3, 0), (4, 1)):
+        disturbed = [DisturbedWindow(0, 1.0, "busy", number < 4) for number in range(4 + counted)]
+        changed = process.model_copy(update={"timed_on": timed_on, "disturbed": disturbed})
+        assert len(raw.model_copy(update={"processes": (changed,)}).disturbed_medians()) == expected

@@ -268,9 +268,16 @@ class TestScenario:
         assert process.reasons == ["the model failed after 0 rates: RuntimeError: out of slots for 5"]
 
     def test_a_disturbed_probe_that_failed_is_repeated_once(self) -> None:
-        process = Queue(lambda _: 8 * MS, check=lambda: "a neighbour").run(PROFILES["ci"])
-        failed = [probe for probe in process.probes if not probe.met]
-        assert {probe.repeated for probe in failed} == {"a neighbour"}
+        checks: list[str] = []
+
+        def check() -> str:
+            checks.append("a neighbour")
+            return checks[-1]
+
+        process = Queue(lambda _: 8 * MS, check=check).run(PROFILES["ci"])
+        met = [probe.met for probe in process.probes]
+        least = met.count(True) + 2 * met.count(False)
+        assert least <= len(checks) <= 2 * len(met), "one that met the target may have been the second"
         assert len({probe.rate for probe in process.probes}) == len(process.probes)
         low, high = resolved(process.probes)
         assert 0 < low < high < float("inf"), "a machine that is never quiet does not leave it empty"

@@ -88,7 +88,9 @@ class TurnsRecord(StrictModel):
     verdict: Literal["regression", "pass", "inconclusive", "incomparable"]
     reason: str
     slowdown: Figure | None = Field(None, description="additional time, as a fraction of the baseline's")
-    detectable: float | None = Field(None, description="smallest slowdown that is found with about 90%")
+    detectable: float | None = Field(
+        None, description="smallest slowdown that is found with a probability of about 90%"
+    )
     base: Figure | None = Field(None, description="s per sample of the baseline")
     head: Figure | None = Field(None, description="s per sample of the present version")
     pairs: int = Field(0, description="pairs of fresh processes")

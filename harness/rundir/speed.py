@@ -85,11 +85,10 @@ def _record(raw: Scenario) -> ScenarioRecord:
     if raw.error is not None:
         reasons.append(raw.error)
     figures = raw.summarise() if raw.processes else ScenarioFigures(queries=0, seconds=0.0)
-    if raw.timed_for is not None:
-        note = f"timed once, for {raw.timed_for}: the work is the same"
-        figures = figures.model_copy(update={"notes": [note, *figures.notes]})
+    shared = [f"timed once, for {raw.timed_for}: the work is the same"] if raw.timed_for else []
+    notes = [*shared, *raw.disturbed_medians(), *figures.notes]
     return ScenarioRecord(
-        **dict(figures),
+        **dict(figures) | {"notes": notes},
         environment=raw.environment,
         profile=raw.settings.profile,
         batch_size=raw.batch_size,

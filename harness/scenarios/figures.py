@@ -17,25 +17,29 @@ LENGTHS = (1, 6, 11, 21, 31, 41, 51, 101)  # shortest length of each bucket of l
 PERCENTILES = (50.0, 90.0, 95.0, 97.0, 99.0, 99.9)
 
 
-def over_processes(values: Sequence[float]) -> tuple[Estimate, str]:
-    """Return the typical one of positive values, one per process, with its interval and the interval's kind.
+def over_processes(values: Sequence[float], n: int, unit: str, signature: str) -> Figure:
+    """Return a typical value, given a positive one per process, with an interval over the processes.
 
     Processes of one model differ in speed for life, and an occasional one is far slower. The value is
     therefore the Hodges-Lehmann estimate on logarithms. Six or more processes have the exact signed-rank
     interval, two to five Student's t on logarithms. One process has no interval, because it does not show how
     much processes vary.
+
+    Args:
+        n: Number of measurements from which the values were computed.
+        signature: Names the statistic; the number of processes and the kind of interval are appended.
     """
     logs = np.log(values)
-    n, estimate = len(logs), location(logs, CONFIDENCE)
-    if n == 1:
-        return Estimate(float(values[0]), None, None), "none, one process"
-    kind = "signed rank over processes"
-    low, high = estimate.low, estimate.high
-    if low is None or high is None:
-        margin = stdtrit(n - 1, (1 + CONFIDENCE) / 2) * logs.std(ddof=1) / np.sqrt(n)
-        low, high, kind = logs.mean() - margin, logs.mean() + margin, "t over processes"
-    value, low, high = (float(bound) for bound in np.exp((estimate.value, low, high)))
-    return Estimate(value, low, high), kind
+    estimate, kind = location(logs, CONFIDENCE), "signed rank over processes"
+    if len(logs) > 1 and estimate.low is None:
+        margin = stdtrit(len(logs) - 1, (1 + CONFIDENCE) / 2) * logs.std(ddof=1) / np.sqrt(len(logs))
+        kind = "t over processes"
+        estimate = Estimate(estimate.value, logs.mean() - margin, logs.mean() + margin)
+    typical = estimate.mapped(np.exp)
+    if len(logs) == 1:
+        typical, kind = Estimate(float(values[0]), None, None), "none, one process"
+    signature = f"{signature}|processes:{len(logs)}|interval:{kind}"
+    return Figure(typical.value, typical.low, typical.high, n, unit, signature)
 
 
 def throughput(seconds_per_sample: Sequence[float], samples: int) -> Figure:
@@ -44,9 +48,8 @@ def throughput(seconds_per_sample: Sequence[float], samples: int) -> Figure:
     Args:
         samples: Number of timed samples.
     """
-    estimate, kind = over_processes([1 / seconds for seconds in seconds_per_sample])
-    signature = f"offline|median per window|processes:{len(seconds_per_sample)}|interval:{kind}"
-    return Figure(estimate.value, estimate.low, estimate.high, samples, "samples/s", signature)
+    rates = [1 / seconds for seconds in seconds_per_sample]
+    return over_processes(rates, samples, "samples/s", "offline|median per window")
 
 
 def in_units(throughput: Figure, counts: Sequence[int], name: str) -> Figure:
@@ -96,9 +99,8 @@ def latency(percentile: float, processes: Sequence[Sequence[float]]) -> Figure |
     if min(map(len, processes)) < least_queries(percentile):
         return None
     ordered = [np.sort(np.asarray(latencies, dtype=np.float64)) for latencies in processes]
-    estimate, kind = over_processes([float(process[_rank(percentile, len(process))]) for process in ordered])
-    signature = f"p{percentile:g}|processes:{len(ordered)}|interval:{kind}"
-    return Figure(estimate.value, estimate.low, estimate.high, sum(map(len, ordered)), "s", signature)
+    percentiles = [float(process[_rank(percentile, len(process))]) for process in ordered]
+    return over_processes(percentiles, sum(map(len, ordered)), "s", f"p{percentile:g}")
 
 
 def _rank(percentile: float, n: int) -> int:
@@ -138,9 +140,7 @@ def median_by_length(
 
 def duration(seconds: Sequence[float], phase: str) -> Figure:
     """Compute the typical duration in seconds of a phase, given that of each process."""
-    estimate, kind = over_processes(seconds)
-    signature = f"{phase}|median|processes:{len(seconds)}|interval:{kind}"
-    return Figure(estimate.value, estimate.low, estimate.high, len(seconds), "s", signature)
+    return over_processes(seconds, len(seconds), "s", f"{phase}|median")
 
 
 def energy(joules: Sequence[float | None]) -> Figure | None:
@@ -148,6 +148,4 @@ def energy(joules: Sequence[float | None]) -> Figure | None:
     known = [value for value in joules if value]
     if not known or len(known) < len(joules):
         return None
-    estimate, kind = over_processes(known)
-    signature = f"energy|processes:{len(known)}|interval:{kind}"
-    return Figure(estimate.value, estimate.low, estimate.high, len(known), "J", signature)
+    return over_processes(known, len(known), "J", "energy")

@@ -71,6 +71,8 @@ class Workload:
     clock: Clock = time.perf_counter_ns
     check: Callable[[], str] = lambda: ""
     """Called after each window, untimed. Returns why the window was disturbed, or an empty string."""
+    reset: Callable[[], None] = lambda: None
+    """Called before the first window after a pause. What happened during the pause disturbs no window."""
     server: ServerSettings = field(default_factory=ServerSettings)
     wait: Callable[[int], None] = wait_until
     """Returns as soon as the clock has reached an instant."""
@@ -115,6 +117,7 @@ def time_windows(
     Returns:
         The timings that count, as position of the window and its durations; and all disturbed windows.
     """
+    work.reset()
     timed: list[tuple[int, list[int]]] = []
     disturbed: list[DisturbedWindow] = []
     passes, seconds, wasted = 0, 0.0, 0.0

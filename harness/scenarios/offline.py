@@ -8,7 +8,6 @@ from harness.scenarios.figures import in_units, throughput
 from harness.scenarios.loop import Query, Window, Workload, time_windows
 from harness.scenarios.scenario import Conditions, ProcessTiming, Scenario, ScenarioFigures
 from harness.scenarios.settings import Profile
-from harness.task import Figure
 
 
 class OfflineProcess(ProcessTiming):
@@ -34,10 +33,6 @@ class Offline(Scenario):
     headline_name = "throughput"
     processes: tuple[OfflineProcess, ...]
     rejected: tuple[OfflineProcess, ...]
-
-    @staticmethod
-    def query_size(batch_size: int) -> int:
-        return batch_size
 
     @staticmethod
     def run(work: Workload, profile: Profile, conditions: Callable[[], Conditions]) -> OfflineProcess:
@@ -67,10 +62,6 @@ class Offline(Scenario):
             throughput=figure,
             rates={unit: in_units(figure, counts, unit) for unit, counts in self.units.items()},
         )
-
-    @staticmethod
-    def headline(figures: ScenarioFigures) -> Figure | None:
-        return figures.throughput
 
     def curve(self) -> tuple[str, list[float]]:
         """Return the throughput of each window in samples/s."""

@@ -38,11 +38,10 @@ class TimedOn(StrictModel):
     )
     started: str = Field(description="ISO 8601, UTC; includes the warm-up")
     finished: str
-    foreign_cores: float = Field(description="number of cores kept busy by other processes")
-    others: dict[str, float] = Field(description="the busiest of these processes: name → cores")
+    foreign_cores: float = Field(description="average number of cores that other processes kept busy")
     governor: str | None = Field(None, description="of the first core's frequency; null if unknown")
     readings: dict[str, Spread] = Field(default_factory=dict, description="by sensor (see docs/speed.md)")
-    windows: int = Field(0, description="timings of windows, those that were disturbed included")
+    windows: int = Field(0, description="timings of windows, including disturbed ones")
     disturbed: dict[str, int] = Field(default_factory=dict, description="reason → number of these timings")
     joules_per_sample: float | None = Field(
         None, description="of the GPU, or of all processor packages on a CPU; null if unknown"
@@ -62,7 +61,7 @@ class AnswerCheck(StrictModel):
     """Answers under load, compared with the stored predictions of the same samples."""
 
     samples: int
-    changed: int = Field(description="samples whose answer differs at all, be it by rounding")
+    changed: int = Field(description="samples whose answer differs, even if only by rounding")
     figures: dict[str, tuple[float | None, float | None]] = Field(
         description="rounded headline figure of each metric: of the stored predictions, of the answers"
     )
@@ -101,9 +100,11 @@ class ProcessTiming(Conditions):
         """
 
     def joined(self, later: Self) -> Self:
-        """Return this timing with the raw times of a later one of the same process appended."""
+        """Return a later timing of the same process with the raw times of this one in front."""
         names = (*self.raw_names, "disturbed")
-        return self.model_copy(update={name: [*getattr(self, name), *getattr(later, name)] for name in names})
+        return later.model_copy(
+            update={name: [*getattr(self, name), *getattr(later, name)] for name in names}
+        )
 
 
 class LatencyByLength(StrictModel):
@@ -133,7 +134,7 @@ class ScenarioFigures(StrictModel):
         default_factory=list,
         description="by number of source tokens; buckets with too few samples are omitted",
     )
-    notes: list[str] = Field(default_factory=list, description="what else was found, as sentences")
+    notes: list[str] = Field(default_factory=list, description="other findings, as sentences")
 
 
 class Scenario(StrictModel):
@@ -141,6 +142,8 @@ class Scenario(StrictModel):
 
     headline_name: ClassVar[str]
     """Name of the figure that tables and comparisons show first."""
+    samples_per_query: ClassVar[int | None] = None
+    """None for the batch size of the trial."""
     own_settings: ClassVar[tuple[str, ...]] = ()
     """Settings that affect only this scenario. Those of runs that are compared must agree."""
 
@@ -164,10 +167,10 @@ class Scenario(StrictModel):
         names = ("profile", "threads", "samples", "exclusive", *self.own_settings)
         return all(getattr(self.settings, name) == getattr(requested, name) for name in names)
 
-    @staticmethod
-    @abstractmethod
-    def query_size(batch_size: int) -> int:
+    @classmethod
+    def query_size(cls, batch_size: int) -> int:
         """Return the samples per query, given the batch size of the trial."""
+        return cls.samples_per_query or batch_size
 
     @staticmethod
     @abstractmethod
@@ -185,13 +188,21 @@ class Scenario(StrictModel):
         """Compute the figures of all processes; there is at least one."""
 
     @staticmethod
-    @abstractmethod
     def headline(figures: ScenarioFigures) -> Figure | None:
         """Return the headline figure, or None if it is undefined."""
+        return figures.throughput
 
     def seconds_by_process(self) -> list[float]:
         """Return the time per sample of each process in seconds, as comparisons use it."""
         return [process.seconds_per_sample(LOW) for process in self.processes]
+
+    def disturbed_medians(self) -> list[str]:
+        """Return a note if most of the timings behind a shown median were disturbed, or nothing."""
+        for process in self.processes:
+            replaced = sum(window.replaced for window in process.disturbed)
+            if 2 * (len(process.disturbed) - replaced) > process.timed_on.windows - replaced:
+                return ["most windows that count were disturbed, so the medians include the disturbance"]
+        return []
 
     @abstractmethod
     def curve(self) -> tuple[str, list[float]]:

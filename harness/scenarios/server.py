@@ -19,14 +19,11 @@ from harness.scenarios.figures import PERCENTILES, latency, least_queries, over_
 from harness.scenarios.loop import Workload
 from harness.scenarios.scenario import Conditions, ProcessTiming, Scenario, ScenarioFigures
 from harness.scenarios.settings import Profile
-from harness.task import Figure
 
 RESOLUTION = 1.02  # ratio of the smallest rate that failed to the largest that met the target
 BUDGET = 10  # time for all probes of a process, as a multiple of the least duration of one
 LEAST_BUDGET = 10.0  # s
-TARGETS = (
-    20  # least duration of a probe in latency targets; a queue that grows unseen does so at 5% of the rate
-)
+TARGETS = 20  # least duration of a probe in latency targets; an unseen queue then grows by 5% of the rate
 
 
 class Probe(StrictModel):
@@ -36,7 +33,6 @@ class Probe(StrictModel):
     met: bool = Field(description="whether the upper bound of the percentile met the latency target")
     bound_ns: int | None = Field(description="this bound; null if the probe ended early")
     queries: int = Field(description="number answered")
-    repeated: str = Field("", description="what disturbed an earlier probe at this rate, which failed")
     arrivals_ns: list[int] = Field(description="scheduled arrivals of the queries; empty if the probe failed")
     latencies_ns: list[int] = Field(description="from the scheduled arrivals; empty if the probe failed")
 
@@ -56,13 +52,10 @@ class Server(Scenario):
     """Probes of all processes."""
 
     headline_name = "rate"
+    samples_per_query = 1
     own_settings = ("server",)
     processes: tuple[ServerProcess, ...]
     rejected: tuple[ServerProcess, ...]
-
-    @staticmethod
-    def query_size(batch_size: int) -> int:  # noqa: ARG004
-        return 1
 
     @staticmethod
     def run(work: Workload, profile: Profile, conditions: Callable[[], Conditions]) -> ServerProcess:
@@ -79,12 +72,10 @@ class Server(Scenario):
             return max(least_queries(target.percentile), profile.queries, ceil(rate * seconds))
 
         def run(rate: float) -> Probe:
-            work.check()  # what disturbed the machine before does not count
-            probe = probe_rate(work, rate, count(rate), outputs)
-            disturbed = "" if probe.met else work.check()
-            if disturbed:
+            for _ in range(2):
                 probe = probe_rate(work, rate, count(rate), outputs)
-                probe = probe.model_copy(update={"repeated": disturbed})
+                if not work.check() or probe.met:
+                    break
             return probe
 
         failure, rate = "", 0.0
@@ -101,19 +92,18 @@ class Server(Scenario):
                 f"no rate met p{target.percentile:g} ≤ {target.latency_ms:g} ms; {rate:.3g} samples/s were "
                 f"not tried, because {count(rate)} queries exceed what is left of {budget:g} s"
             )
-        held = conditions()
-        reasons = [*held.reasons, *filter(None, [failure])]
-        return ServerProcess(**dict(held) | {"reasons": reasons}, probes=probes, outputs=outputs)
+        measured = conditions()
+        reasons = [*measured.reasons, *filter(None, [failure])]
+        return ServerProcess(**dict(measured) | {"reasons": reasons}, probes=probes, outputs=outputs)
 
     def summarise(self) -> ScenarioFigures:
         probes = [probe for process in self.processes for probe in process.probes]
         latencies, n = self.latencies(), len(self.processes)
         figure, notes = None, []
         if len(latencies) == n:
-            estimate, kind = over_processes([1 / seconds for seconds in self.seconds_by_process()])
-            signature = f"server|{self.settings.server}|processes:{n}|interval:{kind}"
-            queries = sum(map(len, latencies))
-            figure = Figure(estimate.value, estimate.low, estimate.high, queries, "samples/s", signature)
+            rates = [1 / seconds for seconds in self.seconds_by_process()]
+            signature = f"server|{self.settings.server}"
+            figure = over_processes(rates, sum(map(len, latencies)), "samples/s", signature)
             ratio = max(high / low for low, high in (resolved(process.probes) for process in self.processes))
             if ratio > RESOLUTION:
                 notes.append(
@@ -128,10 +118,6 @@ class Server(Scenario):
             latency={f"p{p:g}": latency(p, latencies) for p in PERCENTILES} if figure else {},
             notes=[*notes, *dict.fromkeys(checks)],
         )
-
-    @staticmethod
-    def headline(figures: ScenarioFigures) -> Figure | None:
-        return figures.throughput
 
     def curve(self) -> tuple[str, list[float]]:
         """Return the bound of the percentile in ms at the rates that were served to the end, by rate."""
@@ -222,6 +208,7 @@ def probe_rate(work: Workload, rate: float, queries: int, answers: dict[int, obj
     arrivals = np.rint(np.cumsum(gaps)).astype(np.int64).tolist()
     # The bound is the t-th largest latency, so it meets the target if at most t − 1 latencies exceed that.
     rank = rank_of_bound(work.server.percentile, queries)
+    work.reset()
     latencies, outputs = serve(work, arrivals, np.concatenate(passes).tolist(), rank - 1)
     bound = sorted(latencies)[-rank] if len(latencies) == queries else None
     met = bound is not None and bound <= work.server.latency_ms * 1e6

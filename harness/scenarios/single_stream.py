@@ -31,12 +31,9 @@ class SingleStream(Scenario):
     """Latencies of all processes."""
 
     headline_name = "latency p50"
+    samples_per_query = 1
     processes: tuple[SingleStreamProcess, ...]
     rejected: tuple[SingleStreamProcess, ...]
-
-    @staticmethod
-    def query_size(batch_size: int) -> int:  # noqa: ARG004
-        return 1
 
     @staticmethod
     def run(work: Workload, profile: Profile, conditions: Callable[[], Conditions]) -> SingleStreamProcess:

@@ -15,7 +15,7 @@ from harness.files import StrictModel
 from harness.scenarios.settings import Profile
 
 WARMUP_ITERATIONS = 10
-TIME_CONSTANT = 10.0  # s; of what gets faster more slowly, a part goes unnoticed
+TIME_CONSTANT = 10.0  # s; part of an effect that fades more slowly goes unnoticed
 RELEVANT = 0.01  # effect that may be left, as a share of the time per pass
 SKIPPED = 0.25  # share of the warm-up at its start that is not judged
 MIN_BLOCKS, MAX_BLOCKS = 6, 40

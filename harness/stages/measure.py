@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -67,20 +68,20 @@ def measure(
     """
     dataset = trial.open_planned_dataset()
     bench = load_bench(trial, checkpoint, dataset, settings)
-    size = trial.spec.batch_size
+    size, profile = trial.spec.batch_size, PROFILES[settings.profile]
+    timings: dict[str, ProcessTiming] = {}
+    for name in scenarios:
+        work, conditions = prepare(name, bench, size, profile)
+        timings[name] = SCENARIOS.get(name).run(work, profile, conditions)
     return Measurement(
         environment=environment.describe(),
         settings=EffectiveSettings(
             **dict(settings), effective_threads=bench.threads, device=bench.adapter.runtime.device
         ),
         samples=[sample.id for sample in bench.samples],
-        timings={name: _time(name, bench, size, PROFILES[settings.profile]) for name in scenarios},
+        timings=timings,
         units=_work_units(bench),
-        common=CommonFile(
-            phases=_phases(bench, size),
-            cost=_cost(bench),
-            flags=torch_flags(),
-        ),
+        common=CommonFile(phases=_phases(bench, size), cost=_cost(bench), flags=torch_flags()),
         classes=tuple(bench.adapter.classes),
     )
 
@@ -141,23 +142,6 @@ def _samples(dataset: Dataset, trial: Trial, count: int) -> list[Sample]:
     return [inputs[index % len(inputs)] for index in range(count)]
 
 
-@dataclass(frozen=True)
-class Stand:
-    """A warm model, ready to be timed in one scenario."""
-
-    work: Workload
-    conditions: Callable[[], Conditions]
-    """Returns the conditions since the warm-up began."""
-    pass_seconds: float
-    """Duration of the last pass of the warm-up."""
-
-
-def _time(name: str, bench: Bench, batch_size: int, profile: Profile) -> ProcessTiming:
-    """Warm up, which also fills `bench.predictions`, and time one scenario."""
-    stand = prepare(name, bench, batch_size, profile)
-    return SCENARIOS.get(name).run(stand.work, profile, stand.conditions)
-
-
 def prepare(
     name: str,
     bench: Bench,
@@ -166,35 +150,36 @@ def prepare(
     part: slice = slice(None),
     window: int = 0,
     tenants: int = 1,
-) -> Stand:
-    """Warm a model up for a scenario, which also fills `bench.predictions`.
+) -> tuple[Workload, Callable[[], Conditions]]:
+    """Warm a model up for a scenario, which also fills `bench.predictions`, and return its conditions too.
 
     Args:
         part: Queries of a pass that are timed; by default all.
         window: Queries per window, or 0 to choose their number from the time of a pass.
-        tenants: Number of processes that are meant to use the GPU.
+        tenants: Number of processes that are timed in turns. The energy of several is not known apart.
     """
     size = SCENARIOS.get(name).query_size(batch_size)
     queries = fixed_queries(len(bench.samples), size)[part]
-    pass_seconds = 0.0
 
     def run_pass() -> int:
-        nonlocal pass_seconds
-        start = time.perf_counter()
         for query in queries:
             bench.predictions.update(zip(query, bench.predict(query), strict=True))
         bench.synchronise()
-        pass_seconds = time.perf_counter() - start
         return len(queries)
 
     started = datetime.now(UTC)
     warm = warm_up(run_pass, time.perf_counter_ns, profile)
-    window = window or window_length(pass_seconds, len(queries))
-    generator, server = np.random.default_rng(os.getpid()), bench.settings.server
     machine = Machine((os.cpu_count() or 1) - bench.threads)
     sensors = Sensors([Gpu(bench.gpu, tenants), machine] if bench.gpu else [machine])
     work = Workload(
-        bench.predict, bench.synchronise, queries, generator, window, check=sensors.check, server=server
+        bench.predict,
+        bench.synchronise,
+        queries,
+        np.random.default_rng(os.getpid()),
+        window or window_length(warm.curve[-1][1], len(queries)),
+        check=sensors.check,
+        reset=sensors.reset,
+        server=bench.settings.server,
     )
     before = bench.predicted
 
@@ -205,19 +190,18 @@ def prepare(
             started=started.isoformat(),
             finished=datetime.now(UTC).isoformat(),
             foreign_cores=machine.foreign_cores(),
-            others=machine.busiest(),
             governor=machine.governor,
             readings=sensors.spreads(),
             windows=sensors.windows,
             disturbed=dict(sensors.disturbed),
-            joules_per_sample=sensors.joules_per_sample(bench.predicted - before),
+            joules_per_sample=None if tenants > 1 else sensors.joules_per_sample(bench.predicted - before),
         )
         reasons = sensors.why_not_valid()
         if not warm.stable:
             reasons.append(f"warm-up: passes still became faster after {warm.seconds:.0f} s")
         return Conditions(batch_size=size, warm_up=warm, timed_on=timed_on, reasons=reasons)
 
-    return Stand(work, conditions, pass_seconds)
+    return work, conditions
 
 
 def _work_units(bench: Bench) -> dict[str, list[int]]:
@@ -232,23 +216,21 @@ def _phases(bench: Bench, batch_size: int) -> dict[str, list[float]]:
     """Time the phases in seconds per sample, separately because their synchronisation distorts throughput."""
     adapter, samples, synchronise = bench.adapter, bench.samples, bench.synchronise
     durations: dict[str, list[float]] = {"preprocess": [], "model": [], "postprocess": []}
+
+    def time_phase(phase: str, function: Callable[..., Any], *arguments: object) -> Any:
+        synchronise()
+        start = time.perf_counter()
+        result = function(*arguments)
+        synchronise()
+        durations[phase].append((time.perf_counter() - start) / batch_size)
+        return result
+
     adapter.predict(samples[:batch_size])  # single-stream may have been last
     for repeat in range(PHASE_REPEATS):
         first = (repeat * batch_size) % len(samples)
-        chosen = samples[first : first + batch_size]
-        synchronise()
-        stamps = [time.perf_counter_ns()]
-        batch = adapter.preprocess(chosen)
-        synchronise()
-        stamps.append(time.perf_counter_ns())
-        raw = adapter.forward(batch)
-        synchronise()
-        stamps.append(time.perf_counter_ns())
-        adapter.postprocess(raw, batch)
-        synchronise()
-        stamps.append(time.perf_counter_ns())
-        for phase, start, end in zip(durations, stamps, stamps[1:], strict=False):
-            durations[phase].append((end - start) / 1e9 / len(chosen))
+        batch = time_phase("preprocess", adapter.preprocess, samples[first : first + batch_size])
+        raw = time_phase("model", adapter.forward, batch)
+        time_phase("postprocess", adapter.postprocess, raw, batch)
     return {phase: [float(np.median(seconds))] for phase, seconds in durations.items()}
 
 

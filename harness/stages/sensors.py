@@ -1,12 +1,12 @@
 """Sensors of what disturbs a timing: other processes, lack of memory, throttling; read between windows.
 
-What a system does not tell is missing from the record, and disturbs nothing.
+A reading that the system does not provide is missing from the record and disturbs nothing.
 """
 
-import os
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -18,38 +18,41 @@ READ_SECONDS = 0.03  # between readings, which take about 0.1 ms; until the next
 WAITING = 0.02  # share of the time that a thread may wait for a core while others use it
 FOREIGN_CORES = 0.1  # of others; a thread that waits below it does so for its own process
 FOREIGN_BEYOND_SPARE = 0.25  # limit where waiting is unknown; daemons of a local Ray use 0.07–0.1 (measured)
-LOAD_SECONDS = 0.1  # at least, because the system counts in steps of 10 ms per core
+LOAD_SPAN = 0.1  # s; at least, because the system counts in steps of 10 ms per core
 STALLED = 0.05  # share of the time that some process may wait for memory
 CLOCKS, CLOCK_RATIO = 100, 0.95  # the least GPU clock is this share of the median of the last readings
 THROTTLING = ("HwSlowdown", "HwThermalSlowdown", "SwThermalSlowdown", "HwPowerBrakeSlowdown")
 UNDISTURBED = 0.2  # share of the timings that must be undisturbed, for a low quantile of those that count
 ENERGY_SECONDS = 5.0  # of a timing at least, because counters of energy change every 0.1 s
-LISTED = 5  # number of busy processes to list
 
 
 class Machine:
     """Other processes, memory pressure, frequency of the first core, energy of the processor packages (RAPL).
 
-    Others on cores that are free anyway hardly lengthen a timing. Where the system does not tell how long
-    threads waited for a core, others disturb if they use more than these.
+    Others on cores that are free anyway hardly lengthen a timing. Where it is unknown how long threads
+    waited for a core, others disturb if they use more than the free ones.
     """
 
     def __init__(self, spare_cores: float, root: Path = Path("/")) -> None:
-        self._spare, self._foreign, self._joules = spare_cores, 0.0, 0.0
+        self._spare, self._joules = spare_cores, 0.0
         self._pressure = root / "proc/pressure/memory"
         self._frequency = root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"
         self.governor = _text(self._frequency.with_name("scaling_governor"))
         self._packages = sorted((root / "sys/class/powercap").glob("intel-rapl:?"))
         self._microjoules: dict[Path, int] = {}
-        self._by_name, self._start = _milliseconds_by_name(), cpu_times()
-        self._times, self._waits, self._stalled = self._start, waits(), self._stall()
+        self.reset()
+        self._start = self._times
+
+    def reset(self) -> None:
+        """Begin the next reading now."""
+        self._foreign, self._times, self._waits, self._stalled = 0.0, cpu_times(), waits(), self._stall()
 
     def read(self, seconds: float) -> tuple[dict[str, float], str]:
         """Return the readings since the last call, and why they disturb a timing or an empty string."""
         self.joules()  # so often that no counter wraps twice
         waited, stalled, times = self._waits, self._stalled, cpu_times()
         self._waits, self._stalled = waits(), self._stall()
-        if times[0] - self._times[0] >= LOAD_SECONDS:
+        if times[0] - self._times[0] >= LOAD_SPAN:
             self._foreign, self._times = foreign_cores(self._times, times), times
         values, reasons = {"foreign_cores": self._foreign}, []
         if self._waits:
@@ -87,18 +90,12 @@ class Machine:
         """Return the average number of cores that other processes have kept busy."""
         return foreign_cores(self._start, cpu_times())
 
-    def busiest(self) -> dict[str, float]:
-        """Return the busiest of these processes: name → cores. Those of other containers are not visible."""
-        used = _milliseconds_by_name()
-        used.subtract(self._by_name)
-        wall = 1000 * (time.monotonic() - self._start[0])
-        return {name: round(ms / wall, 3) for name, ms in used.most_common(LISTED) if ms / wall >= 0.001}
-
 
 class Gpu:
     """Clock, throttling, temperature, power, energy and other processes of a GPU.
 
-    That a GPU is at its power limit (SwPowerCap) is normal under load and disturbs nothing.
+    A power limit (SwPowerCap) is normal under load and disturbs nothing. Without a working driver library,
+    nothing is known about the GPU.
 
     Args:
         uuid: As reported by torch or by the driver's library.
@@ -109,13 +106,17 @@ class Gpu:
     def __init__(self, uuid: str, tenants: int = 1, nvml: Any = None) -> None:
         nvml = nvml or import_module("pynvml")  # only where there is a GPU
         self._nvml, self._tenants = nvml, tenants
-        nvml.nvmlInit()
-        self._handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid.removeprefix('GPU-')}")
+        self._handle: Any = None
+        with suppress(nvml.NVMLError):
+            nvml.nvmlInit()
+            self._handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid.removeprefix('GPU-')}")
         self._clocks: deque[int] = deque(maxlen=CLOCKS)
         self._masks = {name: getattr(nvml, f"nvmlClocksThrottleReason{name}") for name in THROTTLING}
 
     def _ask(self, question: str, *arguments: object) -> Any:
-        """Return the driver's answer, or None if it does not support the question."""
+        """Return the driver's answer, or None if it has none."""
+        if self._handle is None:
+            return None
         try:
             return getattr(self._nvml, f"nvmlDeviceGet{question}")(self._handle, *arguments)
         except self._nvml.NVMLError:
@@ -173,6 +174,13 @@ class Sensors:
             self.disturbed[self._reason] += 1
         return self._reason
 
+    def reset(self) -> None:
+        """Forget what happened since the last reading, as after a pause."""
+        self._last, self._reason = self._clock(), ""
+        for sensor in self._sensors:
+            if isinstance(sensor, Machine):  # a GPU's readings are of the moment
+                sensor.reset()
+
     def spreads(self) -> dict[str, Spread]:
         """Return the smallest, median and largest reading by name."""
         return {name: Spread(min(v), float(median(v)), max(v)) for name, v in self._values.items()}
@@ -216,17 +224,6 @@ def foreign_cores(start: tuple[float, float, float], end: tuple[float, float, fl
     """Return the average number of cores that other processes kept busy between two `cpu_times`."""
     wall, busy, this_process = (later - earlier for later, earlier in zip(end, start, strict=True))
     return max(0.0, (busy - this_process) / max(wall, 1e-9))
-
-
-def _milliseconds_by_name() -> Counter[str]:
-    """Return the CPU time that other processes have used, by their name."""
-    import psutil
-
-    used: Counter[str] = Counter()
-    for process in psutil.process_iter(["name", "cpu_times"]):
-        if process.info["cpu_times"] is not None and process.pid != os.getpid():
-            used[process.info["name"]] += round(1000 * sum(process.info["cpu_times"][:2]))  # user, system
-    return used
 
 
 def _text(file: Path) -> str | None:
