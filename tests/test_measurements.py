@@ -187,7 +187,9 @@ def test_processes_of_two_machines_are_not_mixed(tmp_path: Path) -> None:
     elsewhere = {"machine": {"cpu": "Another CPU", "cores": 99}}
     results, _ = timed(tmp_path, lambda n: elsewhere if n == 3 else {})
     assert (offline(results).valid, offline(results).processes) == (False, 2)
-    assert "the processes differ in cpu, cores: they ran on different machines" in offline(results).reasons[0]
+    assert (
+        "the processes differ in cpu, cores, so their times must not be mixed" in offline(results).reasons[0]
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,17 @@ from typer.testing import CliRunner
 from harness import environment
 from harness.cli.app import app
 from harness.driver.baseline import Version, revision_of_run, unpacked
-from harness.driver.gate import Calibration, calibration_path
+from harness.driver.gate import Calibration, calibration_path, comparisons_of, run_gate
 from harness.driver.run import exit_code
-from harness.driver.turns import Contest, compare_in_turns, open_version
+from harness.driver.settings import RunSettings
+from harness.driver.turns import SpeedComparison, compare_in_turns, open_version
 from harness.errors import UsageError
 from harness.files import write_record
 from harness.rundir.records import RunFile
 from harness.rundir.results import Results, RunRecord, Source, TurnsRecord
+from harness.rundir.speed import turns_path
+from harness.rundir.store import RunDirectory
+from harness.scenarios.settings import PROFILES
 from harness.stages.child import Child
 from harness.suite.loading import load_suite
 from harness.suite.plan import plan
@@ -83,17 +88,23 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def race(
-    folder: Path, base: dict[str, Any], head: dict[str, Any], budget: float = 1e9, limit: float = 0.05
-) -> dict[str, Contest]:
+    folder: Path,
+    base: dict[str, Any],
+    head: dict[str, Any],
+    budget: float = 1e9,
+    note: Callable[[str], None] = lambda _: None,
+) -> dict[str, SpeedComparison]:
     """Compare two suites of fake adapters in turns; return the comparisons by variant."""
     versions = [
         Version(name, write(folder, suite, f"{name}.yaml"), ())
         for name, suite in (("base", base), ("head", head))
     ]
     trials = plan(load_suite(versions[1].suite)).trials
-    contests = [Contest(trial, "offline", limit) for trial in trials]
-    compare_in_turns(versions, contests, None, budget, lambda _: None)
-    return {contest.trial.variant: contest for contest in contests}
+    comparisons = [SpeedComparison(trial, "offline", 0.05, family=len(trials)) for trial in trials]
+    stored: list[SpeedComparison] = []
+    compare_in_turns(versions, comparisons, None, budget, note, stored.append)
+    assert sorted(map(id, stored)) == sorted(map(id, comparisons)), "each is stored once"
+    return {comparison.trial.variant: comparison for comparison in comparisons}
 
 
 @pytest.fixture
@@ -107,11 +118,13 @@ class TestVersions:
     def test_each_runs_its_own_code_and_the_slower_one_is_found(self, repository: Path) -> None:
         suite = repository / "suite.yaml"
         [trial] = plan(load_suite(suite)).trials
-        contest = Contest(trial, "offline", 0.05)
+        comparison = SpeedComparison(trial, "offline", 0.05)
         with unpacked("HEAD~1", suite, ()) as baseline:
-            compare_in_turns((baseline, Version("present", suite, ())), [contest], None, 1e9, lambda _: None)
-        assert contest.judgement is not None and contest.judgement.verdict == "regression"
-        record = contest.record(baseline.name, 1)
+            compare_in_turns(
+                (baseline, Version("present", suite, ())), [comparison], None, 1e9, lambda _: None
+            )
+        assert comparison.judgement is not None and comparison.judgement.verdict == "regression"
+        record = comparison.record(baseline.name)
         assert record.baseline == git(repository, "rev-parse", "HEAD~1")
         assert record.base is not None and record.base.value == pytest.approx(0.002, rel=0.5)
         assert record.head is not None and record.head.value == pytest.approx(0.02, rel=0.5)
@@ -127,7 +140,29 @@ class TestVersions:
             files = {"toy": str(repository / "toy_model.py"), "harness": "/elsewhere/harness/__init__.py"}
             with pytest.raises(UsageError, match=r"'toy' is imported from .*, expected from the revision of"):
                 baseline.check(files)
-            baseline.check(files | {"toy": str(baseline.folders[0] / "toy_model.py")})
+            tree = baseline.folders[0]
+            baseline.check(files | {"toy": str(tree / "elsewhere/toy_model.py")})
+            assert (tree / "toy_model.py").is_symlink(), "what git does not track is the checkout's"
+            with pytest.raises(UsageError, match=r"'toy' is imported from"):
+                baseline.check(files | {"toy": str(tree / "toy_model.py")})
+
+    def test_libraries_inside_the_repository_may_be_shared_but_not_all_adapters(
+        self, repository: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sys.prefix", str(repository / ".venv"))
+        tree = repository.with_name("tree")
+        baseline = Version("HEAD", tree / "suite.yaml", (), repository, (tree,))
+        files = {"library": str(repository / ".venv/library.py"), "harness": "/elsewhere/harness.py"}
+        baseline.check(files | {"toy": str(tree / "toy_model.py")})
+        with pytest.raises(UsageError, match=r"'library' is imported from"):
+            baseline.check(files)
+
+    def test_a_suite_in_a_folder_that_git_does_not_track_leaves_nothing_there(self, repository: Path) -> None:
+        (repository / "mine").mkdir()
+        suite = write(repository / "mine", timed(model={}))
+        with pytest.raises(UsageError, match=r"baseline HEAD: the folder of .* is not in the revision"):
+            unpacked("HEAD", suite, (), resolved=suite).__enter__()
+        assert [*(repository / "mine").iterdir()] == [suite]
 
     def test_mistakes_name_what_was_expected(self, repository: Path, tmp_path: Path) -> None:
         suite = repository / "suite.yaml"
@@ -181,8 +216,8 @@ class TestComparisons:
     def test_an_adapter_that_dies_hurts_its_own_comparison_alone(self, tmp_path: Path) -> None:
         base = timed(dies={"options": {"exit_at": 0}}, fast={"options": {"delay": 0.002}})
         head = timed(dies={}, fast={"options": {"delay": 0.02}}, new={})
-        contests = race(tmp_path, base, head)
-        dies, fast, new = (contests[name].record("base", 3) for name in ("dies", "fast", "new"))
+        comparisons = race(tmp_path, base, head)
+        dies, fast, new = (comparisons[name].record("base") for name in ("dies", "fast", "new"))
         assert (dies.verdict, dies.failed, dies.pairs) == ("incomparable", True, 0)
         assert "ended with exit code 1" in dies.reason
         assert fast.verdict == "inconclusive", "one pair proves nothing among three comparisons"
@@ -205,31 +240,85 @@ class TestComparisons:
     def test_a_version_that_cannot_start_leaves_no_comparison_undecided(self, tmp_path: Path) -> None:
         base, head = timed(model={}), timed(model={})
         base["benchmarks"]["words"]["metrics"] = ["blue"]
-        contest = race(tmp_path, base, head)["model"]
-        assert contest.failed and contest.judgement is not None
-        assert "did you mean 'bleu'" in contest.judgement.reason
+        comparison = race(tmp_path, base, head)["model"]
+        assert comparison.failed and comparison.judgement is not None
+        assert "did you mean 'bleu'" in comparison.judgement.reason
+
+    def test_rules_and_claims_about_other_benchmarks_do_not_hinder(self, tmp_path: Path) -> None:
+        suite = timed(model={})
+        suite["benchmarks"]["silent"] = suite["benchmarks"]["words"] | {"speed": []}
+        suite["gate"] = [{"trials": "silent/*", "max_drop": 0.5}]
+        assert not race(tmp_path, suite, suite)["model"].failed
+
+    def test_after_a_failure_the_budget_holds_for_the_comparisons_that_follow(self, tmp_path: Path) -> None:
+        suite = timed(dies={"options": {"exit_at": 0}}, model={})
+        comparisons = race(tmp_path, suite, suite, budget=0)
+        assert comparisons["dies"].failed
+        judgement = comparisons["model"].judgement
+        assert judgement is not None and judgement.reason == "the time ended before its first pair"
+
+    def test_an_edit_while_pairs_are_timed_is_noticed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("harness.compare.sequential.LOOKS", {2: 0.25})
+
+        def edit(line: str) -> None:
+            if "pair 2 " in line:
+                write(tmp_path, timed(model={"batch_size": 4}), "head.yaml")
+
+        comparison = race(tmp_path, timed(model={}), timed(model={}), note=edit)["model"]
+        assert comparison.failed and comparison.pairs == 1 and comparison.judgement is not None
+        assert "changed while the versions were timed" in comparison.judgement.reason
 
     def test_the_raw_times_of_each_process_are_kept(self, tmp_path: Path) -> None:
-        contest = race(tmp_path, timed(model={}), timed(model={}))["model"]
-        raw = contest.raw(contest.timings[0], "key")
+        comparison = race(tmp_path, timed(model={}), timed(model={}))["model"]
+        raw = comparison.raw(0, comparison.timings[0], "key")
         assert (raw.environment, raw.batch_size, raw.settings.effective_threads) == ("key", 2, 1)
-        assert len(raw.processes) == contest.pairs == 1
+        assert len(raw.processes) == comparison.pairs == 1
         [seconds] = raw.seconds_by_process()
-        figure = contest.record("base", 1).base
+        figure = comparison.record("base").base
         assert figure is not None and figure.value == seconds > 0
 
 
 def test_a_comparison_without_a_pair_is_inconclusive_when_the_time_ends(tmp_path: Path) -> None:
     [trial] = planned(tmp_path, timed(model={})).trials
-    contest = Contest(trial, "offline", 0.05)
-    contest.judge(1, last=True)
-    assert contest.record("base", 1).verdict == "inconclusive"
+    comparison = SpeedComparison(trial, "offline", 0.05)
+    comparison.judge(last=True)
+    assert comparison.record("base").verdict == "inconclusive"
 
 
 def test_the_budget_ends_the_comparison(tmp_path: Path, forked: None) -> None:
-    contest = race(tmp_path, timed(model={}), timed(model={}), budget=0)["model"]
-    assert contest.pairs == 1 and contest.judgement is not None
-    assert contest.judgement.verdict == "inconclusive"
+    comparison = race(tmp_path, timed(model={}), timed(model={}), budget=0)["model"]
+    assert comparison.pairs == 1 and comparison.judgement is not None
+    assert comparison.judgement.verdict == "inconclusive"
+
+
+def test_trials_with_the_same_work_share_the_strictest_blocking_rule(tmp_path: Path) -> None:
+    suite = timed(model={"batch_size": [1, 2, 4]})
+    suite["benchmarks"]["words"]["speed"] = ["single-stream"]
+    suite["speed"]["samples"] = 4
+    speed = {"speed": "single-stream"}
+    suite["gate"] = [
+        {"trials": "*batch_size=1*", "max_slowdown": 0.01, "tier": "advisory", **speed},
+        {"trials": "*batch_size=2*", "max_slowdown": 0.2, **speed},
+        {"trials": "*batch_size=4*", "max_slowdown": 0.1, **speed},
+    ]
+    loaded = load_suite(write(tmp_path, suite))
+    [comparison] = comparisons_of(loaded, plan(loaded).trials, None)
+    assert (comparison.limit, comparison.decides, comparison.family) == (0.1, True, 1)
+    suite["speed"]["samples"] = 3
+    loaded = load_suite(write(tmp_path, suite))
+    assert len(comparisons_of(loaded, plan(loaded).trials, None)) == 2, "3 samples, or 4 in whole batches"
+
+
+def test_a_gate_without_complete_trials_removes_the_comparisons_of_earlier_runs(tmp_path: Path) -> None:
+    loaded = load_suite(write(tmp_path, timed(model={})))
+    directory = RunDirectory(tmp_path / "run")
+    path = turns_path(directory.trial("another").path, "offline")
+    directory.trial("another").write_record(path, TurnsRecord(baseline="a", verdict="pass", reason=""))
+    baseline = Version("base", loaded.path, ())
+    run_gate(directory, loaded, plan(loaded).trials, baseline, RunSettings(tmp_path, ""), lambda _: None)
+    assert not path.exists()
 
 
 class TestCommand:
@@ -288,18 +377,21 @@ class TestCommand:
 
 class TestCalibration:
     def test_resolution_is_a_high_quantile_of_the_differences(self) -> None:
-        records = [
-            TurnsRecord(
-                baseline="itself", verdict="pass", reason="", slowdown=Figure(value, None, None, 8, "", "")
-            )
-            for value in (0.001, -0.02, 0.01)
-        ]
-        local = environment.describe()
+        hardware = environment.describe().hardware
+        differences = {"offline": [0.001, -0.02, 0.01]}
         calibration = Calibration(
-            host="h", hardware=local.hardware, finished="", load=(0, 0, 0), trials={"a": {"offline": records}}
+            host="h", hardware=hardware, finished="", load=(0, 0, 0), differences=differences
         )
         assert calibration.half_width("offline") == 0.02
         assert calibration.half_width("single-stream") == 0.0
+
+    @pytest.mark.usefixtures("forked", "one_look")
+    def test_a_trial_that_cannot_be_timed_stores_nothing(self, tmp_path: Path) -> None:
+        calibration_path().unlink(missing_ok=True)
+        suite = write(tmp_path, timed(dies={"options": {"exit_at": 0}}))
+        done = CliRunner().invoke(app, ["calibrate", str(suite), "--repeats", "1"])
+        assert (done.exit_code, calibration_path().exists()) == (3, False)
+        assert "no calibration was stored" in done.stderr
 
     def test_a_damaged_file_is_named(self, tmp_path: Path) -> None:
         calibration_path().parent.mkdir(parents=True, exist_ok=True)
@@ -349,6 +441,16 @@ class TestReports:
         }
         expected = {"regression": 1, "advisory": 0, "failed": 3, "inconclusive": 0, "strict": 4, "pass": 0}
         assert codes == expected
+
+    def test_a_process_that_died_is_a_failure_under_smoke_too(self) -> None:
+        results = results_with()
+        scenario = results.trials[0].speed["offline"]
+        needed = PROFILES["smoke"].processes
+        for processes, code in ((needed, 0), (needed - 1, 3)):
+            update = {"profile": "smoke", "valid": False, "processes": processes}
+            changed = {"offline": scenario.model_copy(update=update)}
+            trial = results.trials[0].model_copy(update={"speed": changed})
+            assert exit_code(results.model_copy(update={"trials": [trial]})) == code
 
     def test_every_report_shows_the_verdict(self) -> None:
         results = results_with(offline=REGRESSION)

@@ -33,14 +33,16 @@ class Version:
             files: The source files of the adapters and of the harness there, by name.
 
         Raises:
-            UsageError: A file is in the checkout, or all adapters are outside the repository.
+            UsageError: A file is in the checkout, also by a link, or all adapters are outside the revision.
         """
-        tree = self.folders[0]
-        outside = {name: file for name, file in files.items() if not Path(file).is_relative_to(tree)}
+        tree, libraries = self.folders[0], Path(sys.prefix).resolve()
+        resolved = {name: Path(file).resolve() for name, file in files.items()}
+        outside = {name: file for name, file in resolved.items() if not file.is_relative_to(tree)}
         adapters = files.keys() - {"harness"}
         no_adapter = bool(adapters) and outside.keys() >= adapters
         for name, file in outside.items():
-            if no_adapter or Path(file).resolve().is_relative_to(self.checkout):
+            in_checkout = file.is_relative_to(self.checkout) and not file.is_relative_to(libraries)
+            if no_adapter or in_checkout:
                 expected = f"expected from the revision of {self.checkout}"
                 raise UsageError(f"'{name}' is imported from {file}, {expected}")
 
@@ -76,6 +78,8 @@ def unpacked(
         file = tree / suite.resolve().relative_to(root)
         if resolved:
             file = file.with_name(f".{commit}.yaml")
+            if not file.parent.resolve().is_relative_to(tree):
+                raise UsageError(f"baseline {revision}: the folder of {suite} is not in the revision")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(resolved.read_bytes())
         elif not file.is_file():
@@ -94,6 +98,8 @@ def _unpack(root: Path, commit: str, tree: Path) -> None:
                 archive.extractall(tree, filter="tar")
         except (tarfile.TarError, OSError) as error:
             raise InfrastructureError(f"baseline {commit[:12]}: not unpacked in {tree}: {error}") from error
+    if process.returncode:
+        raise InfrastructureError(f"baseline {commit[:12]}: git archive ended with {process.returncode}")
 
 
 def _link_untracked(root: Path, tree: Path) -> None:

@@ -13,15 +13,14 @@ from harness import environment
 from harness.cache import cache_folder
 from harness.driver.baseline import Version, revision_of_run, unpacked
 from harness.driver.settings import RunSettings
-from harness.driver.turns import IN_TURNS, SIDES, Contest, compare_in_turns, open_version
+from harness.driver.timing import work_key
+from harness.driver.turns import IN_TURNS, SIDES, SpeedComparison, compare_in_turns, open_version
 from harness.environment import Hardware
-from harness.errors import UsageError
+from harness.errors import InfrastructureError, UsageError
 from harness.files import StrictModel, read_record, write_record
 from harness.identity import content_id
-from harness.rundir.results import TurnsRecord
 from harness.rundir.speed import turns_path
 from harness.rundir.store import RunDirectory
-from harness.scenarios.scenario import SCENARIOS
 from harness.stages.child import Child
 from harness.suite.loading import LoadedSuite
 from harness.trial import Trial
@@ -34,13 +33,11 @@ class Calibration(StrictModel):
     hardware: Hardware
     finished: str = Field(description="ISO 8601, UTC")
     load: tuple[float, float, float] = Field(description="average load of the last 1, 5 and 15 minutes then")
-    trials: dict[str, dict[str, list[TurnsRecord]]] = Field(description="trial → scenario → repetitions")
+    differences: dict[str, list[float]] = Field(description="scenario → slowdowns found, which should be 0")
 
     def half_width(self, scenario: str) -> float:
-        """Return the 95% quantile of the sizes of the estimates of a scenario, all of which should be 0."""
-        records = [record for scenarios in self.trials.values() for record in scenarios.get(scenario, ())]
-        slowdowns = [record.slowdown.value for record in records if record.slowdown]
-        sizes = [abs(value) for value in slowdowns if value is not None]
+        """Return the 95% quantile of the sizes of the differences of a scenario, or 0 if there are none."""
+        sizes = [abs(difference) for difference in self.differences.get(scenario, ())]
         return float(np.quantile(sizes, 0.95, method="higher")) if sizes else 0.0
 
 
@@ -62,21 +59,27 @@ def calibrate(
 
     Raises:
         UsageError: No trial has a scenario that is timed in turns.
+        InfrastructureError: A trial could not be timed; nothing is stored.
     """
     present = Version("present", loaded.path, settings.overrides)
-    records: dict[str, dict[str, list[TurnsRecord]]] = {}
+    differences: dict[str, list[float]] = {}
     for repeat in range(repeats):
         note(f"repetition {repeat + 1} of {repeats}")
-        contests = _contests(loaded, trials, None)
-        compare_in_turns((present, present), contests, settings.limit, settings.turn_seconds, note)
-        for contest in contests:
-            of_trial = records.setdefault(contest.trial.name, {})
-            of_trial.setdefault(contest.scenario, []).append(contest.record("itself", len(contests)))
+        comparisons = _required(comparisons_of(loaded, trials, None))
+        compare_in_turns((present, present), comparisons, settings.limit, settings.turn_seconds, note)
+        for comparison in comparisons:
+            record, name = comparison.record("itself"), f"{comparison.trial.name} {comparison.scenario}"
+            if record.slowdown is None or record.slowdown.value is None:
+                raise InfrastructureError(f"{name}: {record.reason}; no calibration was stored")
+            note(f"{name}: {record.slowdown.value:+.2%} after {record.pairs} pairs")
+            differences.setdefault(comparison.scenario, []).append(record.slowdown.value)
     local = environment.describe()
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    load = os.getloadavg()
     calibration = Calibration(
-        host=local.host, hardware=local.hardware, finished=now, load=load, trials=records
+        host=local.host,
+        hardware=local.hardware,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        load=os.getloadavg(),
+        differences=differences,
     )
     write_record(calibration_path(), calibration)
     return calibration
@@ -103,10 +106,16 @@ def open_baseline(
         )
     revision = revision_of_run(run) if run else revision
     assert revision is not None
-    names = sorted({contest.trial.name for contest in _contests(loaded, trials, _read_calibration())})
+    comparisons = _required(comparisons_of(loaded, trials, _read_calibration()))
+    names = sorted({comparison.trial.name for comparison in comparisons})
+    trained_first = {str(ref.weights) for trial in trials if (ref := trial.checkpoint) and ref.missing}
     with unpacked(revision, loaded.path, settings.overrides, run and run / "suite.yaml") as baseline:
         with Child("spawn", baseline.folders) as child:
-            open_version(baseline, child, names, settings.limit)
+            opened = open_version(baseline, child, names, settings.limit)
+        if untrained := sorted(set(opened["untrained"]) - trained_first):
+            raise UsageError(
+                f"baseline {revision}: {untrained[0]} is not trained; train it at that revision first"
+            )
         yield baseline
 
 
@@ -119,28 +128,27 @@ def run_gate(
     note: Callable[[str], None],
 ) -> None:
     """Compare complete trials with a baseline. The comparisons of an earlier run are removed."""
-    for trial in trials:
-        trial_dir = directory.trial(trial.id)
-        for path in trial_dir.path.glob("turns/*.json"):
-            trial_dir.digests.remove(path)
+    for path in directory.path.glob("trials/*/turns/*.json"):
+        directory.trial(path.parent.parent.name).digests.remove(path)
+    if baseline is None:
+        return
     complete = [
         trial for trial in trials if not directory.trial(trial.id).predictions.count_missing(trial.spec.size)
     ]
-    if baseline is None or not complete:
-        return
-    contests = _contests(loaded, complete, _read_calibration())
-    present = Version("present", loaded.path, settings.overrides)
-    compare_in_turns((baseline, present), contests, settings.limit, settings.turn_seconds, note)
+    comparisons = comparisons_of(loaded, complete, _read_calibration())
     local = environment.describe()
     directory.write_environment(local)
-    for contest in contests:
-        trial_dir = directory.trial(contest.trial.id)
-        for side, timings in zip(SIDES, contest.timings, strict=True):
+
+    def store(comparison: SpeedComparison) -> None:
+        trial_dir, scenario = directory.trial(comparison.trial.id), comparison.scenario
+        for side, timings in enumerate(comparison.timings):
             if timings:
-                path = turns_path(trial_dir.path, f"{contest.scenario}-{side}")
-                trial_dir.write_record(path, contest.raw(timings, local.key))
-        record = contest.record(baseline.name, len(contests))
-        trial_dir.write_record(turns_path(trial_dir.path, contest.scenario), record)
+                path = turns_path(trial_dir.path, f"{scenario}-{SIDES[side]}")
+                trial_dir.write_record(path, comparison.raw(side, timings, local.key))
+        trial_dir.write_record(turns_path(trial_dir.path, scenario), comparison.record(baseline.name))
+
+    versions = baseline, Version("present", loaded.path, settings.overrides)
+    compare_in_turns(versions, comparisons, settings.limit, settings.turn_seconds, note, store)
 
 
 def _read_calibration() -> Calibration | None:
@@ -150,19 +158,32 @@ def _read_calibration() -> Calibration | None:
         raise UsageError(f"calibration {error}; remove the file or run `harness calibrate`") from error
 
 
-def _contests(loaded: LoadedSuite, trials: Sequence[Trial], calibration: Calibration | None) -> list[Contest]:
-    """Return the comparisons of trials, with the limits of the suite and what the machine resolves."""
-    contests: dict[tuple[str, str], Contest] = {}
+def _required(comparisons: list[SpeedComparison]) -> list[SpeedComparison]:
+    """Return the comparisons, of which there must be one."""
+    if not comparisons:
+        raise UsageError(f"no trial has a scenario that is timed in turns ({' or '.join(IN_TURNS)})")
+    return comparisons
+
+
+def comparisons_of(
+    loaded: LoadedSuite, trials: Sequence[Trial], calibration: Calibration | None
+) -> list[SpeedComparison]:
+    """Return the comparisons of trials, with the limits of the suite and what the machine resolves.
+
+    Trials whose work in a scenario is the same share a comparison, under the strictest of their blocking
+    rules, or of their advisory ones if none is blocking.
+    """
+    comparisons: dict[object, SpeedComparison] = {}
     for trial in trials:
+        rules = loaded.suite.gate.of(trial.name, trial.spec.task)
         for scenario in (name for name in trial.scenarios if name in IN_TURNS):
-            # The queries of trials that differ in batch size may be the same: one comparison is enough.
-            size = SCENARIOS.get(scenario).query_size(trial.spec.batch_size)
-            work = trial.spec.model_copy(update={"batch_size": size}).id, scenario
-            rule = loaded.suite.gate.of(trial.name, trial.spec.task).rule("speed", scenario)
+            rule = rules.rule("speed", scenario)
             assert rule is not None and rule.max_slowdown is not None
             resolution = calibration.half_width(scenario) if calibration else 0.0
-            decides = rule.tier == "blocking"
-            contests.setdefault(work, Contest(trial, scenario, rule.max_slowdown, resolution, decides))
-    if not contests:
-        raise UsageError(f"no trial has a scenario that is timed in turns ({' or '.join(IN_TURNS)})")
-    return [*contests.values()]
+            new = SpeedComparison(trial, scenario, rule.max_slowdown, resolution, rule.tier == "blocking")
+            known = comparisons.setdefault(work_key(trial, scenario, loaded.suite.speed.settings(None)), new)
+            if (not new.decides, new.limit) < (not known.decides, known.limit):
+                known.decides, known.limit = new.decides, new.limit
+    for comparison in comparisons.values():
+        comparison.family = max(1, sum(other.decides for other in comparisons.values()))
+    return [*comparisons.values()]

@@ -26,7 +26,7 @@ LIBRARIES = ("numpy", "scipy", "sacrebleu", "pillow")  # their versions may chan
 def scoring(
     directory: RunDirectory, trials: Sequence[Trial], note: Callable[[str], None]
 ) -> Iterator[Callable[[str], None]]:
-    """Score trials in a thread, so that others are predicted meanwhile; yield what begins one, by its id."""
+    """Score trials in a thread while others are predicted; yield a function that starts one, given its id."""
     with ThreadPoolExecutor(1) as pool:
         futures: list[Future[None]] = []
 

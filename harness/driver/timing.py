@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from harness import environment
@@ -59,20 +58,16 @@ def measure(
         timing.fail(str(error))
 
 
-@dataclass(frozen=True)
-class _Setup:
-    """Conditions that processes must share before their times may be combined."""
+def work_key(trial: Trial, scenario: str, settings: SpeedSettings) -> tuple[str, str, int]:
+    """Return a key that trials share if their queries and samples in a scenario are the same."""
+    size = trial.spec.batch_size
+    spec = trial.spec.model_copy(update={"batch_size": SCENARIOS.get(scenario).query_size(size)})
+    return scenario, spec.id, settings.whole_batches(size)
 
-    settings: EffectiveSettings
-    environment: Environment
 
-    def differences(self, other: _Setup) -> list[str]:
-        """Return the names of the conditions that differ."""
-        mine, others = (
-            {"settings": setup.settings, **dict(setup.environment.hardware), "torch": setup.environment.torch}
-            for setup in (self, other)
-        )
-        return [name for name, value in mine.items() if value != others[name]]
+def _conditions(settings: EffectiveSettings, machine: Environment) -> dict[str, object]:
+    """Return the conditions that processes must share before their times may be combined, by name."""
+    return {"settings": settings, **dict(machine.hardware), "torch": machine.torch}
 
 
 class _TrialTiming:
@@ -87,7 +82,7 @@ class _TrialTiming:
         self._trial_dir = directory.trial(trial.id)
         self._path = self._trial_dir.path
         self._profile = PROFILES[settings.profile]
-        self._setup: _Setup | None = None  # of the processes of this run
+        self._conditions: dict[str, object] = {}  # of the processes of this run
         self._common: CommonFile | None = None  # of these processes
         self._local = local
         self._stored = {name: self._resume(name, self._path) for name in trial.scenarios}
@@ -103,22 +98,18 @@ class _TrialTiming:
         size.
         """
         for scenario in self.unfinished():
-            same = [trial for trial in earlier if self._is_same_work(scenario, trial)]
+            key = work_key(self._trial, scenario, self.settings)
+            same = [
+                trial
+                for trial in earlier
+                if scenario in trial.scenarios and work_key(trial, scenario, self.settings) == key
+            ]
             if not same or not (len(self.unfinished()) > 1 or common_path(self._path).exists()):
                 continue
             stored = self._resume(scenario, self._directory.trial(same[0].id).path)
             if stored is not None and len(stored.processes) == self._profile.processes:
                 self._stored[scenario] = stored.model_copy(update={"timed_for": same[0].name})
                 self._write(scenario, "")
-
-    def _is_same_work(self, scenario: str, other: Trial) -> bool:
-        """Return whether a trial differs in batch size only, and its queries and samples are the same."""
-        sizes = [trial.spec.batch_size for trial in (self._trial, other)]
-        spec = other.spec.model_copy(update={"batch_size": sizes[0]})
-        if spec != self._trial.spec or scenario not in other.scenarios:
-            return False
-        samples = set(map(self.settings.whole_batches, sizes))
-        return len(samples) == len(set(map(SCENARIOS.get(scenario).query_size, sizes))) == 1
 
     def progress(self, scenario: str) -> str:
         """Return the number of a scenario's next process."""
@@ -130,13 +121,12 @@ class _TrialTiming:
         Raises:
             InfrastructureError: Its hardware or settings differ from those of the earlier processes.
         """
-        setup = _Setup(measurement.settings, measurement.environment)
-        if self._setup is None:
-            self._setup = setup
-        if differences := setup.differences(self._setup):
+        conditions = _conditions(measurement.settings, measurement.environment)
+        self._conditions = self._conditions or conditions
+        if differences := [name for name, value in conditions.items() if value != self._conditions[name]]:
             raise InfrastructureError(
-                f"timing {self._trial.name}: the processes differ in {', '.join(differences)}: they ran on "
-                "different machines, whose times must not be mixed"
+                f"timing {self._trial.name}: the processes differ in {', '.join(differences)}, so "
+                "their times must not be mixed"
             )
         self._common = self._common.joined(measurement.common) if self._common else measurement.common
         self._trial_dir.write_record(common_path(self._path), self._common)
@@ -144,16 +134,20 @@ class _TrialTiming:
         for scenario, timing in measurement.timings.items():
             checked = with_checked_answers(timing, self._trial, self._trial_dir, measurement.classes)
             stored = self._stored[scenario]
-            if stored and stored.processes and self._differs(stored, setup):
+            if stored and stored.processes and self._differs(stored, conditions):
                 self._stored[scenario] = None  # of an earlier run, on different hardware
             self._append(scenario, checked, measurement)
             self._write(scenario, "interrupted")
 
     def fail(self, error: str) -> None:
         """Store the error in the files of the scenarios that lack processes."""
+        local = environment.describe()
+        settings = EffectiveSettings(**dict(self.settings), effective_threads=self.settings.threads or 0)
         for scenario in self.unfinished():
             if not self._processes(scenario):
-                self._stored[scenario] = self._describe_failure(scenario)
+                self._directory.write_environment(local)
+                stored = self._stored[scenario]
+                self._build(scenario, local, settings, rejected=stored.rejected if stored else ())
             self._write(scenario, error)
 
     def _processes(self, scenario: str) -> tuple[ProcessTiming, ...]:
@@ -169,18 +163,18 @@ class _TrialTiming:
         stored = read_timings(trial_dir, scenario)
         if stored is None or not stored.satisfies(self.settings):
             return None
-        if self._local is not None and self._differs(stored, _Setup(stored.settings, self._local)):
+        if self._local is not None and self._differs(stored, _conditions(stored.settings, self._local)):
             return None
         valid = tuple(timing for timing in stored.processes if not (timing.reasons and self._profile.gates))
         invalid = (timing for timing in stored.processes if timing.reasons and self._profile.gates)
         rejected = tuple(timing.model_copy(update={"process": 0}) for timing in (*stored.rejected, *invalid))
         return stored.model_copy(update={"processes": valid, "rejected": rejected})
 
-    def _differs(self, stored: Scenario, setup: _Setup) -> bool:
-        """Return whether stored processes had a different or an unknown setup."""
+    def _differs(self, stored: Scenario, conditions: Mapping[str, object]) -> bool:
+        """Return whether stored processes were timed under different or unknown conditions."""
         path = self._directory.path / "environments" / f"{stored.environment}.json"
         described = read_record(path, Environment)
-        return described is None or bool(setup.differences(_Setup(stored.settings, described)))
+        return described is None or _conditions(stored.settings, described) != conditions
 
     def _append(self, scenario: str, timing: ProcessTiming, measurement: Measurement) -> None:
         """Append a timing to the accepted ones, or to the rejected ones if it will be repeated."""
@@ -192,30 +186,28 @@ class _TrialTiming:
             rejected = (*rejected, timing.model_copy(update={"process": number}))
         else:
             processes = (*processes, timing)
-        cls = SCENARIOS.get(scenario)
-        self._stored[scenario] = cls(
-            scenario=scenario,
-            batch_size=cls.query_size(self._trial.spec.batch_size),
+        self._build(
+            scenario,
+            measurement.environment,
+            measurement.settings,
             processes=processes,
             rejected=rejected,
-            environment=measurement.environment.key,
-            settings=measurement.settings,
             samples=measurement.samples,
             units=measurement.units,
         )
 
-    def _describe_failure(self, scenario: str) -> Scenario:
-        """Return the file of a scenario that no process has timed."""
-        local, cls, stored = environment.describe(), SCENARIOS.get(scenario), self._stored[scenario]
-        self._directory.write_environment(local)
-        return cls(
+    def _build(
+        self, scenario: str, machine: Environment, settings: EffectiveSettings, **timings: object
+    ) -> None:
+        """Replace the stored timings of a scenario."""
+        cls = SCENARIOS.get(scenario)
+        content = {"processes": (), "samples": [], **timings}
+        self._stored[scenario] = cls(
             scenario=scenario,
             batch_size=cls.query_size(self._trial.spec.batch_size),
-            processes=(),
-            rejected=stored.rejected if stored else (),
-            environment=local.key,
-            settings=EffectiveSettings(**dict(self.settings), effective_threads=self.settings.threads or 0),
-            samples=[],
+            environment=machine.key,
+            settings=settings,
+            **content,
         )
 
     def _write(self, scenario: str, error: str) -> None:

@@ -7,6 +7,7 @@ pair has fresh interpreters, because one may be slower for life than another (la
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,23 +35,23 @@ IN_TURNS = (OFFLINE, SINGLE_STREAM)
 
 
 @dataclass
-class Contest:
+class SpeedComparison:
     """The comparison of one scenario of one trial, with the pairs timed so far."""
 
     trial: Trial
     scenario: str
-    limit: float
-    """See `judge_pairs`."""
-    resolution: float = 0.0
-    """See `judge_pairs`."""
+    limit: float  # of the slowdown; see `judge_pairs`
+    resolution: float = 0.0  # see `judge_pairs`
     decides: bool = True
+    family: int = 1  # number of comparisons that decide and are judged together
     judgement: Judgement | None = None
     failed: bool = False
     seconds: float = 0.0
     parts: int = 0  # 0 before the first pair
     window: int = 0
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """Returned by `turns.begin`."""
+    ids: Sequence[str | None] = ()  # of the trial in either version
+    started: Mapping[int, dict[str, Any]] = field(default_factory=dict)
+    """Result of `turns.begin` in either version."""
     timings: tuple[list[ProcessTiming], list[ProcessTiming]] = field(default_factory=lambda: ([], []))
 
     @property
@@ -62,15 +63,15 @@ class Contest:
         """Record that a version could not be timed."""
         self.judgement, self.failed = Judgement("incomparable", str(error)), True
 
-    def judge(self, comparisons: int, *, last: bool = False) -> None:
+    def judge(self, *, last: bool = False) -> None:
         """Judge the comparison; see `judge_pairs`."""
         if last and not self.pairs:
             self.judgement = Judgement("inconclusive", "the time ended before its first pair")
             return
         base, head = (np.log(self._seconds(side)) for side in (0, 1))
-        self.judgement = judge_pairs(list(head - base), self.limit, comparisons, self.resolution, last=last)
+        self.judgement = judge_pairs(list(head - base), self.limit, self.family, self.resolution, last=last)
 
-    def raw(self, processes: Sequence[object], environment: str = "") -> Scenario:
+    def raw(self, side: int, processes: Sequence[object], environment: str = "") -> Scenario:
         """Return processes of one version in the form of speed/SCENARIO.json."""
         cls = SCENARIOS.get(self.scenario)
         return cls(
@@ -79,11 +80,11 @@ class Contest:
             processes=tuple(processes),
             rejected=(),
             environment=environment,
-            settings=EffectiveSettings(**self.facts["settings"]),
-            samples=self.facts["conditions"]["samples"],
+            settings=EffectiveSettings(**self.started[side]["settings"]),
+            samples=self.started[side]["conditions"]["samples"],
         )
 
-    def record(self, baseline: str, comparisons: int) -> TurnsRecord:
+    def record(self, baseline: str) -> TurnsRecord:
         """Return the verdict and what it follows from."""
         assert self.judgement is not None
         return TurnsRecord(
@@ -93,7 +94,7 @@ class Contest:
             head=self._figure(1),
             pairs=self.pairs,
             seconds=round(self.seconds, 3),
-            comparisons=comparisons,
+            comparisons=self.family,
             resolution=self.resolution,
             decides=self.decides,
             failed=self.failed,
@@ -113,55 +114,84 @@ class Contest:
 
 def compare_in_turns(
     versions: Sequence[Version],
-    contests: Sequence[Contest],
+    comparisons: Sequence[SpeedComparison],
     limit: int | None,
     budget: float,
     note: Callable[[str], None],
-    clock: Callable[[], float] = time.monotonic,
+    store: Callable[[SpeedComparison], None] = lambda _: None,
 ) -> None:
-    """Time pair after pair of all contests until each is judged or the budget is spent.
+    """Time pair after pair of all comparisons until each is judged or the budget is spent.
 
-    The contests take turns as well, so that a passing disturbance hurts few pairs of each.
+    The comparisons take turns as well, so that a passing disturbance hurts few pairs of each.
 
     Args:
         versions: The baseline and the present version.
         limit: Maximum number of samples per benchmark.
-        budget: Seconds after which no further pair is started.
+        budget: Seconds after which no further pair is started, except the first of all.
+        store: Receives each comparison once it is judged.
     """
-    start = clock()
-    while undecided := [contest for contest in contests if contest.judgement is None]:
-        pairs = max(contest.pairs for contest in undecided)
-        if pairs and clock() - start >= budget:
-            for contest in undecided:
-                contest.judge(len(contests), last=True)
-            return
+    end = time.monotonic() + budget
+
+    def is_over() -> bool:
+        return time.monotonic() >= end and any(
+            comparison.pairs or comparison.failed for comparison in comparisons
+        )
+
+    while undecided := [comparison for comparison in comparisons if comparison.judgement is None]:
+        pairs = max(comparison.pairs for comparison in undecided)
         note(f"timing in turns: pair {pairs + 1} of at most {max(LOOKS)}, comparisons: {len(undecided)}")
-        names = sorted({contest.trial.name for contest in undecided})
-        first, second = (Child("spawn", version.folders) for version in versions)
-        with first, second, ThreadPoolExecutor() as pool:
-            try:
-                opening = [
-                    pool.submit(open_version, version, child, names, limit)
-                    for version, child in zip(versions, (first, second), strict=True)
-                ]
-                known = set.intersection(*(future.result() for future in opening))
-            except HarnessError as error:
-                for contest in undecided:
-                    contest.fail(error)
+        try:
+            _time_round(versions, undecided, limit, is_over)
+        except HarnessError as error:
+            for comparison in undecided:
+                if comparison.judgement is None:
+                    comparison.fail(error)
+        finally:
+            for comparison in undecided:
+                if comparison.judgement is None and is_over():
+                    comparison.judge(last=True)
+                if comparison.judgement is not None:
+                    store(comparison)
+
+
+def _time_round(
+    versions: Sequence[Version],
+    comparisons: Sequence[SpeedComparison],
+    limit: int | None,
+    is_over: Callable[[], bool],
+) -> None:
+    """Time a pair of each comparison, and judge it. The round ends early after a failure."""
+    started = time.monotonic()
+    names = sorted({comparison.trial.name for comparison in comparisons})
+    with ThreadPoolExecutor() as pool, ExitStack() as stack:  # children end first, so that no thread waits
+        children = [stack.enter_context(Child("spawn", version.folders)) for version in versions]
+        opening = [
+            pool.submit(open_version, version, child, names, limit)
+            for version, child in zip(versions, children, strict=True)
+        ]
+        ids = [future.result()["trials"] for future in opening]
+        share = (time.monotonic() - started) / len(comparisons)
+        for comparison in comparisons:
+            if is_over():
                 return
-            for contest in undecided:
-                if contest.trial.name not in known:
-                    contest.judgement = Judgement("incomparable", "the baseline's suite has no such trial")
-                    continue
-                before = clock()
-                _add_pair(contest, (first, second), len(contests))
-                contest.seconds += clock() - before
-                if contest.failed:
-                    break  # the error may have hurt the interpreters; the others get fresh ones
+            before = time.monotonic()
+            try:
+                problem = _time_pair(
+                    comparison, children, [known.get(comparison.trial.name) for known in ids]
+                )
+            except HarnessError as error:
+                comparison.fail(error)
+                return  # the error may have hurt the interpreters; the others get fresh ones
+            finally:
+                comparison.seconds += share + time.monotonic() - before
+            if problem:
+                comparison.judgement = Judgement("incomparable", problem)
+            else:
+                comparison.judge()
 
 
-def open_version(version: Version, child: Child, names: Sequence[str], limit: int | None) -> set[str]:
-    """Plan the suite of a version in its process, and return which of the trials it has.
+def open_version(version: Version, child: Child, names: Sequence[str], limit: int | None) -> dict[str, Any]:
+    """Plan the suite of a version in its process, and return the result of `turns.open_suite`.
 
     Raises:
         HarnessError: The suite cannot be planned, or the code is not that of the version.
@@ -176,46 +206,50 @@ def open_version(version: Version, child: Child, names: Sequence[str], limit: in
     except HarnessError as error:
         kind = UsageError if isinstance(error, UsageError) else InfrastructureError
         raise kind(f"{version.name[:12]}: {error}") from error
-    return set(opened["trials"])
+    return opened
 
 
-def _add_pair(contest: Contest, children: Sequence[Child], comparisons: int) -> None:
-    """Time a pair and judge the contest."""
-    try:
-        different = _time_pair(contest, children)
-    except HarnessError as error:
-        contest.fail(error)
-    except ValidationError as error:
-        contest.fail(UsageError(f"timings have another form in the baseline: {error.errors()[0]['msg']}"))
-    else:
-        if different:
-            contest.judgement = Judgement("incomparable", different)
-        else:
-            contest.judge(comparisons)
+def _time_pair(comparison: SpeedComparison, children: Sequence[Child], ids: Sequence[str | None]) -> str:
+    """Time a fresh process of each version in turns.
 
+    Args:
+        ids: Ids of the trial in the two versions; None in one that lacks it.
 
-def _time_pair(contest: Contest, children: Sequence[Child]) -> str:
-    """Time a fresh process of each version in turns; return what differs between them, or an empty text."""
+    Returns:
+        What differs between the versions, or an empty string.
+
+    Raises:
+        HarnessError: A version could not be timed, or has changed since the first pair.
+    """
 
     def call(side: int, function: Callable[..., Any], *arguments: object) -> Any:
         return children[side].call(function, *arguments, LOAD_SECONDS, seconds=2 * LOAD_SECONDS)
 
-    work = contest.trial.name, contest.scenario
-    if not contest.parts:
-        whole = call(0, turns.begin, *work, 0, 1, 0)
-        contest.window = whole["window"]
-        contest.parts = max(
-            1, min(PARTS, whole["queries"], round(whole["pass_seconds"] / turns.TURN.seconds))
-        )
-    part = contest.pairs % contest.parts
-    base, head = (call(side, turns.begin, *work, part, contest.parts, contest.window) for side in (0, 1))
-    for name, value in head["conditions"].items():
-        if (before := base["conditions"].get(name)) != value:
+    if None in ids:
+        return f"the suite of the {SIDES[ids.index(None)]} version has no such trial"
+    if comparison.pairs and comparison.ids != ids:
+        raise InfrastructureError("code, data or suite changed while the versions were timed; run again")
+    comparison.ids = ids
+    subject = comparison.trial.name, comparison.scenario
+    if not comparison.parts:
+        whole = call(0, turns.begin, *subject, 0, 1, 0)
+        comparison.window = whole["window"]
+        wanted = round(whole["pass_seconds"] / turns.TURN.seconds)
+        comparison.parts = max(1, min(PARTS, whole["queries"], wanted))
+    part, order = comparison.pairs % comparison.parts, ORDERS[comparison.pairs % 2]
+    arguments = *subject, part, comparison.parts, comparison.window
+    comparison.started = {side: call(side, turns.begin, *arguments) for side in order[:2]}
+    base, head = (comparison.started[side]["conditions"] for side in (0, 1))
+    for name, value in head.items():
+        if (before := base.get(name)) != value:
             return f"different {name}" if name == "samples" else f"{name} differs: {before} → {value}"
-    contest.facts = head
-    for side in ORDERS[contest.pairs % 2]:
-        call(side, turns.turn)
-    pair = [contest.raw([call(side, turns.finish)]).processes for side in (0, 1)]
-    for side in (0, 1):
-        contest.timings[side].extend(pair[side])
+    for side in order:
+        call(side, turns.forward, turns.take_turn)
+    try:
+        pair = [comparison.raw(side, [call(side, turns.forward, turns.finish)]).processes for side in (0, 1)]
+    except ValidationError as error:
+        message = error.errors()[0]["msg"]
+        raise UsageError(f"timings have another form in the baseline: {message}") from error
+    for timings, processes in zip(comparison.timings, pair, strict=True):
+        timings.extend(processes)
     return ""
