@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from harness.compare.outcome import Change
-from harness.compare.speed_verdict import Judgement, judge_interval
+from harness.compare.speed_verdict import Judgement, judge
 from harness.rundir.results import TurnsRecord
 from harness.statistics.ranks import median
 from harness.task import Figure
@@ -53,7 +53,7 @@ def judge_pairs(
     elif proven is not None:
         half_width = max(high - value, value - proven, resolution)
         label = f"detectable with {pairs} pairs"
-        judgement = judge_interval(slowdown, proven, high, half_width, limit, label)
+        judgement = judge(slowdown, limit, proven, half_width, label)
     elif high < 0:
         judgement = Judgement("pass", f"not slower by {limit:.1%}", slowdown)
     else:

@@ -25,21 +25,12 @@ class Judgement:
     """Smallest slowdown that would have been called a regression with a probability of about 90%."""
 
 
-def judge(slowdown: Figure, limit: float = MAX_SLOWDOWN) -> Judgement:
-    """Judge the slowdown between two runs.
-
-    Args:
-        limit: Largest slowdown that is tolerated, as a fraction.
-    """
-    if slowdown.low is None or slowdown.high is None:
-        reason = f"{slowdown.n} processes are too few for a 95% interval"
-        return Judgement("inconclusive", reason, slowdown)
-    half_width = (slowdown.high - slowdown.low) / 2
-    return judge_interval(slowdown, slowdown.low, slowdown.high, half_width, limit)
-
-
-def judge_interval(
-    slowdown: Figure, proven: float, high: float, half_width: float, limit: float, label: str = "detectable"
+def judge(
+    slowdown: Figure,
+    limit: float = MAX_SLOWDOWN,
+    proven: float | None = None,
+    half_width: float | None = None,
+    label: str = "detectable",
 ) -> Judgement:
     """Judge a slowdown. It passes only if a slowdown of the limit would have been seen.
 
@@ -47,11 +38,17 @@ def judge_interval(
     it is proven to be above half of the limit.
 
     Args:
-        proven, high: Bounds of the slowdown, as fractions.
-        half_width: Half width of the interval, as a fraction.
         limit: Largest slowdown that is tolerated, as a fraction.
+        proven: Lower bound that decides on a regression; by default that of the interval.
+        half_width: Half width that decides what is detectable; by default that of the interval.
         label: Text in front of the detectable slowdown.
     """
+    low, high = slowdown.low, slowdown.high
+    if low is None or high is None:
+        reason = f"{slowdown.n} processes are too few for a 95% interval"
+        return Judgement("inconclusive", reason, slowdown)
+    proven = low if proven is None else proven
+    half_width = (high - low) / 2 if half_width is None else half_width
     slower = PROVEN * limit
     detectable = slower + POWER * half_width
     verdict: Verdict = "inconclusive"

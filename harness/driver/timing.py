@@ -80,12 +80,11 @@ class _TrialTiming:
         self._directory = directory
         self._trial = trial
         self._trial_dir = directory.trial(trial.id)
-        self._path = self._trial_dir.path
         self._profile = PROFILES[settings.profile]
         self._conditions: dict[str, object] = {}  # of the processes of this run
         self._common: CommonFile | None = None  # of these processes
         self._local = local
-        self._stored = {name: self._resume(name, self._path) for name in trial.scenarios}
+        self._stored = {name: self._resume(name, self._trial_dir.path) for name in trial.scenarios}
 
     def unfinished(self) -> list[str]:
         """Return the scenarios that lack processes."""
@@ -104,7 +103,7 @@ class _TrialTiming:
                 for trial in earlier
                 if scenario in trial.scenarios and work_key(trial, scenario, self.settings) == key
             ]
-            if not same or not (len(self.unfinished()) > 1 or common_path(self._path).exists()):
+            if not same or not (len(self.unfinished()) > 1 or common_path(self._trial_dir.path).exists()):
                 continue
             stored = self._resume(scenario, self._directory.trial(same[0].id).path)
             if stored is not None and len(stored.processes) == self._profile.processes:
@@ -129,7 +128,7 @@ class _TrialTiming:
                 "their times must not be mixed"
             )
         self._common = self._common.joined(measurement.common) if self._common else measurement.common
-        self._trial_dir.write_record(common_path(self._path), self._common)
+        self._trial_dir.write_record(common_path(self._trial_dir.path), self._common)
         self._directory.write_environment(measurement.environment)
         for scenario, timing in measurement.timings.items():
             checked = with_checked_answers(timing, self._trial, self._trial_dir, measurement.classes)
@@ -218,4 +217,4 @@ class _TrialTiming:
         if done < required:
             after = f" (after {done} of {required} processes)" if done else ""
             stored = stored.model_copy(update={"error": f"{error}{after}"})
-        self._trial_dir.write_record(timings_path(self._path, scenario), stored)
+        self._trial_dir.write_record(timings_path(self._trial_dir.path, scenario), stored)
