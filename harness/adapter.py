@@ -179,9 +179,6 @@ class TrainableAdapter(Adapter[Batch, Raw], Generic[Batch, Raw, TrainingBatch]):
     training_options: ClassVar[frozenset[str]] = frozenset()
     """Options that affect only training. A suite must not set them for weights trained without them."""
     module: torch.nn.Module
-    loss_unit: ClassVar[str | None] = None
-    """The key of `training_units` over which the loss is a mean; None for a mean over samples.
-    Workers that train together weight their parts of a batch by this number of units."""
 
     @property
     def pooled_batches(self) -> int:

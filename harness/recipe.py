@@ -44,7 +44,7 @@ class Training(StrictModel):
     )
     seed: int = Field(0, description="Seed of initialisation, sampling, augmentation and dropout.")
     steps: int = Field(gt=0, description="Optimiser steps.")
-    batch_size: int = Field(gt=0, description="Samples per step, over all workers.")
+    batch_size: int = Field(gt=0, description="Samples per step.")
     learning_rate: float = Field(gt=0, description="Learning rate at the end of the warm-up.")
     final_learning_rate: float = Field(
         0.02, ge=0, le=1, description="Learning rate at the last step, as a fraction of `learning_rate`."
@@ -84,8 +84,8 @@ class Provenance(StrictModel):
     dataset_fingerprint: str = Field(description="Fingerprint of the training split.")
     steps: int = Field(description="Steps done; fewer than in the recipe after an early stop.")
     hardware: str
-    threads: int = Field(description="CPU threads per worker.")
-    workers: int = Field(1, description="Workers that shared each batch.")
+    threads: int = Field(description="CPU threads.")
+    workers: int = Field(1, description="Processes that shared each batch, as earlier versions allowed.")
     precision: str
     wall_seconds: float
     cpu_seconds: float

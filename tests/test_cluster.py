@@ -81,21 +81,20 @@ class TestFeasibility:
 
     def test_training_needs_capacity_on_prediction_nodes(self) -> None:
         reserved = [node("head", pool="head", CPU=8), node("t", pool="timing", CPU=8, GPU=1)]
-        assert cluster_of(*reserved).why_untrainable(1) == (
-            "training with 1 worker: each needs 1 CPU on one node; only 0 would fit on the nodes "
-            "that are not labelled pool=timing or pool=head "
+        assert cluster_of(*reserved).why_untrainable() == (
+            "training: a worker needs 1 CPU on one node; every node is labelled pool=timing or pool=head, "
+            "and none is left for predictions and training "
             "(nodes: host-head/head head: 8 CPU, 0 GPU; host-t/t timing: 8 CPU, 1 GPU)"
         )
         two = cluster_of(*reserved, node("a", CPU=2))
-        assert (two.why_untrainable(1), two.why_untrainable(2)) == (None, None)
-        assert "with 3 workers: each needs 1 CPU on" in (two.why_untrainable(3) or "")
+        assert two.why_untrainable() is None
         assert two.trainer_resources == Resources(1, 0), "the GPU is for timing"
         gpu = cluster_of(*reserved, node("a", CPU=2), node("b", CPU=2, GPU=1))
         assert gpu.trainer_resources == Resources(1, 1)
-        assert "with 2 workers: each needs 1 CPU and 1 GPU" in (gpu.why_untrainable(2) or "")
+        assert gpu.why_untrainable() is None
         grown = node("head", CPU=0) | {"Labels": {"pool": "head", "autoscaled": "gpu"}}
         assert cluster_of(grown).trainer_resources == Resources(1, 1)
-        assert cluster_of(grown).why_untrainable(64) is None
+        assert cluster_of(grown).why_untrainable() is None
 
     def test_nodes_of_reserved_pools_do_not_predict(self, tmp_path: Path) -> None:
         cluster = cluster_of(node("a", pool="timing", CPU=8), node("b", pool="head", CPU=8))

@@ -81,16 +81,11 @@ class TestCompletion:
     @pytest.mark.parametrize(
         ("typed", "completed"),
         [
-            ("harness run quick", ["quickstart"]),
-            ("harness plan det", ["detection"]),
-            ("harness validate stri", ["strides"]),
-            ("harness list adapters fast", ["fast-rcnn", "faster-rcnn"]),
-            ("harness list datasets sce", ["scenes"]),
-            ("harness list metrics ch", ["chrf"]),
-            ("harness export phra", ["phrases"]),
+            ("harness cal", ["calibrate"]),
+            ("harness plan --on", ["--only"]),
         ],
     )
-    def test_completes_names(self, typed: str, completed: list[str]) -> None:
+    def test_completes_commands_and_options(self, typed: str, completed: list[str]) -> None:
         variables = {
             "_HARNESS_COMPLETE": "complete_bash",
             "COMP_WORDS": typed,
@@ -106,14 +101,6 @@ class TestCompletion:
             check=False,
         )
         assert done.stdout.split() == completed, done.stderr
-
-    def test_completes_paths_of_suites(self, tmp_path: Path) -> None:
-        from harness.cli.completion import suite_names
-
-        (tmp_path / "mine.yaml").touch()
-        (tmp_path / "mine.txt").touch()
-        (tmp_path / "more").mkdir()
-        assert suite_names(f"{tmp_path}/m") == [f"{tmp_path}/mine.yaml", f"{tmp_path}/more/"]
 
 
 class TestList:

@@ -156,15 +156,16 @@ class TestExclusion:
             dataset = opened(tmp_path, source="{split}.en", references=("{split}.de",))
         assert pairs(dataset) == [("a", ("A",)), ("e", ("E",))]
         assert [sample.id[-1] for sample in dataset] == ["1", "5"]
-        assert dataset.skipped == ("3 pairs without source or translation",)
         [record] = caplog.records
         assert "2 samples (3 pairs without source or translation)" in record.getMessage()
 
-    def test_limits_apply_to_source_and_references(self, tmp_path: Path) -> None:
+    def test_limits_apply_to_source_and_references(self, tmp_path: Path, caplog) -> None:
         write(tmp_path, train_en="a\na b\na b c\na b c d\n", train_de="x\nx\nx x x x x\nx\n")
-        dataset = opened(tmp_path, source="{split}.en", references=("{split}.de",), min_words=2, max_words=4)
+        limits = {"min_words": 2, "max_words": 4}
+        with caplog.at_level(logging.WARNING):
+            dataset = opened(tmp_path, source="{split}.en", references=("{split}.de",), **limits)
         assert [sample.input for sample in dataset] == ["a b", "a b c d"]
-        assert dataset.skipped == ("1 pairs longer than 4 words", "1 pairs shorter than 2 words")
+        assert "(1 pairs longer than 4 words, 1 pairs shorter than 2 words)" in caplog.text
 
     def test_ten_thousand_tokens_are_kept_unless_limited(self, tmp_path: Path) -> None:
         long = " ".join(["word"] * 10_000)
@@ -224,11 +225,11 @@ class TestFingerprint:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"source": "a", "references": ["b"], "table": "c"}, "not both"),
+        ({"source": "a", "references": ["b"], "table": "c"}, "expected either 'source' with"),
         ({"source": "a"}, "'source' requires at least one file in 'references'"),
         ({"references": ["a"]}, "'references' requires 'source'"),
         ({"source": "a", "references": ["b"], "source_column": 2}, "'source_column' requires 'table'"),
-        ({"encoding": "latin-1"}, "'encoding' requires 'source' or 'table'"),
+        ({}, "expected either 'source' with 'references' or 'table'"),
         ({"source": "{split}.en", "references": ["b"]}, "expected {split} in all file names or in none"),
         ({"table": "../secret.tsv"}, "leaves the directory"),
         ({"source": "/etc/passwd", "references": ["b"]}, "leaves the directory"),

@@ -85,7 +85,6 @@ class Translator(
     """
 
     options: TranslatorOptions
-    loss_unit = "target_tokens"
     architecture_options: ClassVar[tuple[str, ...]] = (
         *("vocabulary", "vocabulary_size", "embedding_size", "tied_embeddings"),
     )

@@ -1,4 +1,4 @@
-"""Commands about adapters, data sets, metrics and suites: `list`, `export`, `new`."""
+"""Commands about adapters, data sets, metrics and suites: `list`, `new`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.completion import dataset_names, listed_names, registries
 from harness.cli.options import AsJson
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+    from harness.registry import Registry
 
 
 catalogue_app = typer.Typer()
@@ -35,9 +36,7 @@ class Group(StrEnum):
 @catalogue_app.command("list")
 def list_command(
     group: Annotated[Group | None, typer.Argument(help="List only this group.")] = None,
-    name: Annotated[
-        str | None, typer.Argument(help="Describe one entry with its options.", autocompletion=listed_names)
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="Describe one entry with its options.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List adapters, data sets, metrics and suites, or describe one."""
@@ -56,12 +55,21 @@ def list_command(
         show_table(columns, rows)
 
 
+def _registries() -> dict[str, Registry[Any]]:
+    """Return the registries by the name of their group."""
+    from harness.adapter import ADAPTERS
+    from harness.datasets.dataset import DATASETS
+    from harness.metrics.metric import METRICS
+
+    return {"adapters": ADAPTERS, "datasets": DATASETS, "metrics": METRICS}
+
+
 def _rows(group: Group | None) -> list[list[str]]:
     from harness.suite.loading import shipped_suites
 
     rows = [
         [str(registered), entry.name, entry.origin, entry.target]
-        for registered, registry in registries().items()
+        for registered, registry in _registries().items()
         for entry in registry.entries().values()
     ]
     rows += [["suites", name, "harness", path.name] for name, path in shipped_suites().items()]
@@ -103,7 +111,7 @@ def _describe(group: Group, name: str, as_json: bool) -> None:
         suite = load_suite(find_suite(name)).suite
         document |= {"description": suite.description, "benchmarks": list(suite.benchmarks)}
     else:
-        registry = registries()[group]
+        registry = _registries()[group]
         thing = registry.get(name)
         document |= {"description": inspect.getdoc(thing) or "", "origin": registry.entries()[name].origin}
         if group is Group.adapters:
@@ -148,38 +156,6 @@ def _first_sentence(thing: object) -> str:
     return re.split(r"(?<!al)\. ", text)[0].removesuffix(".")  # not after "et al."
 
 
-@catalogue_app.command("export")
-def export_command(
-    dataset: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATASET", help="A registered translation data set.", autocompletion=dataset_names
-        ),
-    ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to create.")],
-    options: Annotated[
-        list[str], typer.Option("--option", metavar="KEY=VALUE", help="Option of the data set; repeatable.")
-    ] = [],  # noqa: B006
-    splits: Annotated[
-        list[str], typer.Option("--split", metavar="SPLIT", help="Export only this split; repeatable.")
-    ] = [],  # noqa: B006
-    as_json: AsJson = False,
-) -> None:
-    """Write a translation corpus as files for `parallel-text` on another machine."""
-    from harness.cli.terminal import show, show_table
-    from harness.datasets.exported_text import export_text
-
-    manifest = export_text(dataset, dict(map(_read_option, options)), splits, out)
-    if as_json:
-        show(manifest.model_dump(mode="json"))
-        return
-    rows = [
-        [str(out / entry.file), str(entry.samples), "; ".join(entry.skipped)]
-        for entry in manifest.splits.values()
-    ]
-    show_table(["file", "samples", "skipped"], rows)
-
-
 @new_app.command("adapter")
 def new_adapter(
     name: Annotated[str, typer.Argument(help="Name to register, such as my-model.")],
@@ -192,13 +168,3 @@ def new_adapter(
 
     for path in write(name, task, out):
         console.print(f"wrote {path}")
-
-
-def _read_option(text: str) -> tuple[str, object]:
-    """Parse `KEY=VALUE` of the command line, with a YAML value."""
-    from harness.yaml_source import parse_value
-
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise UsageError(f"--option {text}: expected KEY=VALUE, such as language=fr")
-    return key, parse_value(value, f"--option {text}")

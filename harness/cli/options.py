@@ -6,23 +6,16 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.completion import suite_names
-
 SECTIONS = {
     "Evaluate": ["validate", "plan", "train", "run", "calibrate"],
     "Look at results": ["report", "compare", "verify", "sync", "ui"],
     "Use a cluster": ["submit", "status", "logs", "stop"],
     "Score files": ["score"],
-    "Explore and extend": ["list", "doctor", "export", "new"],
+    "Explore and extend": ["list", "doctor", "new"],
 }
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-SuiteName = Annotated[
-    str,
-    typer.Argument(
-        metavar="SUITE", help="Path of a suite, or name of a shipped one.", autocompletion=suite_names
-    ),
-]
+SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="Path of a suite, or name of a shipped one.")]
 RunFolder = Annotated[str | None, typer.Option(metavar="DIR", help="Run directory. Default: runs/SUITE.")]
 Override = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the suite; repeatable.")
@@ -37,7 +30,7 @@ BaselineCheckout = Annotated[
     str | None, typer.Option(metavar="REV", help="Time the trials in turns with those of a git revision.")
 ]
 BaselineRun = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="The same with the revision and suite of a run.")
+    Path | None, typer.Option(metavar="DIR", help="Time them in turns with the revision and suite of a run.")
 ]
 TurnSeconds = Annotated[
     float, typer.Option(min=1, metavar="N", help="Start no further pair of processes after N seconds.")

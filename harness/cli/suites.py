@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from harness.cli import options
-from harness.cli.completion import suite_names
 from harness.driver.settings import SHARD_SIZE, TURN_SECONDS
 from harness.errors import HarnessError, UsageError, describe
 from harness.executors.choice import executor_factory
@@ -34,9 +33,7 @@ AddressOption = Annotated[
 def validate(
     suites: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="SUITE...", help="Paths of suites, or names of shipped ones.", autocompletion=suite_names
-        ),
+        typer.Argument(metavar="SUITE...", help="Paths of suites, or names of shipped ones."),
     ] = None,
     schema: Annotated[bool, typer.Option(help="Print the JSON Schema of suite files.")] = False,
     as_json: options.AsJson = False,
@@ -99,9 +96,6 @@ def train(
     only: options.Only = None,
     executor: ExecutorOption = ExecutorName.ray,
     address: AddressOption = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Share each batch among N workers of the cluster.")
-    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Train the missing checkpoints of a suite."""
@@ -117,8 +111,8 @@ def train(
     preflight([trial for trial in planned.trials if trial.needs_training])
     with RunProgress(console) as progress:
         if planned.missing_checkpoints:
-            with executor_factory(executor, address, workers)() as running:
-                train_missing(planned.missing_checkpoints, running, progress, workers)
+            with executor_factory(executor, address)() as running:
+                train_missing(planned.missing_checkpoints, running, progress)
         else:
             progress.note("no checkpoint is missing; nothing to train")
     if as_json:
@@ -196,7 +190,7 @@ def calibrate(
     as_json: options.AsJson = False,
 ) -> None:
     """Time a suite in turns with itself, to know what this machine can tell apart."""
-    from harness.cli.terminal import console, show, show_turns
+    from harness.cli.terminal import console, show
     from harness.driver.gate import calibrate, calibration_path
     from harness.driver.preflight import preflight, require_trials
     from harness.driver.settings import RunSettings
@@ -212,12 +206,7 @@ def calibrate(
     if as_json:
         show(calibration.model_dump(mode="json"))
     else:
-        for repeat in range(repeats):
-            show_turns(
-                (trial, {scenario: records[repeat] for scenario, records in scenarios.items()})
-                for trial, scenarios in calibration.trials.items()
-            )
-        for scenario in {name: None for scenarios in calibration.trials.values() for name in scenarios}:
+        for scenario in calibration.differences:
             size = calibration.half_width(scenario)
             sys.stdout.write(f"{scenario}: 95% of the differences found are within ±{size:.2%}\n")
     console.print(f"stored in {calibration_path()}")

@@ -10,7 +10,6 @@ import sys
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,16 +30,6 @@ _SYNTAX = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Catalogues:
-    """The distinct pairs of a language, and the catalogues that could not be read."""
-
-    pairs: dict[str, Counter[str]]
-    """English source → translation → number of catalogues that contain it."""
-    skipped: tuple[str, ...]
-    """`path: reason` per unreadable catalogue."""
-
-
 def locale_directories() -> tuple[Path, ...]:
     """Return the existing locale directories of the system and of this Python installation."""
     prefixes = dict.fromkeys(("/usr", sys.base_prefix, sys.prefix))
@@ -48,11 +37,14 @@ def locale_directories() -> tuple[Path, ...]:
 
 
 @lru_cache(maxsize=8)
-def read_catalogues(directories: tuple[Path, ...], language: str) -> Catalogues:
+def read_catalogues(directories: tuple[Path, ...], language: str) -> dict[str, Counter[str]]:
     """Read all pairs under `DIRECTORY/LANGUAGE/LC_MESSAGES/*.mo`, once per process.
 
     An unreadable catalogue (corrupt, or not in the encoding that its header declares) is skipped. One warning
     gives the number of skipped catalogues.
+
+    Returns:
+        English source → translation → number of catalogues that contain it.
 
     Raises:
         UnavailableError: there is no catalogue, or none can be read.
@@ -85,7 +77,7 @@ def read_catalogues(directories: tuple[Path, ...], language: str) -> Catalogues:
             "%d of %d gettext catalogues for '%s' cannot be read and are skipped, the first: %s",
             len(skipped), len(paths), language, skipped[0],
         )  # fmt: skip
-    return Catalogues(dict(pairs), tuple(skipped))
+    return dict(pairs)
 
 
 def _nearest_language(language: str, directories: tuple[Path, ...]) -> str:
@@ -202,7 +194,6 @@ class Gettext(SentencePairs):
         super().__init__(options, split, task)
         directory, language = self.options.directory, self.options.language
         directories = locale_directories() if directory is None else (directory,)
-        self.skipped = read_catalogues(directories, language).skipped
         min_words, max_words = self.options.min_words, self.options.max_words
         samples = tuple(
             sample
@@ -225,7 +216,7 @@ def _samples_by_split(
 ) -> dict[str, tuple[Sample, ...]]:
     """Return the samples of each split in ascending order of id. They are read once per process."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)  # source → translation → catalogues
-    for source, translations in read_catalogues(directories, language).pairs.items():
+    for source, translations in read_catalogues(directories, language).items():
         for translation, count in translations.items():
             pair = clean(source, translation, max_words)
             if pair is not None:

@@ -1,4 +1,4 @@
-"""`parallel-text`: sentence pairs in files: aligned lines, tab-separated tables, or an exported corpus."""
+"""`parallel-text`: sentence pairs in files: aligned lines, or tab-separated tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 
 from harness.datasets.dataset import SPLITS, DatasetOptions
-from harness.datasets.exported_text import read_exported
 from harness.datasets.files import read_lines
 from harness.datasets.layout import SPLIT_PLACEHOLDER, check_option_path, insert_split
 from harness.datasets.sentence_pairs import SentencePairs, SentencePairsOptions, split_of_source
@@ -24,7 +23,6 @@ from harness.task import Sample, TaskName
 logger = logging.getLogger(__name__)
 
 _NOT_OF_FILES = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined")
-_FILE_OPTIONS = ("split_names", "encoding", "merge_sources")  # without effect on an exported corpus
 _LINE_OPTIONS, _TABLE_OPTIONS = ("references", "groups"), ("source_column", "reference_columns")
 
 
@@ -33,11 +31,11 @@ class ParallelTextOptions(SentencePairsOptions):
 
     File names are relative to `directory`. `{split}` in a name stands for the split's name. Files without it
     are one corpus, whose pairs are divided 90/5/5 by a hash of the source. A file whose name ends in `.gz` is
-    compressed. Without `source` and `table`, the directory contains an exported corpus.
+    compressed.
     """
 
     directory: Path
-    """Folder that contains the files, or an exported corpus."""
+    """Folder that contains the files."""
     source: str | None = None
     """File with one sentence per line: `train.en`, `{split}.en.gz`."""
     references: tuple[str, ...] = ()
@@ -86,18 +84,17 @@ class ParallelTextOptions(SentencePairsOptions):
 
     @model_validator(mode="after")
     def _check_form(self) -> ParallelTextOptions:
-        if self.table is not None and self.source is not None:
-            raise ValueError("expected either 'source' with 'references' or 'table', not both")
         if self.source is not None and not self.references:
             raise ValueError("'source' requires at least one file in 'references'")
         for keys, required, is_given in (
             (_LINE_OPTIONS, "'source'", self.source is not None),
             (_TABLE_OPTIONS, "'table'", self.table is not None),
-            (_FILE_OPTIONS, "'source' or 'table'", bool(self.files)),
         ):
             for key in keys:
                 if not is_given and getattr(self, key) != type(self).model_fields[key].default:
                     raise ValueError(f"'{key}' requires {required}")
+        if (self.table is None) == (self.source is None):
+            raise ValueError("expected either 'source' with 'references' or 'table'")
         return self
 
     @model_validator(mode="after")
@@ -113,7 +110,7 @@ class ParallelTextOptions(SentencePairsOptions):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Return all file names as given; none for an exported corpus."""
+        """Return all file names as given."""
         return tuple(
             name for name in (self.table, self.source, *self.references, self.groups) if name is not None
         )
@@ -122,13 +119,13 @@ class ParallelTextOptions(SentencePairsOptions):
 class ParallelText(SentencePairs):
     """Pairs in the order of their files. The id of a sample contains its line number.
 
-    Pairs without a source or without any reference, and pairs outside the limits, are excluded and counted in
-    `skipped` and in one warning. Sentences are as in the file, without surrounding white space.
+    Pairs without a source or without any reference, and pairs outside the limits, are excluded and counted
+    in one warning. Sentences are as in the file, without surrounding white space.
 
     Raises:
         UnavailableError: the directory does not exist.
         UsageError: a file is missing, badly encoded or malformed, or differs from its partner in the number
-            of lines; an exported file has changed; no pair remains.
+            of lines; no pair remains.
     """
 
     Options = ParallelTextOptions
@@ -136,20 +133,18 @@ class ParallelText(SentencePairs):
 
     def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
         super().__init__(options, split, task)
-        samples, self.skipped = _select(self.options, split)
-        self.samples = samples[: self.options.size]
+        self.samples = _select(self.options, split)[: self.options.size]
 
 
 @lru_cache(maxsize=8)
-def _select(options: ParallelTextOptions, split: str) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
-    """Return the samples of a split and the excluded pairs. They are read once per process."""
+def _select(options: ParallelTextOptions, split: str) -> tuple[Sample, ...]:
+    """Return the samples of a split. They are read once per process."""
     if not options.directory.is_dir():
         raise UnavailableError(f"parallel-text: folder not found: {options.directory}")
-    samples = _read_files(options, split) if options.files else read_exported(options.directory, split)
-    split_by_hash = bool(options.files) and SPLIT_PLACEHOLDER not in options.files[0]
+    split_by_hash = SPLIT_PLACEHOLDER not in options.files[0]
     selected: dict[str, Sample] = {}
     excluded: Counter[str] = Counter()
-    for sample in samples:
+    for sample in _read_files(options, split):
         source = str(sample.input)
         reason = _reason_to_exclude(options, sample)
         if source and sample.target and split_by_hash and split_of_source(source) != split:
@@ -159,14 +154,14 @@ def _select(options: ParallelTextOptions, split: str) -> tuple[tuple[Sample, ...
             continue
         key = source if options.merge_sources else sample.id
         selected[key] = _merge(selected[key], sample) if key in selected else sample
-    skipped = tuple(f"{count} pairs {reason}" for reason, count in sorted(excluded.items()))
     corpus = f"parallel-text: split '{split}' of {options.directory}"
-    details = f" ({', '.join(skipped)})" if skipped else ""
+    reasons = ", ".join(f"{count} pairs {reason}" for reason, count in sorted(excluded.items()))
+    details = f" ({reasons})" if reasons else ""
     if not selected:
         raise UsageError(f"{corpus}: no pair remains{details}")
-    if skipped:
+    if excluded:
         logger.warning("%s: %d samples%s", corpus, len(selected), details)
-    return tuple(selected.values()), skipped
+    return tuple(selected.values())
 
 
 def _reason_to_exclude(options: ParallelTextOptions, sample: Sample) -> str | None:

@@ -1,7 +1,6 @@
 """The base of translation data sets that are read from files: sentences with references, all in memory."""
 
 import hashlib
-from collections.abc import Iterable
 
 from harness.datasets.dataset import Dataset, DatasetOptions, Split
 from harness.identity import digest
@@ -26,19 +25,17 @@ class SentencePairsOptions(DatasetOptions):
 
 
 class SentencePairs(Dataset):
-    """Sentences that are all in memory. The `__init__` of a subclass sets `samples` and `skipped`."""
+    """Sentences that are all in memory. The `__init__` of a subclass sets `samples`."""
 
     tasks = ("translation",)
 
     samples: tuple[Sample, ...]
     """Samples in ascending order of id."""
-    skipped: tuple[str, ...]
-    """Descriptions of the contents that are not among the samples, with reasons."""
 
     @property
     def fingerprint(self) -> str:
-        """Hash the samples, and the metric options unless they are the defaults: they decide the figures."""
-        samples = fingerprint_of(self.samples)
+        """Hash ids, sources, references and groups, not paths, and metric options unless all are defaults."""
+        samples = digest(part for sample in self.samples for part in (sample.id, *_texts(sample)))
         return digest([samples, *map(str, self.metric_options.items())]) if self.metric_options else samples
 
     @property
@@ -52,11 +49,6 @@ class SentencePairs(Dataset):
         if index < 0:
             raise IndexError(f"index {index} is negative")
         return self.samples[index]
-
-
-def fingerprint_of(samples: Iterable[Sample]) -> str:
-    """Return the SHA-256 (64 hex digits) of ids, sources, references and groups, not of paths."""
-    return digest(part for sample in samples for part in (sample.id, *_texts(sample)))
 
 
 def split_of_source(source: str) -> Split:

@@ -97,17 +97,11 @@ def _noticing_removal(directory: RunDirectory) -> Iterator[None]:
         raise InfrastructureError(message) from error
 
 
-def train_missing(
-    missing: Sequence[CheckpointRef], executor: Executor, progress: RunProgress, workers: int | None = None
-) -> None:
-    """Train missing checkpoints one after another.
-
-    Args:
-        workers: Number of workers that share each batch; None trains in one process.
-    """
+def train_missing(missing: Sequence[CheckpointRef], executor: Executor, progress: RunProgress) -> None:
+    """Train missing checkpoints one after another."""
     for reference in missing:
         progress.note(f"training {reference.name} → {reference.weights}")
-        executor.train(reference, progress.note, workers)
+        executor.train(reference, progress.note)
 
 
 def _finish(directory: RunDirectory) -> Results:

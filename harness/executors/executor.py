@@ -1,9 +1,9 @@
 """The contract of executors, which run stages in different processes and machines with equal predictions."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import MappingProxyType, TracebackType
-from typing import Self
+from contextlib import AbstractContextManager
+from types import MappingProxyType
 
 from harness.recipe import CheckpointRef
 from harness.scenarios.settings import SpeedSettings
@@ -14,24 +14,13 @@ from harness.trial import Trial
 FIRST_SHARD_DEADLINE_SECONDS = 900.0  # including loading, but not the time in a queue
 
 
-class Executor(ABC):
+class Executor(AbstractContextManager["Executor"]):
     """Runs stages; a context manager that releases its resources on exit."""
 
     name: str
     workers: int
     retries: Mapping[str, int] = MappingProxyType({})
     """Number of shards whose worker was lost, by trial id."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        return None
 
     @abstractmethod
     def check(self, trials: Sequence[Trial]) -> None:
@@ -42,15 +31,11 @@ class Executor(ABC):
         """
 
     @abstractmethod
-    def train(
-        self, reference: CheckpointRef, report: Callable[[str], None], workers: int | None = None
-    ) -> None:
+    def train(self, reference: CheckpointRef, report: Callable[[str], None]) -> None:
         """Train a missing checkpoint and write it to `reference.weights`.
 
         Args:
             report: Called with each line of progress.
-            workers: On Ray, the number of workers that share each batch. None trains in one process without
-                Ray Train, which gives the same weights.
 
         Raises:
             UsageError: The recipe names something that does not exist.

@@ -47,12 +47,7 @@ class InlineExecutor(Executor):
             except UsageError as error:
                 raise InfrastructureError(f"{trial.name}: {error}") from error
 
-    def train(
-        self,
-        reference: CheckpointRef,
-        report: Callable[[str], None],
-        workers: int | None = None,  # noqa: ARG002
-    ) -> None:
+    def train(self, reference: CheckpointRef, report: Callable[[str], None]) -> None:
         with Child() as child:
             try:
                 child.call(_train, reference, seconds=SILENT_TRAINING_SECONDS, report=report)

@@ -24,7 +24,6 @@ from harness.datasets.dataset import Dataset
 from harness.errors import HarnessError
 from harness.metrics.metric import AnyMetric
 from harness.recipe import Recipe
-from harness.stages.data_parallel import SINGLE, Loss, Replica, data_parallel_loss
 from harness.stages.schedule import STEP, batch_indices, learning_rate
 from harness.stages.training_state import TrainingState, read_state, write_state
 from harness.task import Sample, Scores
@@ -81,7 +80,6 @@ class TrainingLoop:
     validation_samples: list[Sample]
     metric: AnyMetric
     report: Report
-    replica: Replica = SINGLE
     on_state_saved: Callable[[Path], None] | None = None
     """Called with the state file whenever it has been written."""
 
@@ -98,28 +96,26 @@ class TrainingLoop:
 
         Raises:
             HarnessError: The loss is NaN or infinite.
-            UsageError: The state file is malformed, or the workers cannot share batches evenly.
+            UsageError: The state file is malformed.
         """
         recipe = self.recipe
         optimiser = torch.optim.AdamW(
             self.adapter.module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
         state = self._resume(state_file, optimiser)
-        loss_of = data_parallel_loss(self.adapter, self.replica)
         clock = _Clock(state.wall_seconds, state.cpu_seconds)
         progress = _Progress(recipe.steps, state.step, self.report)
         loss_sum = 0.0
-        while state.step < recipe.steps and not self._out_of_patience(state):
-            loss = self._step(optimiser, loss_of, state.step)
+        patience = recipe.patience or math.inf
+        while state.step < recipe.steps and state.validations_since_best < patience:
+            loss = self._step(optimiser, state.step)
             loss_sum += loss
             state.step += 1
             progress.update(state.step, loss)
             if state.step % recipe.validate_every == 0 or state.step == recipe.steps:
                 steps = (state.step - 1) % recipe.validate_every + 1
-                if self.replica.is_leader:
-                    self._validate(state, loss_sum / steps, clock)
-                    self._save(state, optimiser, state_file)
-                state.validations_since_best = self.replica.broadcast(state.validations_since_best)
+                self._validate(state, loss_sum / steps, clock)
+                self._save(state, optimiser, state_file)
                 loss_sum = 0.0
         return state
 
@@ -139,19 +135,19 @@ class TrainingLoop:
         if self.on_state_saved:
             self.on_state_saved(state_file)
 
-    def _step(self, optimiser: torch.optim.Optimizer, loss_of: Loss, step: int) -> float:
-        """Make one optimiser step and return the loss over the whole batch."""
+    def _step(self, optimiser: torch.optim.Optimizer, step: int) -> float:
+        """Make one optimiser step and return the loss."""
         started = time.perf_counter()
-        generator = np.random.default_rng(self.replica.seed(self.recipe.seed, STEP, step))
+        generator = np.random.default_rng([self.recipe.seed, STEP, step])
         torch.manual_seed(int(generator.integers(2**63)))  # dropout
         batch = self.adapter.training_batch(self._step_samples(step), generator)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(self.recipe, step)
         module = self.adapter.module.train()
         with autocast(self.adapter.runtime):
-            terms = loss_of(batch)
+            terms = self.adapter.loss(batch)
         total = torch.stack(list(terms.values())).sum()
-        loss = self.replica.sum(total.item()) / self.replica.world_size
+        loss = total.item()
         if not math.isfinite(loss):
             values = ", ".join(f"{name} {term.item():g}" for name, term in terms.items())
             raise HarnessError(
@@ -166,7 +162,7 @@ class TrainingLoop:
         return loss
 
     def _step_samples(self, step: int) -> list[Sample]:
-        """Return this worker's samples of a step."""
+        """Return the samples of a step."""
         indices = batch_indices(
             self.recipe,
             step,
@@ -175,7 +171,7 @@ class TrainingLoop:
             self._size_of,
             self.adapter.curriculum_fraction(step),
         )
-        return [self.samples[index] for index in self.replica.share(indices)]
+        return [self.samples[index] for index in indices]
 
     def _size_of(self, index: int) -> int:
         if index not in self._sizes:
@@ -212,9 +208,6 @@ class TrainingLoop:
         mark = " (best)" if is_best else ""
         shown = "undefined" if value is None else f"{value:.4f}"
         self.report(f"step {state.step}/{self.recipe.steps}  loss {loss:.3f}  {headline} {shown}{mark}")
-
-    def _out_of_patience(self, state: TrainingState) -> bool:
-        return self.recipe.patience is not None and state.validations_since_best >= self.recipe.patience
 
 
 class _Clock:

@@ -13,16 +13,15 @@ from pydantic import BaseModel, ValidationError
 from harness.adapter import ADAPTERS, Runtime, TrainableAdapter
 from harness.checkpoint import load, save, sha256
 from harness.datasets.dataset import DATASETS, Dataset
-from harness.environment import Environment, describe
+from harness.environment import describe
 from harness.errors import UnavailableError, UsageError
 from harness.files import write_text
 from harness.metrics.metric import METRICS, AnyMetric
 from harness.recipe import Provenance, Recipe, RecipeData, read_recipe
 from harness.registry import first_mistake
-from harness.stages.data_parallel import SINGLE, Replica
 from harness.stages.device import pick_device
 from harness.stages.fit import Report, SampleCache, TrainingLoop, evaluate
-from harness.stages.training_state import TrainingState, training_lock
+from harness.stages.training_state import training_lock
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -35,9 +34,8 @@ def train(
     threads: int = 1,
     report: Report,
     data: RecipeData | None = None,
-    replica: Replica = SINGLE,
     on_state_saved: Callable[[Path], None] | None = None,
-) -> Provenance | None:
+) -> Provenance:
     """Train a recipe, and write the weights and, beside them, the recipe with its provenance.
 
     A state file beside the weights (NAME.state.pt) lets a killed training continue; it is deleted at the end.
@@ -47,8 +45,6 @@ def train(
     Args:
         threads: CPU threads of torch's operators.
         data: The recipe's data set as this machine finds it; by default as the recipe describes it.
-        replica: This worker among those that train together. Only the leader writes files; the others return
-            None.
         on_state_saved: Called with the state file whenever it has been written.
 
     Raises:
@@ -60,13 +56,9 @@ def train(
     adapter, training, validation, metric = _prepare(recipe, runtime, data)
     samples = [validation[i] for i in range(min(recipe.validation_size, len(validation)))]
     cache = SampleCache(training)
-    loop = TrainingLoop(recipe, adapter, cache, samples, metric, report, replica, on_state_saved)
-    if not replica.is_leader:
-        with _torch_threads(threads):
-            _run(loop, weights)
-        return None
+    loop = TrainingLoop(recipe, adapter, cache, samples, metric, report, on_state_saved)
     with training_lock(weights, report):
-        provenance = _existing_provenance(recipe, weights)
+        provenance = existing_provenance(recipe, weights)
         if provenance is not None:
             report(f"{weights} has already been trained by another process")
             return provenance
@@ -102,18 +94,14 @@ def _prepare(
     return adapter, training, validation, metric
 
 
-def _run(loop: TrainingLoop, weights: Path) -> TrainingState:
-    torch.manual_seed(loop.recipe.seed)
-    loop.adapter.build(loop.samples.dataset)
-    return loop.run(weights.with_suffix(".state.pt"))
-
-
 def _train(loop: TrainingLoop, weights: Path, threads: int) -> Provenance:
     """Run the loop, and write the best weights and the document beside them."""
     recipe, adapter = loop.recipe, loop.adapter
     runtime = adapter.runtime
     with _torch_threads(threads):
-        state = _run(loop, weights)
+        torch.manual_seed(recipe.seed)
+        adapter.build(loop.samples.dataset)
+        state = loop.run(weights.with_suffix(".state.pt"))
         partial = weights.with_suffix(".partial.safetensors")
         adapter.module.load_state_dict(state.best)
         digest = save(replace(adapter.checkpoint(), adapter=recipe.adapter, recipe=recipe.hash), partial)
@@ -121,13 +109,14 @@ def _train(loop: TrainingLoop, weights: Path, threads: int) -> Provenance:
         stored.load(load(partial))
         scores = evaluate(stored, loop.validation_samples, loop.metric, recipe.batch_size, intervals=True)
     environment = describe()
+    if torch.device(runtime.device).type == "cpu":
+        environment = environment.model_copy(update={"gpus": ()})  # unused
     provenance = Provenance(
         sha256=digest,
         dataset_fingerprint=loop.samples.dataset.fingerprint,
         steps=state.step,
-        hardware=_hardware(environment, runtime),
+        hardware=environment.hardware_name,
         threads=threads,
-        workers=loop.replica.world_size,
         precision=runtime.precision,
         wall_seconds=round(state.wall_seconds, 1),
         cpu_seconds=round(state.cpu_seconds, 1),
@@ -142,7 +131,7 @@ def _train(loop: TrainingLoop, weights: Path, threads: int) -> Provenance:
     return provenance
 
 
-def _existing_provenance(recipe: Recipe, weights: Path) -> Provenance | None:
+def existing_provenance(recipe: Recipe, weights: Path) -> Provenance | None:
     """Return the provenance beside the weights, if the weights exist and were trained with this recipe."""
     path = weights.with_suffix(".yaml")
     if not (weights.exists() and path.exists()):
@@ -194,13 +183,6 @@ def _validate(model: type[M], options: dict[str, object], key: str) -> M:
     except ValidationError as error:
         path, message = first_mistake(error, model)
         raise UsageError(f"recipe: {'.'.join(filter(None, [key, path]))}: {message}") from error
-
-
-def _hardware(environment: Environment, runtime: Runtime) -> str:
-    """Return the name of the hardware that was used, without GPUs if only the CPU was used."""
-    if torch.device(runtime.device).type == "cpu":
-        environment = environment.model_copy(update={"gpus": ()})
-    return environment.hardware_name
 
 
 def _write_document(path: Path, recipe: Recipe, provenance: Provenance) -> None:

@@ -9,7 +9,6 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from threading import current_thread, main_thread
-from types import TracebackType
 from typing import Self
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # `uv run` would add 3 s to the start of a worker
@@ -92,12 +91,7 @@ class RayExecutor(Executor):
                 settings.callback(signal.signal, signal.SIGTERM, before)
             self._settings = settings.pop_all()
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
             if self._requests is not None:
                 self._requests.withdraw()
@@ -111,18 +105,11 @@ class RayExecutor(Executor):
         if reason:
             raise InfrastructureError(reason)
 
-    def train(
-        self, reference: CheckpointRef, report: Callable[[str], None], workers: int | None = None
-    ) -> None:
+    def train(self, reference: CheckpointRef, report: Callable[[str], None]) -> None:
+        from harness.executors.ray.training import train_checkpoint  # imports torch, which takes seconds
+
         requested_nodes = self._requests.requested_nodes if self._requests else dict[str, int]
-        if workers is None:
-            from harness.executors.ray.train_alone import train_alone  # imports torch, which takes seconds
-
-            train_alone(reference, self._view, requested_nodes, report)
-        else:
-            from harness.executors.ray.train_together import train_together  # imports Ray Train: more seconds
-
-            train_together(reference, workers, self._view, requested_nodes, report)
+        train_checkpoint(reference, self._view, requested_nodes, report)
 
     def predict(self, work: Sequence[Work]) -> Iterator[Outcome]:
         release(self._held, self._view)

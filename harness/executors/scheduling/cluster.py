@@ -117,11 +117,8 @@ class Cluster:
     def why_infeasible(self, trials: Sequence[Trial]) -> str | None:
         """Return why one of the trials can never run here, or None if all can."""
         for trial in trials:
-            resources = self.worker_resources(trial)
-            fits = any(node.capacity(resources) for node in self.prediction_nodes)
-            if not fits and not self.may_add_nodes(resources.gpu > 0):
-                shortage = _shortage(self.prediction_nodes, resources)
-                return f"{trial.name}: a worker needs {_describe(resources)}; {shortage}{self._described()}"
+            if reason := self._why_no_worker(trial.name, self.worker_resources(trial)):
+                return reason
             if trial.scenarios and not self._can_time(trial):
                 device = "a GPU" if self.runs_on_gpu(trial) else "a CPU"
                 label = f" labelled {POOL_LABEL}={TIMING_POOL}" if self._timing_pool() else ""
@@ -129,18 +126,9 @@ class Cluster:
                 return f"{trial.name}: timing needs {node}; there is none{self._described()}"
         return None
 
-    def why_untrainable(self, workers: int) -> str | None:
-        """Return why this many workers can never train here, or None if they can."""
-        resources = self.trainer_resources
-        capacity = self.capacity({resources: workers})[resources]
-        if capacity >= workers or self.may_add_nodes(resources.gpu > 0):
-            return None
-        training = f"training with {workers} worker{'s' if workers > 1 else ''}"
-        pools = f" or {POOL_LABEL}=".join(RESERVED_POOLS)
-        return (
-            f"{training}: each needs {_describe(resources)}; only {capacity} would fit on the nodes that are "
-            f"not labelled {POOL_LABEL}={pools}{self._described()}"
-        )
+    def why_untrainable(self) -> str | None:
+        """Return why nothing can ever train here, or None if a process fits."""
+        return self._why_no_worker("training", self.trainer_resources)
 
     def timing_node(self, trial: Trial, requested_nodes: Mapping[str, int]) -> Node | None:
         """Return the node to time a trial on, or None if no node fits or the timing pool has yet to start.
@@ -159,6 +147,14 @@ class Cluster:
         if not fitting:
             return None
         return min(fitting, key=lambda node: (-node.cpus, requested_nodes.get(node.id, 0), node.id))
+
+    def _why_no_worker(self, work: str, resources: Resources) -> str | None:
+        """Return why no worker with these resources can ever start here, or None if one can."""
+        fits = any(node.capacity(resources) for node in self.prediction_nodes)
+        if fits or self.may_add_nodes(resources.gpu > 0):
+            return None
+        shortage = _shortage(self.prediction_nodes, resources)
+        return f"{work}: a worker needs {_describe(resources)}; {shortage}{self._described()}"
 
     def _can_time(self, trial: Trial) -> bool:
         """Return whether there is a node to time this trial on, or one may be added."""
@@ -232,7 +228,7 @@ def _shortage(nodes: Sequence[Node], resources: Resources) -> str:
     """Return which resource these prediction nodes lack for a worker."""
     if not nodes:
         pools = f" or {POOL_LABEL}=".join(RESERVED_POOLS)
-        return f"every node is labelled {POOL_LABEL}={pools}, and none is left for predictions"
+        return f"every node is labelled {POOL_LABEL}={pools}, and none is left for predictions and training"
     for name, amount in (("GPU", resources.gpu), ("CPU", resources.cpu)):
         most = max(node.resources.get(name, 0) for node in nodes)
         if most < amount:
