@@ -23,7 +23,7 @@ from harness.errors import UsageError
 from harness.metrics.metric import METRICS
 from harness.rundir.results import TrialRecord, read_results
 from harness.rundir.store import RunDirectory
-from harness.stages.score import restore_figures
+from harness.stages.score import restore
 from harness.statistics.holm import holm
 from harness.statistics.jackknife import JackknifedFigure
 from harness.statistics.paired import difference, mean
@@ -58,7 +58,7 @@ def _recipes(run: Path, records: list[TrialRecord], figure: str) -> dict[str, li
     directory = RunDirectory(run)
     grouped: dict[str, list[JackknifedFigure]] = defaultdict(list)
     for record in records:
-        restored = restore_figures(name, directory.trial(record.id).read_statistics(name))[figure]
+        restored = restore(name, directory.trial(record.id).read_statistics(name)).figures()[figure]
         if restored.figure.value is None:
             raise SystemExit(f"{figure} is undefined for {record.variant}")
         grouped[_recipe(record.variant)].append(restored)

@@ -241,7 +241,7 @@ def test_flips_are_the_samples_whose_stored_prediction_differs(
             task, 0, ["a", "b", "c"], [before, second, before], ShardProvenance(environment="here")
         )
         sides.append(RunSide(TrialRecord.model_validate(trial(task, "model")), directory))
-    assert find_flips(RunPair(*sides)).ids == ("b",)
+    assert find_flips(*sides) == ("b",)
 
 
 # Stored statistics
@@ -651,7 +651,7 @@ def test_smoke_never_decides(tmp_path: Path) -> None:
         ({"batch_size": 4}, "batch size differs: "),
         ({"threads": 2}, "threads differs: 1 → 2"),
         ({"profile": "release"}, "profile differs: ci → release"),
-        ({"environment": "other"}, "hardware differs: cpu Example CPU 3000 → Another"),
+        ({"environment": "other"}, "cpu differs: Example CPU 3000 → Another"),
         ({"environment": "gone"}, "not described"),
         ({"valid": False, "reasons": ["disturbed"]}, "the run's measurement is not valid: disturbed"),
     ],

@@ -5,10 +5,10 @@ samples. Samples that are hard for one model are mostly hard for the other, so t
 precise than two separate intervals suggest.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isclose
-from typing import Generic, Protocol, TypeAlias, TypeVar, cast
+from typing import NamedTuple, Protocol, TypeAlias, cast
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from harness.errors import InfrastructureError
 from harness.metrics.metric import METRICS, StoredArrays
 from harness.rundir.results import TrialRecord
 from harness.rundir.store import TrialDirectory
-from harness.stages.score import restore_figures
+from harness.stages.score import restore
 from harness.statistics.jackknife import JackknifedFigure
 from harness.statistics.paired import difference as paired_difference
 from harness.statistics.paired import mean_estimate
@@ -67,45 +67,32 @@ class RunSide:
         return self.directory.read_statistics(metric)
 
 
-SideT = TypeVar("SideT", bound=Side, covariant=True)
+class RunPair(NamedTuple):
+    """The trials of one benchmark and variant in both runs."""
 
-
-@dataclass(frozen=True)
-class Pair(Generic[SideT]):
-    """Two results on the same samples."""
-
-    base: SideT
-    head: SideT
+    base: RunSide
+    head: RunSide
 
 
 FigurePair: TypeAlias = tuple[JackknifedFigure, JackknifedFigure]  # baseline, run
-RunPair: TypeAlias = Pair[RunSide]  # the trials of one benchmark and variant in both runs
 
 
-@dataclass(frozen=True)
-class Flips:
-    """A pair, and the ids of the samples whose prediction differs."""
-
-    pair: Pair[Side]
-    ids: tuple[str, ...]
-
-
-def find_flips(pair: Pair[Side]) -> Flips:
-    """Find the samples whose prediction differs.
+def find_flips(base: Side, head: Side) -> tuple[str, ...]:
+    """Return the ids of the samples whose prediction differs.
 
     Raises:
         InfrastructureError: the sides contain predictions of different samples.
     """
     ids = []
-    sides = zip(pair.base.read_predictions(), pair.head.read_predictions(), strict=True)
+    sides = zip(base.read_predictions(), head.read_predictions(), strict=True)
     for (base_id, before), (head_id, after) in sides:
         if base_id != head_id:
             raise InfrastructureError(
-                f"{pair.head.name}: contains sample {head_id} where the baseline has {base_id}"
+                f"{head.name}: contains sample {head_id} where the baseline has {base_id}"
             )
         if not _same_prediction(before, after):
             ids.append(head_id)
-    return Flips(pair, tuple(ids))
+    return tuple(ids)
 
 
 def _same_prediction(before: Prediction, after: Prediction) -> bool:
@@ -122,15 +109,16 @@ def _same_prediction(before: Prediction, after: Prediction) -> bool:
     return np.array_equal(cast(Mask, before), cast(Mask, after))
 
 
-def accuracy_changes(flips: Flips, gate: GatePolicy) -> Iterator[Change]:
-    """Yield the changes of each figure of a pair. If the predictions are equal, no loss is tested.
+def accuracy_changes(baseline: Side, run: Side, flips: Sequence[str], gate: GatePolicy) -> Iterator[Change]:
+    """Yield the changes of each figure. If the predictions are equal, no loss is tested.
 
     Args:
+        flips: Result of `find_flips`.
         gate: The rules about this trial.
     """
-    before, after = flips.pair.base.metrics, flips.pair.head.metrics
+    before, after = baseline.metrics, run.metrics
     has_floor = any(rule.floor is not None for rule in gate.root)
-    recomputed = _recompute(flips.pair) if flips.ids or has_floor else None
+    recomputed = _recompute(baseline, run) if flips or has_floor else None
     headlines = {name for metrics in (before, after) for name in list(metrics)[:1]}
     for name in dict.fromkeys([*after, *before]):
         base, head = before.get(name), after.get(name)
@@ -138,13 +126,13 @@ def accuracy_changes(flips: Flips, gate: GatePolicy) -> Iterator[Change]:
         decides = rule is not None and rule.tier == "blocking"
         change = Change("accuracy", name, base, head, decides=decides)
         figures = recomputed.get((name, head.signature)) if recomputed and head else None
-        reason = _incomparable(name, base, head, equal=not flips.ids)
+        reason = _incomparable(name, base, head, equal=not flips)
         if not reason and recomputed is not None:
             reason = _not_restored(name, (base, head), figures)
         if reason:
             yield replace(change, reason=reason)
             continue
-        yield judge_loss(change, figures, rule) if figures and flips.ids else _unchanged(change)
+        yield judge_loss(change, figures, rule) if figures and flips else _unchanged(change)
         if rule and rule.floor is not None and figures:
             yield _judge_floor(change, figures[1], rule.floor)
 
@@ -175,13 +163,13 @@ def _not_restored(name: str, stored: tuple[Figure | None, ...], figures: FigureP
     return f"this version of the harness computes a different {name} from the same statistics"
 
 
-def _recompute(pair: Pair[Side]) -> dict[tuple[str, str], FigurePair]:
+def _recompute(baseline: Side, run: Side) -> dict[tuple[str, str], FigurePair]:
     """Compute the figures of both sides from stored statistics, by name and signature."""
     figures: dict[tuple[str, str], FigurePair] = {}
     for metric_name in METRICS.entries():
-        base_arrays, head_arrays = (side.read_statistics(metric_name) for side in (pair.base, pair.head))
+        base_arrays, head_arrays = (side.read_statistics(metric_name) for side in (baseline, run))
         if base_arrays and head_arrays:
-            before, after = (restore_figures(metric_name, arrays) for arrays in (base_arrays, head_arrays))
+            before, after = (restore(metric_name, arrays).figures() for arrays in (base_arrays, head_arrays))
             for name, head in after.items():
                 figures[name, before[name].figure.signature] = before[name], head
     return figures

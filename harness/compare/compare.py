@@ -117,7 +117,7 @@ def _compare_pairs(
 ) -> Iterator[tuple[Key, TrialComparison]]:
     """Yield the changes of each pair, or why it cannot be compared."""
     not_compared = {key: _check(pair) for key, pair in pairs.items()}
-    flips = {key: find_flips(pair) for key, pair in pairs.items() if not_compared[key] is None}
+    flips = {key: find_flips(*pair) for key, pair in pairs.items() if not_compared[key] is None}
     comparisons = []
     for key, pair in pairs.items():
         record = pair.head.record
@@ -129,10 +129,10 @@ def _compare_pairs(
                 record.task,
                 "compared",
                 samples=record.dataset.size,
-                flipped=len(flips[key].ids),
-                flipped_ids=flips[key].ids[:SHOWN_IDS],
+                flipped=len(flips[key]),
+                flipped_ids=flips[key][:SHOWN_IDS],
                 changes=(
-                    *accuracy_changes(flips[key], rules),
+                    *accuracy_changes(*pair, flips[key], rules),
                     *speed_changes(pair, base.environments, head.environments, rules),
                     *cost_changes(pair, rules),
                 ),

@@ -7,8 +7,8 @@ from typing import TypeAlias
 from harness.files import read_record
 from harness.identity import code_version, content_id
 from harness.rundir.records import FigureDifference, PairsFile, TrialPair
-from harness.rundir.store import RunDirectory, TrialDirectory
-from harness.stages.score import restore_figures
+from harness.rundir.store import RunDirectory
+from harness.stages.score import restore
 from harness.statistics.jackknife import JackknifedFigure
 from harness.statistics.paired import difference
 from harness.trial import Trial
@@ -58,7 +58,12 @@ def _stale_pairs(
             stale[first.id, second.id] = key
     involved = {trial_id for ids in stale for trial_id in ids}
     figures = {
-        trial.id: _figures(trial, directory.trial(trial.id)) for trial in trials if trial.id in involved
+        trial.id: {
+            name: restore(name, directory.trial(trial.id).read_statistics(name)).figures()
+            for name in trial.metrics
+        }
+        for trial in trials
+        if trial.id in involved
     }
     return {
         (first, second): TrialPair(
@@ -66,11 +71,6 @@ def _stale_pairs(
         )
         for (first, second), key in stale.items()
     }
-
-
-def _figures(trial: Trial, trial_dir: TrialDirectory) -> TrialFigures:
-    """Restore a trial's figures and their replicates from its sample statistics."""
-    return {name: restore_figures(name, trial_dir.read_statistics(name)) for name in trial.metrics}
 
 
 def _differences(first: TrialFigures, second: TrialFigures) -> dict[str, dict[str, FigureDifference]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness.compare.accuracy import Pair, accuracy_changes, find_flips
+from harness.compare.accuracy import accuracy_changes, find_flips
 from harness.compare.correction import correct_verdicts
 from harness.compare.outcome import SHOWN_IDS, Change, Comparison, TrialComparison
 from harness.decisions.policy import GatePolicy
@@ -77,16 +77,17 @@ def read_system(annotations: AnnotationFiles, path: Path) -> System:
 
 def compare_systems(files: AnnotationFiles, head: System, base: System, gate: GatePolicy) -> Comparison:
     """Compare two systems by the rules for two runs, as one trial."""
-    flips = find_flips(Pair(base, head))
+    flips = find_flips(base, head)
+    rules = gate.of(f"{files.name}/{Path(head.name).stem}", files.task)
     trial = TrialComparison(
         files.name,
         Path(head.name).stem,
         files.task,
         "compared",
         samples=len(files),
-        flipped=len(flips.ids),
-        flipped_ids=flips.ids[:SHOWN_IDS],
-        changes=tuple(accuracy_changes(flips, gate.of(f"{files.name}/{Path(head.name).stem}", files.task))),
+        flipped=len(flips),
+        flipped_ids=flips[:SHOWN_IDS],
+        changes=tuple(accuracy_changes(base, head, flips, rules)),
     )
     corrected = tuple(correct_verdicts([trial]))
     return Comparison(files.name, head.name, None, base.name, None, corrected, (), notes=files.notes)
@@ -98,7 +99,7 @@ def differences(systems: Sequence[System]) -> list[Difference]:
     changes = [
         (system.name, change)
         for system in others
-        for change in accuracy_changes(find_flips(Pair(first, system)), GatePolicy())
+        for change in accuracy_changes(first, system, find_flips(first, system), GatePolicy())
     ]
     adjusted: dict[tuple[str, str], float] = {}
     for figure in first.metrics:

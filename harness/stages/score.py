@@ -55,11 +55,6 @@ def restore(name: str, arrays: StoredArrays) -> StoredMetric:
     return StoredMetric(metric, metric.unpack(arrays), origins)
 
 
-def restore_figures(name: str, arrays: StoredArrays) -> dict[str, JackknifedFigure]:
-    """Return a metric's figures, recomputed from the sample statistics that `score` stored under its name."""
-    return restore(name, arrays).figures()
-
-
 def make_metrics(names: Iterable[str], dataset: Dataset) -> list[AnyMetric]:
     """Return metrics by name, with the classes and the options that the data set prescribes."""
     return [METRICS.get(name)(dataset.classes, **dataset.metric_options) for name in names]
