@@ -44,9 +44,7 @@ class Change:
     sample as a fraction of the baseline's; above 0 is slower."""
     verdict: Verdict = "incomparable"
     reason: str = ""
-    decides: bool = (
-        False  # True if the verdict counts towards the outcome; otherwise the change is only reported
-    )
+    decides: bool = False  # the verdict counts towards the outcome; otherwise it is only reported
     p_value: float | None = None
     """Two-sided p-value of no difference in accuracy, before Holm's correction; None if not tested."""
     detectable: float | None = None

@@ -11,9 +11,7 @@ from harness.stages.score import make_metrics
 from harness.task import Prediction
 from harness.trial import Trial
 
-LEAST_SHARE = (
-    0.99  # of the figure of the stored predictions: the quality target of the MLPerf Inference rules
-)
+LEAST_SHARE = 0.99  # of the figure of the stored predictions: the quality target of MLPerf Inference
 
 
 def with_checked_answers(

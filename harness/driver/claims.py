@@ -62,8 +62,7 @@ def decide_claims(directory: RunDirectory, loaded: LoadedSuite, trials: Sequence
             evidence[name] = measure_claim(directory, trials, entry)
         except UndecidableError as error:
             known = earlier.get(name)
-            is_same = known is not None and all(getattr(known, key) == value for key, value in entry)
-            if known is not None and is_same:
+            if known and all(getattr(known, key) == value for key, value in entry):
                 records[name] = known
             else:
                 records[name] = records[name].model_copy(update={"reason": str(error)})

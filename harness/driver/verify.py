@@ -7,10 +7,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 
 from harness.driver.pairs import score_pairs
 from harness.driver.scoring import write_scores
@@ -28,26 +28,19 @@ TOLERANCE = 1e-9  # relative; the order of additions depends on the libraries of
 _COMPUTED = {"report", "run.lock", "pairs.json", "results.json", "metrics.json", "statistics", SUMS}
 
 
-class Verification(StrictModel):
+class Verification(StrictModel, frozen=False):
     """The problems of a run directory."""
 
     run: str
-    figures: int  # number of accuracy figures that were computed again from predictions and data set
-    damaged: list[str]  # files that are not as they were written
-    different: list[str]  # stored values that do not follow from the evidence
-    not_recomputed: list[str]  # figures that could not be computed again, and why
+    figures: int = 0  # accuracy figures that were computed again from predictions and data set
+    damaged: list[str] = Field(default_factory=list)  # files that are not as they were written
+    different: list[str] = Field(default_factory=list)  # stored values that do not follow from the evidence
+    not_recomputed: list[str] = Field(default_factory=list)  # figures that could not be, and why
 
     @property
     def ok(self) -> bool:
         """Return whether everything was computed again and nothing is wrong."""
         return not (self.damaged or self.different or self.not_recomputed)
-
-
-@dataclass
-class _Findings:
-    figures: int = 0
-    different: list[str] = field(default_factory=list)
-    not_recomputed: list[str] = field(default_factory=list)
 
 
 def verify(path: Path) -> Verification:
@@ -59,29 +52,23 @@ def verify(path: Path) -> Verification:
     directory = RunDirectory(path)
     if not directory.run_file.exists() and not directory.digests.file.exists():
         raise UsageError(f"{path}: not a run directory (it has no run.json)")
-    findings = _Findings()
     damaged = [f"{damage.path.relative_to(path)} {damage.problem}" for damage in directory.check()]
     folders = [path, *(folder for folder in sorted(path.glob("trials/*")) if folder.is_dir())]
     unchecked = [folder / SUMS for folder in folders if not (folder / SUMS).exists()]
     damaged += [
         f"{file.relative_to(path)} is missing: nothing beside it can be checked" for file in unchecked
     ]
+    verification = Verification(run=str(path), damaged=damaged)
     try:
-        _recompute(directory, findings)
+        _recompute(directory, verification)
     except Exception as error:  # a file from which others follow cannot be read, or has absurd values
         if not damaged and not isinstance(error, HarnessError):
             raise
-        findings.not_recomputed.append(describe(error))
-    return Verification(
-        run=str(path),
-        figures=findings.figures,
-        damaged=damaged,
-        different=findings.different,
-        not_recomputed=findings.not_recomputed,
-    )
+        verification.not_recomputed.append(describe(error))
+    return verification
 
 
-def _recompute(directory: RunDirectory, findings: _Findings) -> None:
+def _recompute(directory: RunDirectory, verification: Verification) -> None:
     """Compute everything again in a copy that has only the raw evidence, and compare the results."""
     run_file = read_record(directory.run_file, RunFile)
     if run_file is None:
@@ -90,13 +77,13 @@ def _recompute(directory: RunDirectory, findings: _Findings) -> None:
     planned = [_trial(entry, directory) for entry in run_file.trials if status[entry.id] == "complete"]
     with _evidence(directory.path) as copy:
         for trial_id in {trial.id: None for trial in planned}:
-            _rescore(directory, copy, [trial for trial in planned if trial.id == trial_id], findings)
+            _rescore(directory, copy, [trial for trial in planned if trial.id == trial_id], verification)
         score_pairs(copy, planned)
         for name, again in (
             ("pairs.json", read_json(copy.path / "pairs.json")),
             ("results.json", json.loads(to_json(collect(copy.path)))),
         ):
-            findings.different += differences(read_json(directory.path / name), again, f"{name}: ")
+            verification.different += differences(read_json(directory.path / name), again, f"{name}: ")
 
 
 def _trial(entry: PlannedTrial, directory: RunDirectory) -> Trial:
@@ -121,7 +108,9 @@ def _evidence(path: Path) -> Iterator[RunDirectory]:
         yield RunDirectory(copy)
 
 
-def _rescore(directory: RunDirectory, copy: RunDirectory, same: Sequence[Trial], findings: _Findings) -> None:
+def _rescore(
+    directory: RunDirectory, copy: RunDirectory, same: Sequence[Trial], verification: Verification
+) -> None:
     """Score the predictions of a trial, which several benchmarks may share, again into the copy."""
     trial, names = same[0], sorted({name for other in same for name in other.metrics})
     stored_dir, copy_dir = directory.trial(trial.id), copy.trial(trial.id)
@@ -131,7 +120,7 @@ def _rescore(directory: RunDirectory, copy: RunDirectory, same: Sequence[Trial],
             raise UsageError(f"data set '{trial.dataset.name}' has changed since the run")
         scored = score(dataset, trial.spec.size, stored_dir.predictions.read(trial.spec.task), names)
     except Exception as error:  # of a plug-in, or of a damaged file
-        findings.not_recomputed.append(f"{trial.name}: {describe(error)}")
+        verification.not_recomputed.append(f"{trial.name}: {describe(error)}")
         for name in ("metrics.json", "statistics"):
             (copy_dir.path / name).symlink_to((stored_dir.path / name).resolve())
         return
@@ -140,9 +129,9 @@ def _rescore(directory: RunDirectory, copy: RunDirectory, same: Sequence[Trial],
     where = f"{trial.name}: "
     for name, result in scored.items():
         before, again = stored[name].model_dump(mode="json"), records[name].model_dump(mode="json")
-        findings.different += differences(before, again, f"{where}metrics.json: {name}.")
-        findings.different += _different_arrays(stored_dir, name, result, where)
-        findings.figures += len(result.scores.metrics)
+        verification.different += differences(before, again, f"{where}metrics.json: {name}.")
+        verification.different += _different_arrays(stored_dir, name, result, where)
+        verification.figures += len(result.scores.metrics)
 
 
 def _different_arrays(stored: TrialDirectory, name: str, again: ScoredMetric, where: str) -> Iterator[str]:

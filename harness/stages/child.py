@@ -70,7 +70,7 @@ class Child(AbstractContextManager["Child"]):
     def _start(self) -> None:
         for pause in (0.1, 1.0, 5.0, None):
             try:
-                with _starting, _hidden_main(), _searched_first(self._folders):
+                with _starting, _start_settings(self._folders):
                     self._process.start()
                 break
             except (OSError, EOFError) as error:  # an adapter has just ended the server that forks children
@@ -133,9 +133,7 @@ class Child(AbstractContextManager["Child"]):
             raise
         except (EOFError, OSError) as error:
             raise LostChildError(self._ending()) from error
-        except (
-            Exception
-        ) as error:  # the adapter wrote to the connection, or the answer's class is unknown here
+        except Exception as error:  # the adapter wrote to the connection, or the answer has an unknown class
             raise LostChildError(f"the answer of the adapter's process cannot be read: {error}") from error
 
     def _ending(self) -> str:
@@ -155,25 +153,18 @@ def send_line(text: str) -> None:
 
 
 @contextmanager
-def _hidden_main() -> Iterator[None]:
-    """Hide this program's main module, which multiprocessing would import into the child."""
-    main = sys.modules["__main__"]
+def _start_settings(folders: list[str]) -> Iterator[None]:
+    """Hide this program's main module from a child, and let the child search folders for modules first.
+
+    Otherwise multiprocessing would import the main module there. It hands sys.path to the child.
+    """
+    main, path = sys.modules["__main__"], sys.path[:]
     sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-
-
-@contextmanager
-def _searched_first(folders: list[str]) -> Iterator[None]:
-    """Put folders in front of sys.path, which multiprocessing hands to the child."""
-    before = sys.path[:]
     sys.path[:0] = folders
     try:
         yield
     finally:
-        sys.path[:] = before
+        sys.modules["__main__"], sys.path[:] = main, path
 
 
 def _serve(connection: Connection, printed: Connection, environment: Mapping[str, str]) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from harness.errors import UsageError
 from harness.registry import unknown
-from harness.task import Detections, Mask, Prediction, TaskName, Translation
+from harness.task import Detections, Prediction, TaskName, Translation
 
 ClassMap: TypeAlias = NDArray[np.int64]
 """[classes of the model]: index in the data set's classes, or −1 for a class that the data set lacks."""
@@ -45,20 +45,15 @@ def class_map(task: TaskName, model: Sequence[str], data: Sequence[str]) -> Clas
 
 def relabel(predictions: Sequence[Prediction], classes: ClassMap) -> list[Prediction]:
     """Return predictions with the data set's labels; drop detections of classes that it lacks."""
-    return [_relabel(prediction, classes) for prediction in predictions]
-
-
-def _relabel(prediction: Prediction, classes: ClassMap) -> Prediction:
-    if isinstance(prediction, Translation):
-        return prediction
-    if isinstance(prediction, Detections):
-        labels = classes[prediction.labels]
-        known = labels >= 0
-        return replace(
-            prediction,
-            boxes=prediction.boxes[known],
-            scores=prediction.scores[known],
-            labels=labels[known],
-        )
-    mask: Mask = classes[prediction].astype(np.uint8)
-    return mask
+    relabelled: list[Prediction] = []
+    for prediction in predictions:
+        if isinstance(prediction, Detections):
+            labels = classes[prediction.labels]
+            known = labels >= 0
+            boxes, scores = prediction.boxes[known], prediction.scores[known]
+            relabelled.append(replace(prediction, boxes=boxes, scores=scores, labels=labels[known]))
+        elif isinstance(prediction, Translation):
+            relabelled.append(prediction)
+        else:
+            relabelled.append(classes[prediction].astype(np.uint8))
+    return relabelled

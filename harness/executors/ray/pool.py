@@ -90,9 +90,16 @@ class ActorPool:
         present = sum(worker.resources == resources for worker in [*self.running, *self.starting.values()])
         if present >= size or not self._view.head_answers():
             return
+        options = {
+            "num_cpus": resources.cpu,
+            "num_gpus": resources.gpu,
+            "resources": {SLOT: WORKER_SLOT} if self._view.cluster.offers_slots else None,
+            "label_selector": prediction_selector(excluded_nodes),
+        }
         for _ in range(size - present):
-            options = _options(resources, self._view.cluster.offers_slots, excluded_nodes)
-            worker = PoolWorker(_Worker.options(**options).remote(), resources, excluded_nodes=excluded_nodes)
+            name = f"predict {uuid4().hex[:8]}"  # as the dashboard lists it
+            actor = _Worker.options(**options, name=name).remote()
+            worker = PoolWorker(actor, resources, excluded_nodes=excluded_nodes)
             self.starting[worker.actor.ready.remote()] = worker
 
     def admit(self, ready: Iterable[ObjectRef]) -> list[tuple[PoolWorker, str]]:
@@ -150,14 +157,3 @@ def busy_cluster(what: str) -> InfrastructureError:
         f"{what}: no worker could start within {START_DEADLINE_SECONDS:g} s; the cluster is busy (free now: "
         f"{free['CPU']:g} CPUs, {free['GPU']:g} GPUs); the same command resumes the run"
     )
-
-
-def _options(resources: Resources, use_slot: bool, excluded_nodes: Set[str]) -> dict[str, object]:
-    """Return Ray's options to start a worker with."""
-    return {
-        "num_cpus": resources.cpu,
-        "num_gpus": resources.gpu,
-        "resources": {SLOT: WORKER_SLOT} if use_slot else None,
-        "label_selector": prediction_selector(excluded_nodes),
-        "name": f"predict {uuid4().hex[:8]}",  # as the dashboard lists it
-    }

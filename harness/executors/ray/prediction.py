@@ -116,9 +116,8 @@ class PredictionRun:
         demand = {resources: self.scheduler.demand(resources) for resources in self._resources}
         sizes = cluster.capacity(demand)
         for resources, size in sizes.items():
-            if cluster.may_add_nodes(
-                resources.gpu > 0
-            ):  # workers that do not fit would make the autoscaler start ever more nodes
+            if cluster.may_add_nodes(resources.gpu > 0):
+                # Workers that do not fit would make the autoscaler start ever more nodes.
                 sizes[resources] = min(demand[resources], 2 * size + MIN_REQUESTED_WORKERS)
         return {resources: min(size, self._max_workers or size) for resources, size in sizes.items()}
 
@@ -147,9 +146,7 @@ class PredictionRun:
         """Receive a worker's next answer, or handle its loss."""
         try:
             answer: list[Outcome] | LoadFailure = ray.get(worker.answers.popleft())
-        except (
-            RayError
-        ) as error:  # the worker or its child died, its GPU is unusable, or its answer could not be stored
+        except RayError as error:  # the worker or its child died, or its answer could not be stored
             self.pool.drop(worker)
             cause = error.cause if isinstance(error, RayTaskError) else error
             kind = "" if isinstance(cause, HarnessError) else f"{type(cause).__name__}: "

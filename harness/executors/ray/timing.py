@@ -23,9 +23,7 @@ from harness.scenarios.settings import Exclusive, SpeedSettings
 from harness.stages.measure import Measurement
 from harness.trial import Trial
 
-NODE_DEADLINE_SECONDS = (
-    7200.0  # maximum wait of a trial for its node, while other runs finish a shard or a timing
-)
+NODE_DEADLINE_SECONDS = 7200.0  # for a node to become free, while others finish a shard or a timing
 POLL_SECONDS = 1.0  # between checks of the cluster's nodes
 NODE_DEATH_SECONDS = 30.0  # until Ray reports a node as dead after its processes died
 

@@ -68,7 +68,9 @@ class TrialQueue:
     def record_loss(self, loss: Loss, dead_nodes: Set[str]) -> ShardError | None:
         """Queue a lost shard again, whole or in parts, or return an error if it is given up."""
         if loss.cause == "memory" and loss.batch_limit > 1:
-            self._halve_batch(loss)
+            # Try again with at most half as many samples at once as when memory was exhausted.
+            self.batch_limit = min(self.batch_limit, -(-loss.batch_limit // 2))
+            self.pending.put_back(loss.shard)
             return None
         match self.losses.record(loss, dead_nodes):
             case Shard() as shard:
@@ -78,8 +80,3 @@ class TrialQueue:
             case error:
                 return error
         return None
-
-    def _halve_batch(self, loss: Loss) -> None:
-        """Try a shard again with at most half as many samples at once as when memory was exhausted."""
-        self.batch_limit = min(self.batch_limit, -(-loss.batch_limit // 2))
-        self.pending.put_back(loss.shard)
