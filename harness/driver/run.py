@@ -31,7 +31,7 @@ from harness.files import read_record
 from harness.recipe import CheckpointRef
 from harness.rundir.collect import collect
 from harness.rundir.records import RunFile
-from harness.rundir.results import Results, to_json
+from harness.rundir.results import Results, ScenarioRecord, to_json
 from harness.rundir.store import RunDirectory
 from harness.scenarios.settings import PROFILES
 from harness.suite.loading import LoadedSuite
@@ -81,8 +81,9 @@ def run(
                     earlier = planned.trials[:number]
                     measure(directory, trial, earlier, loaded.suite.speed, executor, progress.note, local)
                 decide_claims(directory, loaded, planned.trials)
-                run_gate(directory, loaded, planned.trials, baseline, settings, progress.note)
-                return _finish(directory)
+        with _noticing_removal(directory):  # after the workers have ended, which would disturb the gate
+            run_gate(directory, loaded, planned.trials, baseline, settings, progress.note)
+            return _finish(directory)
 
 
 @contextmanager
@@ -137,10 +138,16 @@ def exit_code(results: Results, strict: bool = False) -> int:
         return UsageError.exit_code
     complete = bool(results.trials) and all(trial.status == "complete" for trial in results.trials)
     valid = all(
-        scenario.valid or (scenario.queries > 0 and not PROFILES[scenario.profile].gates)
+        scenario.valid or _may_be_invalid(scenario)
         for trial in results.trials
         for scenario in trial.speed.values()
     )
     if not complete or not valid or any(record.failed for record in against):
         return InfrastructureError.exit_code
     return INCONCLUSIVE if strict and verdicts & {"inconclusive", "incomparable"} else 0
+
+
+def _may_be_invalid(scenario: ScenarioRecord) -> bool:
+    """Return whether a timing never gates, and none of its processes failed."""
+    profile = PROFILES[scenario.profile]
+    return not profile.gates and scenario.queries > 0 and scenario.processes >= profile.processes
