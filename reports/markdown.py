@@ -16,7 +16,9 @@ LIMIT = 60_000  # bytes; GitHub refuses comments above 64 KiB
 
 def to_markdown(results: Results, limit: int = LIMIT) -> str:
     """Return the verdict and one table per task. Rows beyond `limit` bytes are only counted."""
-    return shortened(lambda rows: _document(results, rows), max(1, len(results.trials)), limit)
+    return shortened(
+        lambda rows: _document(results, rows), max(1, len(results.trials), len(results.claims)), limit
+    )
 
 
 def shortened(document: Callable[[int], str], rows: int, limit: int) -> str:
@@ -139,6 +141,8 @@ def _claims(results: Results, rows: int) -> list[str]:
             " and ".join(map(str, claim.seeds)),
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    if len(results.claims) > rows:
+        lines += ["", f"{len(results.claims) - rows} more claims are in `results.json`."]
     return ["\n".join(["### Claims", "", *lines])]
 
 

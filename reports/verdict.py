@@ -44,7 +44,8 @@ def verdict(results: Results) -> str:
 
 def is_clean(results: Results) -> bool:
     """Return whether all is complete and valid, no version proven slower, and no required claim refuted."""
-    return not any(claim.required and claim.verdict == "refuted" for claim in results.claims) and all(
+    failed = ("refuted", "not decided")
+    return not any(claim.required and claim.verdict in failed for claim in results.claims) and all(
         trial.status == "complete"
         and all(scenario.valid for scenario in trial.speed.values())
         and all(record.verdict != "regression" or not record.decides for record in trial.turns.values())

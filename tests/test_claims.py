@@ -135,8 +135,19 @@ def test_claims_about_stored_predictions(tmp_path: Path, references: list[str]) 
     assert "no column 'weather' (known: source words" in (claim(results, "nowhere").reason or "")
     assert "not counted" in (claim(results, "cost").reason or "")
 
-    only = run_suite(tmp_path, content, only="words/good")  # keeps verdicts about variants that it lacks
-    assert verdicts(only)["better"] == "supported"
+    only = run_suite(tmp_path, content, only="words/good")  # the family is not complete
+    assert set(verdicts(only).values()) == {"not decided"}
+    assert exit_code(only) == 0, "a run of some trials owes no decision"
+    assert verdicts(run_suite(tmp_path, content)) == verdicts(results)
+
+
+def test_a_required_claim_that_cannot_be_decided_is_an_incomplete_run(
+    tmp_path: Path, references: list[str]
+) -> None:
+    claims = {"c": {"claim": "a.bleu > 1", "where": "source words >= many", "required": True}}
+    results = run_suite(tmp_path, suite(tmp_path, {"a": references}, **claims))
+    assert exit_code(results) == 3
+    assert claim(results, "c").reason == "the column 'source words' has numbers, 'many' is none"
 
 
 @pytest.mark.parametrize(
@@ -147,6 +158,8 @@ def test_claims_about_stored_predictions(tmp_path: Path, references: list[str]) 
         ({"claim": "good.bleu > 1", "benchmark": "word"}, r"claims\.c\.benchmark: .*'word'.*'words'"),
         ({"claim": "good.bleu ≥ 1"}, r"claims\.c\.claim: expected ADAPTER\.QUANTITY"),
         ({"claim": "good.bleu > 1", "where": "words"}, r"claims\.c\.where: expected COLUMN"),
+        ({"claim": "good.flops > 2 * good.parameters"}, r"compare flops with flops of another adapter"),
+        ({"claim": "good.flops > 2", "where": "source words >= 3"}, "`where` does not apply"),
         ({"claim": "good.bleu > 1", "source_": "x"}, r"claims\.c\.source_: unknown key 'source_'.*'source'"),
     ],
 )
@@ -189,9 +202,8 @@ def test_speeds_are_compared_by_ranks_over_processes(tmp_path: Path, references:
     seconds = {"fast": [1.0, 1.1, 1.2, 1.15, 1.05], "slow": [2.13, 2.31, 2.22, 2.61, 2.43]}
     for trial in plan.trials:
         timings = offline_timings([[(8, 8 * second)] * 3 for second in seconds[trial.variant]])
-        directory.trial(trial.id).write_record(
-            directory.trial(trial.id).path / "speed" / "offline.json", timings
-        )
+        last = directory.trial(trial.id)
+        last.write_record(last.path / "speed" / "offline.json", timings)
     for factor, side in ((1.0, "greater"), (2.0, "greater")):
         entry = ClaimEntry(claim=f"fast.offline > {factor} * slow.offline", benchmark="words")
         evidence = measure_claim(directory, plan.trials, entry)
@@ -201,8 +213,15 @@ def test_speeds_are_compared_by_ranks_over_processes(tmp_path: Path, references:
         assert evidence.test.p_if_false == pytest.approx(expected.pvalue)
         ratios = [slow / fast for slow in seconds["slow"] for fast in seconds["fast"]]
         assert evidence.effect.value == pytest.approx(np.median(ratios))
-    with pytest.raises(UndecidableError, match="as a multiple"):
-        measure_claim(directory, plan.trials, ClaimEntry(claim="fast.offline > 3", benchmark="words"))
+    entry = ClaimEntry(claim="fast.offline > slow.offline", benchmark="words")
+    for changes, message in (
+        ({"environment": "another"}, "the environment of the timings differ"),
+        ({"settings": {**timings.settings.model_dump(), "profile": "smoke"}}, "profile smoke never decides"),
+    ):
+        spoilt = offline_timings([[(8, 1.0)] * 3] * 5, **changes)
+        last.write_record(last.path / "speed" / "offline.json", spoilt)
+        with pytest.raises(UndecidableError, match=message):
+            measure_claim(directory, plan.trials, entry)
 
 
 def test_reports_show_claims_and_a_required_one_that_is_refuted_fails(

@@ -73,3 +73,13 @@ def test_equal_runs_are_rarely_told_as_changed() -> None:
         decided += any(min(p, q) <= 0.05 and max(p, q) >= 0.95 for p, q in zip(before, after, strict=True))
     assert moved > 20
     assert decided <= 1
+
+
+def test_equal_predictions_share_every_draw_and_every_difference() -> None:
+    accuracies = [figure(30.0, 1.0)] * 3 + [figure(29.5, 1.0)]
+    speeds = [speed(rate, 1e-6) for rate in (10, 20, 40, 80)]
+    pairs = {(0, 3): Figure(-0.5, -1.0, 0.0, 300, "points", "s")}  # the first of equal ones stands for all
+    chances = probabilities(accuracies, speeds, [8] * 4, pairs)
+    assert chances is not None
+    assert chances[:2] == [0.0, 0.0] and chances[3] == 1.0
+    assert chances[2] == pytest.approx(stats.norm.cdf(stats.norm.ppf(0.975)), abs=0.01)

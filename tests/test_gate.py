@@ -171,3 +171,10 @@ def test_a_mistake_in_a_file_of_rules_names_its_line(tmp_path: Path) -> None:
     (tmp_path / "gate.yaml").write_text("gate:\n  - {max_drop: 0.5}\n  - {max_dorp: 1}\n")
     with pytest.raises(UsageError, match=r"gate\.yaml:3: .*max_dorp.*max_drop"):
         read_gate(tmp_path / "gate.yaml")
+
+
+def test_a_relative_drop_of_a_negative_figure_is_a_loss() -> None:
+    base, head = (mean_of(np.linspace(-12, -8, 40) - loss) for loss in (0.0, 0.001))
+    assert judge_loss(BLANK, (base, head), GateRule(max_relative_drop=0.1)).verdict == "pass"
+    much = mean_of(np.linspace(-12, -8, 40) - 2)
+    assert judge_loss(BLANK, (base, much), GateRule(max_relative_drop=0.1)).verdict == "regression"

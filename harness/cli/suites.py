@@ -139,7 +139,7 @@ def run_command(
     as_json: options.AsJson = False,
 ) -> None:
     """Run a suite, or resume an interrupted run of it."""
-    from harness.cli.terminal import console, show_results, show_turns
+    from harness.cli.terminal import console, show_claims, show_results, show_turns
     from harness.driver.progress import RunProgress
     from harness.driver.run import exit_code, run
     from harness.driver.settings import RunSettings
@@ -174,6 +174,7 @@ def run_command(
         sys.stdout.write(to_json(results))
     else:
         show_results(results)
+        show_claims(results)
         show_turns((f"{trial.benchmark}/{trial.variant}", trial.turns) for trial in results.trials)
     console.print(f"report: {page}")
     raise typer.Exit(exit_code(results, strict))

@@ -112,6 +112,21 @@ def show_results(results: Results) -> None:
                 out.print(display(problem, 400), style="yellow")
 
 
+def show_claims(results: Results) -> None:
+    """Print one row per claim."""
+    rows = [
+        [
+            claim.name,
+            claim.claim + (f" where {claim.where}" if claim.where else ""),
+            _full(claim.effect) if claim.effect else "–",
+            f"{claim.verdict}: {claim.reason}" if claim.reason else claim.verdict,
+        ]
+        for claim in results.claims
+    ]
+    if rows:
+        show_table(["claim", "statement", "effect", "verdict"], rows)
+
+
 def show_turns(records: Iterable[tuple[str, Mapping[str, TurnsRecord]]]) -> None:
     """Print one row per comparison of versions in turns; each pair is a trial and its records by scenario."""
     rows = [

@@ -26,6 +26,8 @@ from harness.statistics.paired import difference as paired_difference
 from harness.statistics.paired import mean_estimate
 from harness.task import Detections, Figure, Mask, Prediction, Translation
 
+NO_INTERVAL = "it has no interval: too few samples, or one group alone decides it"
+
 
 class Side(Protocol):
     """A side of a comparison: its figures, and the predictions and statistics behind them."""
@@ -123,7 +125,9 @@ def accuracy_changes(baseline: Side, run: Side, flips: Sequence[str], gate: Gate
     for name in dict.fromkeys([*after, *before]):
         base, head = before.get(name), after.get(name)
         rule = gate.rule("metric", name, name in headlines)
-        decides = rule is not None and rule.tier == "blocking"
+        blocks = rule is not None and rule.tier == "blocking"
+        limits_loss = rule is not None and (rule.max_drop is not None or rule.max_relative_drop is not None)
+        decides = blocks if limits_loss else name in headlines
         change = Change("accuracy", name, base, head, decides=decides)
         figures = recomputed.get((name, head.signature)) if recomputed and head else None
         reason = _incomparable(name, base, head, equal=not flips)
@@ -131,10 +135,12 @@ def accuracy_changes(baseline: Side, run: Side, flips: Sequence[str], gate: Gate
             reason = _not_restored(name, (base, head), figures)
         if reason:
             yield replace(change, reason=reason)
+            if rule and rule.floor is not None:
+                yield replace(change, name=f"{name} floor", reason=reason, decides=blocks)
             continue
         yield judge_loss(change, figures, rule) if figures and flips else _unchanged(change)
         if rule and rule.floor is not None and figures:
-            yield _judge_floor(change, figures[1], rule.floor)
+            yield _judge_floor(replace(change, decides=blocks), figures[1], rule.floor)
 
 
 def _incomparable(name: str, base: Figure | None, head: Figure | None, equal: bool) -> str:
@@ -201,7 +207,9 @@ def judge_loss(change: Change, figures: FigurePair, rule: GateRule | None) -> Ch
         limit, bound = f"max_drop {rule.max_drop:g}", sign * rule.max_drop
     elif rule and rule.max_relative_drop is not None:
         limit = f"max_relative_drop {rule.max_relative_drop:g}"
-        estimate = paired_difference([base.scaled(1 + sign * rule.max_relative_drop)], [head]).estimate
+        # Against |base|, so that the limit is a loss for negative figures too.
+        factor = 1 + sign * float(np.sign(base.value)) * rule.max_relative_drop
+        estimate = paired_difference([base.scaled(factor)], [head]).estimate
     test = bound_test(estimate, bound, better) if estimate else None
     change = replace(
         change,
@@ -218,15 +226,24 @@ def judge_loss(change: Change, figures: FigurePair, rule: GateRule | None) -> Ch
         reason = "the differing predictions do not affect this figure"
         return replace(change, verdict="unchanged", reason=reason, test=None)
     if test is None:
-        return replace(change, verdict="inconclusive", reason="an interval needs at least two samples")
+        return replace(
+            change,
+            verdict="inconclusive",
+            reason="it has no interval: too few samples, or one group alone decides it",
+        )
     return with_decision(change, decide([test])[0])
 
 
 def _judge_floor(change: Change, head: JackknifedFigure, floor: float) -> Change:
     """Hold the figure of the run against the rule's floor."""
     estimate = mean_estimate([head])
-    change = replace(change, head=head.figure, difference=None, limit=f"floor {floor:g}")
+    name = f"{change.name} floor"
+    change = replace(change, name=name, head=head.figure, difference=None, limit=f"floor {floor:g}")
     if estimate is None:
-        return replace(change, verdict="inconclusive", reason="an interval needs at least two samples")
+        return replace(
+            change,
+            verdict="inconclusive",
+            reason="it has no interval: too few samples, or one group alone decides it",
+        )
     test = bound_test(estimate, floor, head.figure.better or "higher")
     return with_decision(replace(change, test=test), decide([test])[0])

@@ -45,32 +45,45 @@ def probabilities(
         accuracies: One per variant, with intervals.
         throughputs: Samples/s of each variant.
         processes: Number of timed processes of each variant.
-        differences: (i, j) → accuracy of j − accuracy of i; a pair is missing if the predictions are equal.
+        differences: (i, j) → accuracy of j − accuracy of i; of equal predictions, one has pairs.
 
     Returns:
         None if an interval is missing, for example because only one process was timed.
     """
-    spreads = [_spread(figure) for figure in accuracies]
     speeds = [_log_spread(figure, count) for figure, count in zip(throughputs, processes, strict=True)]
+    origin = [_first_equal(accuracies, index, differences) for index in range(len(accuracies))]
+    distinct = sorted({*origin})
+    spreads = [_spread(accuracies[index]) for index in distinct]
     if any(spread is None for spread in (*spreads, *speeds)):
         return None
     errors = np.array(spreads, dtype=np.float64)
-    covariance = np.minimum.outer(errors, errors) ** 2  # equal predictions have equal errors
-    for (i, j), difference in differences.items():
+    covariance = np.diag(errors**2)
+    for (first, second), difference in differences.items():
+        i, j = distinct.index(origin[first]), distinct.index(origin[second])
         spread = _spread(difference)
         if spread is None:
             return None
         covariance[i, j] = covariance[j, i] = (errors[i] ** 2 + errors[j] ** 2 - spread**2) / 2
-    np.fill_diagonal(covariance, errors**2)
     values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(np.clip(values, 0.0, None))  # the estimates may not be a covariance matrix
     generator = np.random.default_rng(SEED)
-    sign = np.array([-1.0 if figure.better == "lower" else 1.0 for figure in accuracies])
-    centre = np.array([figure.value for figure in accuracies], dtype=np.float64)
-    accuracy = sign * (centre + generator.standard_normal((DRAWS, len(centre))) @ root.T)
+    sign = np.array([-1.0 if accuracies[index].better == "lower" else 1.0 for index in distinct])
+    centre = np.array([accuracies[index].value for index in distinct], dtype=np.float64)
+    drawn = sign * (centre + generator.standard_normal((DRAWS, len(centre))) @ root.T)
+    accuracy = drawn[:, [distinct.index(index) for index in origin]]
     logs = np.log(np.array([figure.value for figure in throughputs], dtype=np.float64))
     speed = logs + generator.standard_normal(accuracy.shape) * np.array(speeds, dtype=np.float64)
     return [float(share) for share in _undominated(accuracy, speed).mean(axis=0)]
+
+
+def _first_equal(
+    accuracies: Sequence[Figure], index: int, differences: Mapping[tuple[int, int], Figure]
+) -> int:
+    """Return the first variant with the same predictions, whose paired differences hold for this one too."""
+    for first in range(index):
+        if accuracies[first] == accuracies[index] and (first, index) not in differences:
+            return first
+    return index
 
 
 def _undominated(accuracy: Floats, speed: Floats) -> NDArray[np.bool_]:

@@ -15,6 +15,9 @@ from harness.files import StrictModel
 
 ClaimVerdict: TypeAlias = Literal["supported", "refuted", "inconclusive", "not decided"]
 
+PARTIAL_RUN = "claims are decided by a run without --only"
+"""The reason of claims that a run of some trials leaves open."""
+
 _NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
 _QUANTITY = r"[A-Za-z0-9][\w.-]*(?:\[[^\]\s]*\])?\.[a-z][\w-]*"
 _CLAIM = re.compile(

@@ -8,7 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.analysis.slices import Column
-from harness.decisions.claims import ClaimEntry, Condition, Quantity, Statement, parse_claim, parse_condition
+from harness.decisions.claims import (
+    PARTIAL_RUN,
+    ClaimEntry,
+    ClaimVerdict,
+    Condition,
+    Quantity,
+    Statement,
+    parse_claim,
+    parse_condition,
+)
 from harness.decisions.margin import BoundTest, bound_test, decide
 from harness.driver.slices import sample_columns
 from harness.files import read_record
@@ -17,7 +26,8 @@ from harness.rundir.records import ClaimsFile
 from harness.rundir.results import ClaimRecord
 from harness.rundir.speed import CommonFile, common_path, read_timings
 from harness.rundir.store import RunDirectory
-from harness.scenarios.scenario import SCENARIOS, SINGLE_STREAM
+from harness.scenarios.scenario import SCENARIOS, SINGLE_STREAM, Scenario
+from harness.scenarios.settings import GATING
 from harness.stages.score import restore
 from harness.statistics.jackknife import JackknifedFigure
 from harness.statistics.paired import difference, mean, mean_estimate
@@ -44,46 +54,49 @@ class Evidence:
     """Number of trainings on each side."""
 
 
-def decide_claims(directory: RunDirectory, loaded: LoadedSuite, trials: Sequence[Trial]) -> None:
-    """Update claims.json. Claims about variants that are not part of this run keep their verdicts.
+def decide_claims(
+    directory: RunDirectory, loaded: LoadedSuite, trials: Sequence[Trial], partial: bool
+) -> None:
+    """Write claims.json.
 
     All claims that need a test are one family, whose error rates are those of `harness.decisions.margin`.
+
+    Args:
+        partial: The run is restricted to some trials. Its family is not complete, so no claim is decided.
     """
     path = directory.path / "claims.json"
-    stored = read_record(path, ClaimsFile)
-    earlier = {record.name: record for record in stored.root} if stored else {}
-    records = {
-        name: ClaimRecord(name=name, **dict(entry), verdict="not decided")
-        for name, entry in loaded.suite.claims.items()
-    }
+    if not loaded.suite.claims and not path.exists():
+        return
+    reasons: dict[str, str] = {}
     evidence: dict[str, Evidence] = {}
     for name, entry in loaded.suite.claims.items():
         try:
+            if partial:
+                raise UndecidableError(PARTIAL_RUN)
             evidence[name] = measure_claim(directory, trials, entry)
         except UndecidableError as error:
-            known = earlier.get(name)
-            if known and all(getattr(known, key) == value for key, value in entry):
-                records[name] = known
-            else:
-                records[name] = records[name].model_copy(update={"reason": str(error)})
-    tests = {name: found.test for name, found in evidence.items() if isinstance(found.test, BoundTest)}
-    decisions = dict(zip(tests, decide(list(tests.values())), strict=True))
-    for name, found in evidence.items():
-        exact = "supported" if found.test is True else "refuted"
-        verdict = decisions.get(name, exact)
-        reason = None
-        if verdict == "inconclusive" and decide([tests[name]]) != ["inconclusive"]:
-            reason = f"one of {len(tests)} claims can be so by chance (Holm 1979)"
-        update = {
-            "effect": found.effect,
-            "seeds": found.seeds,
-            "verdict": verdict,
-            "family": len(tests) if name in tests else 0,
-            "reason": reason,
-        }
-        records[name] = records[name].model_copy(update=update)
-    if records or stored:
-        directory.write_record(path, ClaimsFile(tuple(records.values())))
+            reasons[name] = str(error)
+    tests = {name: proof.test for name, proof in evidence.items() if isinstance(proof.test, BoundTest)}
+    verdicts: dict[str, ClaimVerdict] = {
+        name: "supported" if proof.test is True else "refuted" for name, proof in evidence.items()
+    }
+    for name, decision in zip(tests, decide(list(tests.values())), strict=True):
+        verdicts[name] = decision
+        if decision == "inconclusive" and decide([tests[name]]) != ["inconclusive"]:
+            reasons[name] = f"decided alone, but not among {len(tests)} claims (Holm 1979)"
+    records = [
+        ClaimRecord(
+            name=name,
+            **dict(entry),
+            verdict=verdicts.get(name, "not decided"),
+            effect=evidence[name].effect if name in evidence else None,
+            seeds=evidence[name].seeds if name in evidence else (),
+            family=len(tests) if name in tests else 0,
+            reason=reasons.get(name),
+        )
+        for name, entry in loaded.suite.claims.items()
+    ]
+    directory.write_record(path, ClaimsFile(tuple(records)))
 
 
 def measure_claim(directory: RunDirectory, trials: Sequence[Trial], entry: ClaimEntry) -> Evidence:
@@ -116,7 +129,10 @@ def _figures(
         [_figure(directory, trial, quantity, members) for trial in side]
         for quantity, side in zip(statement.quantities, sides, strict=True)
     ]
-    if statement.object:
+    if statement.object and statement.object.adapter == statement.subject.adapter:
+        own = [head.minus(base.scaled(statement.factor)) for head, base in zip(*figures, strict=True)]
+        effect, estimate = mean(own), mean_estimate(own)
+    elif statement.object:
         base = [figure.scaled(statement.factor) for figure in figures[1]]
         paired = difference(base, figures[0])
         effect, estimate = paired.difference, paired.estimate
@@ -146,16 +162,22 @@ def _members(directory: RunDirectory, trial: Trial, condition: Condition) -> NDA
         raise UndecidableError(f"the samples have no column '{condition.column}' (known: {known})")
     members = np.flatnonzero(_satisfy(columns[condition.column], condition))
     if len(members) < 2:
-        raise UndecidableError(f"only {len(members)} samples satisfy the condition")
+        raise UndecidableError(f"samples that satisfy the condition: {len(members)}; at least two are needed")
     return members
 
 
 def _satisfy(values: Column, condition: Condition) -> NDArray[np.bool_]:
     if values.dtype.kind in "US":
+        if condition.sign != "=":
+            raise UndecidableError(f"the column '{condition.column}' is text, which only = applies to")
         return np.asarray(values == condition.value)
-    numbers, bound = values.astype(np.float64), float(condition.value)
+    try:
+        bound = float(condition.value)
+    except ValueError:
+        message = f"the column '{condition.column}' has numbers, '{condition.value}' is none"
+        raise UndecidableError(message) from None
     compare = {"=": np.equal, ">=": np.greater_equal, "<=": np.less_equal}[condition.sign]
-    return np.asarray(compare(numbers, bound))
+    return np.asarray(compare(values.astype(np.float64), bound))
 
 
 def _speeds(directory: RunDirectory, statement: Statement, sides: Sequence[Sequence[Trial]]) -> Evidence:
@@ -163,10 +185,16 @@ def _speeds(directory: RunDirectory, statement: Statement, sides: Sequence[Seque
     from scipy.stats import mannwhitneyu  # takes 1.5 s to import and is rarely needed
 
     name = statement.subject.name
-    if statement.object is None or statement.object.name != name or statement.margin:
-        raise UndecidableError(f"{name} is compared as a multiple of another adapter's {name}")
+    timings = [[_timings(directory, trial, name) for trial in side] for side in sides]
+    first, *others = [timing for side in timings for timing in side]
+    for other in others:
+        for field in ("environment", "settings", "samples"):
+            if getattr(first, field) != getattr(other, field):
+                raise UndecidableError(f"the {field} of the timings differ")
     power = 1.0 if name == SINGLE_STREAM else -1.0
-    logs = [np.array([power * log(s) for s in _seconds(directory, side, name)]) for side in sides]
+    logs = [
+        np.array([power * log(s) for timing in side for s in timing.seconds_by_process()]) for side in timings
+    ]
     ratio = shift(logs[1], logs[0])
     value, low, high = (None if x is None else float(np.exp(x)) for x in (ratio.value, ratio.low, ratio.high))
     n = sum(map(len, logs))
@@ -180,17 +208,16 @@ def _speeds(directory: RunDirectory, statement: Statement, sides: Sequence[Seque
     return Evidence(Figure(value, low, high, n, "times", signature), test, tuple(map(len, sides)))
 
 
-def _seconds(directory: RunDirectory, side: Sequence[Trial], scenario: str) -> list[float]:
-    """Return the seconds per sample of each process of one side."""
-    seconds = []
-    for trial in side:
-        timings = read_timings(directory.trial(trial.id).path, scenario)
-        if timings is None or timings.error or not timings.processes:
-            raise UndecidableError(f"{trial.variant} has no complete timing of {scenario}")
-        if any(process.reasons for process in timings.processes):
-            raise UndecidableError(f"the timing of {trial.variant} in {scenario} is not valid")
-        seconds += timings.seconds_by_process()
-    return seconds
+def _timings(directory: RunDirectory, trial: Trial, scenario: str) -> Scenario:
+    """Return the timings of a trial if they may decide a claim."""
+    timings = read_timings(directory.trial(trial.id).path, scenario)
+    if timings is None or timings.error or not timings.processes:
+        raise UndecidableError(f"{trial.variant} has no complete timing of {scenario}")
+    if any(process.reasons for process in timings.processes):
+        raise UndecidableError(f"the timing of {trial.variant} in {scenario} is not valid")
+    if timings.settings.profile not in GATING:
+        raise UndecidableError(f"the profile {timings.settings.profile} never decides")
+    return timings
 
 
 def _costs(directory: RunDirectory, statement: Statement, sides: Sequence[Sequence[Trial]]) -> Evidence:

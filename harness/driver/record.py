@@ -49,7 +49,8 @@ def write_run_record(
     suite_file = directory.path / "suite.yaml"
     text = yaml.safe_dump(loaded.suite.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
     recorded = before is not None and _is_recorded(before, loaded.suite.speed.profile, trials)
-    if not recorded or not suite_file.exists():
+    known_text = suite_file.read_text(encoding="utf-8") if suite_file.exists() else ""
+    if not recorded or text != known_text:
         directory.digests.write(suite_file, text.encode())
     if recorded:
         return

@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from harness import environment
 from harness.compare.outcome import INCONCLUSIVE, REGRESSION
+from harness.decisions.claims import PARTIAL_RUN
 from harness.driver.claims import decide_claims
 from harness.driver.gate import open_baseline, run_gate
 from harness.driver.mend import mend
@@ -80,7 +81,7 @@ def run(
                 for number, trial in enumerate(planned.trials):
                     earlier = planned.trials[:number]
                     measure(directory, trial, earlier, loaded.suite.speed, executor, progress.note, local)
-                decide_claims(directory, loaded, planned.trials)
+                decide_claims(directory, loaded, planned.trials, settings.only is not None)
         with _noticing_removal(directory):  # after the workers have ended, which would disturb the gate
             run_gate(directory, loaded, planned.trials, baseline, settings, progress.note)
             return _finish(directory)
@@ -126,7 +127,8 @@ def exit_code(results: Results, strict: bool = False) -> int:
     0: there are trials, every one is complete, and every speed measurement that gates is valid.
     1: a trial is slower than the baseline that was timed in turns with it, or a required claim is refuted.
     2: some input is invalid, so that another attempt would fail as well.
-    3: a trial is incomplete for another reason, or a speed measurement failed or gates and is not valid.
+    3: a trial is incomplete for another reason, a speed measurement failed, or gates and is not valid, or a
+       required claim could not be decided.
     4: if strict, a comparison with the baseline is inconclusive or incomparable.
     """
     against = [record for trial in results.trials for record in trial.turns.values() if record.decides]
@@ -142,7 +144,11 @@ def exit_code(results: Results, strict: bool = False) -> int:
         for trial in results.trials
         for scenario in trial.speed.values()
     )
-    if not complete or not valid or any(record.failed for record in against):
+    undecided = any(
+        claim.required and claim.verdict == "not decided" and claim.reason != PARTIAL_RUN
+        for claim in results.claims
+    )
+    if undecided or not complete or not valid or any(record.failed for record in against):
         return InfrastructureError.exit_code
     return INCONCLUSIVE if strict and verdicts & {"inconclusive", "incomparable"} else 0
 

@@ -81,7 +81,19 @@ class JackknifedFigure:
     def scaled(self, factor: float) -> "JackknifedFigure":
         """Return a multiple of the figure, such as 98% of it, for comparison with another one."""
         value = None if self.figure.value is None else self.figure.value * factor
-        return replace(self, figure=replace(self.figure, value=value), replicates=self.replicates * factor)
+        low, high = sorted(bound * factor if factor else 0.0 for bound in self.bounds)
+        figure = replace(self.figure, value=value)
+        return replace(self, figure=figure, replicates=self.replicates * factor, bounds=(low, high))
+
+    def minus(self, other: "JackknifedFigure") -> "JackknifedFigure":
+        """Return the difference to another figure of the same model and samples, as a figure of its own."""
+        (low, high), (other_low, other_high) = self.bounds, other.bounds
+        return replace(
+            self,
+            figure=replace(self.figure, value=defined_or_none(self.value - other.value)),
+            replicates=self.replicates - other.replicates,
+            bounds=(low - other_high, high - other_low),
+        )
 
 
 def figure(

@@ -47,8 +47,8 @@ def difference(base: Sequence[JackknifedFigure], head: Sequence[JackknifedFigure
     """
     value = _mean_value(head) - _mean_value(base)
     estimate = _student(value, _mean_replicates(head) - _mean_replicates(base), [base, head])
-    span = base[0].bounds[1] - base[0].bounds[0]
-    low, high = _interval(estimate, (-span, span))
+    bounds = (head[0].bounds[0] - base[0].bounds[1], head[0].bounds[1] - base[0].bounds[0])
+    low, high = _interval(estimate, bounds)
     figure = replace(
         base[0].figure, value=defined_or_none(value), low=low, high=high, note=head[0].figure.note
     )
@@ -63,8 +63,12 @@ def mean(trainings: Sequence[JackknifedFigure]) -> Figure:
 
 
 def mean_estimate(trainings: Sequence[JackknifedFigure]) -> Estimate | None:
-    """Return a model's mean figure over its trainings with its standard error, if it has an interval."""
-    return _student(_mean_value(trainings), _mean_replicates(trainings), [trainings])
+    """Return a model's mean figure over its trainings with its standard error, if it has an interval.
+
+    Its p-values are not below those that the number of groups supports, as in `difference`.
+    """
+    estimate = _student(_mean_value(trainings), _mean_replicates(trainings), [trainings])
+    return estimate and replace(estimate, least_p=2.0 ** (1 - len(trainings[0].replicates)))
 
 
 def _interval(estimate: Estimate | None, bounds: tuple[float, float]) -> tuple[float | None, float | None]:

@@ -3,9 +3,10 @@
 import re
 from collections.abc import Sequence
 
-from harness.decisions.claims import Quantity, parse_claim
+from harness.decisions.claims import Quantity, Statement, parse_claim
 from harness.metrics.metric import METRICS
 from harness.registry import unknown
+from harness.scenarios.scenario import SCENARIOS
 from harness.suite.loading import LoadedSuite
 from harness.trial import Trial
 
@@ -24,6 +25,21 @@ def _without_seed(variant: str) -> str:
     return re.sub(r"\[\]$", "", re.sub(r"(?<=[\[,])seed=\d+(?:,|(?=\]))", "", variant))
 
 
+def _problem(statement: Statement, where: str | None) -> str:
+    """Return why a claim could never be decided, or an empty string."""
+    names = [quantity.name for quantity in statement.quantities]
+    exact_or_timed = [name for name in names if name in COSTS or name in SCENARIOS.entries()]
+    if not exact_or_timed:
+        return ""
+    if len(set(names)) > 1:
+        return f"compare {names[0]} with {names[0]} of another adapter, not with {names[1]}"
+    if where:
+        return f"{names[0]} is not measured by sample, so `where` does not apply"
+    if names[0] in SCENARIOS.entries() and (len(names) < 2 or statement.margin):
+        return f"compare {names[0]} with a multiple of another adapter's {names[0]}"
+    return ""
+
+
 def check_claims(loaded: LoadedSuite, trials: Sequence[Trial]) -> None:
     """Check that the claims of a suite name its benchmarks, their variants and what is measured of them.
 
@@ -34,7 +50,10 @@ def check_claims(loaded: LoadedSuite, trials: Sequence[Trial]) -> None:
         if entry.benchmark not in loaded.suite.benchmarks:
             message = unknown("benchmark", entry.benchmark, loaded.suite.benchmarks)
             raise loaded.error(["claims", name, "benchmark"], message)
-        for quantity in parse_claim(entry.claim).quantities:
+        statement = parse_claim(entry.claim)
+        if problem := _problem(statement, entry.where):
+            raise loaded.error(["claims", name, "claim"], problem)
+        for quantity in statement.quantities:
             chosen = trials_of(trials, entry.benchmark, quantity)
             if not chosen:
                 variants = [trial.variant for trial in trials if trial.benchmark == entry.benchmark]

@@ -163,7 +163,7 @@ class Suite(SuiteModel):
     benchmarks: dict[str, BenchmarkEntry] = Field(default_factory=dict, description="Benchmarks by name.")
     speed: SpeedEntry = SpeedEntry()
     claims: dict[str, ClaimEntry] = Field(default_factory=dict, description="Claims by name.")
-    gate: GatePolicy = Field(GatePolicy(), description="Limits of losses against a baseline; see docs/ci.md.")
+    gate: GatePolicy = Field(GatePolicy(), description="Limits of losses; see docs/compare.md.")
 
     @field_validator("datasets", "adapters", "benchmarks", "claims")
     @classmethod
