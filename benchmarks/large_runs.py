@@ -3,9 +3,9 @@
     python benchmarks/large_runs.py [--trials 100 1000] [--samples 20000 200000]
 
 A trial is a file of stored translations of a parallel text. `--trials` gives the numbers of trials of one
-suite, of 20 samples each; `--samples` the sizes of a single trial. Every run is `harness run --executor inline
---no-sync`, from the start of the process to the end of its report. Memory is the peak of the largest process
-so far. The output is Markdown.
+suite, of 20 samples each; `--samples` the sizes of a single trial. Every run is `harness run --executor
+inline --no-sync`, from the start of the process to the end of its report. Memory is the peak of the largest
+process so far. The output is Markdown.
 """
 
 from __future__ import annotations
