@@ -1,4 +1,4 @@
-"""How long the warm-up takes, what is left of its effect, and how often it is wrongly called unsteady.
+"""Simulate the warm-up: its duration, the effect that is left, and the share wrongly called unsteady.
 
 Simulates passes on a virtual clock, with the rule of `harness.scenarios.warm_up` under the profile `ci`. A
 pass takes PASS · (1 + GAIN · e^(−t/CONSTANT)) seconds, times log-normal noise. Contention is another process

@@ -584,7 +584,7 @@ def timed(
 def test_a_slowdown_is_the_ratio_of_low_quantiles_and_shrugs_at_a_process_that_is_slow_for_life(
     name: str,
 ) -> None:
-    """Of 22 repetitions, 2 take longer because of other work: the low quantile ignores them."""
+    """Two of 22 repetitions take longer because of other work; the low quantile ignores them."""
     processes = [1.0, 1.01, 1.02, 1.03, 1.04, 1.9]
     base = raw(name, [[scale] * 20 + [9.0] * 2 for scale in processes])
     head = raw(name, [[1.2 * scale] * 22 for scale in processes])

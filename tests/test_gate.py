@@ -167,6 +167,12 @@ def test_a_malformed_rule_is_refused(rule: dict[str, object], message: str) -> N
         GateRule.model_validate(rule)
 
 
+def test_a_file_that_is_named_as_a_gate_must_have_one(tmp_path: Path) -> None:
+    (tmp_path / "gate.yaml").write_text("gates:\n  - {max_drop: 0.5}\n")
+    with pytest.raises(UsageError, match=r"expected the key 'gate' .*found: gates"):
+        read_gate(tmp_path / "gate.yaml", required=True)
+
+
 def test_a_mistake_in_a_file_of_rules_names_its_line(tmp_path: Path) -> None:
     (tmp_path / "gate.yaml").write_text("gate:\n  - {max_drop: 0.5}\n  - {max_dorp: 1}\n")
     with pytest.raises(UsageError, match=r"gate\.yaml:3: .*max_dorp.*max_drop"):

@@ -130,7 +130,7 @@ def test_work_that_variants_share_is_timed_once_and_each_record_says_for_which(t
 
 
 def test_other_samples_are_other_work(tmp_path: Path) -> None:
-    """In whole batches of three, the least multiple above four samples is six."""
+    """Six is the smallest number of whole batches of three that holds four samples."""
     _, asked = timed_variants(tmp_path, [1, 3], "offline", "single-stream")
     assert asked[PROCESSES:] == [["offline 3", "single-stream 3"]] * PROCESSES
 

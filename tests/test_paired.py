@@ -66,7 +66,7 @@ def test_p_is_not_below_that_of_the_sign_flip_test(n: int) -> None:
 
 
 def test_an_interval_does_not_exceed_the_possible_values() -> None:
-    """Of two samples, Student's interval for a fraction would reach far beyond 1."""
+    """Student's interval for a fraction of two samples would reach far beyond 1."""
 
     def fraction(*sample: float) -> JackknifedFigure:
         return replace(mean_of(sample), bounds=(0.0, 1.0))

@@ -78,7 +78,7 @@ def test_too_few_values_have_no_interval(confidence: float, least: int) -> None:
 
 
 def test_four_values_a_side_are_enough_for_a_shift() -> None:
-    """One of the 70 ways to divide eight values is 1.4% ≤ 2.5%; one of 35 is 2.9%."""
+    """Four against four reach 1/70 = 1.4% ≤ 2.5%; three against four only 1/35 = 2.9%."""
     assert shift(range(3), range(4)).low is None
     assert shift(range(4), range(10, 14)).low == 7
 

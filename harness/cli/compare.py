@@ -113,7 +113,7 @@ def _compare_runs(run: Path, baseline: str, tracking_uri: str | None, gate: Path
                 f"{path}: is a file, not a run directory; to compare prediction files, add --annotations or "
                 "--references"
             )
-    policy = read_gate(gate) if gate else None
+    policy = read_gate(gate, required=True) if gate else None
     return compare(run, find_baseline(baseline, run, tracking_uri), policy)
 
 
@@ -125,5 +125,5 @@ def _compare_files(files: AnnotationFiles, head: Path, baseline: str, gate: Path
     for path in (str(head), baseline):
         if path.startswith("mlflow:") or Path(path, "run.json").exists():
             raise UsageError(f"{path}: is a run; compare it with another run, not with prediction files")
-    policy = read_gate(gate) if gate else GatePolicy()
+    policy = read_gate(gate, required=True) if gate else GatePolicy()
     return compare_systems(files, read_system(files, head), read_system(files, Path(baseline)), policy)

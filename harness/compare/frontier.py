@@ -37,7 +37,7 @@ class Point:
     scenario: ScenarioRecord
     rank: Rank
     probability: float | None = None
-    """Of being on the frontier; None if it is not ranked or an interval is missing."""
+    """The probability of being on the frontier; None if it is not ranked or an interval is missing."""
     dominated_by: str = ""
     """The most accurate variant that is at least as good in both coordinates and better in one."""
 

@@ -48,7 +48,7 @@ class Change:
     p_value: float | None = None
     """Two-sided p-value of no difference in accuracy, before Holm's correction; None if not tested."""
     detectable: float | None = None
-    """For speed: the smallest slowdown that would have been called a regression with a probability of 90%."""
+    """The smallest slowdown that would have been called a regression with a probability of about 90%."""
     limit: str = ""
     """The limit that the figure is held against, such as `max_drop 0.005`; empty if no loss is allowed."""
     test: BoundTest | None = None

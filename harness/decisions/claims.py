@@ -35,9 +35,6 @@ class Quantity:
     """Name of a variant, or of one without its seed, which then stands for all seeds."""
     name: str
 
-    def __str__(self) -> str:
-        return f"{self.adapter}.{self.name}"
-
 
 @dataclass(frozen=True)
 class Statement:

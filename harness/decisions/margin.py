@@ -19,7 +19,7 @@ Decision = Literal["supported", "refuted", "inconclusive"]
 
 @dataclass(frozen=True)
 class BoundTest:
-    """One-sided p-values of a claim that a quantity is on the better side of a bound."""
+    """The one-sided p-values of a claim that a quantity is on the better side of a bound."""
 
     p_if_false: float
     """Probability of such a good estimate if the quantity is at the bound; small values support the claim."""

@@ -14,7 +14,7 @@ Tier = Literal["blocking", "advisory"]
 Kind = Literal["metric", "speed", "cost"]
 Cost = Literal["parameters", "flops"]
 
-MAX_SLOWDOWN = 0.05  # of a scenario without a rule; docs/speed.md has the measured error rates of this limit
+MAX_SLOWDOWN = 0.05  # of a scenario without a rule; docs/turns.md has its simulated error rates
 _LIMITS: dict[Kind, frozenset[str]] = {
     "metric": frozenset({"floor", "max_drop", "max_relative_drop"}),
     "speed": frozenset({"max_slowdown"}),

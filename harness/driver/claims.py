@@ -44,12 +44,12 @@ class UndecidableError(Exception):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was measured about a claim."""
+    """Effect and test of a claim, with the number of trainings behind them."""
 
     effect: Figure
     """subject − factor · object, or the subject alone; for speeds and costs, subject / object."""
     test: BoundTest | bool
-    """For exact counts, whether the claim holds."""
+    """The test; or, for exact counts, True if the claim holds."""
     seeds: tuple[int, ...]
     """Number of trainings on each side."""
 

@@ -78,7 +78,8 @@ def read_system(annotations: AnnotationFiles, path: Path) -> System:
 def compare_systems(files: AnnotationFiles, head: System, base: System, gate: GatePolicy) -> Comparison:
     """Compare two systems by the rules for two runs, as one trial."""
     flips = find_flips(base, head)
-    rules = gate.of(f"{files.name}/{Path(head.name).stem}", files.task)
+    name = f"{files.name}/{Path(head.name).stem}"
+    rules = gate.of(name, files.task)
     trial = TrialComparison(
         files.name,
         Path(head.name).stem,
@@ -90,7 +91,8 @@ def compare_systems(files: AnnotationFiles, head: System, base: System, gate: Ga
         changes=tuple(accuracy_changes(base, head, flips, rules)),
     )
     corrected = tuple(correct_verdicts([trial]))
-    return Comparison(files.name, head.name, None, base.name, None, corrected, (), notes=files.notes)
+    notes = (*files.notes, *gate.idle([(name, files.task, head.metrics.keys())]))
+    return Comparison(files.name, head.name, None, base.name, None, corrected, (), notes=notes)
 
 
 def differences(systems: Sequence[System]) -> list[Difference]:

@@ -21,7 +21,7 @@ WASTE = 2.0  # time for disturbed windows that are timed again, as a multiple of
 
 
 class Window(NamedTuple):
-    """One timing of a window, which is a fixed part of the samples."""
+    """Timing of a window, which is a fixed part of the samples."""
 
     position: int
     """Index of the window in `Workload.windows`; those of one position have the same samples."""
@@ -36,7 +36,7 @@ class DisturbedWindow(NamedTuple):
     seconds: float
     reason: str
     replaced: bool
-    """Whether the window was timed again instead; False once the budget for this was spent."""
+    """True if the window was timed again instead; False once the budget for this was spent."""
 
 
 Query = list[int]

@@ -47,7 +47,7 @@ class Trend(NamedTuple):
     upper: float
     """Its upper bound of 97.5%."""
     falling: bool
-    """Whether the time per pass falls, by Mann and Kendall's test at 1%."""
+    """True if the time per pass falls, by Mann and Kendall's test at 1%."""
 
 
 def warm_up(run_pass: Callable[[], int], clock: Callable[[], int], profile: Profile) -> WarmUp:

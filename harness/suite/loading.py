@@ -128,13 +128,19 @@ class GateFile(BaseModel):
     gate: GatePolicy = GatePolicy()
 
 
-def read_gate(path: Path) -> GatePolicy:
+def read_gate(path: Path, required: bool = False) -> GatePolicy:
     """Return the gate policy of a file; other keys, such as those of a suite, are ignored.
 
+    Args:
+        required: The file must have a gate. Without one, its policy is the default.
+
     Raises:
-        UsageError: The file cannot be read, or a rule is malformed.
+        UsageError: The file cannot be read, lacks a required gate, or a rule is malformed.
     """
     source = read_source(path)
+    if required and "gate" not in source.document:
+        keys = ", ".join(source.document) or "none"
+        raise UsageError(f"{path}: expected the key 'gate' with a list of rules (found: {keys})")
     return validate(GateFile, source.document, [source]).gate
 
 
