@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from harness.cli.catalogue import catalogue_app
 from harness.cli.compare import compare_app
 from harness.cli.doctor import doctor_app
+from harness.cli.downloads import commands as download_commands
 from harness.cli.jobs import jobs_app
 from harness.cli.options import SECTIONS
 from harness.cli.results import results_app
@@ -63,6 +64,8 @@ class Group(TyperGroup):
                     raise
                 if os.environ.get("HARNESS_DEBUG"):
                     traceback.print_exc()
+                elif isinstance(error, OSError) and error.filename:  # such as a folder in place of a file
+                    sys.stderr.write(f"error: {error.filename}: {error.strerror}\n")
                 else:
                     message = f"{type(error).__name__}: {error}"
                     sys.stderr.write(f"internal error: {message} (set HARNESS_DEBUG=1 to see where)\n")
@@ -110,6 +113,8 @@ app = typer.Typer(
 for commands in (suites_app, results_app, compare_app, jobs_app, catalogue_app, doctor_app):
     app.add_typer(commands)
 app.add_typer(score_app, name="score")
+app.add_typer(download_commands("data"), name="data")
+app.add_typer(download_commands("weights"), name="weights")
 
 
 def _print_version(requested: bool) -> None:

@@ -11,6 +11,7 @@ SECTIONS = {
     "Look at results": ["report", "compare", "verify", "sync", "ui"],
     "Use a cluster": ["submit", "status", "logs", "stop"],
     "Score files": ["score"],
+    "Get data": ["data", "weights"],
     "Explore and extend": ["list", "doctor", "new"],
 }
 

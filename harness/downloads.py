@@ -1,0 +1,209 @@
+"""Public data sets and weights: where they come from, and whether what is on the disk is whole.
+
+A download continues where it was interrupted, and counts only when it is whole.
+"""
+
+import hashlib
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Mapping
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple, TypeAlias
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from pydantic import Field, RootModel
+
+from harness.checkpoint import sha256
+from harness.errors import FULL_DISK, InfrastructureError, UsageError
+from harness.files import StrictModel, write_errors, write_text
+from harness.registry import unknown
+from harness.yaml_source import read_source, validate
+
+Kind: TypeAlias = Literal["data", "weights"]
+Progress: TypeAlias = Callable[..., None]  # with the arguments of rich.progress.Progress.update
+CATALOGUE = Path(__file__).with_name("downloads.yaml")
+TIMEOUT_SECONDS = 60.0
+CHUNK_BYTES = 1 << 18
+_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, shutil.ReadError, FileNotFoundError)
+
+
+class RemoteFile(StrictModel):
+    """A file to download."""
+
+    url: str = Field(pattern=r"^https?://\S+$")
+    checksum: str | None = Field(None, pattern=r"^(md5|sha256):[0-9a-f]{8,64}$")
+    """Published digest. Leading digits suffice, as in the file names of torchvision's weights."""
+    to: str | None = None
+    """Where the file goes; None for an archive."""
+    unpack: Mapping[str, str] = Field({})
+    """Where files and folders of the archive go; its other members are not kept."""
+
+
+class Download(StrictModel):
+    """A data set, or a file of weights."""
+
+    licence: str
+    source: str
+    megabytes: float
+    contents: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    """SHA-256 of what `sha256sum` prints for the unpacked files, in the order of their names."""
+    files: tuple[RemoteFile, ...]
+
+    @property
+    def paths(self) -> list[str]:
+        """The files and folders that the download makes; none is inside another."""
+        targets = {target for file in self.files for target in (file.to, *file.unpack.values()) if target}
+        return sorted(t for t in targets if not any(str(p) in targets for p in PurePosixPath(t).parents))
+
+
+class Catalogue(RootModel[dict[Kind, dict[str, Download]]]):
+    """All downloads by kind and name."""
+
+
+def read_catalogue(kind: Kind, names: Collection[str] = ()) -> dict[str, Download]:
+    """Return the downloads of a kind by name, all of them if none is named.
+
+    Raises:
+        UsageError: A name is unknown.
+    """
+    source = read_source(CATALOGUE)
+    entries = validate(Catalogue, source.document, [source]).root[kind]
+    for name in names:
+        if name not in entries:
+            raise UsageError(unknown("download", name, entries))
+    return {name: entries[name] for name in names or entries}
+
+
+class State(NamedTuple):
+    """Whether a download is there, and how that was decided or what is wrong."""
+
+    status: Literal["absent", "whole", "not verified", "damaged"]
+    detail: str
+
+
+def inspect(name: str, download: Download, root: Path) -> State:
+    """Read the files of a download, and compare them with what was published or recorded by `fetch`."""
+    changed = [path for path in download.paths if not (root / path).exists()]
+    if len(changed) == len(download.paths):
+        return State("absent", f"not in {root}")
+    text, record = _digests(root, download), root / f"{name}.sha256"
+    lines = set(text.splitlines())
+    if hashlib.sha256(text.encode()).hexdigest() == download.contents:
+        return State("whole", f"{len(lines)} files as published")
+    recorded = record.read_text(encoding="utf-8", errors="replace").splitlines() if record.is_file() else []
+    changed += [line[66:] for line in recorded if line not in lines]
+    single = {file.to: file.checksum for file in download.files if file.to and file.checksum}
+    changed += [p for p, checksum in single.items() if p not in changed and not _matches(root / p, checksum)]
+    if changed:
+        return State("damaged", f"missing or changed: {changed[0]} ({len(changed)} in all)")
+    if recorded or len(single) == len(download.files):
+        return State("whole", f"{len(lines)} files as {'fetched' if recorded else 'published'}")
+    reason = "which differ from the published ones" if download.contents else "fetched by another tool"
+    return State("not verified", f"{len(lines)} files, {reason}")
+
+
+def fetch(name: str, download: Download, root: Path, progress: Progress) -> State:
+    """Download, check and unpack what is not there yet, and return its state.
+
+    Files are prepared in ROOT/.NAME.part and then renamed. ROOT/NAME.sha256 records their digests.
+
+    Raises:
+        InfrastructureError: A server fails, or what it delivers is damaged or not what was published.
+        UsageError: Something else is there, or the files cannot be written.
+    """
+    state = inspect(name, download, root)
+    if state.status == "damaged":
+        raise UsageError(f"{name}: {state.detail}; to fetch it again, remove it from {root}")
+    if state.status != "absent":
+        return state
+    staging = root / f".{name}.part"
+    with write_errors(root):
+        staging.mkdir(parents=True, exist_ok=True)
+        _prepare(download, staging, progress)
+        text = _digests(staging / "tree", download)
+        if download.contents not in (None, hashlib.sha256(text.encode()).hexdigest()):
+            shutil.rmtree(staging)
+            raise InfrastructureError(f"{name}: the files differ from the published ones; removed")
+        for path in download.paths:
+            _move(staging / "tree" / path, root / path)
+        write_text(root / f"{name}.sha256", text)
+        shutil.rmtree(staging)
+    return inspect(name, download, root)
+
+
+def _prepare(download: Download, staging: Path, progress: Progress) -> None:
+    """Download all files, and put them or the members of archives into STAGING/tree."""
+    tree, unpacked = staging / "tree", staging / "unpacked"
+    shutil.rmtree(tree, ignore_errors=True)
+    parts = [staging / f"{i}-{PurePosixPath(file.url).name}" for i, file in enumerate(download.files)]
+    for part, file in zip(parts, download.files, strict=True):
+        if not (file.checksum or download.contents):
+            part.unlink(missing_ok=True)  # nothing would show that its halves are of two versions
+        _download(file, part, progress)
+    for part, file in zip(parts, download.files, strict=True):
+        if file.to:
+            _move(part, tree / file.to)
+            continue
+        shutil.rmtree(unpacked, ignore_errors=True)
+        try:
+            # Members outside the folder: an error with the filter, skipped in zip archives, which take none.
+            shutil.unpack_archive(part, unpacked, filter=None if part.suffix == ".zip" else "data")
+            for member, target in file.unpack.items():
+                _move(unpacked / member, tree / target)
+        except _DAMAGED as error:
+            part.unlink()
+            raise InfrastructureError(f"{file.url}: not a whole, safe archive ({error}); removed") from error
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a file, or a folder's files into a folder that may have others."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        shutil.copytree(source, target, copy_function=shutil.move, dirs_exist_ok=True)
+    else:
+        source.replace(target)
+
+
+def _download(file: RemoteFile, part: Path, progress: Progress) -> None:
+    """Download a file, or the rest of it if a part is there."""
+    size = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": "harness", **({"Range": f"bytes={size}-"} if size else {})}
+    total = None
+    try:
+        with urlopen(Request(file.url, headers=headers), timeout=TIMEOUT_SECONDS) as response:
+            size = size if response.status == 206 else 0  # 200: the whole file
+            if length := response.headers["Content-Length"]:
+                total = size + int(length)
+            with part.open("ab" if size else "wb") as stream:
+                while chunk := response.read(CHUNK_BYTES):
+                    stream.write(chunk)
+                    size += len(chunk)
+                    progress(description=part.name, completed=size, total=total)
+    except (HTTPException, OSError) as error:
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
+            raise
+        if not (isinstance(error, HTTPError) and error.headers["Content-Range"] == f"bytes */{size}"):
+            raise InfrastructureError(f"{file.url}: {error}; the same command continues") from error
+    if total not in (None, size):
+        raise InfrastructureError(f"{file.url}: {size:,} of {total:,} bytes; the same command continues")
+    if file.checksum and not _matches(part, file.checksum):
+        part.unlink()
+        raise InfrastructureError(f"{file.url}: differs from its published checksum; removed")
+
+
+def _digests(root: Path, download: Download) -> str:
+    """Return what `sha256sum` prints for the files of a download, without hidden ones."""
+    paths = [path for top in download.paths for path in (root / top, *(root / top).rglob("*"))]
+    names = sorted(path.relative_to(root).as_posix() for path in paths if path.is_file())
+    return "".join(f"{sha256(root / name)}  {name}\n" for name in names if "/." not in name)
+
+
+def _matches(path: Path, checksum: str) -> bool:
+    """Return whether the digest of a file begins with the digits of a checksum."""
+    algorithm, _, digits = checksum.partition(":")
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest().startswith(digits)
