@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.datasets.dataset import DATASETS
-from harness.datasets.gettext import Gettext, GettextOptions, clean
+from harness.datasets.gettext import Gettext, GettextOptions, clean, read_catalogues
 from harness.datasets.sentence_pairs import split_of_source
 from harness.errors import UnavailableError
 
@@ -67,7 +67,7 @@ def test_catalogues_are_decoded_by_their_header(tmp_path):
     assert all_pairs(tmp_path) == {"size": ("Größe",), "door": ("Tür",)}
 
 
-def test_unreadable_catalogues_are_skipped_and_counted_in_one_warning(tmp_path, caplog):
+def test_unreadable_catalogues_are_skipped_and_named_for_the_doctor(tmp_path, caplog):
     whole = catalogue({"door": "Tür", "window": "Fenster"})
     install(tmp_path, "good", whole)
     install(tmp_path, "lying", catalogue({"size": "Größe"}, "UTF-8", "ISO-8859-1"))
@@ -76,8 +76,10 @@ def test_unreadable_catalogues_are_skipped_and_counted_in_one_warning(tmp_path, 
     install(tmp_path, "other", b"not a catalogue")
     with caplog.at_level(logging.WARNING):
         assert all_pairs(tmp_path) == {"door": ("Tür",), "window": ("Fenster",)}
-    [record] = caplog.records
-    assert record.getMessage().startswith("4 of 5 gettext catalogues for 'de' cannot be read")
+    assert caplog.records == []  # a defect of the machine: `harness doctor` names it, not every command
+    _, (finding,) = read_catalogues((tmp_path,), "de")
+    assert finding.startswith("4 of 5 catalogues for 'de' cannot be read: ")
+    assert all(f"{name}.mo" in finding for name in ("lying", "truncated", "unknown", "other"))
 
 
 def test_contexts_become_alternatives_and_plurals_become_their_singular(tmp_path):

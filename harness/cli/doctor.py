@@ -177,8 +177,9 @@ def _datasets() -> Iterator[Check]:
             yield Check(f"data set {name}", "ok", f"your files: set {', '.join(required)}")
             continue
         try:
-            size = len(cls(cls.Options(), cls.splits[-1], cls.tasks[0]))
+            dataset = cls(cls.Options(), cls.splits[-1], cls.tasks[0])
         except UnavailableError as error:
             yield Check(f"data set {name}", "optional", str(error))
         else:
-            yield Check(f"data set {name}", "ok", f"{size} test samples")
+            finding = "; ".join([f"{len(dataset)} test samples", *dataset.findings])
+            yield Check(f"data set {name}", "ok", finding)

@@ -1,7 +1,7 @@
 """The contract of a data set: samples in order of id, splits, class names and a content fingerprint."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -49,6 +49,8 @@ class Dataset(ABC):
     Options: ClassVar[type[DatasetOptions]] = DatasetOptions
     """Class of `options`. A subclass with its own options also annotates `options` with their class."""
     options: DatasetOptions
+    findings: Sequence[str] = ()
+    """Defects of this machine's files, which `harness doctor` shows."""
 
     def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
         """Open a split, one of `splits`, for one of `tasks`; the caller has checked both.

@@ -3,7 +3,6 @@
 import difflib
 import gettext
 import hashlib
-import logging
 import re
 import struct
 import sys
@@ -20,8 +19,6 @@ from harness.datasets.sentence_pairs import SentencePairs, SentencePairsOptions,
 from harness.errors import UnavailableError
 from harness.task import References, Sample, TaskName
 
-logger = logging.getLogger(__name__)
-
 _MAX_RATIO = 2.5  # of (length + 5) in characters; above it, one side usually explains or abbreviates
 _SYNTAX = re.compile(
     r"[%{}<>$\\|@#=*`~^\[\]]"  # placeholders %s %(name)s {0} $VAR, tags, patterns, usage texts
@@ -37,14 +34,16 @@ def locale_directories() -> tuple[Path, ...]:
 
 
 @lru_cache(maxsize=8)
-def read_catalogues(directories: tuple[Path, ...], language: str) -> dict[str, Counter[str]]:
+def read_catalogues(
+    directories: tuple[Path, ...], language: str
+) -> tuple[dict[str, Counter[str]], tuple[str, ...]]:
     """Read all pairs under `DIRECTORY/LANGUAGE/LC_MESSAGES/*.mo`, once per process.
 
-    An unreadable catalogue (corrupt, or not in the encoding that its header declares) is skipped. One warning
-    gives the number of skipped catalogues.
+    An unreadable catalogue (corrupt, or not in the encoding that its header declares) is skipped.
 
     Returns:
-        English source → translation → number of catalogues that contain it.
+        English source → translation → number of catalogues that contain it; and a finding for
+        `harness doctor` if catalogues were skipped.
 
     Raises:
         UnavailableError: there is no catalogue, or none can be read.
@@ -72,12 +71,10 @@ def read_catalogues(directories: tuple[Path, ...], language: str) -> dict[str, C
             f"no gettext catalogues for '{language}' under {searched}{details}: "
             "install translated packages or name a directory"
         )
-    if skipped:
-        logger.warning(
-            "%d of %d gettext catalogues for '%s' cannot be read and are skipped, the first: %s",
-            len(skipped), len(paths), language, skipped[0],
-        )  # fmt: skip
-    return dict(pairs)
+    finding = (
+        f"{len(skipped)} of {len(paths)} catalogues for '{language}' cannot be read: {', '.join(skipped)}"
+    )
+    return dict(pairs), ((finding,) if skipped else ())
 
 
 def _nearest_language(language: str, directories: tuple[Path, ...]) -> str:
@@ -208,6 +205,7 @@ class Gettext(SentencePairs):
                 "another directory"
             )
         self.samples = samples[: self.options.size]
+        self.findings = read_catalogues(directories, language)[1]
 
 
 @lru_cache(maxsize=8)
@@ -216,7 +214,7 @@ def _samples_by_split(
 ) -> dict[str, tuple[Sample, ...]]:
     """Return the samples of each split in ascending order of id. They are read once per process."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)  # source → translation → catalogues
-    for source, translations in read_catalogues(directories, language).items():
+    for source, translations in read_catalogues(directories, language)[0].items():
         for translation, count in translations.items():
             pair = clean(source, translation, max_words)
             if pair is not None:
