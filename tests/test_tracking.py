@@ -7,8 +7,10 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -26,6 +28,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+import yaml
 from raw_timings import offline_timings, single_stream_timings
 from sample_results import HOSTILE, document, results
 from sample_results import trial as trial_document
@@ -36,6 +39,7 @@ from harness.compare.outcome import SCHEMA
 from harness.compare.trend import TrendLine, read_trend
 from harness.errors import InfrastructureError, UsageError
 from harness.files import write_json, write_record
+from harness.recipe import read_recipe, shipped_recipes
 from harness.rundir.prediction_shards import ShardProvenance
 from harness.rundir.results import Results, read_results, to_json
 from harness.rundir.store import TrialDirectory
@@ -43,10 +47,10 @@ from harness.task import Translation
 from harness.tracking import SyncOutcome, default_tracking_uri, sync, ui_command
 from harness.tracking.entries import TREND
 from harness.tracking.models import alias
-from harness.tracking.names import key
+from harness.tracking.names import key, readable
 from harness.tracking.past_runs import fetch_baseline, logged_trend
 from harness.tracking.tracking_store import mlflow_environment, mlflow_errors, public
-from harness.tracking.values import MOST, metrics_of, params_of, series
+from harness.tracking.values import MOST, metrics_of, params_of, series, view
 
 
 def write_run(folder: Path, content: dict | None = None) -> Path:
@@ -138,18 +142,25 @@ def test_the_parent_carries_the_report(store: Path) -> None:
 
     outcome = resync(store)
     client = MlflowClient(default_tracking_uri(store / "quickstart"))
-    names = {
-        item.path
-        for folder in (None, "report", "charts")
-        for item in client.list_artifacts(outcome.run_id, folder)
-    }
+    names = files_of(store, outcome.run_id)
     assert names >= {"results.json", "report/index.html", "report/summary.md", "report/results.csv"}
-    assert {"charts/1-translation.png", "charts/2-detection.png"} <= names
+    charts = {
+        f"charts/{name}.{suffix}" for name in ("1-translation", "2-detection") for suffix in ("png", "html")
+    }
+    assert charts <= names
     assert "run.zip" in names
     assert (store / "mlartifacts").is_dir()
     assert not (store / "quickstart" / "report").exists()  # a projection leaves the run directory alone
     note = client.get_run(outcome.run_id).data.tags["mlflow.note.content"]
+    assert note.startswith("**Best trade-offs: ◆ gettext-de: attention; ◆ scenes-boxes: yolo, ssd-b8**")
     assert "7 of 9 trials complete" in note
+    assert "2 speed measurements not valid: scenes-boxes/throttled offline" in note
+
+
+def files_of(store: Path, run_id: str) -> set[str]:
+    """Return the artifacts of a run, which are beside the SQLite file."""
+    folder = store / "mlartifacts" / run_id / "artifacts"
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 def child(store: Path, outcome: SyncOutcome, variant: str = "attention") -> Any:
@@ -163,12 +174,9 @@ def child(store: Path, outcome: SyncOutcome, variant: str = "attention") -> Any:
 
 
 def test_a_trial_carries_its_files_without_the_bulk(store: Path) -> None:
-    client, run = child(store, resync(store))
-    names = [
-        item.path for folder in (None, "speed") for item in client.list_artifacts(run.info.run_id, folder)
-    ]
-    timings = ["speed", "speed/offline.json", "speed/single-stream.json"]
-    assert sorted(names) == ["SHA256SUMS", *timings, "trial.json"]
+    _, run = child(store, resync(store))
+    timings = {"speed/offline.json", "speed/single-stream.json"}
+    assert files_of(store, run.info.run_id) == {"SHA256SUMS", *timings, "trial.json"}
 
 
 def test_raw_timings_are_curves_by_step(store: Path) -> None:
@@ -520,8 +528,122 @@ def test_the_stored_view_shows_the_headlines_and_speed(store: Path) -> None:
 
     outcome = resync(store)
     client = MlflowClient(default_tracking_uri(store / "quickstart"))
-    view = json.loads(client.get_experiment(outcome.experiment_id).tags["mlflow.sharedViewState.harness"])
-    assert {"metrics.`acc/bleu`", "metrics.`acc/ap50`", "metrics.`speed/ips`"} <= set(view["selectedColumns"])
+    tags = client.get_experiment(outcome.experiment_id).tags
+    state = json.loads(json.loads(tags["mlflow.sharedViewState.harness"])["state"])
+    shown = ["tags.`trade-off`", "metrics.`acc/bleu`", "metrics.`acc/ap50`", "metrics.`acc/miou`"]
+    assert state["selectedColumns"][:5] == [*shown, "metrics.`speed/ips`"]
+    assert {"params.`batch_size`", "params.`precision`"} <= set(state["selectedColumns"])
+    axes = [(chart["xaxis"]["key"], chart["yaxis"]["key"]) for chart in state["compareRunCharts"]]
+    assert axes == [("speed/ips", "acc/bleu"), ("speed/ips", "acc/ap50"), ("speed/ips", "acc/miou")]
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    page = (
+        f"#/experiments/{outcome.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=harness"
+    )
+    assert outcome.view == f"http://127.0.0.1:5000/{page}"
+    assert f"]({page})" in tags["mlflow.note.content"]
+
+
+def test_columns_are_shown_for_the_axes_that_variants_name() -> None:
+    content = document()
+    settings = {"batch_size": 8, "backend": "compiled", "options": {"beam": 5, "width": 32}}
+    content["trials"][0] |= {"variant": "attention[beam=5]", "settings": settings}
+    columns = view(Results.model_validate(content), {})["selectedColumns"]
+    named = [name for name in columns if name.startswith("params.")]
+    assert named == ["params.`batch_size`", "params.`backend`", "params.`options.beam`", "params.`precision`"]
+
+
+def test_a_view_keeps_the_columns_and_charts_of_earlier_runs() -> None:
+    first = view(results(), {})
+    content = document()
+    content["trials"] = content["trials"][:1]
+    assert view(Results.model_validate(content), first) == first
+    assert view(results(), first) == first
+
+
+def test_names_of_runs_can_be_read(store: Path) -> None:
+    _, run = child(store, outcome := resync(store), "throttled")
+    assert run.info.run_name == "⚠ throttled · scenes-boxes"
+    client, run = child(store, outcome, "yolo")
+    assert run.info.run_name == "◆ yolo · scenes-boxes"
+    assert client.get_run(outcome.run_id).info.run_name == "quickstart · 1 Mar 10:00 · 0123456"
+    assert readable("yolo[batch_size=16,beam=5]") == "yolo · batch 16 · beam 5"
+
+
+def test_a_trial_says_whether_to_choose_it(store: Path) -> None:
+    outcome = resync(store)
+    texts = {
+        name: child(store, outcome, name)[1].data.tags["trade-off"] for name in ("ssd-b8", "faster", "lstm")
+    }
+    assert texts == {
+        "ssd-b8": "◆ on the frontier",
+        "faster": "dominated by ssd-b8",
+        "lstm": "not ranked: not timed",
+    }
+
+
+def test_an_invalid_timing_is_marked_and_no_column_ranks_it(store: Path) -> None:
+    client, run = child(store, outcome := resync(store), "throttled")
+    data = run.data
+    assert data.tags["trade-off"] == "⚠ not valid: offline, single-stream"
+    assert data.tags["mlflow.note.content"].startswith("**⚠ not valid: offline, single-stream**")
+    assert data.metrics["speed/valid"] == 0
+    assert data.metrics["not_valid/ips"] == 900
+    assert "speed/ips" not in data.metrics
+    parent = client.get_run(outcome.run_id).data.metrics
+    assert (parent["scenes-boxes/valid/throttled"], parent["scenes-boxes/valid/yolo"]) == (0, 1)
+    assert parent["trials/not_valid"] == 1
+
+
+def test_the_parent_has_the_headlines_of_all_trials(store: Path) -> None:
+    outcome = resync(store)
+    client, run = child(store, outcome, "yolo")
+    parent = client.get_run(outcome.run_id).data.metrics
+    names = {"ap50": "acc/ap50", "ips": "speed/ips", "p50_ms": "speed/p50_ms"}
+    assert {name: parent[f"scenes-boxes/{name}/yolo"] for name in names} == {
+        name: run.data.metrics[key] for name, key in names.items()
+    }
+    assert "scenes-boxes/ips/throttled" not in parent
+
+
+def test_a_copied_folder_serves_its_artifacts(store: Path, tmp_path: Path) -> None:
+    outcome = resync(store)
+    copy = shutil.copytree(store, tmp_path / "copy")
+    head = copy / "quickstart"
+    baseline = fetch_baseline(f"mlflow:{outcome.run_id}", head, default_tracking_uri(head))
+    assert read_results(baseline).run.id == "run-1"
+    with sqlite3.connect(copy / "mlflow.db") as database:
+        places = [place for (place,) in database.execute("select artifact_uri from runs")]
+    assert places
+    assert all(place.startswith("mlflow-artifacts:/") for place in places)
+
+
+def test_trials_link_to_the_training_of_their_weights(store: Path) -> None:
+    path = shipped_recipes("yolo")["yolo-scenes"]
+    recorded = yaml.safe_load(path.read_text())["provenance"]
+    weights = {"name": "yolo-scenes", "sha256": recorded["sha256"], "recipe": None}
+    content = document("run-trained")
+    content["suite"], content["trials"] = "trained", content["trials"][2:4]
+    for trial in content["trials"]:
+        trial |= {"adapter": "yolo", "checkpoint": weights}
+    uri = default_tracking_uri(store / "trained")
+    outcome = sync(write_run(store / "trained", content), uri)
+    assert (outcome.created, sync(store / "trained", uri).unchanged) == (4, 3)
+    client, trial = child(store, outcome, "yolo")
+    (training,) = client.search_runs([outcome.experiment_id], "tags.`harness.kind` = 'training'")
+    assert training.info.run_name == "training · yolo-scenes"
+    assert f"/runs/{training.info.run_id}/" in trial.data.tags["training"]
+    assert trial.data.tags["training"] in trial.data.tags["mlflow.note.content"]
+
+    def curve(name: str) -> list[tuple[int, float]]:
+        return [(m.step, m.value) for m in client.get_metric_history(training.info.run_id, name)]
+
+    history = recorded["history"]
+    assert curve("train/loss") == [(entry["step"], entry["loss"]) for entry in history]
+    assert curve("validation/ap") == [(entry["step"], entry["ap"]) for entry in history]
+    recipe = read_recipe(path)
+    assert curve("train/learning_rate")[-1][1] == pytest.approx(
+        recipe.learning_rate * recipe.final_learning_rate, rel=0.1
+    )
 
 
 def test_a_changed_result_becomes_the_latest_value(store: Path) -> None:

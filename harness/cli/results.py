@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from harness.cli.options import AsJson
 from harness.errors import InfrastructureError, UsageError
+from harness.tracking.tracking_store import PORT
 
 results_app = typer.Typer()
 
@@ -94,7 +96,7 @@ def _finished(runs: list[Path]) -> list[Path]:
 def find_baseline(reference: str, run: Path, tracking_uri: str | None) -> Path:
     """Return the run directory that `--baseline` names, downloaded from MLflow if needed."""
     if not reference.startswith("mlflow:"):
-        return Path(reference)
+        return Path(reference).absolute()
     from harness.cli.terminal import console
     from harness.tracking.past_runs import fetch_baseline
 
@@ -127,7 +129,7 @@ def sync(
 
 @results_app.command()
 def verify(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.", resolve_path=True)],
     as_json: AsJson = False,
 ) -> None:
     """Check the digests of runs, and compute their figures again from the raw evidence."""
@@ -154,27 +156,33 @@ def verify(
 @results_app.command()
 def ui(
     root: Annotated[Path, typer.Option(help="Folder that contains the runs.")] = Path("runs"),
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = PORT,
 ) -> None:
     """Serve MLflow's UI on the runs."""
     import signal
     import subprocess
 
     from harness.cli.terminal import console
-    from harness.tracking import ui_command
+    from harness.tracking import served_views, ui_command
+
+    def end(number: int, _: object) -> None:
+        raise typer.Exit(128 + number)
 
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # 0.5 GB instead of 2.9
-    server = subprocess.Popen(ui_command(root, port), env=environment, start_new_session=True)
-    received: list[int] = []
-
-    def end_server(number: int, _: object) -> None:
-        received.append(number)
-        os.killpg(server.pid, signal.SIGTERM)  # the server starts processes that would outlive it
-
+    command = ui_command(root, port)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end_server)
-    console.print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)")
-    code = server.wait()
-    if not received:
-        raise InfrastructureError(f"MLflow's server ended with exit code {code}")
-    raise typer.Exit(128 + received[0])
+        signal.signal(number, end)
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        while (views := served_views(port)) is None:  # until the server answers
+            with suppress(subprocess.TimeoutExpired):
+                code = server.wait(0.2)
+                raise InfrastructureError(f"MLflow's server ended with exit code {code}")
+        console.print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)")
+        for suite, view in views.items():
+            console.print(f"  {suite}: {view}")
+        raise InfrastructureError(f"MLflow's server ended with exit code {server.wait()}")
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)  # the server starts processes that would outlive it
+        server.wait()

@@ -232,4 +232,4 @@ def _sync_or_report(directory: Path, executor: ExecutorName, report: Path) -> No
         reason = str(error) if isinstance(error, HarnessError) else f"internal error: {describe(error)}"
         console.print(f"not logged to MLflow: {reason}; `harness sync {directory}` logs it later")
     else:
-        console.print(f"MLflow: {outcome.describe()} (open it with `harness ui`)")
+        console.print(f"MLflow: {outcome.describe()}")

@@ -5,6 +5,6 @@ only by the functions that need it, so importing this package is cheap.
 """
 
 from harness.tracking.projection import SyncOutcome, sync
-from harness.tracking.tracking_store import default_tracking_uri, ui_command
+from harness.tracking.tracking_store import default_tracking_uri, served_views, ui_command
 
-__all__ = ["SyncOutcome", "default_tracking_uri", "sync", "ui_command"]
+__all__ = ["SyncOutcome", "default_tracking_uri", "served_views", "sync", "ui_command"]

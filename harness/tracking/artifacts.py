@@ -62,7 +62,8 @@ def run_artifacts(run_dir: Path, results: Results, report: Path | None) -> Itera
         for page in comparison_files(run_dir):
             shutil.copy(run_dir / page, folder / page)
         for number, comparison in enumerate(frontier_charts(results), start=1):
-            save(comparison, folder / "charts" / f"{number}-{comparison.task}.png")
+            for suffix in ("png", "html"):
+                save(comparison, folder / "charts" / f"{number}-{comparison.task}.{suffix}")
         shutil.copy(run_dir / "results.json", folder / "results.json")
         if (run_dir / "environments").is_dir():
             shutil.copytree(run_dir / "environments", folder / "environments")

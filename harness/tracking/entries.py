@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
-from harness.compare.frontier import FrontierChange
+from harness.compare.frontier import FRONTIER_MARK, FrontierChange, points, why_not_charted
 from harness.compare.trend import observations, to_text
 from harness.rundir.results import Results, TrialRecord
-from harness.tracking.names import DIGEST, NAME, TAG, cut, flat, key
-from harness.tracking.values import Curve, metrics_of, params_of
+from harness.tracking.names import DIGEST, NAME, RANK, RUN_NAME, TAG, cut, flat, key, readable
+from harness.tracking.values import Curve, headlines, metrics_of, params_of
 
 Trial = tuple[str, str]  # (benchmark, variant)
 WHOLE_RUN: Trial = ("", "")
 TREND = "harness.trend."
+DISTRUST = "⚠"  # marks a trial with a timing that is not valid
 NOT_COMPARED = "not compared"
 _STATUS = {"complete": "FINISHED", "partial": "FAILED", "failed": "FAILED", "pending": "KILLED"}
 
@@ -25,7 +28,6 @@ class Entry:
     """One MLflow run. It is found by the tags in `identity`."""
 
     identity: Mapping[str, str]
-    name: str
     status: str
     tags: Mapping[str, str]
     params: Mapping[str, str]
@@ -46,30 +48,45 @@ class Input:
 
 
 def run_entry(
-    results: Results, verdict_on: Mapping[Trial, str], frontier: Sequence[Mapping[str, Any]] = ()
+    results: Results,
+    ranked: Sequence[str],
+    verdict_on: Mapping[Trial, str],
+    frontier: Sequence[Mapping[str, Any]] = (),
 ) -> Entry:
     """Return the entry of the parent run.
 
     Args:
+        ranked: the `ranks` of the trials.
         verdict_on: the outcomes of the last `harness compare`, by trial. The run's outcome is under
             `WHOLE_RUN`. Empty if nothing was compared.
         frontier: the changes of the frontier in that comparison, as fields of `FrontierChange`.
     """
     from reports.markdown import to_markdown
-    from reports.text import markdown
+    from reports.text import display, markdown
     from reports.verdict import verdict
 
     run = results.run
     changes = [FrontierChange(**fields) for fields in frontier]
     moved = "; ".join(f"{change.benchmark} {change.describe()}" for change in changes)
     outcome = verdict_on.get(WHOLE_RUN, NOT_COMPARED)
-    note = to_markdown(results, limit=TAG - 1000)
+    best = defaultdict(list)
+    for trial, rank in zip(results.trials, ranked, strict=True):
+        if rank.startswith(FRONTIER_MARK):
+            best[trial.benchmark].append(readable(trial.variant))
+    started = datetime.fromisoformat(run.started).astimezone(UTC)
+    name = [results.suite, f"{started.day} {started:%b %H:%M}", (run.git_revision or "")[:7]]
+    choice = "; ".join(f"{FRONTIER_MARK} {name}: {', '.join(variants)}" for name, variants in best.items())
+    note = (
+        f"**Best trade-offs: {markdown(choice or 'none', 800)}**\n\n{to_markdown(results, limit=TAG - 2000)}"
+    )
     if verdict_on:
         note += f"\nAgainst the baseline: **{outcome}**; frontier: {markdown(moved or 'no chart', 400)}\n"
     complete = sum(trial.status == "complete" for trial in results.trials)
     status = "FINISHED" if complete == len(results.trials) else "FAILED"
     tags = _shared_tags(results, run.environment) | {
+        RUN_NAME: display(" · ".join(filter(None, name)), 200),
         "status": verdict(results),
+        RANK: choice,
         "executor": f"{run.executor}, {run.workers} workers",
         "command": run.command,
         "verdict": outcome,
@@ -79,12 +96,34 @@ def run_entry(
     }
     return Entry(
         identity={"harness.run_id": run.id, "harness.kind": "run"},
-        name=run.id,
         status=status if run.finished else "RUNNING",
         tags=_within_limits(tags),
         params={},  # MLflow parameters never change, but these may when a run is resumed, so they are tags
-        metrics={"trials/complete": float(complete), "trials/all": float(len(results.trials))},
+        metrics={
+            "trials/complete": float(complete),
+            "trials/all": float(len(results.trials)),
+            "trials/not_valid": float(sum(DISTRUST in rank for rank in ranked)),
+            **headlines(results),
+        },
     )
+
+
+def ranks(results: Results) -> list[str]:
+    """Return whether each trial is worth choosing, and why not, in the order of the trials."""
+    charted = points(results)
+    ranked = []
+    for index, trial in enumerate(results.trials):
+        point = charted.get(index)
+        invalid = [name for name, record in trial.speed.items() if not record.valid]
+        texts = [f"{DISTRUST} not valid: {', '.join(invalid)}"] if invalid else []
+        if point is None or trial.status != "complete":
+            texts.append(f"not ranked: {trial.reason or why_not_charted(trial)}")
+        elif point.rank == "frontier":
+            texts.insert(0, f"{point.mark} on the frontier")
+        elif point.dominated_by:
+            texts.append(f"dominated by {readable(point.dominated_by)}")
+        ranked.append("; ".join(texts))
+    return ranked
 
 
 def _trend(results: Results) -> dict[str, str]:
@@ -100,14 +139,26 @@ def trial_entry(
     parent: str,
     verdict_on: Mapping[Trial, str],
     series: Mapping[str, Curve],
+    rank: str,
+    training: str = "",
 ) -> Entry:
-    """Return the entry of a trial, a child of the MLflow run `parent`. For `verdict_on` see `run_entry`."""
-    from reports.markdown import trial_to_markdown
-    from reports.text import display
+    """Return the entry of a trial, a child of the MLflow run `parent`. For `verdict_on` see `run_entry`.
 
+    Args:
+        rank: one of `ranks`.
+        training: the MLflow run of the training of its weights, as an address of MLflow's pages.
+    """
+    from reports.markdown import trial_to_markdown
+    from reports.text import display, markdown
+
+    mark = next((f"{sign} " for sign in (DISTRUST, FRONTIER_MARK) if sign in rank), "")
     environment = trial.environments[0] if trial.environments else results.run.environment
     tags = _shared_tags(results, environment) | {
         "mlflow.parentRunId": parent,
+        "mlflow.runType": "evaluation",  # MLflow's table unfolds the parents of such runs
+        RUN_NAME: display(f"{mark}{readable(trial.variant)} · {trial.benchmark}", 200),
+        RANK: rank,
+        "training": training,
         "verdict": verdict_on.get((trial.benchmark, trial.variant), NOT_COMPARED),
         "task": trial.task,
         "status": trial.status,
@@ -115,7 +166,9 @@ def trial_entry(
         "mixed": "; ".join(trial.mixed),
         "dataset.fingerprint": trial.dataset.fingerprint,
         "checkpoint.sha256": trial.checkpoint.sha256 if trial.checkpoint else "",
-        "mlflow.note.content": trial_to_markdown(trial, limit=TAG - 500),
+        "mlflow.note.content": f"**{markdown(rank, 300)}**\n\n"
+        + (f"Weights: [how they were trained]({training})\n\n" if training else "")
+        + trial_to_markdown(trial, limit=TAG - 1000),
     }
     for name, scenario in trial.speed.items():
         tags[f"speed.{key(name)}"] = (
@@ -130,7 +183,6 @@ def trial_entry(
     }
     return Entry(
         identity=_within_limits(identity),
-        name=f"{display(trial.benchmark)} / {display(trial.variant)}",
         status=_STATUS[trial.status],
         tags=_within_limits(tags),
         params=params_of(trial),

@@ -7,13 +7,22 @@ from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 KEY, TAG, PARAM, EXPERIMENT, NAME, DIGEST = 250, 8000, 6000, 500, 500, 36  # characters
+RUN_NAME, RANK = "mlflow.runName", "trade-off"  # tags
+VIEW = "harness"  # key of the stored view
 Value: TypeAlias = object  # a JSON value
 
 
-def key(name: str) -> str:
+def key(name: str, limit: int = KEY - 50) -> str:
     """Return a name that MLflow accepts as a key. An altered name ends in a checksum to avoid collisions."""
-    plain = re.sub(r"[^A-Za-z0-9_\-. ]", "_", name).strip(". ")[: KEY - 50]
+    plain = re.sub(r"[^A-Za-z0-9_\-. ]", "_", name).strip(". ")[:limit]
     return plain if plain == name else f"{plain}_{zlib.crc32(name.encode()):08x}"
+
+
+def readable(variant: str, separator: str = " · ") -> str:
+    """Return a variant as words: `yolo[batch_size=16,beam=5]` is `yolo · batch 16 · beam 5`."""
+    name, bracket, axes = variant.removesuffix("]").partition("[")
+    settings = axes.replace("batch_size=", "batch=").replace("=", " ").split(",") if bracket else []
+    return separator.join([name, *settings])
 
 
 def cut(value: object, limit: int) -> str:

@@ -57,7 +57,7 @@ def fetch_baseline(reference: str, run_dir: Path, tracking_uri: str | None = Non
             raise UsageError(f"--baseline {reference}: {lacking} (in {store.public(uri)})")
         if DIGEST_TAG not in run.data.tags:
             raise UsageError(f"--baseline {reference}: not fully synced; `harness sync` completes it")
-        return _downloaded(client, run)
+        return _downloaded(client, run, store.artifact_folder(uri, run))
 
 
 def _latest(client: MlflowClient, experiment: str, branch: str, results: Results) -> Run | None:
@@ -88,7 +88,7 @@ def _runs(client: MlflowClient, experiment: str, run_id: str) -> list[Run]:
     return [run for page in store.pages(client, experiment, query) for run in page]
 
 
-def _downloaded(client: MlflowClient, run: Run) -> Path:
+def _downloaded(client: MlflowClient, run: Run, beside: Path | None) -> Path:
     """Return the run directory in the cache, downloaded unless the cache has the same content."""
     folder = cache_folder().with_name("runs")
     target = folder / f"{run.info.run_id}-{run.data.tags[DIGEST_TAG][:12]}"
@@ -99,7 +99,9 @@ def _downloaded(client: MlflowClient, run: Run) -> Path:
         shutil.rmtree(target)  # changed since the download, which is repeated
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        archive = client.download_artifacts(run.info.run_id, ARCHIVE, temporary)
+        archive = (
+            beside / ARCHIVE if beside else client.download_artifacts(run.info.run_id, ARCHIVE, temporary)
+        )
         unpacked = Path(temporary, "run")
         try:
             with zipfile.ZipFile(archive) as content:

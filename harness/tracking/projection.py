@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -14,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from harness.compare.outcome import last_comparison
 from harness.errors import UsageError
 from harness.identity import content_id
-from harness.rundir.results import Results
+from harness.rundir.results import Results, TrialRecord
 from harness.rundir.store import RunDirectory, read_run
 from harness.tracking import artifacts
 from harness.tracking import tracking_store as store
-from harness.tracking.entries import TREND, WHOLE_RUN, Entry, Input, Trial, run_entry, trial_entry
+from harness.tracking.entries import TREND, WHOLE_RUN, Entry, Input, Trial, ranks, run_entry, trial_entry
 from harness.tracking.models import Registration, register
-from harness.tracking.values import Curve, columns, series
+from harness.tracking.trainings import training_entry
+from harness.tracking.values import Curve, series, view
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 _BATCH = 100  # parameters or tags per request, MLflow's limit
 _METRICS = 800  # metrics per request; with parameters and tags at most 1,000, MLflow's limit
-VIEW = "harness"  # name of the stored choice of columns
 _SERIES_TAG = "harness.series"
 Change = Literal["created", "updated", "unchanged"]
 
@@ -40,6 +41,7 @@ class SyncOutcome:
     tracking_uri: str  # without credentials
     experiment: str
     experiment_id: str
+    view: str  # address of MLflow's table of the experiment's runs with accuracy and speed
     run_id: str  # of the parent
     created: int
     updated: int
@@ -47,12 +49,13 @@ class SyncOutcome:
     models: tuple[Registration, ...] = ()
 
     def describe(self) -> str:
-        """Return one line, followed by one line per registered checkpoint."""
+        """Return what was written and where to look at it, and one line per registered checkpoint."""
         runs = (
             f"experiment '{self.experiment}' in {self.tracking_uri}: runs created {self.created}, "
             f"updated {self.updated}, unchanged {self.unchanged}"
         )
-        return "\n".join([runs, *(model.describe() for model in self.models)])
+        served = "" if self.tracking_uri.startswith("http") else " (while `harness ui` runs)"
+        return "\n".join([runs, *(model.describe() for model in self.models), f"view: {self.view}{served}"])
 
 
 def sync(
@@ -90,7 +93,7 @@ def sync(
     uri = store.chosen_uri(tracking_uri, run_dir)
     with store.mlflow_errors(uri), store.one_at_a_time(run_dir):
         client, experiment = store.open_experiment(uri, results.suite)
-        outcome, children = _write_runs(client, experiment, run_dir, results, store.public(uri), report)
+        outcome, children = _write_runs(client, experiment, run_dir, results, uri, report)
         if register_models:
             outcome = replace(outcome, models=register(client, results, children))
         return outcome
@@ -99,11 +102,15 @@ def sync(
 class _Writer:
     """Creates and completes the MLflow runs of one harness run, and counts what changed."""
 
-    def __init__(self, client: MlflowClient, experiment: str, results: Results) -> None:
+    def __init__(self, client: MlflowClient, experiment: str, results: Results, uri: str) -> None:
         self._client = client
+        self._uri = uri
         self._experiment = experiment
-        query = f"tags.`harness.run_id` = {store.quoted(results.run.id)}"
-        self._known = [run for page in store.pages(client, experiment, query) for run in page]
+        of_run = f"tags.`harness.run_id` = {store.quoted(results.run.id)}"
+        queries = (of_run, "tags.`harness.kind` = 'training'")
+        self._known = [
+            run for text in queries for page in store.pages(client, experiment, text) for run in page
+        ]
         self._start = _milliseconds(results.run.started)
         self._end = _milliseconds(results.run.finished or results.run.started)
         self.changes: Counter[Change] = Counter()
@@ -118,18 +125,33 @@ class _Writer:
         created = run is None
         if run is None:
             tags = {**entry.tags, **entry.identity}
-            run = self._client.create_run(
-                self._experiment, start_time=self._start, tags=tags, run_name=entry.name
-            )
+            start = self._start - len(
+                self._known
+            )  # ms: MLflow lists the newest first, so in the suite's order
+            run = self._client.create_run(self._experiment, start_time=start, tags=tags)
+            self._known.append(run)
         changed = _fill(self._client, run, entry, self._end)
         self.changes["created" if created else "updated" if changed else "unchanged"] += 1
         return run
+
+    def training(self, trial: TrialRecord) -> str:
+        """Return the page of the training of a trial's weights, written once for all runs; "" if unknown."""
+        entry = training_entry(trial, self._experiment)
+        if entry is None:
+            return ""
+        run = self.find(entry)
+        if run is None or run.info.status != entry.status:
+            run = self.write(entry)
+        return f"#/experiments/{self._experiment}/runs/{run.info.run_id}/model-metrics"
 
     def attach(self, run: Run, digest: str, folder: AbstractContextManager[Path]) -> None:
         """Upload artifacts unless the run has those with this digest. Set the tag with the digest last."""
         if run.data.tags.get(artifacts.DIGEST_TAG) != digest:
             with folder as path:
-                self._client.log_artifacts(run.info.run_id, str(path))
+                if target := store.artifact_folder(self._uri, run):
+                    shutil.copytree(path, target, dirs_exist_ok=True)
+                else:
+                    self._client.log_artifacts(run.info.run_id, str(path))
             self._client.set_tag(run.info.run_id, artifacts.DIGEST_TAG, digest)
 
     def detach(self, run: Run | None, digest: str) -> None:
@@ -142,27 +164,30 @@ def _write_runs(
     client: MlflowClient, experiment: str, run_dir: Path, results: Results, uri: str, report: Path | None
 ) -> tuple[SyncOutcome, dict[tuple[str, str], str]]:
     """Write parent and children; return the outcome, and the children's ids by benchmark and trial id."""
-    writer = _Writer(client, experiment, results)
+    writer = _Writer(client, experiment, results, uri)
     # The parent's artifacts come last: a run that has them is complete, and may serve as a baseline.
     files = [*artifacts.run_files(run_dir), *artifacts.comparison_files(run_dir)]
     digest = artifacts.content_digest(run_dir, files)
     compared = last_comparison(run_dir)
     verdicts = _verdicts(compared)
-    entry = run_entry(results, verdicts, compared.get("frontier", []))
+    ranked = ranks(results)
+    entry = run_entry(results, ranked, verdicts, compared.get("frontier", []))
     writer.detach(writer.find(entry), digest)
     parent = writer.write(entry)
     children = {}
-    for trial in results.trials:
+    for trial, rank in zip(results.trials, ranked, strict=True):
         folder = RunDirectory(run_dir).trial(trial.id).path
-        child = writer.write(trial_entry(results, trial, parent.info.run_id, verdicts, series(folder)))
+        context = (parent.info.run_id, verdicts, series(folder), rank, writer.training(trial))
+        child = writer.write(trial_entry(results, trial, *context))
         children[trial.benchmark, trial.id] = str(child.info.run_id)
         trial_digest = artifacts.content_digest(folder, artifacts.trial_files(folder))
         writer.attach(child, trial_digest, artifacts.trial_artifacts(folder))
     writer.attach(parent, digest, artifacts.run_artifacts(run_dir, results, report))
-    _choose_columns(client, experiment, results)
+    _store_view(client, experiment, results)
     created, updated, unchanged = (writer.changes[change] for change in get_args(Change))
     run_id = parent.info.run_id
-    return SyncOutcome(uri, results.suite, experiment, run_id, created, updated, unchanged), children
+    place = (store.public(uri), results.suite, experiment, store.view_link(uri, experiment))
+    return SyncOutcome(*place, run_id, created, updated, unchanged), children
 
 
 def _verdicts(comparison: dict[str, Any]) -> dict[Trial, str]:
@@ -239,17 +264,25 @@ def _log_dataset(client: MlflowClient, run: Run, used: Input | None) -> bool:
     return True
 
 
-def _choose_columns(client: MlflowClient, experiment: str, results: Results) -> None:
-    """Store a view of the experiment's table with metrics, which MLflow's default view hides.
+def _store_view(client: MlflowClient, experiment: str, results: Results) -> None:
+    """Store a view of the experiment's runs, which MLflow lists under "Views" and `store.view_link` opens.
 
-    It opens with `#/experiments/ID/runs?workflowType=machine_learning&viewStateShareKey=harness`. The tag is
-    undocumented (it works in MLflow 3.17). Versions that ignore it show the default view.
+    The tags are undocumented (they work in MLflow 3.17). Versions that ignore them show the default view.
     """
-    tag = f"mlflow.sharedViewState.{VIEW}"
-    stored = client.get_experiment(experiment).tags.get(tag)
-    known = json.loads(stored)["selectedColumns"] if stored else []
-    if missing := [column for column in columns(results) if column not in known]:
-        client.set_experiment_tag(experiment, tag, json.dumps({"selectedColumns": known + missing}))
+    tags = client.get_experiment(experiment).tags
+    page = store.view_page(experiment)
+    note = (
+        f"**[Accuracy and speed of all runs]({page})**: ◆ marks the best trade-offs, ⚠ timings not to trust."
+    )
+    for name, value in (("mlflow.experimentKind", "custom_model_development"), ("mlflow.note.content", note)):
+        if name not in tags:
+            client.set_experiment_tag(experiment, name, value)
+    known = json.loads(json.loads(tags[store.VIEW_TAG])["state"]) if store.VIEW_TAG in tags else {}
+    extended = view(results, known)
+    if extended != known:
+        when = _milliseconds(results.run.started)
+        saved = {"name": "Accuracy and speed", "createdAt": when, "state": json.dumps(extended)}
+        client.set_experiment_tag(experiment, store.VIEW_TAG, json.dumps(saved))
 
 
 def _milliseconds(iso: str) -> int:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import re
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.request import Request, urlopen
 
 from harness.errors import InfrastructureError, UsageError
-from harness.tracking.names import EXPERIMENT, cut
+from harness.tracking.names import EXPERIMENT, VIEW, cut
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
+PORT = 5000  # of `harness ui`, unless the user chooses another
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"  # of an experiment
+LOCAL = "127.0.0.1"
 PAGE = 1000  # runs per request
 IMPATIENT = 5  # s to wait per request while logging; the run is on disk in any case
 PATIENT = 60  # s to wait per request of the user
@@ -41,11 +47,24 @@ def chosen_uri(uri: str | None, run_dir: Path) -> str:
     return uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(run_dir)
 
 
-def ui_command(run_root: Path, port: int = 5000) -> list[str]:
+def view_link(uri: str, experiment: str) -> str:
+    """Return the address of an experiment's stored view: on a server, or where `harness ui` serves a file."""
+    is_server = uri.startswith(("http://", "https://"))
+    server = public(uri).rstrip("/") if is_server else f"http://{LOCAL}:{PORT}"
+    return f"{server}/{view_page(experiment)}"
+
+
+def view_page(experiment: str) -> str:
+    """Return the address of an experiment's stored view within MLflow's pages."""
+    return f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
+
+
+def ui_command(run_root: Path, port: int = PORT) -> list[str]:
     """Return the command that serves MLflow's UI on the store that `sync` writes, on localhost only.
 
     Raises:
-        UsageError: $MLFLOW_TRACKING_URI names a server, or nothing was logged under `run_root`.
+        UsageError: $MLFLOW_TRACKING_URI names a server, nothing was logged under `run_root`, or the port is
+            not free.
     """
     uri = chosen_uri(None, run_root / "run")
     if uri.startswith(("http://", "https://")):
@@ -55,7 +74,24 @@ def ui_command(run_root: Path, port: int = 5000) -> list[str]:
         if not database.exists():
             raise UsageError(f"{database}: nothing is logged yet; use `harness run` or `harness sync RUN`")
         command += ["--artifacts-destination", str(_artifacts(database))]
-    return [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    with socket.socket() as probe:
+        if probe.connect_ex((LOCAL, port)) == 0:
+            raise UsageError(f"--port {port}: another program serves there; choose another port")
+    return [*command, "--host", LOCAL, "--port", str(port), "--workers", "1"]
+
+
+def served_views(port: int) -> dict[str, str] | None:
+    """Return the addresses of the stored views by suite, newest first, or None if no server answers."""
+    address = f"http://{LOCAL}:{port}"
+    request = Request(f"{address}/api/2.0/mlflow/experiments/search", b'{"max_results": 100}')
+    request.add_header("Content-Type", "application/json")
+    try:
+        with urlopen(request, timeout=PATIENT) as answer:
+            experiments = json.load(answer).get("experiments", [])
+    except OSError:
+        return None
+    marked = [e for e in experiments if any(tag["key"] == VIEW_TAG for tag in e.get("tags", []))]
+    return {e["name"]: f"{address}/{view_page(e['experiment_id'])}" for e in marked}
 
 
 def open_experiment(uri: str, suite: str) -> tuple[MlflowClient, str]:
@@ -73,7 +109,8 @@ def open_experiment(uri: str, suite: str) -> tuple[MlflowClient, str]:
     database = _sqlite_file(uri)
     if database:
         database.parent.mkdir(parents=True, exist_ok=True)
-    location = _artifacts(database).as_uri() if database else None
+    # Relative to the server's `--artifacts-destination`, so that a copied folder works.
+    location = "mlflow-artifacts:/" if database else None
     name = cut(suite, EXPERIMENT)
     # When several processes migrate a fresh SQLite file at once, all but one fail (7 of 8, measured).
     with _locked(database.with_name(f"{database.name}.lock")) if database else nullcontext():
@@ -182,6 +219,12 @@ def public(text: str) -> str:
 def _sqlite_file(uri: str) -> Path | None:
     scheme, _, rest = uri.partition(":///")
     return Path(rest.partition("?")[0]) if scheme.startswith("sqlite") and rest else None
+
+
+def artifact_folder(uri: str, run: Run) -> Path | None:
+    """Return the folder of a run's artifacts beside a SQLite file, or None if MLflow must transfer them."""
+    database, is_relative = _sqlite_file(uri), run.info.artifact_uri.startswith("mlflow-artifacts:")
+    return Path(_artifacts(database), run.info.run_id, "artifacts") if database and is_relative else None
 
 
 def _artifacts(database: Path) -> Path:

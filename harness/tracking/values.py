@@ -1,16 +1,21 @@
 """The values of a trial in MLflow: metrics, parameters, the columns to show first, and timings as curves."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from harness.rundir.results import Results, TrialRecord
 from harness.rundir.speed import read_timings
 from harness.scenarios.scenario import OFFLINE, SCENARIOS, SINGLE_STREAM
 from harness.task import Figure
-from harness.tracking.names import PARAM, cut, flat, key
+from harness.tracking.names import PARAM, RANK, VIEW, cut, flat, key, readable
 
 MOST = 1000  # points per curve: the limit of one request, and more than the pixels of its chart
 Curve = list[tuple[int, float]]  # (step, value)
+SPEEDS = ("speed/ips", "speed/p50_ms", "speed/valid")
+_SETTINGS = ("batch_size", "precision", "backend", "options.beam")
+_WIDTHS = {"attributes.`Run Name`": 330, f"tags.`{RANK}`": 250}  # px
 _PHASES = {"preprocess": "pre", "model": "model", "postprocess": "post"}
 
 
@@ -23,12 +28,17 @@ def metrics_of(trial: TrialRecord) -> dict[str, float]:
     for name, figure in trial.metrics.items():
         metrics |= _with_bounds(f"acc/{key(name)}", figure)
     for name, scenario in trial.speed.items():
-        prefix = "speed/" if name in (OFFLINE, SINGLE_STREAM) else f"speed/{key(name)}_"
+        group = (
+            "speed" if scenario.valid else "not_valid"
+        )  # so that no table or chart ranks what is not valid
+        prefix = f"{group}/" if name in (OFFLINE, SINGLE_STREAM) else f"{group}/{key(name)}_"
         for kind, figure in scenario.figures.items():
             label, scale = ("ips", 1.0) if kind == "throughput" else (f"{key(kind)}_ms", 1e3)
             metrics |= _with_bounds(f"{prefix}{label}", figure, scale)
     for name, figure in trial.phases.items():
         metrics |= _with_bounds(f"phase/{_PHASES.get(name, key(name))}_ms", figure, scale=1e3)
+    if trial.speed:
+        metrics["speed/valid"] = float(all(scenario.valid for scenario in trial.speed.values()))
     cost = trial.cost
     metrics["cost/params"] = cost.parameters
     metrics["cost/gflop"] = cost.flops and cost.flops / 1e9
@@ -37,6 +47,21 @@ def metrics_of(trial: TrialRecord) -> dict[str, float]:
     return {
         name: float(value) for name, value in metrics.items() if value is not None and math.isfinite(value)
     }
+
+
+def headlines(results: Results) -> dict[str, float]:
+    """Return headline accuracy, throughput and median latency of every trial, for the parent's MLflow run.
+
+    `digit-detection/valid/yolo batch 16` is 0 if one of the trial's timings is not valid.
+    """
+    metrics = {}
+    for trial in results.trials:
+        of_trial = metrics_of(trial)
+        for name in [*(f"acc/{key(metric)}" for metric in list(trial.metrics)[:1]), *SPEEDS]:
+            if name in of_trial:
+                parts = (trial.benchmark, name.rpartition("/")[2], readable(trial.variant, " "))
+                metrics["/".join(key(part, 70) for part in parts)] = of_trial[name]
+    return metrics
 
 
 def params_of(trial: TrialRecord) -> dict[str, str]:
@@ -50,13 +75,39 @@ def params_of(trial: TrialRecord) -> dict[str, str]:
     return {key(name): cut(value, PARAM) for name, value in flat(nested)}
 
 
-def columns(results: Results) -> list[str]:
-    """Return the columns to show first in MLflow's table of runs: headline metrics, then speed."""
-    headlines = [f"acc/{key(next(iter(trial.metrics)))}" for trial in results.trials if trial.metrics]
-    shown = [f"metrics.`{name}`" for name in dict.fromkeys(headlines)]
-    for metric, scenario in (("ips", OFFLINE), ("p50_ms", SINGLE_STREAM)):
-        shown += [f"metrics.`speed/{metric}`", f"tags.`speed.{scenario}`"]  # the tag says whether it is valid
-    return [*shown, "metrics.`cost/params`", "tags.`status`"]
+def view(results: Results, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a view of MLflow's table of runs, and of its charts: headlines, speed and what varies.
+
+    The names are those of the page of MLflow 3.17.
+
+    Args:
+        known: the view stored before, which is extended.
+    """
+    trials = results.trials
+    headline = dict.fromkeys(f"acc/{key(next(iter(trial.metrics)))}" for trial in trials if trial.metrics)
+    settings = dict.fromkeys(name for trial in trials for name in params_of(trial) if _shown(name, trial))
+    columns = [f"tags.`{RANK}`", *(f"metrics.`{name}`" for name in (*headline, *SPEEDS)), "tags.`benchmark`"]
+    columns += [*(f"params.`{name}`" for name in settings), "metrics.`cost/params`", "tags.`status`"]
+    columns = list(dict.fromkeys([*known.get("selectedColumns", []), *columns]))
+    charts = {chart["uuid"]: chart for chart in known.get("compareRunCharts", [])}
+    for name in headline:
+        axes = {"xaxis": {"key": SPEEDS[0], "type": "METRIC"}, "yaxis": {"key": name, "type": "METRIC"}}
+        shape = {"type": "SCATTER", "metricSectionId": VIEW, "runsCountToCompare": 100, "isGenerated": False}
+        charts[name] = {"uuid": name, "deleted": False, **shape, **axes}
+    return {
+        "selectedColumns": columns,
+        "columnOrder": [*_WIDTHS, *columns, "runDateAndNestInfo", "duration"],
+        "columnWidths": _WIDTHS,
+        "compareRunCharts": list(charts.values()),
+        "compareRunSections": [{"uuid": VIEW, "name": "Accuracy versus speed", "display": True}],
+        "isAccordionReordered": True,  # otherwise sections are in alphabetical order
+    }
+
+
+def _shown(parameter: str, trial: TrialRecord) -> bool:
+    """Return whether a parameter has a column, as `beam` of the variant `yolo[beam=5]` has."""
+    stated = f"[{parameter.removeprefix('options.')}=" in trial.variant.replace(",", "[")
+    return stated or parameter in _SETTINGS
 
 
 def _with_bounds(name: str, figure: Figure, scale: float = 1) -> dict[str, float | None]:

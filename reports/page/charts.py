@@ -91,7 +91,7 @@ def chart(comparison: FrontierChart, palette: Palette = LIGHT, width: int | str 
 
 
 def save(comparison: FrontierChart, path: Path) -> None:
-    """Write the chart as .png (two pixels per point) or .svg, on white; another suffix is a ValueError."""
+    """Write the chart on white as .png (two pixels per point), .svg or .html; else raise a ValueError."""
     import vl_convert
 
     specification = chart(comparison)
@@ -102,8 +102,10 @@ def save(comparison: FrontierChart, path: Path) -> None:
         path.write_bytes(vl_convert.vegalite_to_png(specification, scale=2))
     elif path.suffix == ".svg":
         path.write_text(vl_convert.vegalite_to_svg(specification), encoding="utf-8")
+    elif path.suffix == ".html":  # with tooltips, and without network access
+        path.write_text(vl_convert.vegalite_to_html(specification, bundle=True), encoding="utf-8")
     else:
-        raise ValueError(f"{path}: expected a name ending in .png or .svg")
+        raise ValueError(f"{path}: expected a name ending in .png, .svg or .html")
 
 
 def library() -> str:
