@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 from sample_results import document
 
-from harness.compare.trend import TrendLine, from_text, observations, past_run, read_trend, to_text
+from harness.compare.trend import (
+    TrendLine,
+    change_points,
+    from_text,
+    observations,
+    past_run,
+    read_trend,
+    to_text,
+)
 from harness.rundir.results import Results
 
 
@@ -89,3 +100,54 @@ def test_a_past_run_has_its_branch_revision_and_source() -> None:
     content["run"]["git_branch"] = "main"
     run = past_run(Results.model_validate(content), "runs/a")
     assert (run.suite, run.branch, run.source, run.revision[:4]) == ("quickstart", "main", "runs/a", "0123")
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, -400.0])
+@pytest.mark.parametrize("size", [-0.03, 0.03])
+def test_a_step_is_found_in_any_unit(scale: float, size: float) -> None:
+    generator = np.random.default_rng(3)
+    found = 0
+    for _ in range(40):
+        series = 1 + 0.01 * generator.standard_normal(30)
+        series[15:] += size
+        found += any(abs(point - 15) <= 1 for point in change_points(scale * series))
+    assert found >= 36
+
+
+def test_flat_series_of_normal_noise_have_no_step() -> None:
+    generator = np.random.default_rng(4)
+    assert sum(bool(change_points(1 + 0.01 * generator.standard_normal(100))) for _ in range(100)) <= 1
+
+
+@pytest.mark.parametrize(
+    "series", [[1.0] * 30, [0.0] * 30, [1.0, 1.5, 1.0, 1.0, 1.0, 1.0], [1.0] * 9 + [1.5], [1.0, 2.0, 2.0], []]
+)
+def test_constant_and_short_series_and_single_outliers_have_no_step(series: list[float]) -> None:
+    assert change_points(series) == []
+
+
+def test_an_accuracy_that_never_varied_has_a_step_where_it_changes() -> None:
+    assert change_points([0.4] * 10 + [0.39] * 3) == [10]
+    assert change_points([0.4] * 10 + [0.39]) == []
+
+
+def test_change_points_minimise_the_penalised_distances() -> None:
+    """Compare with a search through all pairs of points; the noise of this series is known by hand."""
+    values = np.array([0, 1, 0, 1, 0, 5, 6, 5, 6, 5, 5, 0, 1, 0, 1, 1, 0], float) + 100
+    scaled = (
+        values
+        / np.median(values)
+        / (1.4826 * np.median(np.abs(np.diff(values))) / 2**0.5 / np.median(values))
+    )
+
+    def cost(points: tuple[int, ...]) -> float:
+        segments = np.split(scaled, points)
+        return sum(float(((part - part.mean()) ** 2).sum()) for part in segments) + 18 * len(points)
+
+    allowed = [
+        points
+        for count in range(4)
+        for points in combinations(range(3, len(values) - 2), count)
+        if all(later - earlier >= 3 for earlier, later in pairwise(points))
+    ]
+    assert change_points(values.tolist()) == list(min(allowed, key=cost)) == [5, 11]

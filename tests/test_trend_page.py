@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from harness.cli.app import app
 from harness.compare.trend import TrendLine, read_trend
-from reports.page.trend import MARKED, Trend, chart
+from reports.page.trend import MARKED, chart
 from reports.write import write_trend
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
@@ -63,21 +63,19 @@ def test_a_limited_number_of_runs_is_marked_always_with_the_first_and_the_latest
     )
 
 
-@pytest.mark.parametrize(("values", "moved"), [([0.40, 0.43], False), ([0.40, 0.45], True), ([0.4], False)])
-def test_a_figure_moved_if_the_last_two_intervals_are_disjoint(
-    tmp_path: Path, values: list[float], moved: bool
-) -> None:
-    assert Trend(line(write_runs(tmp_path, values)), "trend/0").moved is moved  # each interval is ±0.02
+STEP = [0.400, 0.402, 0.399, 0.401, 0.388, 0.390, 0.389]
 
 
-def test_a_figure_that_the_latest_run_lacks_did_not_move(tmp_path: Path) -> None:
-    runs = write_runs(tmp_path, [0.40, 0.45, 0.45])
-    last = json.loads((runs[-1] / "results.json").read_text())
-    last["trials"] = [trial for trial in last["trials"] if trial["variant"] != "yolo"]
-    (runs[-1] / "results.json").write_text(json.dumps(last))
-    for paths, moved in ((runs, 0), (runs[:2], 1)):
-        text = write_trend(read_trend(paths), tmp_path).read_text()
-        assert f"<p>{moved} figure{'' if moved == 1 else 's'} of " in text
+def test_a_step_is_drawn_and_named_with_its_commits(tmp_path: Path) -> None:
+    runs = write_runs(tmp_path, STEP)
+    drawn = chart(line(runs))["datasets"]["steps"]
+    assert [row["t"] for row in drawn] == [(START + timedelta(days=4)).timestamp() * 1000]
+    text = write_trend(read_trend(runs), tmp_path).read_text()
+    assert "<p>1 lasting change in " in text
+    told = (
+        "scenes-boxes/yolo ap50 from 0.4005 to 0.389 (−2.9%) since 0123456789ab of 2025-01-05, the run after"
+    )
+    assert told in text
 
 
 def test_mlflows_store_beside_the_runs_is_not_a_run(tmp_path: Path) -> None:
@@ -158,7 +156,7 @@ def test_with_out_only_the_trend_of_several_runs_is_written(tmp_path: Path) -> N
 
 
 def test_the_page_in_a_browser(tmp_path: Path) -> None:
-    runs = write_runs(tmp_path, [0.40, 0.41, 0.50])
+    runs = write_runs(tmp_path, STEP)
     page = write_trend(read_trend(runs), tmp_path)
     lines = read_trend(runs)
     with (
@@ -166,8 +164,8 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         open_page(browser, page.as_uri(), viewport={"width": 390, "height": 844}) as opened,
     ):
         settled(opened, "svg.marks", len(lines))
-        assert opened.page.locator('path[aria-roledescription="point"]').count() == 3 * len(lines)
-        assert f"1 figure of {len(lines)} moved" in opened.page.locator(".verdict").inner_text()
+        assert opened.page.locator('path[aria-roledescription="point"]').count() == len(STEP) * len(lines)
+        assert f"1 lasting change in {len(lines)} figures" in opened.page.locator(".verdict").inner_text()
         assert opened.page.locator("tr.frontier td.name a").all_inner_texts() == ["yolo"]
         assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
         assert opened.page.locator("script").count() == 3

@@ -21,11 +21,10 @@ DIGITS = 6  # significant digits of a drawn value; more digits are invisible and
 
 @dataclass(frozen=True)
 class Trend:
-    """A line over several runs, and whether its latest step exceeds the noise."""
+    """A line over several runs and the name of its chart."""
 
     line: TrendLine
-    chart: str  # name of its chart
-    current: bool = True  # whether it includes the latest run of its suite
+    chart: str
 
     @cached_property
     def first(self) -> TrendPoint:
@@ -40,24 +39,12 @@ class Trend:
         """Return the unit of the chart."""
         return _scale(self.line)[1]
 
-    @cached_property
-    def moved(self) -> bool:
-        """Return whether the intervals of the last two runs are disjoint."""
-        if not self.current or len(self.line.points) < 2:
-            return False
-        before, after = (bounds(point.figure) for point in self.line.points[-2:])
-        return before[1] < after[0] or after[1] < before[0]
-
 
 def to_trend(lines: Sequence[TrendLine]) -> str:
     """Return the page. Figures from different samples or machines are on separate lines."""
     runs = {point.run.id: point.run for line in lines for point in line.points}
-    newest = {run.suite: run.id for run in sorted(runs.values(), key=lambda run: run.started)}
-    ends = [line.points[-1].run for line in lines]
-    trends = [
-        Trend(line, f"trend/{number}", end.id == newest[end.suite])
-        for number, (line, end) in enumerate(zip(lines, ends, strict=True))
-    ]
+    trends = [Trend(line, f"trend/{number}") for number, line in enumerate(lines)]
+    steps = [step for line in lines for step in line.steps]
     return render(
         "trend.html.j2",
         {trend.chart: chart(trend.line) for trend in trends},
@@ -67,19 +54,20 @@ def to_trend(lines: Sequence[TrendLine]) -> str:
             for task in TASKS
             if (of_task := [trend for trend in trends if trend.line.subject.task == task])
         },
-        moved=[trend for trend in trends if trend.moved],
+        steps=sorted(steps, key=lambda step: step.first.run.started, reverse=True),
         trends=trends,
     )
 
 
 def chart(line: TrendLine) -> Spec:
-    """Draw values over time with a band of their intervals. Up to MARKED runs have a tooltip."""
+    """Draw values with a band of intervals and a rule per step. At most MARKED + 1 runs have a tooltip."""
     step = max(1, -(-len(line.points) // MARKED))
     marked = [*line.points[:-1][::step], line.points[-1]]
     factor, _ = _scale(line)
     band = [_row(point, factor) for point in line.points]
     named = [{**_row(point, factor), **_tooltip(point)} for point in marked]
-    return {**_chart(), "datasets": {"band": band, POINTS: named}}
+    steps = [{**_row(step.first, factor), "Step": display(step.describe(), 300)} for step in line.steps]
+    return {**_chart(bool(steps)), "datasets": {"band": band, POINTS: named, "steps": steps}}
 
 
 def _scale(line: TrendLine) -> tuple[float, str]:
@@ -109,7 +97,7 @@ def _tooltip(point: TrendPoint) -> dict[str, object]:
 
 
 @cache
-def _chart() -> Spec:
+def _chart(has_steps: bool) -> Spec:
     axis = alt.Axis(tickCount=4)
     x = alt.X("t:T", title=None, axis=axis)
     scale = alt.Scale(zero=False, nice=True)
@@ -125,4 +113,6 @@ def _chart() -> Spec:
             x=x, y="v:Q", tooltip=[f"{name}:N" for name in ("Figure", "Run", "Started", "Revision", "Branch")]
         )
     )
-    return finish(alt.layer(band, line, points))
+    rules = alt.Chart(alt.NamedData("steps")).mark_rule(color=PAGE.text, strokeWidth=1.5, strokeDash=[4, 3])
+    steps = [rules.encode(x=x, tooltip="Step:N")] if has_steps else []  # an empty layer has no extent
+    return finish(alt.layer(band, line, *steps, points))
