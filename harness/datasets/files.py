@@ -3,14 +3,11 @@
 import codecs
 import gc
 import gzip
-import hashlib
 import json
 import posixpath
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path, PureWindowsPath
 from typing import TypeAlias
@@ -35,7 +32,6 @@ _JSON_KINDS: Mapping[type, str] = {
     **{bool: "true or false", type(None): "null"},
 }
 _GZIP_MAGIC = b"\x1f\x8b"
-_HASHING_THREADS = 8  # more are no faster on one disk
 
 
 def describe_json(value: JsonValue) -> str:
@@ -176,27 +172,3 @@ def check_inside(location: str, path: object, root: str = "annotation root") -> 
     is_outside = normalised.startswith("/") or normalised.split("/")[0] == ".."
     if is_outside or PureWindowsPath(path).drive:
         raise UsageError(f"{location}: {path!r} leaves the {root}; expected a path inside it")
-
-
-def content_hashes(paths: Iterable[Path]) -> list[bytes]:
-    """Return the SHA-256 of each file. A file is read once per process unless it changes.
-
-    Raises:
-        UsageError: a file cannot be read.
-    """
-    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
-        return list(pool.map(_content_hash, paths))
-
-
-def _content_hash(path: Path) -> bytes:
-    try:
-        status = path.stat()
-        return _hash_file(path, status.st_size, status.st_mtime_ns)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-@lru_cache(maxsize=1 << 18)
-def _hash_file(path: Path, size: int, modified: int) -> bytes:  # noqa: ARG001  they are part of the cache key
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()

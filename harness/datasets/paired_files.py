@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from harness.datasets.files import content_hashes, is_hidden
+from harness.datasets.content_hashes import content_hashes
+from harness.datasets.files import is_hidden
 from harness.datasets.image_files import PICTURES
 from harness.datasets.image_set import read_image_set
 from harness.errors import UsageError

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from harness.datasets.content_hashes import content_hashes
 from harness.datasets.dataset import Dataset, DatasetOptions
-from harness.datasets.files import content_hashes
 from harness.identity import digest
 from harness.task import Prediction, TaskName
 

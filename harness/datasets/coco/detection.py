@@ -7,8 +7,8 @@ import numpy as np
 from pydantic import field_validator
 
 from harness.datasets.coco.annotations import ImageFile, read_annotations
+from harness.datasets.content_hashes import content_hashes
 from harness.datasets.dataset import Dataset, DatasetOptions
-from harness.datasets.files import content_hashes
 from harness.datasets.image_files import read_image
 from harness.datasets.layout import SPLIT_PLACEHOLDER, SplitNames, check_option_path, check_root, insert_split
 from harness.errors import UsageError
