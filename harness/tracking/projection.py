@@ -125,11 +125,8 @@ class _Writer:
         created = run is None
         if run is None:
             tags = {**entry.tags, **entry.identity}
-            start = self._start - len(
-                self._known
-            )  # ms: MLflow lists the newest first, so in the suite's order
+            start = self._start - self.changes.total()  # ms: MLflow lists the newest first
             run = self._client.create_run(self._experiment, start_time=start, tags=tags)
-            self._known.append(run)
         changed = _fill(self._client, run, entry, self._end)
         self.changes["created" if created else "updated" if changed else "unchanged"] += 1
         return run
@@ -141,7 +138,8 @@ class _Writer:
             return ""
         run = self.find(entry)
         if run is None or run.info.status != entry.status:
-            run = self.write(entry)
+            run = self._client.get_run(self.write(entry).info.run_id)
+            self._known.insert(0, run)
         return f"#/experiments/{self._experiment}/runs/{run.info.run_id}/model-metrics"
 
     def attach(self, run: Run, digest: str, folder: AbstractContextManager[Path]) -> None:
