@@ -39,8 +39,6 @@ class RemoteFile(StrictModel):
     """Published digest. Leading digits suffice, as in the file names of torchvision's weights."""
     to: str | None = None
     """Where the file goes; None for an archive."""
-    unpack: Mapping[str, str] = Field({})
-    """Where files and folders of the archive go; its other members are not kept."""
 
 
 class Download(StrictModel):
@@ -52,11 +50,13 @@ class Download(StrictModel):
     contents: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     """SHA-256 of what `sha256sum` prints for the unpacked files, in the order of their names."""
     files: tuple[RemoteFile, ...]
+    unpack: Mapping[str, str] = Field({})
+    """Where files and folders of the archives go; other members are not kept."""
 
     @property
     def paths(self) -> list[str]:
         """The files and folders that the download makes; none is inside another."""
-        targets = {target for file in self.files for target in (file.to, *file.unpack.values()) if target}
+        targets = {*self.unpack.values(), *(file.to for file in self.files if file.to)}
         return sorted(t for t in targets if not any(str(p) in targets for p in PurePosixPath(t).parents))
 
 
@@ -123,7 +123,11 @@ def fetch(name: str, download: Download, root: Path, progress: Progress) -> Stat
     staging = root / f".{name}.part"
     with write_errors(root):
         staging.mkdir(parents=True, exist_ok=True)
-        _prepare(download, staging, progress)
+        try:
+            _prepare(download, staging, progress)
+        except _DAMAGED as error:
+            shutil.rmtree(staging)
+            raise InfrastructureError(f"{name}: not a whole, safe archive ({error}); removed") from error
         text = _digests(staging / "tree", download)
         if download.contents not in (None, hashlib.sha256(text.encode()).hexdigest()):
             shutil.rmtree(staging)
@@ -139,6 +143,7 @@ def _prepare(download: Download, staging: Path, progress: Progress) -> None:
     """Download all files, and put them or the members of archives into STAGING/tree."""
     tree, unpacked = staging / "tree", staging / "unpacked"
     shutil.rmtree(tree, ignore_errors=True)
+    shutil.rmtree(unpacked, ignore_errors=True)
     parts = [staging / f"{i}-{PurePosixPath(file.url).name}" for i, file in enumerate(download.files)]
     for part, file in zip(parts, download.files, strict=True):
         if not (file.checksum or download.contents):
@@ -147,25 +152,16 @@ def _prepare(download: Download, staging: Path, progress: Progress) -> None:
     for part, file in zip(parts, download.files, strict=True):
         if file.to:
             _move(part, tree / file.to)
-            continue
-        shutil.rmtree(unpacked, ignore_errors=True)
-        try:
+        else:
             # Members outside the folder: an error with the filter, skipped in zip archives, which take none.
             shutil.unpack_archive(part, unpacked, filter=None if part.suffix == ".zip" else "data")
-            for member, target in file.unpack.items():
-                _move(unpacked / member, tree / target)
-        except _DAMAGED as error:
-            part.unlink()
-            raise InfrastructureError(f"{file.url}: not a whole, safe archive ({error}); removed") from error
+    for member, target in download.unpack.items():
+        _move(unpacked / member, tree / target)
 
 
 def _move(source: Path, target: Path) -> None:
-    """Move a file, or a folder's files into a folder that may have others."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.is_dir():
-        shutil.copytree(source, target, copy_function=shutil.move, dirs_exist_ok=True)
-    else:
-        source.replace(target)
+    source.replace(target)
 
 
 def _download(file: RemoteFile, part: Path, progress: Progress) -> None:
