@@ -1,6 +1,8 @@
 """compare.md: a run against its baseline in GitHub-flavoured Markdown, for a step summary or a comment."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from harness.compare.outcome import URGENCY, Change, Comparison, TrialComparison, Verdict
 from harness.compare.speed_verdict import DRIFT
@@ -16,7 +18,7 @@ Row = tuple[TrialComparison, Change]
 
 
 def comparison_to_markdown(comparison: Comparison, limit: int = LIMIT) -> str:
-    """Return the verdict, the changed figures, and all others in collapsed sections.
+    """Return the verdict, the worst change of each trial, and all other figures in collapsed sections.
 
     Rows beyond `limit` bytes are only counted.
     """
@@ -25,13 +27,16 @@ def comparison_to_markdown(comparison: Comparison, limit: int = LIMIT) -> str:
 
 
 def _document(comparison: Comparison, rows: int) -> str:
-    changed, rest = changed_first(comparison)
+    changed, unchanged = changed_first(comparison)
+    worst: dict[str, Row] = {}  # by trial
+    others = [row for row in changed if worst.setdefault(row[0].name, row) is not row]
+    rest = [*others, *unchanged]
     not_compared = [trial for trial in comparison.trials if trial.state != "compared"]
     verdict = f"**{markdown(comparison.suite)}**: {markdown(comparison.verdict(), 400)}"
     parts = [
         f"{_MARKS[comparison.outcome]} {verdict}",
         *_frontier(comparison, rows),
-        *_table(changed, rows),
+        *_table(list(worst.values()), rows, Counter(trial.name for trial, _ in others)),
         *bullets([_not_compared(trial) for trial in not_compared], rows),
         *_folded("Other figures", rest, _table(rest, rows)),
         *_folded("Samples with another prediction", *_flips(comparison, rows)),
@@ -61,18 +66,20 @@ def _is_changed(change: Change) -> bool:
     return change.verdict in ("regression", "improvement")
 
 
-def _table(shown: Sequence[Row], rows: int) -> list[str]:
+def _table(shown: Sequence[Row], rows: int, others: Mapping[str, int] = MappingProxyType({})) -> list[str]:
+    """Return at most `rows` rows. `others` counts the changes of a trial that another table shows."""
     if not shown:
         return []
-    lines = [_HEAD, *(_row(trial, change) for trial, change in shown[:rows])]
+    lines = [_HEAD, *(_row(*row, others.get(row[0].name, 0)) for row in shown[:rows])]
     if len(shown) > rows:
         lines += ["", f"{len(shown) - rows} more figures are in `harness compare --json`."]
     return ["\n".join(lines)]
 
 
-def _row(trial: TrialComparison, change: Change) -> str:
+def _row(trial: TrialComparison, change: Change, others: int) -> str:
     figure = change.head or change.base
     verdict = change.verdict if change.decides else f"{change.verdict}, does not decide"
+    more = f"; {others} more changed, see below" if others else ""
     cells = [
         markdown(trial.name, 160),
         markdown(change.name),
@@ -80,7 +87,7 @@ def _row(trial: TrialComparison, change: Change) -> str:
         change.relative_text(),
         markdown(change.difference_text()),
         str(figure.n) if figure else "",
-        f"**{verdict}**: {markdown(change.reason, 300)}",
+        f"**{verdict}**: {markdown(change.reason, 300)}{more}",
     ]
     return f"| {' | '.join(cells)} |"
 

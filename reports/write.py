@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.compare.frontier import frontier_charts
 from harness.compare.outcome import Comparison, last_comparison
 from harness.compare.trend import TrendLine
 from harness.files import write_errors, write_json, write_text
+from harness.rundir.results import Results
 from harness.rundir.store import read_run
 from reports.ci.benchmark_json import to_bencher, to_github_action_benchmark
 from reports.ci.junit import comparison_to_junit, to_junit
@@ -14,7 +16,8 @@ from reports.markdown import to_markdown
 from reports.page.comparison import comparison_to_html
 from reports.table import to_csv
 
-COMPARISON_FILES = ("compare.html", "compare.md", "compare.json", "compare-junit.xml")
+DRAWN = 20  # frontiers that a comparison draws
+COMPARISON_FILES = ("compare.html", "compare.md", "compare.json", "compare-*.svg", "compare-junit.xml")
 
 
 def write_reports(run_dir: Path, out: Path | None = None, baseline: Path | None = None) -> Path:
@@ -38,10 +41,9 @@ def write_reports(run_dir: Path, out: Path | None = None, baseline: Path | None 
     disagreements = read_side_by_side(run_dir, results, images)
     folder = out or run_dir / "report"
     if out is None and not last_comparison(run_dir):
-        for name in COMPARISON_FILES:
-            with write_errors(folder / name):
-                if (folder / name).exists():  # on read-only storage, `unlink` fails even if it is missing
-                    (folder / name).unlink()
+        for file in [file for pattern in COMPARISON_FILES for file in folder.glob(pattern)]:
+            with write_errors(file):
+                file.unlink()
     page = folder / "index.html"
     write_text(folder / "results.csv", to_csv(results))
     write_text(folder / "summary.md", to_markdown(results))
@@ -69,3 +71,16 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
     write_text(folder / "compare.md", comparison_to_markdown(comparison))
     write_text(page, comparison_to_html(comparison))
     return page
+
+
+def draw_frontiers(base: Results, head: Results, folder: Path) -> list[Path]:
+    """Draw frontiers of a run over those of its baseline as compare-NUMBER-TASK.svg, and return the paths."""
+    from reports.page.charts import save  # takes a second
+
+    before = {chart.signature: chart for chart in frontier_charts(base)}
+    paths = []
+    for number, chart in enumerate(frontier_charts(head)[:DRAWN], start=1):
+        paths.append(folder / f"compare-{number}-{chart.task}.svg")
+        with write_errors(paths[-1]):
+            save(chart, paths[-1], before.get(chart.signature))
+    return paths

@@ -29,7 +29,7 @@ from harness.tracking.artifacts import comparison_files
 from reports.ci.benchmark_json import to_bencher, to_github_action_benchmark
 from reports.ci.junit import comparison_to_junit, to_junit
 from reports.markdown import LIMIT, to_markdown, trial_to_markdown
-from reports.write import COMPARISON_FILES, write_comparison, write_reports
+from reports.write import COMPARISON_FILES, draw_frontiers, write_comparison, write_reports
 
 DOCS = Path(__file__).parents[1] / "docs"
 SUITE = """
@@ -428,10 +428,12 @@ def test_a_comparison_of_earlier_results_does_not_outlive_them(tmp_path: Path) -
     (tmp_path / "results.json").write_text(to_json(results()))
     compared_with = replace(compared(), results=sha256(tmp_path / "results.json"))
     report = write_comparison(compared_with, tmp_path / "report").parent
+    pictures = draw_frontiers(results(), results(), report)
     written = {path.name for path in report.iterdir()}
     (report / "compared-by-me.txt").touch()
     write_reports(tmp_path)
-    assert written == set(COMPARISON_FILES) <= {path.name for path in report.iterdir()}
+    assert [path.name for path in pictures] == ["compare-1-translation.svg", "compare-2-detection.svg"]
+    assert {path.name for name in COMPARISON_FILES for path in report.glob(name)} == written
     assert {path.name for path in comparison_files(tmp_path)} >= written
     (tmp_path / "results.json").write_text(to_json(results("resumed")))
     assert comparison_files(tmp_path) == []

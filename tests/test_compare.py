@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from harness.cli.terminal import show_comparison
 from harness.compare.accuracy import FigurePair, RunPair, RunSide, find_flips, judge_loss
 from harness.compare.compare import compare
 from harness.compare.correction import correct_verdicts
+from harness.compare.cost import cost_changes
 from harness.compare.frontier import FrontierChange
 from harness.compare.outcome import Change, Comparison, TrialComparison, Verdict
 from harness.compare.speed import slowdown, speed_changes
@@ -755,11 +757,12 @@ def cells(text: str) -> list[list[str]]:
 def test_hostile_names_stay_in_their_cells() -> None:
     text = comparison_to_markdown(comparison(2))
     rows = cells(text)
-    assert len(rows) == 1 + 4
+    assert len(rows) == 2 * (1 + 2)  # the worst change of each of two trials, and the folded others
     assert {len(row) for row in rows} == {7}
     tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(text)
     html = {token.content.strip() for token in tokens if token.type == "html_block"}
-    assert html == {"<details><summary>Samples with another prediction (2)</summary>", "</details>"}
+    folded = ("Other figures (2)", "Samples with another prediction (2)")
+    assert html == {*(f"<details><summary>{title}</summary>" for title in folded), "</details>"}
 
 
 def test_the_page_is_complete_escaped_and_self_contained() -> None:
@@ -840,7 +843,133 @@ def test_unchanged_figures_are_folded() -> None:
     assert text.index("<summary>Other figures (6)</summary>") < text.index("| Trial |")
 
 
+def test_a_broken_model_is_one_line_and_its_other_figures_are_folded() -> None:
+    figure = Figure(0.5, 0.4, 0.6, 300, "fraction", "v1")
+    change = partial(Change, "accuracy", base=figure, head=figure, difference=figure)
+    worse = change("bleu", verdict="regression", decides=True)
+    others = tuple(change(f"figure-{n}", verdict="regression") for n in range(11))
+    same = change("chrf", verdict="unchanged", decides=True)
+    trials = tuple(
+        TrialComparison("b", name, "translation", "compared", samples=9, flipped=0, changes=changes)
+        for name, changes in (("broken", (*others, worse)), ("fine", (same,)))
+    )
+    text = comparison_to_markdown(Comparison("tiny", "run-1", None, "run-0", None, trials, ()))
+    shown, _, folded = text.partition("<details><summary>Other figures (12)</summary>")
+    assert [row[:2] for row in cells(shown)[1:]] == [["b/broken", "bleu"]]
+    assert cells(shown)[1][-1].endswith("; 11 more changed, see below")
+    assert [row[1] for row in cells(folded)[1:]] == [*(f"figure-{n}" for n in range(11)), "chrf"]
+
+
 def test_a_large_comparison_fits_a_comment_and_names_what_was_omitted() -> None:
     text = comparison_to_markdown(comparison(2_000))
     assert len(text.encode()) <= 60_000
     assert "more figures are in `harness compare --json`" in text
+
+
+# Floors and costs of the gate
+
+
+@pytest.mark.parametrize(("floor", "outcome"), [(99.0, "regression"), (0.01, "pass")])
+def test_a_trial_that_the_baseline_lacks_is_held_against_its_floor(
+    baseline: Path, head: Path, floor: float, outcome: str
+) -> None:
+    edit_whole(head, lambda document: document["trials"].pop())
+    gate = GatePolicy.model_validate([{"trials": "*/other", "metric": "bleu", "floor": floor}])
+    comparison = compare(baseline, head, gate)
+    new = comparison.trials[1]
+    assert (new.state, comparison.outcome) == ("new", outcome)
+    (change,) = new.changes
+    assert (change.name, change.decides, change.limit) == ("bleu floor", True, f"floor {floor:g}")
+    assert "bleu floor" in comparison_to_html(comparison)
+    assert compare(baseline, head, GatePolicy()).trials[1].changes == ()
+
+
+def cost_verdicts(name: str, before: dict[str, Any], after: dict[str, Any], growth: float) -> list[str]:
+    sides = []
+    for changes in (before, after):
+        record = trial("detection", "model", speed=scenarios(100))
+        record["cost"] |= changes.get("cost", {})
+        for key in ("energy", "valid", "reasons"):
+            if key in changes:
+                record["speed"]["offline"][key] = changes[key]
+        sides.append(RunSide(TrialRecord.model_validate(record), TrialDirectory(Path("nowhere"))))
+    gate = GatePolicy.model_validate([{"cost": name, "max_growth": growth}])
+    changes = cost_changes(RunPair(*sides), ENVIRONMENTS, ENVIRONMENTS, gate)
+    return [f"{change.verdict}: {change.reason}" for change in changes if change.decides]
+
+
+def joules(value: float, half: float | None) -> dict[str, Any]:
+    low, high = (None, None) if half is None else (value - half, value + half)
+    return {"energy": vars(Figure(value, low, high, 3, "J", "energy"))}
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "growth", "verdict"),
+    [
+        ("memory", {}, {}, 0.0, "pass: within max_growth 0"),
+        ("memory", {}, {"cost": {"peak_memory_bytes": 50_000_000}}, 0.05, "pass: within max_growth 0.05"),
+        (
+            "memory",
+            {},
+            {"cost": {"peak_memory_bytes": 51_000_000}},
+            0.05,
+            "regression: more than max_growth 0.05",
+        ),
+        ("memory", {}, {"cost": {"peak_memory_bytes": None}}, 0.05, "incomparable: not measured in the run"),
+        (
+            "memory",
+            {},
+            {"valid": False, "reasons": ["load"]},
+            0.05,
+            "incomparable: the run's measurement is not valid: load",
+        ),
+        ("energy", joules(2, 0.1), joules(2.05, 0.1), 0.2, "pass: within max_growth 0.2"),
+        ("energy", joules(2, 0.1), joules(2.6, 0.05), 0.2, "regression: more than max_growth 0.2"),
+        (
+            "energy",
+            joules(2, 0.1),
+            joules(2.5, 0.1),
+            0.2,
+            "inconclusive: the intervals contain the limit (max_growth 0.2)",
+        ),
+        (
+            "energy",
+            joules(2, None),
+            joules(2, 0.1),
+            0.2,
+            "inconclusive: it has no interval: too few processes",
+        ),
+        ("energy", {}, joules(2, 0.1), 0.2, "incomparable: not measured in the baseline"),
+    ],
+)
+def test_memory_and_energy_are_held_against_their_growth(
+    name: str, before: dict[str, Any], after: dict[str, Any], growth: float, verdict: str
+) -> None:
+    assert cost_verdicts(name, before, after, growth) == [verdict]
+
+
+def test_a_rule_may_be_about_a_part_of_the_samples(baseline: Path, head: Path, tmp_path: Path) -> None:
+    """Long sentences become worse, short ones better, and the whole does not matter to the rules."""
+
+    def worse_if_long(index: int, words: list[str]) -> list[str]:
+        return ["x"] * len(words) if len(words) >= 5 else words
+
+    answer(tmp_path, head, worse_if_long)
+    name = "phrases/fake"
+    rules: list[dict[str, Any]] = [
+        {"trials": name, "metric": "chrf", "where": where, "max_drop": 1, "tier": tier}
+        for where, tier in (
+            ("source words >= 6", "blocking"),
+            ("source words <= 4", "advisory"),
+            ("domain = law", "advisory"),
+        )
+    ]
+    comparison = compare(head, baseline, GatePolicy.model_validate(rules))
+    changes = {change.name: change for change in comparison.trials[0].changes}
+    long, short = changes["chrf where source words >= 6"], changes["chrf where source words <= 4"]
+    assert (long.verdict, long.decides, long.limit) == ("regression", True, "max_drop 1")
+    assert (short.verdict, short.decides) == ("pass", False)
+    assert long.head and short.head and changes["chrf"].head
+    assert long.head.n + short.head.n < changes["chrf"].head.n == 32
+    reason = "the samples have no column 'domain' (known: source words, rarest source word)"
+    assert changes["chrf where domain = law"].reason == reason

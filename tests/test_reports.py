@@ -8,11 +8,13 @@ import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import lxml.html
 import numpy as np
 import pandas as pd
 import pytest
@@ -506,6 +508,20 @@ def _data(specification: dict) -> list[list[dict]]:
     )
 
 
+def test_a_picture_shows_the_frontier_before_and_after(tmp_path: Path) -> None:
+    detection = frontier_charts(results())[1]
+    old = replace(detection, points=detection.points[1:])  # one variant is new
+    rows = chart(detection, baseline=old)["datasets"]["points"]
+    before = [row for row in rows if row["rank"] == "in the baseline"]
+    assert [row["Variant"] for row in before] == [display(point.trial.variant) for point in old.points]
+    moved = {row["Variant"]: (row["x_before"], row["y_before"]) for row in rows if "x_before" in row}
+    assert moved == {row["Variant"]: (row["x"], row["y"]) for row in before}
+    save(detection, tmp_path / "both.svg", old)
+    drawing = (tmp_path / "both.svg").read_text()
+    assert drawing.count('aria-roledescription="point"') == len(detection.points) + len(old.points)
+    assert "in the baseline" in drawing
+
+
 def test_a_chart_is_saved_as_picture(tmp_path: Path) -> None:
     detection = frontier_charts(results())[1]
     save(detection, tmp_path / "chart.png")
@@ -514,7 +530,7 @@ def test_a_chart_is_saved_as_picture(tmp_path: Path) -> None:
     drawing = (tmp_path / "chart.svg").read_text()
     assert drawing.count('aria-roledescription="point"') == len(detection.points)
     assert drawing.count('aria-roledescription="rule mark"') == 2 * len(detection.points)
-    with pytest.raises(ValueError, match=r"\.png or \.svg"):
+    with pytest.raises(ValueError, match=r"\.png, \.svg or \.html"):
         save(detection, tmp_path / "chart.bmp")
 
 
@@ -586,3 +602,15 @@ def test_a_revision_and_references_are_plain_text_in_markdown() -> None:
     rendered = github_flavored_markdown_to_html(to_markdown(Results.model_validate(content)))
     assert "<a " not in rendered and "<b>" not in rendered and "<code>" not in rendered
     assert not re.search(r"(?i)gh-\d|#\d|@user", rendered)
+
+
+def test_figures_by_class_have_their_interval_and_their_samples() -> None:
+    text = to_markdown(results())
+    assert "yolo, ap50 by class: digit 3 0.500 [0.410, 0.590] 0–1, n=37" in text
+    page = lxml.html.fromstring(to_html(results()))
+    table = page.xpath("//summary[text()='Per class (2)']/..//tr")
+    rows = [" ".join(" ".join(cell.text_content() for cell in row).split()) for row in table]
+    assert rows[:2] == [
+        "Class ap50 [95% interval] ap [95% interval]",
+        "digit 3 0.500 [0.410, 0.590] 0–1, n=37 undefined 0–1, n=300",
+    ], rows[:2]

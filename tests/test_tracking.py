@@ -36,7 +36,7 @@ from sample_results import trial as trial_document
 from harness.cache import cache_folder
 from harness.compare.frontier import FrontierChange
 from harness.compare.outcome import SCHEMA
-from harness.compare.trend import TrendLine, read_trend
+from harness.compare.trend import PastRun, TrendLine, TrendPoint, observations, read_trend
 from harness.errors import InfrastructureError, UsageError
 from harness.files import write_json, write_record
 from harness.recipe import read_recipe, shipped_recipes
@@ -44,7 +44,7 @@ from harness.rundir.prediction_shards import ShardProvenance
 from harness.rundir.results import Results, read_results, to_json
 from harness.rundir.store import TrialDirectory
 from harness.task import Translation
-from harness.tracking import SyncOutcome, default_tracking_uri, sync, ui_command
+from harness.tracking import SyncOutcome, default_tracking_uri, past_runs, sync, ui_command
 from harness.tracking.entries import TREND
 from harness.tracking.models import alias
 from harness.tracking.names import key, readable
@@ -518,6 +518,37 @@ def test_the_history_is_the_same_from_mlflow_and_from_disk_in_one_request_a_page
     assert len(calls) == 1
     assert comparable(logged) == comparable(read_trend(sorted((store / "history").iterdir())))
     assert max(len(line.points) for line in logged) == len(history)
+
+
+def test_lasting_changes_of_a_branch_are_told_while_they_are_recent(monkeypatch: pytest.MonkeyPatch) -> None:
+    observed = next(observations(results()))
+    runs = [PastRun(f"r{day}", "s", f"2025-03-{day:02}", f"{day:040}", "main", "") for day in range(1, 27)]
+    conditions = []
+
+    def told(days: int) -> list[str]:
+        figures = [replace(observed.figure, value=31.0 if day < 12 else 30.0) for day in range(days)]
+        points = tuple(TrendPoint(run, figure) for run, figure in zip(runs, figures, strict=False))
+        line = TrendLine(observed, points)
+        monkeypatch.setattr(past_runs, "logged_trend", lambda *found: conditions.append(found) or [line])
+        return past_runs.recent_steps("s", "main")
+
+    assert told(10) == told(12) == told(23) == []
+    assert (
+        told(15)
+        == told(22)
+        == [
+            "on main, gettext-de/attention bleu from 31 to 30 (−3.2%) since 000000000000 of 2025-03-13, "
+            "the run after 000000000000"
+        ]
+    )
+    assert set(conditions) == {("s", None, " and tags.`git.branch` = 'main'")}
+
+
+def test_a_trend_can_be_that_of_one_branch(store: Path, history: dict[str, SyncOutcome]) -> None:
+    uri = default_tracking_uri(store / "quickstart")
+    of_branch = logged_trend("history", uri, " and tags.`git.branch` = 'main'")
+    assert {point.run.branch for line in of_branch for point in line.points} == {"main"}
+    assert max(len(line.points) for line in of_branch) < len(history)
 
 
 # The view

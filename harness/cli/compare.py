@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,11 +84,12 @@ def compare_command(
         files = AnnotatedMasks(annotations, classes, first_label, ignore, image_set)
     elif annotations:
         files = AnnotatedBoxes(annotations, protocol, iou, image_set, iou_type)
+    out = (out or (Path("report") if files else run / "report")).absolute()  # plug-ins may change the folder
     if files:
         comparison = _compare_files(files, run, baseline, gate)
     else:
-        comparison = _compare_runs(run, baseline, tracking_uri, gate)
-    page = write_comparison(comparison, out or (Path("report") if files else run / "report"))
+        comparison = _compare_runs(run, baseline, tracking_uri, gate, out)
+    page = write_comparison(comparison, out)
     show_notes(comparison.notes)
     show(comparison.document()) if as_json else show_comparison(comparison)
     console.print(f"report: {page}")
@@ -103,9 +105,13 @@ def _check_options(context: Any, form: str) -> None:
             raise UsageError(f"--{option}: does not apply to a comparison of {form}")
 
 
-def _compare_runs(run: Path, baseline: str, tracking_uri: str | None, gate: Path | None) -> Comparison:
+def _compare_runs(
+    run: Path, baseline: str, tracking_uri: str | None, gate: Path | None, out: Path
+) -> Comparison:
     from harness.compare.compare import compare
+    from harness.rundir.results import read_results
     from harness.suite.loading import read_gate
+    from reports.write import draw_frontiers
 
     for path in (run, Path(baseline)):
         if path.is_file():
@@ -114,7 +120,16 @@ def _compare_runs(run: Path, baseline: str, tracking_uri: str | None, gate: Path
                 "--references"
             )
     policy = read_gate(gate, required=True) if gate else None
-    return compare(run, find_baseline(baseline, run, tracking_uri), policy)
+    before = find_baseline(baseline, run, tracking_uri).absolute()
+    comparison = compare(run.absolute(), before, policy)
+    if comparison.frontier:
+        draw_frontiers(read_results(before), read_results(run), out)
+    if not baseline.startswith("mlflow:latest@"):
+        return comparison
+    from harness.tracking.past_runs import recent_steps
+
+    steps = recent_steps(comparison.suite, baseline.removeprefix("mlflow:latest@"), tracking_uri)
+    return replace(comparison, notes=(*comparison.notes, *steps))
 
 
 def _compare_files(files: AnnotationFiles, head: Path, baseline: str, gate: Path | None) -> Comparison:

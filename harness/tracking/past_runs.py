@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SCHEME = "mlflow:"
 _LATEST = "latest@"
 _PAGE = 50  # runs per request; usually the latest qualifies, or one behind a few regressions
+RECENT = 10  # runs of a branch whose lasting changes a comparison mentions
 PAGE = 250  # runs of a trend per request; 1,000 took a minute on a busy machine
 
 
@@ -116,8 +117,20 @@ def _downloaded(client: MlflowClient, run: Run, beside: Path | None) -> Path:
     return target
 
 
-def logged_trend(suite: str, tracking_uri: str | None = None) -> list[TrendLine]:
+def recent_steps(suite: str, branch: str, tracking_uri: str | None = None) -> list[str]:
+    """Describe the lasting changes among the last `RECENT` runs of a branch."""
+    lines = logged_trend(suite, tracking_uri, f" and tags.`git.branch` = {store.quoted(branch)}")
+    runs = {point.run.started for line in lines for point in line.points}
+    since = min(sorted(runs)[-RECENT:], default="")
+    steps = (step for line in lines for step in line.steps if step.first.run.started >= since)
+    return [f"on {branch}, {step.describe()}" for step in steps]
+
+
+def logged_trend(suite: str, tracking_uri: str | None = None, condition: str = "") -> list[TrendLine]:
     """Return the lines of all fully synced runs of a suite, with one request per PAGE runs.
+
+    Args:
+        condition: further condition in MLflow's query language, starting with " and".
 
     Raises:
         UsageError: no run of the suite was logged there.
@@ -126,7 +139,7 @@ def logged_trend(suite: str, tracking_uri: str | None = None) -> list[TrendLine]
     uri = store.chosen_uri(tracking_uri, Path("runs") / suite)
     with store.mlflow_errors(uri, store.PATIENT):
         client, experiment = store.find_experiment(uri, suite)
-        logged = store.pages(client, experiment, "tags.`harness.kind` = 'run'", PAGE)
+        logged = store.pages(client, experiment, f"tags.`harness.kind` = 'run'{condition}", PAGE)
         complete = (run for page in logged for run in page if DIGEST_TAG in run.data.tags)
         return trend_lines(_past(run, suite) for run in complete)
 

@@ -13,9 +13,11 @@ from reports.text import display
 
 WIDTH, HEIGHT = 640, 340  # px of a file; a chart in the page is as wide as its container
 POINTS = "points"  # name of the rows under `datasets`
+LOG_FROM = 5  # ratio of the ends of an axis; below, a log scale has one or two ticks
 LABEL = 28  # characters beside a point; tooltip and table show the whole name
 FONT = "Inter, 'Helvetica Neue', Arial, sans-serif"
 LEGEND = {"frontier": "on the frontier", "dominated": "dominated", "unranked": "not ranked"}
+BEFORE = "in the baseline"  # further entry of the legend
 Spec: TypeAlias = dict[str, Any]  # a Vega-Lite specification
 _ON_FRONTIER = f"datum.rank === '{LEGEND['frontier']}'"
 
@@ -37,22 +39,35 @@ PAGE = Palette("var(--text)", "var(--muted)", "var(--grid)", "var(--accent)", "v
 """CSS variables of the page. An SVG drawn with them adapts to light, dark and print mode."""
 
 
-def chart(comparison: FrontierChart, palette: Palette = LIGHT, width: int | str = WIDTH) -> Spec:
+def chart(
+    comparison: FrontierChart,
+    palette: Palette = LIGHT,
+    width: int | str = WIDTH,
+    baseline: FrontierChart | None = None,
+) -> Spec:
     """Draw intervals as rules, the frontier as a line, and dominated points in grey.
 
-    The rows are under `datasets`, so that a page can replace them. The width is in px, or "container".
+    The rows are under `datasets`, so that a page can replace them. The width is in px, or "container". The
+    points of a baseline are pale, and a dotted line leads from each to its variant.
     """
     rows = [_row(point) for point in comparison.points]
+    earlier = {point.trial.variant: _row(point) for point in (baseline.points if baseline else ())}
+    for point, row in zip(comparison.points, rows, strict=True):
+        if before := earlier.get(point.trial.variant):
+            row |= {"x_before": before["x"], "y_before": before["y"]}
+    rows += [{**row, "name": "", "rank": BEFORE} for row in earlier.values()]
     x_low, x_high = _domain([(row["x_low"], row["x_high"]) for row in rows], log=True)
+    log = x_high > LOG_FROM * x_low
     y_low, y_high = _domain([(row["y_low"], row["y_high"]) for row in rows], log=False)
     middle = math.sqrt(x_low * x_high)
     for row in rows:
         row["side"] = "left" if row["x"] > middle else "right"
+    unit = display(comparison.points[0].throughput.unit, 20)
     x = alt.X(
         "x:Q",
-        title=f"throughput, offline ({display(comparison.points[0].throughput.unit, 20)}, log scale)",
-        scale=alt.Scale(type="log", domain=[x_low, x_high], nice=False),
-        axis=alt.Axis(tickCount=6, format="~s"),
+        title=f"throughput, offline ({unit}{', log scale' if log else ''})",
+        scale=alt.Scale(type="log" if log else "linear", domain=[x_low, x_high], nice=False),
+        axis=alt.Axis(tickCount=6, labelExpr="format(datum.value, datum.value < 1 ? '.3~r' : '~s')"),
     )
     y = alt.Y(
         "y:Q",
@@ -61,8 +76,9 @@ def chart(comparison: FrontierChart, palette: Palette = LIGHT, width: int | str 
             domain=[y_low, y_high], nice=False, reverse=comparison.points[0].accuracy.better == "lower"
         ),
     )
-    present = [shown for shown in LEGEND.values() if any(row["rank"] == shown for row in rows)]
-    fills = dict(zip(LEGEND.values(), (palette.accent, palette.grey, palette.background), strict=True))
+    colours = (palette.accent, palette.grey, palette.background, palette.grid)
+    fills = dict(zip((*LEGEND.values(), BEFORE), colours, strict=True))
+    present = [shown for shown in fills if any(row["rank"] == shown for row in rows)]
     fill = alt.Fill(
         "rank:N",
         scale=alt.Scale(domain=present, range=[fills[shown] for shown in present]),
@@ -71,6 +87,7 @@ def chart(comparison: FrontierChart, palette: Palette = LIGHT, width: int | str 
     line_color = alt.condition(_ON_FRONTIER, alt.value(palette.accent), alt.value(palette.grey))
     base = alt.Chart(alt.NamedData(POINTS)).encode(x=x, y=y)
     rules = base.mark_rule(strokeWidth=1.5, opacity=0.7).encode(color=line_color)
+    moves = base.transform_filter("isValid(datum.x_before)").mark_rule(color=palette.grey, strokeDash=[2, 3])
     line = base.transform_filter(_ON_FRONTIER).mark_line(
         interpolate="step-before", color=palette.accent, opacity=0.45, strokeDash=[5, 4]
     )
@@ -83,6 +100,7 @@ def chart(comparison: FrontierChart, palette: Palette = LIGHT, width: int | str 
         line.encode(order="x:Q"),
         rules.encode(x="x_low:Q", x2="x_high:Q"),
         rules.encode(y="y_low:Q", y2="y_high:Q"),
+        *([moves.encode(x="x_before:Q", x2="x:Q", y="y_before:Q", y2="y:Q")] if earlier else []),
         points,
         *(_labels(base, side, palette) for side in ("left", "right")),
     ]
@@ -90,11 +108,11 @@ def chart(comparison: FrontierChart, palette: Palette = LIGHT, width: int | str 
     return {**plot.to_dict(), "datasets": {POINTS: rows}}
 
 
-def save(comparison: FrontierChart, path: Path) -> None:
+def save(comparison: FrontierChart, path: Path, baseline: FrontierChart | None = None) -> None:
     """Write the chart on white as .png (two pixels per point), .svg or .html; else raise a ValueError."""
     import vl_convert
 
-    specification = chart(comparison)
+    specification = chart(comparison, baseline=baseline)
     title = f"{comparison.benchmark}: {comparison.dataset}"
     specification["title"] = {"text": display(title), "subtitle": display(comparison.hardware)}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,6 +155,7 @@ def _row(point: Point) -> dict[str, Any]:
         "Throughput": display(" ".join(filter(None, [str(printed(speed)), invalidity(point.scenario)])), 200),
         "Timed at": f"batch size {point.scenario.batch_size}, threads {point.scenario.threads}",
         "Precision": display(trial.settings.get("precision", "not recorded")),
+        "Backend": display(trial.settings.get("backend", "not recorded")),
         "Rank": LEGEND[point.rank],
         "On the frontier": "unknown" if point.probability is None else f"{point.probability:.0%}",
     }
