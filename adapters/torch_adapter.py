@@ -15,13 +15,6 @@ from harness.errors import UsageError
 AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class TorchOptions(AdapterOptions):
-    """Options of models whose module is a single graph of tensor operations."""
-
-    compiled: bool = False
-    """Predict through torch.compile. The first batch takes long, and the last digits of figures change."""
-
-
 class TorchAdapter(TrainableAdapter[Batch, Raw, TrainingBatch], Generic[Batch, Raw, TrainingBatch]):
     """An adapter around one torch module; subclasses create it (`make_module`) and run it (`infer`)."""
 
@@ -76,8 +69,6 @@ class TorchAdapter(TrainableAdapter[Batch, Raw, TrainingBatch], Generic[Batch, R
         module = self.make_module()
         load_into(module, checkpoint, self.name)
         self._move_to_device(module.eval())
-        if isinstance(self.options, TorchOptions) and self.options.compiled:
-            self.module.compile()
 
     def forward(self, batch: Batch) -> Raw:
         with torch.inference_mode(), self.autocast():

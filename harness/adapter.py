@@ -13,7 +13,7 @@ the batch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from harness.checkpoint import Checkpoint
     from harness.datasets.dataset import Dataset
 
-Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "int8"]
 """Numbers of the model; `tf32` is fp32 whose products are rounded to TF32, on NVIDIA GPUs since Ampere."""
 
 Batch = TypeVar("Batch", default=Any)
@@ -55,6 +55,21 @@ class Runtime:
 
     device: str = "cpu"  # a torch device
     precision: Precision = "fp32"
+
+
+@dataclass(frozen=True, eq=False)
+class Exportable:
+    """A method of a torch module that maps tensors to tensors, which a backend may run in the model's place.
+
+    Arguments and results may be nested tuples, lists and dictionaries of tensors.
+    """
+
+    module: torch.nn.Module
+    method: str
+    example: tuple[object, ...]
+    """Arguments of the method; their dynamic axes have sizes of at least 2."""
+    axes: tuple[tuple[int, ...], ...]
+    """Dynamic axes of each tensor in `example`: those whose size differs from call to call."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +137,13 @@ class Adapter(ABC, Generic[Batch, Raw]):
         """Run the three phases."""
         batch = self.preprocess(samples)
         return self.postprocess(self.forward(batch), batch)
+
+    def exportable(self) -> Mapping[str, Exportable]:
+        """Return the parts of the loaded model that other backends can run, by name; none by default.
+
+        Together they should be the whole network. Preprocessing, suppression and search are no part of them.
+        """
+        return {}
 
     def parameters(self) -> int | None:
         """Return the number of parameters of the loaded model, or None if unknown."""

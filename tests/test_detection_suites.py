@@ -91,24 +91,14 @@ def test_weights_of_another_adapter_are_rejected_before_their_options_are_used(t
         plan(load_suite(suite))
 
 
-@pytest.mark.parametrize(
-    ("adapter", "compiles"),
-    [("yolo", True), ("ssd", True), ("faster-rcnn", False), ("fast-rcnn", False), ("rcnn", False)],
-)
-def test_a_suite_sets_precision_and_for_fixed_graphs_compilation(
-    adapter: str, compiles: bool, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("adapter", ["yolo", "ssd", "faster-rcnn", "fast-rcnn", "rcnn"])
+def test_a_suite_sets_precision_and_backend(adapter: str, tmp_path: Path) -> None:
     suite = tmp_path / "suite.yaml"
-    text = (
+    suite.write_text(
         f"name: s\nadapters: {{m: {{adapter: {adapter}, checkpoint: {adapter}-scenes, "
-        "precision: [fp32, bf16, fp16], options: {OPTIONS}}}\n"
+        "precision: [fp32, bf16, fp16], backend: [eager, compile]}}\n"
         "benchmarks: {b: {dataset: scenes, task: detection, adapters: [m], metrics: [coco]}}\n"
     )
-    suite.write_text(text.replace("OPTIONS", ""))
-    assert [trial.spec.precision for trial in plan(load_suite(suite)).trials] == ["fp32", "bf16", "fp16"]
-    suite.write_text(text.replace("OPTIONS", "compiled: [false, true]"))
-    if compiles:
-        assert sum(trial.spec.options["compiled"] for trial in plan(load_suite(suite)).trials) == 3
-    else:
-        with pytest.raises(UsageError, match=r"yaml:2: adapters.m.options.compiled: unknown option"):
-            plan(load_suite(suite))
+    specs = [trial.spec for trial in plan(load_suite(suite)).trials]
+    assert [spec.precision for spec in specs] == ["fp32", "bf16", "fp16"] * 2
+    assert [spec.backend for spec in specs] == ["eager"] * 3 + ["compile"] * 3

@@ -240,20 +240,6 @@ def test_saved_weights_give_the_same_predictions_and_determine_the_options(train
     np.testing.assert_allclose(after.boxes[0], before.boxes[0], atol=0.1)
 
 
-@pytest.mark.slow
-def test_compiled_predicts_the_same(trained, tmp_path):
-    checkpoints.save(trained.checkpoint(), tmp_path / "w.safetensors")
-    plain, compiled = (Yolo(YoloOptions(compiled=flag), Runtime()) for flag in (False, True))
-    samples = [Sample(str(i), Shapes()[i].input) for i in range(3)]
-    for adapter in (plain, compiled):
-        adapter.load(checkpoints.load(tmp_path / "w.safetensors"))
-    for one, other in zip(plain.predict(samples), compiled.predict(samples), strict=True):
-        np.testing.assert_allclose(other.scores[:3], one.scores[:3], atol=1e-5)
-        np.testing.assert_allclose(other.boxes[:3], one.boxes[:3], atol=1e-3)
-    assert compiled.checkpoint().tensors.keys() == plain.checkpoint().tensors.keys()
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
-
-
 def test_convolutions_are_channels_last_and_compute_in_the_requested_precision(trained, tmp_path):
     checkpoints.save(trained.checkpoint(), tmp_path / "w.safetensors")
     half = Yolo(YoloOptions(), Runtime(precision="bf16"))

@@ -4,7 +4,6 @@ Regions come from selective search. RoI pooling resizes their features to one si
 class and box.
 """
 
-from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -32,10 +31,6 @@ class Network(RegionNetwork):
         pooled = roi.pool(features, torch.cat(list(regions)), image_indices, POOLED_SIDE, 1 / self.stride)
         logits, offsets = self.roi_heads(pooled)
         return logits, offsets
-
-    @abstractmethod
-    def features(self, pixels: Tensor) -> Tensor:
-        """Map images [N, 3, H, W] to [N, C, H / stride, W / stride]."""
 
 
 class SmallNetwork(Network):

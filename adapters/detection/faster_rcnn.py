@@ -28,6 +28,7 @@ from adapters.torch_adapter import TorchAdapter
 from adapters.vision.input_size import InputSizeOptions
 from adapters.vision.pretrained import PretrainedOptions, start_from
 from adapters.vision.resnet import CHANNELS, FrozenBatchNorm, ResNet50
+from harness.adapter import Exportable
 from harness.checkpoint import Checkpoint, load
 from harness.datasets.dataset import Dataset
 from harness.task import Prediction, Sample
@@ -145,13 +146,22 @@ class SmallNetwork(Network):
         return roi.align(maps[0], regions, image_indices, POOLED_SIDE, 1 / region_trunk.FINE_STRIDE)
 
 
+class PyramidTrunk(nn.ModuleDict):
+    """A body and its feature pyramid."""
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """Map [N, 3, H, W] to the maps of the pyramid, finest first."""
+        maps: list[Tensor] = self["fpn"](self["body"](pixels))
+        return maps
+
+
 class PyramidNetwork(Network):
     """ResNet-50 and a feature pyramid of strides 4 to 64 (Lin et al. 2017)."""
 
     def __init__(self, classes: int, epsilon: float) -> None:
         super().__init__()
         body = ResNet50(norm=partial(FrozenBatchNorm, eps=epsilon))
-        self.backbone = nn.ModuleDict({"body": body, "fpn": feature_pyramid.FeaturePyramid(CHANNELS)})
+        self.backbone = PyramidTrunk({"body": body, "fpn": feature_pyramid.FeaturePyramid(CHANNELS)})
         settings = RpnSettings(
             sizes=((32,), (64,), (128,), (256,), (512,)),  # Lin et al. 2017 §4.1
             aspect_ratios=(0.5, 1.0, 2.0),  # §4.1
@@ -165,7 +175,7 @@ class PyramidNetwork(Network):
         self.sampling = RegionSampling(regions_per_image=512)  # §5.2
 
     def features(self, pixels: Tensor) -> Features:
-        maps: list[Tensor] = self.backbone["fpn"](self.backbone["body"](pixels))
+        maps: list[Tensor] = self.backbone(pixels)
         return maps, maps[:-1]
 
     def pool(self, maps: Sequence[Tensor], regions: Tensor, image_indices: Tensor) -> Tensor:
@@ -211,6 +221,21 @@ class FasterRcnn(TorchAdapter[list[DetectorInput], list[RegionOutputs], Training
 
     def infer(self, batch: list[DetectorInput]) -> list[RegionOutputs]:
         return [self.module(group.pixels, group.sizes) for group in batch]
+
+    def exportable(self) -> dict[str, Exportable]:
+        network, small = self.module, self.options.backbone == "small"
+        trunk = network.get_submodule("trunk" if small else "backbone")
+        size = self.options.size if small else (128, 192)
+        axes = (0,) if small else (0, 2, 3)  # photographs differ in size
+        pixels = torch.zeros(2, 3, *size, device=self.runtime.device)
+        with torch.no_grad():
+            finest = trunk(pixels)[0]
+        pooled = finest[..., :POOLED_SIDE, :POOLED_SIDE].contiguous()
+        return {
+            "trunk": Exportable(trunk, "forward", (pixels,), (axes,)),
+            "proposals": Exportable(network.rpn.head, "forward", (finest,), ((0, 2, 3),)),
+            "head": Exportable(network.roi_heads, "forward", (pooled,), ((0,),)),
+        }
 
     def postprocess(self, raw: list[RegionOutputs], batch: list[DetectorInput]) -> list[Prediction]:
         return region_head.postprocess(raw, batch, self.options.score_threshold, self.options.nms_iou)

@@ -31,13 +31,18 @@ class Network(RegionNetwork):
     ) -> None:
         super().__init__()
         self.trunk, self.roi_heads = trunk, head
-        self.window, self.sampling = window, sampling
+        self.side = self.window = window
+        self.sampling = sampling
+
+    def features(self, pixels: Tensor) -> Tensor:
+        coarsest: Tensor = self.trunk(pixels)[-1]
+        return coarsest
 
     def forward(self, pixels: Tensor, regions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Warp regions of images [N, 3, H, W] and classify them, CHUNK at a time."""
         image_indices = region_head.image_indices(regions)
         chunks = zip(torch.cat(list(regions)).split(CHUNK), image_indices.split(CHUNK), strict=True)
-        parts = [self.roi_heads(self.trunk(warp(pixels, *chunk, self.window))[-1]) for chunk in chunks]
+        parts = [self.roi_heads(self.features(warp(pixels, *chunk, self.side))) for chunk in chunks]
         return torch.cat([logits for logits, _ in parts]), torch.cat([offsets for _, offsets in parts])
 
 

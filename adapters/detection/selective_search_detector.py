@@ -17,7 +17,7 @@ from adapters.detection import region_head
 from adapters.detection.boxes import clip, large_enough
 from adapters.detection.detector_input import BoxTransform, DetectorInput, framed_input, photograph_inputs
 from adapters.detection.proposal_cache import cached_proposals
-from adapters.detection.region_head import RegionOutputs, RegionSampling
+from adapters.detection.region_head import POOLED_SIDE, RegionOutputs, RegionSampling
 from adapters.detection.selective_search import MODES, Mode, propose
 from adapters.detection.training_batch import TrainingBatch, framed_training_batch, photograph_training_batch
 from adapters.detection.training_images import RegionAugmentation
@@ -25,6 +25,7 @@ from adapters.torch_adapter import TorchAdapter
 from adapters.vision.input_size import InputSizeOptions
 from adapters.vision.pretrained import PretrainedOptions, start_from
 from adapters.vision.vgg import fully_connected
+from harness.adapter import Exportable
 from harness.checkpoint import load
 from harness.datasets.dataset import Dataset
 from harness.task import Prediction, Sample
@@ -98,6 +99,12 @@ class RegionNetwork(nn.Module):
     sampling: RegionSampling
     trunk: nn.Module
     roi_heads: region_head.RegionClassifier
+    window: int | None = None
+    """Side in px of the regions that are the input of `features`; None if that is the image."""
+
+    @abstractmethod
+    def features(self, pixels: Tensor) -> Tensor:
+        """Map images or regions [N, 3, H, W] to the features [N, C, h, w] that are classified."""
 
     @abstractmethod
     def forward(self, pixels: Tensor, regions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -144,6 +151,18 @@ class SelectiveSearchDetector(TorchAdapter[list[RegionInput], list[RegionOutputs
         return [
             RegionOutputs(group.regions, *self.module(group.images.pixels, group.regions)) for group in batch
         ]
+
+    def exportable(self) -> dict[str, Exportable]:
+        network, side = self.module, self.module.window
+        size, axes = ((side, side), (0,)) if side else ((128, 192), (0, 2, 3))
+        pixels = torch.zeros(2, 3, *size, device=self.runtime.device)
+        with torch.no_grad():
+            features = network.features(pixels)
+        regions = features if side else features[..., :POOLED_SIDE, :POOLED_SIDE].contiguous()
+        return {
+            "trunk": Exportable(network, "features", (pixels,), (axes,)),
+            "head": Exportable(network.roi_heads, "forward", (regions,), ((0,),)),
+        }
 
     def postprocess(self, raw: list[RegionOutputs], batch: list[RegionInput]) -> list[Prediction]:
         inputs, options = [group.images for group in batch], self.options

@@ -20,15 +20,16 @@ from adapters.detection.ssd_network import SIDE, UPRIGHT, SsdOutputs, Vgg16Netwo
 from adapters.detection.torchvision_weights import SsdSelectionOptions, ssd_classes, ssd_tensors
 from adapters.detection.training_batch import TrainingBatch, framed_training_batch, stretched_training_batch
 from adapters.detection.training_images import Augmentation
-from adapters.torch_adapter import TorchAdapter, TorchOptions
+from adapters.torch_adapter import TorchAdapter
 from adapters.vision.input_size import InputSizeOptions
 from adapters.vision.pretrained import PretrainedOptions
+from harness.adapter import Exportable
 from harness.checkpoint import Checkpoint
 from harness.datasets.dataset import Dataset
 from harness.task import Detections, Prediction, Sample
 
 
-class SsdOptions(SsdSelectionOptions, TorchOptions, PretrainedOptions, InputSizeOptions):
+class SsdOptions(SsdSelectionOptions, PretrainedOptions, InputSizeOptions):
     """Options of `ssd`."""
 
     backbone: Literal["small", "vgg16"] = "small"
@@ -94,6 +95,10 @@ class Ssd(TorchAdapter[DetectorInput, SsdOutputs, TrainingBatch]):
     def infer(self, batch: DetectorInput) -> SsdOutputs:
         outputs: SsdOutputs = self.module(batch.pixels)
         return outputs
+
+    def exportable(self) -> dict[str, Exportable]:
+        example = torch.zeros(2, 3, *self.options.size, device=self.runtime.device)
+        return {"network": Exportable(self.module, "forward", (example,), ((0,),))}
 
     def postprocess(self, raw: SsdOutputs, batch: DetectorInput) -> list[Prediction]:
         check_finite(raw.logits, raw.offsets)

@@ -45,7 +45,7 @@ class Heads(nn.Module):
         def joined(layers: nn.ModuleList, width: int) -> Tensor:
             outputs = [layer(features) for layer, features in zip(layers, maps, strict=True)]
             return torch.cat(
-                [output.permute(0, 2, 3, 1).reshape(len(output), -1, width) for output in outputs], dim=1
+                [output.permute(0, 2, 3, 1).reshape(output.shape[0], -1, width) for output in outputs], dim=1
             )
 
         return joined(self.classes, self.logits_per_box), joined(self.offsets, 4)

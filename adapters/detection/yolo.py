@@ -18,9 +18,10 @@ from adapters.detection.finite import check_finite
 from adapters.detection.nms import suppress_per_class
 from adapters.detection.training_batch import TrainingBatch, framed_training_batch, stretched_training_batch
 from adapters.detection.training_images import Augmentation
-from adapters.torch_adapter import TorchAdapter, TorchOptions
+from adapters.torch_adapter import TorchAdapter
 from adapters.vision.input_size import InputSizeOptions
 from adapters.vision.pretrained import PretrainedOptions
+from harness.adapter import Exportable
 from harness.datasets.dataset import Dataset
 from harness.task import Detections, Prediction, Sample
 
@@ -30,7 +31,7 @@ DETECTIONS_PER_IMAGE = 100  # COCO's AP counts at most 100
 MAX_CANDIDATES = 400  # candidates per image that enter suppression; torchvision's SSD takes 400 per class
 
 
-class YoloOptions(TorchOptions, PretrainedOptions, InputSizeOptions):
+class YoloOptions(PretrainedOptions, InputSizeOptions):
     """Options of `yolo`."""
 
     backbone: Literal["small", "yolov1"] = "small"
@@ -140,6 +141,10 @@ class Yolo(TorchAdapter[DetectorInput, Tensor, YoloBatch]):
     def infer(self, batch: DetectorInput) -> Tensor:
         raw: Tensor = self.module(batch.pixels)
         return raw
+
+    def exportable(self) -> dict[str, Exportable]:
+        example = torch.zeros(2, 3, *self.options.size, device=self.runtime.device)
+        return {"network": Exportable(self.module, "forward", (example,), ((0,),))}
 
     def postprocess(self, raw: Tensor, batch: DetectorInput) -> list[Prediction]:
         check_finite(raw)

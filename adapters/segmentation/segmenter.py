@@ -17,6 +17,7 @@ from adapters.segmentation.augmentation import CROP, Augmentation, TrainingBatch
 from adapters.segmentation.windows import WindowGrid, class_map, window_grid
 from adapters.torch_adapter import TorchAdapter
 from adapters.vision.input_size import InputSizeOptions
+from harness.adapter import Exportable
 from harness.datasets.dataset import Dataset
 from harness.errors import UsageError
 from harness.registry import unknown
@@ -123,6 +124,10 @@ class Segmenter(TorchAdapter[Batch, list[Tensor], TrainingBatch]):
     def infer(self, batch: Batch) -> list[Tensor]:
         """Return class maps [n, H, W], uint8, per group: far fewer bytes to copy to the host than scores."""
         return [class_map(group.grid, self._window_scores(group)) for group in batch.groups]
+
+    def exportable(self) -> dict[str, Exportable]:
+        example = torch.zeros(2, 3, 64, 96, device=self.runtime.device)
+        return {"network": Exportable(self.module, "forward", (example,), ((0, 2, 3),))}
 
     def postprocess(self, raw: list[Tensor], batch: Batch) -> list[Prediction]:
         masks: dict[int, Mask] = {}

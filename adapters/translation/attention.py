@@ -16,6 +16,7 @@ from adapters.translation.options import TranslatorOptions
 from adapters.translation.search import Hypotheses, SearchState, beam_search
 from adapters.translation.translator import Sources, Translator, source_of, text_of
 from adapters.translation.vocabulary import PAD
+from harness.adapter import Exportable
 from harness.task import Alignment, Prediction, Sample
 
 S = TypeVar("S", bound=SearchState)
@@ -98,6 +99,11 @@ class Attention(Translator[State]):
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         log_probabilities, state, _ = self.module.step(tokens, state)
         return log_probabilities, state
+
+    def step_part(self, tokens: Tensor, state: State) -> Exportable:
+        memory = state.memory
+        example = (tokens, memory.values, memory.keys, memory.bias, state.layer)
+        return Exportable(self.module, "decoded", example, ((0, 1),) * 6)
 
     def search(self, sources: Sources) -> Hypotheses:
         options = self.options

@@ -57,7 +57,7 @@ class AdditiveAttention(nn.Module):
         """
         one = torch.ones((), dtype=keys.dtype, device=keys.device)
         pairs = torch.addcmul(one, _exponential(self.W(query)).unsqueeze(2), keys.unsqueeze(1))
-        energies = -2 * (pairs.reciprocal_() @ self.v)  # less the constant Σ v, which cancels in the softmax
+        energies = pairs.reciprocal_() @ (-2 * self.v)  # less the constant Σ v, which cancels in the softmax
         weights = (energies + bias.unsqueeze(1)).softmax(dim=-1)
         return torch.bmm(weights, values), weights
 
@@ -128,22 +128,35 @@ class AttentionModel(nn.Module):
 
     def encode(self, source: Tensor, lengths: Tensor) -> State:
         """Encode sources [B, S], each followed by PAD, with `lengths` [B] ≥ 1: s_0 of one hypothesis each."""
+        *memory, layer = self.encoded(source, lengths)
+        return State(Memory(*memory), layer)
+
+    def encoded(self, source: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor, CellState]:
+        """Compute the tensors of `Memory` and the decoder's first state from the arguments of `encode`."""
         annotations, finals = self.encoder(self.dropout(self.embedding(source)), lengths.to(source.device))
         values = self.dropout(annotations)
         bias = torch.zeros_like(values[..., 0]).masked_fill(source == PAD, -torch.inf)
         # From the last states of both directions; Bahdanau §A.2.2 uses only the backward one.
         hidden = torch.tanh(self.initial(finals[-1])).unsqueeze(1)
-        memory = Memory(values, self.attention.keys(values), bias)
-        return State(memory, (hidden, torch.zeros_like(hidden)))
+        return values, self.attention.keys(values), bias, (hidden, torch.zeros_like(hidden))
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State, Tensor]:
         """Decode one target position: y_{i−1} [B, K] → log p(y_i) [B, K, n], s_i and α_i [B, K, S].
 
         PAD, UNKNOWN and BEGIN have log-probability −∞, because no translation contains them.
         """
+        memory = state.memory
+        scores, layer, weights = self.decoded(tokens, memory.values, memory.keys, memory.bias, state.layer)
+        return scores, State(memory, layer), weights
+
+    def decoded(
+        self, tokens: Tensor, values: Tensor, keys: Tensor, bias: Tensor, layer: CellState
+    ) -> tuple[Tensor, CellState, Tensor]:
+        """Compute the tensors of `step` from those of its arguments."""
         embedded = (self.target_embedding or self.embedding)(tokens)
+        state = State(Memory(values, keys, bias), layer)
         state, context, weights = self._advance(self.decoder.project(embedded), state)
-        return log_probabilities(self._logits(state.layer[0], context, embedded)), state, weights
+        return log_probabilities(self._logits(state.layer[0], context, embedded)), state.layer, weights
 
     def forward(self, source: Tensor, lengths: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Decode with teacher forcing the targets [B, T]: y_0 = BEGIN, y_1, …

@@ -35,7 +35,7 @@ class RecurrentLayer(nn.Module, ABC):
     def forward(self, x: Tensor, state: CellState | None = None) -> Tensor:
         """Read x [B, T, I] from an initial state, each tensor [B, H] (zeros): h_1 … h_T [B, T, H]."""
         if state is None:
-            state = (x.new_zeros(len(x), self.weights.hidden_size),) * self.state_tensors
+            state = (x.new_zeros(x.shape[0], self.weights.hidden_size),) * self.state_tensors
         if self.fused:
             initial = tuple(part.unsqueeze(0) for part in state)
             hidden: Tensor = self.weights(x, initial if len(initial) > 1 else initial[0])[0]
@@ -141,12 +141,13 @@ class StackedEncoder(nn.Module):
         Return h_t of the top layer, directions concatenated, [B, T, output_size], undefined at padding; and
         for each layer its last hidden state, [B, output_size]. The backward direction ends at t = 1.
         """
-        rows = torch.arange(len(x), device=x.device)
+        rows = torch.arange(x.shape[0], device=x.device)  # an export fixes `len(x)`
         last = lengths - 1
         if self.backwards:
             positions = torch.arange(x.shape[1], device=x.device)
+            reversed_positions = last.unsqueeze(1) - positions
             # Reverses each sentence and keeps its padding after it. The permutation is its own inverse.
-            reverse = rows.unsqueeze(1), (last.unsqueeze(1) - positions) % x.shape[1]
+            reverse = rows.unsqueeze(1), reversed_positions.where(reversed_positions >= 0, positions)
         finals = []
         for number, forward in enumerate(self.forwards):
             inputs = x if number == 0 else self.dropout(x)

@@ -9,6 +9,7 @@ from adapters.translation.cells import LstmLayer, RnnLayer
 from adapters.translation.options import TranslatorOptions
 from adapters.translation.seq2seq_model import ContextUse, Seq2SeqModel, State
 from adapters.translation.translator import Sources, Translator
+from harness.adapter import Exportable
 
 
 class Seq2SeqOptions(TranslatorOptions):
@@ -61,6 +62,10 @@ class Seq2Seq(Translator[State]):
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         return self.module.step(tokens, state)
+
+    def step_part(self, tokens: Tensor, state: State) -> Exportable:
+        axes = ((0, 1), (0,), *[(0, 1)] * (len(state.layers) * self.layer.state_tensors))
+        return Exportable(self.module, "decoded", (tokens, state.context, state.layers), axes)
 
     def logits(self, sources: Sources, target: Tensor, mask: Tensor) -> Tensor:
         logits: Tensor = self.module(sources.tokens, sources.lengths, target, mask)

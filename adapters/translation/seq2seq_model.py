@@ -81,6 +81,10 @@ class Seq2SeqModel(nn.Module):
 
     def encode(self, source: Tensor, lengths: Tensor) -> State:
         """Encode sources [B, S], each followed by PAD, with `lengths` [B] ≥ 1: s_0 of one hypothesis each."""
+        return State(*self.encoded(source, lengths))
+
+    def encoded(self, source: Tensor, lengths: Tensor) -> tuple[Tensor, tuple[CellState, ...]]:
+        """Compute the tensors of the state that `encode` returns."""
         embedded = self.dropout(self.scale * self.embedding(source))
         _, finals = self.encoder(embedded, lengths.to(source.device))
         layers = []
@@ -88,23 +92,30 @@ class Seq2SeqModel(nn.Module):
             hidden, *cell = initial(final).chunk(self.state_tensors, dim=-1)
             layers.append(tuple(part.unsqueeze(1) for part in (hidden.tanh(), *cell)))
         context = self.dropout(finals[-1]) if self.context == "every-step" else finals[-1][:, :0]
-        return State(context, tuple(layers))
+        return context, tuple(layers)
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Decode one target position: y_{i−1} [B, K] → log p(y_i) [B, K, n] and s_i.
 
         PAD, UNKNOWN and BEGIN have log-probability −∞, because no translation contains them.
         """
+        scores, layers = self.decoded(tokens, state.context, state.layers)
+        return scores, State(state.context, layers)
+
+    def decoded(
+        self, tokens: Tensor, context: Tensor, states: tuple[CellState, ...]
+    ) -> tuple[Tensor, tuple[CellState, ...]]:
+        """Compute the tensors of `step` from those of its arguments."""
         embedded = self.scale * (self.target_embedding or self.embedding)(tokens)
-        context = state.context.unsqueeze(1).expand(-1, tokens.shape[1], -1)
+        context = context.unsqueeze(1).expand(-1, tokens.shape[1], -1)
         hidden = torch.cat([embedded, context], dim=-1)
         layers = []
-        for layer, before in zip(self.decoder, state.layers, strict=True):
+        for layer, before in zip(self.decoder, states, strict=True):
             assert isinstance(layer, RecurrentLayer)
             layers.append(layer.step(hidden, before))
             hidden = layers[-1][0]
         logits = self._logits(hidden, embedded, context)
-        return log_probabilities(logits), State(state.context, tuple(layers))
+        return log_probabilities(logits), tuple(layers)
 
     def forward(self, source: Tensor, lengths: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Decode with teacher forcing the targets [B, T]: y_0 = BEGIN, y_1, …

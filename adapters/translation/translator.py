@@ -24,7 +24,7 @@ from adapters.translation.vocabulary import (
     learn_vocabulary,
     read_vocabulary,
 )
-from harness.adapter import Runtime, TranslationAdapter
+from harness.adapter import Exportable, Runtime, TranslationAdapter
 from harness.checkpoint import Checkpoint
 from harness.datasets.dataset import Dataset
 from harness.errors import UsageError
@@ -100,6 +100,10 @@ class Translator(
         """Decode one target position; see `search.Step`."""
 
     @abstractmethod
+    def step_part(self, tokens: Tensor, state: State) -> Exportable:
+        """Return the decoding step as a part that can be exported, with the arguments of `step`."""
+
+    @abstractmethod
     def logits(self, sources: Sources, target: Tensor, mask: Tensor) -> Tensor:
         """Return the logits [mask.sum(), n] of the tokens that follow `target` [B, T] at the mask."""
 
@@ -145,6 +149,16 @@ class Translator(
     def infer(self, batch: Batch) -> list[Hypotheses]:
         """Return the translations of each part."""
         return [self.search(sources) for sources in batch.parts]
+
+    def exportable(self) -> dict[str, Exportable]:
+        device = self.runtime.device
+        lengths = torch.tensor([5, 4, 2])
+        sources = Sources(torch.full((3, 5), UNKNOWN, device=device), lengths, lengths.to(device))
+        parents = torch.zeros(3, 2, dtype=torch.long, device=device)  # two hypotheses per sentence
+        with torch.no_grad():
+            state = self.encode(sources).select(torch.arange(3, device=device), parents)
+        encoder = Exportable(self.module, "encoded", (sources.tokens, lengths), ((0, 1), (0,)))
+        return {"encoder": encoder, "step": self.step_part(parents + BEGIN, state)}
 
     def search(self, sources: Sources) -> Hypotheses:
         """Return the translations of one part."""

@@ -1,5 +1,6 @@
 """Derive results.json from the other files of a run directory."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from harness.rundir.records import (
     TrialSpec,
 )
 from harness.rundir.results import (
+    ArtefactRecord,
     CheckpointRecord,
     Failure,
     PairRecord,
@@ -30,6 +32,7 @@ from harness.rundir.results import (
 )
 from harness.rundir.store import RunDirectory, TrialDirectory
 from harness.statistics.holm import holm
+from harness.task import Figure
 
 
 def collect(path: Path) -> Results:
@@ -51,7 +54,7 @@ def collect(path: Path) -> Results:
     slices = read_record(path / "slices.json", SlicesFile)
     claims = read_record(path / "claims.json", ClaimsFile)
     return Results(
-        schema="harness-results/1",
+        schema="harness-results/2",
         suite=run_file.suite,
         description=run_file.description,
         run=run_file.run,
@@ -135,6 +138,7 @@ def _trial(
         scores = {}
     checkpoint = planned.checkpoint
     provenance = directory.predictions.provenance()
+    artefacts = _artefacts(provenance.values())
     return TrialRecord(
         id=planned.id,
         benchmark=planned.benchmark,
@@ -144,6 +148,7 @@ def _trial(
         settings=_settings(spec),
         dataset=planned.dataset,
         checkpoint=checkpoint and CheckpointRecord(**checkpoint.model_dump(exclude={"bytes"})),
+        artefacts=artefacts,
         status=status,
         reason=reason,
         failures=failures,
@@ -158,24 +163,33 @@ def _trial(
         cost=speed.cost(
             directory.path,
             checkpoint.bytes if checkpoint else None,
+            sum(artefact.bytes for artefact in artefacts) or None,
             next((shard.parameters for shard in provenance.values() if shard.parameters is not None), None),
         ),
     )
 
 
 def _settings(spec: TrialSpec) -> dict[str, object]:
-    names = ("precision", "batch_size", "device", "options", "code", *(["threads"] if spec.threads else []))
-    return {name: getattr(spec, name) for name in names}
+    names = ("backend", "precision", "batch_size", "device", "options", "code")
+    further = spec.model_dump(include={"threads", "calibration"}, exclude_none=True)
+    return {name: getattr(spec, name) for name in names} | further
+
+
+def _artefacts(shards: Iterable[ShardProvenance]) -> list[ArtefactRecord]:
+    """Return the files that the backend executed; `mixed` says if those of other shards differ."""
+    texts = sorted({shard.artefacts for shard in shards if shard.artefacts})
+    return [ArtefactRecord.model_validate(record) for record in json.loads(texts[0])] if texts else []
 
 
 def _mixed(shards: Iterable[ShardProvenance], environments: Mapping[str, Environment]) -> list[str]:
     """Return the software and settings that differ between shards, such as `pillow 10.3.0 and 11.1.0`."""
     values: dict[str, set[str]] = {}
-    for key, flags in {(shard.environment, shard.flags) for shard in shards}:
+    for key, flags, artefacts in {(shard.environment, shard.flags, shard.artefacts) for shard in shards}:
         machine = environments.get(key)
         software = {"python": machine.python, **machine.packages} if machine else {}
         settings = dict(flag.split("=", 1) for flag in flags.split())
-        for name, value in {**software, **settings}.items():
+        digests = {f"artefact {file['name']}": file["sha256"] for file in json.loads(artefacts or "[]")}
+        for name, value in {**software, **settings, **digests}.items():
             values.setdefault(name, set()).add(value)
     return [
         f"{name} {' and '.join(sorted(numbers))}"
@@ -193,8 +207,8 @@ def _halved(provenance: Mapping[Range, ShardProvenance], batch_size: int) -> int
     )
 
 
-def _per_class(scores: Mapping[str, MetricRecord]) -> dict[str, dict[str, float | None]]:
-    """Merge the class figures of all metrics: class → figure → value.
+def _per_class(scores: Mapping[str, MetricRecord]) -> dict[str, dict[str, Figure]]:
+    """Merge the class figures of all metrics: class → name → figure.
 
     If several metrics have a figure, its name is prefixed with the metric, as in `voc10/ap`.
     """
@@ -203,7 +217,7 @@ def _per_class(scores: Mapping[str, MetricRecord]) -> dict[str, dict[str, float 
         for metric, record in scores.items()
     }
     occurrences = Counter(name for metric_names in names.values() for name in metric_names)
-    merged: dict[str, dict[str, float | None]] = {}
+    merged: dict[str, dict[str, Figure]] = {}
     for metric, record in scores.items():
         for label, values in record.per_class.items():
             merged.setdefault(label, {}).update(

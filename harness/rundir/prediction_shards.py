@@ -32,6 +32,8 @@ class ShardProvenance(StrictModel):
     """Settings of torch, such as `cudnn.benchmark=False`, separated by spaces; empty without torch."""
     parameters: int | None = None
     """Number of parameters of the model; None if its adapter does not count them."""
+    artefacts: str = ""
+    """The files that the backend executed, as a JSON list of `ArtefactRecord`; empty without any."""
 
 
 class PredictionShards:

@@ -35,6 +35,7 @@ class PlannedTrial(StrictModel):
     checkpoint: PlannedCheckpoint | None
     metrics: tuple[str, ...]
     scenarios: tuple[str, ...]
+    slices: str | None = Field(None, description="path of the user's table of slices")
 
 
 class RunFile(StrictModel):
@@ -88,6 +89,13 @@ class PairsFile(RootModel[dict[str, tuple[TrialPair, ...]]]):
     model_config = ConfigDict(frozen=True)
 
 
+class Calibration(StrictModel):
+    """The samples of the train split from which int8 gets the ranges of activations."""
+
+    samples: int
+    dataset: str  # fingerprint of the train split
+
+
 class TrialSpec(StrictModel):
     """Content of trial.json: everything that can change a trial's outcome, and nothing else."""
 
@@ -103,6 +111,8 @@ class TrialSpec(StrictModel):
     split: str
     size: int  # number of samples, from the first of the split
     threads: int | None = None  # of its timings, if the suite lists several numbers of threads
+    backend: str = "eager"
+    calibration: Calibration | None = None  # of int8
 
     @property
     def id(self) -> str:
@@ -120,7 +130,7 @@ class MetricRecord(StrictModel):
 
     key: str = Field(description="hash of the predictions and the code from which the figures were computed")
     metrics: dict[str, Figure]
-    per_class: dict[str, dict[str, float | None]] = Field(description="class → figure → value")
+    per_class: dict[str, dict[str, Figure]] = Field(description="class → name → figure")
 
 
 class MetricsFile(RootModel[dict[str, MetricRecord]]):

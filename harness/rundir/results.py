@@ -27,9 +27,7 @@ class DatasetRecord(StrictModel):
     split: str
     size: int
     fingerprint: str
-    notes: list[str] = Field(
-        default_factory=list, description="what was left out of its files, or looks like a mistake in them"
-    )
+    notes: list[str] = Field(default_factory=list, description="what was left out, or looks like a mistake")
 
 
 class CheckpointRecord(StrictModel):
@@ -38,6 +36,14 @@ class CheckpointRecord(StrictModel):
     name: str
     sha256: str
     recipe: str | None = Field(None, description="hash of the recipe that they were trained with")
+
+
+class ArtefactRecord(StrictModel):
+    """A file that a backend executes in place of a part of the model."""
+
+    name: str = Field(description="the part")
+    sha256: str
+    bytes: int
 
 
 class Failure(StrictModel):
@@ -104,10 +110,11 @@ class TurnsRecord(StrictModel):
 class Cost(StrictModel):
     """Size, work and memory of a model."""
 
-    parameters: int | None = None
-    flops: float | None = Field(None, description="per sample, 2 × multiply-accumulates")
+    parameters: int | None = Field(None, ge=0)
+    flops: float | None = Field(None, ge=0, description="per sample, 2 × multiply-accumulates")
     peak_memory_bytes: int | None = None
     checkpoint_bytes: int | None = None
+    artefact_bytes: int | None = Field(None, description="of the files that the backend executes")
 
 
 class TrialRecord(StrictModel):
@@ -119,10 +126,13 @@ class TrialRecord(StrictModel):
     adapter: str = Field(description="registered name")
     variant: str = Field(description="name in the suite with its matrix values; unique in the benchmark")
     settings: dict[str, object] = Field(
-        description="precision, batch size, device, adapter options, code version"
+        description="precision, backend, batch size, device, adapter options, code version"
     )
     dataset: DatasetRecord
     checkpoint: CheckpointRecord | None
+    artefacts: list[ArtefactRecord] = Field(
+        default_factory=list, description="files that the backend executed for the predictions"
+    )
     status: Status
     reason: str | None = None
     failures: list[Failure] = Field(default_factory=list)
@@ -138,7 +148,7 @@ class TrialRecord(StrictModel):
         description="samples in smaller batches because memory was exhausted; affects rounding only",
     )
     metrics: dict[str, Figure] = Field(default_factory=dict, description="headline first")
-    per_class: dict[str, dict[str, float | None]] = Field(default_factory=dict)
+    per_class: dict[str, dict[str, Figure]] = Field(default_factory=dict, description="class → name → figure")
     speed: dict[str, ScenarioRecord] = Field(default_factory=dict)
     turns: dict[str, TurnsRecord] = Field(
         default_factory=dict, description="by scenario, if a baseline was timed in turns"
@@ -239,7 +249,7 @@ class RunRecord(StrictModel):
 class Results(StrictModel):
     """Content of results.json."""
 
-    schema_: Literal["harness-results/1"] = Field("harness-results/1", alias="schema")
+    schema_: Literal["harness-results/2"] = Field("harness-results/2", alias="schema")
     suite: str
     description: str = ""
     run: RunRecord

@@ -108,8 +108,12 @@ def phases(trial_dir: Path) -> dict[str, Figure]:
     return {phase: duration(seconds, phase) for phase, seconds in measured.items()}
 
 
-def cost(trial_dir: Path, checkpoint_bytes: int | None, parameters: int | None) -> Cost:
+def cost(
+    trial_dir: Path, checkpoint_bytes: int | None, artefact_bytes: int | None, parameters: int | None
+) -> Cost:
     """Return a model's cost; unless it was measured, only the `parameters` of its predictions are known."""
     common = read_record(common_path(trial_dir), CommonFile)
     measured = common.cost if common else Cost(parameters=parameters)
-    return measured.model_copy(update={"checkpoint_bytes": checkpoint_bytes})
+    return measured.model_copy(
+        update={"checkpoint_bytes": checkpoint_bytes, "artefact_bytes": artefact_bytes}
+    )

@@ -25,6 +25,7 @@ from harness.scenarios.scenario import SCENARIOS, Conditions, ProcessTiming, Tim
 from harness.scenarios.settings import PROFILES, EffectiveSettings, Exclusive, Profile, SpeedSettings
 from harness.scenarios.warm_up import warm_up
 from harness.stages.device import pick_device, set_tf32, torch_flags
+from harness.stages.export import attach_backend
 from harness.stages.sensors import Gpu, Machine, Sensors
 from harness.task import Prediction, Sample
 from harness.trial import Trial
@@ -95,6 +96,8 @@ class Bench:
     """Decoded inputs."""
     synchronise: Callable[[], None]
     """Waits until the device has finished its queued work."""
+    flops: float | None
+    """Per sample, counted before a backend took over, because torch does not see its operations."""
     threads: int
     gpu: str
     """UUID of the GPU; empty on a CPU."""
@@ -125,10 +128,14 @@ def load_bench(
     cls = ADAPTERS.get(trial.spec.adapter)
     adapter = cls(cls.Options(**trial.options), trial.runtime(device))
     adapter.load(checkpoint)
+    samples = _samples(dataset, trial, settings.whole_batches(trial.spec.batch_size))
+    flops = adapter.flops(samples[:1])
+    attach_backend(trial, adapter, checkpoint)
     return Bench(
         adapter,
-        _samples(dataset, trial, settings.whole_batches(trial.spec.batch_size)),
+        samples,
         torch.cuda.synchronize if on_gpu else lambda: None,
+        flops,
         threads,
         str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid) if on_gpu else "",
         settings,
@@ -243,7 +250,7 @@ def _cost(bench: Bench) -> Cost:
 
     return Cost(
         parameters=bench.adapter.parameters(),
-        flops=bench.adapter.flops(bench.samples[:1]),
+        flops=bench.flops,
         peak_memory_bytes=int(torch.cuda.max_memory_allocated()) if bench.gpu else peak_resident(),
     )
 

@@ -3,6 +3,7 @@
 The samples that share a batch never depend on the shards.
 """
 
+import json
 import platform
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -18,6 +19,7 @@ from harness.errors import UsageError, describe
 from harness.rundir.predictions import check, plain
 from harness.rundir.results import Cost
 from harness.stages.device import free_memory, is_out_of_memory, pick_device, set_tf32, torch_flags
+from harness.stages.export import attach_backend
 from harness.stages.labels import class_map, relabel
 from harness.stages.prefetch import prefetch
 from harness.stages.shards import Execution, Outcome, Shard, ShardError, ShardResult, merge_outcomes
@@ -59,6 +61,8 @@ class Predictor:
         self.adapter = cls(cls.Options(**trial.options), trial.runtime(device))
         self.adapter.bind(self.dataset)
         self.adapter.load(checkpoint)
+        artefacts = attach_backend(trial, self.adapter, checkpoint)
+        self._artefacts = json.dumps([record.model_dump() for record in artefacts]) if artefacts else ""
         self._parameters = Cost(parameters=self.adapter.parameters()).parameters
         self.class_map = class_map(trial.spec.task, self.adapter.classes, self.dataset.classes)
         self.environment = environment.describe()
@@ -117,7 +121,9 @@ class Predictor:
             finished = datetime.now(UTC).isoformat()
             batch_size = min(self._batch_limit, self.trial.spec.batch_size)
             flags = " ".join(f"{name}={value}" for name, value in torch_flags().items())
-            execution = Execution(self._node, started, finished, batch_size, flags, self._parameters)
+            execution = Execution(
+                self._node, started, finished, batch_size, flags, self._parameters, self._artefacts
+            )
             return ShardResult(shard, ids, predictions, self.environment, execution)
         return ShardError(shard, message, 1, self._find_culprits(shard), invalid_input)
 

@@ -28,6 +28,7 @@ class Execution:
     batch_size: int  # maximum number predicted at once; below the trial's if memory was exhausted
     flags: str = ""  # settings of torch (see `ShardProvenance`)
     parameters: int | None = None  # of the model
+    artefacts: str = ""  # that the backend executed (see `ShardProvenance`)
 
 
 @dataclass(frozen=True)

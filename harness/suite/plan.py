@@ -3,20 +3,21 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 
 from harness.adapter import ADAPTERS
 from harness.analysis.slices import read_table
+from harness.backends.backend import missing_packages
 from harness.checkpoint import sha256
 from harness.datasets.dataset import DATASETS
 from harness.errors import UnavailableError, UsageError
 from harness.metrics.metric import METRICS
 from harness.recipe import CheckpointRef
 from harness.registry import unknown
-from harness.rundir.records import TrialSpec
+from harness.rundir.records import Calibration, TrialSpec
 from harness.rundir.results import Skipped
 from harness.suite.claims import check_claims
 from harness.suite.loading import LoadedSuite
@@ -36,6 +37,8 @@ class Plan:
 
     trials: tuple[Trial, ...]
     skipped: tuple[Skipped, ...]
+    unselected: tuple[str, ...] = ()
+    """Names of the trials of the suite that `only` leaves out."""
 
     @property
     def missing_checkpoints(self) -> list[CheckpointRef]:
@@ -69,7 +72,14 @@ def plan(loaded: LoadedSuite, only: str | None = None, limit: int | None = None)
         dataset, task = _dataset_and_task(loaded, name, entry)
         _check_metrics(loaded, name, entry, task)
         try:
-            trials += _benchmark_trials(loaded, name, entry, dataset, task, limit)
+            for trial in _benchmark_trials(loaded, name, entry, dataset, task, limit):
+                problem = missing_packages(trial.spec.backend)
+                if problem is None:
+                    trials.append(trial)
+                elif entry.when_unavailable == "fail":
+                    raise UnavailableError(f"{trial.name}: {problem}")
+                else:
+                    skipped.append(Skipped(benchmark=name, reason=f"{trial.variant}: {problem}"))
         except UnavailableError as error:
             if entry.when_unavailable == "fail":
                 raise
@@ -79,9 +89,10 @@ def plan(loaded: LoadedSuite, only: str | None = None, limit: int | None = None)
     if only is None and not skipped:
         _check_gate(loaded, trials)
         check_claims(loaded, trials)
-    if only is not None:
-        trials = _select(trials, only, skipped)
-    return Plan(tuple(trials), tuple(skipped))
+    selected = trials if only is None else _select(trials, only, skipped)
+    chosen = {trial.name for trial in selected}
+    unselected = tuple(trial.name for trial in trials if trial.name not in chosen)
+    return Plan(tuple(selected), tuple(skipped), unselected)
 
 
 def _check_gate(loaded: LoadedSuite, trials: Sequence[Trial]) -> None:
@@ -135,12 +146,14 @@ def _benchmark_trials(
     for note in dataset.notes:
         logger.warning("%s", note)
     fingerprint = dataset.fingerprint
+    calibrated = any(variant.calibration_samples for variant in variants)
+    train = replace(use, split="train").open().fingerprint if calibrated else ""
     table = _slices_table(loaded, name, entry)
     return [
         Trial(
             benchmark=name,
             variant=variant.name,
-            spec=_spec(variant, use, fingerprint, size),
+            spec=_spec(variant, use, fingerprint, size, train),
             options=variant.options,
             dataset=use,
             checkpoint=variant.checkpoint,
@@ -168,8 +181,8 @@ def _slices_table(loaded: LoadedSuite, name: str, entry: BenchmarkEntry) -> Path
     return path
 
 
-def _spec(variant: Variant, use: DatasetUse, fingerprint: str, size: int) -> TrialSpec:
-    reference = variant.checkpoint
+def _spec(variant: Variant, use: DatasetUse, fingerprint: str, size: int, train: str) -> TrialSpec:
+    reference, samples = variant.checkpoint, variant.calibration_samples
     return TrialSpec(
         task=use.task,
         adapter=variant.adapter,
@@ -183,6 +196,8 @@ def _spec(variant: Variant, use: DatasetUse, fingerprint: str, size: int) -> Tri
         split=use.split,
         size=size,
         threads=variant.threads,
+        backend=variant.backend,
+        calibration=Calibration(samples=samples, dataset=train) if samples else None,
     )
 
 

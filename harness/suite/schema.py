@@ -83,6 +83,12 @@ class AdapterEntry(SuiteModel):
     seed: int | list[int] | None = Field(None, description="Seed that replaces the recipe's own seed.")
     options: dict[str, object] = Field(default_factory=dict, description="Options of the adapter.")
     precision: Precision | list[Precision] = Field("fp32", description="Numeric precision of inference.")
+    backend: str | list[str] = Field(
+        "eager", description="How the network is executed; see docs/backends.md."
+    )
+    calibration_samples: int = Field(
+        64, gt=0, description="Samples of the train split from which int8 gets the ranges of activations."
+    )
     batch_size: int | list[int] = Field(16, description="Samples per batch.")
     device: Device | list[Device] = Field("auto", description="`auto` selects a GPU if there is one.")
     resources: ResourcesEntry = ResourcesEntry()
@@ -118,7 +124,7 @@ class BenchmarkEntry(SuiteModel):
         None, description="Table (.csv or .tsv) with a column `id`; figures are given by its other columns."
     )
     when_unavailable: Literal["fail", "skip"] = Field(
-        "fail", description="Reaction if this machine lacks the source files of the data set."
+        "fail", description="Reaction if this machine lacks the source files of the data set, or a backend."
     )
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from harness.adapter import ADAPTERS, Adapter, Precision, Resources, TrainableAdapter
+from harness.backends.backend import BACKENDS
 from harness.errors import UnavailableError
 from harness.recipe import CheckpointRef
 from harness.registry import first_mistake, unknown
@@ -33,8 +34,11 @@ class Variant:
     """The entry's name with the values that vary, such as `yolo[precision=bf16]`."""
     adapter: str
     options: dict[str, object]
+    backend: str
     precision: Precision
     batch_size: int
+    calibration_samples: int | None
+    """Samples from which int8 gets the ranges of activations."""
     device: Device
     threads: int | None
     """Threads of its timings, if the suite lists several numbers."""
@@ -57,6 +61,7 @@ def expand_variants(
     """
     entry, cls = _entry_and_class(loaded, benchmark, position, entry_name, task)
     keys: KeyPath = ["adapters", entry_name]
+    backends = as_list(entry.backend)
     precisions: list[Precision] = as_list(entry.precision)
     batch_sizes = as_list(entry.batch_size)
     devices: list[Device] = as_list(entry.device)
@@ -64,6 +69,7 @@ def expand_variants(
     listed = _listed_options(entry, cls.Options)
     axes: dict[str, Sequence[object]] = {
         "seed": entry.seeds,
+        "backend": backends,
         "precision": precisions,
         "batch_size": batch_sizes,
         "device": devices,
@@ -73,12 +79,11 @@ def expand_variants(
     if (size := math.prod(map(len, axes.values()))) > MAX_VARIANTS:
         raise loaded.error(keys, f"{size:,} variants; at most {MAX_VARIANTS:,}")
     _check_distinct(loaded, keys, axes)
-    if "tf32" in precisions and "cpu" in devices:
-        raise loaded.error([*keys, "precision"], "tf32 needs an NVIDIA GPU, but the device is 'cpu'")
+    _check_backends(loaded, keys, entry, cls)
     checkpoints = with_training_data(loaded, resolve_checkpoints(loaded, entry, keys), keys)
     checkpoint_options = next(iter(checkpoints.values())).options if checkpoints else {}
-    for seed, precision, batch_size, device, count, values in itertools.product(
-        entry.seeds, precisions, batch_sizes, devices, threads, itertools.product(*listed.values())
+    for seed, backend, precision, batch_size, device, count, values in itertools.product(
+        entry.seeds, backends, precisions, batch_sizes, devices, threads, itertools.product(*listed.values())
     ):
         options = entry.options | dict(zip(listed, values, strict=True))
         source = entry.checkpoint or "train"
@@ -89,12 +94,14 @@ def expand_variants(
             **_paths(loaded, [*keys, "options"], entry.adapter, options),
         }
         yield Variant(
-            entry_name + _suffix(axes, (seed, precision, batch_size, device, count, *values)),
+            entry_name + _suffix(axes, (seed, backend, precision, batch_size, device, count, *values)),
             entry.adapter,
             complete_options(loaded, [*keys, "options"], cls.Options, options),
+            backend,
             precision,
             batch_size,
-            device,
+            entry.calibration_samples if precision == "int8" else None,
+            device if "cuda" in BACKENDS.get(backend).devices else "cpu",
             count,
             checkpoints.get(seed),
             Resources(entry.resources.cpu, entry.resources.gpu),
@@ -121,6 +128,34 @@ def _entry_and_class(
             f"for {task}",
         )
     return entry, cls
+
+
+def _check_backends(loaded: LoadedSuite, keys: KeyPath, entry: AdapterEntry, cls: type[Adapter]) -> None:
+    """Check that the backends exist, run the adapter, and have the precisions and devices of the entry."""
+    precisions: list[Precision] = as_list(entry.precision)
+    devices: list[Device] = as_list(entry.device)
+    for name in as_list(entry.backend):
+        where: KeyPath = [*keys, "backend"]
+        if name not in BACKENDS.entries():
+            raise loaded.error(where, unknown("backend", name, BACKENDS.entries()))
+        if name != "eager" and cls.exportable is Adapter.exportable:
+            raise loaded.error(where, f"adapter '{entry.adapter}' exports nothing, so it runs only eagerly")
+        backend = BACKENDS.get(name)
+        axes: dict[str, tuple[Sequence[str], Sequence[str]]] = {
+            "precision": (precisions, backend.precisions),
+            "device": (devices, ("auto", *backend.devices)),
+        }
+        for key, (wanted, known) in axes.items():
+            if lacking := [value for value in wanted if value not in known]:
+                raise loaded.error(
+                    [*keys, key],
+                    f"backend '{name}' has no {key} '{lacking[0]}' (it has {', '.join(known)}); write one "
+                    "entry per group of backends with the same values",
+                )
+    if "tf32" in precisions and "cpu" in devices:
+        raise loaded.error([*keys, "precision"], "tf32 needs an NVIDIA GPU, but the device is 'cpu'")
+    if "calibration_samples" in entry.model_fields_set and "int8" not in precisions:
+        raise loaded.error([*keys, "calibration_samples"], "it applies to the precision int8")
 
 
 def _paths(

@@ -44,6 +44,7 @@ def metrics_of(trial: TrialRecord) -> dict[str, float]:
     metrics["cost/gflop"] = cost.flops and cost.flops / 1e9
     metrics["cost/peak_mb"] = cost.peak_memory_bytes and cost.peak_memory_bytes / 1e6
     metrics["cost/ckpt_mb"] = cost.checkpoint_bytes and cost.checkpoint_bytes / 1e6
+    metrics["cost/artefact_mb"] = cost.artefact_bytes and cost.artefact_bytes / 1e6
     return {
         name: float(value) for name, value in metrics.items() if value is not None and math.isfinite(value)
     }

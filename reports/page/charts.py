@@ -89,7 +89,7 @@ def chart(
     rules = base.mark_rule(strokeWidth=1.5, opacity=0.7).encode(color=line_color)
     moves = base.transform_filter("isValid(datum.x_before)").mark_rule(color=palette.grey, strokeDash=[2, 3])
     line = base.transform_filter(_ON_FRONTIER).mark_line(
-        interpolate="step-before", color=palette.accent, opacity=0.45, strokeDash=[5, 4]
+        interpolate="step-before", color=palette.accent, opacity=0.45, strokeDash=[5, 4], aria=False
     )
     points = base.mark_point(size=80, strokeWidth=2, opacity=1, fillOpacity=1).encode(
         fill=fill,

@@ -1,4 +1,4 @@
-"""Filters of the page: hardware, precision and batch size of each trial."""
+"""Filters of the page: hardware, backend, precision and batch size of each trial."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from harness.compare.frontier import hardware_name
 from harness.rundir.results import Results, TrialRecord
 from reports.text import display
 
-NAMES = {"hardware": "Hardware", "precision": "Precision", "batch": "Batch size"}
+NAMES = {"hardware": "Hardware", "backend": "Backend", "precision": "Precision", "batch": "Batch size"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ def filter_values(results: Results, trial: TrialRecord) -> dict[str, str]:
     machines = [hardware_name(results, key) for key in [*timed, *trial.environments][:1]]
     values = {
         "hardware": machines[0] if machines else "not recorded",
+        "backend": trial.settings.get("backend") or "not recorded",
         "precision": trial.settings.get("precision") or "not recorded",
         "batch": trial.settings.get("batch_size") or "not recorded",
     }
