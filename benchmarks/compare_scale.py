@@ -157,7 +157,7 @@ def document(number: int, environment: Environment, trials: list[dict[str, Any]]
         **{"git_branch": "main", "executor": "inline", "workers": 1, "profile": "ci", "environment": "here"},
     }
     return {
-        "schema": "harness-results/1",
+        "schema": "harness-results/2",
         "suite": "synthetic",
         "run": run,
         "environments": {"here": environment.model_dump(mode="json")},

@@ -156,7 +156,5 @@ class Scores:
     """Figures of one metric for one trial."""
 
     metrics: dict[str, Figure]
-    per_class: dict[str, dict[str, float | None]] = field(default_factory=dict)
-    """Class name → metric name → value."""
-    class_intervals: dict[str, dict[str, Interval | None]] = field(default_factory=dict)
-    """Class name → metric name → 95% interval."""
+    per_class: dict[str, dict[str, Figure]] = field(default_factory=dict)
+    """Class name → metric name → figure, whose n is the number of samples in which the class is annotated."""

@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 from harness.compare.frontier import CAVEAT, Point, headline, points, throughput
 from harness.compare.sequential import turns_changes
-from harness.rundir.results import Results, TrialRecord
+from harness.rundir.results import Results, TrialRecord, is_defined
 from harness.task import TASKS, Figure
 from reports.figures import count, invalidity, printed
 from reports.text import markdown
 from reports.verdict import is_clean, verdict
 
 BRACKETS = "Brackets are 95% intervals; † marks those that too few samples of a class make doubtful."
+CLASSES = 20  # per trial
 LIMIT = 60_000  # bytes; GitHub refuses comments above 64 KiB
 
 
@@ -43,6 +44,7 @@ def _document(results: Results, rows: int) -> str:
     parts = [
         f"{mark} **{markdown(results.suite)}**: {markdown(verdict(results), 800)}",
         *_tables(results, rows),
+        *_classes(results, 2 * rows),
         *_problems(results, rows),
         *_turns(results, 2 * rows),
         *_claims(results, rows),
@@ -91,6 +93,19 @@ def _row(trial: TrialRecord, point: Point | None) -> str:
         trial.status,
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _classes(results: Results, rows: int) -> list[str]:
+    """Return a line per trial with the first figure of its classes, as far as they are defined."""
+    lines = []
+    for trial in results.trials:
+        firsts = [(label, *next(iter(values.items()))) for label, values in trial.per_class.items()]
+        texts = [f"{markdown(label)} {_figure(shown, '')}" for label, _, shown in firsts if is_defined(shown)]
+        if texts:
+            subject = f"{markdown(trial.benchmark)} / {markdown(trial.variant)}, {markdown(firsts[0][1])}"
+            more = ", …" * (len(texts) > CLASSES)
+            lines.append(f"- {subject} by class: {', '.join(texts[:CLASSES])}{more}")
+    return bullets(lines, rows)
 
 
 def _problems(results: Results, rows: int) -> Iterable[str]:

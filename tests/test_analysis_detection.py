@@ -147,7 +147,7 @@ class TestCurves:
             )
             assert np.mean(curves[iou, None].precision) == pytest.approx(ap.value, abs=1e-4)
         for label in CLASSES:
-            assert curves[0.5, label].ap.value == pytest.approx(expected.per_class[label]["ap50"])
+            assert curves[0.5, label].ap.value == pytest.approx(expected.per_class[label]["ap50"].value)
 
     def test_a_class_without_annotations_has_no_curve(self):
         analysis = analysed([(annotated((0, 0, 0)), detected((0, 0, 0, 0.9), (50, 50, 1, 0.8)))])

@@ -21,6 +21,7 @@ from harness.driver.run import exit_code
 from harness.errors import UsageError
 from harness.rundir.results import ClaimRecord, Results
 from harness.rundir.store import RunDirectory
+from harness.tracking.entries import ranks, run_entry
 from reports.ci.junit import to_junit
 from reports.markdown import to_markdown
 from reports.page.html import to_html
@@ -135,10 +136,11 @@ def test_claims_about_stored_predictions(tmp_path: Path, references: list[str]) 
     assert "no column 'weather' (known: source words" in (claim(results, "nowhere").reason or "")
     assert "not counted" in (claim(results, "cost").reason or "")
 
-    only = run_suite(tmp_path, content, only="words/good")  # the family is not complete
+    only = run_suite(tmp_path, content, out="fresh", only="words/good")  # the family is not complete
     assert set(verdicts(only).values()) == {"not decided"}
     assert exit_code(only) == 0, "a run of some trials owes no decision"
-    assert verdicts(run_suite(tmp_path, content)) == verdicts(results)
+    assert verdicts(run_suite(tmp_path, content, out="fresh")) == verdicts(results)
+    assert verdicts(run_suite(tmp_path, content, only="words/good")) == verdicts(results), "from the disk"
 
 
 def test_a_required_claim_that_cannot_be_decided_is_an_incomplete_run(
@@ -242,5 +244,7 @@ def test_reports_show_claims_and_a_required_one_that_is_refuted_fails(
     rows = [row.text_content() for row in page.xpath("//section[@id='claims']//tbody/tr")]
     assert "supported" in rows[0] and "<Hochreiter> 1997" in rows[0] and "Refuted if bad | wins" in rows[0]
     assert "(required)" in rows[1] and "refuted" in rows[1]
+    entry = run_entry(results, ranks(results), {})
+    assert {entry.tags[f"claim.{record.name}"] for record in results.claims} == {"supported", "refuted"}
     claims = ET.fromstring(to_junit(results)).find("testsuite[@name='claims']")
     assert claims is not None and claims.get("failures") == "1"

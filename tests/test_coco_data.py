@@ -391,3 +391,17 @@ def test_a_run_keeps_other_shards_and_names_the_bad_file(root: Path, tmp_path: P
     assert (trial.status, trial.metrics) == ("partial", {})
     (failure,) = trial.failures
     assert "000000000009.png: not an image file" in failure.error
+
+
+@pytest.mark.parametrize(("written", "stored"), [("u\u0308ber", "\u00fcber"), ("\u00fcber", "u\u0308ber")])
+def test_a_name_is_found_however_its_letters_are_composed(root: Path, written: str, stored: str) -> None:
+    content, before = document(), opened(root)
+    fingerprint, pictures = before.fingerprint, [sample.input for sample in before]
+    image = content["images"][0]
+    (root / "val2017" / image["file_name"]).rename(root / f"val2017/{stored}.png")
+    image["file_name"] = f"{written}.png"
+    write(root, content)
+    after = opened(root)
+    assert after.fingerprint == fingerprint
+    assert all(np.array_equal(a.input, b) for a, b in zip(after, pictures, strict=True))
+    assert after.notes[-1] == f"{root}/val2017: 1 file names have other Unicode forms"

@@ -14,6 +14,7 @@ from small_suite import document, run_suite, write
 from typer.testing import CliRunner
 
 from harness.cli import app as cli
+from harness.cli.app import app
 from harness.errors import InfrastructureError
 from harness.executors.inline import InlineExecutor
 
@@ -125,6 +126,47 @@ def test_an_adapter_that_changes_folder_or_exits_when_it_is_imported(
     assert Path.cwd() == before
     with pytest.raises(UsageError, match=r"thing 'b' of harness cannot be imported from exiting:Adapter: 0"):
         registry.get("b")
+
+
+def test_a_data_set_that_changes_the_working_directory_moves_no_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = "".join(f"word {number} of them\n" for number in range(60))
+    (tmp_path / "data").mkdir()
+    for name in ("data/test.en", "data/test.de"):
+        (tmp_path / name).write_text(texts)
+    (tmp_path / "answers.txt").write_text(texts.replace("of", "off"))
+    corpus = {"directory": "data", "source": "{split}.en", "references": ["{split}.de"]}
+    suite = document(3)
+    suite["datasets"] = {"few": {"dataset": "fake-wandering", "options": corpus}}
+    suite["adapters"] = {"ok": {"adapter": "predictions", "options": {"file": "answers.txt"}}}
+    write(tmp_path, suite)
+    run = ["run", "suite.yaml", "--executor", "inline", "--no-sync", "--out"]
+    for command in (
+        *([*run, out] for out in ("run", "again")),
+        *([*run, out, "--shard-size", "1"] for out in ("run",)),
+        ["verify", "run"],
+        ["compare", "run", "--baseline", "again"],
+        ["report", "run"],
+    ):
+        monkeypatch.chdir(tmp_path)
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, (command, done.output)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "again",
+        "answers.txt",
+        "data",
+        "run",
+        "suite.yaml",
+    ]
+    assert (tmp_path / "run" / "report" / "compare.html").exists()
+
+
+def test_a_negative_number_of_parameters_is_refused_with_its_name(tmp_path: Path) -> None:
+    suite = document(4, ok={}, odd={"options": {"parameters": -5}})
+    ok, odd = run_suite(tmp_path, suite).trials
+    assert (ok.status, odd.status, odd.cost.parameters) == ("complete", "failed", None)
+    assert "parameters" in str(odd.reason) and "-5" in str(odd.reason)
 
 
 UI = """

@@ -159,6 +159,9 @@ def test_a_rule_that_could_never_fail_is_told() -> None:
         ({"metric": "ap", "speed": "offline", "max_drop": 0.1}, "one of metric, speed and cost"),
         ({"max_drop": 0.1, "max_relative_drop": 0.1}, "not both"),
         ({"max_drop": -0.1}, "greater than or equal to 0"),
+        ({"floor": 0.1, "where": "objects >= 4"}, "where limits the loss of a metric only"),
+        ({"speed": "offline", "max_slowdown": 0.1, "where": "objects >= 4"}, "where limits the loss"),
+        ({"max_drop": 0.1, "where": "objects > 4"}, "expected COLUMN >= VALUE"),
         ({"max_dorp": 0.1}, "Extra inputs"),
     ],
 )
@@ -184,3 +187,15 @@ def test_a_relative_drop_of_a_negative_figure_is_a_loss() -> None:
     assert judge_loss(BLANK, (base, head), GateRule(max_relative_drop=0.1)).verdict == "pass"
     much = mean_of(np.linspace(-12, -8, 40) - 2)
     assert judge_loss(BLANK, (base, much), GateRule(max_relative_drop=0.1)).verdict == "regression"
+
+
+def test_a_file_of_rules_may_include_others_whose_rules_come_first(tmp_path: Path) -> None:
+    (tmp_path / "common.yaml").write_text("gate:\n  - {max_drop: 0.5}\n  - {metric: chrf, max_drop: 1}\n")
+    (tmp_path / "gate.yaml").write_text("include: [common.yaml]\ngate:\n  - {metric: chrf, max_drop: 2}\n")
+    policy = read_gate(tmp_path / "gate.yaml", required=True)
+    assert [rule.max_drop for rule in policy.root] == [0.5, 1, 2]
+    (tmp_path / "gate.yaml").write_text("include: [common.yaml]\n")
+    assert len(read_gate(tmp_path / "gate.yaml", required=True).root) == 2
+    (tmp_path / "gate.yaml").write_text("include: [nowhere.yaml]\n")
+    with pytest.raises(UsageError, match=r"gate\.yaml:1: include: nowhere\.yaml: no such file"):
+        read_gate(tmp_path / "gate.yaml", required=True)

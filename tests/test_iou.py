@@ -121,13 +121,15 @@ def test_pixels_are_counted_over_the_data_set_and_not_averaged_over_images():
     small = np.ones((1, 1), np.uint8)
     large = np.ones((3, 3), np.uint8)
     scores = scored([(small, small), (large, np.zeros_like(large))], classes=2)
-    assert scores.per_class["class 1"]["iou"] == pytest.approx(0.1)
+    assert scores.per_class["class 1"]["iou"].value == pytest.approx(0.1)
 
 
 def test_a_class_that_is_only_predicted_has_iou_0_and_an_absent_class_has_none():
     scores = scored([(np.zeros((2, 2), np.uint8), np.array([[0, 0], [0, 1]], np.uint8))], classes=3)
-    assert scores.per_class["class 1"] == {"iou": 0.0, "accuracy": None, "boundary_iou": 0.0}
-    assert scores.per_class["class 2"] == {"iou": None, "accuracy": None, "boundary_iou": None}
+    values = {label: {name: f.value for name, f in row.items()} for label, row in scores.per_class.items()}
+    assert values["class 1"] == {"iou": 0.0, "accuracy": None, "boundary_iou": 0.0}
+    assert values["class 2"] == {"iou": None, "accuracy": None, "boundary_iou": None}
+    assert [row["iou"].n for row in scores.per_class.values()] == [1, 0, 0], "images with the class"
     assert scores.metrics["miou"].value == pytest.approx((3 / 4 + 0) / 2)
 
 
@@ -238,7 +240,8 @@ def test_the_interval_of_a_class_equals_that_of_rescoring_without_each_image() -
     rows = [metric.statistics(*pair) for pair in pairs]
     scores = metric.summarise(rows)
     values = [
-        metric.summarise(rows[:i] + rows[i + 1 :], intervals=False).per_class["b"]["iou"] for i in range(6)
+        metric.summarise(rows[:i] + rows[i + 1 :], intervals=False).per_class["b"]["iou"].value
+        for i in range(6)
     ]
-    expected = jackknife_interval(scores.per_class["b"]["iou"], values, 1)
-    assert scores.class_intervals["b"]["iou"] == pytest.approx(expected)
+    expected = jackknife_interval(scores.per_class["b"]["iou"].value, values, 1)
+    assert scores.per_class["b"]["iou"].interval == pytest.approx(expected)

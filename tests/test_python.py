@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import nbformat
 import numpy as np
@@ -95,7 +95,7 @@ class TestEvaluate:
         masks = Scenes(options, "test", "segmentation")
         evaluation = harness.evaluate(masks, [masks[index].target for index in range(3)])  # type: ignore[misc]
         assert evaluation.metrics["miou"].value == 1
-        assert evaluation.per_class["background"]["iou"] == 1
+        assert evaluation.per_class["background"]["iou"].value == 1
 
     def test_annotation_files_need_no_data_set(self, phrases: Phrases, tmp_path: Path) -> None:
         truth, texts = tmp_path / "truth.txt", tmp_path / "texts.txt"
@@ -115,7 +115,7 @@ class TestEvaluate:
         found.write_text(json.dumps([{**box, "score": 0.5}]))
         evaluation = harness.evaluate(harness.AnnotatedBoxes(boxes), found)
         assert evaluation.metrics["ap"].value == 1
-        assert evaluation.per_class["brush"]["ap"] == 1
+        assert evaluation.per_class["brush"]["ap"].value == 1
 
     def test_what_is_missing_or_unknown_is_an_error_of_the_harness(self, phrases: Phrases) -> None:
         texts = hypotheses(phrases)
@@ -158,10 +158,30 @@ def test_a_run_from_python_is_that_of_the_command_line(
     comparison = after.compare(before)
     assert comparison.exit_code(strict=False) == 1
     assert comparison == after.compare(tmp_path / "before")
+    table = comparison._repr_html_()
+    assert table.startswith("<p>regression; accuracy: 1 regression</p>") and "<td>words/system</td>" in table
     assert "<td>system</td>" in before._repr_html_()
     assert harness.Run(tmp_path / "before").results == before.results
     with pytest.raises(harness.UsageError, match="is it a run directory"):
         _ = harness.Run(tmp_path / "nowhere").results
+
+
+def test_the_profile_and_the_baseline_are_those_of_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received: list[Any] = []
+    monkeypatch.setattr("harness.api.runs.run_loaded", lambda *arguments: received.append(arguments[:2]))
+    file = small_suite.write(tmp_path, small_suite.document())
+    for baseline in (tmp_path / "before", harness.Run(tmp_path / "before")):
+        harness.run(file, tmp_path / "after", profile="ci", baseline=baseline, progress=False)
+        loaded, settings = received.pop()
+        assert loaded.suite.speed.profile == "ci"
+        assert settings.baseline_run == tmp_path / "before"
+        assert settings.overrides == ('speed.profile="ci"',)
+    harness.run(file, tmp_path / "after", progress=False)
+    assert received.pop()[1].baseline_run is None
+    with pytest.raises(harness.UsageError, match="profile"):
+        harness.run(file, tmp_path / "after", profile="slow")
 
 
 def test_the_notebook_runs_and_still_shows_these_results(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from harness.datasets.voc.annotations import read_annotations
 from harness.datasets.voc.detection import Voc, VocOptions
 from harness.datasets.voc.submission import read_submission
 from harness.errors import UsageError
+from harness.evaluation.detection import AnnotatedBoxes
 from harness.evaluation.segmentation import AnnotatedMasks
 from harness.metrics.metric import METRICS
 
@@ -323,3 +324,28 @@ def test_an_image_is_turned_if_only_so_its_mask_fits(tmp_path: Path) -> None:
         root=tmp_path, images="images", labels="labels", classes=["a", "b", "c"], ignore=[255]
     )
     assert np.asarray(Masks(options, "test", "segmentation")[0].input).shape == (2, 3, 3)
+
+
+COMPOSED, DECOMPOSED = "M\u00fcnchen", "Mu\u0308nchen"  # NFC, and NFD as in an archive made on macOS
+
+
+def test_masks_are_matched_however_the_letters_of_their_names_are_composed(tmp_path: Path) -> None:
+    save_mask(tmp_path / f"truth/{DECOMPOSED}.png", LABELS)
+    save_mask(tmp_path / f"found/{COMPOSED}.png", LABELS)
+    save(tmp_path / "set.txt", f"{DECOMPOSED}.jpg\n")
+    notes: list[str] = []
+    annotated = list_masks(tmp_path / "truth", notes.append, tmp_path / "set.txt")
+    found = find_predictions(tmp_path / "truth", annotated, tmp_path / "found", notes.append)
+    assert found == {COMPOSED: tmp_path / f"found/{COMPOSED}.png"}
+    (note,) = notes
+    assert note.endswith("truth: 1 file names are decomposed Unicode, and read as composed")
+    Image.new("RGB", (3, 2)).save(tmp_path / f"found/{COMPOSED}.jpg")
+    names = {"images": "found/{id}.jpg", "labels": "truth", "classes": ["a", "b", "c"], "ignore": [255]}
+    (sample,) = Masks(MasksOptions.model_validate({"root": tmp_path, **names}), "test", "segmentation")
+    assert (sample.id, np.asarray(sample.target).tolist()) == (COMPOSED, LABELS)
+
+
+def test_pictures_without_classes_get_a_hint(tmp_path: Path) -> None:
+    mask = save_mask(tmp_path / "a.png", LABELS)
+    with pytest.raises(UsageError, match=r"a\.png: is a picture; name the classes of masks with --classes"):
+        AnnotatedBoxes(mask)

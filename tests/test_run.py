@@ -14,7 +14,7 @@ import sample_results
 import torch
 import yaml
 from sample_run import run_file
-from small_suite import document, figures, run_suite
+from small_suite import document, figures, planned, run_suite
 
 import harness.driver.scoring as scoring
 from harness.checkpoint import Checkpoint, save
@@ -303,6 +303,12 @@ class TestTwoBenchmarksOfOneTrial:
         assert list(alone) == ["ap"]
         assert list(both) == ["coco/ap", "ap50", "voc10/ap"]
         assert both["voc10/ap"] == alone["ap"] != both["coco/ap"]
+        figure = alone["ap"]
+        assert figure.value is not None and figure.low is not None and figure.high is not None
+        assert figure.low <= figure.value <= figure.high
+        dataset = planned(tmp_path, detection(b=["voc10"])).trials[0].dataset.open()
+        targets = [dataset[index].target for index in range(results.trials[0].dataset.size)]
+        assert figure.n == sum(0 in target.labels for target in targets) > 0  # type: ignore[union-attr]
 
 
 class TestStaleScores:

@@ -26,7 +26,12 @@ from harness.statistics.holm import holm
 RUNNER = CliRunner()
 TOKENIZERS = [
     *("13a", "intl", "zh", "char", "none"),
-    pytest.param("ja-mecab", marks=pytest.mark.skipif(find_spec("MeCab") is None, reason="MeCab is absent")),
+    *(
+        pytest.param(
+            name, marks=pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is absent")
+        )
+        for name, package in (("ja-mecab", "MeCab"), ("ko-mecab", "mecab_ko"))
+    ),
 ]
 LATIN = "The quick brown fox—it's 3,5% (of) U.S. \"dogs\", &amp; naïve cafés… don't e-mail x@y.org!"
 WORDS = {
@@ -106,7 +111,43 @@ def test_many_random_corpora_score_as_with_sacrebleu(tmp_path: Path, tokenize: s
         check_against_sacrebleu(tmp_path, seed, tokenize)
 
 
+@pytest.mark.parametrize("name", ["flores101", "flores200"])
+def test_flores_tokenizers_score_as_with_sacrebleu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """With a small model in place of that of the FLORES corpus, at the path that the message names."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    tokenizer_spm = pytest.importorskip("sacrebleu.tokenizers.tokenizer_spm")
+    model = Path(tmp_path, "models", Path(tokenizer_spm.SPM_MODELS[name]["url"]).name)
+    model.parent.mkdir()
+    corpus_file = write(tmp_path / "corpus", [LATIN, "".join(WORDS["chinese"]), *WORDS["latin"]] * 3)
+    with model.open("wb") as stream:
+        sentencepiece.SentencePieceTrainer.train(
+            input=str(corpus_file), model_writer=stream, vocab_size=70, hard_vocab_limit=False, minloglevel=2
+        )
+    for module in (bleu, tokenizer_spm):
+        monkeypatch.setattr(module, "SACREBLEU_DIR", str(tmp_path))
+    tokenizer_spm.TokenizerSPM.__call__.cache_clear()
+    check_against_sacrebleu(tmp_path, 1, name)
+    pieces = BLEU(tokenize=name).tokenizer("quick cafés")
+    assert len(pieces.split()) > 2, "it divides words"
+
+
 CHINESE = ["我们今天去北京看长城。", "天气很好，你呢？"]
+
+
+def test_chinese_has_the_bleu_of_sacrebleus_tokenizers_for_it(tmp_path: Path) -> None:
+    """65.1858 is what `sacrebleu -tok zh` and `-tok char` print; the default tokenizer gives 0 and a note."""
+    hypotheses = write(tmp_path / "h", ["我喜欢吃苹果和香蕉", "今天天气很好我们去公园"])
+    references = write(tmp_path / "r", ["我喜欢吃苹果和梨", "今天天气不错我们去公园"])
+    arguments = ["translation", "--hypotheses", hypotheses, "--references", references, "--metric", "bleu"]
+    for tokenize in ("zh", "char"):
+        document = score(*arguments, "--tokenize", tokenize)
+        assert round(document["metrics"]["bleu"]["value"], 4) == 65.1858
+        assert document["notes"] == []
+    document = score(*arguments)
+    assert document["metrics"]["bleu"]["value"] == 0
+    assert "--tokenize zh" in " ".join(document["notes"])
 
 
 def test_text_without_spaces_is_noted_unless_its_tokenizer_divides_it(tmp_path: Path) -> None:
@@ -274,7 +315,7 @@ def test_colours_are_classes(tmp_path: Path) -> None:
         *("--classes", "black=#000000,red=#800000"),
     )
     assert document["metrics"]["miou"]["value"] == pytest.approx((2 / 3 + 1 / 2) / 2)
-    assert document["per_class"]["red"]["iou"] == 0.5
+    assert document["per_class"]["red"]["iou"]["value"] == 0.5
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,12 @@ def test_translation_by_length_and_by_a_column_of_the_users_table(tmp_path: Path
     members = [index for index, count in enumerate(words) if 6 <= count <= 10]
     assert lengths["6–10"].n == len(members)
     assert lengths["6–10"].figures["good"].value == pytest.approx(bleu(good, members))
+    occurrences = Counter(word for sample in samples for word in str(sample.input).lower().split())
+    rarest = [min(occurrences[word] for word in str(sample.input).lower().split()) for sample in samples]
+    once = [index for index, count in enumerate(rarest) if count == 1]
+    rare = slices_of(results, "rarest source word")["1"]
+    assert rare.n == len(once) and 0 < len(once) < SIZE
+    assert rare.figures["bad"].value == pytest.approx(bleu(bad, once))
     domains = slices_of(results, "domain")
     odd = list(range(1, SIZE, 2))
     assert domains["<news>"].figures["bad"].value == pytest.approx(bleu(bad, odd))

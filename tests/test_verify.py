@@ -14,7 +14,7 @@ from small_suite import document, figures, run_suite
 from typer.testing import CliRunner
 
 from harness.cli.app import app
-from harness.datasets.phrases.phrases import Phrases
+from harness.datasets.phrases.phrases import Phrases, PhrasesOptions
 from harness.driver.run import exit_code
 from harness.driver.verify import verify
 from harness.environment import Environment
@@ -31,12 +31,17 @@ import faults
 
 SUITE = document(12, ok={"batch_size": 4}, worse={"batch_size": 4, "options": {"drop": 2}})
 SUITE["benchmarks"]["timed"] = SUITE["benchmarks"]["words"] | {"adapters": ["ok"], "speed": ["offline"]}
+SUITE["benchmarks"]["words"]["slices"] = "table.csv"
+SUITE["claims"] = {"better": {"claim": "ok.bleu > worse.bleu", "benchmark": "words"}}
 SUITE["speed"] = {"samples": 4, "threads": 1}
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     folder = tmp_path_factory.mktemp("sound")
+    data = Phrases(PhrasesOptions(size=12, max_tokens=12), "test", "translation")
+    rows = [f"{data.sample_id(index)},{'law' if index < 6 else 'news'}" for index in range(12)]
+    (folder / "table.csv").write_text("\n".join(["id,domain", *rows]) + "\n")
     return folder, run_suite(folder, SUITE, shard_size=4)
 
 
@@ -101,6 +106,83 @@ def test_a_wrong_value_under_a_right_digest_differs_from_the_recomputed_one(
     assert verification.damaged == []
     assert [line for line in verification.different if line.startswith(key)], verification
     assert harness("verify", folder / "run")[0] == 3
+
+
+def worsen_slice(content: Any) -> None:
+    content["words"]["slices"][0]["figures"]["ok"]["value"] += 0.5
+
+
+def turn_verdict(content: Any) -> None:
+    content[0]["verdict"] = "refuted" if content[0]["verdict"] != "refuted" else "supported"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "key"),
+    [
+        ("slices.json", worsen_slice, "slices.json: words.slices.0.figures.ok.value: stored "),
+        ("claims.json", turn_verdict, "claims.json: 0.verdict: stored "),
+    ],
+)
+def test_a_wrong_slice_or_claim_under_a_right_digest_differs_from_the_recomputed_one(
+    folder: Path, name: str, change: Callable[[Any], None], key: str
+) -> None:
+    run = RunDirectory(folder / "run")
+    content = read_json(run.path / name)
+    change(content)
+    run.digests.write(run.path / name, json.dumps(content).encode())
+    different = verify(run.path).different
+    assert [line for line in different if line.startswith(key)], different
+
+
+def test_a_wrong_analysis_under_a_right_digest_differs_from_the_recomputed_one(folder: Path) -> None:
+    directory = trial_dir(folder)
+    content = read_json(directory.path / "analysis.json")
+    content["analysis"]["rates"]["exact_match"]["value"] = 0.5
+    directory.digests.write(directory.path / "analysis.json", json.dumps(content).encode())
+    (line,) = verify(folder / "run").different
+    assert line.startswith("words/ok: analysis.json: rates.exact_match.value: stored 0.5, recomputed ")
+
+
+def test_slices_whose_table_is_gone_are_not_called_verified(folder: Path) -> None:
+    run = RunDirectory(folder / "run")
+    content = read_json(run.run_file)
+    for trial in content["trials"]:
+        trial["slices"] = trial["slices"] and str(folder / "nowhere.csv")
+    run.digests.write(run.run_file, json.dumps(content).encode())
+    verification = verify(run.path)
+    (line,) = verification.not_recomputed
+    assert "nowhere.csv" in line and not verification.ok
+
+
+@pytest.mark.parametrize("name", ["pairs.json", "slices.json", "claims.json"])
+def test_a_restricted_run_makes_a_damaged_file_of_all_variants_again(
+    folder: Path, sound: tuple[Path, Results], name: str
+) -> None:
+    (folder / "run" / name).write_text("{}")
+    results = run_noted(folder, [], only="words/worse")
+    assert (results.pairs, results.slices, results.claims) == (
+        sound[1].pairs,
+        sound[1].slices,
+        sound[1].claims,
+    )
+    assert results.claims[0].verdict != "not decided"
+
+
+@pytest.mark.parametrize("name", ["SHA256SUMS", "trials", "pairs.json"])
+def test_a_folder_in_place_of_a_file_is_named(folder: Path, name: str) -> None:
+    """And a file in place of the folder `trials`."""
+    path = folder / "run" / name
+    if path.is_dir():
+        shutil.rmtree(path)
+        path.touch()
+    else:
+        path.unlink()
+        path.mkdir()
+    suite = ["run", folder / "suite.yaml", "--out", folder / "run", "--executor", "inline", "--no-sync"]
+    for command in (suite, ["verify", folder / "run"], ["report", folder / "run"]):
+        result = CliRunner().invoke(app, [str(argument) for argument in command])
+        assert (result.exit_code, "internal error" in result.output) == (3, False), result.output
+        assert str(path) in result.output or f"{name} is missing" in result.output
 
 
 def test_edited_predictions_are_named_refused_and_made_again(
@@ -216,7 +298,7 @@ def test_predictions_of_different_software_are_marked(folder: Path) -> None:
     texts = [(report / "summary.md").read_text(), trial_to_markdown(mixed, 9000)]
     results = read_run(run.path)
     assert all("made with different software: cudnn" in text for text in texts)
-    assert software in trial_entry(results, mixed, "", {}, {}).tags["mixed"]
+    assert software in trial_entry(results, mixed, "", {}, {}, "").tags["mixed"]
 
 
 def test_figures_without_their_data_are_not_called_verified(
@@ -228,7 +310,11 @@ def test_figures_without_their_data_are_not_called_verified(
     monkeypatch.setattr(Phrases, "__init__", fail)
     verification = verify(folder / "run")
     assert (verification.damaged, verification.different, verification.figures) == ([], [], 0)
-    assert [line.partition(": ")[0] for line in verification.not_recomputed] == ["words/ok", "words/worse"]
+    assert [line.partition(": ")[0] for line in verification.not_recomputed] == [
+        "words/ok",
+        "words/worse",
+        "UnavailableError",
+    ]
     code, printed = harness("verify", folder / "run")
     assert (code, "not recomputed: words/ok: UnavailableError: the corpus is" in printed) == (3, True)
 

@@ -87,7 +87,7 @@ def test_difficult_objects_are_neither_found_nor_missed(root: Path, metric: str)
             Detections(b, s.astype(np.float32), np.full(len(b), person)) for b, s in boxes_and_scores
         ]
         scored = score(data, 2, zip(("000001", "000002"), detections, strict=True), [metric])[metric].scores
-        return scored.per_class["person"]["ap"]
+        return scored.per_class["person"]["ap"].value
 
     assert ap() == ap([2, 1, 12, 11]) == ap([2, 1, 12, 11], [2, 1, 12, 11]) == pytest.approx(1)
     assert ap([9, 9, 19, 14]) == pytest.approx(0.5)

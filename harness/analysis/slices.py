@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.datasets.files import read_lines
+from harness.decisions.claims import parse_condition
 from harness.errors import UsageError
 
 EDGES: Mapping[str, Sequence[int]] = {
@@ -25,6 +26,7 @@ EDGES: Mapping[str, Sequence[int]] = {
     "classes": (0, 1, 2, 3, 5, 9),
 }
 """Property → the value at which each slice begins."""
+NOT_SLICED = ("score", "shown")  # columns of statistics/samples.npz that only rank samples
 DISTINCT = 8  # values of a numeric column that are slices of their own
 FREQUENT = 12  # values of a text column that are slices
 
@@ -60,6 +62,28 @@ def cut(column: str, values: Column) -> Iterator[Slice]:
             following = edges[index + 1] if index + 1 < len(edges) else None
             known = column in EDGES
             yield Slice(column, _range(numbers[members], edges[index], following, known), members)
+
+
+def select(columns: Mapping[str, Column], text: str) -> NDArray[np.intp]:
+    """Return the positions of the samples that satisfy a condition, such as `source words >= 21`.
+
+    Raises:
+        UsageError: The samples have no such column, or its values cannot be compared in this way.
+    """
+    condition = parse_condition(text)
+    if (values := columns.get(condition.column)) is None:
+        raise UsageError(f"the samples have no column '{condition.column}' (known: {', '.join(columns)})")
+    if values.dtype.kind in "US":
+        if condition.sign != "=":
+            raise UsageError(f"the column '{condition.column}' is text, which only = applies to")
+        return np.flatnonzero(values == condition.value)
+    try:
+        bound = float(condition.value)
+    except ValueError:
+        message = f"the column '{condition.column}' has numbers, '{condition.value}' is none"
+        raise UsageError(message) from None
+    compare = {"=": np.equal, ">=": np.greater_equal, "<=": np.less_equal}[condition.sign]
+    return np.flatnonzero(compare(values.astype(np.float64), bound))
 
 
 def read_table(path: Path) -> dict[str, dict[str, str]]:

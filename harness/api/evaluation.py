@@ -40,8 +40,8 @@ class Evaluation:
 
     metrics: dict[str, Figure]
     """Figures by name, the headline first."""
-    per_class: dict[str, dict[str, float | None]]
-    """Class → figure → value."""
+    per_class: dict[str, dict[str, Figure]]
+    """Class → name → figure."""
     notes: tuple[str, ...] = ()
     """Notes on what was left out, one line per kind."""
 
@@ -101,7 +101,7 @@ def evaluate(
     defaults = files.metric_names if files else DEFAULT_METRICS[data.task]
     scored = score(data, size, rows, metrics or defaults).values()
     figures: dict[str, Figure] = {}
-    per_class: dict[str, dict[str, float | None]] = defaultdict(dict)
+    per_class: dict[str, dict[str, Figure]] = defaultdict(dict)
     for metric in scored:
         figures |= metric.scores.metrics
         for label, values in metric.scores.per_class.items():

@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +35,7 @@ class Run:
     """A directory that `harness run` or `harness.run` wrote: its results, and what can be made of them."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -96,6 +97,8 @@ def run(
     executor: str = "inline",
     address: str | None = None,
     workers: int | None = None,
+    profile: str | None = None,
+    baseline: Run | str | Path | None = None,
     progress: bool = True,
 ) -> Run:
     """Run a suite, or resume an interrupted run of it, as `harness run` does.
@@ -109,20 +112,25 @@ def run(
         executor: `inline` for this process, or `ray`.
         address: Address of a Ray cluster.
         workers: Maximum number of workers.
+        profile: Duration and repetitions of speed measurements, as `--profile`.
+        baseline: A run whose revision and suite are timed in turns with this one, as `--baseline-run`.
         progress: Print progress to standard output: a table on a terminal, lines in a notebook.
 
     Raises:
         UsageError: The suite, a checkpoint or the run directory is wrong; nothing was written in this case.
         InfrastructureError: The cluster cannot be reached, or training failed.
     """
-    changes = [f"{key}={json.dumps(value)}" for key, value in (overrides or {}).items()]
+    settable = {**(overrides or {}), **({"speed.profile": profile} if profile else {})}
+    changes = [f"{key}={json.dumps(value)}" for key, value in settable.items()]
     loaded = load_suite(find_suite(str(suite)), changes)
-    directory = run_folder(str(out or f"runs/{loaded.suite.name}"))
+    folder = run_folder(str(out or f"runs/{loaded.suite.name}"))
     command = f"python: harness.run({str(suite)!r})"
-    settings = RunSettings(directory, command, only, limit, on_cluster=address is not None)
+    earlier = baseline.path if isinstance(baseline, Run) else baseline and Path(baseline).absolute()
+    settings = RunSettings(folder, command, only, limit, overrides=tuple(changes), on_cluster=bool(address))
+    settings = replace(settings, baseline_run=earlier or None)
     # A notebook's output says that it is a terminal, but it cannot redraw a table.
     terminal = False if "ipykernel" in sys.modules else None
     console = Console(file=sys.stdout, force_jupyter=False, force_terminal=terminal, quiet=not progress)
     with RunProgress(console) as lines:
         run_loaded(loaded, settings, executor_factory(executor, address, workers), lines)
-    return Run(directory)
+    return Run(folder)

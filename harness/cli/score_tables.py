@@ -80,14 +80,13 @@ def _difference_cells(entry: Difference | None) -> dict[str, str]:
 
 
 def _has_figure(system: System, label: str) -> bool:
-    return any(value is not None for value in system.per_class[label].values())
+    return any(figure.value is not None for figure in system.per_class[label].values())
 
 
 def _class_cells(system: System, label: str) -> dict[str, str]:
     """Return a class's figures with their intervals."""
     cells = {}
-    for name, value in system.per_class[label].items():
-        interval = system.class_intervals[label][name]
-        bounds = "[no interval]" if interval is None else f"[{interval[0]:.4g}, {interval[1]:.4g}]"
-        cells[name] = "undefined" if value is None else f"{value:.4g} {bounds}"
+    for name, figure in system.per_class[label].items():
+        bounds = f"[{figure.low:.4g}, {figure.high:.4g}]" if figure.interval else "[no interval]"
+        cells[name] = "undefined" if figure.value is None else f"{figure.value:.4g} {bounds}"
     return cells

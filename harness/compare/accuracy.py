@@ -12,11 +12,12 @@ from typing import NamedTuple, Protocol, TypeAlias, cast
 
 import numpy as np
 
+from harness.analysis.slices import NOT_SLICED, select
 from harness.compare.correction import with_decision
 from harness.compare.outcome import Change
 from harness.decisions.margin import bound_test, decide
 from harness.decisions.policy import GatePolicy, GateRule
-from harness.errors import InfrastructureError
+from harness.errors import InfrastructureError, UsageError
 from harness.metrics.metric import METRICS, StoredArrays
 from harness.rundir.results import TrialRecord
 from harness.rundir.store import TrialDirectory
@@ -141,6 +142,19 @@ def accuracy_changes(baseline: Side, run: Side, flips: Sequence[str], gate: Gate
         yield judge_loss(change, figures, rule) if figures and flips else _unchanged(change)
         if rule and rule.floor is not None and figures:
             yield _judge_floor(replace(change, decides=blocks), figures[1], rule.floor)
+    yield from (_judge_part(baseline, run, rule, rule.where) for rule in gate.root if rule.where)
+
+
+def _judge_part(baseline: Side, run: Side, rule: GateRule, where: str) -> Change:
+    """Hold the loss of a figure on the samples that satisfy a condition against the rule's limit."""
+    name, columns = rule.metric or next(iter(run.metrics)), run.read_statistics("samples")
+    change = Change("accuracy", f"{name} where {where}", decides=rule.tier == "blocking")
+    try:
+        members = select({key: columns[key] for key in columns if key not in NOT_SLICED}, where)
+    except UsageError as error:
+        return replace(change, reason=str(error))
+    figures = [pair for (known, _), pair in _recompute(baseline, run, members).items() if known == name]
+    return judge_loss(change, figures[0], rule) if figures else replace(change, reason="not in both runs")
 
 
 def _incomparable(name: str, base: Figure | None, head: Figure | None, equal: bool) -> str:
@@ -169,13 +183,15 @@ def _not_restored(name: str, stored: tuple[Figure | None, ...], figures: FigureP
     return f"this version of the harness computes a different {name} from the same statistics"
 
 
-def _recompute(baseline: Side, run: Side) -> dict[tuple[str, str], FigurePair]:
-    """Compute the figures of both sides from stored statistics, by name and signature."""
+def _recompute(
+    baseline: Side, run: Side, members: Iterable[int] | None = None
+) -> dict[tuple[str, str], FigurePair]:
+    """Compute the figures of both sides from stored statistics of some samples, by name and signature."""
     figures: dict[tuple[str, str], FigurePair] = {}
     for metric_name in METRICS.entries():
-        base_arrays, head_arrays = (side.read_statistics(metric_name) for side in (baseline, run))
-        if base_arrays and head_arrays:
-            before, after = (restore(metric_name, arrays).figures() for arrays in (base_arrays, head_arrays))
+        sides = [side.read_statistics(metric_name) for side in (baseline, run)]
+        if all(sides):
+            before, after = (restore(metric_name, arrays).figures(members) for arrays in sides)
             for name, head in after.items():
                 figures[name, before[name].figure.signature] = before[name], head
     return figures
@@ -226,11 +242,7 @@ def judge_loss(change: Change, figures: FigurePair, rule: GateRule | None) -> Ch
         reason = "the differing predictions do not affect this figure"
         return replace(change, verdict="unchanged", reason=reason, test=None)
     if test is None:
-        return replace(
-            change,
-            verdict="inconclusive",
-            reason="it has no interval: too few samples, or one group alone decides it",
-        )
+        return replace(change, verdict="inconclusive", reason=NO_INTERVAL)
     return with_decision(change, decide([test])[0])
 
 
@@ -240,10 +252,6 @@ def _judge_floor(change: Change, head: JackknifedFigure, floor: float) -> Change
     name = f"{change.name} floor"
     change = replace(change, name=name, head=head.figure, difference=None, limit=f"floor {floor:g}")
     if estimate is None:
-        return replace(
-            change,
-            verdict="inconclusive",
-            reason="it has no interval: too few samples, or one group alone decides it",
-        )
+        return replace(change, verdict="inconclusive", reason=NO_INTERVAL)
     test = bound_test(estimate, floor, head.figure.better or "higher")
     return with_decision(replace(change, test=test), decide([test])[0])

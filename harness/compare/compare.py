@@ -1,6 +1,7 @@
 """Match the trials of two runs and compare each with its counterpart."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -52,7 +53,12 @@ def compare(run: Path, baseline: Path, gate: GatePolicy | None = None) -> Compar
         ("/".join(key), trial.task, {*trial.metrics, *trial.speed})
         for key, trial in {**before, **after}.items()
     )
-    compared |= {key: _unpaired(trial, "new") for key, trial in after.items() if key not in before}
+    for key, trial in after.items():
+        if key not in before:
+            side = RunSide(trial, RunDirectory(run).trial(trial.id))
+            changes = accuracy_changes(side, side, (), gate.of("/".join(key), trial.task))
+            floors = tuple(replace(floor, base=None) for floor in changes if floor.name.endswith(" floor"))
+            compared[key] = replace(_unpaired(trial, "new"), changes=floors)
     compared |= {key: _unpaired(trial, "missing") for key, trial in before.items() if key not in after}
     order = dict.fromkeys([*after, *before])
     return Comparison(
@@ -61,7 +67,7 @@ def compare(run: Path, baseline: Path, gate: GatePolicy | None = None) -> Compar
         head.run.git_revision,
         base.run.id,
         base.run.git_revision,
-        tuple(compared[key] for key in order),
+        tuple(correct_verdicts([compared[key] for key in order])),
         _software_differences(base, head),
         frontier_changes(base, head),
         sha256(run / "results.json"),
@@ -118,11 +124,11 @@ def _compare_pairs(
     """Yield the changes of each pair, or why it cannot be compared."""
     not_compared = {key: _check(pair) for key, pair in pairs.items()}
     flips = {key: find_flips(*pair) for key, pair in pairs.items() if not_compared[key] is None}
-    comparisons = []
     for key, pair in pairs.items():
         record = pair.head.record
         rules = gate.of("/".join(key), record.task)
-        comparisons.append(
+        yield (
+            key,
             not_compared[key]
             or TrialComparison(
                 *key,
@@ -134,11 +140,10 @@ def _compare_pairs(
                 changes=(
                     *accuracy_changes(*pair, flips[key], rules),
                     *speed_changes(pair, base.environments, head.environments, rules),
-                    *cost_changes(pair, rules),
+                    *cost_changes(pair, base.environments, head.environments, rules),
                 ),
-            )
+            ),
         )
-    return zip(pairs, correct_verdicts(comparisons), strict=True)
 
 
 def _software_differences(base: Results, head: Results) -> tuple[str, ...]:

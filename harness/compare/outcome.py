@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -174,6 +175,17 @@ class Comparison:
         if trials:
             parts.append(f"trials: {', '.join(trials)}")
         return "; ".join(parts)
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        rows = [
+            (trial.name, change.name, change.difference_text(), change.verdict, change.reason)
+            for trial in self.trials
+            for change in trial.changes
+        ]
+        table = pd.DataFrame(rows, columns=["trial", "figure", "difference", "verdict", "reason"])
+        return f"<p>{escape(self.verdict())}</p>{table.to_html(index=False)}"
 
     def document(self) -> dict[str, object]:
         """Return the content of compare.json."""

@@ -34,7 +34,7 @@ def speed_changes(
         scenario = SCENARIOS.get(name)
         old, new = before.get(name), after.get(name)
         profile = (new or before[name]).profile
-        reason = _incomparable(old, new, base, head)
+        reason = incomparable(old, new, base, head)
         rule = gate.rule("speed", name)
         limit = (rule and rule.max_slowdown) or MAX_SLOWDOWN
         judgement = Judgement("incomparable", reason) if reason else _judge(pair, name, profile, limit)
@@ -68,7 +68,7 @@ def _judge(pair: RunPair, scenario: str, profile: str, limit: float) -> Judgemen
     return judge(difference, limit)
 
 
-def _incomparable(
+def incomparable(
     old: ScenarioRecord | None, new: ScenarioRecord | None, base: Environments, head: Environments
 ) -> str:
     """Return why two measurements cannot be compared, or an empty string if they can."""

@@ -6,6 +6,7 @@ import gzip
 import json
 import posixpath
 import re
+import unicodedata
 import zlib
 from collections.abc import Callable, Mapping
 from io import BytesIO
@@ -153,6 +154,11 @@ def read_xml(path: Path) -> Element:
 def is_hidden(path: Path) -> bool:
     """Return whether a file is one that operating systems add to folders, such as `._a.xml` and Thumbs.db."""
     return path.name.startswith(".") or path.name.lower() in _SYSTEM_FILES
+
+
+def composed(name: str) -> str:
+    """Return a file name in Unicode's composed form (NFC); tools on macOS write decomposed names."""
+    return unicodedata.normalize("NFC", name)
 
 
 def visible_files(folder: Path, suffix: str) -> list[Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.datasets.coco.annotations import AnnotatedImages
 from harness.datasets.coco.ids import find_positions, stem
-from harness.datasets.files import Note, read_lines
+from harness.datasets.files import Note, composed, read_lines
 from harness.errors import UsageError
 
 _PRESENCE = re.compile(r"\s+(-1|0|1)$")  # second column of the devkit's list of a class
@@ -28,7 +28,8 @@ def read_image_set(path: Path, known: Collection[str]) -> dict[str, int]:
         if not line:
             continue
         plain = _PRESENCE.sub("", line)
-        image = next((name for name in (line, plain, stem(line), stem(plain)) if name in known), plain)
+        forms = (line, plain, stem(line), stem(plain), composed(plain), composed(stem(plain)))
+        image = next((name for name in forms if name in known), plain)
         if image in lines:
             raise UsageError(f"{path}:{number}: duplicate id '{image}', first in line {lines[image]}")
         lines[image] = number

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from harness.datasets.content_hashes import content_hashes
-from harness.datasets.files import is_hidden
+from harness.datasets.files import composed, is_hidden
 from harness.datasets.image_files import PICTURES
 from harness.datasets.image_set import read_image_set
 from harness.errors import UsageError
@@ -91,7 +91,7 @@ def _files_by_id(root: Path, pattern: PathPattern) -> dict[str, Path]:
         except UnicodeEncodeError as error:
             escaped = os.fsencode(path).decode(errors="backslashreplace")
             raise UsageError(f"{escaped}: expected a file name in UTF-8") from error
-        first = files.setdefault(match["id"], path)
+        first = files.setdefault(composed(match["id"]), path)
         if first is not path:
             raise UsageError(f"{path}: id '{match['id']}' already has the {pattern.role} file {first}")
     if not files:

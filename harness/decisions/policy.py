@@ -7,12 +7,13 @@ from typing import Literal, Self
 
 from pydantic import Field, RootModel, model_validator
 
+from harness.decisions.claims import parse_condition
 from harness.files import StrictModel
 from harness.task import TaskName
 
 Tier = Literal["blocking", "advisory"]
 Kind = Literal["metric", "speed", "cost"]
-Cost = Literal["parameters", "flops"]
+Cost = Literal["parameters", "flops", "memory", "energy"]
 
 MAX_SLOWDOWN = 0.05  # of a scenario without a rule; docs/turns.md has its simulated error rates
 _LIMITS: dict[Kind, frozenset[str]] = {
@@ -29,7 +30,8 @@ class GateRule(StrictModel, strict=True):
     task: TaskName | None = Field(None, description="Only the trials of this task.")
     metric: str | None = Field(None, description="Name of a figure, such as `ap50`; default: the headline.")
     speed: str | None = Field(None, description="A speed scenario.")
-    cost: Cost | None = Field(None, description="An exact count, which needs no interval.")
+    where: str | None = Field(None, description="Only on these samples, such as `source words >= 21`.")
+    cost: Cost | None = Field(None, description="Size, work, peak memory, or energy per sample of `offline`.")
     floor: float | None = Field(None, description="Smallest value (largest, where lower is better).")
     max_drop: float | None = Field(None, ge=0, description="Largest loss against the baseline, in the unit.")
     max_relative_drop: float | None = Field(
@@ -58,6 +60,8 @@ class GateRule(StrictModel, strict=True):
             raise ValueError(
                 f"a rule about a {self.kind} needs one of {', '.join(sorted(allowed))}, no other"
             )
+        if self.where and parse_condition(self.where) and (self.kind != "metric" or self.floor is not None):
+            raise ValueError("where limits the loss of a metric only")
         if self.max_drop is not None and self.max_relative_drop is not None:
             raise ValueError("expected max_drop or max_relative_drop, not both")
         return self
@@ -85,7 +89,7 @@ class GatePolicy(RootModel[tuple[GateRule, ...]]):
         """
         for rule in reversed(self.root):
             named = rule.metric or rule.speed or rule.cost
-            if rule.kind == kind and (named == name or (named is None and headline)):
+            if rule.where is None and rule.kind == kind and (named == name or (named is None and headline)):
                 return rule
         if kind == "speed":
             return GateRule(speed=name, max_slowdown=MAX_SLOWDOWN)

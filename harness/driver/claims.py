@@ -1,25 +1,24 @@
 """Decide the claims of a suite from what its trials measured: write claims.json."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.slices import Column
+from harness.analysis.slices import select
 from harness.decisions.claims import (
     PARTIAL_RUN,
     ClaimEntry,
     ClaimVerdict,
-    Condition,
     Quantity,
     Statement,
     parse_claim,
-    parse_condition,
 )
 from harness.decisions.margin import BoundTest, bound_test, decide
 from harness.driver.slices import sample_columns
+from harness.errors import UsageError
 from harness.files import read_record
 from harness.metrics.metric import METRICS
 from harness.rundir.records import ClaimsFile
@@ -33,7 +32,6 @@ from harness.statistics.jackknife import JackknifedFigure
 from harness.statistics.paired import difference, mean, mean_estimate
 from harness.statistics.ranks import shift
 from harness.suite.claims import COSTS, trials_of
-from harness.suite.loading import LoadedSuite
 from harness.task import Figure
 from harness.trial import Trial
 
@@ -55,24 +53,24 @@ class Evidence:
 
 
 def decide_claims(
-    directory: RunDirectory, loaded: LoadedSuite, trials: Sequence[Trial], partial: bool
+    directory: RunDirectory, claims: Mapping[str, ClaimEntry], trials: Sequence[Trial], partial: bool
 ) -> None:
     """Write claims.json.
 
     All claims that need a test are one family, whose error rates are those of `harness.decisions.margin`.
 
     Args:
-        partial: The run is restricted to some trials. Its family is not complete, so no claim is decided.
+        trials: All trials of the run directory.
+        partial: Some trials of the suite were never run here. The family is not complete, so no claim is
+            decided.
     """
     path = directory.path / "claims.json"
-    if not loaded.suite.claims and not path.exists():
+    if not claims and not path.exists():
         return
-    reasons: dict[str, str] = {}
+    reasons = dict.fromkeys(claims, PARTIAL_RUN) if partial else {}
     evidence: dict[str, Evidence] = {}
-    for name, entry in loaded.suite.claims.items():
+    for name, entry in ({} if partial else claims).items():
         try:
-            if partial:
-                raise UndecidableError(PARTIAL_RUN)
             evidence[name] = measure_claim(directory, trials, entry)
         except UndecidableError as error:
             reasons[name] = str(error)
@@ -94,7 +92,7 @@ def decide_claims(
             family=len(tests) if name in tests else 0,
             reason=reasons.get(name),
         )
-        for name, entry in loaded.suite.claims.items()
+        for name, entry in claims.items()
     ]
     directory.write_record(path, ClaimsFile(tuple(records)))
 
@@ -111,7 +109,7 @@ def measure_claim(directory: RunDirectory, trials: Sequence[Trial], entry: Claim
         if not chosen:
             raise UndecidableError(f"{quantity.adapter} is not part of this run")
     for trial in (trial for side in sides for trial in side):
-        if directory.trial(trial.id).predictions.missing_ranges(trial.spec.size):
+        if not directory.trial(trial.id).is_scored(trial.spec.size, trial.metrics):
             raise UndecidableError(f"{trial.variant} is incomplete")
     if statement.subject.name in COSTS:
         return _costs(directory, statement, sides)
@@ -124,7 +122,7 @@ def _figures(
     directory: RunDirectory, statement: Statement, sides: Sequence[Sequence[Trial]], where: str | None
 ) -> Evidence:
     """Compare metrics on the same samples; trainings with several seeds count as such."""
-    members = _members(directory, sides[0][0], parse_condition(where)) if where else None
+    members = _members(directory, sides[0][0], where) if where else None
     figures = [
         [_figure(directory, trial, quantity, members) for trial in side]
         for quantity, side in zip(statement.quantities, sides, strict=True)
@@ -154,30 +152,15 @@ def _figure(
     raise UndecidableError(f"{trial.variant} has no figure '{quantity.name}'")
 
 
-def _members(directory: RunDirectory, trial: Trial, condition: Condition) -> NDArray[np.intp]:
+def _members(directory: RunDirectory, trial: Trial, condition: str) -> NDArray[np.intp]:
     """Return the positions of the samples that satisfy a condition."""
-    columns = sample_columns(directory, {trial.variant: trial})
-    if condition.column not in columns:
-        known = ", ".join(columns)
-        raise UndecidableError(f"the samples have no column '{condition.column}' (known: {known})")
-    members = np.flatnonzero(_satisfy(columns[condition.column], condition))
+    try:
+        members = select(sample_columns(directory, {trial.variant: trial}), condition)
+    except UsageError as error:
+        raise UndecidableError(str(error)) from error
     if len(members) < 2:
         raise UndecidableError(f"samples that satisfy the condition: {len(members)}; at least two are needed")
     return members
-
-
-def _satisfy(values: Column, condition: Condition) -> NDArray[np.bool_]:
-    if values.dtype.kind in "US":
-        if condition.sign != "=":
-            raise UndecidableError(f"the column '{condition.column}' is text, which only = applies to")
-        return np.asarray(values == condition.value)
-    try:
-        bound = float(condition.value)
-    except ValueError:
-        message = f"the column '{condition.column}' has numbers, '{condition.value}' is none"
-        raise UndecidableError(message) from None
-    compare = {"=": np.equal, ">=": np.greater_equal, "<=": np.less_equal}[condition.sign]
-    return np.asarray(compare(values.astype(np.float64), bound))
 
 
 def _speeds(directory: RunDirectory, statement: Statement, sides: Sequence[Sequence[Trial]]) -> Evidence:

@@ -18,7 +18,7 @@ TrialFigures: TypeAlias = Mapping[str, Mapping[str, JackknifedFigure]]
 
 
 def score_pairs(directory: RunDirectory, trials: Sequence[Trial]) -> None:
-    """Update pairs.json, which compares the complete trials of each benchmark in pairs.
+    """Update pairs.json, which compares the complete ones of all trials of a run directory in pairs.
 
     Of several trials with the same predictions, for example at different batch sizes, only the first is
     paired.
@@ -26,17 +26,18 @@ def score_pairs(directory: RunDirectory, trials: Sequence[Trial]) -> None:
     path = directory.path / "pairs.json"
     pairs_file = read_record(path, PairsFile)
     before = dict(pairs_file.root) if pairs_file else {}
-    after = dict(before)
+    after = {}
     for benchmark, group in groupby(trials, key=lambda trial: trial.benchmark):
         distinct: dict[str, Trial] = {}
         for trial in group:
-            predictions = directory.trial(trial.id).predictions
-            if not predictions.missing_ranges(trial.spec.size):
-                distinct.setdefault(predictions.fingerprint(), trial)
+            trial_dir = directory.trial(trial.id)
+            if trial_dir.is_scored(trial.spec.size, trial.metrics):
+                distinct.setdefault(trial_dir.predictions.fingerprint(), trial)
         known = {(pair.first, pair.second): pair for pair in before.get(benchmark, ())}
-        updated = _stale_pairs(directory, list(distinct.values()), known)
-        if updated:
-            after[benchmark] = tuple((known | updated).values())
+        ids = [trial.id for trial in distinct.values()]
+        pairs = known | _stale_pairs(directory, list(distinct.values()), known)
+        if len(ids) > 1:
+            after[benchmark] = tuple(pairs[first, second] for first, second in combinations(ids, 2))
     if after != before:
         directory.write_record(path, PairsFile(after))
 

@@ -12,6 +12,7 @@ from harness import environment
 from harness.adapter import ADAPTERS
 from harness.datasets.dataset import DATASETS
 from harness.driver.settings import RunSettings
+from harness.errors import UsageError
 from harness.executors.executor import Executor
 from harness.files import read_record
 from harness.identity import source_file
@@ -21,7 +22,7 @@ from harness.rundir.results import DatasetRecord, RunRecord, Source
 from harness.rundir.store import RunDirectory
 from harness.suite.loading import LoadedSuite, shipped_suites
 from harness.suite.plan import Plan
-from harness.trial import Trial
+from harness.trial import DatasetUse, Trial
 
 
 def write_run_record(
@@ -47,7 +48,9 @@ def write_run_record(
         if not spec_file.exists():
             directory.trial(trial.id).write_record(spec_file, trial.spec)
     suite_file = directory.path / "suite.yaml"
-    text = yaml.safe_dump(loaded.suite.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+    text = yaml.safe_dump(
+        loaded.suite.model_dump(mode="json", exclude_defaults=True, exclude={"include"}), sort_keys=False
+    )
     recorded = before is not None and _is_recorded(before, loaded.suite.speed.profile, trials)
     known_text = suite_file.read_text(encoding="utf-8") if suite_file.exists() else ""
     if not recorded or text != known_text:
@@ -144,4 +147,21 @@ def _planned_trial(trial: Trial) -> PlannedTrial:
         checkpoint=checkpoint,
         metrics=trial.metrics,
         scenarios=trial.scenarios,
+        slices=trial.slices and str(trial.slices),
     )
+
+
+def recorded_trials(directory: RunDirectory) -> list[Trial]:
+    """Return the trials of run.json, without what only executing them needs; a UsageError if one is bad."""
+    run_file = read_record(directory.run_file, RunFile)
+    if run_file is None:
+        raise UsageError(f"{directory.run_file} is missing")
+    trials = []
+    for entry in run_file.trials:
+        spec, data = directory.trial(entry.id).read_spec(), entry.dataset
+        use = DatasetUse(data.name, data.options, data.split, entry.task)
+        table = Path(entry.slices) if entry.slices else None
+        parts = (entry.benchmark, entry.variant, spec, spec.options, use, None, entry.metrics)
+        table = Path(entry.slices) if entry.slices else None
+        trials.append(Trial(*parts, entry.scenarios, slices=table))
+    return trials

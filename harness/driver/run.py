@@ -7,7 +7,7 @@ interrupted run is resumed by the same command.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from typing import TypeAlias
 
 from harness import environment
@@ -20,7 +20,7 @@ from harness.driver.pairs import score_pairs
 from harness.driver.prediction import predict
 from harness.driver.preflight import preflight, require_trials
 from harness.driver.progress import RunProgress
-from harness.driver.record import write_run_record
+from harness.driver.record import recorded_trials, write_run_record
 from harness.driver.scoring import scoring
 from harness.driver.settings import RunSettings
 from harness.driver.side_by_side import show_disagreements
@@ -74,14 +74,16 @@ def run(
             with _noticing_removal(directory):
                 with scoring(directory, planned.trials, progress.note) as finish:
                     predict(directory, planned.trials, settings.shard_size, executor, progress, finish)
-                score_pairs(directory, planned.trials)
-                score_slices(directory, planned.trials)
-                show_disagreements(directory, planned.trials)
+                recorded = recorded_trials(directory)
+                score_pairs(directory, recorded)
+                score_slices(directory, recorded)
+                show_disagreements(directory, recorded)
                 local = None if settings.on_cluster else environment.describe()
                 for number, trial in enumerate(planned.trials):
                     earlier = planned.trials[:number]
-                    measure(directory, trial, earlier, loaded.suite.speed, executor, progress.note, local)
-                decide_claims(directory, loaded, planned.trials, settings.only is not None)
+                    measure(directory, trial, earlier, loaded.suite.speed, executor, progress, local)
+                partial = not set(planned.unselected) <= {trial.name for trial in recorded}
+                decide_claims(directory, loaded.suite.claims, recorded, partial)
         with _noticing_removal(directory):  # after the workers have ended, which would disturb the gate
             run_gate(directory, loaded, planned.trials, baseline, settings, progress.note)
             return _finish(directory)
@@ -102,8 +104,8 @@ def _noticing_removal(directory: RunDirectory) -> Iterator[None]:
 def train_missing(missing: Sequence[CheckpointRef], executor: Executor, progress: RunProgress) -> None:
     """Train missing checkpoints one after another."""
     for reference in missing:
-        progress.note(f"training {reference.name} → {reference.weights}")
-        executor.train(reference, progress.note)
+        progress.status(f"training {reference.name} → {reference.weights}")
+        executor.train(reference, partial(progress.status, about=f"training {reference.name}: "))
 
 
 def _finish(directory: RunDirectory) -> Results:

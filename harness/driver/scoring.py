@@ -15,7 +15,7 @@ from harness.identity import code_version, content_id
 from harness.metrics.metric import METRICS
 from harness.rundir.records import MetricRecord, MetricsFile
 from harness.rundir.store import RunDirectory, TrialDirectory
-from harness.stages.analyse import analyse, make_analyser
+from harness.stages.analyse import analyse, explain, make_analyser
 from harness.stages.score import ScoredMetric, score
 from harness.trial import Trial
 
@@ -61,7 +61,7 @@ def score_trial(trial_dir: TrialDirectory, trial: Trial, note: Callable[[str], N
         if name not in metrics or metrics[name].key != key or not trial_dir.statistics_path(name).is_file()
     ]
     analysis_key = _key(f"harness.analysis.{trial.spec.task}", trial, predictions)
-    analysed = _analysis_key(trial_dir) == analysis_key
+    analysed = _analysis_key(trial_dir) == analysis_key and trial_dir.statistics_path("samples").is_file()
     if not stale and analysed:
         return
     dataset = trial.dataset.open()
@@ -84,8 +84,7 @@ def write_scores(
     records = dict(others)
     for name, result in scored.items():
         trial_dir.write_statistics(name, result.statistics)
-        scores = result.scores
-        records[name] = MetricRecord(key=keys[name], metrics=scores.metrics, per_class=scores.per_class)
+        records[name] = MetricRecord(key=keys[name], **vars(result.scores))
     trial_dir.write_record(trial_dir.metrics_file, MetricsFile(records))
     return records
 
@@ -110,7 +109,8 @@ def _analyse(
     """Write analysis.json and its images. An analysis that fails is noted; the figures stay valid."""
     try:
         read = partial(trial_dir.predictions.read_at, trial.spec.task)
-        analysis, images = analyse(trial, dataset, analyser, read, note)
+        analysis, images = analyse(dataset, analyser, read)
+        analysis = explain(trial, analysis, read, note)
     except Exception as error:
         note(f"{trial.name}: no analysis: {describe(error)}")
         return

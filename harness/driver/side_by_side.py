@@ -28,9 +28,8 @@ def show_disagreements(directory: RunDirectory, trials: Sequence[Trial]) -> None
         distinct: dict[str, Trial] = {}
         for trial in group:
             trial_dir = directory.trial(trial.id)
-            if trial_dir.statistics_path("samples").is_file() and not trial_dir.predictions.missing_ranges(
-                trial.spec.size
-            ):
+            scored = trial_dir.is_scored(trial.spec.size, trial.metrics)
+            if scored and trial_dir.statistics_path("samples").is_file():
                 distinct.setdefault(trial_dir.predictions.fingerprint(), trial)
         chosen = dict(list(distinct.items())[:MOST])
         if len(chosen) >= FEWEST:
@@ -44,8 +43,8 @@ def _update(directory: RunDirectory, folder: Path, trials: Mapping[str, Trial]) 
     key = content_id([named, code_version("harness.analysis.record"), code_version(__name__)])
     path = folder / "samples.json"
     known = read_record(path, SideBySideFile)
-    if known and (known.key == key or {trial.variant for trial in trials.values()} < {*known.variants}):
-        return  # `--only` selects a part of the variants
+    if known and known.key == key:
+        return
     columns = [directory.trial(trial.id).read_statistics("samples") for trial in trials.values()]
     scores = np.array([column["score"] for column in columns], dtype=np.float64)  # [trials, samples]
     spread = scores.max(axis=0) - scores.min(axis=0)

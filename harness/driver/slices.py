@@ -5,7 +5,7 @@ from itertools import groupby
 
 import numpy as np
 
-from harness.analysis.slices import Column, align, cut
+from harness.analysis.slices import NOT_SLICED, Column, align, cut
 from harness.checkpoint import sha256
 from harness.files import read_record
 from harness.identity import code_version, content_id
@@ -18,11 +18,9 @@ from harness.statistics.jackknife import JackknifedFigure
 from harness.statistics.paired import difference
 from harness.trial import Trial
 
-NOT_SLICED = ("score", "shown")  # columns of statistics/samples.npz that only rank samples
-
 
 def score_slices(directory: RunDirectory, trials: Sequence[Trial]) -> None:
-    """Update slices.json, which has the headline figures of complete trials on parts of the samples.
+    """Update slices.json: the headline figures of all complete trials of a run on parts of the samples.
 
     Raises:
         UsageError: The table of a benchmark is malformed, or has a row for none of its samples.
@@ -30,19 +28,18 @@ def score_slices(directory: RunDirectory, trials: Sequence[Trial]) -> None:
     path = directory.path / "slices.json"
     slices_file = read_record(path, SlicesFile)
     before = dict(slices_file.root) if slices_file else {}
-    after = dict(before)
+    after = {}
     for benchmark, group in groupby(trials, key=lambda trial: trial.benchmark):
         complete = {
             trial.variant: trial
             for trial in group
-            if not directory.trial(trial.id).predictions.missing_ranges(trial.spec.size)
+            if directory.trial(trial.id).is_scored(trial.spec.size, trial.metrics)
         }
         keys = {variant: _key(directory, trial) for variant, trial in complete.items()}
-        # `--only` selects a part of the variants; the slices of all of them stay.
-        known = before[benchmark].keys if benchmark in before else {}
-        if keys and not keys.items() <= known.items():
-            slices = tuple(_slices(directory, complete))
-            after[benchmark] = BenchmarkSlices(keys=keys, slices=slices)
+        if benchmark in before and list(keys.items()) == list(before[benchmark].keys.items()):
+            after[benchmark] = before[benchmark]
+        elif keys:
+            after[benchmark] = BenchmarkSlices(keys=keys, slices=tuple(_slices(directory, complete)))
     if after != before:
         directory.write_record(path, SlicesFile(after))
 

@@ -5,27 +5,37 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field
 
+from harness.analysis.record import TranslationAnalysis, read_analysis
+from harness.decisions.claims import PARTIAL_RUN
+from harness.driver.claims import decide_claims
 from harness.driver.pairs import score_pairs
+from harness.driver.record import recorded_trials
 from harness.driver.scoring import write_scores
+from harness.driver.slices import score_slices
 from harness.errors import HarnessError, UsageError, describe
 from harness.files import StrictModel, read_json, read_record
+from harness.metrics.metric import StoredArrays
 from harness.rundir.collect import collect
 from harness.rundir.digests import SUMS
-from harness.rundir.records import PlannedTrial, RunFile
+from harness.rundir.records import ClaimsFile
 from harness.rundir.results import to_json
 from harness.rundir.store import RunDirectory, TrialDirectory
-from harness.stages.score import ScoredMetric, score
-from harness.trial import DatasetUse, Trial
+from harness.stages.analyse import analyse, make_analyser
+from harness.stages.score import score
+from harness.suite.loading import load_suite
+from harness.trial import Trial
 
 TOLERANCE = 1e-9  # relative; the order of additions depends on the libraries of the machine
-_COMPUTED = {"report", "run.lock", "pairs.json", "results.json", "metrics.json", "statistics", SUMS}
+_DERIVED = {"pairs.json", "slices.json", "claims.json", "results.json", "metrics.json", "statistics"}
+_LEFT_OUT = {*_DERIVED, "report", "run.lock", SUMS}
 
 
 class Verification(StrictModel, frozen=False):
@@ -62,7 +72,7 @@ def verify(path: Path) -> Verification:
     try:
         _recompute(directory, verification)
     except Exception as error:  # a file from which others follow cannot be read, or has absurd values
-        if not damaged and not isinstance(error, HarnessError):
+        if not damaged and not isinstance(error, HarnessError | OSError):
             raise
         verification.not_recomputed.append(describe(error))
     return verification
@@ -70,28 +80,28 @@ def verify(path: Path) -> Verification:
 
 def _recompute(directory: RunDirectory, verification: Verification) -> None:
     """Compute everything again in a copy that has only the raw evidence, and compare the results."""
-    run_file = read_record(directory.run_file, RunFile)
-    if run_file is None:
-        raise UsageError(f"{directory.run_file} is missing")
-    status = {trial.id: trial.status for trial in collect(directory.path).trials}
-    planned = [_trial(entry, directory) for entry in run_file.trials if status[entry.id] == "complete"]
-    with _evidence(directory.path) as copy:
-        for trial_id in {trial.id: None for trial in planned}:
-            _rescore(directory, copy, [trial for trial in planned if trial.id == trial_id], verification)
-        score_pairs(copy, planned)
-        for name, again in (
-            ("pairs.json", read_json(copy.path / "pairs.json")),
-            ("results.json", json.loads(to_json(collect(copy.path)))),
-        ):
-            verification.different += differences(read_json(directory.path / name), again, f"{name}: ")
-
-
-def _trial(entry: PlannedTrial, directory: RunDirectory) -> Trial:
-    spec, data = directory.trial(entry.id).read_spec(), entry.dataset
-    use = DatasetUse(data.name, data.options, data.split, entry.task)
-    return Trial(
-        entry.benchmark, entry.variant, spec, spec.options, use, None, entry.metrics, entry.scenarios
+    recorded = recorded_trials(directory)
+    complete = [t for t in recorded if directory.trial(t.id).is_scored(t.spec.size, t.metrics)]
+    claims = load_suite(directory.path / "suite.yaml").suite.claims
+    stored_claims = read_record(directory.path / "claims.json", ClaimsFile)
+    incomplete = stored_claims is not None and any(
+        claim.reason == PARTIAL_RUN for claim in stored_claims.root
     )
+    with _evidence(directory.path) as copy:
+        for trial_id in {trial.id: None for trial in complete}:
+            _rescore(directory, copy, [trial for trial in complete if trial.id == trial_id], verification)
+        steps: dict[str, Callable[[], None]] = {
+            "pairs.json": lambda: score_pairs(copy, recorded),
+            "slices.json": lambda: score_slices(copy, recorded),
+            "claims.json": lambda: decide_claims(copy, claims, recorded, incomplete),
+        }
+        for name, compute_again in steps.items():
+            compute_again()  # fails if a table of slices is gone
+            again = read_json(copy.path / name)
+            verification.different += differences(read_json(directory.path / name), again, f"{name}: ")
+        results = json.loads(to_json(collect(copy.path)))
+        stored = read_json(directory.path / "results.json")
+        verification.different += differences(stored, results, "results.json: ")
 
 
 @contextmanager
@@ -102,7 +112,7 @@ def _evidence(path: Path) -> Iterator[RunDirectory]:
         shutil.copytree(
             path.resolve(),
             copy,
-            ignore=lambda _, names: [name for name in names if name in _COMPUTED or name.startswith(".")],
+            ignore=lambda _, names: [name for name in names if name in _LEFT_OUT or name.startswith(".")],
             copy_function=os.symlink,
         )
         yield RunDirectory(copy)
@@ -118,7 +128,10 @@ def _rescore(
         dataset = trial.dataset.open()
         if dataset.fingerprint != trial.spec.dataset:
             raise UsageError(f"data set '{trial.dataset.name}' has changed since the run")
-        scored = score(dataset, trial.spec.size, stored_dir.predictions.read(trial.spec.task), names)
+        analyser, rows = make_analyser(dataset), stored_dir.predictions.read(trial.spec.task)
+        scored = score(dataset, trial.spec.size, rows, names, analyser.add)
+        read = partial(stored_dir.predictions.read_at, trial.spec.task)
+        analysis, _ = analyse(dataset, analyser, read)
     except Exception as error:  # of a plug-in, or of a damaged file
         verification.not_recomputed.append(f"{trial.name}: {describe(error)}")
         for name in ("metrics.json", "statistics"):
@@ -127,17 +140,24 @@ def _rescore(
     stored = stored_dir.read_metrics()
     records = write_scores(copy_dir, scored, {name: stored[name].key for name in scored}, {})
     where = f"{trial.name}: "
+    if stored_analysis := read_analysis(stored_dir.path):
+        copy_dir.write_statistics("samples", analyser.columns())
+        verification.different += _different_arrays(stored_dir, "samples", analyser.columns(), where)
+        before, again = (record.model_dump(mode="json") for record in (stored_analysis, analysis))
+        if isinstance(stored_analysis, TranslationAnalysis):  # some parts need the model
+            again |= {"alignments": before["alignments"], "rates": before["rates"] | again["rates"]}
+        verification.different += differences(before, again, f"{where}analysis.json: ")
     for name, result in scored.items():
         before, again = stored[name].model_dump(mode="json"), records[name].model_dump(mode="json")
         verification.different += differences(before, again, f"{where}metrics.json: {name}.")
-        verification.different += _different_arrays(stored_dir, name, result, where)
+        verification.different += _different_arrays(stored_dir, name, result.statistics, where)
         verification.figures += len(result.scores.metrics)
 
 
-def _different_arrays(stored: TrialDirectory, name: str, again: ScoredMetric, where: str) -> Iterator[str]:
+def _different_arrays(stored: TrialDirectory, name: str, again: StoredArrays, where: str) -> Iterator[str]:
     arrays = stored.read_statistics(name)
-    for key in sorted(arrays.keys() | again.statistics.keys()):
-        if not np.array_equal(arrays.get(key, np.empty(0)), again.statistics.get(key, np.empty(0))):
+    for key in sorted(arrays.keys() | again.keys()):
+        if not np.array_equal(arrays.get(key, np.empty(0)), again.get(key, np.empty(0))):
             yield f"{where}statistics/{name}.npz: {key} differs from the recomputed one"
 
 
@@ -145,7 +165,7 @@ def differences(stored: object, again: object, where: str) -> Iterator[str]:
     """Yield the values in which two JSON documents differ, with their keys. Keys of caches do not count."""
     if isinstance(stored, dict) and isinstance(again, dict):
         for key in [*stored, *(key for key in again if key not in stored)]:
-            if key != "key":
+            if key not in ("key", "keys"):
                 yield from differences(stored.get(key), again.get(key), f"{where}{key}.")
     elif isinstance(stored, list) and isinstance(again, list) and len(stored) == len(again):
         for index, pair in enumerate(zip(stored, again, strict=True)):

@@ -57,6 +57,8 @@ class AnnotatedBoxes(AnnotationFiles):
                 f"iou_type: expected bbox, or segm with COCO's JSON and protocol coco, found {iou_type} with "
                 f"{annotations.name} and protocol {name}"
             )
+        if annotations.suffix.lower() == ".png":
+            raise UsageError(f"{annotations}: is a picture; name the classes of masks with --classes")
         super().__init__("detection", annotations, files)
         self.metric_names = (name,)
         self.metric_options = {"iou_type": iou_type} if name == "coco" else {"iou": iou}

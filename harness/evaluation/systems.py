@@ -13,7 +13,7 @@ from harness.evaluation.annotation_files import AnnotationFiles, Predictions
 from harness.metrics.metric import StoredArrays
 from harness.stages.score import score
 from harness.statistics.holm import holm
-from harness.task import Figure, Interval
+from harness.task import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,10 +24,8 @@ class System:
     """The path of the predictions."""
     metrics: Mapping[str, Figure]
     """The headline first."""
-    per_class: Mapping[str, Mapping[str, float | None]]
-    """Class → figure → value."""
-    class_intervals: Mapping[str, Mapping[str, Interval | None]]
-    """Class → figure → 95% interval."""
+    per_class: Mapping[str, Mapping[str, Figure]]
+    """Class → name → figure."""
     statistics: Mapping[str, StoredArrays]
     """Metric → its packed sample statistics, as in trials/ID/statistics."""
     predictions: Predictions
@@ -64,15 +62,13 @@ def read_system(annotations: AnnotationFiles, path: Path) -> System:
     predictions = annotations.read_predictions(path)
     scored = score(annotations, len(annotations), predictions, annotations.metric_names)
     metrics: dict[str, Figure] = {}
-    per_class: dict[str, Mapping[str, float | None]] = {}
-    intervals: dict[str, Mapping[str, Interval | None]] = {}
+    per_class: dict[str, Mapping[str, Figure]] = {}
     for entry in scored.values():
         metrics |= entry.scores.metrics
         per_class |= entry.scores.per_class
-        intervals |= entry.scores.class_intervals
     shown = {name: figure for name, figure in metrics.items() if name not in annotations.omitted}
     statistics = {metric: entry.statistics for metric, entry in scored.items()}
-    return System(str(path), shown, per_class, intervals, statistics, predictions)
+    return System(str(path), shown, per_class, statistics, predictions)
 
 
 def compare_systems(files: AnnotationFiles, head: System, base: System, gate: GatePolicy) -> Comparison:
@@ -120,8 +116,10 @@ def to_document(systems: Sequence[System], notes: Sequence[str]) -> dict[str, ob
     figures = [
         {
             "metrics": {name: asdict(figure) for name, figure in system.metrics.items()},
-            "per_class": system.per_class,
-            "per_class_intervals": system.class_intervals,
+            "per_class": {
+                label: {name: asdict(figure) for name, figure in figures.items()}
+                for label, figures in system.per_class.items()
+            },
         }
         for system in systems
     ]

@@ -17,7 +17,7 @@ from harness.statistics.jackknife import (
     leave_out_groups,
     leave_out_sums,
 )
-from harness.task import Better, Interval, Scores, TaskName
+from harness.task import Better, Scores, TaskName
 
 TargetT = TypeVar("TargetT")
 PredictionT = TypeVar("PredictionT")
@@ -96,16 +96,16 @@ class Metric(ABC, Generic[TargetT, PredictionT, StatisticsT]):
         `origins` is the group that each sample comes from, such as a video; see `Sample.group`.
         """
         jackknifed, computed = self._jackknife(statistics, intervals, origins)
-        per_class: dict[str, dict[str, float | None]] = {}
-        class_intervals: dict[str, dict[str, Interval | None]] = {}
-        for index, label in enumerate(self.classes if computed.by_class else ()):
-            entries = {
-                name: figure(values[index], len(statistics), self.unit, "", self.bounds)
+        everywhere = np.full(len(self.classes), len(statistics))
+        carriers = next(iter(computed.carriers.values()), everywhere)  # first of objects of all sizes
+        per_class = {
+            label: {
+                name: figure(values[index], int(carriers[index]), self.unit, "", self.bounds)
                 for name, values in computed.by_class.items()
             }
-            per_class[label] = {name: entry.value for name, entry in entries.items()}
-            class_intervals[label] = {name: entry.interval for name, entry in entries.items()}
-        return Scores({name: entry.figure for name, entry in jackknifed.items()}, per_class, class_intervals)
+            for index, label in enumerate(self.classes if computed.by_class else ())
+        }
+        return Scores({name: entry.figure for name, entry in jackknifed.items()}, per_class)
 
     def jackknife(
         self, statistics: Sequence[StatisticsT], origins: Sequence[str] | None = None

@@ -10,7 +10,7 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -39,7 +39,7 @@ _TRIAL_FILES = (
 
 
 def run_folder(out: str) -> Path:
-    """Return the folder that `--out` names; `~` is the home folder.
+    """Return the absolute path of the folder that `--out` names; `~` is the home folder.
 
     Raises:
         UsageError: No folder can have this name, or `out` is a URL. A run directory needs file locks and
@@ -51,7 +51,7 @@ def run_folder(out: str) -> Path:
             f"--out {scheme}://…: expected a folder; mount the storage, or share runs through MLflow"
         )
     try:
-        folder = Path(out).expanduser()
+        folder = Path(out).expanduser().absolute()  # a plug-in may change the working directory
         folder.exists()
     except (OSError, RuntimeError) as error:  # a long name; an unknown user
         reason = error.strerror if isinstance(error, OSError) else error
@@ -123,6 +123,10 @@ class TrialDirectory:
         """Return the figures of metrics.json by metric; none before the first score."""
         metrics = read_record(self.metrics_file, MetricsFile)
         return dict(metrics.root) if metrics else {}
+
+    def is_scored(self, size: int, metrics: Collection[str]) -> bool:
+        """Return whether all predictions and the figures of these metrics are on disk."""
+        return not self.predictions.count_missing(size) and self.read_metrics().keys() >= set(metrics)
 
     def statistics_path(self, metric: str) -> Path:
         """Return the file of a metric's sample statistics."""

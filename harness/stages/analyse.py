@@ -38,19 +38,8 @@ def make_analyser(dataset: Dataset, min_score: float | None = None) -> AnyAnalys
     return SegmentationAnalyser(dataset.classes)
 
 
-def analyse(
-    trial: Trial,
-    dataset: Dataset,
-    analyser: AnyAnalyser,
-    read: PredictionReader,
-    note: Callable[[str], None],
-) -> tuple[Analysis, ImageFiles]:
-    """Return the analysis of all samples that were added to an analyser, and the images to which it refers.
-
-    Args:
-        note: Receives a message if a translation model fails to explain its predictions. The analysis then
-            lacks alignments and rates of lossy inputs, and the run continues.
-    """
+def analyse(dataset: Dataset, analyser: AnyAnalyser, read: PredictionReader) -> tuple[Analysis, ImageFiles]:
+    """Return the analysis of the samples that were added to an analyser, and the images that it shows."""
     shown: list[ShownSample] = []
     images: ImageFiles = {}
     picks = analyser.picks()
@@ -59,15 +48,25 @@ def analyse(
         sample, files = analyser.show(pick, dataset[pick.index], predictions[pick.index])
         shown.append(sample)
         images |= files
-    analysis = analyser.conclude(shown)
-    if isinstance(analysis, TranslationAnalysis):
-        try:
-            if _may_explain(trial):
-                with Child() as child:
-                    analysis = child.call(_explain, trial, analysis, predictions, seconds=EXPLAIN_SECONDS)
-        except HarnessError as error:
-            note(f"{trial.name}: no alignments and no rates of lossy inputs: {describe(error)}")
-    return analysis, images
+    return analyser.conclude(shown), images
+
+
+def explain(
+    trial: Trial, analysis: Analysis, read: PredictionReader, note: Callable[[str], None]
+) -> Analysis:
+    """Return the analysis of a translation model with its alignments and its rates of lossy inputs.
+
+    Args:
+        note: Receives a message if the model fails; the analysis is then returned without these parts.
+    """
+    try:
+        if isinstance(analysis, TranslationAnalysis) and _may_explain(trial):
+            predictions = read([sample.index for sample in analysis.samples])
+            with Child() as child:
+                return child.call(_explain, trial, analysis, predictions, seconds=EXPLAIN_SECONDS)
+    except HarnessError as error:
+        note(f"{trial.name}: no alignments and no rates of lossy inputs: {describe(error)}")
+    return analysis
 
 
 def _may_explain(trial: Trial) -> bool:

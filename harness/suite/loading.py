@@ -84,7 +84,7 @@ def shipped_suites() -> dict[str, Path]:
 
 
 def find_suite(name: str) -> Path:
-    """Return the file of a suite, given its path or the name of a shipped suite.
+    """Return the absolute path of a suite, given its path or the name of a shipped suite.
 
     Raises:
         UsageError: There is no such file or shipped suite; the message suggests the nearest name.
@@ -93,7 +93,7 @@ def find_suite(name: str) -> Path:
     if path.suffix in {".yaml", ".yml"} or path.is_file():
         if not path.is_file():
             raise UsageError(f"suite {name}: no such file")
-        return path
+        return path.absolute()
     shipped = shipped_suites()
     if name not in shipped:
         raise UsageError(unknown("suite", name, shipped))
@@ -132,16 +132,18 @@ def read_gate(path: Path, required: bool = False) -> GatePolicy:
     """Return the gate policy of a file; other keys, such as those of a suite, are ignored.
 
     Args:
-        required: The file must have a gate. Without one, its policy is the default.
+        required: The file, or one that it includes, must have a gate. Its own rules come last. Otherwise
+            only the file itself is read, and without a gate, its policy is the default.
 
     Raises:
         UsageError: The file cannot be read, lacks a required gate, or a rule is malformed.
     """
-    source = read_source(path)
-    if required and "gate" not in source.document:
-        keys = ", ".join(source.document) or "none"
+    sources = _read_with_includes(path, ()) if required else [read_source(path)]
+    if required and not any("gate" in source.document for source in sources):
+        keys = ", ".join(sources[0].document) or "none"
         raise UsageError(f"{path}: expected the key 'gate' with a list of rules (found: {keys})")
-    return validate(GateFile, source.document, [source]).gate
+    gates = [validate(GateFile, source.document, [source]).gate for source in reversed(sources)]
+    return GatePolicy(tuple(rule for gate in gates for rule in gate.root))
 
 
 def _read_with_includes(path: Path, including: tuple[Path, ...]) -> list[Source]:

@@ -1,6 +1,7 @@
 """Paths in the options of a suite: where relative ones start, and which folder none may leave."""
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from harness.datasets.dataset import Dataset
 from harness.suite.loading import LoadedSuite
@@ -31,16 +32,19 @@ def resolve_paths(
 def dataset_options(
     loaded: LoadedSuite, keys: KeyPath, cls: type[Dataset], options: Mapping[str, object]
 ) -> dict[str, object]:
-    """Return a data set's options with variables filled in, and with absolute paths if there is a data root.
+    """Return a data set's options with variables filled in, and with absolute paths.
+
+    Without a data root, relative paths start at the working directory.
 
     Raises:
         UsageError: A path leaves the data root.
         UnavailableError: A variable is not set.
     """
-    expanded = loaded.expand_options(keys, options)
-    if loaded.suite.data_root is None:
-        return expanded
-    return expanded | resolve_paths(loaded, keys, expanded, path_fields(cls.Options))
+    expanded, names = loaded.expand_options(keys, options), path_fields(cls.Options)
+    if loaded.suite.data_root is not None:
+        return expanded | resolve_paths(loaded, keys, expanded, names)
+    texts = {name: value for name, value in expanded.items() if name in names and isinstance(value, str)}
+    return expanded | {name: str(Path(value).absolute()) for name, value in texts.items()}
 
 
 def _resolve(loaded: LoadedSuite, keys: KeyPath, value: object) -> object:

@@ -91,6 +91,7 @@ def run_entry(
         "command": run.command,
         "verdict": outcome,
         "frontier": moved or NOT_COMPARED,
+        **{f"claim.{key(claim.name)}": claim.verdict for claim in results.claims},
         **_trend(results),
         "mlflow.note.content": note,
     }
@@ -121,7 +122,8 @@ def ranks(results: Results) -> list[str]:
         elif point.rank == "frontier":
             texts.insert(0, f"{point.mark} on the frontier")
         elif point.dominated_by:
-            texts.append(f"dominated by {readable(point.dominated_by)}")
+            chance = f", on the frontier with {p:.0%}" if (p := point.probability or 0) >= 0.005 else ""
+            texts.append(f"dominated by {readable(point.dominated_by)}{chance}")
         ranked.append("; ".join(texts))
     return ranked
 

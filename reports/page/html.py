@@ -116,7 +116,6 @@ def _environment() -> Environment:
     made.filters.update(
         class_metrics=_class_metrics,
         heat_map=matrices.heat_map,
-        class_value=lambda value: "undefined" if value is None else f"{value:.3f}",
         confidence=lambda value: f"{value:.2f}".removeprefix("0"),
         cost=_cost,
         count=count,

@@ -27,6 +27,8 @@ class FaultOptions(AdapterOptions):
     """Number of words omitted from a translation."""
     delay: float = 0.0
     glossary: Path | None = None
+    parameters: int | None = None
+    """The number of parameters that the adapter pretends to have."""
 
 
 class FakeTranslation(TranslationAdapter):
@@ -36,6 +38,9 @@ class FakeTranslation(TranslationAdapter):
 
     def load(self, checkpoint: Checkpoint | None) -> None:
         self.loaded = True
+
+    def parameters(self) -> int | None:
+        return self.options.parameters
 
     def preprocess(self, samples: Sequence[Sample]) -> list[Sample]:
         return list(samples)

@@ -1,5 +1,6 @@
 """`coco`: images and COCO instance annotations in folders of the user."""
 
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -111,9 +112,13 @@ class Coco(Dataset):
         return f"{image_id:0{_ID_DIGITS}d}" if isinstance(image_id, int) else image_id
 
     def _path(self, file: ImageFile) -> Path:
-        """Return the path of an image. A backslash is a separator where no file has it in its name."""
+        """Return the path of an image, whose file may have slashes or another Unicode form in its name."""
         path = self._image_folder / file.path
-        return path if "\\" not in file.path or path.is_file() else Path(str(path).replace("\\", "/"))
+        if (file.path.isascii() and "\\" not in file.path) or path.is_file():
+            return path
+        plain = file.path.replace("\\", "/")
+        forms = (self._image_folder / unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))
+        return next(filter(Path.is_file, forms), self._image_folder / plain)
 
     def _check_files_exist(self) -> None:
         """Check that all images exist, listing each folder once.
@@ -121,14 +126,17 @@ class Coco(Dataset):
         Checking one file at a time takes longer than everything else (118,287 files in train2017).
         """
         names_by_folder: dict[Path, set[str]] = {}
-        missing = []
+        missing, renamed = [], 0
         for image_id, file in zip(self._ids, self._files, strict=True):
             path = self._path(file)
+            renamed += not file.path.endswith(path.name)
             if path.parent not in names_by_folder:
                 entries = path.parent.iterdir() if path.parent.is_dir() else ()
                 names_by_folder[path.parent] = {entry.name for entry in entries}
             if path.name not in names_by_folder[path.parent]:
                 missing.append((image_id, path))
+        if renamed:
+            self.notes += (f"{self._image_folder}: {renamed} file names have other Unicode forms",)
         if missing:
             image_id, path = missing[0]
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.datasets.files import Note, visible_files
+from harness.datasets.files import Note, composed, visible_files
 from harness.datasets.image_files import open_image, png_bit_depth
 from harness.datasets.image_set import read_image_set
 from harness.errors import UsageError
@@ -30,9 +30,12 @@ def list_masks(path: Path, note: Note, image_set: Path | None = None) -> dict[st
         return {path.stem: path}
     masks: dict[str, Path] = {}
     for file in visible_files(path, ".png"):
-        if file.stem in masks:
-            raise UsageError(f"{file}: {masks[file.stem]} has the same stem; expected one file per stem")
-        masks[file.stem] = file
+        stem = composed(file.stem)
+        if stem in masks:
+            raise UsageError(f"{file}: {masks[stem]} has the same stem; expected one file per stem")
+        masks[stem] = file
+    if decomposed := sum(file.stem != stem for stem, file in masks.items()):
+        note(f"{path}: {decomposed} file names are decomposed Unicode, and read as composed")
     if not masks:
         raise UsageError(f"{path}: found no .png file")
     lines = dict.fromkeys(masks, 0) if image_set is None else read_image_set(image_set, masks.keys())
