@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
+import sys
 
+import pytest
 from rich.console import Console
 
+from harness.cli.streams import VisibleStream
+from harness.cli.terminal import SafeConsole
 from harness.driver.progress import RunProgress
 
 
@@ -106,3 +111,75 @@ def test_on_a_terminal_notes_stay_above_the_live_table() -> None:
     assert "a line" in text
     assert "4/10" in text
     assert "10.0/s" not in text
+
+
+def screen(text: str) -> list[str]:
+    """Return the lines that a terminal shows after this output."""
+    lines, row, column = [""], 0, 0
+    for piece in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", text):
+        if piece == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row + 1 - len(lines))
+        elif piece == "\r":
+            column = 0
+        elif piece == "\x1b[2K":
+            lines[row] = ""
+        elif piece.startswith("\x1b") and piece.endswith("A"):
+            row -= int(piece[2:-1] or 1)
+        elif not piece.startswith("\x1b"):
+            lines[row] = (lines[row][:column].ljust(column) + piece).rstrip()
+            column += len(piece)
+    return [line for line in lines if line]
+
+
+def test_only_notes_stay_in_the_scrollback() -> None:
+    output = io.StringIO()
+    console = Console(file=output, width=120, height=30, force_terminal=True)
+    progress = RunProgress(console)
+    with progress:
+        progress.status("training yolo: step 20/80  loss 1.5  ap 0.2  8.0 steps/s  ETA 0:07")
+        progress._live.refresh()
+        assert "ETA 0:07" in screen(output.getvalue())[0]
+        progress.begin("digits/yolo", total=10, done=4)
+        progress.note("digits/yolo: samples 4–5 failed: a reason")
+        progress.advance("digits/yolo", 6)
+        progress.status("timing digits/yolo: offline (process 2/3)")
+        progress._live.refresh()
+        assert screen(output.getvalue())[-1].endswith("timing digits/yolo: offline (process 2/3)")
+    assert screen(output.getvalue()) == ["digits/yolo: samples 4–5 failed: a reason"]
+
+
+def test_the_controls_of_a_live_display_reach_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", VisibleStream(output))
+    console = SafeConsole(stderr=True, width=120, height=30, force_terminal=True)
+    with RunProgress(console) as progress:
+        progress.begin("digits/yolo\x1b[2J", total=10, done=4)
+        progress._live.refresh()
+        sys.stderr.write("a warning\n")
+    assert screen(output.getvalue()) == ["a warning"]
+    assert "\\u001b[2K" not in output.getvalue()
+    assert "\x1b[2J" not in output.getvalue()
+
+
+def test_a_bar_shows_the_steps_of_a_training_without_an_empty_table() -> None:
+    progress, _ = terminal()
+    page = Console(file=io.StringIO(), width=100)
+    progress.status("training yolo: step 20/80  loss 1.500  ap 0.2000  8.0 steps/s  ETA 0:07")
+    page.print(progress.display())
+    (line,) = page.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    bar, _, text = line.partition("training")
+    assert bar == "━" * 5 + " " * 17  # a quarter of 20 columns
+    assert text.rstrip() == " yolo: step 20/80  loss 1.500  ap 0.2000  8.0 steps/s  ETA 0:07"
+
+
+def test_of_the_lines_of_a_training_few_are_printed_where_there_is_no_terminal() -> None:
+    clock, output = Clock(), io.StringIO()
+    progress = RunProgress(Console(file=output, width=200), clock)
+    for second in range(25):
+        clock.now = float(second)
+        progress.status(f"training yolo: step {second}/80  loss 1.5  1.0 steps/s  ETA 0:{80 - second}")
+    progress.status("training yolo: step 25/80  loss 1.4  ap 0.3 (best)")
+    assert [line.split("  ")[0] for line in output.getvalue().splitlines()] == [
+        f"training yolo: step {step}/80" for step in (0, 10, 20, 25)
+    ]

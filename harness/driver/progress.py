@@ -1,11 +1,13 @@
 """Progress of a run: a live table with rates and remaining time on a terminal, plain lines elsewhere."""
 
+import math
+import re
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -13,6 +15,8 @@ from rich.text import Text
 
 LINE_INTERVAL = 10.0  # s between plain lines of one trial
 FREE_LINES = 8  # lines of the terminal that are left for notes above the table
+_STATE = re.compile(r"\b(?:step|process) (\d+)/(\d+)")  # in a line of `status`
+_ONE_OF_MANY = " ETA "  # in the lines of a training that are only of interest while it runs
 
 
 @dataclass
@@ -43,13 +47,18 @@ class _TrialProgress:
 
 
 class RunProgress:
-    """Counts completed samples per trial; a context manager that draws the lower lines of a terminal."""
+    """Counts completed samples per trial; a context manager that draws the lower lines of a terminal.
+
+    At the end, only the notes stay on the terminal.
+    """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._clock = clock
         self._trials: dict[str, _TrialProgress] = {}
-        self._live = Live(console=console, get_renderable=self.table, refresh_per_second=2)
+        self._status = ""
+        self._last_status = -math.inf  # time of the last plain line with a remaining time
+        self._live = Live(console=console, get_renderable=self.display, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -63,10 +72,24 @@ class RunProgress:
         """Print a line above the table."""
         self._console.print(line, markup=False, highlight=False)
 
+    def status(self, line: str, about: str = "") -> None:
+        """Show what is being done in the last row of a terminal, with a bar if the line says `step 3/8`.
+
+        Elsewhere, print the line, but those with a remaining time at most once per `LINE_INTERVAL`.
+        """
+        self._status = line = about + line
+        due = self._clock() - self._last_status >= LINE_INTERVAL
+        if self._console.is_terminal or (_ONE_OF_MANY in line and not due):
+            return
+        if _ONE_OF_MANY in line:
+            self._last_status = self._clock()
+        self.note(line)
+
     def begin(self, name: str, total: int, done: int) -> None:
         """Add a trial of `total` samples, `done` of which already have a prediction on disk."""
+        self._status = ""
         self._trials[name] = _TrialProgress(total, done, self._clock())
-        if done:
+        if done and not self._console.is_terminal:
             self.note(f"{name}: {done} of {total} predictions are on disk")
 
     def advance(self, name: str, count: int, node: str | None = None, retries: int = 0) -> None:
@@ -84,6 +107,18 @@ class RunProgress:
         if not self._console.is_terminal and (trial.complete or due):
             trial.last_line = now
             self.note(f"{name}: {_line(trial, now)}")
+
+    def display(self) -> Group:
+        """Return the live part: the table of incomplete trials, then what is being done."""
+        table, status = self.table(), self._status
+        parts = [table] if table.row_count else []
+        if status:
+            row = Table.grid(padding=(0, 2, 0, 0))
+            state = _STATE.search(status)
+            bar = [ProgressBar(int(state[2]), int(state[1]), width=20)] if state else []
+            row.add_row(*bar, Text(status, no_wrap=True, overflow="ellipsis"))
+            parts.append(row)
+        return Group(*parts)
 
     def table(self) -> Table:
         """Return one row per incomplete trial, those that are running first, and one row for all trials."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness import environment
 from harness.driver.answers import with_checked_answers
+from harness.driver.progress import RunProgress
 from harness.environment import Environment
 from harness.errors import InfrastructureError
 from harness.executors.executor import Executor
@@ -28,7 +29,7 @@ def measure(
     earlier: Sequence[Trial],
     speed: SpeedEntry,
     executor: Callable[[], Executor],
-    note: Callable[[str], None],
+    progress: RunProgress,
     local: Environment | None,
 ) -> None:
     """Time the scenarios of a trial, in as many fresh processes as the profile requires.
@@ -51,10 +52,10 @@ def measure(
     running = executor()
     try:
         while scenarios := timing.unfinished():
-            note(f"timing {trial.name}: {', '.join(scenarios)} ({timing.progress(scenarios[0])})")
+            progress.status(f"timing {trial.name}: {', '.join(scenarios)} ({timing.progress(scenarios[0])})")
             timing.add(running.measure(trial, scenarios, timing.settings))
     except InfrastructureError as error:
-        note(str(error))
+        progress.note(str(error))
         timing.fail(str(error))
 
 

@@ -31,7 +31,7 @@ from harness.task import Sample, Scores
 Report: TypeAlias = Callable[[str], None]
 """Called with each line of progress."""
 
-REPORT_SECONDS = 15.0  # between two lines of progress
+REPORT_SECONDS = 1.0  # between two lines of progress
 CACHE_BYTES = 512 << 20  # of training samples; a sample of `scenes` has 64 KB and takes 7 ms to create
 
 
@@ -90,6 +90,8 @@ class TrainingLoop:
         """Units trained on since the last validation (see `TrainableAdapter.training_units`)."""
         self._step_seconds = 0.0
         """Duration of the steps since the last validation."""
+        self._figure = ""
+        """The headline figure of the last validation as text."""
 
     def run(self, state_file: Path) -> TrainingState:
         """Train until the last step or until patience runs out, from the state file if there is one.
@@ -111,7 +113,7 @@ class TrainingLoop:
             loss = self._step(optimiser, state.step)
             loss_sum += loss
             state.step += 1
-            progress.update(state.step, loss)
+            progress.update(state.step, loss, self._figure)
             if state.step % recipe.validate_every == 0 or state.step == recipe.steps:
                 steps = (state.step - 1) % recipe.validate_every + 1
                 self._validate(state, loss_sum / steps, clock)
@@ -206,8 +208,8 @@ class TrainingLoop:
         self._units.clear()
         self._step_seconds = 0.0
         mark = " (best)" if is_best else ""
-        shown = "undefined" if value is None else f"{value:.4f}"
-        self.report(f"step {state.step}/{self.recipe.steps}  loss {loss:.3f}  {headline} {shown}{mark}")
+        self._figure = f"  {headline} {'undefined' if value is None else f'{value:.4f}'}"
+        self.report(f"step {state.step}/{self.recipe.steps}  loss {loss:.3f}{self._figure}{mark}")
 
 
 class _Clock:
@@ -227,7 +229,7 @@ class _Progress:
         self._steps, self._first, self._report = steps, first, report
         self._started = self._reported = time.perf_counter()
 
-    def update(self, step: int, loss: float) -> None:
+    def update(self, step: int, loss: float, figure: str) -> None:
         now = time.perf_counter()
         if now - self._reported <= REPORT_SECONDS:
             return
@@ -235,7 +237,8 @@ class _Progress:
         rate = (step - self._first) / (now - self._started)
         minutes, seconds = divmod(round((self._steps - step) / rate), 60)
         self._report(
-            f"step {step}/{self._steps}  loss {loss:.3f}  {rate:.1f} steps/s  ETA {minutes}:{seconds:02d}"
+            f"step {step}/{self._steps}  loss {loss:.3f}{figure}  {rate:.1f} steps/s  "
+            f"ETA {minutes}:{seconds:02d}"
         )
 
 
