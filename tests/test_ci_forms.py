@@ -291,7 +291,11 @@ def test_github_action_benchmark_gets_only_what_is_better_when_bigger() -> None:
     assert entry["extra"] == "n=500\nBLEU|nrefs:1"
 
 
-# The workflows of docs/ci.md
+# The files of ci/ and docs/ci.md
+
+CI = DOCS.parent / "ci"
+ACTION = yaml.safe_load((CI / "github" / "action.yml").read_text())
+GITLAB = yaml.safe_load((CI / "gitlab.yml").read_text())[".harness"]
 
 
 def workflow(heading: str) -> dict:
@@ -300,6 +304,38 @@ def workflow(heading: str) -> dict:
     found = re.search(r"```yaml\n(.*?)```", section, re.DOTALL)
     assert found
     return yaml.safe_load(found[1])
+
+
+def test_the_workflows_of_the_docs_use_the_files_of_ci_and_document_their_inputs() -> None:
+    github, gitlab = workflow("GitHub Actions"), workflow("GitLab")
+    step = github["jobs"]["evaluate"]["steps"][1]
+    assert (DOCS.parent / step["uses"] / "action.yml").is_file()
+    assert step["with"].keys() <= ACTION["inputs"].keys()
+    documented = set(re.findall(r"^\| `(\w+)` \|", (DOCS / "ci.md").read_text(), re.MULTILINE))
+    assert ACTION["inputs"].keys() == documented
+    assert {github["permissions"][name] for name in ("checks", "pull-requests")} == {"write"}
+    assert (DOCS.parent / gitlab["include"][0]["local"]).is_file()
+    assert gitlab["evaluate"]["extends"] == ".harness"
+    assert gitlab["evaluate"]["variables"].keys() <= GITLAB["variables"].keys()
+
+
+def test_every_step_of_the_action_has_a_shell_or_an_action() -> None:
+    assert ACTION["runs"]["using"] == "composite"
+    for step in ACTION["runs"]["steps"]:
+        assert ("uses" in step) != ("run" in step and step["shell"] == "bash"), step["name"]
+        assert step["name"] == "Install" or "${{" not in step.get(
+            "run", ""
+        )  # inputs reach a shell as variables
+
+
+def test_environment_data_and_baseline_are_cached() -> None:
+    cached = [step["with"]["path"] for step in ACTION["runs"]["steps"] if "cache@" in step.get("uses", "")]
+    assert cached == [".venv", "~/.cache/harness", "runs/baseline"]
+    assert [path for cache in GITLAB["cache"] for path in cache["paths"]] == [
+        ".venv",
+        ".cache/harness",
+        "baseline.zip",
+    ]
 
 
 def write_harness(folder: Path, line: str) -> Path:
@@ -313,12 +349,10 @@ def write_harness(folder: Path, line: str) -> Path:
 
 def scripts(heading: str) -> list[str]:
     """Return the shell scripts of a workflow that call harness, in order."""
-    found = workflow(heading)
     if heading == "GitLab":
-        steps = found["evaluate"]["script"]
+        steps = GITLAB["script"]
     else:
-        (job,) = found["jobs"].values()
-        steps = [step["run"] for step in job["steps"] if "run" in step]
+        steps = [step["run"] for step in ACTION["runs"]["steps"] if "run" in step]
     return [step for step in steps if re.search(r"\bharness (run|compare)\b", step)]
 
 
@@ -335,7 +369,7 @@ def test_gitlab_compares_incomplete_runs_as_well_and_keeps_the_exit_code(
     environment["CI_API_V4_URL"] = "http://127.0.0.1:9"  # nobody answers: as if the baseline was there
     (tmp_path / "previous" / "runs" / "head").mkdir(parents=True)
     (tmp_path / "previous" / "runs" / "head" / "results.json").touch()
-    script = "\n".join(workflow("GitLab")["evaluate"]["script"])
+    script = "\n".join(GITLAB["script"])
     found = subprocess.run(
         ["bash", "-e", "-o", "pipefail", "-c", script], cwd=tmp_path, env=environment, check=False
     )
@@ -344,17 +378,52 @@ def test_gitlab_compares_incomplete_runs_as_well_and_keeps_the_exit_code(
 
 
 def test_github_shows_the_comparison_the_figures_and_the_test_report() -> None:
-    found = workflow("GitHub Actions")
-    (job,) = found["jobs"].values()
-    steps = {step["name"]: step for step in job["steps"] if "name" in step}
+    steps = {step["name"]: step for step in ACTION["runs"]["steps"]}
     assert steps["Test report"]["with"]["report_paths"] == "runs/head/report/*junit.xml"
-    assert "compare.md" in steps["Comment"]["with"]["path"]
-    assert {found["permissions"][name] for name in ("checks", "pull-requests")} == {"write"}
-    assert "--branch main --event push " in steps["Restore the baseline"]["run"]  # a fork has a main, too
-    for name in ("Restore the baseline", "Compare"):  # after an incomplete run, too
+    assert steps["Comment"]["with"]["path"] == "runs/comment.md"
+    assert '--branch "$BRANCH" --event push ' in steps["Find the baseline"]["run"]  # a fork has a main, too
+    for name in ("Find the baseline", "Compare"):  # after an incomplete run, too
         assert steps[name]["if"] == "success() || failure()"
-    for name in ("Summary", "Test report", "Comment", "Keep the run"):
+    for name in ("Summary", "Test report", "Comment", "Keep the run", "Write the comment"):
         assert steps[name]["if"].startswith("always()")
+
+
+def run_step(name: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a step of the action in a folder."""
+    (script,) = [step["run"] for step in ACTION["runs"]["steps"] if step["name"] == name]
+    command = ["bash", "-e", "-o", "pipefail", "-c", script]
+    environment = os.environ | variables
+    return subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
+
+
+def test_the_comment_is_the_comparison_with_a_link_to_the_artifact(tmp_path: Path) -> None:
+    report = tmp_path / "runs" / "head" / "report"
+    report.mkdir(parents=True)
+    run_step("Write the comment", tmp_path, ARTIFACT="https://x/1")
+    assert not (tmp_path / "runs" / "comment.md").exists()
+    for name in ("summary.md", "compare.md"):
+        (report / name).write_text(f"{name}\n")
+        run_step("Write the comment", tmp_path, ARTIFACT="https://x/1")
+        link = "[Report, and pictures of the frontier before and after](https://x/1)"
+        assert (tmp_path / "runs" / "comment.md").read_text() == f"{name}\n\n{link}\n"
+
+
+def test_a_baseline_is_downloaded_unless_the_cache_has_it(tmp_path: Path) -> None:
+    write_harness(tmp_path, 'echo "$@" >> gh.txt; case $2 in list) echo 7;; *) exit 1;; esac').joinpath(
+        "harness"
+    ).rename(tmp_path / "bin" / "gh")
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    output = tmp_path / "output"
+    names = {"GITHUB_WORKFLOW": "evaluate", "BRANCH": "main", "GITHUB_OUTPUT": str(output), "PATH": path}
+    run_step("Find the baseline", tmp_path, **names)
+    assert output.read_text() == "id=7\n"
+    found = run_step("Download the baseline", tmp_path, ID="7", PATH=path)
+    assert found.stdout == "the artifact expired\n"
+    (tmp_path / "runs" / "baseline").mkdir(parents=True)
+    (tmp_path / "runs" / "baseline" / "results.json").touch()
+    run_step("Download the baseline", tmp_path, ID="7", PATH=path)
+    calls = (tmp_path / "gh.txt").read_text().splitlines()
+    assert [call.split()[1] for call in calls] == ["list", "download"]
 
 
 @pytest.mark.parametrize(
@@ -368,6 +437,8 @@ def test_the_commands_of_the_workflow_run(heading: str, baseline: str, tmp_path:
     (tmp_path / "tiny.yaml").write_text(SUITE)
     bin_folder = write_harness(tmp_path, f'exec {sys.executable} -m harness "$@"')
     environment = os.environ | {"SUITE": "tiny.yaml", "PATH": f"{bin_folder}:{os.environ['PATH']}"}
+    environment["ARGUMENTS"] = ACTION["inputs"]["arguments"]["default"]
+    assert environment["ARGUMENTS"] == GITLAB["variables"]["ARGUMENTS"]
 
     def shell(script: str) -> subprocess.CompletedProcess[str]:
         command = ["bash", "-e", "-o", "pipefail", "-c", script]
@@ -396,22 +467,20 @@ def test_the_commands_of_the_workflow_run(heading: str, baseline: str, tmp_path:
 
 
 def test_the_summary_step_shows_what_there_is_and_never_fails(tmp_path: Path) -> None:
-    (job,) = workflow("GitHub Actions")["jobs"].values()
-    (script,) = [step["run"] for step in job["steps"] if step.get("name") == "Summary"]
     report = tmp_path / "runs" / "head" / "report"
     report.mkdir(parents=True)
     summary = tmp_path / "summary"
-    environment = os.environ | {"GITHUB_STEP_SUMMARY": str(summary)}
     for present, expected in (([], ""), (["summary.md"], "s"), (["summary.md", "compare.md"], "cs")):
         for name in present:
             (report / name).write_text(name[0])
         summary.write_text("")
-        subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, env=environment, check=True)
+        run_step("Summary", tmp_path, GITHUB_STEP_SUMMARY=str(summary))
         assert summary.read_text() == expected
 
 
 def test_every_file_that_the_workflows_use_is_written(tmp_path: Path) -> None:
-    text = (DOCS / "ci.md").read_text()
+    files = (DOCS / "ci.md", CI / "github" / "action.yml", CI / "gitlab.yml")
+    text = "".join(file.read_text() for file in files)
     (tmp_path / "results.json").write_text(to_json(results()))
     report = write_reports(tmp_path).parent
     write_comparison(compared(), tmp_path / "report")
@@ -419,7 +488,6 @@ def test_every_file_that_the_workflows_use_is_written(tmp_path: Path) -> None:
     used |= {
         name for name in re.findall(r"`([\w-]+\.(?:md|html|xml|json|csv))`", text) if name != "results.json"
     }
-    used |= set(re.findall(r"'([\w-]+\.md)'", text))
     assert {"compare.md", "summary.md", "*junit.xml", "bencher.json"} <= used
     assert {name: len(list(report.glob(name))) for name in used} == dict.fromkeys(used, 1) | {"*junit.xml": 2}
 
