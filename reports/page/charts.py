@@ -33,6 +33,11 @@ class Palette:
     grey: str
     background: str
 
+    @property
+    def fills(self) -> tuple[str, ...]:
+        """Return the colours of points on the frontier, dominated, not ranked and of a baseline."""
+        return self.accent, self.grey, self.background, self.grid
+
 
 LIGHT = Palette("#1c2430", "#5d6775", "#e6e9ee", "#0f6e84", "#a3abb6", "#ffffff")
 PAGE = Palette("var(--text)", "var(--muted)", "var(--grid)", "var(--accent)", "var(--grey)", "transparent")
@@ -47,22 +52,18 @@ def chart(
 ) -> Spec:
     """Draw intervals as rules, the frontier as a line, and dominated points in grey.
 
-    The rows are under `datasets`, so that a page can replace them. The width is in px, or "container". The
-    points of a baseline are pale, and a dotted line leads from each to its variant.
+    The rows are under `datasets`, so that a page can replace them. The width is in px, or "container". Dotted
+    lines lead from the pale points of a baseline.
     """
-    rows = [_row(point) for point in comparison.points]
-    earlier = {point.trial.variant: _row(point) for point in (baseline.points if baseline else ())}
-    for point, row in zip(comparison.points, rows, strict=True):
-        if before := earlier.get(point.trial.variant):
-            row |= {"x_before": before["x"], "y_before": before["y"]}
-    rows += [{**row, "name": "", "rank": BEFORE} for row in earlier.values()]
+    rows = _rows(comparison, baseline)
     x_low, x_high = _domain([(row["x_low"], row["x_high"]) for row in rows], log=True)
     log = x_high > LOG_FROM * x_low
     y_low, y_high = _domain([(row["y_low"], row["y_high"]) for row in rows], log=False)
     middle = math.sqrt(x_low * x_high)
     for row in rows:
         row["side"] = "left" if row["x"] > middle else "right"
-    unit = display(comparison.points[0].throughput.unit, 20)
+    first = comparison.points[0]
+    unit, is_error = display(first.throughput.unit, 20), first.accuracy.better == "lower"
     x = alt.X(
         "x:Q",
         title=f"throughput, offline ({unit}{', log scale' if log else ''})",
@@ -72,12 +73,9 @@ def chart(
     y = alt.Y(
         "y:Q",
         title=f"{display(comparison.metric, 30)} ({display(comparison.unit, 20)})",
-        scale=alt.Scale(
-            domain=[y_low, y_high], nice=False, reverse=comparison.points[0].accuracy.better == "lower"
-        ),
+        scale=alt.Scale(domain=[y_low, y_high], nice=False, reverse=is_error),
     )
-    colours = (palette.accent, palette.grey, palette.background, palette.grid)
-    fills = dict(zip((*LEGEND.values(), BEFORE), colours, strict=True))
+    fills = dict(zip((*LEGEND.values(), BEFORE), palette.fills, strict=True))
     present = [shown for shown in fills if any(row["rank"] == shown for row in rows)]
     fill = alt.Fill(
         "rank:N",
@@ -100,7 +98,7 @@ def chart(
         line.encode(order="x:Q"),
         rules.encode(x="x_low:Q", x2="x_high:Q"),
         rules.encode(y="y_low:Q", y2="y_high:Q"),
-        *([moves.encode(x="x_before:Q", x2="x:Q", y="y_before:Q", y2="y:Q")] if earlier else []),
+        *([moves.encode(x="x_before:Q", x2="x:Q", y="y_before:Q", y2="y:Q")] if baseline else []),
         points,
         *(_labels(base, side, palette) for side in ("left", "right")),
     ]
@@ -131,6 +129,16 @@ def library() -> str:
     import vl_convert
 
     return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+
+
+def _rows(comparison: FrontierChart, baseline: FrontierChart | None) -> list[dict[str, Any]]:
+    """Return the points of a chart with their places in the baseline, then the points of the baseline."""
+    rows = [_row(point) for point in comparison.points]
+    earlier = {point.trial.variant: _row(point) for point in (baseline.points if baseline else ())}
+    for point, row in zip(comparison.points, rows, strict=True):
+        if before := earlier.get(point.trial.variant):
+            row |= {"x_before": before["x"], "y_before": before["y"]}
+    return [*rows, *({**row, "name": "", "rank": BEFORE} for row in earlier.values())]
 
 
 def _row(point: Point) -> dict[str, Any]:
