@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import vl_convert
+from axe_playwright_python.sync_playwright import Axe
 from browser import Seen, chromium, open_page, settled
 from sample_results import ENVIRONMENT, HOSTILE, LONG, document, trial
 from sample_run import write_run
@@ -16,8 +19,10 @@ from typer.testing import CliRunner
 
 from harness.cli.app import app
 from harness.compare.dominance import pareto
-from harness.compare.frontier import FrontierChange, frontier_charts
+from harness.compare.frontier import FrontierChange, Point, frontier_charts
 from harness.rundir.results import Results
+from harness.task import Figure
+from reports.page.charts import chart
 from reports.page.comparison import comparison_to_html
 from reports.text import display
 from reports.write import write_reports
@@ -45,6 +50,13 @@ def varied() -> dict[str, Any]:
     return content
 
 
+def scaled(point: Point, factor: float) -> Figure:
+    """Return the throughput of a point times a factor."""
+    figure = point.throughput
+    value, low, high = (None if x is None else x * factor for x in (figure.value, figure.low, figure.high))
+    return replace(figure, value=value, low=low, high=high)
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as running:
@@ -61,13 +73,18 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
 def seen(browser: Browser, report: str) -> Iterator[Seen]:
     with open_page(browser, report, viewport=WIDE) as opened:
         opened.page.wait_for_selector(POINTS)
+        settled(opened, "#packed", 0)
         yield opened
         assert opened.messages == []
         assert all(url.startswith(("file:", "data:")) for url in opened.requests)
 
 
 def unfold(seen: Seen) -> None:
-    seen.page.evaluate("document.querySelectorAll('details').forEach((item) => { item.open = true; })")
+    settled(seen, "#packed", 0)
+    unfolding = "document.querySelectorAll('details').forEach((item) => { item.open = true; })"
+    seen.page.evaluate(unfolding)
+    settled(seen, "[data-section]:empty", 0)
+    seen.page.evaluate(unfolding)  # those in the sections
     settled(seen, "[data-chart]:not(:has(svg))", 0)
 
 
@@ -105,6 +122,53 @@ def test_a_section_draws_its_charts_when_it_is_opened(seen: Seen) -> None:
         == seen.page.locator("#trials [data-chart]").count()
         > 5
     )
+
+
+def test_a_narrow_range_of_throughputs_is_not_drawn_on_a_log_scale_and_ticks_are_plain_numbers() -> None:
+    groups = frontier_charts(Results.model_validate(varied()))
+    (group,) = (each for each in groups if len(each.points) > 3)
+    wide, narrow = chart(group), chart(replace(group, points=group.points[:1]))
+    scales = [spec["layer"][0]["encoding"]["x"]["scale"]["type"] for spec in (wide, narrow)]
+    assert scales == ["log", "linear"]
+    slow = replace(group, points=tuple(replace(p, throughput=scaled(p, 1e-3)) for p in group.points))
+    svg = vl_convert.vegalite_to_svg(chart(slow))
+    assert ">0.1<" in svg and ">100m<" not in svg
+
+
+# Sections of trials
+
+
+def test_a_section_is_put_in_when_it_is_opened(seen: Seen) -> None:
+    assert seen.page.locator("[data-section] > *").count() == 0
+    seen.page.locator("#trial-1 > summary").click()
+    settled(seen, "[data-section] > dl", 1)
+    assert "SHA-256" in seen.page.locator("#trial-1").inner_text()
+
+
+def test_a_trial_that_repeats_the_accuracy_of_another_refers_to_it(browser: Browser, tmp_path: Path) -> None:
+    content = document()
+    content["trials"].append({**content["trials"][0], "id": "c0ffee", "variant": "again"})
+    page = write_reports(write_run(tmp_path, content))
+    shutil.rmtree(tmp_path / "trials")  # so that neither has an analysis
+    page = write_reports(tmp_path)
+    last = len(content["trials"]) - 1
+    with open_page(browser, f"{page.as_uri()}#trial-{last}", viewport=WIDE) as seen:
+        settled(seen, "#packed", 0)
+        text = seen.page.locator(f"#trial-{last}").inner_text()
+        assert f"equal those of {content['trials'][0]['variant']}" in text
+        assert "Signature" not in text.split("Speed")[0]
+
+
+def test_the_verdict_names_each_timing_that_is_not_valid(seen: Seen) -> None:
+    invalid = [
+        each["variant"]
+        for each in varied()["trials"]
+        for scenario in each.get("speed", {}).values()
+        if not scenario["valid"]
+    ]
+    rows = texts(seen, ".verdict li:has(> .failed:text-is('not valid'))")
+    assert len(rows) == len(invalid) > 0
+    assert all(display(name)[:20] in row for name, row in zip(invalid, rows, strict=True))
 
 
 # Tables
@@ -200,6 +264,25 @@ def test_a_comparison_is_whole_at_any_width_and_runs_nothing(
         assert seen.page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
         assert seen.messages == []
         assert seen.requests == [page.as_uri()]
+
+
+@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["1280", "390"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_barrier(browser: Browser, report: str, viewport: Any, scheme: Any) -> None:
+    context = {"viewport": viewport, "color_scheme": scheme, "bypass_csp": True}  # axe is another script
+    with open_page(browser, report, **context) as seen:
+        unfold(seen)
+        violations = Axe().run(seen.page).response["violations"]
+        serious = [each for each in violations if each["impact"] in ("serious", "critical")]
+        assert [(each["id"], each["nodes"][0]["html"][:200], len(each["nodes"])) for each in serious] == []
+
+
+def test_a_difference_keeps_its_verdict_on_a_phone(browser: Browser, report: str) -> None:
+    with open_page(browser, report, viewport=NARROW) as seen:
+        cells = seen.page.locator('td[data-label="At the 5% level"]')
+        assert cells.count() > 0
+        box = cells.first.bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= NARROW["width"]
 
 
 def brightness(seen: Seen, selector: str, name: str) -> float:

@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from sample_results import HOSTILE, LONG, document, results, trial
+from whole_page import whole
 
 from harness.compare.dominance import pareto
 from harness.compare.frontier import FrontierChange, frontier_changes, frontier_charts
@@ -46,7 +47,7 @@ VOID = {"meta", "br", "img", "link", "hr", "input"}  # HTML elements without an 
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return to_html(results())
+    return whole(to_html(results()))
 
 
 class Page(HTMLParser):
@@ -303,7 +304,7 @@ def test_each_benchmark_marks_its_own_frontier(shared: Results) -> None:
 def test_each_benchmark_has_its_own_rows_sections_and_charts(shared: Results) -> None:
     drawn_latency = {"single-stream": distribution(np.array([0.01, 0.02]))}
     details = [Detail(drawn_latency if each.speed else {}, None, {}) for each in shared.trials]
-    page = to_html(shared, details)
+    page = whole(to_html(shared, details))
     parsed = Page(page)
     ids = [each["id"] for _, each in parsed.elements if "id" in each]
     assert len(ids) == len(set(ids))
@@ -578,7 +579,7 @@ def test_every_place_marks_a_figure_that_is_not_valid() -> None:
     assert line.count(f"(not valid: {reason})") == 2  # throughput and latency
     note = trial_to_markdown(content.trials[index], 10_000)
     assert note.count(f"(not valid: {reason})") == 2
-    page = to_html(content)
+    page = whole(to_html(content))
     row = page[page.index('data-sort="throttled"') :]
     row = row[: row.index("</tr>")]
     assert row.count(f'<span class="about failed">not valid: {reason}</span>') == 2
@@ -607,7 +608,7 @@ def test_a_revision_and_references_are_plain_text_in_markdown() -> None:
 def test_figures_by_class_have_their_interval_and_their_samples() -> None:
     text = to_markdown(results())
     assert "yolo, ap50 by class: digit 3 0.500 [0.410, 0.590] 0–1, n=37" in text
-    page = lxml.html.fromstring(to_html(results()))
+    page = lxml.html.fromstring(whole(to_html(results())))
     table = page.xpath("//summary[text()='Per class (2)']/..//tr")
     rows = [" ".join(" ".join(cell.text_content() for cell in row).split()) for row in table]
     assert rows[:2] == [

@@ -13,6 +13,7 @@ import torch  # noqa: F401  (forked children then have it, too)
 from sample_results import document as sample_results
 from small_suite import document, planned, write
 from typer.testing import CliRunner
+from whole_page import whole
 
 from harness import environment
 from harness.cli.app import app
@@ -459,6 +460,6 @@ class TestReports:
         assert "**regression** " in to_markdown(results)
         assert "+10.0%" in to_markdown(results)
         assert '<failure message="regression: because' in to_junit(results)
-        page = to_html(results)
+        page = whole(to_html(results))
         assert '<strong class="regression">regression</strong>: offline time per sample' in page
         assert page.count("abcdef012345") >= 2

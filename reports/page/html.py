@@ -1,6 +1,7 @@
 """index.html: the report of a run as one file without network access."""
 
 import base64
+import gzip
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,9 +34,11 @@ _COST = {
     "flops": "FLOP per sample",
     "peak_memory_bytes": "B at peak",
     "checkpoint_bytes": "B of checkpoint",
+    "artefact_bytes": "B of artefacts",
 }
 
 
+NAMED = 8  # timings that are not valid, in the verdict; the rest is counted
 _LIBRARIES = {"1.9.0.post1": "373b1f84072b31010f15ceb787be6b415c53936411aae267c8c2b2b6ccde46e7"}
 """SHA-256 of the chart library by the version of vl-convert-python that bundles it."""
 
@@ -58,18 +61,23 @@ def to_html(
     drawn = {
         f"comparison/{i}": charts.chart(group, charts.PAGE, "container") for i, group in enumerate(groups)
     }
-    for index, detail in enumerate(details):
-        small = detail_charts(results.trials[index], detail)
-        drawn |= {f"{index}/{name}": chart for name, chart in small.items()}
     slices = slice_groups(results)
     drawn |= {group.key: slice_chart(group) for group in slices}
     return render(
         "index.html.j2",
         drawn,
+        packed=_packed(results, details),
         results=results,
         verdict=verdict(results),
         clean=is_clean(results),
         comparisons=groups,
+        invalid=[
+            (index, name, scenario)
+            for index, trial in enumerate(results.trials)
+            for name, scenario in trial.speed.items()
+            if not scenario.valid
+        ],
+        named=NAMED,
         baseline=baseline,
         frontier_changes=frontier.frontier_changes(baseline, results) if baseline else (),
         charted=frontier.points(results),
@@ -87,12 +95,52 @@ def to_html(
             if (trials := [(i, trial) for i, trial in enumerate(results.trials) if trial.task == task])
         },
         caveat=frontier.CAVEAT,
-        details=details,
         slices=slices,
         side_by_side=side_by_side,
         images=images.uris if images else {},
         hardware=lambda key: frontier.hardware_name(results, key),
     )
+
+
+def _packed(results: Results, details: Sequence[Detail]) -> Markup:
+    """Return the sections of all trials and their charts: gzipped JSON in base64.
+
+    They are most of the page, and a reader opens few. The script unpacks them after the rest is drawn.
+    """
+    small = {
+        f"{index}/{name}": chart
+        for index, detail in enumerate(details)
+        for name, chart in detail_charts(results.trials[index], detail).items()
+    }
+    template_of_trial, repeated = _environment().get_template("trial.html.j2"), _repeated(results, details)
+    sections = [
+        template_of_trial.render(
+            trial=trial,
+            index=index,
+            detail=details[index] if details else None,
+            original=repeated.get(index),
+            trials=results.trials,
+            drawn=small.keys(),
+            hardware=lambda key: frontier.hardware_name(results, key),
+        )
+        for index, trial in enumerate(results.trials)
+    ]
+    content = json.dumps({"sections": sections, "charts": small}, allow_nan=False).encode()
+    return Markup(base64.b64encode(gzip.compress(content, mtime=0)).decode())  # base64 needs no escape
+
+
+def _repeated(results: Results, details: Sequence[Detail]) -> dict[int, int]:
+    """Return trial → earlier trial of the benchmark with equal accuracy and analysis, both by index."""
+    evidence: list[object] = [(detail.analysis, detail.images) for detail in details]
+    evidence = evidence or [()] * len(results.trials)
+    first: dict[str, int] = {}
+    repeated = {}
+    for index, trial in enumerate(results.trials):
+        figures = trial.model_dump_json(include={"benchmark", "metrics", "per_class"})
+        original = first.setdefault(figures, index)
+        if original < index and trial.metrics and evidence[original] == evidence[index]:
+            repeated[index] = original
+    return repeated
 
 
 def render(name: str, drawn: Mapping[str, charts.Spec], **context: Any) -> str:

@@ -19,9 +19,36 @@ const drawAll = (root) => {
 for (const element of document.querySelectorAll("[data-chart]")) {
   if (!element.closest("details")) draw(element);
 }
-for (const item of document.querySelectorAll("details")) {
-  item.addEventListener("toggle", () => item.open && drawAll(item));
+const opened = ({ target }) => {
+  if (!target.open) return;
+  fill(target);
+  drawAll(target);
+};
+document.addEventListener("toggle", opened, true); // the event does not bubble
+
+// The sections of trials come packed. They are unpacked once the rest is drawn, and put in when opened.
+let sections = null;
+
+function fill(root) {
+  for (const item of root.querySelectorAll("[data-section]")) {
+    if (sections && !item.firstElementChild) item.innerHTML = sections[item.dataset.section];
+  }
 }
+
+async function unpack(text) {
+  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const content = JSON.parse(await new Response(stream).text());
+  Object.assign(charts, content.charts);
+  sections = content.sections;
+  for (const item of document.querySelectorAll("details[open]")) {
+    fill(item);
+    drawAll(item);
+  }
+  packed.remove();
+}
+const packed = document.getElementById("packed");
+if (packed) setTimeout(() => unpack(packed.textContent));
 
 // Filter rows, sections and charts alike. The frontier is recomputed among what remains.
 const selects = [...document.querySelectorAll("select[data-filter]")];
@@ -85,6 +112,7 @@ addEventListener("hashchange", openTarget);
 openTarget();
 let closed = [];
 addEventListener("beforeprint", () => {
+  fill(document);
   drawAll(document);
   closed = [...document.querySelectorAll("details:not([open])")];
   for (const item of closed) item.open = true;
