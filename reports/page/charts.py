@@ -68,7 +68,12 @@ def chart(
         "x:Q",
         title=f"throughput, offline ({unit}{', log scale' if log else ''})",
         scale=alt.Scale(type="log" if log else "linear", domain=[x_low, x_high], nice=False),
-        axis=alt.Axis(tickCount=6, labelExpr="format(datum.value, datum.value < 1 ? '.3~r' : '~s')"),
+        axis=alt.Axis(
+            tickCount=6,
+            labelExpr="format(datum.value, datum.value < 1 ? '.3~r' : '~s')",
+            labelOverlap="greedy",
+            labelSeparation=8,
+        ),
     )
     y = alt.Y(
         "y:Q",
