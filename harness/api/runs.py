@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -38,7 +39,7 @@ class Run:
         self.path = Path(path).absolute()
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r})"
+        return f"Run({os.path.relpath(self.path)!r})"
 
     @cached_property
     def results(self) -> Results:

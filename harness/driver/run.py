@@ -82,8 +82,8 @@ def run(
                 for number, trial in enumerate(planned.trials):
                     earlier = planned.trials[:number]
                     measure(directory, trial, earlier, loaded.suite.speed, executor, progress, local)
-                partial = not set(planned.unselected) <= {trial.name for trial in recorded}
-                decide_claims(directory, loaded.suite.claims, recorded, partial)
+                incomplete = not set(planned.unselected) <= {trial.name for trial in recorded}
+                decide_claims(directory, loaded.suite.claims, recorded, incomplete)
         with _noticing_removal(directory):  # after the workers have ended, which would disturb the gate
             run_gate(directory, loaded, planned.trials, baseline, settings, progress.note)
             return _finish(directory)
