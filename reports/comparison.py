@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 
 from harness.compare.outcome import URGENCY, Change, Comparison, TrialComparison, Verdict
 from harness.compare.speed_verdict import DRIFT
@@ -38,7 +37,7 @@ def _document(comparison: Comparison, rows: int) -> str:
         *_frontier(comparison, rows),
         *_table(list(worst.values()), rows, Counter(trial.name for trial, _ in others)),
         *bullets([_not_compared(trial) for trial in not_compared], rows),
-        *_folded("Other figures", rest, _table(rest, rows)),
+        *_folded("Other figures", rest, _table(rest, rows, {})),
         *_folded("Samples with another prediction", *_flips(comparison, rows)),
         *([f"{DRIFT} A difference in time is per sample: above 0 is slower."] * comparison.compares_speed),
         *bullets([f"- Note: {markdown(note, 400)}" for note in comparison.notes], rows),
@@ -66,7 +65,7 @@ def _is_changed(change: Change) -> bool:
     return change.verdict in ("regression", "improvement")
 
 
-def _table(shown: Sequence[Row], rows: int, others: Mapping[str, int] = MappingProxyType({})) -> list[str]:
+def _table(shown: Sequence[Row], rows: int, others: Mapping[str, int]) -> list[str]:
     """Return at most `rows` rows. `others` counts the changes of a trial that another table shows."""
     if not shown:
         return []

@@ -73,14 +73,12 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
     return page
 
 
-def draw_frontiers(base: Results, head: Results, folder: Path) -> list[Path]:
-    """Draw frontiers of a run over those of its baseline as compare-NUMBER-TASK.svg, and return the paths."""
+def draw_frontiers(base: Results, head: Results, folder: Path) -> None:
+    """Draw frontiers of a run over those of its baseline as compare-NUMBER-TASK.svg."""
     from reports.page.charts import save  # takes a second
 
     before = {chart.signature: chart for chart in frontier_charts(base)}
-    paths = []
     for number, chart in enumerate(frontier_charts(head)[:DRAWN], start=1):
-        paths.append(folder / f"compare-{number}-{chart.task}.svg")
-        with write_errors(paths[-1]):
-            save(chart, paths[-1], before.get(chart.signature))
-    return paths
+        path = folder / f"compare-{number}-{chart.task}.svg"
+        with write_errors(path):
+            save(chart, path, before.get(chart.signature))

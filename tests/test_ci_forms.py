@@ -496,11 +496,11 @@ def test_a_comparison_of_earlier_results_does_not_outlive_them(tmp_path: Path) -
     (tmp_path / "results.json").write_text(to_json(results()))
     compared_with = replace(compared(), results=sha256(tmp_path / "results.json"))
     report = write_comparison(compared_with, tmp_path / "report").parent
-    pictures = draw_frontiers(results(), results(), report)
+    draw_frontiers(results(), results(), report)
     written = {path.name for path in report.iterdir()}
     (report / "compared-by-me.txt").touch()
     write_reports(tmp_path)
-    assert [path.name for path in pictures] == ["compare-1-translation.svg", "compare-2-detection.svg"]
+    assert written >= {"compare-1-translation.svg", "compare-2-detection.svg"}
     assert {path.name for name in COMPARISON_FILES for path in report.glob(name)} == written
     assert {path.name for path in comparison_files(tmp_path)} >= written
     (tmp_path / "results.json").write_text(to_json(results("resumed")))

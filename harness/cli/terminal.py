@@ -32,15 +32,10 @@ class SafeConsole(Console):
     def __init__(self, **settings: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **settings)
 
-    @property
+    @property  # type: ignore[misc]  # nothing sets it
     def file(self) -> IO[str]:
         """The stream below a `VisibleStream`, also while a live display redirects the standard streams."""
-        stream = super().file
-        return getattr(stream, "rich_proxied_file", stream)
-
-    @file.setter
-    def file(self, stream: IO[str]) -> None:
-        self._file = stream
+        return getattr(super().file, "rich_proxied_file", super().file)
 
     def render_str(self, text: str, **settings: Any) -> Text:
         return super().render_str(visible(text), **settings)

@@ -66,14 +66,10 @@ class Step:
     """A lasting change of a figure between two successive runs."""
 
     subject: Observation
-    last: TrendPoint
-    """The last point before the step."""
-    first: TrendPoint
-    """The first point after it."""
-    before: float
-    """The median of the points since the step before."""
-    after: float
-    """The median of the points until the next step."""
+    last: TrendPoint  # before the step
+    first: TrendPoint  # after it
+    before: float  # median of the points since the step before
+    after: float  # median of the points until the next step
 
     def describe(self) -> str:
         """Return one line with the size of the step and the commits between which it lies."""

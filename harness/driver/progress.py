@@ -16,7 +16,6 @@ from rich.text import Text
 LINE_INTERVAL = 10.0  # s between plain lines of one trial
 FREE_LINES = 8  # lines of the terminal that are left for notes above the table
 _STATE = re.compile(r"\b(?:step|process) (\d+)/(\d+)")  # in a line of `status`
-_ONE_OF_MANY = " ETA "  # in the lines of a training that are only of interest while it runs
 
 
 @dataclass
@@ -77,13 +76,11 @@ class RunProgress:
 
         Elsewhere, print the line, but those with a remaining time at most once per `LINE_INTERVAL`.
         """
-        self._status = line = about + line
-        due = self._clock() - self._last_status >= LINE_INTERVAL
-        if self._console.is_terminal or (_ONE_OF_MANY in line and not due):
-            return
-        if _ONE_OF_MANY in line:
-            self._last_status = self._clock()
-        self.note(line)
+        self._status, passing = about + line, " ETA " in line
+        now = self._clock()
+        if not self._console.is_terminal and not (passing and now - self._last_status < LINE_INTERVAL):
+            self._last_status = now if passing else self._last_status
+            self.note(self._status)
 
     def begin(self, name: str, total: int, done: int) -> None:
         """Add a trial of `total` samples, `done` of which already have a prediction on disk."""
@@ -110,15 +107,11 @@ class RunProgress:
 
     def display(self) -> Group:
         """Return the live part: the table of incomplete trials, then what is being done."""
-        table, status = self.table(), self._status
-        parts = [table] if table.row_count else []
-        if status:
-            row = Table.grid(padding=(0, 2, 0, 0))
-            state = _STATE.search(status)
-            bar = [ProgressBar(int(state[2]), int(state[1]), width=20)] if state else []
-            row.add_row(*bar, Text(status, no_wrap=True, overflow="ellipsis"))
-            parts.append(row)
-        return Group(*parts)
+        table, status = self.table(), Table.grid(padding=(0, 2, 0, 0))
+        state = _STATE.search(self._status)
+        bar = [ProgressBar(int(state[2]), int(state[1]), width=20)] if state else []
+        status.add_row(*bar, Text(self._status, no_wrap=True, overflow="ellipsis"))
+        return Group(*([table] if table.row_count else []), *([status] if self._status else []))
 
     def table(self) -> Table:
         """Return one row per incomplete trial, those that are running first, and one row for all trials."""

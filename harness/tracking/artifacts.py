@@ -1,10 +1,7 @@
 """The files of a run in MLflow: report, charts and archive with the parent run, others with the trials."""
 
 import shutil
-import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -42,9 +39,8 @@ def content_digest(folder: Path, files: list[Path]) -> str:
     return digest(part for pair in zip(map(str, files), hashes, strict=True) for part in pair)
 
 
-@contextmanager
-def run_artifacts(run_dir: Path, results: Results, report: Path | None) -> Iterator[Path]:
-    """Create a temporary folder with the artifacts of the parent run.
+def write_run_artifacts(run_dir: Path, results: Results, report: Path | None, folder: Path) -> None:
+    """Write the artifacts of the parent run to a folder.
 
     Args:
         report: Folder of a report to copy; None makes one.
@@ -53,35 +49,28 @@ def run_artifacts(run_dir: Path, results: Results, report: Path | None) -> Itera
     from reports.page.charts import save
     from reports.write import write_reports
 
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        if report:
-            shutil.copytree(report, folder / "report")
-        else:
-            write_reports(run_dir, folder / "report")
-        for page in comparison_files(run_dir):
-            shutil.copy(run_dir / page, folder / page)
-        for number, comparison in enumerate(frontier_charts(results), start=1):
-            for suffix in ("png", "html"):
-                save(comparison, folder / "charts" / f"{number}-{comparison.task}.{suffix}")
-        shutil.copy(run_dir / "results.json", folder / "results.json")
-        if (run_dir / "environments").is_dir():
-            shutil.copytree(run_dir / "environments", folder / "environments")
-        with zipfile.ZipFile(folder / ARCHIVE, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
-            for file in run_files(run_dir):
-                archive.write(run_dir / file, file)
-        yield folder
+    if report:
+        shutil.copytree(report, folder / "report", dirs_exist_ok=True)
+    else:
+        write_reports(run_dir, folder / "report")
+    _copy(run_dir, [*comparison_files(run_dir), Path("results.json")], folder)
+    for number, comparison in enumerate(frontier_charts(results), start=1):
+        for suffix in ("png", "html"):
+            save(comparison, folder / "charts" / f"{number}-{comparison.task}.{suffix}")
+    with zipfile.ZipFile(folder / ARCHIVE, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
+        for file in run_files(run_dir):
+            archive.write(run_dir / file, file)
 
 
-@contextmanager
-def trial_artifacts(trial_dir: Path) -> Iterator[Path]:
-    """Create a temporary folder with the artifacts of a trial's run."""
-    with tempfile.TemporaryDirectory() as temporary:
-        for file in trial_files(trial_dir):
-            target = Path(temporary, file)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(trial_dir / file, target)
-        yield Path(temporary)
+def write_trial_artifacts(trial_dir: Path, folder: Path) -> None:
+    """Write the artifacts of a trial's run to a folder."""
+    _copy(trial_dir, trial_files(trial_dir), folder)
+
+
+def _copy(source: Path, files: list[Path], folder: Path) -> None:
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / file, folder / file)
 
 
 def _files(folder: Path, without: set[str]) -> list[Path]:

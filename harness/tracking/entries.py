@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from harness.compare.frontier import FRONTIER_MARK, FrontierChange, points, why_not_charted
+from harness.compare.frontier import FRONTIER_MARK, FrontierChange, frontier_charts, points, why_not_charted
 from harness.compare.trend import observations, to_text
 from harness.rundir.results import Results, TrialRecord
 from harness.tracking.names import DIGEST, NAME, RANK, RUN_NAME, TAG, cut, flat, key, readable
@@ -69,16 +68,15 @@ def run_entry(
     changes = [FrontierChange(**fields) for fields in frontier]
     moved = "; ".join(f"{change.benchmark} {change.describe()}" for change in changes)
     outcome = verdict_on.get(WHOLE_RUN, NOT_COMPARED)
-    best = defaultdict(list)
-    for trial, rank in zip(results.trials, ranked, strict=True):
-        if rank.startswith(FRONTIER_MARK):
-            best[trial.benchmark].append(readable(trial.variant))
     started = datetime.fromisoformat(run.started).astimezone(UTC)
     name = [results.suite, f"{started.day} {started:%b %H:%M}", (run.git_revision or "")[:7]]
-    choice = "; ".join(f"{FRONTIER_MARK} {name}: {', '.join(variants)}" for name, variants in best.items())
-    note = (
-        f"**Best trade-offs: {markdown(choice or 'none', 800)}**\n\n{to_markdown(results, limit=TAG - 2000)}"
+    choice = "; ".join(
+        f"{FRONTIER_MARK} {chart.benchmark}: {', '.join(map(readable, chart.frontier()))}"
+        for chart in frontier_charts(results)
+        if chart.frontier()
     )
+    note = f"**Best trade-offs: {markdown(choice or 'none', 800)}**\n\n"
+    note += to_markdown(results, limit=TAG - 2000)
     if verdict_on:
         note += f"\nAgainst the baseline: **{outcome}**; frontier: {markdown(moved or 'no chart', 400)}\n"
     complete = sum(trial.status == "complete" for trial in results.trials)

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import zipfile
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,17 +77,14 @@ def _latest(client: MlflowClient, experiment: str, branch: str, results: Results
 
 def _by_id(client: MlflowClient, experiment: str, run_id: str) -> Run | None:
     query = f"tags.`harness.kind` = 'run' and tags.`harness.run_id` = {store.quoted(run_id)}"
-    runs = [run for page in store.pages(client, experiment, query) for run in page]
-    if not runs:
-        runs = _runs(client, experiment, run_id)
-    if runs and (parent := runs[0].data.tags.get("mlflow.parentRunId")):
-        runs = _runs(client, experiment, parent)
-    return runs[0] if runs else None
+    by_id = "attributes.run_id = {}"
+    run = _first(client, experiment, query) or _first(client, experiment, by_id.format(store.quoted(run_id)))
+    parent = run and run.data.tags.get("mlflow.parentRunId")
+    return _first(client, experiment, by_id.format(store.quoted(parent))) if parent else run
 
 
-def _runs(client: MlflowClient, experiment: str, run_id: str) -> list[Run]:
-    query = f"attributes.run_id = {store.quoted(run_id)}"
-    return [run for page in store.pages(client, experiment, query) for run in page]
+def _first(client: MlflowClient, experiment: str, query: str) -> Run | None:
+    return next(chain(*store.pages(client, experiment, query)), None)
 
 
 def _downloaded(client: MlflowClient, run: Run, beside: Path | None) -> Path:
@@ -140,8 +138,7 @@ def logged_trend(suite: str, tracking_uri: str | None = None, condition: str = "
     with store.mlflow_errors(uri, store.PATIENT):
         client, experiment = store.find_experiment(uri, suite)
         logged = store.pages(client, experiment, f"tags.`harness.kind` = 'run'{condition}", PAGE)
-        complete = (run for page in logged for run in page if DIGEST_TAG in run.data.tags)
-        return trend_lines(_past(run, suite) for run in complete)
+        return trend_lines(_past(run, suite) for run in chain(*logged) if DIGEST_TAG in run.data.tags)
 
 
 def _past(run: Run, suite: str) -> tuple[PastRun, list[Observation]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
+import tempfile
 from collections import Counter
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
+from itertools import chain
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -107,10 +109,9 @@ class _Writer:
         self._uri = uri
         self._experiment = experiment
         of_run = f"tags.`harness.run_id` = {store.quoted(results.run.id)}"
-        queries = (of_run, "tags.`harness.kind` = 'training'")
-        self._known = [
-            run for text in queries for page in store.pages(client, experiment, text) for run in page
-        ]
+        self._known: list[Run] = []
+        for query in (of_run, "tags.`harness.kind` = 'training'"):
+            self._known += chain(*store.pages(client, experiment, query))
         self._start = _milliseconds(results.run.started)
         self._end = _milliseconds(results.run.finished or results.run.started)
         self.changes: Counter[Change] = Counter()
@@ -142,20 +143,17 @@ class _Writer:
             self._known.insert(0, run)
         return f"#/experiments/{self._experiment}/runs/{run.info.run_id}/model-metrics"
 
-    def attach(self, run: Run, digest: str, folder: AbstractContextManager[Path]) -> None:
-        """Upload artifacts unless the run has those with this digest. Set the tag with the digest last."""
-        if run.data.tags.get(artifacts.DIGEST_TAG) != digest:
-            with folder as path:
-                if target := store.artifact_folder(self._uri, run):
-                    shutil.copytree(path, target, dirs_exist_ok=True)
-                else:
-                    self._client.log_artifacts(run.info.run_id, str(path))
-            self._client.set_tag(run.info.run_id, artifacts.DIGEST_TAG, digest)
-
-    def detach(self, run: Run | None, digest: str) -> None:
-        """Mark a run as incomplete if it has artifacts with another digest."""
-        if run and run.data.tags.get(artifacts.DIGEST_TAG, digest) != digest:
-            self._client.delete_tag(run.info.run_id, artifacts.DIGEST_TAG)
+    def attach(self, run: Run, digest: str, write: Callable[[Path], None]) -> None:
+        """Write artifacts unless the run has those with this digest. Set the tag with the digest last."""
+        if run.data.tags.get(artifacts.DIGEST_TAG) == digest:
+            return
+        if beside := store.artifact_folder(self._uri, run):
+            write(beside)
+        else:
+            with tempfile.TemporaryDirectory() as temporary:
+                write(Path(temporary))
+                self._client.log_artifacts(run.info.run_id, temporary)
+        self._client.set_tag(run.info.run_id, artifacts.DIGEST_TAG, digest)
 
 
 def _write_runs(
@@ -170,7 +168,9 @@ def _write_runs(
     verdicts = _verdicts(compared)
     ranked = ranks(results)
     entry = run_entry(results, ranked, verdicts, compared.get("frontier", []))
-    writer.detach(writer.find(entry), digest)
+    found = writer.find(entry)
+    if found and found.data.tags.get(artifacts.DIGEST_TAG, digest) != digest:
+        client.delete_tag(found.info.run_id, artifacts.DIGEST_TAG)
     parent = writer.write(entry)
     children = {}
     for trial, rank in zip(results.trials, ranked, strict=True):
@@ -179,8 +179,8 @@ def _write_runs(
         child = writer.write(trial_entry(results, trial, *context))
         children[trial.benchmark, trial.id] = str(child.info.run_id)
         trial_digest = artifacts.content_digest(folder, artifacts.trial_files(folder))
-        writer.attach(child, trial_digest, artifacts.trial_artifacts(folder))
-    writer.attach(parent, digest, artifacts.run_artifacts(run_dir, results, report))
+        writer.attach(child, trial_digest, partial(artifacts.write_trial_artifacts, folder))
+    writer.attach(parent, digest, partial(artifacts.write_run_artifacts, run_dir, results, report))
     _store_view(client, experiment, results)
     created, updated, unchanged = (writer.changes[change] for change in get_args(Change))
     run_id = parent.info.run_id
@@ -269,9 +269,7 @@ def _store_view(client: MlflowClient, experiment: str, results: Results) -> None
     """
     tags = client.get_experiment(experiment).tags
     page = store.view_page(experiment)
-    note = (
-        f"**[Accuracy and speed of all runs]({page})**: ◆ marks the best trade-offs, ⚠ timings not to trust."
-    )
+    note = f"**[Accuracy and speed of all runs]({page})**: ◆ marks the best trade-offs, ⚠ invalid timings."
     for name, value in (("mlflow.experimentKind", "custom_model_development"), ("mlflow.note.content", note)):
         if name not in tags:
             client.set_experiment_tag(experiment, name, value)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache, cached_property
+from functools import cache
 
 import altair as alt
 
@@ -25,14 +25,6 @@ class Trend:
 
     line: TrendLine
     chart: str
-
-    @cached_property
-    def first(self) -> TrendPoint:
-        return self.line.points[0]
-
-    @cached_property
-    def latest(self) -> TrendPoint:
-        return self.line.points[-1]
 
     @property
     def unit(self) -> str:
