@@ -297,3 +297,14 @@ def test_the_catalogue_that_ships_is_valid() -> None:
     for download in weights.values():  # torchvision's names end with the digits of the checksum
         digits = download.paths[0].removesuffix(".pth").rpartition("-")[2]
         assert download.files[0].checksum == f"sha256:{digits}"
+
+
+def test_weights_are_checked_by_the_digits_in_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_WEIGHTS", str(tmp_path))
+    result = CliRunner().invoke(app, ["weights", "check"])
+    assert (result.exit_code, result.output.count("absent")) == (0, len(downloads.read_catalogue("weights")))
+    (tmp_path / "resnet50-0676ba61.pth").write_bytes(b"another network")
+    result = CliRunner().invoke(app, ["weights", "check", "resnet50"])
+    assert (result.exit_code, "damaged" in result.output) == (2, True)
