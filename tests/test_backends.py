@@ -68,6 +68,7 @@ def arguments(part: Exportable, sizes: dict[int, int]) -> tuple[object, ...]:
     return tuple(pytree.tree_unflatten(changed, structure))
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("name", "options"), [*FAST, *(pytest.param(*model, marks=pytest.mark.slow) for model in SLOW)]
 )
