@@ -35,9 +35,10 @@ def commands(kind: Literal["data", "weights"]) -> typer.Typer:
         from harness.cli.terminal import console
         from harness.downloads import fetch, read_catalogue
 
+        columns = [*Progress.get_default_columns(), DownloadColumn()]
         for name, download in read_catalogue(kind, names).items():
             console.print(f"{name}: {download.megabytes:,g} MB, {download.licence} ({download.source})")
-            with Progress(*Progress.get_default_columns(), DownloadColumn(), console=console) as bar:
+            with Progress(*columns, console=console, transient=True) as bar:
                 state = fetch(name, download, root, partial(bar.update, bar.add_task(name, total=None)))
             console.print(f"{name}: {state.status}: {state.detail}")
 
