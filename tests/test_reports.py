@@ -531,6 +531,9 @@ def test_a_chart_is_saved_as_picture(tmp_path: Path) -> None:
     drawing = (tmp_path / "chart.svg").read_text()
     assert drawing.count('aria-roledescription="point"') == len(detection.points)
     assert drawing.count('aria-roledescription="rule mark"') == 2 * len(detection.points)
+    save(detection, tmp_path / "chart.html")
+    page = lxml.html.fromstring((tmp_path / "chart.html").read_text())
+    assert [element.tag for element in page.iter()] == ["html", "head", "meta", "body", "div", "script"]
     with pytest.raises(ValueError, match=r"\.png, \.svg or \.html"):
         save(detection, tmp_path / "chart.bmp")
 
