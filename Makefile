@@ -36,9 +36,9 @@ lint: install  ## ruff, mypy and the import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# They need a run, a recipe, a subcommand, or a package that is no dependency.
+# They need a run, a recipe, a subcommand, a GPU, or a package that is no dependency.
 ASKING := benchmarks/seed_study.py benchmarks/learning_rates.py benchmarks/joeynmt_decoding.py \
-	benchmarks/turns.py benchmarks/speed_blocks.py benchmarks/deploy_table.py
+	benchmarks/turns.py benchmarks/speed_blocks.py benchmarks/deploy_table.py benchmarks/gpu_check.py
 bench: install  ## The benchmarks whose figures stand in docs/benchmarks.md
 	for script in $(filter-out $(ASKING),$(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
