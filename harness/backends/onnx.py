@@ -13,9 +13,10 @@ import logging
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from harness.adapter import Exportable, Precision
@@ -78,11 +79,14 @@ def to_onnx(part: Exportable) -> bytes:
         UsageError: The computation fixes the size of an axis that is declared to be dynamic.
     """
     import torch
+    from torch.fx.experimental.symbolic_shapes import free_symbols
     from torch.utils import _pytree as pytree
 
     tensors, structure = pytree.tree_flatten(part.example)
     assert len(tensors) == len(part.axes), "`axes` has an entry per tensor of `example`"
-    module = _as_module(part)
+    module = torch.nn.Module()  # whose `forward` is the method of the part
+    module.part, module.forward = part.module, getattr(part.module, part.method)
+    module.eval()
     with torch.no_grad(), _quiet():
         if any(isinstance(layer, torch.nn.RNNBase) for layer in part.module.modules()):
             # torch.export (2.15) unrolls recurrent layers, which fixes the length; the tracer does not.
@@ -95,39 +99,17 @@ def to_onnx(part: Exportable) -> bytes:
                 )
                 return file.read_bytes()
         free = [dict.fromkeys(axes, torch.export.Dim.AUTO) for axes in part.axes]
-        shapes = {"arguments": pytree.tree_unflatten(free, structure)}
+        shapes = pytree.tree_unflatten(free, structure)
         program = torch.export.export(module, part.example, dynamic_shapes=shapes)
-        _check_axes(program, part)
+        names = program.graph_signature.user_inputs
+        inputs = [node for node in program.graph.nodes if node.name in names]
+        for number, (node, axes) in enumerate(zip(inputs, part.axes, strict=True)):
+            if fixed := [axis for axis in axes if not free_symbols(node.meta["val"].shape[axis])]:
+                where = f"axis {fixed[0]} of tensor {number}"
+                raise UsageError(f"'{part.method}' cannot be exported: it fixes {where}")
         exported = torch.onnx.export(program, verbose=False)
     assert exported is not None
     return bytes(exported.model_proto.SerializeToString())
-
-
-def _check_axes(program: torch.export.ExportedProgram, part: Exportable) -> None:
-    from torch.fx.experimental.symbolic_shapes import free_symbols
-
-    names = program.graph_signature.user_inputs
-    inputs = [node for node in program.graph.nodes if node.name in names]
-    for number, (node, axes) in enumerate(zip(inputs, part.axes, strict=True)):
-        if fixed := [axis for axis in axes if not free_symbols(node.meta["val"].shape[axis])]:
-            raise UsageError(
-                f"'{part.method}' cannot be exported: it fixes axis {fixed[0]} of tensor {number}"
-            )
-
-
-def _as_module(part: Exportable) -> torch.nn.Module:
-    """Return a module whose `forward` is the method of the part."""
-    import torch
-
-    class Part(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.module = part.module
-
-        def forward(self, *arguments: object) -> object:
-            return getattr(self.module, part.method)(*arguments)
-
-    return Part().eval()
 
 
 def quantise(content: bytes, calibration: Sequence[Inputs]) -> bytes:
@@ -149,7 +131,7 @@ def quantise(content: bytes, calibration: Sequence[Inputs]) -> bytes:
         quantize_static(
             prepared,
             quantised,
-            _Reader(iter(calls)),
+            SimpleNamespace(get_next=partial(next, iter(calls), None)),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=QUANTISED,
             nodes_to_exclude=last_products(graph),
@@ -174,17 +156,6 @@ def last_products(graph: onnx.GraphProto) -> list[str]:
         else:
             pending += node.input
     return last
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Calibration inputs in the form that ONNX Runtime reads."""
-
-    calls: Iterator[dict[str, NDArray[np.generic]]]
-
-    def get_next(self) -> dict[str, NDArray[np.generic]] | None:
-        """Return the inputs of the next call by name, or None after the last."""
-        return next(self.calls, None)
 
 
 @contextlib.contextmanager
