@@ -34,11 +34,6 @@ class Palette:
     grey: str
     background: str
 
-    @property
-    def fills(self) -> tuple[str, ...]:
-        """Return the colours of points on the frontier, dominated, not ranked and of a baseline."""
-        return self.accent, self.grey, self.background, self.grid
-
 
 LIGHT = Palette("#1c2430", "#5d6775", "#e6e9ee", "#0f6e84", "#a3abb6", "#ffffff")
 PAGE = Palette("var(--text)", "var(--muted)", "var(--grid)", "var(--accent)", "var(--grey)", "transparent")
@@ -53,8 +48,7 @@ def chart(
 ) -> Spec:
     """Draw intervals as rules, the frontier as a line, and dominated points in grey.
 
-    The rows are under `datasets`, so that a page can replace them. The width is in px, or "container". Dotted
-    lines lead from the pale points of a baseline.
+    A page can replace the rows under `datasets`. The width is in px, or "container".
     """
     rows = _rows(comparison, baseline)
     x_low, x_high = _domain([(row["x_low"], row["x_high"]) for row in rows], log=True)
@@ -81,13 +75,6 @@ def chart(
         title=f"{display(comparison.metric, 30)} ({display(comparison.unit, 20)})",
         scale=alt.Scale(domain=[y_low, y_high], nice=False, reverse=is_error),
     )
-    fills = dict(zip((*LEGEND.values(), BEFORE), palette.fills, strict=True))
-    present = [shown for shown in fills if any(row["rank"] == shown for row in rows)]
-    fill = alt.Fill(
-        "rank:N",
-        scale=alt.Scale(domain=present, range=[fills[shown] for shown in present]),
-        legend=alt.Legend(title=None, orient="top", symbolType="circle", symbolStrokeColor=palette.grey),
-    )
     line_color = alt.condition(_ON_FRONTIER, alt.value(palette.accent), alt.value(palette.grey))
     base = alt.Chart(alt.NamedData(POINTS)).encode(x=x, y=y)
     rules = base.mark_rule(strokeWidth=1.5, opacity=0.7).encode(color=line_color)
@@ -96,7 +83,7 @@ def chart(
         interpolate="step-before", color=palette.accent, opacity=0.45, strokeDash=[5, 4], aria=False
     )
     points = base.mark_point(size=80, strokeWidth=2, opacity=1, fillOpacity=1).encode(
-        fill=fill,
+        fill=_fill(rows, palette),
         stroke=line_color,
         tooltip=[alt.Tooltip(f"{field}:N") for field in rows[0] if field[0].isupper()],
     )
@@ -138,6 +125,18 @@ def library() -> str:
     import vl_convert
 
     return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+
+
+def _fill(rows: list[dict[str, Any]], palette: Palette) -> alt.Fill:
+    """Fill points by rank, with a legend of the ranks that are present."""
+    colours = (palette.accent, palette.grey, palette.background, palette.grid)
+    fills = dict(zip((*LEGEND.values(), BEFORE), colours, strict=True))
+    present = [shown for shown in fills if any(row["rank"] == shown for row in rows)]
+    return alt.Fill(
+        "rank:N",
+        scale=alt.Scale(domain=present, range=[fills[shown] for shown in present]),
+        legend=alt.Legend(title=None, orient="top", symbolType="circle", symbolStrokeColor=palette.grey),
+    )
 
 
 def _rows(comparison: FrontierChart, baseline: FrontierChart | None) -> list[dict[str, Any]]:
