@@ -538,7 +538,7 @@ def test_lasting_changes_of_a_branch_are_told_while_they_are_recent(monkeypatch:
         == told(22)
         == [
             "on main, gettext-de/attention bleu from 31 to 30 (−3.2%) since 000000000000 of 2025-03-13, "
-            "the run after 000000000000"
+            "after 000000000000"
         ]
     )
     assert set(conditions) == {("s", None, " and tags.`git.branch` = 'main'")}

@@ -77,9 +77,7 @@ class Step:
         size = f" ({self.after / self.before - 1:+.1%})" if self.before else ""
         since, last = (point.run.revision or point.run.id for point in (self.first, self.last))
         moved = f"from {self.before:.4g} to {self.after:.4g}{size}".replace("-", "−")
-        return (
-            f"{trial} {moved} since {since[:12]} of {self.first.run.started[:10]}, the run after {last[:12]}"
-        )
+        return f"{trial} {moved} since {since[:12]} of {self.first.run.started[:10]}, after {last[:12]}"
 
 
 @dataclass(frozen=True)

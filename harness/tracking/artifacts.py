@@ -53,7 +53,7 @@ def write_run_artifacts(run_dir: Path, results: Results, report: Path | None, fo
         shutil.copytree(report, folder / "report", dirs_exist_ok=True)
     else:
         write_reports(run_dir, folder / "report")
-    _copy(run_dir, [*comparison_files(run_dir), Path("results.json")], folder)
+    copy_files(run_dir, [*comparison_files(run_dir), Path("results.json")], folder)
     for number, comparison in enumerate(frontier_charts(results), start=1):
         for suffix in ("png", "html"):
             save(comparison, folder / "charts" / f"{number}-{comparison.task}.{suffix}")
@@ -62,12 +62,8 @@ def write_run_artifacts(run_dir: Path, results: Results, report: Path | None, fo
             archive.write(run_dir / file, file)
 
 
-def write_trial_artifacts(trial_dir: Path, folder: Path) -> None:
-    """Write the artifacts of a trial's run to a folder."""
-    _copy(trial_dir, trial_files(trial_dir), folder)
-
-
-def _copy(source: Path, files: list[Path], folder: Path) -> None:
+def copy_files(source: Path, files: list[Path], folder: Path) -> None:
+    """Copy files, which are relative to `source`, to a folder."""
     for file in files:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source / file, folder / file)

@@ -90,8 +90,11 @@ def served_views(port: int) -> dict[str, str] | None:
             experiments = json.load(answer).get("experiments", [])
     except OSError:
         return None
-    marked = [e for e in experiments if any(tag["key"] == VIEW_TAG for tag in e.get("tags", []))]
-    return {e["name"]: f"{address}/{view_page(e['experiment_id'])}" for e in marked}
+    return {
+        experiment["name"]: f"{address}/{view_page(experiment['experiment_id'])}"
+        for experiment in experiments
+        if any(tag["key"] == VIEW_TAG for tag in experiment.get("tags", []))
+    }
 
 
 def open_experiment(uri: str, suite: str) -> tuple[MlflowClient, str]:

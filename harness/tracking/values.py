@@ -86,7 +86,12 @@ def view(results: Results, known: Mapping[str, Any]) -> dict[str, Any]:
     """
     trials = results.trials
     headline = dict.fromkeys(f"acc/{key(next(iter(trial.metrics)))}" for trial in trials if trial.metrics)
-    settings = dict.fromkeys(name for trial in trials for name in params_of(trial) if _shown(name, trial))
+    settings = dict.fromkeys(
+        name
+        for trial in trials
+        for name in params_of(trial)
+        if name in _SETTINGS or f"{name.removeprefix('options.')}=" in trial.variant
+    )
     columns = [f"tags.`{RANK}`", *(f"metrics.`{name}`" for name in (*headline, *SPEEDS)), "tags.`benchmark`"]
     columns += [*(f"params.`{name}`" for name in settings), "metrics.`cost/params`", "tags.`status`"]
     columns = list(dict.fromkeys([*known.get("selectedColumns", []), *columns]))
@@ -103,12 +108,6 @@ def view(results: Results, known: Mapping[str, Any]) -> dict[str, Any]:
         "compareRunSections": [{"uuid": VIEW, "name": "Accuracy versus speed", "display": True}],
         "isAccordionReordered": True,  # otherwise sections are in alphabetical order
     }
-
-
-def _shown(parameter: str, trial: TrialRecord) -> bool:
-    """Return whether a parameter has a column, as `beam` of the variant `yolo[beam=5]` has."""
-    stated = f"[{parameter.removeprefix('options.')}=" in trial.variant.replace(",", "[")
-    return stated or parameter in _SETTINGS
 
 
 def _with_bounds(name: str, figure: Figure, scale: float = 1) -> dict[str, float | None]:

@@ -1,9 +1,9 @@
 """trend.html: figures over many runs as one file without network access."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from typing import NamedTuple
 
 import altair as alt
 
@@ -19,23 +19,18 @@ MARKED = 60  # maximum runs per line with a point and a tooltip, always includin
 DIGITS = 6  # significant digits of a drawn value; more digits are invisible and double the size of the page
 
 
-@dataclass(frozen=True)
-class Trend:
-    """A line over several runs and the name of its chart."""
+class Trend(NamedTuple):
+    """A line over several runs, the name of its chart, and the unit of the chart."""
 
     line: TrendLine
     chart: str
-
-    @property
-    def unit(self) -> str:
-        """Return the unit of the chart."""
-        return _scale(self.line)[1]
+    unit: str
 
 
 def to_trend(lines: Sequence[TrendLine]) -> str:
     """Return the page. Figures from different samples or machines are on separate lines."""
     runs = {point.run.id: point.run for line in lines for point in line.points}
-    trends = [Trend(line, f"trend/{number}") for number, line in enumerate(lines)]
+    trends = [Trend(line, f"trend/{number}", _scale(line)[1]) for number, line in enumerate(lines)]
     steps = [step for line in lines for step in line.steps]
     return render(
         "trend.html.j2",
