@@ -16,7 +16,6 @@ from reports.markdown import to_markdown
 from reports.page.comparison import comparison_to_html
 from reports.table import to_csv
 
-DRAWN = 20  # frontiers that a comparison draws
 COMPARISON_FILES = ("compare.html", "compare.md", "compare.json", "compare-*.svg", "compare-junit.xml")
 
 
@@ -74,11 +73,11 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
 
 
 def draw_frontiers(base: Results, head: Results, folder: Path) -> None:
-    """Draw frontiers of a run over those of its baseline as compare-NUMBER-TASK.svg."""
+    """Draw at most 20 frontiers of a run over those of its baseline as compare-NUMBER-TASK.svg."""
     from reports.page.charts import save  # takes a second
 
     before = {chart.signature: chart for chart in frontier_charts(base)}
-    for number, chart in enumerate(frontier_charts(head)[:DRAWN], start=1):
+    for number, chart in enumerate(frontier_charts(head)[:20], start=1):
         path = folder / f"compare-{number}-{chart.task}.svg"
         with write_errors(path):
             save(chart, path, before.get(chart.signature))

@@ -161,6 +161,7 @@ def ui(
     """Serve MLflow's UI on the runs."""
     import signal
     import subprocess
+    import time
 
     from harness.cli.terminal import console
     from harness.tracking import served_views, ui_command
@@ -174,13 +175,11 @@ def ui(
         signal.signal(number, end)
     server = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
-        while (views := served_views(port)) is None:  # until the server answers
-            with suppress(subprocess.TimeoutExpired):
-                code = server.wait(0.2)
-                raise InfrastructureError(f"MLflow's server ended with exit code {code}")
-        console.print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)")
-        for suite, view in views.items():
-            console.print(f"  {suite}: {view}")
+        while server.poll() is None and (views := served_views(port)) is None:
+            time.sleep(0.2)  # until the server answers
+        if server.poll() is None:
+            console.print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)")
+            console.print("\n".join(f"  {suite}: {view}" for suite, view in (views or {}).items()))
         raise InfrastructureError(f"MLflow's server ended with exit code {server.wait()}")
     finally:
         with suppress(ProcessLookupError):

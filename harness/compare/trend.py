@@ -18,10 +18,7 @@ from harness.rundir.store import read_run
 from harness.scenarios.scenario import SCENARIOS
 from harness.task import Figure, TaskName
 
-PENALTY = 18.0
-"""With it, independent normal noise has a false change point in under 1% of series of 100 runs, and a step of
-three times the noise's standard deviation is found within one run in over 90% of series of 30 runs
-(benchmarks/change_points.py)."""
+PENALTY = 18.0  # per change point, in variances of the noise; chosen by benchmarks/change_points.py
 SHORTEST = 3  # runs between two change points, and after the last one
 LEAST_NOISE = 1e-3  # of the figure; without a limit, every change of an accuracy that never varies is a step
 
@@ -104,9 +101,9 @@ def change_points(values: Sequence[float]) -> list[int]:
     """Return the indices at which a lasting change of a series begins.
 
     They minimise the squared distances from the means of the segments plus `PENALTY` per change (Killick et
-    al. 2012, with a linear kernel), in units of the variance of the noise. The noise is that of differences
-    between successive runs, but at least `LEAST_NOISE`. A value further from the running median of five than
-    twice the noise is drawn to that distance, so that a single run is no step.
+    al. 2012), in variances of the noise, which is assumed to be independent and normal. It is estimated from
+    differences between successive runs, and at least `LEAST_NOISE`. A value further from the running median
+    of five than twice the noise is drawn to that distance, so that a single run is no step.
     """
     if len(values) < 2 * SHORTEST:
         return []

@@ -46,10 +46,7 @@ class _TrialProgress:
 
 
 class RunProgress:
-    """Counts completed samples per trial; a context manager that draws the lower lines of a terminal.
-
-    At the end, only the notes stay on the terminal.
-    """
+    """Counts completed samples per trial; a context manager that draws lines that vanish at its end."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console

@@ -183,10 +183,11 @@ def _write_runs(
         writer.attach(child, trial_digest, partial(artifacts.copy_files, folder, files))
     writer.attach(parent, digest, partial(artifacts.write_run_artifacts, run_dir, results, report))
     _store_view(client, experiment, results)
+    server = uri.rstrip("/") if uri.startswith("http") else f"http://{store.LOCAL}:{store.PORT}"
+    link = store.view_link(experiment, f"{store.public(server)}/")
+    place = (store.public(uri), results.suite, experiment, link, parent.info.run_id)
     created, updated, unchanged = (writer.changes[change] for change in get_args(Change))
-    run_id = parent.info.run_id
-    place = (store.public(uri), results.suite, experiment, store.view_link(uri, experiment))
-    return SyncOutcome(*place, run_id, created, updated, unchanged), children
+    return SyncOutcome(*place, created, updated, unchanged), children
 
 
 def _verdicts(comparison: dict[str, Any]) -> dict[Trial, str]:
@@ -269,7 +270,7 @@ def _store_view(client: MlflowClient, experiment: str, results: Results) -> None
     The tags are undocumented (they work in MLflow 3.17). Versions that ignore them show the default view.
     """
     tags = client.get_experiment(experiment).tags
-    page = store.view_page(experiment)
+    page = store.view_link(experiment)
     note = f"**[Accuracy and speed of all runs]({page})**: ◆ marks the best trade-offs, ⚠ invalid timings."
     for name, value in (("mlflow.experimentKind", "custom_model_development"), ("mlflow.note.content", note)):
         if name not in tags:

@@ -47,16 +47,10 @@ def chosen_uri(uri: str | None, run_dir: Path) -> str:
     return uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(run_dir)
 
 
-def view_link(uri: str, experiment: str) -> str:
-    """Return the address of an experiment's stored view: on a server, or where `harness ui` serves a file."""
-    is_server = uri.startswith(("http://", "https://"))
-    server = public(uri).rstrip("/") if is_server else f"http://{LOCAL}:{PORT}"
-    return f"{server}/{view_page(experiment)}"
-
-
-def view_page(experiment: str) -> str:
-    """Return the address of an experiment's stored view within MLflow's pages."""
-    return f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}"
+def view_link(experiment: str, server: str = "") -> str:
+    """Return the address of an experiment's stored view on a server, or within MLflow's pages."""
+    query = f"workflowType=machine_learning&viewStateShareKey={VIEW}"
+    return f"{server}#/experiments/{experiment}/runs?{query}"
 
 
 def ui_command(run_root: Path, port: int = PORT) -> list[str]:
@@ -82,8 +76,8 @@ def ui_command(run_root: Path, port: int = PORT) -> list[str]:
 
 def served_views(port: int) -> dict[str, str] | None:
     """Return the addresses of the stored views by suite, newest first, or None if no server answers."""
-    address = f"http://{LOCAL}:{port}"
-    request = Request(f"{address}/api/2.0/mlflow/experiments/search", b'{"max_results": 100}')
+    address = f"http://{LOCAL}:{port}/"
+    request = Request(f"{address}api/2.0/mlflow/experiments/search", b'{"max_results": 100}')
     request.add_header("Content-Type", "application/json")
     try:
         with urlopen(request, timeout=PATIENT) as answer:
@@ -91,7 +85,7 @@ def served_views(port: int) -> dict[str, str] | None:
     except OSError:
         return None
     return {
-        experiment["name"]: f"{address}/{view_page(experiment['experiment_id'])}"
+        experiment["name"]: view_link(experiment["experiment_id"], address)
         for experiment in experiments
         if any(tag["key"] == VIEW_TAG for tag in experiment.get("tags", []))
     }
