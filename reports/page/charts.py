@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -120,6 +121,7 @@ def save(comparison: FrontierChart, path: Path, baseline: FrontierChart | None =
         raise ValueError(f"{path}: expected a name ending in .png, .svg or .html")
 
 
+@cache
 def library() -> str:
     """Return Vega, Vega-Lite and vega-embed as one script without network access."""
     import vl_convert
