@@ -16,9 +16,13 @@ from torch.utils import _pytree as pytree
 from harness.adapter import ADAPTERS, Exportable, Precision, Runtime, TrainableAdapter
 from harness.backends import backend as backends
 from harness.backends.backend import BACKENDS, substitute
-from harness.checkpoint import sha256
+from harness.checkpoint import load, sha256
+from harness.compare.accuracy import judge_loss
+from harness.compare.outcome import Change
 from harness.datasets.dataset import DATASETS
 from harness.errors import UnavailableError, UsageError
+from harness.metrics.metric import METRICS
+from harness.recipe import shipped_recipes
 from harness.scenarios.settings import SpeedSettings
 from harness.stages.measure import load_bench
 
@@ -226,3 +230,28 @@ def test_a_compiled_model_computes_the_same(precision: Precision) -> None:
 
 def _scenes() -> tuple[Any, str, Any]:
     return DATASETS.get("scenes").Options(), "test", "detection"
+
+
+@pytest.mark.slow
+def test_an_int8_head_that_costs_one_point_of_ap_is_found_with_1000_samples() -> None:
+    path = shipped_recipes("yolo")["yolo-scenes"].with_suffix(".safetensors")
+    adapter = ADAPTERS.get("yolo")(ADAPTERS.get("yolo").Options(), Runtime())
+    adapter.load(load(path))
+    data = DATASETS.get("scenes")
+    test = data(data.Options(), "test", "detection")
+    metric = METRICS.get("coco")(test.classes, **test.metric_options)
+    statistics: dict[float, list[Any]] = {0.0: [], 0.04: []}  # by step: 8 bits over a range of 10
+    for first in range(0, 1000, 50):
+        samples = [test[index] for index in range(first, first + 50)]
+        batch = adapter.preprocess(samples)
+        raw = adapter.forward(batch)
+        for step, collected in statistics.items():
+            coarse = (raw / step).round() * step if step else raw
+            predictions = adapter.postprocess(coarse, batch)
+            collected += [
+                metric.statistics(sample.target, prediction)
+                for sample, prediction in zip(samples, predictions, strict=True)
+            ]
+    base, head = (metric.jackknife(collected, None)["ap"] for collected in statistics.values())
+    assert 0.005 < base.value - head.value < 0.015
+    assert judge_loss(Change("accuracy", "ap", decides=True), (base, head), None).verdict == "regression"
