@@ -175,6 +175,7 @@ from pathlib import Path
 import harness.tracking
 from harness.cli.results import ui
 harness.tracking.ui_command = lambda root, port: [sys.executable, "-c", sys.argv[1]]
+harness.tracking.served_views = lambda port: {"tiny": "the view of tiny"}
 ui(Path("runs"), 5123)
 """
 SERVER = "import os, time; os.fork(); print(os.getpid(), flush=True); time.sleep(60)"
@@ -188,4 +189,12 @@ def test_a_terminated_ui_ends_its_server_and_all_of_its_processes() -> None:
         process.terminate()
         rest, errors = process.communicate(timeout=50)  # the pipe closes when all processes have ended
     assert first != second and rest == ""
-    assert "http://127.0.0.1:5123" in errors
+    assert "MLflow: http://127.0.0.1:5123 (Ctrl-C ends it)\n  tiny: the view of tiny\n" in errors
+
+
+def test_a_ui_whose_server_ends_before_it_answers_is_an_infrastructure_failure() -> None:
+    code = UI.replace("lambda port: {", "lambda port: None and {")
+    command = [sys.executable, "-c", code, "raise SystemExit(7)"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "MLflow's server ended with exit code 7" in done.stderr
+    assert "http://" not in done.stderr

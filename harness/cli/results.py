@@ -10,7 +10,6 @@ import typer
 
 from harness.cli.options import AsJson
 from harness.errors import InfrastructureError, UsageError
-from harness.tracking.tracking_store import PORT
 
 results_app = typer.Typer()
 
@@ -156,7 +155,7 @@ def verify(
 @results_app.command()
 def ui(
     root: Annotated[Path, typer.Option(help="Folder that contains the runs.")] = Path("runs"),
-    port: Annotated[int, typer.Option(min=1, max=65535)] = PORT,
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
 ) -> None:
     """Serve MLflow's UI on the runs."""
     import signal
