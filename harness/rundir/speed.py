@@ -17,7 +17,7 @@ class CommonFile(StrictModel):
 
     phases: dict[str, list[float]]  # phase → seconds per sample, one value per process
     cost: Cost
-    flags: dict[str, bool | str]  # settings of torch that affect speed
+    flags: dict[str, bool | str]  # settings of torch that affect speed, and digests of artefacts
 
     def joined(self, later: CommonFile) -> CommonFile:
         """Return this file with the phases of a later process appended."""

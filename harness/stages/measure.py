@@ -18,7 +18,7 @@ from harness.adapter import ADAPTERS, Adapter, TranslationAdapter
 from harness.checkpoint import Checkpoint
 from harness.datasets.dataset import Dataset
 from harness.environment import Environment
-from harness.rundir.results import Cost
+from harness.rundir.results import ArtefactRecord, Cost
 from harness.rundir.speed import CommonFile
 from harness.scenarios.loop import Workload, fixed_queries, window_length
 from harness.scenarios.scenario import SCENARIOS, Conditions, ProcessTiming, TimedOn
@@ -82,7 +82,7 @@ def measure(
         samples=[sample.id for sample in bench.samples],
         timings=timings,
         units=_work_units(bench),
-        common=CommonFile(phases=_phases(bench, size), cost=_cost(bench), flags=torch_flags()),
+        common=CommonFile(phases=_phases(bench, size), cost=_cost(bench), flags=_flags(bench)),
         classes=tuple(bench.adapter.classes),
     )
 
@@ -98,6 +98,7 @@ class Bench:
     """Waits until the device has finished its queued work."""
     flops: float | None
     """Per sample, counted before a backend took over, because torch does not see its operations."""
+    artefacts: list[ArtefactRecord]
     threads: int
     gpu: str
     """UUID of the GPU; empty on a CPU."""
@@ -130,12 +131,13 @@ def load_bench(
     adapter.load(checkpoint)
     samples = _samples(dataset, trial, settings.whole_batches(trial.spec.batch_size))
     flops = adapter.flops(samples[:1])
-    attach_backend(trial, adapter, checkpoint)
+    artefacts = attach_backend(trial, adapter, checkpoint)
     return Bench(
         adapter,
         samples,
         torch.cuda.synchronize if on_gpu else lambda: None,
         flops,
+        artefacts,
         threads,
         str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid) if on_gpu else "",
         settings,
@@ -239,6 +241,10 @@ def _phases(bench: Bench, batch_size: int) -> dict[str, list[float]]:
         raw = time_phase("model", adapter.forward, batch)
         time_phase("postprocess", adapter.postprocess, raw, batch)
     return {phase: [float(np.median(seconds))] for phase, seconds in durations.items()}
+
+
+def _flags(bench: Bench) -> dict[str, bool | str]:
+    return torch_flags() | {f"artefact {file.name}": file.sha256 for file in bench.artefacts}
 
 
 def _cost(bench: Bench) -> Cost:
