@@ -72,9 +72,7 @@ def test_a_step_is_drawn_and_named_with_its_commits(tmp_path: Path) -> None:
     assert [row["t"] for row in drawn] == [(START + timedelta(days=4)).timestamp() * 1000]
     text = write_trend(read_trend(runs), tmp_path).read_text()
     assert "<p>1 lasting change in " in text
-    told = (
-        "scenes-boxes/yolo ap50 from 0.4005 to 0.389 (−2.9%) since 0123456789ab of 2025-01-05, after"
-    )
+    told = "scenes-boxes/yolo ap50 from 0.4005 to 0.389 (−2.9%) since 0123456789ab of 2025-01-05, after"
     assert told in text
 
 
