@@ -20,6 +20,7 @@ SHIPPED = [
     ("ssd", "ssd-scenes", "ap50", 0.75),
     ("faster-rcnn", "faster-rcnn-scenes", "ap50", 0.80),
     ("ssd", "ssd-augmented-bccd", "ap50", 0.85),
+    ("yolo", "yolo-bccd", "ap50", 0.70),
     ("fcn-32s", "fcn-32s-scenes", "miou", 0.33),
     ("fcn-16s", "fcn-16s-scenes", "miou", 0.45),
     ("fcn-8s", "fcn-8s-scenes", "miou", 0.50),
