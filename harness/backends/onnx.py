@@ -145,16 +145,13 @@ def quantise(content: bytes, calibration: Sequence[Inputs]) -> bytes:
 def last_products(graph: onnx.GraphProto) -> list[str]:
     """Return the names of the products from which an output follows without another product."""
     producers = {output: node for node in graph.node for output in node.output}
-    pending, seen, last = [output.name for output in graph.output], set[str](), []
-    while pending:
-        node = producers.get(name := pending.pop())
-        if node is None or name in seen:
-            continue
-        seen.add(name)
-        if node.op_type in QUANTISED:
+    pending, last = [output.name for output in graph.output], []
+    for name in pending:  # grows
+        node = producers.get(name)
+        if node is not None and node.op_type in QUANTISED:
             last.append(node.name)
-        else:
-            pending += node.input
+        elif node is not None:
+            pending += [source for source in node.input if source not in pending]
     return last
 
 

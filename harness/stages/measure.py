@@ -74,6 +74,7 @@ def measure(
     for name in scenarios:
         work, conditions = prepare(name, bench, size, profile)
         timings[name] = SCENARIOS.get(name).run(work, profile, conditions)
+    digests = {f"artefact {file.name}": file.sha256 for file in bench.artefacts}
     return Measurement(
         environment=environment.describe(),
         settings=EffectiveSettings(
@@ -82,7 +83,7 @@ def measure(
         samples=[sample.id for sample in bench.samples],
         timings=timings,
         units=_work_units(bench),
-        common=CommonFile(phases=_phases(bench, size), cost=_cost(bench), flags=_flags(bench)),
+        common=CommonFile(phases=_phases(bench, size), cost=_cost(bench), flags=torch_flags() | digests),
         classes=tuple(bench.adapter.classes),
     )
 
@@ -241,10 +242,6 @@ def _phases(bench: Bench, batch_size: int) -> dict[str, list[float]]:
         raw = time_phase("model", adapter.forward, batch)
         time_phase("postprocess", adapter.postprocess, raw, batch)
     return {phase: [float(np.median(seconds))] for phase, seconds in durations.items()}
-
-
-def _flags(bench: Bench) -> dict[str, bool | str]:
-    return torch_flags() | {f"artefact {file.name}": file.sha256 for file in bench.artefacts}
 
 
 def _cost(bench: Bench) -> Cost:
