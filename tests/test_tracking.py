@@ -33,7 +33,6 @@ from raw_timings import offline_timings, single_stream_timings
 from sample_results import HOSTILE, document, results
 from sample_results import trial as trial_document
 
-from harness.cache import cache_folder
 from harness.compare.frontier import FrontierChange
 from harness.compare.outcome import SCHEMA
 from harness.compare.trend import PastRun, TrendLine, TrendPoint, observations, read_trend
@@ -46,7 +45,6 @@ from harness.rundir.store import TrialDirectory
 from harness.task import Translation
 from harness.tracking import SyncOutcome, default_tracking_uri, past_runs, sync, ui_command
 from harness.tracking.entries import TREND
-from harness.tracking.models import alias
 from harness.tracking.names import key, readable
 from harness.tracking.past_runs import fetch_baseline, logged_trend
 from harness.tracking.tracking_store import mlflow_environment, mlflow_errors, public
@@ -310,93 +308,6 @@ def test_a_run_that_is_being_rewritten_is_no_baseline_until_all_is_there(
         fetch_baseline("mlflow:latest@none", other, uri)
     sync(run, uri)
     assert len(read_results(fetch_baseline("mlflow:latest@none", other, uri)).trials) == 1
-
-
-# Models
-
-
-def test_checkpoints_are_registered_once_each_content(store: Path, tmp_path: Path) -> None:
-    from mlflow.tracking import MlflowClient
-
-    folder = cache_folder() / "made"
-    folder.mkdir(parents=True)
-    uri = default_tracking_uri(store / "quickstart")
-    client = MlflowClient(uri)
-    versions = []
-    for content in (b"first", b"second"):
-        (folder / "weights-of-mine.safetensors").write_bytes(content)
-        (folder / "weights-of-mine.yaml").write_text("recipe: {}")
-        changed = document("run-models")
-        changed["trials"] = changed["trials"][:2]
-        mine = {"name": "weights-of-mine", "sha256": sha256(content).hexdigest(), "recipe": None}
-        changed["trials"][0] |= {"adapter": "attention", "checkpoint": mine}
-        changed["trials"][1] |= {"adapter": "attention", "checkpoint": {**mine, "name": "elsewhere"}}
-        run = write_run(tmp_path / "run", changed)
-        first, again = (sync(run, uri, register_models=True).models for _ in range(2))
-        assert [(each.name, each.created) for each in first] == [
-            ("weights-of-mine", True),
-            ("elsewhere", False),
-        ]
-        assert [each.created for each in again] == [False, False]
-        assert "not registered" in first[1].describe()
-        versions.append(first[0].version)
-    assert versions == ["1", "2"]
-    newest = client.get_model_version_by_alias("weights-of-mine", "quickstart")
-    assert newest.tags["sha256"] == sha256(b"second").hexdigest()
-    local = client.download_artifacts(newest.run_id, "model", str(tmp_path))
-    assert sorted(path.name for path in Path(local).iterdir()) == [
-        "weights-of-mine.safetensors",
-        "weights-of-mine.yaml",
-    ]
-
-
-@pytest.mark.parametrize(
-    "suite", ["quickstart", "voc.2012", "latest", "Latest", "v1", "V12", "a b/ä", "x" * 300]
-)
-def test_an_alias_is_one_that_mlflow_takes_and_no_two_suites_share_one(suite: str) -> None:
-    from mlflow.utils.validation import _validate_model_alias_name, _validate_model_alias_name_reserved
-
-    _validate_model_alias_name(alias(suite))
-    _validate_model_alias_name_reserved(alias(suite))
-    assert (alias(suite) == suite) == (suite == "quickstart")
-    assert alias(suite) != alias(suite.replace(".", "-") + "x")
-
-
-def test_every_suite_has_its_alias_on_weights_that_are_registered_already(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from mlflow.tracking import MlflowClient
-
-    uri = default_tracking_uri(store / "quickstart")
-    client = MlflowClient(uri)
-    folder = cache_folder() / "shared"
-    folder.mkdir(parents=True)
-    weights = folder / "shared-weights.safetensors"
-    content = document("run-alias")
-    content["trials"] = content["trials"][:1]
-
-    def registered(suite: str, text: bytes) -> None:
-        weights.write_bytes(text)
-        named = {"name": "shared-weights", "sha256": sha256(text).hexdigest(), "recipe": None}
-        content["suite"], content["run"]["id"] = suite, f"{suite}-{text!r}"
-        content["trials"][0] |= {"adapter": "attention", "checkpoint": named}
-        sync(write_run(tmp_path / "run", content), uri, register_models=True)
-
-    def aliases() -> dict[str, str]:
-        found = client.get_registered_model("shared-weights").aliases
-        return {name: str(version) for name, version in found.items()}
-
-    with monkeypatch.context() as patched:  # interrupted between the version and its alias
-        patched.setattr(MlflowClient, "set_registered_model_alias", lambda *_: (_ for _ in ()).throw(OSError))
-        with pytest.raises(InfrastructureError):
-            registered("one", b"old")
-    registered("one", b"old")
-    registered("two.0", b"new")
-    assert aliases() == {"one": "1", alias("two.0"): "2"}
-    registered("one", b"new")
-    assert aliases()["one"] == "2"
-    registered("one", b"old")
-    assert aliases()["one"] == "1"
 
 
 # Baselines

@@ -108,9 +108,6 @@ def find_baseline(reference: str, run: Path, tracking_uri: str | None) -> Path:
 def sync(
     run: RunPath,
     tracking_uri: TrackingUri = None,
-    register_models: Annotated[
-        bool, typer.Option("--register-models", help="Register the checkpoints as models.")
-    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Log a run to MLflow. Repeating it changes nothing."""
@@ -119,7 +116,7 @@ def sync(
     from harness.cli.terminal import console, show
     from harness.tracking import sync as sync_run
 
-    outcome = sync_run(run, tracking_uri, register_models)
+    outcome = sync_run(run, tracking_uri)
     if as_json:
         show(asdict(outcome))
     else:

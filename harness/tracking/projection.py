@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import chain
@@ -22,7 +22,6 @@ from harness.rundir.store import RunDirectory, read_run
 from harness.tracking import artifacts
 from harness.tracking import tracking_store as store
 from harness.tracking.entries import TREND, WHOLE_RUN, Entry, Input, Trial, ranks, run_entry, trial_entry
-from harness.tracking.models import Registration, register
 from harness.tracking.trainings import training_entry
 from harness.tracking.values import Curve, series, view
 
@@ -48,22 +47,20 @@ class SyncOutcome:
     created: int
     updated: int
     unchanged: int
-    models: tuple[Registration, ...] = ()
 
     def describe(self) -> str:
-        """Return what was written and where to look at it, and one line per registered checkpoint."""
+        """Return what was written and where to look at it."""
         runs = (
             f"experiment '{self.experiment}' in {self.tracking_uri}: runs created {self.created}, "
             f"updated {self.updated}, unchanged {self.unchanged}"
         )
         served = "" if self.tracking_uri.startswith("http") else " (while `harness ui` runs)"
-        return "\n".join([runs, *(model.describe() for model in self.models), f"view: {self.view}{served}"])
+        return f"{runs}\nview: {self.view}{served}"
 
 
 def sync(
     run_dir: Path,
     tracking_uri: str | None = None,
-    register_models: bool = False,
     report: Path | None = None,
 ) -> SyncOutcome:
     """Make MLflow show a run directory. Repeating it changes nothing; an interrupted sync is completed.
@@ -81,7 +78,6 @@ def sync(
 
     Args:
         tracking_uri: default: $MLFLOW_TRACKING_URI, else `default_tracking_uri`.
-        register_models: also register the checkpoints as models.
         report: folder of a report that was just written from these results, to be copied. None makes one.
 
     Raises:
@@ -95,10 +91,7 @@ def sync(
     uri = store.chosen_uri(tracking_uri, run_dir)
     with store.mlflow_errors(uri), store.one_at_a_time(run_dir):
         client, experiment = store.open_experiment(uri, results.suite)
-        outcome, children = _write_runs(client, experiment, run_dir, results, uri, report)
-        if register_models:
-            outcome = replace(outcome, models=register(client, results, children))
-        return outcome
+        return _write_runs(client, experiment, run_dir, results, uri, report)
 
 
 class _Writer:
@@ -158,8 +151,8 @@ class _Writer:
 
 def _write_runs(
     client: MlflowClient, experiment: str, run_dir: Path, results: Results, uri: str, report: Path | None
-) -> tuple[SyncOutcome, dict[tuple[str, str], str]]:
-    """Write parent and children; return the outcome, and the children's ids by benchmark and trial id."""
+) -> SyncOutcome:
+    """Write the run, its trials and their trainings."""
     writer = _Writer(client, experiment, results, uri)
     # The parent's artifacts come last: a run that has them is complete, and may serve as a baseline.
     files = [*artifacts.run_files(run_dir), *artifacts.comparison_files(run_dir)]
@@ -172,12 +165,10 @@ def _write_runs(
     if found and found.data.tags.get(artifacts.DIGEST_TAG, digest) != digest:
         client.delete_tag(found.info.run_id, artifacts.DIGEST_TAG)
     parent = writer.write(entry)
-    children = {}
     for trial, rank in zip(results.trials, ranked, strict=True):
         folder = RunDirectory(run_dir).trial(trial.id).path
         context = (parent.info.run_id, verdicts, series(folder), rank, writer.training(trial))
         child = writer.write(trial_entry(results, trial, *context))
-        children[trial.benchmark, trial.id] = str(child.info.run_id)
         files = artifacts.trial_files(folder)
         trial_digest = artifacts.content_digest(folder, files)
         writer.attach(child, trial_digest, partial(artifacts.copy_files, folder, files))
@@ -187,7 +178,7 @@ def _write_runs(
     link = store.view_link(experiment, f"{store.public(server)}/")
     place = (store.public(uri), results.suite, experiment, link, parent.info.run_id)
     created, updated, unchanged = (writer.changes[change] for change in get_args(Change))
-    return SyncOutcome(*place, created, updated, unchanged), children
+    return SyncOutcome(*place, created, updated, unchanged)
 
 
 def _verdicts(comparison: dict[str, Any]) -> dict[Trial, str]:
