@@ -110,7 +110,7 @@ class TestList:
         yolo = rows["yolo"]
         assert (yolo["task"], yolo["shipped weights"], yolo["origin"]) == (
             "detection",
-            "yolo-scenes",
+            "yolo-bccd, yolo-scenes",
             "harness",
         )
         assert yolo["description"].startswith("YOLO")
