@@ -75,7 +75,7 @@ def read_translations(path: Path, dataset: Dataset, note: Note) -> Lookup:  # no
     """
     ids = _ids(dataset)
     lines = [line.rstrip() for line in read_lines(path)]  # as sacrebleu reads them
-    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
     if suffix in _ROWS:
         rows = [_ROWS[suffix](f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line]
         texts = _by_id(rows, ids)
@@ -85,6 +85,8 @@ def read_translations(path: Path, dataset: Dataset, note: Note) -> Lookup:  # no
             f"{path}: has {len(lines)} lines, but the split '{dataset.split}' has {len(ids)} samples; "
             "expected one line per sample in their order, or ids (.jsonl or .tsv)"
         )
+    elif all((line.startswith("{") and line.endswith("}")) or "\t" in line for line in lines):
+        raise UsageError(f"{path}: every line is a JSON object or has a tab; name it .jsonl or .tsv")
     else:
         texts = dict(zip(ids, lines, strict=True))
     return lambda sample: Translation(texts[sample.id])
@@ -157,8 +159,8 @@ def _ids(dataset: Dataset) -> list[str]:
 def _json_row(location: str, line: str) -> tuple[str, str, str]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{location}: malformed JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # also numbers of too many digits, and too many brackets
+        raise UsageError(f"{location}: malformed JSON: {getattr(error, 'msg', error)}") from error
     if not isinstance(row, dict) or not isinstance(row.get("text"), str) or "id" not in row:
         raise UsageError(f'{location}: expected {{"id": …, "text": "…"}}, found {line[:80]}')
     return location, str(row["id"]), row["text"]
@@ -171,7 +173,11 @@ def _tsv_row(location: str, line: str) -> tuple[str, str, str]:
     return location, sample_id, text  # trailing white space is removed, so an empty text has no tab
 
 
-_ROWS: dict[str, Callable[[str, str], tuple[str, str, str]]] = {".jsonl": _json_row, ".tsv": _tsv_row}
+_ROWS: dict[str, Callable[[str, str], tuple[str, str, str]]] = {
+    ".jsonl": _json_row,
+    ".ndjson": _json_row,
+    ".tsv": _tsv_row,
+}
 
 
 def _by_id(rows: Iterable[tuple[str, str, str]], ids: Sequence[str]) -> dict[str, str]:
@@ -182,6 +188,8 @@ def _by_id(rows: Iterable[tuple[str, str, str]], ids: Sequence[str]) -> dict[str
             raise UsageError(f"{location}: {unknown('sample', sample_id, ids)[:300]}")
         if sample_id in texts:
             raise UsageError(f"{location}: the sample '{sample_id}' occurs twice")
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise UsageError(f"{location}: the text has half of a surrogate pair")
         texts[sample_id] = text
     return texts
 

@@ -9,7 +9,7 @@ from sample_run import write_run
 
 import reports.write
 from harness.rundir.results import read_results
-from harness.tracking.artifacts import run_artifacts
+from harness.tracking.artifacts import write_run_artifacts
 from reports.write import write_reports
 
 
@@ -19,8 +19,9 @@ def test_a_report_that_was_just_written_is_logged_as_it_is(
     run = write_run(tmp_path / "run")
     report = write_reports(run).parent
     written = {path.name: path.read_bytes() for path in report.iterdir()}
-    with run_artifacts(run, read_results(run), None) as folder:
-        assert written.keys() == {path.name for path in (folder / "report").iterdir()}
+    made, copied = tmp_path / "made", tmp_path / "copied"
+    write_run_artifacts(run, read_results(run), None, made)
+    assert written.keys() == {path.name for path in (made / "report").iterdir()}
     monkeypatch.setattr(reports.write, "write_reports", None)
-    with run_artifacts(run, read_results(run), report) as folder:
-        assert written == {path.name: path.read_bytes() for path in (folder / "report").iterdir()}
+    write_run_artifacts(run, read_results(run), report, copied)
+    assert written == {path.name: path.read_bytes() for path in (copied / "report").iterdir()}

@@ -133,6 +133,8 @@ class TestEvaluate:
             harness.evaluate("phrases", texts, options={"sizes": 3})
         with pytest.raises(harness.UsageError, match="'scenes' supports detection and segmentation"):
             harness.evaluate("scenes", [])
+        with pytest.raises(harness.UsageError, match="limit: expected at least 1, found 0"):
+            harness.evaluate(phrases, texts, limit=0)
 
 
 def test_a_run_from_python_is_that_of_the_command_line(
@@ -180,8 +182,16 @@ def test_the_profile_and_the_baseline_are_those_of_the_command_line(
         assert settings.overrides == ('speed.profile="ci"',)
     harness.run(file, tmp_path / "after", progress=False)
     assert received.pop()[1].baseline_run is None
-    with pytest.raises(harness.UsageError, match="profile"):
-        harness.run(file, tmp_path / "after", profile="slow")
+    wrong: list[tuple[str, dict[str, Any]]] = [
+        ("profile", {"profile": "slow"}),
+        ("profile", {"profile": ""}),  # an unset variable of a CI must not switch a gate off
+        ("baseline: expected a run directory", {"baseline": ""}),
+        ("limit: expected at least 1, found -1", {"limit": -1}),
+    ]
+    for message, arguments in wrong:
+        with pytest.raises(harness.UsageError, match=message):
+            harness.run(file, tmp_path / "after", **arguments)
+    assert not (tmp_path / "after").exists()
 
 
 def test_the_notebook_runs_and_still_shows_these_results(tmp_path: Path) -> None:

@@ -253,6 +253,9 @@ def test_malformed_json_is_refused_with_its_line(tmp_path):
     truth = write(tmp_path / "truth.json", '{"images": [],\n "categories" []}')
     with pytest.raises(UsageError, match=r"truth.json: line 2, column 15: malformed JSON"):
         coco.read_annotations(truth, [].append)
+    truth.write_text(f'{{"images": [{{"id": {"9" * 5000}}}]}}')
+    with pytest.raises(UsageError, match=r"truth.json: not JSON: Exceeds the limit \(4300 digits\)"):
+        coco.read_annotations(truth, [].append)
 
 
 def test_unknown_protocols_options_and_files_are_refused(tmp_path):

@@ -109,6 +109,18 @@ class TestTranslation:
             ("a.jsonl", '{"id"\n', "a.jsonl:1: malformed JSON"),
             ("a.tsv", "ID\tx\nID\ty\n", "a.tsv:2: the sample 'ID' occurs twice"),
             ("a.tsv", "ID\tx\ty\n", "a.tsv:1: expected an id, a tab and a text"),
+            ("a.JSONL", '{"id": "nobody", "text": "x"}\n', "a.JSONL:1: unknown sample 'nobody'"),
+            ("a.ndjson", '{"id": "nobody", "text": "x"}\n', "a.ndjson:1: unknown sample 'nobody'"),
+            ("a.TSV", "nobody\tx\n", "a.TSV:1: unknown sample 'nobody'"),
+            (
+                "a.json",
+                4 * '{"id": "ID", "text": "x"}\n',
+                "every line is a JSON object or has a tab; name it",
+            ),
+            ("a.csv", 4 * "ID\tx\n", "every line is a JSON object or has a tab; name it"),
+            ("a.jsonl", f'{{"id": {"9" * 5000}}}\n', "a.jsonl:1: malformed JSON: Exceeds the limit"),
+            ("a.jsonl", "[" * 100_000 + "\n", "a.jsonl:1: malformed JSON"),
+            ("a.jsonl", '{"id": "ID", "text": "\\ud83d"}\n', "a.jsonl:1: the text has half of a surrogate"),
         ],
     )
     def test_incomplete_or_malformed_files_are_named(

@@ -261,6 +261,18 @@ def test_a_restricted_run_does_not_hide_damage_of_the_others(folder: Path) -> No
         run_noted(folder, [], only="words/worse")
 
 
+@pytest.mark.parametrize("removed", ["SHA256SUMS", "TRIAL/SHA256SUMS", "TRIAL"])
+def test_a_restricted_run_does_not_drop_the_others(folder: Path, removed: str) -> None:
+    path = folder / "run" / removed.replace("TRIAL", f"trials/{trial_dir(folder).path.name}")
+    path.unlink() if path.is_file() else shutil.rmtree(path)
+    before = (folder / "run" / "results.json").read_bytes()
+    with pytest.raises(InfrastructureError, match="without --only makes it again"):
+        run_noted(folder, [], only="words/worse")
+    assert (folder / "run" / "results.json").read_bytes() == before
+    assert exit_code(run_noted(folder, [])) == 0
+    assert verify(folder / "run").ok
+
+
 def test_a_planned_timing_without_a_file_is_not_green(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A restricted run keeps the record of the other trials, even if the code has another revision."""
     directory = trial_dir(folder)

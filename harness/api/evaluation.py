@@ -85,6 +85,8 @@ def evaluate(
         UsageError: A name or option is wrong, or a prediction is missing, malformed or of an unknown sample.
     """
     data = _open(dataset, options or {}, split, task) if isinstance(dataset, str) else dataset
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit: expected at least 1, found {limit}")
     size = len(data) if limit is None else min(limit, len(data))
     files = data if isinstance(data, AnnotationFiles) else None
     adapter = None

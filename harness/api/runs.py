@@ -20,6 +20,7 @@ from harness.driver.progress import RunProgress
 from harness.driver.run import exit_code
 from harness.driver.run import run as run_loaded
 from harness.driver.settings import RunSettings
+from harness.errors import UsageError
 from harness.executors.choice import executor_factory
 from harness.rundir.results import Results, read_results
 from harness.rundir.store import run_folder
@@ -121,8 +122,12 @@ def run(
         UsageError: The suite, a checkpoint or the run directory is wrong; nothing was written in this case.
         InfrastructureError: The cluster cannot be reached, or training failed.
     """
-    settable = {**(overrides or {}), **({"speed.profile": profile} if profile else {})}
-    changes = [f"{key}={json.dumps(value)}" for key, value in settable.items()]
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit: expected at least 1, found {limit}")
+    if baseline is not None and not str(baseline):
+        raise UsageError("baseline: expected a run directory, found an empty text")
+    settable = {**(overrides or {}), **({} if profile is None else {"speed.profile": profile})}
+    changes = [f"{key}={json.dumps(value, default=str)}" for key, value in settable.items()]
     loaded = load_suite(find_suite(str(suite)), changes)
     folder = run_folder(str(out or f"runs/{loaded.suite.name}"))
     command = f"python: harness.run({str(suite)!r})"

@@ -69,8 +69,8 @@ def read_json(path: Path) -> JsonValue:
             f"{path}: line {line}: not {error.encoding.upper()} (byte 0x{error.object[error.start]:02x}); "
             f"convert the file to UTF-8"
         ) from error
-    except RecursionError as error:
-        raise UsageError(f"{path}: not JSON: {error}") from error
+    except (RecursionError, ValueError) as error:  # too many brackets, or digits of a number
+        raise UsageError(f"{path}: not JSON: {str(error).partition(';')[0]}") from error
     finally:
         if is_collecting:
             gc.enable()

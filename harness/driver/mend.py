@@ -6,6 +6,7 @@ from pathlib import Path
 from harness import environment
 from harness.errors import InfrastructureError
 from harness.files import read_record
+from harness.rundir.digests import Damage
 from harness.rundir.records import RunFile
 from harness.rundir.speed import common_path, read_timings, timings_path
 from harness.rundir.store import RunDirectory, TrialDirectory
@@ -55,14 +56,17 @@ def mend(
 
 def _check_others(directory: RunDirectory, selected: set[str]) -> None:
     """Reject damage that a run of only the selected trials cannot mend."""
-    others = {path.name for path in directory.path.glob("trials/*")} - selected
+    recorded = {path.name for path in directory.path.glob("trials/*")}
     if directory.digests.is_intact(directory.run_file):
         run_file = read_record(directory.run_file, RunFile)
-        others &= {trial.id for trial in run_file.trials} if run_file else set()
-        damaged = [damage for other in others for damage in directory.trial(other).digests.check()]
+        recorded = {trial.id for trial in run_file.trials} if run_file else set()
+        others = [directory.trial(other) for other in sorted(recorded - selected)]
+        files = [other.path / "trial.json" for other in others]
+        damaged = [Damage(file, "is missing") for file in files if not file.exists()]
+        damaged += [damage for other in others for damage in other.digests.check(required=True)]
         damaged += [damage for damage in directory.digests.check() if damage.path.parent != directory.path]
     else:
-        damaged = [damage for damage in directory.digests.check() if others]
+        damaged = directory.digests.check(required=True) if recorded - selected else []
     if damaged:
         raise InfrastructureError(
             f"{damaged[0].path} {damaged[0].problem}; `harness run` without --only makes it again"

@@ -172,6 +172,6 @@ def differences(stored: object, again: object, where: str) -> Iterator[str]:
             yield from differences(*pair, f"{where}{index}.")
     elif isinstance(stored, float) and isinstance(again, float | int):
         if not math.isclose(stored, again, rel_tol=TOLERANCE, abs_tol=1e-12):
-            yield f"{where.rstrip('.')}: stored {stored!r}, recomputed {again!r}"
+            yield f"{where.rstrip('.: ')}: stored {stored!r}, recomputed {again!r}"
     elif stored != again:
-        yield f"{where.rstrip('.')}: stored {stored!r:.80}, recomputed {again!r:.80}"
+        yield f"{where.rstrip('.: ')}: stored {stored!r:.80}, recomputed {again!r:.80}"
