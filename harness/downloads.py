@@ -3,6 +3,7 @@
 A download continues where it was interrupted, and counts only when it is whole.
 """
 
+import gzip
 import hashlib
 import shutil
 import tarfile
@@ -19,7 +20,7 @@ from pydantic import Field, RootModel
 
 from harness.checkpoint import sha256
 from harness.errors import FULL_DISK, InfrastructureError, UsageError
-from harness.files import StrictModel, write_errors, write_text
+from harness.files import StrictModel, one_at_a_time, write_bytes, write_errors
 from harness.registry import unknown
 from harness.yaml_source import read_source, validate
 
@@ -28,7 +29,16 @@ Progress: TypeAlias = Callable[..., None]  # with the arguments of rich.progress
 CATALOGUE = Path(__file__).with_name("downloads.yaml")
 TIMEOUT_SECONDS = 60.0
 CHUNK_BYTES = 1 << 18
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, shutil.ReadError, FileNotFoundError)
+_DAMAGED: tuple[type[Exception], ...] = (
+    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, shutil.ReadError),
+    *(
+        FileNotFoundError,
+        FileExistsError,
+        NotADirectoryError,
+        IsADirectoryError,
+    ),  # members in each other's way
+    *(RuntimeError, UnicodeError),  # an encrypted zip, or a method that zipfile lacks; a name that is no text
+)
 
 
 class RemoteFile(StrictModel):
@@ -38,7 +48,7 @@ class RemoteFile(StrictModel):
     checksum: str | None = Field(None, pattern=r"^(md5|sha256):[0-9a-f]{8,64}$")
     """Published digest. Leading digits suffice, as in the file names of torchvision's weights."""
     to: str | None = None
-    """Where the file goes; None for an archive."""
+    """Path of the file below the folder of all downloads; None for an archive."""
 
 
 class Download(StrictModel):
@@ -51,11 +61,11 @@ class Download(StrictModel):
     """SHA-256 of what `sha256sum` prints for the unpacked files, in the order of their names."""
     files: tuple[RemoteFile, ...]
     unpack: Mapping[str, str] = Field({})
-    """Where files and folders of the archives go; other members are not kept."""
+    """Member of an archive → its path below that folder. Other members are not kept."""
 
     @property
     def paths(self) -> list[str]:
-        """The files and folders that the download makes; none is inside another."""
+        """Return the files and folders that the download makes; none is inside another."""
         targets = {*self.unpack.values(), *(file.to for file in self.files if file.to)}
         return sorted(t for t in targets if not any(str(p) in targets for p in PurePosixPath(t).parents))
 
@@ -79,7 +89,7 @@ def read_catalogue(kind: Kind, names: Collection[str] = ()) -> dict[str, Downloa
 
 
 class State(NamedTuple):
-    """Whether a download is there, and how that was decided or what is wrong."""
+    """The state of a download on the disk, and how it was decided or what is wrong."""
 
     status: Literal["absent", "whole", "not verified", "damaged"]
     detail: str
@@ -109,54 +119,71 @@ def inspect(name: str, download: Download, root: Path) -> State:
 def fetch(name: str, download: Download, root: Path, progress: Progress) -> State:
     """Download, check and unpack what is not there yet, and return its state.
 
-    Files are prepared in ROOT/.NAME.part and then renamed. ROOT/NAME.sha256 records their digests.
+    Files are prepared in ROOT/.NAME.part and then renamed, ROOT/NAME.sha256 with their digests last.
 
     Raises:
         InfrastructureError: A server fails, or what it delivers is damaged or not what was published.
         UsageError: Something else is there, or the files cannot be written.
     """
-    state = inspect(name, download, root)
+    staging, record = root / f".{name}.part", f"{name}.sha256"
+    with write_errors(root):
+        root.mkdir(parents=True, exist_ok=True)
+        with one_at_a_time(root):
+            state = inspect(name, download, root)
+            if state.status == "absent":
+                _prepare(download, staging, record, progress)
+            if (staging / "tree" / record).exists():  # also if an earlier process was killed between renames
+                for path in [*download.paths, record]:
+                    if not (root / path).exists():
+                        _move(staging / "tree" / path, root / path)
+                shutil.rmtree(staging)
+                state = inspect(name, download, root)
     if state.status == "damaged":
         raise UsageError(f"{name}: {state.detail}; to fetch it again, remove it from {root}")
-    if state.status != "absent":
-        return state
-    staging = root / f".{name}.part"
-    with write_errors(root):
-        staging.mkdir(parents=True, exist_ok=True)
-        try:
-            _prepare(download, staging, progress)
-        except _DAMAGED as error:
-            shutil.rmtree(staging)
-            raise InfrastructureError(f"{name}: not a whole, safe archive ({error}); removed") from error
-        text = _digests(staging / "tree", download)
-        if download.contents not in (None, hashlib.sha256(text.encode()).hexdigest()):
-            shutil.rmtree(staging)
-            raise InfrastructureError(f"{name}: the files differ from the published ones; removed")
-        for path in download.paths:
-            _move(staging / "tree" / path, root / path)
-        write_text(root / f"{name}.sha256", text)
-        shutil.rmtree(staging)
-    return inspect(name, download, root)
+    return state
 
 
-def _prepare(download: Download, staging: Path, progress: Progress) -> None:
-    """Download all files, and put them or the members of archives into STAGING/tree."""
-    tree, unpacked = staging / "tree", staging / "unpacked"
-    shutil.rmtree(tree, ignore_errors=True)
-    shutil.rmtree(unpacked, ignore_errors=True)
+def _prepare(download: Download, staging: Path, record: str, progress: Progress) -> None:
+    """Download all files, and put them or the members of archives into STAGING/tree, with their digests."""
+    staging.mkdir(parents=True, exist_ok=True)
     parts = [staging / f"{i}-{PurePosixPath(file.url).name}" for i, file in enumerate(download.files)]
     for part, file in zip(parts, download.files, strict=True):
         if not (file.checksum or download.contents):
             part.unlink(missing_ok=True)  # nothing would show that its halves are of two versions
         _download(file, part, progress)
+    try:
+        digests = _unpack(download, parts, staging)
+    except _DAMAGED as error:
+        shutil.rmtree(staging)
+        raise InfrastructureError(f"not a whole, safe archive ({error}); removed {staging}") from error
+    if download.contents not in (None, hashlib.sha256(digests).hexdigest()):
+        shutil.rmtree(staging)
+        raise InfrastructureError(f"the files differ from the published ones; removed {staging}")
+    write_bytes(staging / "tree" / record, digests)
+
+
+def _unpack(download: Download, parts: list[Path], staging: Path) -> bytes:
+    """Put the parts, or the members of those that are archives, into STAGING/tree; return their digests."""
+    tree, unpacked = staging / "tree", staging / "unpacked"
+    shutil.rmtree(tree, ignore_errors=True)
+    shutil.rmtree(unpacked, ignore_errors=True)
     for part, file in zip(parts, download.files, strict=True):
         if file.to:
             _move(part, tree / file.to)
-        else:
-            # Members outside the folder: an error with the filter, skipped in zip archives, which take none.
-            shutil.unpack_archive(part, unpacked, filter=None if part.suffix == ".zip" else "data")
+            continue
+        if part.suffix in (".gz", ".tgz"):
+            with gzip.open(part) as stream:
+                hashlib.file_digest(stream, "sha256")  # reads the checksum at the end, which tar does not
+        # Members outside the folder: an error with the filter, skipped in zip archives, which take none.
+        shutil.unpack_archive(part, unpacked, filter=None if part.suffix == ".zip" else _without_links)
     for member, target in download.unpack.items():
         _move(unpacked / member, tree / target)
+    return _digests(tree, download).encode()
+
+
+def _without_links(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+    """Skip links, and treat other members as tarfile's filter for data does."""
+    return None if member.issym() or member.islnk() else tarfile.data_filter(member, folder)
 
 
 def _move(source: Path, target: Path) -> None:
@@ -182,7 +209,11 @@ def _download(file: RemoteFile, part: Path, progress: Progress) -> None:
     except (HTTPException, OSError) as error:
         if isinstance(error, OSError) and error.errno in FULL_DISK:
             raise
-        if not (isinstance(error, HTTPError) and error.headers["Content-Range"] == f"bytes */{size}"):
+        # An answer 416 has the size of the file: nothing is left to send, or the part is longer.
+        available = error.headers["Content-Range"] if isinstance(error, HTTPError) else None
+        if available not in (None, f"bytes */{size}"):
+            part.unlink(missing_ok=True)
+        if available != f"bytes */{size}":
             raise InfrastructureError(f"{file.url}: {error}; the same command continues") from error
     if total not in (None, size):
         raise InfrastructureError(f"{file.url}: {size:,} of {total:,} bytes; the same command continues")

@@ -1,9 +1,10 @@
 """Reads and writes of whole files: a file is replaced in one step or not at all, and JSON fits its model."""
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,6 +70,18 @@ def write_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         kind = InfrastructureError if error.errno in FULL_DISK else UsageError
         raise kind(f"{path}: cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Lock a folder for one process at a time; the others wait."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems cannot lock directories
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, document: object) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import subprocess
+import sys
 import tarfile
 import threading
 import zipfile
@@ -247,6 +249,131 @@ def test_a_server_that_lacks_the_file_or_is_gone(catalogue: dict, server: Server
     catalogue.write()
     code, output = harness("fetch", "cells", root=tmp_path)
     assert (code, "refused" in output) == (3, True)
+
+
+def encrypted() -> bytes:
+    """Return a zip archive whose members say that they are encrypted (bit 0 of the flags)."""
+    content = bytearray(zipped(CELLS))
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = content.find(signature)
+        while at >= 0:
+            content[at + offset] |= 1
+            at = content.find(signature, at + 1)
+    return bytes(content)
+
+
+def member(name: str, kind: bytes, target: str = "", content: bytes = b"") -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, target, len(content)
+    return info, content
+
+
+def tar_of(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz", errors="surrogateescape") as archive:
+        for info, content in members:
+            archive.addfile(info, io.BytesIO(content))
+    return stream.getvalue()
+
+
+BAD_ARCHIVES = {
+    "encrypted.zip": encrypted(),
+    "name-that-is-no-text.tar.gz": tar_of(member("cells-1/\udcff", tarfile.REGTYPE, content=b"x")),
+    "file-and-folder.tar.gz": tar_of(
+        member("cells-1", tarfile.REGTYPE, content=b"x"),
+        member("cells-1/a", tarfile.REGTYPE, content=b"x"),
+    ),
+    "target-is-a-link.tar.gz": tar_of(
+        member("other/a", tarfile.REGTYPE, content=b"x"), member("cells-1", tarfile.SYMTYPE, "other")
+    ),
+    "wrong-sum.tar.gz": tar(CELLS)[:-8] + b"\0\0\0\0" + tar(CELLS)[-4:],
+    "cut-sum.tar.gz": tar(CELLS)[:-4],
+}
+
+
+@pytest.mark.parametrize("name", BAD_ARCHIVES)
+def test_a_bad_archive_is_the_servers_fault_and_is_removed(
+    catalogue: dict, server: Server, tmp_path: Path, name: str
+) -> None:
+    del catalogue["cells"]["contents"]  # nothing but the archive itself shows that it is bad
+    base = catalogue["net"]["files"][0]["url"].removesuffix("net.pth")
+    catalogue["cells"]["files"][0]["url"] = base + name
+    catalogue.write()
+    server.files[name] = BAD_ARCHIVES[name]
+    code, output = harness("fetch", "cells", root=tmp_path)
+    assert (code, "not a whole, safe archive" in output) == (3, True), output
+    assert not (tmp_path / "cells").exists() and not (tmp_path / ".cells.part").exists()
+
+
+def test_links_of_an_archive_are_not_written(catalogue: dict, server: Server, tmp_path: Path) -> None:
+    del catalogue["cells"]["contents"]
+    catalogue.write()
+    server.files["cells.tar.gz"] = tar_of(
+        member("cells-1/a", tarfile.REGTYPE, content=b"x"),
+        member("cells-1/soft", tarfile.SYMTYPE, "a"),
+        member("cells-1/hard", tarfile.LNKTYPE, "cells-1/a"),
+    )
+    assert harness("fetch", "cells", root=tmp_path)[0] == 0
+    assert [path.name for path in (tmp_path / "cells").iterdir()] == ["a"]
+
+
+def test_a_fetch_that_was_killed_between_two_renames_is_completed(
+    catalogue: dict, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = catalogue["net"]["files"][0]
+    catalogue["net"]["files"] = [{**file, "to": name} for name in ("one.pth", "two.pth")]
+    catalogue.write()
+    move = downloads._move
+
+    def killed_at_the_second(source: Path, target: Path) -> None:
+        if target == tmp_path / "two.pth":
+            raise KeyboardInterrupt
+        move(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(downloads, "_move", killed_at_the_second)
+        harness("fetch", "net", root=tmp_path)
+    assert (tmp_path / "one.pth").exists() and not (tmp_path / "two.pth").exists()
+    requests = len(server.ranges)
+    code, output = harness("fetch", "net", root=tmp_path)
+    assert (code, "whole" in output) == (0, True), output
+    assert len(server.ranges) == requests
+    assert not (tmp_path / ".net.part").exists()
+
+
+def test_two_fetches_of_one_name_take_turns(catalogue: dict, server: Server, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TWICE, str(downloads.CATALOGUE), str(tmp_path)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate()[0].strip() for process in both] == ["whole", "whole"]
+    assert len(server.ranges) == 1
+
+
+TWICE = """
+import sys
+from pathlib import Path
+from harness import downloads
+downloads.CATALOGUE = Path(sys.argv[1])
+(download,) = downloads.read_catalogue("data", ["cells"]).values()
+print(downloads.fetch("cells", download, Path(sys.argv[2]), lambda **_: None).status)
+"""
+
+
+def test_a_part_that_is_longer_than_the_file_starts_again(
+    catalogue: dict, server: Server, tmp_path: Path
+) -> None:
+    part = tmp_path / ".cells.part" / "0-cells.tar.gz"
+    part.parent.mkdir()
+    part.write_bytes(b"x" * (len(server.files["cells.tar.gz"]) + 1))
+    assert harness("fetch", "cells", root=tmp_path)[0] == 3
+    assert harness("fetch", "cells", root=tmp_path)[0] == 0
+
+
+def test_states_and_catalogue_are_printed_as_json(catalogue: dict, tmp_path: Path) -> None:
+    harness("fetch", "cells", root=tmp_path)
+    code, output = harness("check", "--json", root=tmp_path)
+    assert (code, json.loads(output)["cells"]["status"]) == (0, "whole")
+    listed = json.loads(CliRunner().invoke(app, ["data", "list", "--json"]).output)
+    assert listed["cells"]["licence"] == "MIT"
 
 
 def test_check_names_what_is_damaged(catalogue: dict, tmp_path: Path) -> None:

@@ -483,6 +483,13 @@ def test_the_stored_view_shows_the_headlines_and_speed(store: Path) -> None:
     )
     assert outcome.view == f"http://127.0.0.1:5000/{page}"
     assert f"]({page})" in tags["mlflow.note.content"]
+    client.set_experiment_tag(
+        outcome.experiment_id, "mlflow.sharedViewState.harness", '{"selectedColumns": []}'
+    )
+    resync(store)  # over the view of an earlier version
+    assert "state" in json.loads(
+        client.get_experiment(outcome.experiment_id).tags["mlflow.sharedViewState.harness"]
+    )
 
 
 def test_columns_are_shown_for_the_axes_that_variants_name() -> None:

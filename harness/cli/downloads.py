@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from harness.cli.options import AsJson
 from harness.errors import UsageError
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: all.")]
@@ -19,12 +20,16 @@ def commands(kind: Literal["data", "weights"]) -> typer.Typer:
     ]
 
     @app.command("list")
-    def list_command() -> None:
+    def list_command(as_json: AsJson = False) -> None:
         """List what can be fetched, with sizes and licences."""
-        from harness.cli.terminal import show_table
+        from harness.cli.terminal import show, show_table
         from harness.downloads import read_catalogue
 
-        rows = [[n, f"{d.megabytes:,g}", d.licence, d.source] for n, d in read_catalogue(kind).items()]
+        catalogue = read_catalogue(kind)
+        if as_json:
+            show({name: download.model_dump(mode="json") for name, download in catalogue.items()})
+            return
+        rows = [[name, f"{d.megabytes:,g}", d.licence, d.source] for name, d in catalogue.items()]
         show_table(["name", "MB", "licence", "source"], rows)
 
     @app.command()
@@ -43,14 +48,17 @@ def commands(kind: Literal["data", "weights"]) -> typer.Typer:
             console.print(f"{name}: {state.status}: {state.detail}")
 
     @app.command()
-    def check(root: Root, names: Names = None) -> None:
+    def check(root: Root, names: Names = None, as_json: AsJson = False) -> None:
         """Read what is there, and compare it with what was published or fetched."""
-        from harness.cli.terminal import show_table
+        from harness.cli.terminal import show, show_table
         from harness.downloads import inspect, read_catalogue
 
         chosen = read_catalogue(kind, names or ())
         states = {name: inspect(name, download, root) for name, download in chosen.items()}
-        show_table(["name", "state", "detail"], [[name, *state] for name, state in states.items()])
+        if as_json:
+            show({name: state._asdict() for name, state in states.items()})
+        else:
+            show_table(["name", "state", "detail"], [[name, *state] for name, state in states.items()])
         if {state.status for state in states.values()} & {"damaged", "absent" if names else ""}:
             raise typer.Exit(UsageError.exit_code)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from harness.compare.outcome import last_comparison
 from harness.errors import UsageError
+from harness.files import one_at_a_time
 from harness.identity import content_id
 from harness.rundir.results import Results, TrialRecord
 from harness.rundir.store import RunDirectory, read_run
@@ -89,7 +90,8 @@ def sync(
         raise UsageError(f"{run_dir}: not a run directory")
     results = read_run(run_dir)
     uri = store.chosen_uri(tracking_uri, run_dir)
-    with store.mlflow_errors(uri), store.one_at_a_time(run_dir):
+    # Two processes that sync a run at once would both create its MLflow runs.
+    with store.mlflow_errors(uri), one_at_a_time(run_dir):
         client, experiment = store.open_experiment(uri, results.suite)
         return _write_runs(client, experiment, run_dir, results, uri, report)
 
@@ -266,7 +268,7 @@ def _store_view(client: MlflowClient, experiment: str, results: Results) -> None
     for name, value in (("mlflow.experimentKind", "custom_model_development"), ("mlflow.note.content", note)):
         if name not in tags:
             client.set_experiment_tag(experiment, name, value)
-    known = json.loads(json.loads(tags[store.VIEW_TAG])["state"]) if store.VIEW_TAG in tags else {}
+    known = json.loads(json.loads(tags.get(store.VIEW_TAG, "{}")).get("state", "{}"))
     extended = view(results, known)
     if extended != known:
         when = _milliseconds(results.run.started)

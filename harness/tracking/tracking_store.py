@@ -10,7 +10,7 @@ import re
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.request import Request, urlopen
@@ -193,18 +193,6 @@ def mlflow_environment(timeout: int = IMPATIENT) -> Iterator[None]:
     finally:
         for name in missing:
             os.environ.pop(name, None)
-
-
-@contextmanager
-def one_at_a_time(run_dir: Path) -> Iterator[None]:
-    """Lock the run, because two processes that sync it at once would both create its MLflow runs."""
-    descriptor = os.open(run_dir, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some network file systems cannot lock directories
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def public(text: str) -> str:
