@@ -1,4 +1,4 @@
-"""How often `harness.compare.trend` finds a planted step, and how often it finds one in a flat series.
+"""Measure how often `harness.compare.trend` finds a planted step, and one that is not there.
 
     python benchmarks/change_points.py [--series 1000] [--seed 7]
 

@@ -26,12 +26,14 @@ CHUNK = 256  # regions per forward pass, which bounds memory
 class Network(RegionNetwork):
     """A network that warps regions, and runs a trunk and the head on its coarsest map."""
 
+    window: int
+
     def __init__(
         self, trunk: nn.Module, head: region_head.RegionClassifier, window: int, sampling: RegionSampling
     ) -> None:
         super().__init__()
         self.trunk, self.roi_heads = trunk, head
-        self.side = self.window = window
+        self.window = window
         self.sampling = sampling
 
     def features(self, pixels: Tensor) -> Tensor:
@@ -42,7 +44,7 @@ class Network(RegionNetwork):
         """Warp regions of images [N, 3, H, W] and classify them, CHUNK at a time."""
         image_indices = region_head.image_indices(regions)
         chunks = zip(torch.cat(list(regions)).split(CHUNK), image_indices.split(CHUNK), strict=True)
-        parts = [self.roi_heads(self.features(warp(pixels, *chunk, self.side))) for chunk in chunks]
+        parts = [self.roi_heads(self.features(warp(pixels, *chunk, self.window))) for chunk in chunks]
         return torch.cat([logits for logits, _ in parts]), torch.cat([offsets for _, offsets in parts])
 
 

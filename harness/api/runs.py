@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,8 +131,15 @@ def run(
     folder = run_folder(str(out or f"runs/{loaded.suite.name}"))
     command = f"python: harness.run({str(suite)!r})"
     earlier = baseline.path if isinstance(baseline, Run) else baseline and Path(baseline).absolute()
-    settings = RunSettings(folder, command, only, limit, overrides=tuple(changes), on_cluster=bool(address))
-    settings = replace(settings, baseline_run=earlier or None)
+    settings = RunSettings(
+        folder,
+        command,
+        only,
+        limit,
+        overrides=tuple(changes),
+        baseline_run=earlier or None,
+        on_cluster=bool(address),
+    )
     # A notebook's output says that it is a terminal, but it cannot redraw a table.
     terminal = False if "ipykernel" in sys.modules else None
     console = Console(file=sys.stdout, force_jupyter=False, force_terminal=terminal, quiet=not progress)

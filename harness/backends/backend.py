@@ -45,7 +45,7 @@ class Backend(ABC):
 
     @abstractmethod
     def load(self, part: Exportable, artefact: Path | None) -> Callable[..., object]:
-        """Return a function to call in place of the part's method; None is the artefact without a suffix."""
+        """Return a function to call in place of the part's method; without a suffix, the artefact is None."""
 
 
 BACKENDS: Registry[type[Backend]] = Registry(

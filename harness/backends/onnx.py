@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 QUANTISED = ["Conv", "Gemm", "MatMul"]  # products; other operations stay in fp32
 
-Run = Callable[[list["NDArray[np.generic]"]], Sequence["NDArray[np.generic]"]]
-"""Executes a graph: its inputs in order → its outputs in order."""
+GraphFunction = Callable[[list["NDArray[np.generic]"]], Sequence["NDArray[np.generic]"]]
+"""A graph as a function: its inputs in order → its outputs in order."""
 
 
 class OnnxBackend(Backend):
@@ -44,7 +44,7 @@ class OnnxBackend(Backend):
     exporters = ("onnx", "onnxscript", "onnxruntime")  # the last quantises
 
     @abstractmethod
-    def open(self, artefact: Path, threads: int) -> Run:
+    def open(self, artefact: Path, threads: int) -> GraphFunction:
         """Return a function that executes the graph of a file with this number of threads."""
 
     def export(self, part: Exportable, precision: Precision, calibration: Sequence[Inputs]) -> bytes:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from harness.backends.onnx import OnnxBackend, Run
+from harness.backends.onnx import GraphFunction, OnnxBackend
 
 
 class OnnxRuntime(OnnxBackend):
@@ -11,7 +11,7 @@ class OnnxRuntime(OnnxBackend):
     packages = OnnxBackend.exporters
     install = "pip install 'harness[onnx]'"
 
-    def open(self, artefact: Path, threads: int) -> Run:
+    def open(self, artefact: Path, threads: int) -> GraphFunction:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

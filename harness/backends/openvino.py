@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.backends.onnx import OnnxBackend, Run
+from harness.backends.onnx import GraphFunction, OnnxBackend
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +19,7 @@ class OpenVino(OnnxBackend):
     packages = (*OnnxBackend.exporters, "openvino")
     install = "pip install 'harness[openvino]'"
 
-    def open(self, artefact: Path, threads: int) -> Run:
+    def open(self, artefact: Path, threads: int) -> GraphFunction:
         import openvino
 
         settings = {

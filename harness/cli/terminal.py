@@ -34,7 +34,7 @@ class SafeConsole(Console):
 
     @property  # type: ignore[misc]  # nothing sets it
     def file(self) -> IO[str]:
-        """The stream below a `VisibleStream`, also while a live display redirects the standard streams."""
+        """Return the stream below a `VisibleStream`, also while a live display redirects standard streams."""
         return getattr(super().file, "rich_proxied_file", super().file)
 
     def render_str(self, text: str, **settings: Any) -> Text:

@@ -37,7 +37,8 @@ def _figure(record: TrialRecord, name: Cost) -> Figure | None:
     if name == "energy":
         return record.offline.energy if record.offline else None
     count = record.cost.peak_memory_bytes if name == "memory" else getattr(record.cost, name)
-    return None if count is None else Figure(count, count, count, 1, _UNITS[name], "one measurement")
+    signature = "peak over the processes" if name == "memory" else "exact count"
+    return None if count is None else Figure(count, count, count, 1, _UNITS[name], signature)
 
 
 def _judge(change: Change, factor: float) -> Change:

@@ -87,7 +87,7 @@ class TrendLine:
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
-        """The lasting changes of the figure, in order of time."""
+        """Return the lasting changes of the figure, in order of time."""
         values = [point.figure.value for point in self.points if point.figure.value is not None]
         edges = [0, *change_points(values), len(values)]
         medians = [float(np.median(values[start:end])) for start, end in pairwise(edges)]

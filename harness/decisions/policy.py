@@ -60,8 +60,10 @@ class GateRule(StrictModel, strict=True):
             raise ValueError(
                 f"a rule about a {self.kind} needs one of {', '.join(sorted(allowed))}, no other"
             )
-        if self.where and parse_condition(self.where) and (self.kind != "metric" or self.floor is not None):
-            raise ValueError("where limits the loss of a metric only")
+        if self.where is not None:
+            parse_condition(self.where)
+            if self.kind != "metric" or self.floor is not None:
+                raise ValueError("where limits the loss of a metric only")
         if self.max_drop is not None and self.max_relative_drop is not None:
             raise ValueError("expected max_drop or max_relative_drop, not both")
         return self

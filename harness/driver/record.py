@@ -160,7 +160,6 @@ def recorded_trials(directory: RunDirectory) -> list[Trial]:
     for entry in run_file.trials:
         spec, data = directory.trial(entry.id).read_spec(), entry.dataset
         use = DatasetUse(data.name, data.options, data.split, entry.task)
-        table = Path(entry.slices) if entry.slices else None
         parts = (entry.benchmark, entry.variant, spec, spec.options, use, None, entry.metrics)
         table = Path(entry.slices) if entry.slices else None
         trials.append(Trial(*parts, entry.scenarios, slices=table))

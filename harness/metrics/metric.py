@@ -97,7 +97,9 @@ class Metric(ABC, Generic[TargetT, PredictionT, StatisticsT]):
         """
         jackknifed, computed = self._jackknife(statistics, intervals, origins)
         everywhere = np.full(len(self.classes), len(statistics))
-        carriers = next(iter(computed.carriers.values()), everywhere)  # first of objects of all sizes
+        carriers = next(
+            iter(computed.carriers.values()), everywhere
+        )  # of the first figure, which is over all sizes
         per_class = {
             label: {
                 name: figure(values[index], int(carriers[index]), self.unit, "", self.bounds)

@@ -28,9 +28,8 @@ def metrics_of(trial: TrialRecord) -> dict[str, float]:
     for name, figure in trial.metrics.items():
         metrics |= _with_bounds(f"acc/{key(name)}", figure)
     for name, scenario in trial.speed.items():
-        group = (
-            "speed" if scenario.valid else "not_valid"
-        )  # so that no table or chart ranks what is not valid
+        # Another group, so that no table or chart ranks a timing that is not valid.
+        group = "speed" if scenario.valid else "not_valid"
         prefix = f"{group}/" if name in (OFFLINE, SINGLE_STREAM) else f"{group}/{key(name)}_"
         for kind, figure in scenario.figures.items():
             label, scale = ("ips", 1.0) if kind == "throughput" else (f"{key(kind)}_ms", 1e3)
