@@ -13,16 +13,19 @@ from pathlib import Path
 
 from harness.decisions.claims import parse_claim
 from harness.rundir.results import TrialRecord, read_results
+from reports.figures import printed
 
 
 def row(trial: TrialRecord, reference: TrialRecord, verdict: str) -> list[str]:
     metric, figure = next(iter(trial.metrics.items()))
+    rate = printed(trial.offline.throughput) if trial.offline and trial.offline.throughput else None
+    invalid = "" if trial.offline and trial.offline.valid else " (not valid)"
     memory, size = trial.cost.peak_memory_bytes, trial.cost.artefact_bytes
     return [
         trial.variant,
-        f"{metric} {figure.value:.4f}",
+        f"{metric} {printed(figure).value} {printed(figure).interval}",
         verdict,
-        f"{throughput(trial):.1f}" + ("" if trial.offline and trial.offline.valid else " (not valid)"),
+        f"{rate.value} {rate.interval}" + invalid if rate else "–",
         f"{throughput(trial) / throughput(reference):.2f}×",
         f"{memory / 1e6:.0f} MB" if memory else "–",
         f"{size / 1e6:.1f} MB" if size else "–",
