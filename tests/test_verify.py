@@ -143,6 +143,47 @@ def test_a_wrong_analysis_under_a_right_digest_differs_from_the_recomputed_one(f
     assert line.startswith("words/ok: analysis.json: rates.exact_match.value: stored 0.5, recomputed ")
 
 
+def test_a_file_that_is_removed_with_its_digest_is_missed(folder: Path) -> None:
+    """Nothing in SHA256SUMS says that it was there, so the files of a complete run must be known."""
+    sound = folder / "run"
+    files = [sound / name for name in faults.stored_files(sound)]
+    without_digest = {"SHA256SUMS"}
+    assert {"analysis.json", "samples.json", "samples.npz", "offline.json"} <= {file.name for file in files}
+    for file in files:
+        if file.name in without_digest:
+            continue
+        damaged = Path(shutil.copytree(sound, folder / "damaged"))
+        run = RunDirectory(damaged)
+        name = file.relative_to(sound)
+        owner = run.trial(name.parts[1]) if name.parts[0] == "trials" else run
+        owner.digests.remove(damaged / name)
+        assert not verify(damaged).ok, name
+        shutil.rmtree(damaged)
+
+
+def test_a_trial_that_the_run_does_not_list_is_named(folder: Path) -> None:
+    run_suite(folder, document(12, ok={"batch_size": 4}, worse={"batch_size": 4}), shard_size=4)
+    verification = verify(folder / "run")
+    (name,) = verification.unlisted
+    assert verification.ok and (folder / "run" / name / "trial.json").exists()
+    code, printed = harness("verify", folder / "run")
+    assert (code, f"{name} is not counted: run.json does not list it" in printed) == (0, True), printed
+
+
+def test_an_error_names_the_run_and_not_the_copy_that_is_computed_from(folder: Path) -> None:
+    path = folder / "run" / "claims.json"
+    path.unlink()
+    path.mkdir()
+    (line,) = verify(folder / "run").not_recomputed
+    assert str(path) in line
+    run = RunDirectory(folder / "run")
+    directory = trial_dir(folder)
+    directory.digests.write(directory.path / "speed" / "offline.json", b"{}")
+    path.rmdir()
+    (line,) = verify(run.path).not_recomputed
+    assert str(directory.path / "speed" / "offline.json") in line, line
+
+
 def test_slices_whose_table_is_gone_are_not_called_verified(folder: Path) -> None:
     run = RunDirectory(folder / "run")
     content = read_json(run.run_file)

@@ -137,12 +137,10 @@ def verify(
     if as_json:
         show([verification.model_dump(mode="json") for verification in verifications])
     for verification in [] if as_json else verifications:
-        lines = [
-            *verification.damaged,
-            *verification.different,
-            *(f"not recomputed: {reason}" for reason in verification.not_recomputed),
-        ]
+        lines = [*verification.damaged, *verification.different]
+        lines += [f"not recomputed: {reason}" for reason in verification.not_recomputed]
         state = "as it was written" if verification.ok else f"{len(lines)} findings"
+        lines += [f"{folder} is not counted: run.json does not list it" for folder in verification.unlisted]
         lines.append(f"{state}; {verification.figures} accuracy figures recomputed")
         sys.stdout.writelines(f"{printable(verification.run)}: {printable(line)}\n" for line in lines)
     if not all(verification.ok for verification in verifications):

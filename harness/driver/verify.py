@@ -5,8 +5,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from harness.driver.claims import decide_claims
 from harness.driver.pairs import score_pairs
 from harness.driver.record import recorded_trials
 from harness.driver.scoring import write_scores
+from harness.driver.side_by_side import show_disagreements
 from harness.driver.slices import score_slices
 from harness.errors import HarnessError, UsageError, describe
 from harness.files import StrictModel, read_json, read_record
@@ -35,7 +35,7 @@ from harness.trial import Trial
 
 TOLERANCE = 1e-9  # relative; the order of additions depends on the libraries of the machine
 _DERIVED = {"pairs.json", "slices.json", "claims.json", "results.json", "metrics.json", "statistics"}
-_LEFT_OUT = {*_DERIVED, "report", "run.lock", SUMS}
+_LEFT_OUT = {*_DERIVED, "side-by-side", "report", "run.lock", SUMS}
 
 
 class Verification(StrictModel, frozen=False):
@@ -46,6 +46,7 @@ class Verification(StrictModel, frozen=False):
     damaged: list[str] = Field(default_factory=list)  # files that are not as they were written
     different: list[str] = Field(default_factory=list)  # stored values that do not follow from the evidence
     not_recomputed: list[str] = Field(default_factory=list)  # figures that could not be, and why
+    unlisted: list[str] = Field(default_factory=list)  # folders of trials that the run no longer has
 
     @property
     def ok(self) -> bool:
@@ -69,53 +70,63 @@ def verify(path: Path) -> Verification:
         f"{file.relative_to(path)} is missing: nothing beside it can be checked" for file in unchecked
     ]
     verification = Verification(run=str(path), damaged=damaged)
-    try:
-        _recompute(directory, verification)
-    except Exception as error:  # a file from which others follow cannot be read, or has absurd values
-        if not damaged and not isinstance(error, HarnessError | OSError):
-            raise
-        verification.not_recomputed.append(describe(error))
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = RunDirectory(Path(temporary, "run"))
+        try:
+            _recompute(directory, copy, verification)
+        except Exception as error:  # a file from which others follow cannot be read, or has absurd values
+            if not damaged and not isinstance(error, HarnessError | OSError):
+                raise
+            verification.not_recomputed.append(describe(error).replace(str(copy.path), str(path)))
     return verification
 
 
-def _recompute(directory: RunDirectory, verification: Verification) -> None:
+def _recompute(directory: RunDirectory, copy: RunDirectory, verification: Verification) -> None:
     """Compute everything again in a copy that has only the raw evidence, and compare the results."""
     recorded = recorded_trials(directory)
+    listed = {trial.id for trial in recorded}
+    folders = sorted(folder.name for folder in directory.path.glob("trials/*") if folder.is_dir())
+    verification.unlisted += [f"trials/{name}" for name in folders if name not in listed]
     complete = [t for t in recorded if directory.trial(t.id).is_scored(t.spec.size, t.metrics)]
     claims = load_suite(directory.path / "suite.yaml").suite.claims
     stored_claims = read_record(directory.path / "claims.json", ClaimsFile)
     incomplete = stored_claims is not None and any(
         claim.reason == PARTIAL_RUN for claim in stored_claims.root
     )
-    with _evidence(directory.path) as copy:
-        for trial_id in {trial.id: None for trial in complete}:
-            _rescore(directory, copy, [trial for trial in complete if trial.id == trial_id], verification)
-        steps: dict[str, Callable[[], None]] = {
-            "pairs.json": lambda: score_pairs(copy, recorded),
-            "slices.json": lambda: score_slices(copy, recorded),
-            "claims.json": lambda: decide_claims(copy, claims, recorded, incomplete),
-        }
-        for name, compute_again in steps.items():
-            compute_again()  # fails if a table of slices is gone
-            again = read_json(copy.path / name)
-            verification.different += differences(read_json(directory.path / name), again, f"{name}: ")
-        results = json.loads(to_json(collect(copy.path)))
-        stored = read_json(directory.path / "results.json")
-        verification.different += differences(stored, results, "results.json: ")
+    _link_evidence(directory.path, copy.path)
+    for trial_id in {trial.id: None for trial in complete}:
+        _rescore(directory, copy, [trial for trial in complete if trial.id == trial_id], verification)
+    steps: dict[str, Callable[[], None]] = {
+        "pairs.json": lambda: score_pairs(copy, recorded),
+        "slices.json": lambda: score_slices(copy, recorded),
+        "claims.json": lambda: decide_claims(copy, claims, recorded, incomplete),
+    }
+    for name, compute_again in steps.items():
+        compute_again()  # fails if a table of slices is gone
+        # A file that earlier suites needed is empty.
+        before, again = (read_json(folder.path / name) or None for folder in (directory, copy))
+        verification.different += differences(before, again, f"{name}: ")
+    results = json.loads(to_json(collect(copy.path)))
+    stored = read_json(directory.path / "results.json")
+    verification.different += differences(stored, results, "results.json: ")
+    if not verification.not_recomputed:  # it shows samples of the data sets
+        show_disagreements(copy, recorded)
+        for file in sorted(copy.path.glob("side-by-side/**/*.*")):
+            name = file.relative_to(copy.path).as_posix()
+            verification.different += _missing(directory.path, [name], "")
+            if file.suffix == ".json":
+                stored = read_json(directory.path / name) or {}
+                verification.different += differences(stored, read_json(file), f"{name}: ")
 
 
-@contextmanager
-def _evidence(path: Path) -> Iterator[RunDirectory]:
-    """Create a temporary run directory with links to the files that are not computed from others."""
-    with tempfile.TemporaryDirectory() as temporary:
-        copy = Path(temporary, "run")
-        shutil.copytree(
-            path.resolve(),
-            copy,
-            ignore=lambda _, names: [name for name in names if name in _LEFT_OUT or name.startswith(".")],
-            copy_function=os.symlink,
-        )
-        yield RunDirectory(copy)
+def _link_evidence(path: Path, copy: Path) -> None:
+    """Create a run directory with links to the files that are not computed from others."""
+    shutil.copytree(
+        path.resolve(),
+        copy,
+        ignore=lambda _, names: [name for name in names if name in _LEFT_OUT or name.startswith(".")],
+        copy_function=os.symlink,
+    )
 
 
 def _rescore(
@@ -131,7 +142,7 @@ def _rescore(
         analyser, rows = make_analyser(dataset), stored_dir.predictions.read(trial.spec.task)
         scored = score(dataset, trial.spec.size, rows, names, analyser.add)
         read = partial(stored_dir.predictions.read_at, trial.spec.task)
-        analysis, _ = analyse(dataset, analyser, read)
+        analysis, images = analyse(dataset, analyser, read)
     except Exception as error:  # of a plug-in, or of a damaged file
         verification.not_recomputed.append(f"{trial.name}: {describe(error)}")
         for name in ("metrics.json", "statistics"):
@@ -140,8 +151,9 @@ def _rescore(
     stored = stored_dir.read_metrics()
     records = write_scores(copy_dir, scored, {name: stored[name].key for name in scored}, {})
     where = f"{trial.name}: "
+    copy_dir.write_statistics("samples", analyser.columns())
+    verification.different += _missing(stored_dir.path, ["analysis.json", *images], where)
     if stored_analysis := read_analysis(stored_dir.path):
-        copy_dir.write_statistics("samples", analyser.columns())
         verification.different += _different_arrays(stored_dir, "samples", analyser.columns(), where)
         before, again = (record.model_dump(mode="json") for record in (stored_analysis, analysis))
         if isinstance(stored_analysis, TranslationAnalysis):  # some parts need the model
@@ -152,6 +164,10 @@ def _rescore(
         verification.different += differences(before, again, f"{where}metrics.json: {name}.")
         verification.different += _different_arrays(stored_dir, name, result.statistics, where)
         verification.figures += len(result.scores.metrics)
+
+
+def _missing(folder: Path, names: Iterable[str], where: str) -> list[str]:
+    return [f"{where}{name}: is missing" for name in names if not (folder / name).is_file()]
 
 
 def _different_arrays(stored: TrialDirectory, name: str, again: StoredArrays, where: str) -> Iterator[str]:
