@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -28,7 +29,7 @@ print(os.getpid(), flush=True)
 
 
 def start_supervised(code: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SUPERVISED.format(code=code)]
+    command = [sys.executable, "-c", SUPERVISED.format(code=code), "run"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -111,6 +112,30 @@ def test_a_run_directory_that_is_removed_under_its_run_is_an_error_that_says_so(
     assert not (tmp_path / "run" / "trials").exists(), "it is not created again"
 
 
+@pytest.mark.parametrize("kib", [24, 64, 120, 1000])  # the disk is full at the record, a shard, the report
+def test_a_run_whose_disk_fills_up_is_one_line_and_completes_once_there_is_room(
+    tmp_path: Path, kib: int
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "none", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root can mount a small disk")
+    suite = write(tmp_path, document(20, ok={"batch_size": 4}, worse={"batch_size": 4}))
+    run = ["run", str(suite), "--executor", "inline", "--no-sync", "--out", str(disk / "run")]
+    try:
+        full = CliRunner().invoke(app, run)
+        errors = [line for line in full.stderr.splitlines() if not line.startswith("words/")]
+        assert full.exit_code == 3, full.output
+        assert len(errors) == 1 and errors[0].endswith("cannot be written: No space left on device"), errors
+        subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
+        assert CliRunner().invoke(app, run).exit_code == 0
+        verified = CliRunner().invoke(app, ["verify", str(disk / "run")])
+        assert verified.exit_code == 0, verified.output
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 def test_an_adapter_that_changes_folder_or_exits_when_it_is_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +151,24 @@ def test_an_adapter_that_changes_folder_or_exits_when_it_is_imported(
     assert Path.cwd() == before
     with pytest.raises(UsageError, match=r"thing 'b' of harness cannot be imported from exiting:Adapter: 0"):
         registry.get("b")
+
+
+def test_an_adapter_that_ends_the_command_when_it_is_imported_is_not_green(tmp_path: Path) -> None:
+    (tmp_path / "exiting.py").write_text("import os\nos._exit(0)\n")
+    package = tmp_path / "exiting-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: exiting\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[harness.adapters]\nexiting = exiting:Adapter\n")
+    suite = write(tmp_path, document(4, ok={"adapter": "exiting"}))
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "plan", str(suite)],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (3, "error: Ray or a plug-in ended this process\n")
 
 
 def test_a_data_set_that_changes_the_working_directory_moves_no_path(

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from small_suite import write
@@ -50,7 +51,7 @@ class TestHelp:
         assert not line.endswith("...")
 
     def test_profiles_are_those_that_a_suite_knows(self) -> None:
-        assert [name.value for name in ProfileName] == list(PROFILES)
+        assert list(get_args(ProfileName)) == list(PROFILES)
 
 
 def test_version_is_the_installed_one() -> None:
@@ -76,6 +77,24 @@ def test_a_closed_stdout_never_looks_like_a_regression(arguments: list[str]) -> 
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == (2 if "plan" in arguments else 0), done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stream", "code"),
+    [
+        ("list metrics", "1", 3),
+        ("--version", "1", 3),
+        ("list --help", "1", 3),
+        ("plan quickstat", "1", 2),
+        ("plan quickstat", "2", 2),  # nothing can be said
+    ],
+)
+def test_a_full_disk_never_looks_like_a_regression(arguments: str, stream: str, code: int) -> None:
+    command = f"{sys.executable} -m harness {arguments} {stream}>/dev/full"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=100, check=False)
+    full = "error: standard output or a temporary file: No space left on device\n"
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    assert (done.stderr == full) == (code == 3), done.stderr
 
 
 class TestCompletion:

@@ -21,10 +21,10 @@ from harness.cli.jobs import jobs_app
 from harness.cli.options import SECTIONS
 from harness.cli.results import results_app
 from harness.cli.score import score_app
-from harness.cli.streams import VisibleStream
+from harness.cli.streams import VisibleStream, discard
 from harness.cli.suites import suites_app
 from harness.cli.supervisor import supervise
-from harness.errors import HarnessError
+from harness.errors import FULL_DISK, HarnessError, InfrastructureError
 from harness.process import leave_removed_folder
 
 GREETING = """Which model, at what accuracy, at what speed, on this hardware, and is the difference real?
@@ -38,6 +38,7 @@ Examples:
   harness compare runs/quickstart --baseline runs/main    exit with code 1 on a regression
   harness score detection --annotations coco.json --predictions mine.json"""
 
+SUPERVISED = {"calibrate", "plan", "run", "train", "validate", "verify"}  # commands that import plug-ins
 SIGPIPE_EXIT_CODE = 141  # exit code that a shell reports for a process ended by a closed pipe
 
 
@@ -45,11 +46,11 @@ class Group(TyperGroup):
     """List the commands by section, and turn errors that users can cause into one line and an exit code."""
 
     def make_context(self, *arguments: Any, **extra: Any) -> Any:
-        with _ending_quietly_on_a_closed_stdout():
+        with _ending_without_stdout():
             return super().make_context(*arguments, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        with _ending_quietly_on_a_closed_stdout():
+        with _ending_without_stdout():
             try:
                 return super().invoke(ctx)
             except HarnessError as error:
@@ -60,7 +61,7 @@ class Group(TyperGroup):
                 raise typer.Exit(130) from None
             except (Exception, SystemExit) as error:  # a plug-in may call sys.exit
                 # Exit code 1 means a regression: an internal error must not look like one.
-                if hasattr(error, "exit_code") or _stdout_is_closed():
+                if hasattr(error, "exit_code") or _stdout_is_closed() or _is_of_a_full_disk(error):
                     raise
                 if os.environ.get("HARNESS_DEBUG"):
                     traceback.print_exc()
@@ -78,18 +79,26 @@ class Group(TyperGroup):
 
 
 @contextmanager
-def _ending_quietly_on_a_closed_stdout() -> Iterator[None]:
-    """Exit as `cat` does when the reader of a pipe is gone (`harness list | head -1`)."""
+def _ending_without_stdout() -> Iterator[None]:
+    """Exit as `cat` does when the reader of a pipe is gone (`harness list | head -1`) or the disk is full."""
     try:
         try:
             yield
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:
-        if not _stdout_is_closed():
+    except OSError as error:
+        if _is_of_a_full_disk(error):
+            sys.stderr.write(f"error: standard output or a temporary file: {error.strerror}\n")
+        elif not isinstance(error, BrokenPipeError) or not _stdout_is_closed():
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
-        raise typer.Exit(SIGPIPE_EXIT_CODE) from None
+        discard(sys.stdout)  # for Python's last flush
+        code = SIGPIPE_EXIT_CODE if isinstance(error, BrokenPipeError) else InfrastructureError.exit_code
+        raise typer.Exit(code) from None
+
+
+def _is_of_a_full_disk(error: BaseException) -> bool:
+    """Return whether a file without a name could not be written, such as standard output."""
+    return isinstance(error, OSError) and error.errno in FULL_DISK and not error.filename
 
 
 def _stdout_is_closed() -> bool:
@@ -144,6 +153,6 @@ def main() -> None:
     leave_removed_folder()
     if cache := os.environ.get("HARNESS_CACHE"):
         os.environ["HARNESS_CACHE"] = str(Path(cache).absolute())  # children may change their folder
-    if sys.argv[1:2] in (["run"], ["train"]) and hasattr(signal, "sigwaitinfo"):
+    if {*sys.argv[1:2]} & SUPERVISED and hasattr(signal, "sigwaitinfo"):
         supervise()
     app()

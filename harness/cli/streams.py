@@ -1,8 +1,15 @@
 """Standard output and standard error, which never show a terminal what may control it."""
 
+import os
+import sys
 from typing import Any, TextIO
 
 from reports.text import visible
+
+
+def discard(stream: Any) -> None:
+    """Send what a stream holds and receives to nowhere, because its file cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class VisibleStream:
@@ -15,8 +22,17 @@ class VisibleStream:
         self.rich_proxied_file = stream
 
     def write(self, text: str) -> int:
-        """Write a text and return its length."""
-        self.rich_proxied_file.write(visible(text))
+        """Write a text and return its length. An error message that cannot be written is lost.
+
+        Raises:
+            OSError: Standard output cannot be written.
+        """
+        try:
+            self.rich_proxied_file.write(visible(text))
+        except OSError:
+            if self.rich_proxied_file is not sys.__stderr__:
+                raise
+            discard(self)
         return len(text)
 
     def __getattr__(self, name: str) -> Any:

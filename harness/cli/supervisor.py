@@ -47,7 +47,8 @@ def supervise() -> None:
     with suppress(BlockingIOError):
         is_regular = os.read(regular, 1) == b"."
     if code in _CRASHES or (code in _MEANINGS and not is_regular):
-        sys.stderr.write("error: Ray or a plug-in ended this process; the same command resumes the run\n")
+        resumes = "; the same command resumes the run" if sys.argv[1:2] == ["run"] else ""
+        sys.stderr.write(f"error: Ray or a plug-in ended this process{resumes}\n")
         code = InfrastructureError.exit_code
     sys.stderr.flush()
     if code < 0:
