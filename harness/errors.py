@@ -1,8 +1,15 @@
 """Errors, classified by who can fix them; the command line turns each kind into an exit code."""
 
 import errno
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from types import NoneType, UnionType
+from typing import Literal, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -35,6 +42,30 @@ class AdapterError(HarnessError):
     """An exception of an adapter, as `describe` describes it."""
 
 
+def checked(function: Callable[P, T]) -> Callable[P, T]:
+    """Return a function that raises a UsageError for an argument whose type does not fit its annotation."""
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def call(*arguments: P.args, **named: P.kwargs) -> T:
+        hints = get_type_hints(function)
+        try:
+            bound = signature.bind(*arguments, **named).arguments
+        except TypeError as error:
+            raise TypeError(f"{function.__qualname__}: {error}") from None
+        for name, value in bound.items():
+            hint = hints.get(name, object)
+            parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+            kinds = [str if get_origin(part) is Literal else get_origin(part) or part for part in parts]
+            is_text = isinstance(value, str) and not {str, object} & {*kinds}  # a sequence of characters
+            if is_text or (type(value) is bool and int in kinds) or not isinstance(value, tuple(kinds)):
+                expected = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
+                raise UsageError(f"{name}: expected {expected}, found {value!r:.80}")
+        return function(*arguments, **named)
+
+    return call
+
+
 def printable(text: str) -> str:
     """Return text in which control characters, except tabs and line ends, are replaced by U+FFFD."""
     return "".join(c if c.isprintable() or c in "\t\n" else "\ufffd" for c in text)
@@ -47,6 +78,17 @@ def describe(error: BaseException) -> str:
     """
     kind = "" if isinstance(error, InfrastructureError | AdapterError) else f"{type(error).__name__}: "
     return printable(f"{kind}{error}".replace("\n", " ")[:2000])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that the memory of the GPU or of this machine was exhausted.
+
+    Torch raises `OutOfMemoryError` from its own GPU allocator, and a plain RuntimeError elsewhere (cuDNN,
+    `DefaultCPUAllocator: not enough memory`).
+    """
+    text = str(error).lower()
+    mentions_memory = "out of memory" in text or "not enough memory" in text
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and mentions_memory)
 
 
 @contextmanager

@@ -137,6 +137,42 @@ class TestEvaluate:
             harness.evaluate(phrases, texts, limit=0)
 
 
+TEXTS = {"dataset": "phrases", "predictions": ["text"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("evaluate", TEXTS | {"dataset": None}, "dataset: expected str or Dataset, found None"),
+        (
+            "evaluate",
+            TEXTS | {"predictions": 3},
+            "predictions: expected str or Path or Adapter or Collection or Mapping, found 3",
+        ),
+        ("evaluate", TEXTS | {"limit": "5"}, "limit: expected int or None, found '5'"),
+        ("evaluate", TEXTS | {"batch_size": True}, "batch_size: expected int, found True"),
+        ("evaluate", TEXTS | {"metrics": "bleu"}, "metrics: expected Sequence or None, found 'bleu'"),
+        ("evaluate", TEXTS | {"options": 3}, "options: expected Mapping or None, found 3"),
+        ("evaluate", TEXTS | {"predictions": [3] * 20, "options": PHRASES}, "samples .*: .*Translation"),
+        ("run", {"suite": 3}, "suite: expected str or Path, found 3"),
+        (
+            "run",
+            {"suite": "quickstart", "workers": 0},
+            "workers: expected at least 1, found 0",
+        ),
+        ("run", {"suite": "quickstart", "overrides": ["a=b"]}, "overrides: expected Mapping or None"),
+        ("Run", {"path": None}, "path: expected str or Path, found None"),
+        ("ReferenceTexts", {"references": "a.txt"}, "references: expected Sequence, found 'a.txt'"),
+        ("AnnotatedBoxes", {"annotations": "nowhere.json"}, "nowhere.json: no such file"),
+        ("AnnotatedBoxes", {"annotations": 3}, "annotations: expected str or Path, found 3"),
+        ("AnnotatedMasks", {"annotations": "masks", "classes": 2}, "classes: expected str, found 2"),
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_named(name: str, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(harness.UsageError, match=message):
+        getattr(harness, name)(**arguments)
+
+
 def test_a_run_from_python_is_that_of_the_command_line(
     tmp_path: Path, phrases: Phrases, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,6 +194,8 @@ def test_a_run_from_python_is_that_of_the_command_line(
     bleu = frame[frame["name"] == "bleu"]["value"].item()
     assert bleu == pytest.approx(before.results.trials[0].metrics["bleu"].value)
     comparison = after.compare(before)
+    with pytest.raises(harness.UsageError, match="baseline: expected Run or str or Path, found 3"):
+        after.compare(3)  # type: ignore[arg-type]
     assert comparison.exit_code(strict=False) == 1
     assert comparison == after.compare(tmp_path / "before")
     table = comparison._repr_html_()

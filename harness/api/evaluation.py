@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from harness.adapter import ADAPTERS, Adapter, Runtime
 from harness.datasets.dataset import DATASETS, Dataset
-from harness.errors import UsageError
+from harness.errors import UsageError, checked
 from harness.evaluation.annotation_files import AnnotationFiles
+from harness.evaluation.systems import figures_of
 from harness.registry import unknown
 from harness.rundir.predictions import check
 from harness.stages.labels import class_map, relabel
@@ -22,7 +22,7 @@ from reports.figures import printed
 if TYPE_CHECKING:
     import pandas as pd
 
-InMemory: TypeAlias = Sequence[str | Prediction] | Mapping[str, str | Prediction]
+InMemory: TypeAlias = Collection[str | Prediction] | Mapping[str, str | Prediction]
 """Predictions in the order of the samples, or by sample id. A translation may be plain text."""
 
 Predict: TypeAlias = Callable[[Sequence[Sample]], list[Prediction]]
@@ -59,6 +59,7 @@ class Evaluation:
         return pd.Series(texts, name="value [95% interval]").to_frame().to_html() + notes
 
 
+@checked
 def evaluate(
     dataset: str | Dataset,
     predictions: str | Path | Adapter | InMemory,
@@ -84,9 +85,8 @@ def evaluate(
     Raises:
         UsageError: A name or option is wrong, or a prediction is missing, malformed or of an unknown sample.
     """
+    check_counts(limit=limit, batch_size=batch_size)
     data = _open(dataset, options or {}, split, task) if isinstance(dataset, str) else dataset
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit: expected at least 1, found {limit}")
     size = len(data) if limit is None else min(limit, len(data))
     files = data if isinstance(data, AnnotationFiles) else None
     adapter = None
@@ -102,15 +102,15 @@ def evaluate(
         rows = _rows(data, size, batch_size, _look_up(data, predictions))
     defaults = files.metric_names if files else DEFAULT_METRICS[data.task]
     scored = score(data, size, rows, metrics or defaults).values()
-    figures: dict[str, Figure] = {}
-    per_class: dict[str, dict[str, Figure]] = defaultdict(dict)
-    for metric in scored:
-        figures |= metric.scores.metrics
-        for label, values in metric.scores.per_class.items():
-            per_class[label].update(values)
-    for name in files.omitted if files else ():
-        figures.pop(name, None)
-    return Evaluation(figures, dict(per_class), (*data.notes, *(adapter.notes if adapter else ())))
+    figures, per_class = figures_of(scored, files.omitted if files else ())
+    return Evaluation(figures, per_class, (*data.notes, *(adapter.notes if adapter else ())))
+
+
+def check_counts(**counts: int | None) -> None:
+    """Raise a UsageError for a number below 1."""
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise UsageError(f"{name}: expected at least 1, found {count}")
 
 
 def _open(name: str, options: Mapping[str, object], split: str, task: TaskName | None) -> Dataset:

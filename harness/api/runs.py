@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from harness.api.evaluation import check_counts
 from harness.compare.compare import compare
 from harness.compare.outcome import Comparison
 from harness.driver.progress import RunProgress
 from harness.driver.run import exit_code
 from harness.driver.run import run as run_loaded
 from harness.driver.settings import RunSettings
-from harness.errors import UsageError
+from harness.errors import UsageError, checked
 from harness.executors.choice import executor_factory
 from harness.rundir.results import Results, read_results
 from harness.rundir.store import run_folder
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 class Run:
     """A directory that `harness run` or `harness.run` wrote: its results, and what can be made of them."""
 
+    @checked
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
 
@@ -61,6 +63,7 @@ class Run:
 
         return pd.read_csv(io.StringIO(to_csv(self.results)))
 
+    @checked
     def compare(self, baseline: Run | str | Path) -> Comparison:
         """Compare with a baseline's run directory, as `harness compare` does; nothing is written.
 
@@ -69,6 +72,7 @@ class Run:
         """
         return compare(self.path, baseline.path if isinstance(baseline, Run) else Path(baseline))
 
+    @checked
     def report(self, out: str | Path | None = None) -> Path:
         """Write the report, by default to `report` in the run directory, and return its index.html."""
         return write_reports(self.path, None if out is None else Path(out))
@@ -88,6 +92,7 @@ class Run:
         return pd.DataFrame(rows).fillna("").to_html(index=False)  # escaped by pandas
 
 
+@checked
 def run(
     suite: str | Path,
     out: str | Path | None = None,
@@ -121,8 +126,7 @@ def run(
         UsageError: The suite, a checkpoint or the run directory is wrong; nothing was written in this case.
         InfrastructureError: The cluster cannot be reached, or training failed.
     """
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit: expected at least 1, found {limit}")
+    check_counts(limit=limit, workers=workers)
     if baseline is not None and not str(baseline):
         raise UsageError("baseline: expected a run directory, found an empty text")
     settable = {**(overrides or {}), **({} if profile is None else {"speed.profile": profile})}

@@ -52,7 +52,7 @@ def compare_command(
     references: score.References = [],  # noqa: B006
     protocol: score.ProtocolName = None,
     iou: score.IouThreshold = 0.5,
-    iou_type: score.IouTypeName = score.IouType.bbox,
+    iou_type: score.IouTypeName = "bbox",
     image_set: score.ImageSet = None,
     classes: score.Classes = "",
     first_label: score.FirstLabel = 0,

@@ -69,9 +69,7 @@ def submit(
     from harness.suite.loading import find_suite, load_suite
 
     loaded = load_suite(find_suite(suite), overrides)
-    options = RunOptions(
-        out, tuple(overrides), only, limit, workers, shard_size, profile and profile.value, sync_results
-    )
+    options = RunOptions(out, tuple(overrides), only, limit, workers, shard_size, profile, sync_results)
     submission = prepare(loaded, options, environment)
     cluster = connect(address)
     with tempfile.TemporaryDirectory() as folder:

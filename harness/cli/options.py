@@ -1,8 +1,7 @@
 """Options that several commands share, and the sections under which `harness --help` lists the commands."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -39,13 +38,6 @@ TurnSeconds = Annotated[
 Sync = Annotated[bool, typer.Option("--sync/--no-sync", help="Log to MLflow at the end.")]
 
 
-class ProfileName(StrEnum):
-    """Name of a speed profile. A test checks that harness.scenarios.settings has the same names."""
-
-    smoke = "smoke"
-    ci = "ci"
-    release = "release"
-    mlperf = "mlperf"
-
-
+# A test checks that harness.scenarios.settings, which is slow to import, has the same names.
+ProfileName = Literal["smoke", "ci", "release", "mlperf"]
 Profile = Annotated[ProfileName | None, typer.Option(help="Duration and repetitions of speed measurements.")]

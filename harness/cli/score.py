@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,22 +16,7 @@ if TYPE_CHECKING:
 score_app = typer.Typer(no_args_is_help=True, help="Score prediction files without a model.")
 
 
-class Protocol(StrEnum):
-    coco = "coco"
-    voc07 = "voc07"
-    voc10 = "voc10"
-
-
-class IouType(StrEnum):
-    bbox = "bbox"
-    segm = "segm"
-
-
-class TextMetric(StrEnum):
-    bleu = "bleu"
-    chrf = "chrf"
-    ter = "ter"
-
+TextMetric = StrEnum("TextMetric", ["bleu", "chrf", "ter"])  # Typer has no list of Literal
 
 # Options that `harness score` and `harness compare` share.
 References = Annotated[
@@ -41,16 +26,19 @@ References = Annotated[
 Tokenize = Annotated[str, typer.Option(metavar="NAME", help="Tokenizer of BLEU, by sacrebleu's name.")]
 Lowercase = Annotated[bool, typer.Option("--lowercase", help="Compute BLEU without regard to case.")]
 Metrics = Annotated[
-    list[TextMetric], typer.Option("--metric", help="Repeatable. Default: bleu, chrf and ter.")
+    list[TextMetric],
+    typer.Option("--metric", help="Repeatable. Default: bleu, chrf and ter."),
 ]
 ProtocolName = Annotated[
-    Protocol | None, typer.Option(help="Default: coco for JSON, voc10 for a folder of XML.")
+    Literal["coco", "voc07", "voc10"] | None,
+    typer.Option(help="Default: coco for JSON, voc10 for a folder of XML."),
 ]
 IouThreshold = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="IoU at which voc07 and voc10 count a match.")
 ]
 IouTypeName = Annotated[
-    IouType, typer.Option(help="Compare boxes or instance masks, as pycocotools' iouType says.")
+    Literal["bbox", "segm"],
+    typer.Option(help="Compare boxes or instance masks, as pycocotools' iouType says."),
 ]
 ImageSet = Annotated[
     Path | None, typer.Option(help="Text with one image id per line; only these images count.")
@@ -101,7 +89,7 @@ def score_detection_command(
     ],
     protocol: ProtocolName = None,
     iou: IouThreshold = 0.5,
-    iou_type: IouTypeName = IouType.bbox,
+    iou_type: IouTypeName = "bbox",
     image_set: ImageSet = None,
     as_json: AsJson = False,
 ) -> None:

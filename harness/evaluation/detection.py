@@ -7,7 +7,7 @@ from harness.datasets.coco.results import read_results
 from harness.datasets.image_set import restrict
 from harness.datasets.voc.annotations import read_annotations as read_voc
 from harness.datasets.voc.submission import read_submission
-from harness.errors import UsageError
+from harness.errors import UsageError, checked
 from harness.evaluation.annotation_files import AnnotationFiles, Predictions
 from harness.registry import unknown
 from harness.task import Sample
@@ -22,12 +22,13 @@ class AnnotatedBoxes(AnnotationFiles):
     tasks = ("detection",)
     classes: tuple[str, ...] = ()
 
+    @checked
     def __init__(
         self,
-        annotations: Path,
+        annotations: str | Path,
         protocol: str | None = None,
         iou: float = IOU,
-        image_set: Path | None = None,
+        image_set: str | Path | None = None,
         iou_type: str = "bbox",
     ) -> None:
         """Read annotations.
@@ -43,6 +44,7 @@ class AnnotatedBoxes(AnnotationFiles):
         Raises:
             UsageError: a file is malformed, or an option does not fit the protocol.
         """
+        annotations = Path(annotations)
         if not annotations.exists():
             raise UsageError(f"{annotations}: no such file or folder")
         self._is_voc = annotations.is_dir()
@@ -66,7 +68,7 @@ class AnnotatedBoxes(AnnotationFiles):
             annotated = read_voc(annotations, self._notes.append)
         else:
             annotated = read_coco(annotations, self._notes.append, with_masks=iou_type == "segm")
-        self._annotated = restrict(annotated, image_set, self._notes.append) if image_set else annotated
+        self._annotated = restrict(annotated, Path(image_set), self._notes.append) if image_set else annotated
         self.classes, self._targets = self._annotated.classes, list(self._annotated.targets.items())
 
     def __len__(self) -> int:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from harness.datasets.masks.classes import ClassLabels, MaskClasses, binary_classes, parse_classes
 from harness.datasets.masks.files import find_predictions, list_masks
-from harness.errors import UsageError
+from harness.errors import UsageError, checked
 from harness.evaluation.annotation_files import AnnotationFiles, Predictions
 from harness.task import BACKGROUND, IGNORED, Mask, Sample
 
@@ -22,13 +22,14 @@ class AnnotatedMasks(AnnotationFiles):
     metric_names = ("iou",)
     classes: tuple[str, ...] = ()
 
+    @checked
     def __init__(
         self,
-        annotations: Path,
+        annotations: str | Path,
         classes: str,
         first_label: int = 0,
         ignore: Sequence[str] = (),
-        image_set: Path | None = None,
+        image_set: str | Path | None = None,
     ) -> None:
         """List the annotated masks.
 
@@ -42,7 +43,8 @@ class AnnotatedMasks(AnnotationFiles):
             UsageError: a label or the list is malformed, there is no PNG file, or two have the same stem.
         """
         notes: list[str] = []
-        self._masks = list_masks(annotations, notes.append, image_set)
+        annotations = Path(annotations)
+        self._masks = list_masks(annotations, notes.append, Path(image_set) if image_set else None)
         self._classes = read_classes(classes, first_label, ignore)
         if len(self._classes.names) < _MAX_CLASSES and not (ignore or first_label or "=" in classes):
             self._classes = binary_classes(self._masks.values(), self._classes, notes.append)

@@ -1,6 +1,7 @@
 """Systems: predictions of the same samples, scored and compared with each other."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from harness.decisions.policy import GatePolicy
 from harness.errors import UsageError
 from harness.evaluation.annotation_files import AnnotationFiles, Predictions
 from harness.metrics.metric import StoredArrays
-from harness.stages.score import score
+from harness.stages.score import ScoredMetric, score
 from harness.statistics.holm import holm
 from harness.task import Figure
 
@@ -61,14 +62,22 @@ def read_system(annotations: AnnotationFiles, path: Path) -> System:
     """Read and score the predictions of one system; a malformed file is a UsageError."""
     predictions = annotations.read_predictions(path)
     scored = score(annotations, len(annotations), predictions, annotations.metric_names)
-    metrics: dict[str, Figure] = {}
-    per_class: dict[str, Mapping[str, Figure]] = {}
-    for entry in scored.values():
-        metrics |= entry.scores.metrics
-        per_class |= entry.scores.per_class
-    shown = {name: figure for name, figure in metrics.items() if name not in annotations.omitted}
+    shown, per_class = figures_of(scored.values(), annotations.omitted)
     statistics = {metric: entry.statistics for metric, entry in scored.items()}
     return System(str(path), shown, per_class, statistics, predictions)
+
+
+def figures_of(
+    scored: Iterable[ScoredMetric], omitted: Collection[str] = ()
+) -> tuple[dict[str, Figure], dict[str, dict[str, Figure]]]:
+    """Return the figures of all metrics by name, without those to omit, and by class and name."""
+    metrics: dict[str, Figure] = {}
+    per_class: defaultdict[str, dict[str, Figure]] = defaultdict(dict)
+    for metric in scored:
+        metrics |= metric.scores.metrics
+        for label, values in metric.scores.per_class.items():
+            per_class[label].update(values)
+    return {name: figure for name, figure in metrics.items() if name not in omitted}, dict(per_class)
 
 
 def compare_systems(files: AnnotationFiles, head: System, base: System, gate: GatePolicy) -> Comparison:

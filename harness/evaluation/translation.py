@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.datasets.files import read_lines
-from harness.errors import UsageError
+from harness.errors import UsageError, checked
 from harness.evaluation.annotation_files import AnnotationFiles, Predictions
 from harness.metrics.bleu import TOKENIZER, UNSPACED_TOKENIZERS
 from harness.task import Sample, Translation
@@ -25,9 +25,10 @@ class ReferenceTexts(AnnotationFiles):
 
     tasks = ("translation",)
 
+    @checked
     def __init__(
         self,
-        references: Sequence[Path],
+        references: Sequence[str | Path],
         tokenize: str = TOKENIZER,
         lowercase: bool = False,
         metrics: Sequence[str] = (),
@@ -45,12 +46,13 @@ class ReferenceTexts(AnnotationFiles):
         """
         if not references:
             raise UsageError("expected at least one file of references")
-        super().__init__("translation", references[0], references)
+        files = [*map(Path, references)]
+        super().__init__("translation", files[0], files)
         self.metric_names = tuple(dict.fromkeys(metrics)) or METRICS
         self.metric_options = {"tokenize": tokenize, "lowercase": lowercase}
-        self._first = references[0]
+        self._first = files[0]
         self._length = len(_sentences(self._first))
-        self._targets = list(zip(*map(self._aligned_sentences, references), strict=True))
+        self._targets = list(zip(*map(self._aligned_sentences, files), strict=True))
         text = "".join(sentence for target in self._targets for sentence in target)
         if tokenize not in UNSPACED_TOKENIZERS and 2 * len(_UNSPACED.findall(text)) > len(text):
             self._notes.append(
