@@ -13,7 +13,7 @@ from harness.checkpoint import Checkpoint
 from harness.datasets.coco.annotations import AnnotatedImages, ImageFile
 from harness.datasets.coco.results import read_results
 from harness.datasets.dataset import Dataset
-from harness.datasets.files import GZIP_RATIO, Note, composed, read_lines
+from harness.datasets.files import GZIP_RATIO, Note, composed, read_lines, visible_files
 from harness.datasets.masks.files import read_mask
 from harness.datasets.masks.masks import Masks
 from harness.datasets.voc.submission import read_submission
@@ -122,7 +122,7 @@ def read_masks(path: Path, dataset: Dataset, note: Note) -> Lookup:  # noqa: ARG
     ids = _ids(dataset)
     extracted = None if path.is_dir() else _extract(path)
     folder = Path(extracted.name) if extracted else path
-    files = {composed(file.stem): file for file in sorted(folder.glob("*.png"))}
+    files = {composed(file.stem): file for file in visible_files(folder, ".png")}
     _require(path, ids, files, "masks")
     read = dataset.read_labels if isinstance(dataset, Masks) else read_mask
 

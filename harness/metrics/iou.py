@@ -113,7 +113,8 @@ class Iou(CountMetric[Mask, Mask]):
         if self._ignore is not None and pairs[:n, self._ignore].any():
             raise UsageError(
                 f"the prediction has the ignore index {self._ignore} where a class is annotated; "
-                f"expected 0 to {n - 1} there"
+                f"expected 0 to {n - 1} there; if {self._ignore} means a class, declare that label, as in "
+                f"background=0,object=1+{self._ignore}"
             )
 
     def figures(self, sums: NDArray[np.int64]) -> Values:

@@ -173,7 +173,7 @@ def _read_objects(
         )
     missing = np.array([area is None for _, area in shapes], dtype=bool)
     listed = [0 if area is None else area for _, area in shapes]
-    areas = columns.read_numbers(location, "area", listed)
+    areas = columns.read_numbers(location, "area", listed, limit=columns.MOST)
     for index in np.flatnonzero(areas < 0)[:1].tolist():
         raise UsageError(f"{location}[{index}]: area: expected at least 0, found {listed[index]}")
     sides = boxes[:, 2:] - boxes[:, :2]

@@ -16,6 +16,8 @@ from pydantic import JsonValue
 from harness.datasets.files import JsonObject, describe_json
 from harness.errors import UsageError
 
+MOST = 2**53  # float64 has no odd whole number beyond it
+
 
 def read_section(location: str, document: JsonObject, key: str, keys: Sequence[str]) -> list[JsonObject]:
     """Return a list of objects in a document, each of which has the given keys."""
@@ -48,7 +50,7 @@ def read_boxes(location: str, values: Sequence[JsonValue]) -> NDArray[np.float64
         if type(value) is not list or len(value) != 4:
             raise UsageError(f"{location}[{index}]: bbox: expected [x, y, width, height], found {value!r}")
     sides = chain.from_iterable(cast("Sequence[list[JsonValue]]", values))
-    boxes = read_numbers(location, "bbox", [*sides], per_entry=4).reshape(-1, 4)
+    boxes = read_numbers(location, "bbox", [*sides], per_entry=4, limit=MOST).reshape(-1, 4)
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
@@ -63,22 +65,29 @@ def read_flags(location: str, key: str, entries: Sequence[JsonObject]) -> NDArra
 
 
 def read_numbers(
-    location: str, key: str, values: Sequence[JsonValue], per_entry: int = 1
+    location: str,
+    key: str,
+    values: Sequence[JsonValue],
+    per_entry: int = 1,
+    limit: float = sys.float_info.max,
 ) -> NDArray[np.float64]:
-    """Return finite numbers [n]."""
+    """Return finite numbers [n] of at most `limit` in size, without rounding whole ones."""
     if set(map(type, values)) <= {int, float}:
+        listed = cast("Sequence[float]", values)
         try:
-            numbers = np.array(values, dtype=np.float64)
+            numbers = np.array(listed, dtype=np.float64)
         except OverflowError:  # an integer beyond the range of float64 is infinite
-            limit = sys.float_info.max
-            numbers = np.array([v if abs(v) <= limit else np.inf for v in cast("Sequence[float]", values)])
-        bad = np.flatnonzero(~np.isfinite(numbers)).tolist()
+            numbers = np.array([v if abs(v) <= sys.float_info.max else np.inf for v in listed])
+        large = np.flatnonzero(~(np.abs(numbers) < MOST)).tolist()  # also NaN
+        bad = [i for i in large if not abs(numbers[i]) <= limit or int(numbers[i]) != listed[i]]
         if not bad:
             return numbers
     else:
         bad = [index for index, value in enumerate(values) if type(value) not in (int, float)]
-    value = str(values[bad[0]])[:40]
+    first = values[bad[0]]
+    most = " of at most 2^53" if isinstance(first, int | float) and MOST < abs(first) < np.inf else ""
     more = f" (and {len(bad) - 1} more of {len(values)})" if len(bad) > 1 else ""
     raise UsageError(
-        f"{location}[{bad[0] // per_entry}]: {key}: expected a finite number, found {value!r}{more}"
+        f"{location}[{bad[0] // per_entry}]: {key}: expected a finite number{most}, "
+        f"found {str(first)[:40]!r}{more}"
     )

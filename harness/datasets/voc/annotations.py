@@ -14,6 +14,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from harness.datasets.coco.annotations import AnnotatedImages, ImageFile
+from harness.datasets.coco.columns import MOST
 from harness.datasets.coco.ids import Id, whole_number
 from harness.datasets.coco.oddities import note_uncounted
 from harness.datasets.files import Note, read_xml, visible_files
@@ -137,6 +138,7 @@ def parse_number(location: str, text: str) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number):
-        raise UsageError(f"{location}: expected a finite number, found {text.strip()!r}")
+    if not abs(number) <= MOST:  # also NaN
+        most = " of at most 2^53" if abs(number) > MOST else ""
+        raise UsageError(f"{location}: expected a finite number{most}, found {text.strip()!r}")
     return number
