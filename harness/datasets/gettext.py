@@ -134,6 +134,8 @@ def _without_accelerators(source: str, translation: str) -> tuple[str, str] | No
     identifier (`max_connections`). Return None if there is an identifier or more than one mark.
     """
     for mark in "&_":
+        if mark not in source and mark not in translation:  # of most pairs
+            continue
         pattern = re.compile(rf"{mark}(?=\w)")
         counts = len(pattern.findall(source)), len(pattern.findall(translation))
         if max(counts) == 0:

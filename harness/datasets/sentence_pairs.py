@@ -53,7 +53,7 @@ class SentencePairs(Dataset):
 
 def split_of_source(source: str) -> Split:
     """Return the split of a source regardless of case and punctuation: 90/5/5 by a hash."""
-    return split_of("".join(character for character in source.casefold() if character.isalnum()))
+    return split_of("".join(filter(str.isalnum, source.casefold())))
 
 
 def _texts(sample: Sample) -> tuple[str, ...]:

@@ -5,9 +5,10 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as Pillow
 
 from harness.datasets.scenes.shapes import Glyph
-from harness.identity import digest
+from harness.identity import digest, source_file
 from harness.task import Image
 
 _GLYPH_TWENTIETHS = {"train": (0, 14), "validation": (14, 17), "test": (17, 20)}  # 70/15/15 of each class
@@ -39,20 +40,22 @@ def load_sources(split: str) -> Sources:
 
     The writers of the digits are not recorded. A writer may occur in several splits; a glyph occurs in one.
     """
-    from sklearn.datasets import load_digits, load_sample_images  # takes 1–3 s to import
-
-    digits = load_digits()
-    ink = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # scikit-learn's ink is 0–16
+    package = source_file("sklearn")  # its files are read directly, because importing it takes 1–3 s
+    assert package is not None
+    folder = package.with_name("datasets")
+    rows = np.loadtxt(folder / "data/digits.csv.gz", delimiter=",")  # 64 of ink and the digit
+    ink = np.rint(rows[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)  # scikit-learn's ink is 0–16
     start, stop = _GLYPH_TWENTIETHS[split]
     glyphs = []
     for digit in range(10):
-        of_class = ink[digits.target == digit]
+        of_class = ink[rows[:, -1] == digit]
         remainder = np.arange(len(of_class)) % 20
         glyphs.append(of_class[(remainder >= start) & (remainder < stop)])
     left, right = _IMAGE_STRIPS[split]
     images = tuple(
         np.ascontiguousarray(image[:, round(left * width) : round(right * width)])
-        for image in load_sample_images().images
+        for name in ("china.jpg", "flower.jpg")
+        for image in (np.asarray(Pillow.open(folder / "images" / name)),)
         for width in (image.shape[1],)
     )
     return Sources(tuple(glyphs), images)
