@@ -46,7 +46,7 @@ from harness.trial import Trial
 MODELS = {"yolo": "digit-detection/yolo", "attention": "phrases-translation/attention-phrases"}
 SAMPLES = 20  # also the queries of a window, so that one more is 5%
 TURNS = 6
-TURN = Profile(seconds=0.4, queries=1, processes=1, passes=1, warmup_seconds=1, warmup_cap=3)
+TURN = Profile(seconds=0.4, samples=1, processes=1, passes=1, warmup_seconds=1, warmup_cap=3)
 PROCESSES = 7  # of a run that `harness compare` reads, as in profile `ci`
 Raw = NDArray[np.float64]  # rows of turn, position of the window, seconds
 
@@ -57,7 +57,7 @@ def begin(trial: Trial, extra: bool) -> None:
     """Load and warm up a model in a child."""
     global _model
     settings = SpeedSettings(profile="ci", threads=1, samples=SAMPLES, exclusive="node")
-    bench = load_bench(trial, trial.load_checkpoint(), trial.open_planned_dataset(), settings)
+    bench = load_bench(trial, settings)
     work, conditions = prepare("offline", bench, 1, TURN, window=SAMPLES)
     queries = work.queries
     if extra:

@@ -208,7 +208,7 @@ def test_a_run_records_the_artefact_and_is_as_accurate(
     plan = planned(tmp_path, suite)
     settings = SpeedSettings(profile="smoke", threads=1, samples=1, exclusive="node")
     benches = [
-        load_bench(trial, trial.load_checkpoint(), trial.open_planned_dataset(), settings)
+        load_bench(trial, settings)
         for trial in plan.trials
     ]
     assert benches[1].flops == benches[0].flops  # although torch does not see the exported operations

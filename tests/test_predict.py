@@ -12,8 +12,8 @@ import pytest
 import torch
 from small_suite import document, planned, run_suite
 
+from harness.errors import is_out_of_memory
 from harness.rundir.store import RunDirectory
-from harness.stages.device import is_out_of_memory
 from harness.stages.predict import MAX_CULPRITS, Predictor
 from harness.stages.prefetch import prefetch
 from harness.stages.shards import Outcome, Shard, ShardError, ShardResult

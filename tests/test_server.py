@@ -214,7 +214,7 @@ def served(*processes: ServerProcess, server: ServerSettings = ServerSettings())
 
 class TestScenario:
     def test_finds_the_rate_by_itself_and_keeps_the_raw_times_of_accepted_probes(self) -> None:
-        profile = Profile(seconds=30, queries=662, processes=1)
+        profile = Profile(seconds=30, samples=662, processes=1)
         process = Queue(lambda size: (5 + size) * MS).run(profile)
         low, high = resolved(process.probes)
         assert 500 < low < high <= 1.02 * low, "at most 16 samples per 21 ms"

@@ -112,5 +112,5 @@ def test_a_timing_process_that_fails_dies_or_hangs_is_an_error_and_is_ended(
 @pytest.mark.parametrize("name", PROFILES)
 def test_the_deadline_allows_ten_seconds_per_query_and_ten_times_the_duration(name: str) -> None:
     profile, settings = PROFILES[name], SMOKE.model_copy(update={"profile": name})
-    assert settings.deadline(1) >= 10 * max(profile.queries, profile.seconds) + profile.warmup_cap
+    assert settings.deadline(1) >= 10 * max(profile.samples, profile.seconds) + profile.warmup_cap
     assert settings.deadline(2) - 600 == 2 * (settings.deadline(1) - 600)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 from harness.environment import git
 from harness.errors import InfrastructureError, UsageError
@@ -91,15 +91,13 @@ def unpacked(
 
 
 def _unpack(root: Path, commit: str, tree: Path) -> None:
-    command = ["git", "-C", str(root), "archive", "--format=tar", commit]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    with NamedTemporaryFile(suffix=".tar") as file:
         try:
-            with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+            git(root, "archive", "--output", file.name, commit)
+            with tarfile.open(file.name) as archive:
                 archive.extractall(tree, filter="tar")
-        except (tarfile.TarError, OSError) as error:
+        except (subprocess.CalledProcessError, tarfile.TarError, OSError) as error:
             raise InfrastructureError(f"baseline {commit[:12]}: not unpacked in {tree}: {error}") from error
-    if process.returncode:
-        raise InfrastructureError(f"baseline {commit[:12]}: git archive ended with {process.returncode}")
 
 
 def _link_untracked(root: Path, tree: Path) -> None:

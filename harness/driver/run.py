@@ -35,6 +35,7 @@ from harness.rundir.records import RunFile
 from harness.rundir.results import Results, ScenarioRecord, to_json
 from harness.rundir.store import RunDirectory
 from harness.scenarios.settings import PROFILES
+from harness.stages.child import start_fork_server
 from harness.suite.loading import LoadedSuite
 from harness.suite.plan import plan
 
@@ -50,6 +51,7 @@ def run(
         UsageError: The suite, a checkpoint or the run directory is wrong; nothing was written in this case.
         InfrastructureError: The cluster cannot be reached, or training failed.
     """
+    start_fork_server()  # which is ready when the plan is
     planned = plan(loaded, settings.only, settings.limit)
     require_trials(planned)
     preflight(planned.trials, progress.note)

@@ -85,11 +85,26 @@ class _TrialTiming:
         self._conditions: dict[str, object] = {}  # of the processes of this run
         self._common: CommonFile | None = None  # of these processes
         self._local = local
-        self._stored = {name: self._resume(name, self._trial_dir.path) for name in trial.scenarios}
+        self._stored = {
+            name: self._resume(name, self._trial_dir.path) or self._empty(name) for name in trial.scenarios
+        }
+
+    def _empty(self, scenario: str) -> Scenario:
+        cls, threads = SCENARIOS.get(scenario), self.settings.threads or 0
+        return cls(
+            scenario=scenario,
+            batch_size=cls.query_size(self._trial.spec.batch_size),
+            processes=(),
+            rejected=(),
+            environment=environment.describe().key,
+            settings=EffectiveSettings(**dict(self.settings), effective_threads=threads),
+            samples=[],
+        )
 
     def unfinished(self) -> list[str]:
         """Return the scenarios that lack processes."""
-        return [name for name in self._stored if len(self._processes(name)) < self._profile.processes]
+        required = self._profile.processes
+        return [name for name, stored in self._stored.items() if len(stored.processes) < required]
 
     def copy_shared(self, earlier: Sequence[Trial]) -> None:
         """Copy timings of earlier trials whose work in a scenario was the same.
@@ -99,11 +114,8 @@ class _TrialTiming:
         """
         for scenario in self.unfinished():
             key = work_key(self._trial, scenario, self.settings)
-            same = [
-                trial
-                for trial in earlier
-                if scenario in trial.scenarios and work_key(trial, scenario, self.settings) == key
-            ]
+            timed = (trial for trial in earlier if scenario in trial.scenarios)
+            same = [trial for trial in timed if work_key(trial, scenario, self.settings) == key]
             if not same or not (len(self.unfinished()) > 1 or common_path(self._trial_dir.path).exists()):
                 continue
             stored = self._resume(scenario, self._directory.trial(same[0].id).path)
@@ -113,7 +125,7 @@ class _TrialTiming:
 
     def progress(self, scenario: str) -> str:
         """Return the number of a scenario's next process."""
-        return f"process {len(self._processes(scenario)) + 1}/{self._profile.processes}"
+        return f"process {len(self._stored[scenario].processes) + 1}/{self._profile.processes}"
 
     def add(self, measurement: Measurement) -> None:
         """Store the measurement of one process.
@@ -134,25 +146,16 @@ class _TrialTiming:
         for scenario, timing in measurement.timings.items():
             checked = with_checked_answers(timing, self._trial, self._trial_dir, measurement.classes)
             stored = self._stored[scenario]
-            if stored and stored.processes and self._differs(stored, conditions):
-                self._stored[scenario] = None  # of an earlier run, on different hardware
-            self._append(scenario, checked, measurement)
+            if stored.processes and self._differs(stored, conditions):
+                stored = self._empty(scenario)  # in place of an earlier run's, on different hardware
+            self._stored[scenario] = self._extended(stored, checked, measurement)
             self._write(scenario, "interrupted")
 
     def fail(self, error: str) -> None:
         """Store the error in the files of the scenarios that lack processes."""
-        local = environment.describe()
-        settings = EffectiveSettings(**dict(self.settings), effective_threads=self.settings.threads or 0)
+        self._directory.write_environment(environment.describe())
         for scenario in self.unfinished():
-            if not self._processes(scenario):
-                self._directory.write_environment(local)
-                stored = self._stored[scenario]
-                self._build(scenario, local, settings, rejected=stored.rejected if stored else ())
             self._write(scenario, error)
-
-    def _processes(self, scenario: str) -> tuple[ProcessTiming, ...]:
-        stored = self._stored[scenario]
-        return stored.processes if stored else ()
 
     def _resume(self, scenario: str, trial_dir: Path) -> Scenario | None:
         """Read stored timings with the same settings, on the local hardware if that is given.
@@ -176,44 +179,20 @@ class _TrialTiming:
         described = read_record(path, Environment)
         return described is None or _conditions(stored.settings, described) != conditions
 
-    def _append(self, scenario: str, timing: ProcessTiming, measurement: Measurement) -> None:
-        """Append a timing to the accepted ones, or to the rejected ones if it will be repeated."""
-        stored = self._stored[scenario]
-        processes, rejected = (stored.processes, stored.rejected) if stored else ((), ())
-        number = len(processes) + 1
-        attempts = 1 + sum(earlier.process == number for earlier in rejected)
+    def _extended(self, stored: Scenario, timing: ProcessTiming, measurement: Measurement) -> Scenario:
+        """Return stored timings with another among the accepted ones, or the rejected ones if repeated."""
+        number = len(stored.processes) + 1
+        attempts = 1 + sum(earlier.process == number for earlier in stored.rejected)
+        extended: dict[str, object] = {"processes": (*stored.processes, timing)}
         if timing.reasons and self._profile.gates and attempts < SPEED_ATTEMPTS:
-            rejected = (*rejected, timing.model_copy(update={"process": number}))
-        else:
-            processes = (*processes, timing)
-        self._build(
-            scenario,
-            measurement.environment,
-            measurement.settings,
-            processes=processes,
-            rejected=rejected,
-            samples=measurement.samples,
-            units=measurement.units,
-        )
-
-    def _build(
-        self, scenario: str, machine: Environment, settings: EffectiveSettings, **timings: object
-    ) -> None:
-        """Replace the stored timings of a scenario."""
-        cls = SCENARIOS.get(scenario)
-        content = {"processes": (), "samples": [], **timings}
-        self._stored[scenario] = cls(
-            scenario=scenario,
-            batch_size=cls.query_size(self._trial.spec.batch_size),
-            environment=machine.key,
-            settings=settings,
-            **content,
-        )
+            extended = {"rejected": (*stored.rejected, timing.model_copy(update={"process": number}))}
+        names = ("settings", "samples", "units")
+        further = {name: getattr(measurement, name) for name in names} | {"error": None, "timed_for": None}
+        return stored.model_copy(update={**extended, **further, "environment": measurement.environment.key})
 
     def _write(self, scenario: str, error: str) -> None:
         """Write a scenario's file; the error is included only if processes are missing."""
         stored = self._stored[scenario]
-        assert stored is not None
         done, required = len(stored.processes), self._profile.processes
         if done < required:
             after = f" (after {done} of {required} processes)" if done else ""

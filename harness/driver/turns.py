@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -165,11 +166,8 @@ def _time_round(
     names = sorted({comparison.trial.name for comparison in comparisons})
     with ThreadPoolExecutor() as pool, ExitStack() as stack:  # children end first, so that no thread waits
         children = [stack.enter_context(Child("spawn", version.folders)) for version in versions]
-        opening = [
-            pool.submit(open_version, version, child, names, limit)
-            for version, child in zip(versions, children, strict=True)
-        ]
-        ids = [future.result()["trials"] for future in opening]
+        opened = pool.map(partial(open_version, names=names, limit=limit), versions, children)
+        ids = [suite["trials"] for suite in opened]
         share = (time.monotonic() - started) / len(comparisons)
         for comparison in comparisons:
             if is_over():

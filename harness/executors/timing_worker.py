@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from harness.checkpoint import Checkpoint
 from harness.scenarios.settings import PROFILES, SpeedSettings
@@ -36,13 +37,13 @@ class TimingWorker:
             LostChildError: The process died or hung.
             HarnessError: As raised in the process.
         """
-        arguments = (trial, checkpoint, scenarios, settings)
         seconds, profile = settings.deadline(len(scenarios)), PROFILES[settings.profile]
-        if not profile.forked:
-            with Child("spawn") as child:
-                return child.call(_measure, *arguments, seconds=seconds)
         number = self._timed[trial.id] % profile.processes
         self._timed[trial.id] += 1
+        arguments = (trial, checkpoint, scenarios, settings, number == 0)
+        if not profile.forked:
+            with Child("spawn") as child:
+                return child.call(measure, *arguments, seconds=seconds)
         self._start_interpreters(profile.processes)
         try:
             return self._interpreters[number].call(_fork, *arguments, seconds=seconds)
@@ -55,11 +56,8 @@ class TimingWorker:
         missing = [number for number in range(count) if number not in self._interpreters]
         children = {number: Child("spawn") for number in missing}
         self._interpreters |= children
-        with ThreadPoolExecutor(max(1, len(children))) as pool:
-            for started in [
-                pool.submit(child.call, _import, seconds=LOAD_SECONDS) for child in children.values()
-            ]:
-                started.result()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda n: children[n].call(_import, n == 0, seconds=LOAD_SECONDS), children))
 
     def close(self) -> None:
         """End the interpreters."""
@@ -67,18 +65,17 @@ class TimingWorker:
             interpreter.close()
 
 
-def _import() -> None:
+def _import(flop_counter: bool) -> None:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
     import harness.stages.fork_server  # noqa: F401
 
+    if flop_counter:
+        with FlopCounterMode(display=False):
+            torch.zeros(1).add(1)  # the first counted operation imports a second's worth of modules
 
-def _fork(
-    trial: Trial, checkpoint: Checkpoint | None, scenarios: Sequence[str], settings: SpeedSettings
-) -> Measurement:
+
+def _fork(*arguments: Any) -> Measurement:
     with Child("fork") as child:
-        return child.call(_measure, trial, checkpoint, scenarios, settings, seconds=None)
-
-
-def _measure(
-    trial: Trial, checkpoint: Checkpoint | None, scenarios: Sequence[str], settings: SpeedSettings
-) -> Measurement:
-    return measure(trial, checkpoint or trial.load_checkpoint(), scenarios, settings)
+        return child.call(measure, *arguments, seconds=None)

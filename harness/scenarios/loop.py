@@ -121,9 +121,8 @@ def time_windows(
     timed: list[tuple[int, list[int]]] = []
     disturbed: list[DisturbedWindow] = []
     passes, seconds, wasted = 0, 0.0, 0.0
-    while (
-        passes < profile.passes or passes * len(work.queries) < profile.queries or seconds < profile.seconds
-    ):
+    samples = sum(map(len, work.queries))
+    while passes < profile.passes or passes * samples < profile.samples or seconds < profile.seconds:
         pending = deque(work.generator.permutation(len(work.windows)).tolist())
         while pending:
             position = pending.popleft()

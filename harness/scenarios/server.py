@@ -69,7 +69,7 @@ class Server(Scenario):
         ends = work.clock() + 1e9 * budget
 
         def count(rate: float) -> int:
-            return max(least_queries(target.percentile), profile.queries, ceil(rate * seconds))
+            return max(least_queries(target.percentile), profile.samples, ceil(rate * seconds))
 
         def run(rate: float) -> Probe:
             for _ in range(2):

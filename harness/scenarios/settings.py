@@ -17,22 +17,24 @@ class Profile:
     """Duration and repetitions of a speed measurement."""
 
     seconds: float  # minimum duration per process
-    queries: int  # minimum number of queries per process
+    samples: int  # minimum number of timed samples per process
     processes: int  # fresh ones, timed one after another
     passes: int = 3  # minimum number of passes over the samples per process
     warmup_seconds: float = 2.0  # minimum duration
+    warmup_queries: int = 10  # minimum number
     warmup_patience: float = 15.0  # s after which it ends unless passes become faster
     warmup_cap: float = 60.0  # s after which it ends anyway; a measurement is then not valid
     gates: bool = True  # whether its measurements must be valid and decide comparisons
     forked: bool = False  # whether processes are forked, which is quick, instead of started afresh
 
 
-# `mlperf` takes its number of queries and duration from the MLPerf Inference rules (offline: 24,576 samples;
-# 600 s). `release` and `ci` take the smallest number of queries that supports p99 and p90 (see
-# harness.scenarios.figures.least_queries). A batch counts as one query, so offline runs process more samples
-# than those rules require. `smoke` only shows that measuring works.
+# `mlperf` takes its number of samples and duration from the MLPerf Inference rules (offline: 24,576 samples;
+# 600 s). `release`, `ci` and `smoke` take the smallest number that supports the percentiles p99, p90 and p50
+# (see harness.scenarios.figures.least_queries). `smoke` only shows that measuring works.
 PROFILES: Mapping[str, Profile] = {
-    "smoke": Profile(0.3, 11, 3, passes=1, warmup_seconds=0.2, warmup_patience=0.2, gates=False, forked=True),
+    "smoke": Profile(
+        0.2, 11, 3, 1, warmup_seconds=0.1, warmup_queries=2, warmup_patience=0.1, gates=False, forked=True
+    ),
     "ci": Profile(5, 64, 7),
     "release": Profile(60, 662, 10),
     "mlperf": Profile(600, 24_576, 1),
@@ -65,10 +67,10 @@ class SpeedSettings(StrictModel):
     def deadline(self, scenarios: int) -> float:
         """Return the seconds after which a process that times this many scenarios is considered to hang.
 
-        That is ten times what the profile requires at one query per second, plus ten minutes for loading.
+        That is ten times what the profile requires at one sample per second, plus ten minutes for loading.
         """
         profile = PROFILES[self.profile]
-        return 10 * scenarios * (profile.warmup_cap + max(profile.seconds, profile.queries)) + 600
+        return 10 * scenarios * (profile.warmup_cap + max(profile.seconds, profile.samples)) + 600
 
 
 class EffectiveSettings(SpeedSettings):

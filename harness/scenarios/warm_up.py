@@ -14,7 +14,6 @@ from pydantic import Field
 from harness.files import StrictModel
 from harness.scenarios.settings import Profile
 
-WARMUP_ITERATIONS = 10
 TIME_CONSTANT = 10.0  # s; part of an effect that fades more slowly goes unnoticed
 RELEVANT = 0.01  # effect that may be left, as a share of the time per pass
 SKIPPED = 0.25  # share of the warm-up at its start that is not judged
@@ -67,7 +66,7 @@ def warm_up(run_pass: Callable[[], int], clock: Callable[[], int], profile: Prof
         ends.append((now - start) / 1e9)
         durations.append((now - before) / 1e9)
         elapsed = ends[-1]
-        if iterations >= WARMUP_ITERATIONS and elapsed >= look:
+        if iterations >= profile.warmup_queries and elapsed >= look:
             look = LOOK_GROWTH * elapsed
             trend = estimate_trend(ends, durations)
             falling = trend is not None and trend.falling

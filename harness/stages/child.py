@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import ModuleType
@@ -55,7 +56,7 @@ class Child(AbstractContextManager["Child"]):
         leave_removed_folder()
         context = multiprocessing.get_context(start)
         if start == "forkserver":
-            multiprocessing.set_forkserver_preload(["harness.stages.fork_server"])
+            start_fork_server()
         self._connection, theirs = context.Pipe()
         output, printed = context.Pipe(duplex=False)
         self._folders = [str(folder) for folder in folders]
@@ -144,6 +145,12 @@ class Child(AbstractContextManager["Child"]):
         if code >= 0:
             return f"the adapter's process ended with exit code {code}"
         return f"the adapter's process was ended by {signal.Signals(-code).name}"
+
+
+def start_fork_server() -> None:
+    """Start the server that forks children unless it runs, and do not wait while it imports torch."""
+    multiprocessing.set_forkserver_preload(["harness.stages.fork_server"])
+    forkserver.ensure_running()
 
 
 def send_line(text: str) -> None:

@@ -49,17 +49,6 @@ def torch_flags() -> dict[str, bool | str]:
     }
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that the memory of the GPU or of this machine was exhausted.
-
-    Torch raises `OutOfMemoryError` from its own GPU allocator, and a plain RuntimeError elsewhere (cuDNN,
-    `DefaultCPUAllocator: not enough memory`).
-    """
-    text = str(error).lower()
-    mentions_memory = "out of memory" in text or "not enough memory" in text
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and mentions_memory)
-
-
 def free_memory() -> None:
     """Release the memory of unreachable tensors."""
     import torch

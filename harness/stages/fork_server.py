@@ -3,14 +3,19 @@
 Importing torch takes seconds, so the server does it once for all children of a run.
 """
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
+# ruff: noqa: E402
+import signal
+
+from harness.process import end_with_parent
+
+end_with_parent()
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, also during the imports below
+
+import torch  # noqa: F401
 
 import harness.scenarios.offline
 import harness.stages.measure
 import harness.stages.predict  # noqa: F401
-from harness.process import end_with_parent
+from harness import environment
 
-with FlopCounterMode(display=False):
-    torch.zeros(1).add(1)  # the first counted operation imports a second's worth of modules
-end_with_parent()
+environment.describe()  # keeps what it finds

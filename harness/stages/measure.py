@@ -30,8 +30,6 @@ from harness.stages.sensors import Gpu, Machine, Sensors
 from harness.task import Prediction, Sample
 from harness.trial import Trial
 
-PHASE_REPEATS = 3  # per process; their median counts
-
 
 @dataclass(frozen=True)
 class Measurement:
@@ -60,15 +58,18 @@ class Measurement:
 
 
 def measure(
-    trial: Trial, checkpoint: Checkpoint | None, scenarios: Sequence[str], settings: SpeedSettings
+    trial: Trial,
+    checkpoint: Checkpoint | None,
+    scenarios: Sequence[str],
+    settings: SpeedSettings,
+    count_flops: bool = True,
 ) -> Measurement:
     """Time a trial in this process, which must do nothing else.
 
     Raises:
         InfrastructureError: The code or data of this worker differ from the planned ones.
     """
-    dataset = trial.open_planned_dataset()
-    bench = load_bench(trial, checkpoint, dataset, settings)
+    bench = load_bench(trial, settings, checkpoint, count_flops)
     size, profile = trial.spec.batch_size, PROFILES[settings.profile]
     timings: dict[str, ProcessTiming] = {}
     for name in scenarios:
@@ -115,11 +116,12 @@ class Bench:
 
 
 def load_bench(
-    trial: Trial, checkpoint: Checkpoint | None, dataset: Dataset, settings: SpeedSettings
+    trial: Trial, settings: SpeedSettings, checkpoint: Checkpoint | None = None, count_flops: bool = False
 ) -> Bench:
-    """Load the model of a trial and decode the samples on which it is timed."""
+    """Load the model of a trial, by default from its file, and decode the samples on which it is timed."""
     import torch
 
+    dataset, checkpoint = trial.open_planned_dataset(), checkpoint or trial.load_checkpoint()
     device = pick_device(trial.spec.device, trial.spec.precision)
     set_tf32(trial.spec.precision)
     on_gpu = device == "cuda"
@@ -131,7 +133,7 @@ def load_bench(
     adapter = cls(cls.Options(**trial.options), trial.runtime(device))
     adapter.load(checkpoint)
     samples = _samples(dataset, trial, settings.whole_batches(trial.spec.batch_size))
-    flops = adapter.flops(samples[:1])
+    flops = adapter.flops(samples[:1]) if count_flops else None  # imports modules for seconds
     artefacts = attach_backend(trial, adapter, checkpoint)
     return Bench(
         adapter,
@@ -236,7 +238,7 @@ def _phases(bench: Bench, batch_size: int) -> dict[str, list[float]]:
         return result
 
     adapter.predict(samples[:batch_size])  # single-stream may have been last
-    for repeat in range(PHASE_REPEATS):
+    for repeat in range(PROFILES[bench.settings.profile].passes):  # their median counts
         first = (repeat * batch_size) % len(samples)
         batch = time_phase("preprocess", adapter.preprocess, samples[first : first + batch_size])
         raw = time_phase("model", adapter.forward, batch)

@@ -15,10 +15,10 @@ from itertools import groupby
 from harness import environment
 from harness.adapter import ADAPTERS, Adapter
 from harness.checkpoint import Checkpoint
-from harness.errors import UsageError, describe
+from harness.errors import UsageError, describe, is_out_of_memory
 from harness.rundir.predictions import check, plain
 from harness.rundir.results import Cost
-from harness.stages.device import free_memory, is_out_of_memory, pick_device, set_tf32, torch_flags
+from harness.stages.device import free_memory, pick_device, set_tf32, torch_flags
 from harness.stages.export import attach_backend
 from harness.stages.labels import class_map, relabel
 from harness.stages.prefetch import prefetch

@@ -23,7 +23,7 @@ from harness.suite.schema import SpeedEntry
 from harness.trial import Trial
 
 PROTOCOL = 2  # changes with the arguments or results of the functions that another version calls
-TURN = Profile(0.2, 1, 1, passes=1, warmup_seconds=0.2, warmup_patience=0.2, warmup_cap=0.2)
+TURN = Profile(0.2, 1, 1, 1, warmup_seconds=0.2, warmup_queries=2, warmup_patience=0.2, warmup_cap=0.2)
 
 
 @dataclass
@@ -99,7 +99,7 @@ def _begin(
 ) -> dict[str, Any]:
     global _model
     settings = speed.settings(trial.spec.threads)
-    bench = load_bench(trial, trial.load_checkpoint(), trial.open_planned_dataset(), settings)
+    bench = load_bench(trial, settings)
     work, conditions = prepare(
         scenario, bench, trial.spec.batch_size, TURN, slice(part, None, parts), window, tenants=2
     )
