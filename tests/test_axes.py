@@ -1,4 +1,4 @@
-"""Axes of a suite: threads of the timings, TF32."""
+"""Axes of a suite: threads and batch sizes of the timings, TF32."""
 
 from __future__ import annotations
 
@@ -6,18 +6,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
+from raw_timings import SAMPLES, SETTINGS, conditions
 from small_suite import document, figures, planned, run_suite
+from whole_page import whole
 
 from harness.errors import UsageError
 from harness.executors.inline import InlineExecutor
 from harness.rundir.speed import read_timings
+from harness.scenarios.batch_sweep import BatchSweep, BatchSweepProcess
+from harness.scenarios.loop import Workload, fixed_queries
+from harness.scenarios.scenario import ScenarioFigures
 from harness.scenarios.settings import PROFILES, Profile, SpeedSettings
 from harness.stages.device import pick_device, set_tf32, torch_flags
 from harness.stages.measure import Measurement, measure
 from harness.stages.shards import Outcome, Work
 from harness.trial import Trial
+from reports.write import write_reports
 
 
 class CountingExecutor(InlineExecutor):
@@ -107,6 +114,79 @@ class TestThreads:
             for trial in again.trials
         ]
         assert ranges[0] == ranges[1]
+
+
+def swept(limit: int = 4096, error: str = "CUDA out of memory") -> BatchSweepProcess:
+    """Sweep a model that takes 8 ms per batch and 2 ms per sample, up to a batch size."""
+    now = 0
+
+    def predict(indices: list[int]) -> None:
+        nonlocal now
+        now += (8 + 2 * len(indices)) * 1_000_000
+        if len(indices) > limit:
+            raise RuntimeError(error)
+
+    queries = fixed_queries(24, 1)
+    generator = np.random.default_rng(0)
+    work = Workload(predict, lambda: None, queries, generator, clock=lambda: now)
+    return BatchSweep.run(work, Profile(0.5, 11, 1), conditions)
+
+
+class TestBatchSweep:
+    """n samples per batch give n / (8 + 2n) samples per ms, at most 0.5."""
+
+    def figures(self, *processes: BatchSweepProcess) -> ScenarioFigures:
+        fields = {"processes": processes, "rejected": (), "environment": "", "settings": SETTINGS}
+        return BatchSweep(scenario="batch-sweep", batch_size=1, samples=SAMPLES, **fields).summarise()
+
+    def test_ends_when_two_sizes_gain_too_little_and_chooses_the_last_that_gained(self) -> None:
+        """128 gives 3.03% more than 64, but 256 only 1.5% more than 128, and 512 even less."""
+        found = self.figures(swept(), swept())
+        expected = {
+            f"batch size {n}": pytest.approx(1000 * n / (8 + 2 * n)) for n in map(int, 2 ** np.arange(10))
+        }
+        assert {name: figure.value for name, figure in found.rates.items()} == expected
+        assert found.throughput == found.rates["batch size 128"]
+        assert found.notes == ["batch size 128 is chosen: batches of 256 and 512 gain less than 3%"]
+
+    def test_exhausted_memory_ends_the_sweep_and_fails_nothing(self) -> None:
+        process = swept(limit=8)
+        assert [step.batch_size for step in process.steps] == [1, 2, 4, 8] and not process.reasons
+        found = self.figures(process)
+        assert found.throughput == found.rates["batch size 8"]
+        assert found.notes == ["batch size 8 is chosen: memory does not suffice for batches of 16"]
+
+    @pytest.mark.parametrize(("limit", "error"), [(8, "shapes differ"), (0, "CUDA out of memory")])
+    def test_another_error_is_one_and_so_is_a_single_sample_that_does_not_fit(
+        self, limit: int, error: str
+    ) -> None:
+        with pytest.raises(RuntimeError, match=error):
+            swept(limit, error)
+
+    def test_sizes_that_a_process_did_not_time_are_not_shown(self) -> None:
+        found = self.figures(swept(), swept(limit=4))
+        assert list(found.rates) == ["batch size 1", "batch size 2", "batch size 4"]
+
+    @pytest.mark.usefixtures("threads")
+    def test_a_suite_sweeps_with_one_trial_and_shows_a_row_per_size(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        quick = Profile(
+            0.001, 1, 1, passes=1, warmup_seconds=0, warmup_queries=1, warmup_cap=0.1, gates=False
+        )
+        monkeypatch.setitem(cast(dict[str, Profile], PROFILES), "smoke", quick)
+        monkeypatch.setattr("harness.scenarios.batch_sweep.SIZES", (1, 2, 4))
+        suite = document(4, ok={"batch_size": "sweep"})
+        assert planned(tmp_path, suite).trials[0].scenarios == (), "where nothing is timed, no batch size is"
+        suite["benchmarks"]["words"]["speed"] = ["offline"]
+        suite["speed"] = {"samples": 4, "threads": 1}
+        (trial,) = run_suite(tmp_path, suite, executor=CountingExecutor()).trials
+        assert (trial.variant, trial.settings["batch_size"]) == ("ok", 16)
+        assert list(trial.speed) == ["offline", "batch-sweep"] and trial.speed["batch-sweep"].throughput
+        page = whole(write_reports(tmp_path / "run").read_text())
+        rows = [f"batch size {size}" for size in (1, 2, 4)]
+        assert list(trial.speed["batch-sweep"].rates)[:3] == rows
+        assert all(f">{row}<" in page for row in rows) and "is chosen: " in page
 
 
 class TestTf32:

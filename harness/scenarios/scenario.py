@@ -18,6 +18,7 @@ from harness.scenarios.warm_up import WarmUp
 from harness.task import Figure
 
 OFFLINE, SINGLE_STREAM = "offline", "single-stream"  # the scenarios with columns of their own in reports
+BATCH_SWEEP = "batch-sweep"
 LOW = 0.1  # quantile of repeated times: other work on a machine lengthens some of them, and shortens none
 
 
@@ -128,7 +129,7 @@ class ScenarioFigures(StrictModel):
     )
     rates: dict[str, Figure] = Field(
         default_factory=dict,
-        description="throughput in other units: source_tokens or target_tokens per second",
+        description="throughput in other units (source_tokens or target_tokens per second) or batch sizes",
     )
     latency_by_length: list[LatencyByLength] = Field(
         default_factory=list,
@@ -220,5 +221,6 @@ SCENARIOS: Registry[type[Scenario]] = Registry(
         OFFLINE: "harness.scenarios.offline:Offline",
         SINGLE_STREAM: "harness.scenarios.single_stream:SingleStream",
         "server": "harness.scenarios.server:Server",
+        BATCH_SWEEP: "harness.scenarios.batch_sweep:BatchSweep",
     },
 )

@@ -8,7 +8,6 @@ from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 
-from harness.adapter import ADAPTERS
 from harness.analysis.slices import read_table
 from harness.backends.backend import missing_packages
 from harness.checkpoint import sha256
@@ -158,7 +157,7 @@ def _benchmark_trials(
             dataset=use,
             checkpoint=variant.checkpoint,
             metrics=tuple(entry.metrics),
-            scenarios=tuple(entry.speed) if ADAPTERS.get(variant.adapter).timed else (),
+            scenarios=variant.scenarios,
             resources=variant.resources,
             slices=table,
             notes=dataset.notes,

@@ -89,7 +89,9 @@ class AdapterEntry(SuiteModel):
     calibration_samples: int = Field(
         64, gt=0, description="Samples of the train split from which int8 gets the ranges of activations."
     )
-    batch_size: int | list[int] = Field(16, description="Samples per batch.")
+    batch_size: int | list[int] | Literal["sweep"] = Field(
+        16, description="Samples per batch. `sweep` predicts in batches of 16, and times 1, 2, 4, … samples."
+    )
     device: Device | list[Device] = Field("auto", description="`auto` selects a GPU if there is one.")
     resources: ResourcesEntry = ResourcesEntry()
 
@@ -100,8 +102,8 @@ class AdapterEntry(SuiteModel):
 
     @field_validator("batch_size")
     @classmethod
-    def _check_batch_size(cls, value: int | list[int]) -> int | list[int]:
-        if min(as_list(value), default=1) < 1:
+    def _check_batch_size(cls, value: int | list[int] | str) -> int | list[int] | str:
+        if not isinstance(value, str) and min(as_list(value), default=1) < 1:
             raise ValueError("a batch size is at least 1")
         return value
 

@@ -15,6 +15,7 @@ from harness.backends.backend import BACKENDS
 from harness.errors import UnavailableError
 from harness.recipe import CheckpointRef
 from harness.registry import first_mistake, unknown
+from harness.scenarios.scenario import BATCH_SWEEP
 from harness.suite.checkpoints import resolve_checkpoints, with_training_data
 from harness.suite.loading import LoadedSuite
 from harness.suite.paths import resolve_paths
@@ -44,6 +45,7 @@ class Variant:
     """Threads of its timings, if the suite lists several numbers."""
     checkpoint: CheckpointRef | None
     resources: Resources
+    scenarios: tuple[str, ...]
 
 
 def expand_variants(
@@ -63,9 +65,10 @@ def expand_variants(
     keys: KeyPath = ["adapters", entry_name]
     backends = as_list(entry.backend)
     precisions: list[Precision] = as_list(entry.precision)
-    batch_sizes = as_list(entry.batch_size)
+    batch_sizes = [16] if entry.batch_size == "sweep" else as_list(entry.batch_size)
     devices: list[Device] = as_list(entry.device)
-    threads = _listed_threads(loaded.suite, benchmark, cls)
+    scenarios = _scenarios(loaded.suite, benchmark, entry, cls)
+    threads = _listed_threads(loaded.suite, scenarios)
     listed = _listed_options(entry, cls.Options)
     axes: dict[str, Sequence[object]] = {
         "seed": entry.seeds,
@@ -88,11 +91,8 @@ def expand_variants(
         options = entry.options | dict(zip(listed, values, strict=True))
         source = entry.checkpoint or "train"
         _check_options(loaded, [*keys, "options"], options, cls, source, checkpoint_options)
-        options = {
-            **checkpoint_options,
-            **options,
-            **_paths(loaded, [*keys, "options"], entry.adapter, options),
-        }
+        paths = _paths(loaded, [*keys, "options"], entry.adapter, options)
+        options = {**checkpoint_options, **options, **paths}
         yield Variant(
             entry_name + _suffix(axes, (seed, backend, precision, batch_size, device, count, *values)),
             entry.adapter,
@@ -105,6 +105,7 @@ def expand_variants(
             count,
             checkpoints.get(seed),
             Resources(entry.resources.cpu, entry.resources.gpu),
+            scenarios,
         )
 
 
@@ -206,11 +207,17 @@ def _check_options(
         raise loaded.error([*keys, key], f"{key} affects only training: set it in the checkpoint's recipe")
 
 
-def _listed_threads(suite: Suite, benchmark: str, cls: type[Adapter]) -> list[int | None]:
+def _scenarios(suite: Suite, benchmark: str, entry: AdapterEntry, cls: type[Adapter]) -> tuple[str, ...]:
+    """Return the scenarios of the variants. A benchmark that times none sweeps no batch sizes either."""
+    timed = suite.benchmarks[benchmark].speed if cls.timed else []
+    sweep = [BATCH_SWEEP] if timed and entry.batch_size == "sweep" else []
+    return tuple(dict.fromkeys([*timed, *sweep]))
+
+
+def _listed_threads(suite: Suite, scenarios: Sequence[str]) -> list[int | None]:
     """Return the numbers of threads with which trials are timed if there are several, else only None."""
     listed = suite.speed.threads
-    timed = cls.timed and suite.benchmarks[benchmark].speed
-    return [*listed] if isinstance(listed, list) and len(listed) > 1 and timed else [None]
+    return [*listed] if isinstance(listed, list) and len(listed) > 1 and scenarios else [None]
 
 
 def _listed_options(entry: AdapterEntry, model: type[BaseModel]) -> dict[str, list[object]]:

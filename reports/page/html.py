@@ -24,7 +24,8 @@ from reports.figures import count, disturbances, invalidity
 from reports.page import charts, matrices
 from reports.page.detail_charts import detail_charts
 from reports.page.details import Detail, Images, SideBySide
-from reports.page.filters import filter_values, filters
+from reports.page.filters import filters
+from reports.page.rows import equal_accuracy, table_rows
 from reports.page.slices import slice_chart, slice_groups
 from reports.page.templating import environment, template
 from reports.verdict import is_clean, verdict
@@ -61,12 +62,14 @@ def to_html(
     drawn = {
         f"comparison/{i}": charts.chart(group, charts.PAGE, "container") for i, group in enumerate(groups)
     }
+    originals = equal_accuracy(results, details)
+    rows = table_rows(results, originals)
     slices = slice_groups(results)
     drawn |= {group.key: slice_chart(group) for group in slices}
     return render(
         "index.html.j2",
         drawn,
-        packed=_packed(results, details),
+        packed=_packed(results, details, originals),
         results=results,
         verdict=verdict(results),
         clean=is_clean(results),
@@ -82,7 +85,7 @@ def to_html(
         frontier_changes=frontier.frontier_changes(baseline, results) if baseline else (),
         charted=frontier.points(results),
         filters=filters(results),
-        filter_values=[filter_values(results, trial) for trial in results.trials],
+        members={member.index: member for row in rows for member in row.members},
         not_charted={
             task: [
                 (t, why) for t in results.trials if t.task == task and (why := frontier.why_not_charted(t))
@@ -90,9 +93,9 @@ def to_html(
             for task in TASKS
         },
         tasks={
-            task: trials
+            task: of_task
             for task in TASKS
-            if (trials := [(i, trial) for i, trial in enumerate(results.trials) if trial.task == task])
+            if (of_task := [row for row in rows if row.members[0].trial.task == task])
         },
         caveat=frontier.CAVEAT,
         slices=slices,
@@ -102,7 +105,7 @@ def to_html(
     )
 
 
-def _packed(results: Results, details: Sequence[Detail]) -> Markup:
+def _packed(results: Results, details: Sequence[Detail], originals: Mapping[int, int]) -> Markup:
     """Return the sections of all trials and their charts: gzipped JSON in base64.
 
     They are most of the page, and a reader opens few. The script unpacks them after the rest is drawn.
@@ -112,13 +115,13 @@ def _packed(results: Results, details: Sequence[Detail]) -> Markup:
         for index, detail in enumerate(details)
         for name, chart in detail_charts(results.trials[index], detail).items()
     }
-    template_of_trial, repeated = _environment().get_template("trial.html.j2"), _repeated(results, details)
+    template_of_trial = _environment().get_template("trial.html.j2")
     sections = [
         template_of_trial.render(
             trial=trial,
             index=index,
             detail=details[index] if details else None,
-            original=repeated.get(index),
+            original=originals[index] if originals[index] < index else None,
             trials=results.trials,
             drawn=small.keys(),
             hardware=lambda key: frontier.hardware_name(results, key),
@@ -127,20 +130,6 @@ def _packed(results: Results, details: Sequence[Detail]) -> Markup:
     ]
     content = json.dumps({"sections": sections, "charts": small}, allow_nan=False).encode()
     return Markup(base64.b64encode(gzip.compress(content, mtime=0)).decode())  # base64 needs no escape
-
-
-def _repeated(results: Results, details: Sequence[Detail]) -> dict[int, int]:
-    """Return trial → earlier trial of the benchmark with equal accuracy and analysis, both by index."""
-    evidence: list[object] = [(detail.analysis, detail.images) for detail in details]
-    evidence = evidence or [()] * len(results.trials)
-    first: dict[str, int] = {}
-    repeated = {}
-    for index, trial in enumerate(results.trials):
-        figures = trial.model_dump_json(include={"benchmark", "metrics", "per_class"})
-        original = first.setdefault(figures, index)
-        if original < index and trial.metrics and evidence[original] == evidence[index]:
-            repeated[index] = original
-    return repeated
 
 
 def render(name: str, drawn: Mapping[str, charts.Spec], **context: Any) -> str:
@@ -177,7 +166,6 @@ def _environment() -> Environment:
         phase_shares=_phase_shares,
         score=lambda value: f"{value:.2f}",
         speed_figures=_speed_figures,
-        throughput=frontier.throughput,
         turns_changes=lambda turns: list(turns_changes(turns)),
         tojson_text=lambda value: json.dumps(value, ensure_ascii=False),
     )
@@ -222,7 +210,9 @@ def _class_metrics(trial: TrialRecord) -> list[str]:
 def _speed_figures(scenario: ScenarioRecord) -> dict[str, Figure | None]:
     throughput = {"throughput": scenario.throughput} if scenario.throughput else {}
     latencies = {f"latency {name}": figure for name, figure in scenario.latency.items()}
-    return {**throughput, **latencies, **({"energy per sample": scenario.energy} if scenario.energy else {})}
+    rates = {name.replace("_", " "): figure for name, figure in scenario.rates.items()}
+    energy = {"energy per sample": scenario.energy} if scenario.energy else {}
+    return {**throughput, **rates, **latencies, **energy}
 
 
 def _phase_shares(trial: TrialRecord) -> list[str]:
