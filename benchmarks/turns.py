@@ -1,24 +1,29 @@
 """Measure how often the gate on speed is right: simulated, and by `harness run --baseline-checkout` itself.
 
-    python benchmarks/turns.py simulate       a minute
-    python benchmarks/turns.py command        about an hour: 20 comparisons of equal versions, 20 of +5%
+    python benchmarks/turns.py simulate                     a minute
+    python benchmarks/turns.py command turns.json           20 comparisons of equal versions, about 20 minutes
+    python benchmarks/turns.py command turns.json --cases +5% --turn-seconds 300
 
 `command` clones this repository into a temporary folder and times two versions of `yolo` and `attention` in
 turns: the committed one, and one whose `predict` then keeps the processor busy for a fixed share of the time
-that it took. `faster` exchanges the two versions of +5%. The output is Markdown; a line per comparison goes
-to stderr.
+that it took. `faster` exchanges the two versions of +5%. The output is Markdown. Every comparison is in the
+file once it is judged; the next call continues there, also after Ctrl-C. A round of pairs takes about 10 s,
+and a comparison of two needs ten pairs for a regression, so less than 110 seconds decide nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,13 +44,13 @@ SUITE = """
 name: turns
 datasets: {phrases-de: {dataset: phrases, options: {language: de}}}
 adapters:
-  attention: {adapter: attention, checkpoint: attention-phrases-en-de, batch_size: 32}
-  yolo: {adapter: yolo, checkpoint: yolo-scenes, batch_size: 16}
+  attention: {adapter: attention, checkpoint: attention-phrases-en-de, batch_size: 8}
+  yolo: {adapter: yolo, checkpoint: yolo-scenes, batch_size: 1}
 benchmarks:
-  translation: {dataset: phrases-de, limit: 64, adapters: [attention], metrics: [bleu], speed: [offline]}
+  translation: {dataset: phrases-de, limit: 16, adapters: [attention], metrics: [bleu], speed: [offline]}
   detection:
-    {dataset: scenes, task: detection, limit: 64, adapters: [yolo], metrics: [coco], speed: [offline]}
-speed: {threads: 1}
+    {dataset: scenes, task: detection, limit: 16, adapters: [yolo], metrics: [coco], speed: [offline]}
+speed: {threads: 1, samples: 16}
 """
 SLOWER = """
 
@@ -72,14 +77,20 @@ def main() -> None:
     simulation = modes.add_parser("simulate")
     simulation.add_argument("--comparisons", type=int, default=2000, help="per cell")
     command = modes.add_parser("command")
-    command.add_argument("--cases", nargs="+", choices=CASES, default=["equal", "+5%"])
+    command.add_argument("file", type=Path, help="JSON file of the comparisons, which is extended")
+    command.add_argument("--cases", nargs="+", choices=CASES, default=["equal"])
     command.add_argument("--runs", type=int, default=10, help="per case; each compares both adapters")
-    command.add_argument("--turn-seconds", type=float, default=600)
+    command.add_argument("--turn-seconds", type=float, default=110)
+    command.add_argument("--minutes", type=float, default=60, help="after which no further run starts")
     options = parser.parse_args()
     if options.mode == "simulate":
         simulate(options.comparisons)
-    else:
-        run_commands(options.cases, options.runs, options.turn_seconds)
+        return
+    records = json.loads(options.file.read_text()) if options.file.exists() else []
+    end = time.monotonic() + 60 * options.minutes
+    with contextlib.suppress(KeyboardInterrupt):
+        run_commands(options, records, end)
+    print_table(records)
 
 
 def simulate(comparisons: int) -> None:
@@ -115,28 +126,46 @@ def simulate_one(
     raise AssertionError("the last look decides")
 
 
-def run_commands(cases: list[str], runs: int, seconds: float) -> None:
-    """Print the number of each verdict of the command, with pairs and seconds per comparison."""
-    print("| case | adapter | " + " | ".join(VERDICTS) + " | largest difference | pairs | seconds |")
-    print("|---" * 8 + "|")
+def run_commands(options: argparse.Namespace, records: list[dict[str, Any]], end: float) -> None:
+    """Make the runs that the records lack; keep each comparison in the file."""
     with tempfile.TemporaryDirectory() as temporary:
         clone = Path(temporary, "clone")
         git(Path(), "clone", "--quiet", str(ROOT), str(clone))
         git(clone, "config", "user.name", "benchmark")
         git(clone, "config", "user.email", "benchmark@localhost")
         start = git(clone, "rev-parse", "HEAD")
-        shares = {share for case in cases for share in CASES[case]}
+        shares = {share for case in options.cases for share in CASES[case]}
         revisions = {share: commit_version(clone, start, share) for share in shares}
-        for case in cases:
+        for case in options.cases:
             base, head = (revisions[share] for share in CASES[case])
             git(clone, "checkout", "--quiet", head)
-            records: dict[str, list[dict[str, object]]] = {}
-            for number in range(runs):
-                for trial in run_once(clone, Path(temporary, head), base, seconds):
-                    records.setdefault(trial["adapter"], []).append(trial["turns"]["offline"])
-                    print(case, number, trial["adapter"], trial["turns"]["offline"], file=sys.stderr)
-            for adapter, of_adapter in records.items():
-                print(row(case, adapter, of_adapter))
+            done = sum(record["case"] == case for record in records) // len(ADAPTERS)
+            for number in range(done, options.runs):
+                if time.monotonic() > end:
+                    return
+                for trial in run_once(clone, Path(temporary, head), base, options.turn_seconds):
+                    record = {"case": case, "adapter": trial["adapter"], **trial["turns"]["offline"]}
+                    records.append(record)
+                    print(f"run {number + 1}/{options.runs}", record, file=sys.stderr, flush=True)
+                options.file.write_text(json.dumps(records, indent=1))
+
+
+def print_table(records: list[dict[str, Any]]) -> None:
+    """Print the number of each verdict, with pairs and seconds per comparison."""
+    columns = "detectable, at best | largest difference | pairs | seconds |"
+    print("| case | adapter | " + " | ".join(VERDICTS) + f" | {columns}")
+    print("|---" * 9 + "|")
+    for case, adapter in dict.fromkeys((record["case"], record["adapter"]) for record in records):
+        chosen = [record for record in records if (record["case"], record["adapter"]) == (case, adapter)]
+        counts = Counter(record["verdict"] for record in chosen)
+        found = [abs(record["slowdown"]["value"]) for record in chosen if record["slowdown"]]
+        seen = [record["detectable"] for record in chosen if record["detectable"]]
+        cells = [case, adapter, *(str(counts[verdict]) for verdict in VERDICTS)]
+        cells += [f"{min(seen, default=float('nan')):.1%}", f"{max(found, default=0.0):.1%}"]
+        cells += [
+            f"{sum(record[name] for record in chosen) / len(chosen):.0f}" for name in ("pairs", "seconds")
+        ]
+        print(f"| {' | '.join(cells)} |")
 
 
 def commit_version(clone: Path, start: str, share: float) -> str:
@@ -152,7 +181,7 @@ def commit_version(clone: Path, start: str, share: float) -> str:
     return git(clone, "rev-parse", "HEAD")
 
 
-def run_once(clone: Path, out: Path, base: str, seconds: float) -> list[dict[str, object]]:
+def run_once(clone: Path, out: Path, base: str, seconds: float) -> list[dict[str, Any]]:
     """Run the suite of the clone against a revision; return the trials of results.json."""
     options = ["--executor", "inline", "--no-sync", "--out", out, "--turn-seconds", seconds, "--json"]
     command = [
@@ -177,16 +206,6 @@ def run_once(clone: Path, out: Path, base: str, seconds: float) -> list[dict[str
     if done.returncode not in (0, 1):
         sys.exit(f"harness run ended with {done.returncode}:\n{done.stderr}")
     return json.loads(done.stdout)["trials"]
-
-
-def row(case: str, adapter: str, records: list[dict[str, object]]) -> str:
-    counts = Counter(record["verdict"] for record in records)
-    largest = max((abs(record["slowdown"]["value"]) for record in records if record["slowdown"]), default=0.0)
-    cells = [case, adapter, *(str(counts[verdict]) for verdict in VERDICTS), f"{largest:.1%}"]
-    cells += [
-        f"{sum(record[name] for record in records) / len(records):.0f}" for name in ("pairs", "seconds")
-    ]
-    return f"| {' | '.join(cells)} |"
 
 
 def git(folder: Path, *arguments: str) -> str:
