@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,6 +25,7 @@ from harness.rundir.results import Results
 from harness.task import Figure
 from reports.page.charts import chart
 from reports.page.comparison import comparison_to_html
+from reports.table import to_csv
 from reports.text import display
 from reports.write import write_reports
 
@@ -34,6 +36,7 @@ WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 DETECTION = '[data-chart="comparison/1"]'
 POINTS = f'{DETECTION} path[aria-roledescription="point"]'
 ROWS = "#detection tbody tr"
+TRIALS = f"{ROWS} .trial"
 
 
 def varied() -> dict[str, Any]:
@@ -93,7 +96,7 @@ def texts(seen: Seen, selector: str) -> list[str]:
 
 
 def variants(seen: Seen) -> list[str]:
-    return texts(seen, f"{ROWS}:not([hidden]) td.name a")
+    return texts(seen, f"{TRIALS}:not([hidden]) a")
 
 
 # Charts
@@ -193,12 +196,42 @@ def test_a_link_in_the_table_opens_the_trial(seen: Seen) -> None:
     assert seen.page.locator("#trials details[data-trial][open] > summary").inner_text().startswith("ssd-b8")
 
 
+def test_variants_of_equal_accuracy_share_a_row_with_their_speeds(browser: Browser, tmp_path: Path) -> None:
+    content = document()
+    yolo, again = (next(each for each in content["trials"] if each["variant"] == "yolo") for _ in range(2))
+    again = copy.deepcopy(again) | {"id": "c0ffee", "variant": "yolo-b16"}
+    again["settings"]["batch_size"] = 16
+    again["speed"]["offline"] |= {"valid": False, "reasons": ["load"]}
+    again["speed"]["offline"]["throughput"] |= {"value": 4e4, "low": 3e4, "high": 5e4}
+    content["trials"].append(again)
+    write_reports(write_run(tmp_path, content))
+    shutil.rmtree(tmp_path / "trials")  # so that neither has an analysis
+    page = write_reports(tmp_path)
+    with open_page(browser, page.as_uri(), viewport=WIDE) as seen:
+        folded = seen.page.locator(ROWS, has_text="yolo-b16")
+        assert folded.locator(".trial a").all_inner_texts() == ["yolo", "yolo-b16"]
+        cells = [folded.locator(f'td[data-label="{name}"]') for name in ("Throughput", "Latency p50")]
+        fast, slow = (cells[0].locator("[data-sort]").nth(i).inner_text() for i in (1, 0))
+        assert fast.startswith("batch 16\n40") and "not valid: load" in fast
+        assert slow.startswith(f"batch {yolo['settings']['batch_size']}\n") and "not valid" not in slow
+        assert cells[1].inner_text().count("ms") == 1  # the same record
+        seen.page.locator("#detection th", has_text="Throughput").locator("button").click()
+        assert variants(seen)[0] == "yolo"  # by the fastest trial of the row
+        seen.page.select_option('[data-filter="batch"]', "16")
+        assert variants(seen) == ["yolo-b16"]
+        assert texts(seen, f"{ROWS}:not([hidden]) td[data-label=Throughput] :not([hidden])[data-sort]") == [
+            fast
+        ]
+        assert seen.page.locator(f"{ROWS}:has(.trial):visible").count() == 1
+    assert to_csv(Results.model_validate(content)).count("yolo-b16") > 5
+
+
 # Filters
 
 
 def test_a_filter_acts_on_rows_sections_and_points_and_the_rest_is_ranked_anew(seen: Seen) -> None:
     assert texts(seen, ".filters label select").__len__() == 3
-    frontier = f"{ROWS}.frontier:not([hidden]) td.name a"
+    frontier = f"{TRIALS}.frontier:not([hidden]) a"
     assert texts(seen, frontier) == ["yolo", "ssd-b8"]
     seen.page.select_option('[data-filter="precision"]', "bf16")
     assert variants(seen) == ["faster"]
@@ -216,7 +249,7 @@ def test_the_frontier_of_what_is_left_equals_that_of_the_report(seen: Seen) -> N
     left = [p for p in group.points if p.trial.settings["batch_size"] == 8 and p.rank != "unranked"]
     kept = pareto([(p.throughput.value or 0, p.accuracy.value or 0) for p in left])
     seen.page.select_option('[data-filter="batch"]', "8")
-    assert texts(seen, f"{ROWS}.frontier:not([hidden]) td.name a") == [
+    assert texts(seen, f"{TRIALS}.frontier:not([hidden]) a") == [
         p.trial.variant for p, on in zip(left, kept, strict=True) if on
     ]
 

@@ -310,9 +310,9 @@ def test_each_benchmark_has_its_own_rows_sections_and_charts(shared: Results) ->
     assert len(ids) == len(set(ids))
     charts = [each["data-chart"] for _, each in parsed.elements if "data-chart" in each]
     assert len(charts) == len(set(charts))
-    rows = [each for tag, each in parsed.elements if tag == "tr" and "data-trial" in each]
+    rows = [each for _, each in parsed.elements if "trial" in (each.get("class") or "").split()]
     assert len({each["data-trial"] for each in rows}) == len(rows) == len(shared.trials)
-    on = {each["data-trial"] for each in rows if each["class"] == "frontier"}
+    on = {each["data-trial"] for each in rows if each["class"] == "trial frontier"}
     assert on == {str(index) for index, point in charted(shared).items() if point.rank == "frontier"}
     drawn = json.loads(next(text for text in parsed.scripts if text.startswith("{")))
     points = [

@@ -6,7 +6,7 @@ from importlib.resources import files
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from reports.figures import printed
+from reports.figures import printed, trainings_text
 from reports.text import display
 
 _LONGEST = 4000  # characters of an error message or a command that are shown
@@ -26,6 +26,7 @@ def environment() -> Environment:
         lines=lambda text, limit=_LONGEST: Markup(escape(display(text, limit, lines=True))),
         printed=printed,
         short=display,
+        trainings=trainings_text,
         sortable=lambda value: "" if value is None else repr(value),
     )
     return made

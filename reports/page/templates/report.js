@@ -63,7 +63,7 @@ function narrow(name) {
   for (const row of ranked) {
     row.rank = ranked.some((other) => dominates(other, row)) ? "dominated" : "on the frontier";
     row.Rank = row.rank;
-    for (const item of document.querySelectorAll(`tr[data-trial="${CSS.escape(row.trial)}"]`)) {
+    for (const item of document.querySelectorAll(`.trial[data-trial="${CSS.escape(row.trial)}"]`)) {
       item.classList.toggle("frontier", row.rank === "on the frontier");
     }
   }
@@ -72,6 +72,9 @@ function narrow(name) {
 
 function applyFilters() {
   for (const item of items) item.hidden = !shown(item);
+  for (const row of document.querySelectorAll("tr:has(.trial)")) {
+    row.hidden = !row.querySelector(".trial:not([hidden])");
+  }
   for (const name of Object.keys(charts)) if (name.startsWith("comparison/")) narrow(name);
   const sections = items.filter((item) => item.tagName === "DETAILS");
   const left = sections.filter((item) => !item.hidden).length;
@@ -81,22 +84,28 @@ for (const select of selects) select.addEventListener("change", applyFilters);
 document.querySelector(".filters")?.addEventListener("reset", () => setTimeout(applyFilters));
 if (selects.some((select) => select.value)) applyFilters(); // a browser restores choices on reload
 
-// Sort by a clicked heading: numbers descending first, text ascending first, empty cells last.
+// Sort by a clicked heading: numbers descending first, text ascending first, empty cells last. A row of several
+// trials counts with the first value in that order.
 for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => {
     const heading = button.closest("th");
     const column = heading.cellIndex;
     const body = heading.closest("table").tBodies[0];
-    const key = (row) => row.cells[column].dataset.sort;
-    const filled = [...body.rows].filter((row) => key(row) !== "");
-    const numeric = filled.every((row) => !Number.isNaN(Number(key(row))));
+    const values = (row) =>
+      [row.cells[column], ...row.cells[column].querySelectorAll("[data-sort]")]
+        .filter((item) => item.dataset.sort && !item.hidden)
+        .map((item) => item.dataset.sort);
+    const keys = new Map([...body.rows].map((row) => [row, values(row)]));
+    const numeric = [...keys.values()].flat().every((value) => !Number.isNaN(Number(value)));
     const first = numeric ? "descending" : "ascending";
     const second = numeric ? "ascending" : "descending";
     const order = heading.getAttribute("aria-sort") === first ? second : first;
     const sign = order === "ascending" ? 1 : -1;
-    const compare = (a, b) => (numeric ? key(a) - key(b) : key(a).localeCompare(key(b)));
-    filled.sort((a, b) => sign * compare(a, b));
-    const empty = [...body.rows].filter((row) => key(row) === "");
+    const compare = (a, b) => sign * (numeric ? a - b : a.localeCompare(b));
+    for (const list of keys.values()) list.sort(compare);
+    const filled = [...body.rows].filter((row) => keys.get(row).length);
+    const empty = [...body.rows].filter((row) => !keys.get(row).length);
+    filled.sort((a, b) => compare(keys.get(a)[0], keys.get(b)[0]));
     body.append(...filled, ...empty);
     for (const other of heading.parentElement.cells) other.removeAttribute("aria-sort");
     heading.setAttribute("aria-sort", order);
