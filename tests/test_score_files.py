@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import os
+import threading
 
 import numpy as np
 import pytest
@@ -57,6 +59,15 @@ def test_translation_files_of_unequal_length_are_refused(tmp_path):
     two, three = write(tmp_path / "hyp", "a\nb\n"), write(tmp_path / "ref", "a\nb\nc")
     with pytest.raises(UsageError, match=r"hyp: has 2 lines, .*ref has 3"):
         score_translation(two, [three])
+
+
+def test_translation_files_may_be_pipes_that_can_be_read_once(tmp_path):
+    for name in ("references", "hypotheses"):
+        os.mkfifo(tmp_path / name)
+        write_later = threading.Thread(target=(tmp_path / name).write_text, args=("the cat sat down\n",))
+        write_later.start()
+    system = score_translation(tmp_path / "hypotheses", [tmp_path / "references"])
+    assert system.metrics["bleu"].value == pytest.approx(100)
 
 
 def test_text_that_is_not_utf8_is_refused_with_its_line(tmp_path):
@@ -367,7 +378,8 @@ def test_malformed_voc_annotations_are_refused(voc_folder, content, message):
         ("dog", "000001 .9 1 1 10\n", "dog.txt:1: expected image id, score, .* found 5 fields"),
         ("dog", "\n000009 .9 1 1 9 9\n", "unknown image id '000009'; did you mean"),
         ("dog", "000001 nan 1 1 9 9\n", "dog.txt:1: score: expected a finite number, found 'nan'"),
-        ("dog", "000001 .9 1 1 1e308 9\n", r"dog.txt:1: xmax: expected a finite number of at most 2\^53"),
+        ("dog", "000001 .9 1 1 1e308 9\n", r"dog.txt:1: xmax: expected a finite number below 2\^53"),
+        ("dog", "000001 9007199254740993 1 1 9 9\n", r"score: expected a finite number below 2\^53"),
         ("dog", "000001 .9 1 1 x 9\n", "dog.txt:1: xmax: expected a finite number, found 'x'"),
     ],
 )

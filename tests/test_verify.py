@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from small_suite import document, figures, run_suite
 from typer.testing import CliRunner
@@ -22,7 +23,7 @@ from harness.errors import InfrastructureError, UnavailableError, UsageError
 from harness.files import read_json, read_record
 from harness.rundir.results import Results
 from harness.rundir.store import RunDirectory, TrialDirectory, read_run
-from harness.task import Translation
+from harness.task import Detections, Translation
 from harness.tracking.entries import trial_entry
 from reports.markdown import trial_to_markdown
 
@@ -168,6 +169,37 @@ def test_a_trial_that_the_run_does_not_list_is_named(folder: Path) -> None:
     assert verification.ok and (folder / "run" / name / "trial.json").exists()
     code, printed = harness("verify", folder / "run")
     assert (code, f"{name} is not counted: run.json does not list it" in printed) == (0, True), printed
+
+
+def test_absurd_timings_and_impossible_names_are_findings(folder: Path) -> None:
+    """And never internal errors, even if the digests were adjusted."""
+    directory = trial_dir(folder)
+    timings = read_json(directory.path / "speed" / "offline.json")
+    timings["processes"][0]["windows"] = []
+    directory.digests.write(directory.path / "speed" / "offline.json", json.dumps(timings).encode())
+    (line,) = verify(folder / "run").not_recomputed
+    assert "division by zero" in line
+    sums = RunDirectory(folder / "run").digests.file
+    sums.write_text(f"{sums.read_text()}{'0' * 64}  {'x' * 300}\n")
+    assert verify(folder / "run").damaged == [f"{'x' * 300} is missing"]
+
+
+def test_predictions_beyond_the_last_sample_are_a_finding(folder: Path) -> None:
+    predictions = trial_dir(folder).predictions
+    extra, provenance = [Translation("extra")], predictions.provenance()[4, 8]
+    predictions.write("translation", 12, ["extra"], extra, provenance)
+    assert any("beyond the last sample" in line for line in verify(folder / "run").different)
+
+
+def test_predictions_of_another_task_are_called_damaged(folder: Path) -> None:
+    directory = trial_dir(folder)
+    provenance = directory.predictions.provenance()[4, 8]
+    ids = [sample for sample, _ in directory.predictions.read("translation")][4:8]
+    boxes = Detections(np.ones((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int64))
+    directory.predictions.write("detection", 4, ids, [boxes] * 4, provenance)
+    assert any("00000004-00000008.parquet: damaged" in line for line in verify(folder / "run").not_recomputed)
+    code, printed = harness("compare", folder / "run", "--baseline", folder / "run")
+    assert code == 3, printed
 
 
 def test_an_error_names_the_run_and_not_the_copy_that_is_computed_from(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The `harness` command: groups the subcommands and turns errors into messages and exit codes."""
 
+import errno
 import os
 import select
 import signal
@@ -24,7 +25,7 @@ from harness.cli.score import score_app
 from harness.cli.streams import VisibleStream, discard
 from harness.cli.suites import suites_app
 from harness.cli.supervisor import supervise
-from harness.errors import FULL_DISK, HarnessError, InfrastructureError
+from harness.errors import FULL_DISK, HarnessError, InfrastructureError, UsageError
 from harness.process import leave_removed_folder
 
 GREETING = """Which model, at what accuracy, at what speed, on this hardware, and is the difference real?
@@ -66,7 +67,9 @@ class Group(TyperGroup):
                 if os.environ.get("HARNESS_DEBUG"):
                     traceback.print_exc()
                 elif isinstance(error, OSError) and error.filename:  # such as a folder in place of a file
-                    sys.stderr.write(f"error: {error.filename}: {error.strerror}\n")
+                    sys.stderr.write(f"error: {str(error.filename)[:200]}: {error.strerror}\n")
+                    if error.errno == errno.ENAMETOOLONG:
+                        raise typer.Exit(UsageError.exit_code) from None
                 else:
                     message = f"{type(error).__name__}: {error}"
                     sys.stderr.write(f"internal error: {message} (set HARNESS_DEBUG=1 to see where)\n")

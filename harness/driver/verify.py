@@ -20,7 +20,7 @@ from harness.driver.record import recorded_trials
 from harness.driver.scoring import write_scores
 from harness.driver.side_by_side import show_disagreements
 from harness.driver.slices import score_slices
-from harness.errors import HarnessError, UsageError, describe
+from harness.errors import UsageError, describe
 from harness.files import StrictModel, read_json, read_record
 from harness.metrics.metric import StoredArrays
 from harness.rundir.collect import collect
@@ -75,8 +75,6 @@ def verify(path: Path) -> Verification:
         try:
             _recompute(directory, copy, verification)
         except Exception as error:  # a file from which others follow cannot be read, or has absurd values
-            if not damaged and not isinstance(error, HarnessError | OSError):
-                raise
             verification.not_recomputed.append(describe(error).replace(str(copy.path), str(path)))
     return verification
 
@@ -152,6 +150,8 @@ def _rescore(
     records = write_scores(copy_dir, scored, {name: stored[name].key for name in scored}, {})
     where = f"{trial.name}: "
     copy_dir.write_statistics("samples", analyser.columns())
+    if stored_dir.predictions.completed_ranges()[-1][1] > trial.spec.size:
+        verification.different.append(f"{where}predictions: there are some beyond the last sample")
     verification.different += _missing(stored_dir.path, ["analysis.json", *images], where)
     if stored_analysis := read_analysis(stored_dir.path):
         verification.different += _different_arrays(stored_dir, "samples", analyser.columns(), where)

@@ -51,8 +51,11 @@ class ReferenceTexts(AnnotationFiles):
         self.metric_names = tuple(dict.fromkeys(metrics)) or METRICS
         self.metric_options = {"tokenize": tokenize, "lowercase": lowercase}
         self._first = files[0]
-        self._length = len(_sentences(self._first))
-        self._targets = list(zip(*map(self._aligned_sentences, files), strict=True))
+        columns = [_sentences(file) for file in files]  # once each: a file may be a pipe
+        self._length = len(columns[0])
+        for file, sentences in zip(files, columns, strict=True):
+            self._check_length(file, sentences)
+        self._targets = list(zip(*columns, strict=True))
         text = "".join(sentence for target in self._targets for sentence in target)
         if tokenize not in UNSPACED_TOKENIZERS and 2 * len(_UNSPACED.findall(text)) > len(text):
             self._notes.append(
@@ -67,22 +70,21 @@ class ReferenceTexts(AnnotationFiles):
         return Sample(str(index + 1), "", self._targets[index])
 
     def read_predictions(self, path: Path) -> Predictions:
-        sentences = self._aligned_sentences(path)
+        sentences = _sentences(path)
+        self._check_length(path, sentences)
         written = [sentence for sentence in sentences if sentence]
         for kind, pattern in _STRUCTURES.items():
             if written and all(map(pattern.fullmatch, written)):
                 self._notes.append(f"{path}: every line {kind}; expected plain sentences")
         return [(str(number), Translation(sentence)) for number, sentence in enumerate(sentences, start=1)]
 
-    def _aligned_sentences(self, path: Path) -> list[str]:
-        """Read as many sentences as the first file of references has."""
-        sentences = _sentences(path)
+    def _check_length(self, path: Path, sentences: Sequence[str]) -> None:
+        """Check that there are as many sentences as in the first file of references."""
         if len(sentences) != self._length:
             raise UsageError(
                 f"{path}: has {len(sentences)} lines, {self._first} has {self._length}; "
                 f"expected one line per sentence in both"
             )
-        return sentences
 
 
 def _sentences(path: Path) -> list[str]:

@@ -101,7 +101,8 @@ class Digests:
         recorded = self._read() if is_own else {}
         paths = {path for pattern in self._patterns for path in self._folder.glob(pattern) if path.is_file()}
         missing = {self._folder / name for name in recorded} - paths
-        damaged = [Damage(path, "is missing") for path in missing if not path.is_file()]
+        # False for impossible names, for which Path.is_file raises an error.
+        damaged = [Damage(path, "is missing") for path in missing if not os.path.isfile(path)]  # noqa: PTH113
         intact: dict[str, str] = {}
         for path in paths:
             name, digest = self._name(path), sha256(path)

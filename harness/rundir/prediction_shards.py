@@ -119,7 +119,7 @@ class PredictionShards:
             if len(indices) < table.num_rows:
                 table = pa.concat_tables([table.slice(index - start, 1) for index in indices])
             return from_table(task, table)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, KeyError) as error:  # KeyError: of another task
             raise InfrastructureError(f"{path}: damaged ({error}); `harness run` makes it again") from error
 
     def fingerprint(self) -> str:

@@ -138,7 +138,7 @@ def parse_number(location: str, text: str) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not abs(number) <= MOST:  # also NaN
-        most = " of at most 2^53" if abs(number) > MOST else ""
+    if not abs(number) < MOST:  # also NaN
+        most = "" if math.isnan(number) else " below 2^53"
         raise UsageError(f"{location}: expected a finite number{most}, found {text.strip()!r}")
     return number
