@@ -166,8 +166,7 @@ def main() -> None:
     while not batches or (time.monotonic() - start) * (1 + 1 / len(batches)) < 60 * options.minutes:
         batches.append(run_batch(kinds, options.model, cores))
         print(f"batch {len(batches)}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
-        if len(batches) > 1:
-            print_table(batches, cores)
+        print_table(batches, cores)
 
 
 if __name__ == "__main__":

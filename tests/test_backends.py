@@ -207,10 +207,8 @@ def test_a_run_records_the_artefact_and_is_as_accurate(
 
     plan = planned(tmp_path, suite)
     settings = SpeedSettings(profile="smoke", threads=1, samples=1, exclusive="node")
-    benches = [
-        load_bench(trial, settings)
-        for trial in plan.trials
-    ]
+    benches = [load_bench(trial, settings, count_flops=True) for trial in plan.trials]
+    assert benches[0].flops is not None
     assert benches[1].flops == benches[0].flops  # although torch does not see the exported operations
 
 
@@ -254,4 +252,4 @@ def test_an_int8_head_that_costs_one_point_of_ap_is_found_with_1000_samples() ->
             ]
     base, head = (metric.jackknife(collected, None)["ap"] for collected in statistics.values())
     assert 0.005 < base.value - head.value < 0.015
-    assert judge_loss(Change("accuracy", "ap", decides=True), (base, head), None).verdict == "regression"
+    assert judge_loss(Change("accuracy", "ap", decides=True), ([base], [head]), None).verdict == "regression"

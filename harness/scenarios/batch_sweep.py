@@ -42,7 +42,6 @@ class BatchSweep(Scenario):
     def run(work: Workload, profile: Profile, conditions: Callable[[], Conditions]) -> BatchSweepProcess:
         """Double the batch size until two in a row gain too little, or until memory is exhausted."""
         steps: list[OfflineProcess] = []
-        seconds: list[float] = []
         ended = f"larger batches than {SIZES[-1]} are not tried"
         for size in SIZES:
             try:
@@ -53,8 +52,8 @@ class BatchSweep(Scenario):
                 ended = f"memory does not suffice for batches of {size}"
                 break
             steps.append(step.model_copy(update={"batch_size": size}))
-            seconds.append(step.seconds_per_sample(0.5))
-            if len(seconds) > 2 and min(seconds[-2:]) * GAIN > seconds[-3]:
+            before, *last = [step.seconds_per_sample(0.5) for step in steps[-3:]]
+            if len(last) == 2 and min(last) * GAIN > before:
                 ended = f"batches of {size // 2} and {size} gain less than {GAIN - 1:.0%}"
                 break
         disturbed = [*chain.from_iterable(step.disturbed for step in steps)]
