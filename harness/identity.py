@@ -3,8 +3,9 @@
 import ast
 import hashlib
 import json
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.metadata import packages_distributions
 from importlib.util import find_spec
@@ -17,6 +18,16 @@ def content_id(document: object) -> str:
     """Return 16 hex digits of the SHA-256 of a JSON document, independent of key order and spacing."""
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def without_seed(variant: str) -> str:
+    """Return the model of a training: `lstm` for `lstm[seed=0]`, `lstm[beam=5]` for `lstm[seed=0,beam=5]`."""
+    return re.sub(r"(?<=\[)seed=\d+(?:,|(?=\]))|,seed=\d+(?=[,\]])", "", variant).removesuffix("[]")
+
+
+def same_weights(first: Sequence[str | None], second: Sequence[str | None]) -> bool:
+    """Return whether two models have the same checkpoints, given by hash in the order of their seeds."""
+    return None not in first and list(first) == list(second)
 
 
 def digest(parts: Iterable[str | bytes]) -> str:

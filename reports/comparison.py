@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from harness.compare.outcome import URGENCY, Change, Comparison, TrialComparison, Verdict
 from harness.compare.speed_verdict import DRIFT
 from harness.task import Figure
-from reports.figures import printed
+from reports.figures import printed, trainings_text
 from reports.markdown import BRACKETS, LIMIT, bullets, shortened
 from reports.text import markdown
 
@@ -85,7 +85,7 @@ def _row(trial: TrialComparison, change: Change, others: int) -> str:
         f"{_figure(change.base)} → {_figure(change.head)}",
         change.relative_text(),
         markdown(change.difference_text()),
-        str(figure.n) if figure else "",
+        ", ".join(filter(None, [str(figure.n) if figure else "", trainings_text(trial.trainings)])),
         f"**{verdict}**: {markdown(change.reason, 300)}{more}",
     ]
     return f"| {' | '.join(cells)} |"

@@ -45,6 +45,14 @@ def printed(figure: Figure) -> Printed:
     return Printed(_number(figure.value, decimals), f"[{low}, {high}]{mark}", figure.unit, figure.n)
 
 
+def trainings_text(trainings: tuple[int, int]) -> str:
+    """Return the number of trainings behind a difference; empty if neither side has several."""
+    if max(trainings) == 1:
+        return ""
+    only = "; other seeds may give another difference" if min(trainings) == 1 else ""
+    return f"{trainings[0]} + {trainings[1]} trainings{only}"
+
+
 def bounds(figure: Figure) -> tuple[float, float]:
     """Return the interval of a defined figure as it is drawn: a missing bound is the value itself."""
     assert figure.value is not None

@@ -145,14 +145,13 @@ def verdicts(comparison: Comparison) -> dict[str, Verdict]:
 def jackknifed(metric: AnyMetric, base: list[Any], head: list[Any]) -> dict[str, FigurePair]:
     """Return every figure of both sides."""
     before, after = metric.jackknife(base), metric.jackknife(head)
-    return {name: (before[name], after[name]) for name in metric.names}
+    return {name: ([before[name]], [after[name]]) for name in metric.names}
 
 
 def paired(metric: AnyMetric, base: list[Any], head: list[Any]) -> dict[str, PairedDifference]:
     """Return the difference of every figure."""
     return {
-        name: difference([before], [after])
-        for name, (before, after) in jackknifed(metric, base, head).items()
+        name: difference(before, after) for name, (before, after) in jackknifed(metric, base, head).items()
     }
 
 

@@ -119,7 +119,7 @@ def _compare_runs(
                 f"{path}: is a file, not a run directory; to compare prediction files, add --annotations or "
                 "--references"
             )
-    policy = read_gate(gate, required=True) if gate else None
+    policy = read_gate(gate) if gate else None
     before = find_baseline(baseline, run, tracking_uri).absolute()
     comparison = compare(run.absolute(), before, policy)
     if comparison.frontier:
@@ -140,5 +140,5 @@ def _compare_files(files: AnnotationFiles, head: Path, baseline: str, gate: Path
     for path in (str(head), baseline):
         if path.startswith("mlflow:") or Path(path, "run.json").exists():
             raise UsageError(f"{path}: is a run; compare it with another run, not with prediction files")
-    policy = read_gate(gate, required=True) if gate else GatePolicy()
+    policy = read_gate(gate) if gate else GatePolicy()
     return compare_systems(files, read_system(files, head), read_system(files, Path(baseline)), policy)

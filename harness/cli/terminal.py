@@ -19,7 +19,7 @@ from harness.compare.sequential import turns_changes
 from harness.compare.speed_verdict import DRIFT
 from harness.rundir.results import Results, ScenarioRecord, TrialRecord, TurnsRecord
 from harness.task import Figure
-from reports.figures import DOUBT, invalidity, printed
+from reports.figures import DOUBT, invalidity, printed, trainings_text
 from reports.text import display, visible
 
 if TYPE_CHECKING:
@@ -201,7 +201,9 @@ def show_comparison(comparison: Comparison) -> None:
             if change.decides or change.figure_kind == "speed":
                 base, head = (figure_text(value) if value else "–" for value in (change.base, change.head))
                 verdict = f"{change.verdict}: {change.reason}"
-                rows.append([trial.name, change.name, base, head, change.difference_text(), flipped, verdict])
+                parts = (change.difference_text(), trainings_text(trial.trainings))
+                difference = ", ".join(filter(None, parts))
+                rows.append([trial.name, change.name, base, head, difference, flipped, verdict])
     sys.stdout.write(f"{comparison.verdict()}\n")
     show_table(["trial", "figure", "baseline", "run", "difference", "flipped", "verdict"], rows)
     for chart in comparison.frontier:

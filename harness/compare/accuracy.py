@@ -7,6 +7,7 @@ precise than two separate intervals suggest.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, product
 from math import isclose
 from typing import NamedTuple, Protocol, TypeAlias, cast
 
@@ -24,7 +25,7 @@ from harness.rundir.store import TrialDirectory
 from harness.stages.score import restore
 from harness.statistics.jackknife import JackknifedFigure
 from harness.statistics.paired import difference as paired_difference
-from harness.statistics.paired import mean_estimate
+from harness.statistics.paired import mean, mean_estimate
 from harness.task import Detections, Figure, Mask, Prediction, Translation
 
 NO_INTERVAL = "it has no interval: too few samples, or one group alone decides it"
@@ -77,7 +78,8 @@ class RunPair(NamedTuple):
     head: RunSide
 
 
-FigurePair: TypeAlias = tuple[JackknifedFigure, JackknifedFigure]  # baseline, run
+Trainings: TypeAlias = Sequence[JackknifedFigure]  # one figure per training of a model
+FigurePair: TypeAlias = tuple[Trainings, Trainings]  # baseline, run
 
 
 def find_flips(base: Side, head: Side) -> tuple[str, ...]:
@@ -112,16 +114,26 @@ def _same_prediction(before: Prediction, after: Prediction) -> bool:
     return np.array_equal(cast(Mask, before), cast(Mask, after))
 
 
-def accuracy_changes(baseline: Side, run: Side, flips: Sequence[str], gate: GatePolicy) -> Iterator[Change]:
+def accuracy_changes(
+    baseline: Sequence[Side],
+    run: Sequence[Side],
+    differ: bool,
+    gate: GatePolicy,
+    paired_trainings: bool = False,
+) -> Iterator[Change]:
     """Yield the changes of each figure. If the predictions are equal, no loss is tested.
 
     Args:
-        flips: Result of `find_flips`.
-        gate: The rules about this trial.
+        baseline, run: The trainings of one model.
+        differ: Some predictions differ (see `find_flips`).
+        gate: The rules about this model.
+        paired_trainings: Both sides have the same weights.
     """
-    before, after = baseline.metrics, run.metrics
+    before, after = baseline[0].metrics, run[0].metrics
     has_floor = any(rule.floor is not None for rule in gate.root)
-    recomputed = _recompute(baseline, run) if flips or has_floor else None
+    several = len(baseline) + len(run) > 2
+    equal = not differ and not several
+    recomputed = _recompute(baseline, run) if not equal or has_floor else None
     headlines = {name for metrics in (before, after) for name in list(metrics)[:1]}
     for name in dict.fromkeys([*after, *before]):
         base, head = before.get(name), after.get(name)
@@ -131,30 +143,48 @@ def accuracy_changes(baseline: Side, run: Side, flips: Sequence[str], gate: Gate
         decides = blocks if limits_loss else name in headlines
         change = Change("accuracy", name, base, head, decides=decides)
         figures = recomputed.get((name, head.signature)) if recomputed and head else None
-        reason = _incomparable(name, base, head, equal=not flips)
+        stored = [[side.metrics.get(name) for side in sides] for sides in (baseline, run)]
+        reasons = (_incomparable(name, *pair, equal=equal) for pair in product(stored[0], stored[1]))
+        reason = next(filter(None, reasons), "")
         if not reason and recomputed is not None:
-            reason = _not_restored(name, (base, head), figures)
+            reason = _not_restored(name, stored, figures)
+        floor = replace(change, name=f"{name} floor", is_floor=True, decides=blocks)
         if reason:
             yield replace(change, reason=reason)
             if rule and rule.floor is not None:
-                yield replace(change, name=f"{name} floor", reason=reason, decides=blocks)
+                yield replace(floor, reason=reason)
             continue
-        yield judge_loss(change, figures, rule) if figures and flips else _unchanged(change)
+        if several and figures:
+            change = replace(change, base=_mean(figures[0]), head=_mean(figures[1]))
+        if figures and differ:
+            yield judge_loss(change, figures, rule, paired_trainings)
+        else:
+            yield _unchanged(change)
         if rule and rule.floor is not None and figures:
-            yield _judge_floor(replace(change, decides=blocks), figures[1], rule.floor)
-    yield from (_judge_part(baseline, run, rule, rule.where) for rule in gate.root if rule.where)
+            yield _judge_floor(floor, figures[1], rule.floor)
+    for rule in gate.root:
+        if rule.where:
+            yield _judge_part(baseline, run, rule, rule.where, paired_trainings)
 
 
-def _judge_part(baseline: Side, run: Side, rule: GateRule, where: str) -> Change:
+def _mean(trainings: Trainings) -> Figure:
+    return mean(trainings) if len(trainings) > 1 else trainings[0].figure
+
+
+def _judge_part(
+    baseline: Sequence[Side], run: Sequence[Side], rule: GateRule, where: str, paired_trainings: bool
+) -> Change:
     """Hold the loss of a figure on the samples that satisfy a condition against the rule's limit."""
-    name, columns = rule.metric or next(iter(run.metrics)), run.read_statistics("samples")
+    name, columns = rule.metric or next(iter(run[0].metrics)), run[0].read_statistics("samples")
     change = Change("accuracy", f"{name} where {where}", decides=rule.tier == "blocking")
     try:
         members = select({key: columns[key] for key in columns if key not in NOT_SLICED}, where)
     except UsageError as error:
         return replace(change, reason=str(error))
     figures = [pair for (known, _), pair in _recompute(baseline, run, members).items() if known == name]
-    return judge_loss(change, figures[0], rule) if figures else replace(change, reason="not in both runs")
+    if not figures:
+        return replace(change, reason="not in both runs")
+    return judge_loss(change, figures[0], rule, paired_trainings)
 
 
 def _incomparable(name: str, base: Figure | None, head: Figure | None, equal: bool) -> str:
@@ -174,26 +204,30 @@ def _incomparable(name: str, base: Figure | None, head: Figure | None, equal: bo
     return ""
 
 
-def _not_restored(name: str, stored: tuple[Figure | None, ...], figures: FigurePair | None) -> str:
+def _not_restored(name: str, stored: Sequence[Sequence[Figure | None]], figures: FigurePair | None) -> str:
     """Return why the figures do not follow from the stored statistics, or an empty string if they do."""
     if figures is None:
         return "incomplete run directory: the statistics of its samples are missing in one of the runs"
-    if all(_same_value(old, new.figure) for old, new in zip(stored, figures, strict=True)):
+    pairs = zip(chain(*stored), chain(*figures), strict=True)
+    if all(_same_value(old, new.figure) for old, new in pairs):
         return ""
     return f"this version of the harness computes a different {name} from the same statistics"
 
 
 def _recompute(
-    baseline: Side, run: Side, members: Iterable[int] | None = None
+    baseline: Sequence[Side], run: Sequence[Side], members: Iterable[int] | None = None
 ) -> dict[tuple[str, str], FigurePair]:
     """Compute the figures of both sides from stored statistics of some samples, by name and signature."""
     figures: dict[tuple[str, str], FigurePair] = {}
     for metric_name in METRICS.entries():
-        sides = [side.read_statistics(metric_name) for side in (baseline, run)]
-        if all(sides):
-            before, after = (restore(metric_name, arrays).figures(members) for arrays in sides)
-            for name, head in after.items():
-                figures[name, before[name].figure.signature] = before[name], head
+        stored = [[side.read_statistics(metric_name) for side in sides] for sides in (baseline, run)]
+        if all(chain(*stored)):
+            before, after = (
+                [restore(metric_name, arrays).figures(members) for arrays in side] for side in stored
+            )
+            for name, figure in before[0].items():
+                sides = ([training[name] for training in side] for side in (before, after))
+                figures[name, figure.figure.signature] = next(sides), next(sides)
     return figures
 
 
@@ -212,11 +246,13 @@ def _unchanged(change: Change) -> Change:
     return replace(change, difference=difference, verdict="unchanged", reason="all predictions are equal")
 
 
-def judge_loss(change: Change, figures: FigurePair, rule: GateRule | None) -> Change:
+def judge_loss(
+    change: Change, figures: FigurePair, rule: GateRule | None, paired_trainings: bool = False
+) -> Change:
     """Hold the difference of a figure against the loss that its rule allows, or against 0."""
     base, head = figures
-    better = head.figure.better or "higher"
-    paired = paired_difference([base], [head])
+    better = head[0].figure.better or "higher"
+    paired = paired_difference(base, head, paired_trainings)
     estimate, limit, bound = paired.estimate, "", 0.0
     sign = -1.0 if better == "higher" else 1.0
     if rule and rule.max_drop:
@@ -224,13 +260,15 @@ def judge_loss(change: Change, figures: FigurePair, rule: GateRule | None) -> Ch
     elif rule and rule.max_relative_drop is not None:
         limit = f"max_relative_drop {rule.max_relative_drop:g}"
         # Against |base|, so that the limit is a loss for negative figures too.
-        factor = 1 + sign * float(np.sign(base.value)) * rule.max_relative_drop
-        estimate = paired_difference([base.scaled(factor)], [head]).estimate
+        level = float(np.mean([training.value for training in base]))
+        factor = 1 + sign * float(np.sign(level)) * rule.max_relative_drop
+        scaled = [training.scaled(factor) for training in base]
+        estimate = paired_difference(scaled, head, paired_trainings).estimate
     test = bound_test(estimate, bound, better) if estimate else None
     change = replace(
         change,
-        base=base.figure,
-        head=head.figure,
+        base=_mean(base),
+        head=_mean(head),
         difference=paired.difference,
         p_value=paired.p,
         limit=limit,
@@ -246,12 +284,11 @@ def judge_loss(change: Change, figures: FigurePair, rule: GateRule | None) -> Ch
     return with_decision(change, decide([test])[0])
 
 
-def _judge_floor(change: Change, head: JackknifedFigure, floor: float) -> Change:
+def _judge_floor(change: Change, head: Trainings, floor: float) -> Change:
     """Hold the figure of the run against the rule's floor."""
-    estimate = mean_estimate([head])
-    name = f"{change.name} floor"
-    change = replace(change, name=name, head=head.figure, difference=None, limit=f"floor {floor:g}")
+    estimate = mean_estimate(head)
+    change = replace(change, head=_mean(head), difference=None, limit=f"floor {floor:g}")
     if estimate is None:
         return replace(change, verdict="inconclusive", reason=NO_INTERVAL)
-    test = bound_test(estimate, floor, head.figure.better or "higher")
+    test = bound_test(estimate, floor, head[0].figure.better or "higher")
     return with_decision(replace(change, test=test), decide([test])[0])

@@ -54,6 +54,8 @@ class Change:
     """The limit that the figure is held against, such as `max_drop 0.005`; empty if no loss is allowed."""
     test: BoundTest | None = None
     """The test of whether the limit is kept, before Holm's correction; None if the verdict needs none."""
+    is_floor: bool = False
+    """The run's figure is held against the smallest value that a rule allows; the baseline has no part."""
 
     def relative_text(self) -> str:
         """Return the difference relative to the baseline's value, such as `+2.6%`; empty if there is none.
@@ -84,7 +86,11 @@ class Change:
 
 @dataclass(frozen=True)
 class TrialComparison:
-    """The comparison of one benchmark and variant, present in either run or both."""
+    """The comparison of one variant in one benchmark, or of a model that was trained several times.
+
+    The accuracy of such a model is decided over all its trainings. Each training also has an entry of its
+    own, whose accuracy does not decide.
+    """
 
     benchmark: str
     variant: str
@@ -96,6 +102,8 @@ class TrialComparison:
     """Number of samples whose prediction differs; None if the predictions were not compared."""
     flipped_ids: tuple[str, ...] = ()  # ids of the first `SHOWN_IDS` samples whose prediction differs
     changes: tuple[Change, ...] = ()
+    trainings: tuple[int, int] = (1, 1)
+    """Number of trainings in the baseline and in the run."""
 
     @property
     def name(self) -> str:

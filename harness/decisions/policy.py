@@ -9,6 +9,7 @@ from pydantic import Field, RootModel, model_validator
 
 from harness.decisions.claims import parse_condition
 from harness.files import StrictModel
+from harness.identity import without_seed
 from harness.task import TaskName
 
 Tier = Literal["blocking", "advisory"]
@@ -69,9 +70,10 @@ class GateRule(StrictModel, strict=True):
         return self
 
     def covers(self, trial: str, task: TaskName) -> bool:
-        """Return whether the rule is about a trial (BENCHMARK/VARIANT)."""
+        """Return whether the rule is about a trial (BENCHMARK/VARIANT, with or without its seed)."""
         pattern = self.trials.replace("[", "[[]")  # names contain brackets: yolo[batch_size=1]
-        return fnmatchcase(trial, pattern) and self.task in (None, task)
+        matches = any(fnmatchcase(name, pattern) for name in (trial, without_seed(trial)))
+        return matches and self.task in (None, task)
 
 
 class GatePolicy(RootModel[tuple[GateRule, ...]]):
@@ -79,9 +81,10 @@ class GatePolicy(RootModel[tuple[GateRule, ...]]):
 
     root: tuple[GateRule, ...] = ()
 
-    def of(self, trial: str, task: TaskName) -> "GatePolicy":
-        """Return the rules that are about a trial (BENCHMARK/VARIANT)."""
-        return GatePolicy(tuple(rule for rule in self.root if rule.covers(trial, task)))
+    def of(self, task: TaskName, *trials: str) -> "GatePolicy":
+        """Return the rules that are about one of some trials (BENCHMARK/VARIANT)."""
+        rules = (rule for rule in self.root if any(rule.covers(trial, task) for trial in trials))
+        return GatePolicy(tuple(rules))
 
     def rule(self, kind: Kind, name: str, headline: bool = False) -> GateRule | None:
         """Return the rule about a figure, or None if its change is only reported.

@@ -20,6 +20,7 @@ from harness.decisions.margin import BoundTest, bound_test, decide
 from harness.driver.slices import sample_columns
 from harness.errors import UsageError
 from harness.files import read_record
+from harness.identity import same_weights
 from harness.metrics.metric import METRICS
 from harness.rundir.records import ClaimsFile
 from harness.rundir.results import ClaimRecord
@@ -132,7 +133,8 @@ def _figures(
         effect, estimate = mean(own), mean_estimate(own)
     elif statement.object:
         base = [figure.scaled(statement.factor) for figure in figures[1]]
-        paired = difference(base, figures[0])
+        weights = [[trial.spec.checkpoint for trial in side] for side in reversed(sides)]
+        paired = difference(base, figures[0], same_weights(*weights))
         effect, estimate = paired.difference, paired.estimate
     else:
         effect, estimate = mean(figures[0]), mean_estimate(figures[0])

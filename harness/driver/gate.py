@@ -175,7 +175,7 @@ def comparisons_of(
     """
     comparisons: dict[object, SpeedComparison] = {}
     for trial in trials:
-        rules = loaded.suite.gate.of(trial.name, trial.spec.task)
+        rules = loaded.suite.gate.of(trial.spec.task, trial.name)
         for scenario in (name for name in trial.scenarios if name in IN_TURNS):
             rule = rules.rule("speed", scenario)
             assert rule is not None and rule.max_slowdown is not None

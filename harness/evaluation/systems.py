@@ -84,7 +84,7 @@ def compare_systems(files: AnnotationFiles, head: System, base: System, gate: Ga
     """Compare two systems by the rules for two runs, as one trial."""
     flips = find_flips(base, head)
     name = f"{files.name}/{Path(head.name).stem}"
-    rules = gate.of(name, files.task)
+    rules = gate.of(files.task, name)
     trial = TrialComparison(
         files.name,
         Path(head.name).stem,
@@ -93,7 +93,7 @@ def compare_systems(files: AnnotationFiles, head: System, base: System, gate: Ga
         samples=len(files),
         flipped=len(flips),
         flipped_ids=flips[:SHOWN_IDS],
-        changes=tuple(accuracy_changes(base, head, flips, rules)),
+        changes=tuple(accuracy_changes([base], [head], bool(flips), rules)),
     )
     corrected = tuple(correct_verdicts([trial]))
     notes = (*files.notes, *gate.idle([(name, files.task, head.metrics.keys())]))
@@ -106,7 +106,7 @@ def differences(systems: Sequence[System]) -> list[Difference]:
     changes = [
         (system.name, change)
         for system in others
-        for change in accuracy_changes(first, system, find_flips(first, system), GatePolicy())
+        for change in accuracy_changes([first], [system], bool(find_flips(first, system)), GatePolicy())
     ]
     adjusted: dict[tuple[str, str], float] = {}
     for figure in first.metrics:

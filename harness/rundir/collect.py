@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.environment import Environment
 from harness.errors import UsageError
 from harness.files import read_record
+from harness.identity import without_seed
 from harness.rundir import speed
 from harness.rundir.prediction_shards import Range, ShardProvenance
 from harness.rundir.records import (
@@ -102,7 +103,7 @@ def _family(
     tested = [
         (pair, figure, difference.difference, difference.p)
         for pair in pairs
-        if {pair.first, pair.second} <= variants.keys()
+        if {*pair.first, *pair.second} <= variants.keys()
         for figure, difference in list(pair.metrics.get(metric, {}).items())[:1]
         if difference.p is not None
     ]
@@ -111,14 +112,20 @@ def _family(
         PairRecord(
             benchmark=benchmark,
             metric=figure,
-            first=variants[pair.first],
-            second=variants[pair.second],
+            first=_model(pair.first, variants),
+            second=_model(pair.second, variants),
+            trainings=(len(pair.first), len(pair.second)),
             difference=difference,
             p=p,
             p_adjusted=p_adjusted,
         )
         for (pair, figure, difference, p), p_adjusted in zip(tested, adjusted, strict=True)
     ]
+
+
+def _model(ids: Sequence[str], variants: Mapping[str, str]) -> str:
+    """Return the variant of a model, without its seed if there are several trainings."""
+    return variants[ids[0]] if len(ids) == 1 else without_seed(variants[ids[0]])
 
 
 def _trial(

@@ -68,23 +68,23 @@ class ClaimsFile(RootModel[tuple[ClaimRecord, ...]]):
 
 
 class FigureDifference(StrictModel):
-    """Difference of one figure between two trials: second − first."""
+    """Difference of one figure between two models: second − first."""
 
     difference: Figure
     p: float | None = Field(description="two-sided p-value of no difference; null if the figure is undefined")
 
 
 class TrialPair(StrictModel):
-    """Two trials of a benchmark on the same samples."""
+    """Two models of a benchmark on the same samples; a model has one trial per training."""
 
     key: str = Field(description="hash of the figures and the code from which the differences were computed")
-    first: str = Field(description="trial id")
-    second: str = Field(description="trial id")
+    first: tuple[str, ...] = Field(description="ids of its trials")
+    second: tuple[str, ...] = Field(description="ids of its trials")
     metrics: dict[str, dict[str, FigureDifference]] = Field(description="metric → figure → difference")
 
 
 class PairsFile(RootModel[dict[str, tuple[TrialPair, ...]]]):
-    """Content of pairs.json: benchmark → pairs of its complete trials."""
+    """Content of pairs.json: benchmark → pairs of its models."""
 
     model_config = ConfigDict(frozen=True)
 

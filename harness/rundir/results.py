@@ -170,13 +170,14 @@ class TrialRecord(StrictModel):
 
 
 class PairRecord(StrictModel):
-    """Difference between two variants of a benchmark on the same samples, in one metric's headline figure."""
+    """Difference between two models of a benchmark on the same samples, in one metric's headline figure."""
 
     benchmark: str
     metric: str = Field(description="name of the headline figure")
-    first: str = Field(description="variant")
-    second: str = Field(description="variant")
-    difference: Figure = Field(description="second − first over the same samples")
+    first: str = Field(description="variant; without its seed if it has several trainings")
+    second: str = Field(description="variant; without its seed if it has several trainings")
+    trainings: tuple[int, int] = Field((1, 1), description="number of trainings of first and second")
+    difference: Figure = Field(description="second − first over the same samples, of means over trainings")
     p: float = Field(description="two-sided p-value of no difference")
     p_adjusted: float = Field(
         description="adjusted for the number of pairs of this benchmark and figure (Holm 1979)"

@@ -1,10 +1,10 @@
 """The difference of two models on the same samples, with one interval and one p-value that agree.
 
 The samples are paired: the same groups of them are left out for both models, so that samples that are hard
-for both cancel. A model may have been trained several times with different seeds. Trainings are not paired,
-and the spread between them is a second source of uncertainty; the variances of both sources add up. With one
-training per model, the difference applies to these trainings; other seeds may give another. The bias of a
-figure cancels in a difference.
+for both cancel. A model may have been trained several times with different seeds. The spread between
+trainings is a second source of uncertainty; the variances of both sources add up. Trainings are paired only
+if both sides have the same weights. With one training per model, the difference applies to these trainings;
+other seeds may give another. The bias of a figure cancels in a difference.
 """
 
 from collections.abc import Sequence
@@ -38,15 +38,25 @@ class PairedDifference:
         return self.estimate.p if self.estimate else None
 
 
-def difference(base: Sequence[JackknifedFigure], head: Sequence[JackknifedFigure]) -> PairedDifference:
+def difference(
+    base: Sequence[JackknifedFigure], head: Sequence[JackknifedFigure], same_weights: bool = False
+) -> PairedDifference:
     """Return head − base, each the mean over its trainings.
 
     p is at least 2^(1 − G) for G groups of samples: if nothing but chance decided which model is better on
     each group, all groups would favour the same one with this probability. With fewer than six groups, it is
     above 5%, so the interval contains 0.
+
+    Args:
+        same_weights: Both sides have the same trainings in the same order, for example at two precisions.
+            The spread of their differences then counts in place of that of each side.
     """
-    value = _mean_value(head) - _mean_value(base)
-    estimate = _student(value, _mean_replicates(head) - _mean_replicates(base), [base, head])
+    values = [_values(side) for side in (base, head)]
+    value = float(values[1].mean() - values[0].mean())
+    replicates = _mean_replicates(head) - _mean_replicates(base)
+    spreads = [values[1] - values[0]] if same_weights else values
+    groups = len(replicates)
+    estimate = _student(value, standard_error(replicates), groups, spreads, 2.0 ** (1 - groups))
     bounds = (head[0].bounds[0] - base[0].bounds[1], head[0].bounds[1] - base[0].bounds[0])
     low, high = _interval(estimate, bounds)
     figure = replace(
@@ -58,7 +68,7 @@ def difference(base: Sequence[JackknifedFigure], head: Sequence[JackknifedFigure
 def mean(trainings: Sequence[JackknifedFigure]) -> Figure:
     """Return a model's mean figure over its trainings; its interval covers samples and seeds."""
     low, high = _interval(mean_estimate(trainings), trainings[0].bounds)
-    value = defined_or_none(_mean_value(trainings))
+    value = defined_or_none(float(_values(trainings).mean()))
     return replace(trainings[0].figure, value=value, low=low, high=high)
 
 
@@ -67,8 +77,10 @@ def mean_estimate(trainings: Sequence[JackknifedFigure]) -> Estimate | None:
 
     Its p-values are not below those that the number of groups supports, as in `difference`.
     """
-    estimate = _student(_mean_value(trainings), _mean_replicates(trainings), [trainings])
-    return estimate and replace(estimate, least_p=2.0 ** (1 - len(trainings[0].replicates)))
+    values, replicates = _values(trainings), _mean_replicates(trainings)
+    value, groups = float(values.mean()), len(replicates)
+    estimate = _student(value, root_mean_square_error(value, replicates), groups, [values], 0.0)
+    return estimate and replace(estimate, least_p=2.0 ** (1 - groups))
 
 
 def _interval(estimate: Estimate | None, bounds: tuple[float, float]) -> tuple[float | None, float | None]:
@@ -80,24 +92,24 @@ def _interval(estimate: Estimate | None, bounds: tuple[float, float]) -> tuple[f
 
 
 def _student(
-    value: float, replicates: NDArray[np.float64], models: Sequence[Sequence[JackknifedFigure]]
+    value: float, error: float, groups: int, spreads: Sequence[NDArray[np.float64]], least_p: float
 ) -> Estimate | None:
-    """Return the estimate of a value that combines the means of one or two models, if it has an interval."""
-    is_difference = len(models) > 1
-    error = standard_error(replicates) if is_difference else root_mean_square_error(value, replicates)
+    """Return the estimate of a value whose error over samples is known, if it has an interval.
+
+    Args:
+        spreads: Values by training, one array per independent source.
+    """
     if np.isnan(value + error):
         return None
-    groups = len(replicates)
     variances = [(error**2, groups - 1.0)]
-    for trainings in models:
-        if len(trainings) > 1:
-            spread = float(np.var([figure.value for figure in trainings], ddof=1))
-            variances.append((spread / len(trainings), len(trainings) - 1.0))
-    return student(value, variances, 2.0 ** (1 - groups) if is_difference else 0.0)
+    for values in spreads:
+        if len(values) > 1:
+            variances.append((float(values.var(ddof=1)) / len(values), len(values) - 1.0))
+    return student(value, variances, least_p)
 
 
-def _mean_value(trainings: Sequence[JackknifedFigure]) -> float:
-    return float(np.mean([figure.value for figure in trainings]))
+def _values(trainings: Sequence[JackknifedFigure]) -> NDArray[np.float64]:
+    return np.array([figure.value for figure in trainings], dtype=np.float64)
 
 
 def _mean_replicates(trainings: Sequence[JackknifedFigure]) -> NDArray[np.float64]:

@@ -1,9 +1,9 @@
 """The trials that a claim is about."""
 
-import re
 from collections.abc import Sequence
 
 from harness.decisions.claims import Quantity, Statement, parse_claim
+from harness.identity import without_seed
 from harness.metrics.metric import METRICS
 from harness.registry import unknown
 from harness.scenarios.scenario import SCENARIOS
@@ -17,12 +17,7 @@ def trials_of(trials: Sequence[Trial], benchmark: str, quantity: Quantity) -> li
     """Return the trial of a variant, or the trials of all its seeds; none if there is no such variant."""
     inside = [trial for trial in trials if trial.benchmark == benchmark]
     exact = [trial for trial in inside if trial.variant == quantity.adapter]
-    return exact or [trial for trial in inside if _without_seed(trial.variant) == quantity.adapter]
-
-
-def _without_seed(variant: str) -> str:
-    """Return `lstm` for `lstm[seed=0]`, and `lstm[beam=5]` for `lstm[seed=0,beam=5]`."""
-    return re.sub(r"\[\]$", "", re.sub(r"(?<=[\[,])seed=\d+(?:,|(?=\]))", "", variant))
+    return exact or [trial for trial in inside if without_seed(trial.variant) == quantity.adapter]
 
 
 def _problem(statement: Statement, where: str | None) -> str:

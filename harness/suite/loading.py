@@ -128,18 +128,26 @@ class GateFile(BaseModel):
     gate: GatePolicy = GatePolicy()
 
 
-def read_gate(path: Path, required: bool = False) -> GatePolicy:
-    """Return the gate policy of a file; other keys, such as those of a suite, are ignored.
-
-    Args:
-        required: The file, or one that it includes, must have a gate. Its own rules come last. Otherwise
-            only the file itself is read, and without a gate, its policy is the default.
+def recorded_gate(path: Path) -> GatePolicy:
+    """Return the gate policy of a run's suite.yaml, whose includes are resolved; the default without one.
 
     Raises:
-        UsageError: The file cannot be read, lacks a required gate, or a rule is malformed.
+        UsageError: The file cannot be read, or a rule is malformed.
     """
-    sources = _read_with_includes(path, ()) if required else [read_source(path)]
-    if required and not any("gate" in source.document for source in sources):
+    source = read_source(path)
+    return validate(GateFile, source.document, [source]).gate
+
+
+def read_gate(path: Path) -> GatePolicy:
+    """Return the gate policy of a file and of those that it includes, whose rules come first.
+
+    Other keys, such as those of a suite, are ignored.
+
+    Raises:
+        UsageError: A file cannot be read, none has a gate, or a rule is malformed.
+    """
+    sources = _read_with_includes(path, ())
+    if not any("gate" in source.document for source in sources):
         keys = ", ".join(sources[0].document) or "none"
         raise UsageError(f"{path}: expected the key 'gate' with a list of rules (found: {keys})")
     gates = [validate(GateFile, source.document, [source]).gate for source in reversed(sources)]
