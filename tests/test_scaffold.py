@@ -36,7 +36,7 @@ def test_a_new_adapter_is_found_tested_and_evaluated(
     assert sorted(path.name for path in written) == sorted(
         ["pyproject.toml", "suite.yaml", f"{module}.py", f"test_{module}.py"]
     )
-    assert len((folder / f"{module}.py").read_text().splitlines()) < 40
+    assert len((folder / f"{module}.py").read_text().splitlines()) < 60
     install(folder, name, module, monkeypatch)
     assert ADAPTERS.entries()[name].origin == name
     code = compile((folder / f"test_{module}.py").read_text(), f"test_{module}.py", "exec")
@@ -47,6 +47,27 @@ def test_a_new_adapter_is_found_tested_and_evaluated(
     suite["benchmarks"]["first-look"] |= {"limit": 8, "speed": []}
     results = run_suite(tmp_path, suite)
     assert [trial.status for trial in results.trials] == ["complete"] * 2
+    sys.modules.pop(module)
+
+
+@pytest.mark.parametrize(
+    ("task", "metric"), [("segmentation", "miou"), pytest.param("detection", "ap", marks=pytest.mark.slow)]
+)
+def test_a_new_vision_adapter_runs_in_onnx_runtime_with_the_same_accuracy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: TaskName, metric: str
+) -> None:
+    pytest.importorskip("onnxscript")
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    name, module = f"exported-{task}", f"exported_{task}"
+    new_adapter(name, task, tmp_path)
+    install(tmp_path / name, name, module, monkeypatch)
+    suite = safe_load((tmp_path / name / "suite.yaml").read_text())
+    suite["adapters"] = {name: {"adapter": name, "backend": ["eager", "onnxruntime"]}}
+    suite["benchmarks"]["first-look"] |= {"limit": 8, "speed": []}
+    eager, exported = run_suite(tmp_path, suite).trials
+    assert [artefact.name for artefact in exported.artefacts] == ["network"]
+    assert eager.metrics[metric] == exported.metrics[metric]
+    assert eager.metrics[metric].n == 8
     sys.modules.pop(module)
 
 
