@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeAlias
 
 from pydantic import Field
 
@@ -26,6 +27,28 @@ from harness.files import StrictModel
 from harness.registry import unknown
 from harness.task import Figure, TaskName
 from harness.yaml_source import read_source, validate
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """Progress of a training; its text is one line."""
+
+    step: int
+    steps: int
+    loss: float
+    figure: str = ""  # the last validation's, such as `ap 0.2000`
+    rate: float | None = None  # steps/s; None for a validation
+
+    def __str__(self) -> str:
+        parts = [f"step {self.step}/{self.steps}", f"loss {self.loss:.3f}", self.figure]
+        if self.rate:
+            minutes, seconds = divmod(round((self.steps - self.step) / self.rate), 60)
+            parts += [f"{self.rate:.1f} steps/s", f"ETA {minutes}:{seconds:02d}"]
+        return "  ".join(filter(None, parts))
+
+
+Report: TypeAlias = Callable[[TrainingStep | str], None]
+"""Called with each step of progress, and with notes on a training."""
 
 
 class RecipeData(StrictModel):

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from harness.errors import AdapterError, InfrastructureError, UsageError
-from harness.stages.child import Child, HungChildError, LostChildError, send_line
+from harness.stages.child import Child, HungChildError, LostChildError, send_progress
 
 SECONDS = 100.0
 
@@ -51,8 +51,8 @@ def start_another() -> int:
 
 
 def report_twice() -> str:
-    send_line("first")
-    send_line("second")
+    send_progress("first")
+    send_progress("second")
     return "done"
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from harness.cli.streams import VisibleStream
 from harness.cli.terminal import SafeConsole
 from harness.driver.progress import RunProgress
+from harness.recipe import TrainingStep
 
 
 class Clock:
@@ -137,13 +138,13 @@ def test_only_notes_stay_in_the_scrollback() -> None:
     console = Console(file=output, width=120, height=30, force_terminal=True)
     progress = RunProgress(console)
     with progress:
-        progress.status("training yolo: step 20/80  loss 1.5  ap 0.2  8.0 steps/s  ETA 0:07")
+        progress.training("yolo", TrainingStep(20, 80, 1.5, "ap 0.2000", 8.0))
         progress._live.refresh()
-        assert "ETA 0:07" in screen(output.getvalue())[0]
+        assert "ETA 0:08" in screen(output.getvalue())[0]
         progress.begin("digits/yolo", total=10, done=4)
         progress.note("digits/yolo: samples 4–5 failed: a reason")
         progress.advance("digits/yolo", 6)
-        progress.status("timing digits/yolo: offline (process 2/3)")
+        progress.timing("digits/yolo", ["offline"], 2, 3)
         progress._live.refresh()
         assert screen(output.getvalue())[-1].endswith("timing digits/yolo: offline (process 2/3)")
     assert screen(output.getvalue()) == ["digits/yolo: samples 4–5 failed: a reason"]
@@ -165,12 +166,12 @@ def test_the_controls_of_a_live_display_reach_the_terminal(monkeypatch: pytest.M
 def test_a_bar_shows_the_steps_of_a_training_without_an_empty_table() -> None:
     progress, _ = terminal()
     page = Console(file=io.StringIO(), width=100)
-    progress.status("training yolo: step 20/80  loss 1.500  ap 0.2000  8.0 steps/s  ETA 0:07")
+    progress.training("yolo", TrainingStep(20, 80, 1.5, "ap 0.2000", 8.0))
     page.print(progress.display())
     (line,) = page.file.getvalue().splitlines()  # type: ignore[attr-defined]
     bar, _, text = line.partition("training")
     assert bar == "━" * 5 + " " * 17  # a quarter of 20 columns
-    assert text.rstrip() == " yolo: step 20/80  loss 1.500  ap 0.2000  8.0 steps/s  ETA 0:07"
+    assert text.rstrip() == " yolo: step 20/80  loss 1.500  ap 0.2000  8.0 steps/s  ETA 0:08"
 
 
 def test_of_the_lines_of_a_training_few_are_printed_where_there_is_no_terminal() -> None:
@@ -178,8 +179,8 @@ def test_of_the_lines_of_a_training_few_are_printed_where_there_is_no_terminal()
     progress = RunProgress(Console(file=output, width=200), clock)
     for second in range(25):
         clock.now = float(second)
-        progress.status(f"training yolo: step {second}/80  loss 1.5  1.0 steps/s  ETA 0:{80 - second}")
-    progress.status("training yolo: step 25/80  loss 1.4  ap 0.3 (best)")
+        progress.training("yolo", TrainingStep(second, 80, 1.5, rate=1.0))
+    progress.training("yolo", TrainingStep(25, 80, 1.4, "ap 0.3000 (best)"))
     assert [line.split("  ")[0] for line in output.getvalue().splitlines()] == [
         f"training yolo: step {step}/80" for step in (0, 10, 20, 25)
     ]

@@ -67,7 +67,8 @@ def test_a_killed_process_is_replaced_by_one_that_continues(
     killed: list[psutil.Process] = []
     lines: list[str] = []
 
-    def kill_it(line: str) -> None:
+    def kill_it(event: object) -> None:
+        line = str(event)
         lines.append(line)
         if line.startswith("step 6/") and not killed:  # the state of step 3 is saved by then
             killed.extend(p for p in psutil.process_iter(["cmdline"]) if "ray::Trainer" in str(p.info))
@@ -130,7 +131,7 @@ def test_training_continues_from_the_state_that_a_killed_driver_left(
 ) -> None:
     lines: list[str] = []
     (tmp_path / "w.state.pt").write_bytes(halfway(tmp_path / "half", recipe()))
-    made = trained(executor, tmp_path, lines.append)
+    made = trained(executor, tmp_path, lambda event: lines.append(str(event)))
     assert "continuing at step 6" in lines
     assert sha256(made / "w.safetensors") == sha256(plain / "w.safetensors")
     assert not (tmp_path / "w.state.pt").exists()

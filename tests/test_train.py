@@ -247,7 +247,7 @@ def test_a_state_of_another_recipe_is_not_continued(tmp_path):
         run(tmp_path, seed=5)
     Killed.at, lines = None, []
     run(tmp_path, lines)
-    assert not any("continuing" in line for line in lines)
+    assert not any("continuing" in str(line) for line in lines)
 
 
 def test_a_malformed_state_file_is_reported(tmp_path):

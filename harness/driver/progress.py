@@ -1,9 +1,8 @@
 """Progress of a run: a live table with rates and remaining time on a terminal, plain lines elsewhere."""
 
 import math
-import re
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -13,9 +12,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from harness.recipe import TrainingStep
+
 LINE_INTERVAL = 10.0  # s between plain lines of one trial
 FREE_LINES = 8  # lines of the terminal that are left for notes above the table
-_STATE = re.compile(r"\b(?:step|process) (\d+)/(\d+)")  # in a line of `status`
 
 
 @dataclass
@@ -52,7 +52,7 @@ class RunProgress:
         self._console = console
         self._clock = clock
         self._trials: dict[str, _TrialProgress] = {}
-        self._status = ""
+        self._status, self._bar = "", (0, 0)
         self._last_status = -math.inf  # time of the last plain line with a remaining time
         self._live = Live(console=console, get_renderable=self.display, refresh_per_second=2, transient=True)
 
@@ -68,16 +68,27 @@ class RunProgress:
         """Print a line above the table."""
         self._console.print(line, markup=False, highlight=False)
 
-    def status(self, line: str, about: str = "") -> None:
-        """Show what is being done in the last row of a terminal, with a bar if the line says `step 3/8`.
+    def status(self, line: str, done: int = 0, total: int = 0, passing: bool = False) -> None:
+        """Show what is being done in the last row of a terminal, with a bar if there is a `total`.
 
-        Elsewhere, print the line, but those with a remaining time at most once per `LINE_INTERVAL`.
+        Elsewhere, print the line, but `passing` ones at most once per `LINE_INTERVAL`.
         """
-        self._status, passing = about + line, " ETA " in line
+        self._status, self._bar = line, (done, total)
         now = self._clock()
         if not self._console.is_terminal and not (passing and now - self._last_status < LINE_INTERVAL):
             self._last_status = now if passing else self._last_status
-            self.note(self._status)
+            self.note(line)
+
+    def training(self, name: str, event: TrainingStep | str) -> None:
+        """Show the progress of a training."""
+        bar = (0, 0) if isinstance(event, str) else (event.step, event.steps)
+        passing = not isinstance(event, str) and event.rate is not None
+        self.status(f"training {name}: {event}", *bar, passing)
+
+    def timing(self, name: str, scenarios: Sequence[str], process: int, processes: int) -> None:
+        """Show that a process times a trial; processes are counted from 1."""
+        line = f"timing {name}: {', '.join(scenarios)} (process {process}/{processes})"
+        self.status(line, process, processes)
 
     def begin(self, name: str, total: int, done: int) -> None:
         """Add a trial of `total` samples, `done` of which already have a prediction on disk."""
@@ -105,8 +116,8 @@ class RunProgress:
     def display(self) -> Group:
         """Return the live part: the table of incomplete trials, then what is being done."""
         table, status = self.table(), Table.grid(padding=(0, 2, 0, 0))
-        state = _STATE.search(self._status)
-        bar = [ProgressBar(int(state[2]), int(state[1]), width=20)] if state else []
+        done, total = self._bar
+        bar = [ProgressBar(total, done, width=20)] if total else []
         status.add_row(*bar, Text(self._status, no_wrap=True, overflow="ellipsis"))
         return Group(*([table] if table.row_count else []), *([status] if self._status else []))
 

@@ -107,7 +107,7 @@ def train_missing(missing: Sequence[CheckpointRef], executor: Executor, progress
     """Train missing checkpoints one after another."""
     for reference in missing:
         progress.status(f"training {reference.name} → {reference.weights}")
-        executor.train(reference, partial(progress.status, about=f"training {reference.name}: "))
+        executor.train(reference, partial(progress.training, reference.name))
 
 
 def _finish(directory: RunDirectory) -> Results:

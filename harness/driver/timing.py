@@ -52,7 +52,7 @@ def measure(
     running = executor()
     try:
         while scenarios := timing.unfinished():
-            progress.status(f"timing {trial.name}: {', '.join(scenarios)} ({timing.progress(scenarios[0])})")
+            progress.timing(trial.name, scenarios, *timing.processes(scenarios[0]))
             timing.add(running.measure(trial, scenarios, timing.settings))
     except InfrastructureError as error:
         progress.note(str(error))
@@ -123,9 +123,9 @@ class _TrialTiming:
                 self._stored[scenario] = stored.model_copy(update={"timed_for": same[0].name})
                 self._write(scenario, "")
 
-    def progress(self, scenario: str) -> str:
-        """Return the number of a scenario's next process."""
-        return f"process {len(self._stored[scenario].processes) + 1}/{self._profile.processes}"
+    def processes(self, scenario: str) -> tuple[int, int]:
+        """Return the number of a scenario's next process, from 1, and that of all."""
+        return len(self._stored[scenario].processes) + 1, self._profile.processes
 
     def add(self, measurement: Measurement) -> None:
         """Store the measurement of one process.

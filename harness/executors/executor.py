@@ -1,11 +1,11 @@
 """The contract of executors, which run stages in different processes and machines with equal predictions."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
 
-from harness.recipe import CheckpointRef
+from harness.recipe import CheckpointRef, Report
 from harness.scenarios.settings import SpeedSettings
 from harness.stages.measure import Measurement
 from harness.stages.shards import Outcome, Work
@@ -31,11 +31,11 @@ class Executor(AbstractContextManager["Executor"]):
         """
 
     @abstractmethod
-    def train(self, reference: CheckpointRef, report: Callable[[str], None]) -> None:
+    def train(self, reference: CheckpointRef, report: Report) -> None:
         """Train a missing checkpoint and write it to `reference.weights`.
 
         Args:
-            report: Called with each line of progress.
+            report: Called with the progress of the training.
 
         Raises:
             UsageError: The recipe names something that does not exist.

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from harness.adapter import Resources
 from harness.errors import AdapterError, HarnessError, InfrastructureError, UsageError, describe
@@ -10,9 +10,9 @@ from harness.executors.executor import FIRST_SHARD_DEADLINE_SECONDS, Executor
 from harness.executors.scheduling.scheduler import Scheduler
 from harness.executors.timing_worker import TimingWorker
 from harness.executors.worker import LoadFailure, PredictionWorker
-from harness.recipe import CheckpointRef
+from harness.recipe import CheckpointRef, Report
 from harness.scenarios.settings import SpeedSettings
-from harness.stages.child import LOAD_SECONDS, Child, LostChildError, send_line
+from harness.stages.child import LOAD_SECONDS, Child, LostChildError, send_progress
 from harness.stages.device import pick_device
 from harness.stages.measure import Measurement
 from harness.stages.shards import Outcome, Work
@@ -47,7 +47,7 @@ class InlineExecutor(Executor):
             except UsageError as error:
                 raise InfrastructureError(f"{trial.name}: {error}") from error
 
-    def train(self, reference: CheckpointRef, report: Callable[[str], None]) -> None:
+    def train(self, reference: CheckpointRef, report: Report) -> None:
         with Child() as child:
             try:
                 child.call(_train, reference, seconds=SILENT_TRAINING_SECONDS, report=report)
@@ -95,4 +95,4 @@ def _train(reference: CheckpointRef) -> None:
     from harness.stages.train import train, training_runtime  # imports torch, which takes seconds
 
     assert reference.recipe is not None
-    train(reference.recipe, reference.weights, training_runtime(), report=send_line, data=reference.data)
+    train(reference.recipe, reference.weights, training_runtime(), report=send_progress, data=reference.data)

@@ -18,6 +18,7 @@ from typing import Literal, TypeVar
 
 from harness.errors import HarnessError, InfrastructureError, catch_all, printable
 from harness.process import end_with_parent, leave_removed_folder
+from harness.recipe import Report, TrainingStep
 
 T = TypeVar("T")
 
@@ -96,14 +97,14 @@ class Child(AbstractContextManager["Child"]):
         function: Callable[..., T],
         *arguments: object,
         seconds: float | None,
-        report: Callable[[str], None] | None = None,
+        report: Report | None = None,
     ) -> T:
         """Return what a function of a module returns in the child.
 
         Args:
             seconds: Maximum time until the function returns or reports the next line; None if the caller's
                 own end is the limit.
-            report: Receives the lines that the function passes to `send_line`.
+            report: Receives what the function passes to `send_progress`.
 
         Raises:
             HarnessError: As raised by the function; other exceptions as in `catch_all`.
@@ -115,11 +116,11 @@ class Child(AbstractContextManager["Child"]):
             with self._losses():
                 if not self._connection.poll(seconds):
                     raise HungChildError(f"no answer within {seconds or 0:g} s")
-                line, error, result = self._connection.recv()
-            if line is None:
+                event, error, result = self._connection.recv()
+            if event is None:
                 break
             if report:
-                report(line)
+                report(event)
         if error is not None:
             raise error
         returned: T = result
@@ -153,10 +154,10 @@ def start_fork_server() -> None:
     forkserver.ensure_running()
 
 
-def send_line(text: str) -> None:
-    """Send a line of progress from a child to its parent."""
+def send_progress(event: TrainingStep | str) -> None:
+    """Send progress from a child to its parent."""
     assert _connection is not None
-    _connection.send((text, None, None))
+    _connection.send((event, None, None))
 
 
 @contextmanager

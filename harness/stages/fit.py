@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -23,13 +22,10 @@ from harness.adapter import Adapter, Runtime, TrainableAdapter
 from harness.datasets.dataset import Dataset
 from harness.errors import HarnessError
 from harness.metrics.metric import AnyMetric
-from harness.recipe import Recipe
+from harness.recipe import Recipe, Report, TrainingStep
 from harness.stages.schedule import STEP, batch_indices, learning_rate
 from harness.stages.training_state import TrainingState, read_state, write_state
 from harness.task import Sample, Scores
-
-Report: TypeAlias = Callable[[str], None]
-"""Called with each line of progress."""
 
 REPORT_SECONDS = 1.0  # between two lines of progress
 CACHE_BYTES = 512 << 20  # of training samples; a sample of `scenes` has 64 KB and takes 7 ms to create
@@ -208,8 +204,8 @@ class TrainingLoop:
         self._units.clear()
         self._step_seconds = 0.0
         mark = " (best)" if is_best else ""
-        self._figure = f"  {headline} {'undefined' if value is None else f'{value:.4f}'}"
-        self.report(f"step {state.step}/{self.recipe.steps}  loss {loss:.3f}{self._figure}{mark}")
+        self._figure = f"{headline} {'undefined' if value is None else f'{value:.4f}'}"
+        self.report(TrainingStep(state.step, self.recipe.steps, loss, self._figure + mark))
 
 
 class _Clock:
@@ -235,11 +231,7 @@ class _Progress:
             return
         self._reported = now
         rate = (step - self._first) / (now - self._started)
-        minutes, seconds = divmod(round((self._steps - step) / rate), 60)
-        self._report(
-            f"step {step}/{self._steps}  loss {loss:.3f}{figure}  {rate:.1f} steps/s  "
-            f"ETA {minutes}:{seconds:02d}"
-        )
+        self._report(TrainingStep(step, self._steps, loss, figure, rate))
 
 
 def autocast(runtime: Runtime) -> torch.autocast:

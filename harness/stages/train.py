@@ -17,10 +17,10 @@ from harness.environment import describe
 from harness.errors import UnavailableError, UsageError
 from harness.files import write_text
 from harness.metrics.metric import METRICS, AnyMetric
-from harness.recipe import Provenance, Recipe, RecipeData, read_recipe
+from harness.recipe import Provenance, Recipe, RecipeData, Report, read_recipe
 from harness.registry import first_mistake
 from harness.stages.device import pick_device
-from harness.stages.fit import Report, SampleCache, TrainingLoop, evaluate
+from harness.stages.fit import SampleCache, TrainingLoop, evaluate
 from harness.stages.training_state import training_lock
 
 M = TypeVar("M", bound=BaseModel)

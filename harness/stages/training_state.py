@@ -3,7 +3,7 @@
 import fcntl
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import UsageError
+from harness.recipe import Report
 
 
 @dataclass
@@ -40,7 +41,7 @@ class TrainingState:
 
 
 @contextmanager
-def training_lock(weights: Path, report: Callable[[str], None]) -> Iterator[None]:
+def training_lock(weights: Path, report: Report) -> Iterator[None]:
     """Let only one process at a time train these weights; make the others wait.
 
     The lock is released when its holder ends, even if it is killed. The holder removes the lock file

@@ -6,7 +6,7 @@ restarts for ever on a batch that kills its worker (docs/decisions/0002-own-acto
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from threading import current_thread, main_thread
 from typing import Self
@@ -26,7 +26,7 @@ from harness.executors.ray.prediction import PredictionRun
 from harness.executors.ray.timing import failed_with_node, release, request_timing_node, time_on
 from harness.executors.ray.timing_requests import ClusterTimingRequests
 from harness.executors.scheduling.cluster import Node
-from harness.recipe import CheckpointRef
+from harness.recipe import CheckpointRef, Report
 from harness.scenarios.settings import SpeedSettings
 from harness.stages.measure import Measurement
 from harness.stages.shards import Outcome, Work
@@ -105,7 +105,7 @@ class RayExecutor(Executor):
         if reason:
             raise InfrastructureError(reason)
 
-    def train(self, reference: CheckpointRef, report: Callable[[str], None]) -> None:
+    def train(self, reference: CheckpointRef, report: Report) -> None:
         from harness.executors.ray.training import train_checkpoint  # imports torch, which takes seconds
 
         requested_nodes = self._requests.requested_nodes if self._requests else dict[str, int]

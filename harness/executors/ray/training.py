@@ -21,7 +21,7 @@ from harness.executors.ray.handles import ActorHandle
 from harness.executors.ray.pool import START_DEADLINE_SECONDS, busy_cluster
 from harness.executors.scheduling.cluster import prediction_selector
 from harness.files import write_bytes
-from harness.recipe import CheckpointRef
+from harness.recipe import CheckpointRef, Report, TrainingStep
 from harness.stages.train import existing_provenance, train, training_runtime
 from harness.stages.training_state import training_lock
 
@@ -33,7 +33,7 @@ POLL_SECONDS = 0.5  # between updates, and between checks of the nodes that are 
 class TrainingUpdate:
     """Everything that a trainer has produced since the last update."""
 
-    lines: list[str] = field(default_factory=list)
+    events: list[TrainingStep | str] = field(default_factory=list)
     state: bytes | None = None
     """Content of the newest state file."""
 
@@ -75,9 +75,9 @@ class Trainer:
             update, self._update = self._update, TrainingUpdate()
         return update
 
-    def _report(self, line: str) -> None:
+    def _report(self, event: TrainingStep | str) -> None:
         with self._lock:
-            self._update.lines.append(line)
+            self._update.events.append(event)
 
     def _save_state(self, state_file: Path) -> None:
         state = state_file.read_bytes()
@@ -92,7 +92,7 @@ def train_checkpoint(
     reference: CheckpointRef,
     view: ClusterView,
     requested_nodes: Callable[[], Mapping[str, int]],
-    report: Callable[[str], None],
+    report: Report,
 ) -> None:
     """Train a missing checkpoint, and replace a lost process, unless another driver trains it meanwhile.
 
@@ -127,7 +127,7 @@ def _train_once(
     reference: CheckpointRef,
     view: ClusterView,
     requested_nodes: Callable[[], Mapping[str, int]],
-    report: Callable[[str], None],
+    report: Report,
 ) -> None:
     """Train in one process, from the state on disk to the checkpoint on disk."""
     state_file = reference.weights.with_suffix(".state.pt")
@@ -142,8 +142,8 @@ def _train_once(
             update: TrainingUpdate = ray.get(trainer.take_update.remote())
             if update.state is not None:
                 write_bytes(state_file, update.state)
-            for line in update.lines:
-                report(line)
+            for event in update.events:
+                report(event)
         files: dict[str, bytes] = ray.get(pending)
     finally:
         view.kill(trainer)
