@@ -112,7 +112,7 @@ def test_a_run_directory_that_is_removed_under_its_run_is_an_error_that_says_so(
     assert not (tmp_path / "run" / "trials").exists(), "it is not created again"
 
 
-@pytest.mark.parametrize("kib", [24, 64, 120, 1000])  # the disk is full at the record, a shard, the report
+@pytest.mark.parametrize("kib", [24, 64, 120, 1000])  # full at a shard, the record, the report
 def test_a_run_whose_disk_fills_up_is_one_line_and_completes_once_there_is_room(
     tmp_path: Path, kib: int
 ) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,6 +184,16 @@ def test_absurd_timings_and_impossible_names_are_findings(folder: Path) -> None:
     sums = RunDirectory(folder / "run").digests.file
     sums.write_text(f"{sums.read_text()}{'0' * 64}  {'x' * 300}\n")
     assert verify(folder / "run").damaged == [f"{'x' * 300} is missing"]
+
+
+def test_statistics_that_claim_more_numbers_than_memory_holds_are_called_damaged(folder: Path) -> None:
+    directory, content = trial_dir(folder), io.BytesIO()
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999,), }".ljust(117) + b"\n"
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("counts.npy", b"\x93NUMPY\x01\x00v\x00" + header)
+    directory.digests.write(directory.statistics_path("bleu"), content.getvalue())
+    with pytest.raises(InfrastructureError, match=r"bleu\.npz: damaged"):
+        directory.read_statistics("bleu")
 
 
 def test_predictions_beyond_the_last_sample_are_a_finding(folder: Path) -> None:

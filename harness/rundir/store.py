@@ -150,7 +150,7 @@ class TrialDirectory:
                 return dict(arrays)
         except FileNotFoundError:
             return {}
-        except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, MemoryError) as error:
             raise InfrastructureError(f"{path}: damaged ({error}); `harness run` makes it again") from error
 
     def write_analysis(self, analysis: BaseModel, images: Mapping[str, bytes]) -> None:
