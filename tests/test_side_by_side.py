@@ -19,6 +19,7 @@ from harness.rundir.results import read_results
 from harness.task import Annotations
 from reports.page import html
 from reports.page.details import read_details, read_side_by_side
+from reports.page.templating import marked
 
 SIZE = 12
 WORST = 7  # the sample that one of the models gets completely wrong
@@ -79,6 +80,25 @@ def test_translations(tmp_path: Path) -> None:
     text = section(page)
     assert "&lt;b&gt;&amp;&lt;/b&gt;" in text
     assert text.count("<dt>Source</dt>") == 1
+    assert "<mark>&lt;b&gt;&amp;&lt;/b&gt;</mark>" in text
+    assert text.count("<mark>") == 1  # `good` equals the reference
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "references", "expected"),
+    [
+        ("a big cat sat", ["a cat sat"], "a<mark> big</mark> cat sat"),
+        ("a cat sat", ["one dog ran", "a cat stood"], "a cat <mark>sat</mark>"),
+        ("猫が走る", ["猫は走る"], "猫<mark>が</mark>走る"),
+        ("<i>\u202e", ["<i>"], "&lt;i&gt;<mark>\\u202e</mark>"),
+        ("Deaktätt", ["Entwickler"], "<mark>Deaktätt</mark>"),
+        ("", ["a"], ""),
+    ],
+)
+def test_words_that_the_closest_reference_lacks_are_marked(
+    hypothesis: str, references: list[str], expected: str
+) -> None:
+    assert str(marked(hypothesis, references, 1000)) == expected
 
 
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
