@@ -240,6 +240,9 @@ def show_plan(estimate: PlanEstimate) -> None:
         console.print(f"will be trained first: {training.checkpoint} ({training.steps} steps)")
     for skipped in estimate.skipped:
         console.print(f"skipped {skipped.benchmark}: {skipped.reason}")
+    for shown in estimate.effects:
+        effect = "unknown until one run has two models" if shown.effect is None else f"{shown.effect:.3g}"
+        console.print(f"smallest effect in {shown.benchmark}, {shown.metric}: {effect}")
 
 
 def _seconds(seconds: float | None, bound: str) -> str:

@@ -182,9 +182,8 @@ def _judge_part(
     except UsageError as error:
         return replace(change, reason=str(error))
     figures = [pair for (known, _), pair in _recompute(baseline, run, members).items() if known == name]
-    if not figures:
-        return replace(change, reason="not in both runs")
-    return judge_loss(change, figures[0], rule, paired_trainings)
+    missing = replace(change, reason="not in both runs")
+    return judge_loss(change, figures[0], rule, paired_trainings) if figures else missing
 
 
 def _incomparable(name: str, base: Figure | None, head: Figure | None, equal: bool) -> str:

@@ -1,13 +1,16 @@
 """Estimate of a plan: the work on disk, and the resources and time that the rest needs."""
 
+from collections.abc import Iterator
 from statistics import mean
 
-from harness.files import StrictModel
-from harness.rundir.results import Skipped
+from harness.files import StrictModel, read_record
+from harness.metrics.metric import METRICS
+from harness.rundir.results import Results, Skipped
 from harness.rundir.speed import read_timings
 from harness.rundir.store import RunDirectory, TrialDirectory
 from harness.scenarios.scenario import OFFLINE
 from harness.scenarios.settings import PROFILES, Profile
+from harness.statistics.paired import smallest_effect
 from harness.suite.plan import Plan
 from harness.suite.schema import SpeedEntry
 from harness.task import TaskName
@@ -48,6 +51,14 @@ class TrainingEstimate(StrictModel):
     weights: str  # path that training writes to
 
 
+class EffectEstimate(StrictModel):
+    """The smallest difference between two models that a benchmark can show (see `smallest_effect`)."""
+
+    benchmark: str
+    metric: str  # headline figure
+    effect: float | None  # for the pair of the earlier run with the widest interval; None without one
+
+
 class PlanEstimate(StrictModel):
     """State and remaining work of a plan."""
 
@@ -55,6 +66,7 @@ class PlanEstimate(StrictModel):
     train: tuple[TrainingEstimate, ...]
     timing_needs: str  # resources that a timed process reserves
     skipped: tuple[Skipped, ...]
+    effects: tuple[EffectEstimate, ...]
 
 
 def estimate(planned: Plan, directory: RunDirectory, speed: SpeedEntry) -> PlanEstimate:
@@ -74,7 +86,25 @@ def estimate(planned: Plan, directory: RunDirectory, speed: SpeedEntry) -> PlanE
         if speed.exclusive == "gpu"
         else "every CPU and GPU of a node",
         skipped=planned.skipped,
+        effects=tuple(_effects(planned, read_record(directory.path / "results.json", Results))),
     )
+
+
+def _effects(planned: Plan, earlier: Results | None) -> Iterator[EffectEstimate]:
+    headlines = {
+        (trial.benchmark, METRICS.get(name).names[0]): trial.spec.size
+        for trial in planned.trials
+        for name in trial.metrics
+    }
+    for (benchmark, metric), size in headlines.items():
+        effects = [
+            smallest_effect(*pair.difference.interval, pair.difference.n / size)
+            for pair in (earlier.pairs if earlier else ())
+            if (pair.benchmark, pair.metric) == (benchmark, metric) and pair.difference.interval
+            # The spread between trainings does not shrink with more samples.
+            if max(pair.trainings) == 1 or pair.difference.n == size
+        ]
+        yield EffectEstimate(benchmark=benchmark, metric=metric, effect=max(effects, default=None))
 
 
 def _trial(trial: Trial, trial_dir: TrialDirectory, profile: Profile) -> TrialEstimate:

@@ -23,6 +23,8 @@ from harness.statistics.jackknife import (
 )
 from harness.task import Figure
 
+POWER = 1.43  # half widths of a 95% interval: (1.96 + 0.84) / 1.96, for a power of 80%
+
 
 @dataclass(frozen=True)
 class PairedDifference:
@@ -63,6 +65,16 @@ def difference(
         base[0].figure, value=defined_or_none(value), low=low, high=high, note=head[0].figure.note
     )
     return PairedDifference(figure, estimate)
+
+
+def smallest_effect(low: float, high: float, shrinkage: float) -> float:
+    """Return the smallest true difference that a test (two-sided, 5%) finds with 80% power.
+
+    Args:
+        low, high: Interval of an earlier difference.
+        shrinkage: Its number of samples as a multiple of the planned number.
+    """
+    return float((high - low) / 2 * POWER * np.sqrt(shrinkage))
 
 
 def mean(trainings: Sequence[JackknifedFigure]) -> Figure:
