@@ -2,25 +2,28 @@
 
     python benchmarks/gpu_check.py [--device cuda] [--seconds 450] [--quick] [--out gpu_check.json]
 
-It needs no network, Ray or MLflow. Each section is tried by itself, and an error is recorded in the JSON file
-instead of ending the script. A section that would start after `--seconds` is recorded as skipped. `--quick`
-takes small models and few repetitions, to try the script itself on a CPU. Exit code 1 means that a section
-failed, or that a model computes other numbers than the CPU.
+It needs no network, Ray or MLflow. Each section runs in its own process, because an error of CUDA spoils the
+process in which it occurs, and is stopped 30 s after its share of `--seconds` at the latest. Errors are
+recorded in the JSON file, which grows by every part, and the other parts run; parts without time left are
+listed as skipped. `--quick` takes small models and few repetitions, to try the script itself on a CPU. Exit
+code 1 means that a part failed, or that a model computes other numbers than the CPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -64,6 +67,8 @@ LARGE: list[tuple[str, dict[str, Any]]] = [
     ("fcn-resnet50", {}),
 ]
 
+Item = TypeVar("Item")
+
 
 @dataclass
 class Check:
@@ -72,12 +77,24 @@ class Check:
     device: str
     quick: bool
     deadline: float
+    out: Path
     report: dict[str, Any] = field(default_factory=dict)
-    failed: list[str] = field(default_factory=list)
 
     @property
     def models(self) -> list[tuple[str, dict[str, Any]]]:
         return SMALL[:2] + SMALL[-1:] if self.quick else SMALL + LARGE
+
+    def timely(self, section: str, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield items until the deadline, and record the rest as skipped."""
+        for item in items:
+            if time.monotonic() < self.deadline:
+                yield item
+            else:
+                self.report.setdefault(section, {})[str(item)] = {"skipped": "no time left"}
+                self.write()
+
+    def write(self) -> None:
+        self.out.write_text(json.dumps(self.report, indent=1) + "\n")
 
     @contextmanager
     def part(self, section: str, name: str) -> Iterator[dict[str, Any]]:
@@ -86,16 +103,15 @@ class Check:
         self.report.setdefault(section, {})[name] = record
         started = time.monotonic()
         try:
-            if started > self.deadline:
-                raise TimeoutError("skipped: no time left")
             yield record
         except Exception as error:
             record["error"] = f"{type(error).__name__}: {error}"[:500]
-            record["where"] = traceback.format_exc().splitlines()[-3:][0].strip()
-            self.failed.append(f"{section}/{name}")
+            where = traceback.extract_tb(error.__traceback__)[-4:]
+            record["where"] = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in where]
         record["seconds"] = round(time.monotonic() - started, 2)
-        free_memory()
         print(f"{section}/{name}: {json.dumps(record)[:300]}", flush=True)
+        self.write()
+        free_memory()  # raises after an error of CUDA
 
 
 def title(model: tuple[str, dict[str, Any]]) -> str:
@@ -134,11 +150,12 @@ def outputs(adapter: TorchAdapter, part: Exportable) -> list[torch.Tensor]:
 
 
 def difference(first: list[torch.Tensor], second: list[torch.Tensor]) -> float:
-    """Return the largest difference as a fraction of the largest output."""
+    """Return the largest difference as a fraction of the largest output; inf if other values are finite."""
     worst = 0.0
     for one, other in zip(first, second, strict=True):
         finite = one.isfinite()
-        assert torch.equal(finite, other.isfinite()), "other values are infinite"
+        if not torch.equal(finite, other.isfinite()):
+            return math.inf
         if finite.any():
             scale = max(float(one[finite].abs().max()), 1e-12)
             worst = max(worst, float((one - other)[finite].abs().max()) / scale)
@@ -147,7 +164,7 @@ def difference(first: list[torch.Tensor], second: list[torch.Tensor]) -> float:
 
 def correctness(check: Check) -> None:
     """Compare the networks with those of the CPU, and in half precision with fp32; predict to the end."""
-    for model in check.models:
+    for model in check.timely("correctness", check.models):
         with check.part("correctness", title(model)) as record:
             reference = build(model, "cpu")
             own = build(model, check.device)
@@ -169,7 +186,7 @@ def memory(check: Check) -> None:
     """Exhaust the GPU's memory, which must halve the batch, and measure the peaks of the models."""
     if check.device != "cuda":
         return
-    for model in check.models:
+    for model in check.timely("peak memory", check.models):
         with check.part("peak memory", title(model)) as record:
             adapter = build(model, check.device)
             for batch in (1, 8):
@@ -208,25 +225,37 @@ def rivals(check: Check, name: str) -> tuple[TorchAdapter, TorchAdapter]:
     return pair[0], pair[1]
 
 
+def scenes_of_speed(check: Check, section: str) -> Iterator[tuple[str, int]]:
+    """Yield the models and batch sizes that are timed."""
+    large = [(name, batch) for name in ("faster-rcnn", "ssd", "fcn-resnet50") for batch in (1, 8)]
+    return check.timely(section, [("ssd", 1)] if check.quick else large)
+
+
 def speed(check: Check) -> None:
-    """Time the models against torchvision's and against torch.compile, in interleaved pairs."""
-    pairs = 2 if check.quick else 11
-    for name in ("ssd",) if check.quick else ("faster-rcnn", "ssd", "fcn-resnet50"):
-        for batch in (1,) if check.quick else (1, 8):
-            with check.part("speed", f"{name} batch {batch}") as record:
-                own, peer = rivals(check, name)
-                samples = photographs(batch)
-                taken = pairs_of(lambda: own.predict(samples), lambda: peer.predict(samples), pairs)  # noqa: B023
-                record["samples/s"] = batch / float(np.median([mine.wall for mine, _ in taken]))
-                record["torchvision's time / own"] = ratios(taken)
-                record["phases ms"] = phases(own, samples)
-                record["joules per sample"] = energy(check, own, samples)
-                if not check.quick:
-                    compiled, _ = rivals(check, name)
-                    for part in compiled.exportable().values():
-                        substitute(part, BACKENDS.get("compile")().load(part, None))
-                    taken = pairs_of(lambda: own.predict(samples), lambda: compiled.predict(samples), pairs)  # noqa: B023
-                    record["compiled time / own"] = ratios(taken)
+    """Time the models against torchvision's, in interleaved pairs."""
+    for name, batch in scenes_of_speed(check, "speed"):
+        with check.part("speed", f"{name} batch {batch}") as record:
+            own, peer = rivals(check, name)
+            samples = photographs(batch)
+            taken = compared(check, own, peer, samples)
+            record["samples/s"] = batch / float(np.median([mine.wall for mine, _ in taken]))
+            record["torchvision's time / own"] = ratios(taken)
+            record["phases ms"] = phases(own, samples)
+            record["joules per sample"] = energy(check, own, samples)
+
+
+def compiled(check: Check) -> None:
+    """Time the models against those that torch.compile has compiled, in interleaved pairs."""
+    for name, batch in scenes_of_speed(check, "compiled"):
+        with check.part("compiled", f"{name} batch {batch}") as record:
+            (own, _), (other, _) = rivals(check, name), rivals(check, name)
+            for part in other.exportable().values():
+                substitute(part, BACKENDS.get("compile")().load(part, None))
+            record["compiled time / own"] = ratios(compared(check, own, other, photographs(batch)))
+
+
+def compared(check: Check, own: TorchAdapter, other: TorchAdapter, samples: list[Sample]) -> list[Any]:
+    return pairs_of(lambda: own.predict(samples), lambda: other.predict(samples), 2 if check.quick else 11)
 
 
 def ratios(taken: list[Any]) -> list[float]:
@@ -272,7 +301,7 @@ def training(check: Check) -> None:
     names = torch.cuda.get_device_name() if check.device == "cuda" else ""
     peak = next((flops for name, flops in PEAK_BF16.items() if name in names), None)
     models = [("attention", {}), ("ssd", {"backbone": "vgg16"}), ("fcn-resnet50", {})]
-    for model in models[:1] if check.quick else models:
+    for model in check.timely("training", models[:1] if check.quick else models):
         with check.part("training", title(model)) as record:
             adapter = build(model, check.device, "bf16")
             data = DATASETS.get("phrases" if adapter.task == "translation" else "scenes")
@@ -321,6 +350,7 @@ def graphs(check: Check) -> None:
             part = build((name, {}), check.device).exportable()["step"]
             run = getattr(part.module, part.method)
             stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 for _ in range(3):
                     run(*part.example)
@@ -341,26 +371,70 @@ def synchronise(device: str) -> None:
         torch.cuda.synchronize()
 
 
+SECTIONS: dict[str, tuple[Callable[[Check], None], float]] = {  # with their shares of the time
+    "correctness": (correctness, 0.27),
+    "memory": (memory, 0.12),
+    "graphs": (graphs, 0.08),
+    "training": (training, 0.16),
+    "speed": (speed, 0.2),
+    "compiled": (compiled, 0.17),
+}
+
+
+def in_processes(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Run every section in a process of its own, and return what all of them report."""
+    report: dict[str, Any] = {}
+    end = time.monotonic()
+    for section, (_, share) in SECTIONS.items():
+        end += share * chosen.seconds  # time that a section leaves is the next one's
+        left = max(end - time.monotonic(), 1)
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder, "section.json")
+            command = [
+                sys.executable,
+                __file__,
+                "--section",
+                section,
+                "--out",
+                str(out),
+                "--device",
+                chosen.device,
+            ]
+            command += ["--seconds", str(left), *["--quick"] * chosen.quick]
+            try:
+                code = subprocess.run(command, timeout=left + 30, check=False).returncode
+                problem = f"ended with exit code {code}" if code else None
+            except subprocess.TimeoutExpired:
+                problem = "stopped: no time left"
+            for name, parts in (json.loads(out.read_text()) if out.exists() else {}).items():
+                report.setdefault(name, {}).update(parts)
+        if problem:
+            report[f"process of {section}"] = {"itself": {"error": problem}}
+        chosen.out.write_text(json.dumps(report, indent=1) + "\n")
+    return report
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--device", default="cuda", choices=["cpu", "cuda"])
-    arguments.add_argument("--seconds", type=float, default=450, help="start no section after this time")
+    arguments.add_argument("--seconds", type=float, default=440, help="start no part after this time")
     arguments.add_argument("--quick", action="store_true", help="few models and repetitions")
+    arguments.add_argument("--section", choices=SECTIONS, help="run this one in this process")
     arguments.add_argument("--out", type=Path, default=Path("gpu_check.json"))
     chosen = arguments.parse_args()
-    set_tf32("fp32")
-    check = Check(chosen.device, chosen.quick, time.monotonic() + chosen.seconds)
-    check.report["environment"] = environment.describe().model_dump(mode="json")
-    for section in (correctness, memory, graphs, training, speed):
-        try:
-            section(check)
-        except Exception as error:  # outside any part
-            check.report[section.__name__ + " error"] = repr(error)
-            check.failed.append(section.__name__)
-        check.report["failed"] = check.failed
-        chosen.out.write_text(json.dumps(check.report, indent=1) + "\n")  # after every section
-    print(f"{len(check.failed)} failed: {', '.join(check.failed) or 'none'}; {chosen.out}")
-    sys.exit(bool(check.failed))
+    if chosen.section:
+        set_tf32("fp32")
+        check = Check(chosen.device, chosen.quick, time.monotonic() + chosen.seconds, chosen.out)
+        with check.part("environment", chosen.section) as record:
+            record.update(environment.describe().model_dump(mode="json"))
+        SECTIONS[chosen.section][0](check)
+        return
+    report = in_processes(chosen)
+    failed = [
+        f"{section}/{name}" for section, parts in report.items() for name in parts if "error" in parts[name]
+    ]
+    print(f"{len(failed)} failed: {', '.join(failed) or 'none'}; {chosen.out}")
+    sys.exit(bool(failed))
 
 
 if __name__ == "__main__":
