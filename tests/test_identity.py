@@ -236,7 +236,31 @@ MODULES = {
     "fcn-resnet50": FCN_RESNET,
     "torchvision/fasterrcnn_resnet50_fpn": {*TORCHVISION_DETECTOR, "torchvision.faster_rcnn"},
     "torchvision/ssd300_vgg16": {*TORCHVISION_DETECTOR, "detection.ssd_augmentation", "torchvision.ssd"},
-    "torchvision/fcn_resnet50": {*FCN_RESNET, "torchvision.segmentation"},
+    **{
+        name: {*TORCHVISION_DETECTOR, "torchvision.faster_rcnn", "torchvision.builders"}
+        for name in (
+            "torchvision/fasterrcnn_resnet50_fpn_v2",
+            "torchvision/fasterrcnn_mobilenet_v3_large_fpn",
+            "torchvision/fasterrcnn_mobilenet_v3_large_320_fpn",
+            "torchvision/maskrcnn_resnet50_fpn",
+            "torchvision/maskrcnn_resnet50_fpn_v2",
+            "torchvision/retinanet_resnet50_fpn",
+            "torchvision/retinanet_resnet50_fpn_v2",
+            "torchvision/fcos_resnet50_fpn",
+            "torchvision/ssdlite320_mobilenet_v3_large",
+        )
+    },
+    **{
+        name: {*FCN_RESNET, "torchvision.segmentation"}
+        for name in (
+            "torchvision/fcn_resnet50",
+            "torchvision/fcn_resnet101",
+            "torchvision/deeplabv3_resnet50",
+            "torchvision/deeplabv3_resnet101",
+            "torchvision/deeplabv3_mobilenet_v3_large",
+            "torchvision/lraspp_mobilenet_v3_large",
+        )
+    },
 }
 ADAPTER_MODULES = {
     name: entry.module for name, entry in ADAPTERS.entries().items() if entry.origin == "harness"

@@ -8,7 +8,7 @@ scene parsing network", §3.3). Parameters are named as in the published file, w
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -24,7 +24,6 @@ from harness.datasets.voc.annotations import CLASSES
 from harness.errors import UsageError
 
 AUXILIARY_WEIGHT = 0.5  # of the auxiliary loss, torchvision's reference training (Zhao et al. 2017: 0.4)
-SCORE_BIAS = "classifier.4.bias"  # name of a tensor with one entry per class
 
 
 class FcnResNetOptions(SegmenterOptions):
@@ -86,6 +85,7 @@ class FcnResNet50(Segmenter):
     options: FcnResNetOptions
     size_multiple = 1
     training_options = Segmenter.training_options | {"pretrained"}
+    score_bias: ClassVar[str] = "classifier.4.bias"  # name of a tensor with one entry per class
     auxiliary = True  # add an auxiliary classifier, which some published weights lack
 
     def make_module(self) -> nn.Module:
@@ -98,11 +98,11 @@ class FcnResNet50(Segmenter):
             start_from(self.module.get_submodule("backbone"), load(path).tensors, path)
 
     def adopt(self, tensors: Mapping[str, Tensor]) -> Checkpoint:
-        if SCORE_BIAS not in tensors:
+        if self.score_bias not in tensors:
             raise UsageError(
-                f"adapter '{self.name}': the file lacks the tensor '{SCORE_BIAS}' of torchvision's weights"
+                f"adapter '{self.name}': the file lacks '{self.score_bias}' of torchvision's weights"
             )
-        count = len(tensors[SCORE_BIAS])
+        count = len(tensors[self.score_bias])
         classes: tuple[str, ...] = ("background", *CLASSES)  # in the order of the published 21
         if count != len(classes):
             classes = ("",) * count  # their names are unknown

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,21 +56,10 @@ class TorchvisionFasterRcnn(TorchvisionDetector[Outputs]):
         return faster_rcnn_checkpoint(self.name, tensors, {})
 
     def raw_outputs(self, batch: ImageList) -> Outputs:
-        features = self.module.backbone(batch.tensors)
-        proposals, _ = self.module.rpn(batch, features)
-        heads = self.module.roi_heads
-        pooled = heads.box_roi_pool(features, proposals, batch.image_sizes)
-        logits, offsets = heads.box_predictor(heads.box_head(pooled))
-        return logits.float(), offsets.float(), proposals
+        return raw_regions(self.module, batch)
 
     def select(self, outputs: Outputs, sizes: list[Size]) -> list[Objects]:
-        logits, offsets, proposals = outputs
-        check_finite(logits, offsets)
-        selected = self.module.roi_heads.postprocess_detections(logits, offsets, proposals, sizes)
-        return [
-            {"boxes": boxes, "scores": scores, "labels": labels}
-            for boxes, scores, labels in zip(*selected, strict=True)
-        ]
+        return select_regions(self.module, outputs, sizes)
 
     def augment(
         self, image: Image, boxes: NDArray[np.float64], generator: np.random.Generator
@@ -77,6 +67,27 @@ class TorchvisionFasterRcnn(TorchvisionDetector[Outputs]):
         if generator.random() < MIRROR_PROBABILITY:
             image, boxes = mirrored(image, boxes)
         return AugmentedImage(image, boxes, np.arange(len(boxes)))
+
+
+def raw_regions(module: Any, batch: ImageList) -> Outputs:
+    """Run a torchvision detector with region proposals up to the selection of boxes."""
+    features = module.backbone(batch.tensors)
+    proposals, _ = module.rpn(batch, features)
+    heads = module.roi_heads
+    pooled = heads.box_roi_pool(features, proposals, batch.image_sizes)
+    logits, offsets = heads.box_predictor(heads.box_head(pooled))
+    return logits.float(), offsets.float(), proposals
+
+
+def select_regions(module: Any, outputs: Outputs, sizes: list[Size]) -> list[Objects]:
+    """Select detections in px of the input from the outputs of `raw_regions`."""
+    logits, offsets, proposals = outputs
+    check_finite(logits, offsets)
+    selected = module.roi_heads.postprocess_detections(logits, offsets, proposals, sizes)
+    return [
+        {"boxes": boxes, "scores": scores, "labels": labels}
+        for boxes, scores, labels in zip(*selected, strict=True)
+    ]
 
 
 def _check_proposals(
