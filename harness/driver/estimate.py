@@ -1,5 +1,6 @@
 """Estimate of a plan: the work on disk, and the resources and time that the rest needs."""
 
+from collections import Counter
 from collections.abc import Iterator
 from statistics import mean
 
@@ -91,10 +92,13 @@ def estimate(planned: Plan, directory: RunDirectory, speed: SpeedEntry) -> PlanE
 
 
 def _effects(planned: Plan, earlier: Results | None) -> Iterator[EffectEstimate]:
+    """Yield the smallest effects of the benchmarks that have something to compare."""
+    trials = Counter(trial.benchmark for trial in planned.trials)
     headlines = {
         (trial.benchmark, METRICS.get(name).names[0]): trial.spec.size
         for trial in planned.trials
         for name in trial.metrics
+        if trials[trial.benchmark] > 1
     }
     for (benchmark, metric), size in headlines.items():
         effects = [
