@@ -5,13 +5,15 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Pillow
 
+from harness.datasets.image_files import read_image
 from harness.datasets.scenes.shapes import Glyph
+from harness.errors import UnavailableError
 from harness.identity import digest, source_file
 from harness.task import Image
 
 _GLYPH_TWENTIETHS = {"train": (0, 14), "validation": (14, 17), "test": (17, 20)}  # 70/15/15 of each class
+_IMAGE_WIDTH = 640  # px
 _IMAGE_STRIPS = {"test": (0.0, 0.25), "train": (0.25, 0.75), "validation": (0.75, 1.0)}  # of the width
 
 
@@ -39,9 +41,13 @@ def load_sources(split: str) -> Sources:
     """Load a split's part of scikit-learn's data: 1,797 digits of 8×8 and two images of 427×640.
 
     The writers of the digits are not recorded. A writer may occur in several splits; a glyph occurs in one.
+
+    Raises:
+        UnavailableError: scikit-learn is not installed.
     """
     package = source_file("sklearn")  # its files are read directly, because importing it takes 1–3 s
-    assert package is not None
+    if package is None:
+        raise UnavailableError("scenes: the package scikit-learn is missing; pip install scikit-learn")
     folder = package.with_name("datasets")
     rows = np.loadtxt(folder / "data/digits.csv.gz", delimiter=",")  # 64 of ink and the digit
     ink = np.rint(rows[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)  # scikit-learn's ink is 0–16
@@ -51,11 +57,7 @@ def load_sources(split: str) -> Sources:
         of_class = ink[rows[:, -1] == digit]
         remainder = np.arange(len(of_class)) % 20
         glyphs.append(of_class[(remainder >= start) & (remainder < stop)])
-    left, right = _IMAGE_STRIPS[split]
-    images = tuple(
-        np.ascontiguousarray(image[:, round(left * width) : round(right * width)])
-        for name in ("china.jpg", "flower.jpg")
-        for image in (np.asarray(Pillow.open(folder / "images" / name)),)
-        for width in (image.shape[1],)
-    )
-    return Sources(tuple(glyphs), images)
+    left, right = (round(edge * _IMAGE_WIDTH) for edge in _IMAGE_STRIPS[split])
+    photographs = (read_image(folder / "images" / name) for name in ("china.jpg", "flower.jpg"))
+    strips = tuple(np.ascontiguousarray(image[:, left:right]) for image in photographs)
+    return Sources(tuple(glyphs), strips)
