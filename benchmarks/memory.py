@@ -2,9 +2,9 @@
 
     python benchmarks/memory.py        about 20 CPU minutes; trained models are cached
 
-Both are trained with equal settings: on `delayed-recall` with a single lag, on all lags up to the longest,
-and on `copy`, each with the best of three learning rates on validation sentences. The encoder reads forwards
-only, which puts the letters to remember furthest from its last state. Prints Markdown tables.
+Both are trained with equal settings: on `delayed-recall` with a single lag, and on all lags up to the
+longest, each with the best of three learning rates on validation sentences. The encoder reads forwards only,
+which puts the letters to remember furthest from its last state. Prints Markdown tables.
 """
 
 from __future__ import annotations
@@ -32,12 +32,11 @@ LAGS = (0, 2, 5, 10, 20)
 DISTANCES = (0, 1, 2, 5, 10, 15, 20, 21, 23, 25)  # at lag 20, 21 to 25 are the letters to remember
 LEARNING_RATES = (0.0003, 0.001, 0.003)
 COLUMNS = [f"{cell}, {column}" for cell in CELLS for column in ("rate", "letters", "sentences")]
-LENGTHS = ((5, 8), (9, 12), (13, 16), (17, 20))  # of the source of `copy`, in letters
 SENTENCES = 500
 BATCH_SIZE = 100
 
 
-def recipe_for(cell: str, dataset: str, options: dict[str, object]) -> Recipe:
+def recipe_for(cell: str, options: dict[str, object]) -> Recipe:
     return Recipe(
         adapter=cell,
         task="translation",
@@ -51,7 +50,7 @@ def recipe_for(cell: str, dataset: str, options: dict[str, object]) -> Recipe:
             "dropout": 0.0,
             "label_smoothing": 0.0,
         },
-        dataset=RecipeData(name=dataset, options=options),
+        dataset=RecipeData(name="delayed-recall", options=options),
         steps=2500,
         batch_size=32,
         learning_rate=LEARNING_RATES[-1],
@@ -85,7 +84,7 @@ def trained_model(recipe: Recipe, rate: float) -> Seq2Seq:
     weights = cache_folder() / f"memory-{recipe.hash[:12]}" / "memory.safetensors"
     weights.parent.mkdir(parents=True, exist_ok=True)
     if not weights.is_file():
-        train(recipe, weights, Runtime(), threads=1, report=lambda _: None)
+        train(recipe, weights, Runtime(), report=lambda _: None)
     model = make_model(recipe)
     model.load(load(weights))
     return model
@@ -110,10 +109,6 @@ class Accuracy:
 
     letters: NDArray[np.float64]  # fraction of the target's letters at their position, 0–1
     exact: NDArray[np.bool_]  # whether the whole sentence is correct
-    lengths: NDArray[np.int64]  # of the target, in letters
-
-    def where(self, selected: NDArray[np.bool_]) -> Accuracy:
-        return Accuracy(self.letters[selected], self.exact[selected], self.lengths[selected])
 
     def cells(self) -> list[str]:
         """Format letters, and sentences with their 95% Wilson interval, in percent."""
@@ -123,7 +118,7 @@ class Accuracy:
 
 
 def accuracy(model: Seq2Seq, dataset: Dataset) -> Accuracy:
-    letters, exact, lengths = [], [], []
+    letters, exact = [], []
     samples = [dataset[index] for index in range(SENTENCES)]
     for first in range(0, SENTENCES, BATCH_SIZE):
         batch = samples[first : first + BATCH_SIZE]
@@ -133,8 +128,7 @@ def accuracy(model: Seq2Seq, dataset: Dataset) -> Accuracy:
             correct = [expected == actual for expected, actual in itertools.zip_longest(target, output)]
             letters.append(sum(correct[: len(target)]) / len(target))
             exact.append(all(correct))
-            lengths.append(len(target))
-    return Accuracy(np.array(letters), np.array(exact), np.array(lengths))
+    return Accuracy(np.array(letters), np.array(exact))
 
 
 def gradient_by_distance(model: Seq2Seq, dataset: Dataset) -> NDArray[np.float64]:
@@ -167,11 +161,11 @@ def print_table(head: list[str], rows: list[list[str]]) -> None:
 
 
 def one_lag(cell: str, lag: int) -> Recipe:
-    return recipe_for(cell, "delayed-recall", {"lag": lag})
+    return recipe_for(cell, {"lag": lag})
 
 
 def all_lags(cell: str, lag: int) -> Recipe:  # noqa: ARG001
-    return recipe_for(cell, "delayed-recall", {"lag": LAGS[-1], "min_lag": 0})
+    return recipe_for(cell, {"lag": LAGS[-1], "min_lag": 0})
 
 
 def print_recall_by_lag(recipe_of: Callable[[str, int], Recipe]) -> None:
@@ -186,23 +180,6 @@ def print_recall_by_lag(recipe_of: Callable[[str, int], Recipe]) -> None:
     lags = recipe_of.__name__.replace("_", " ")
     print(f"`delayed-recall`, trained on {lags}: correct letters and sentences, % (chance: 12.5, 0.003)\n")
     print_table(["lag", *COLUMNS], rows)
-
-
-def print_copy_by_length() -> None:
-    accuracies = []
-    for cell in CELLS:
-        recipe = recipe_for(cell, "copy", {})
-        rate, model = best_model(recipe)
-        accuracies.append((rate, accuracy(model, open_split(recipe, "test"))))
-    rows = []
-    for low, high in LENGTHS:
-        row = [f"{low}–{high}"]
-        for rate, cell_accuracy in accuracies:
-            in_range = (low <= cell_accuracy.lengths) & (cell_accuracy.lengths <= high)
-            row += [str(rate), *cell_accuracy.where(in_range).cells()]
-        rows.append(row)
-    print("`copy`, correct letters and sentences, %\n")
-    print_table(["length", *COLUMNS], rows)
 
 
 def print_gradients() -> None:
@@ -220,5 +197,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     print_recall_by_lag(one_lag)
     print_recall_by_lag(all_lags)
-    print_copy_by_length()
     print_gradients()

@@ -21,7 +21,7 @@ from harness.task import Figure
 from reports.figures import printed
 from reports.text import markdown
 
-GENERATED = {"phrases", "scenes", "symbols"}
+GENERATED = {"phrases", "scenes"}
 LICENCES = {
     "BCCD": "MIT, © 2017 shenggan; notice in `adapters/checkpoints/LICENCES.md`",
     "gettext": "texts of installed programs and their translations (docs/datasets.md)",

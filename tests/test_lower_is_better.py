@@ -17,11 +17,11 @@ from reports.page.charts import chart
 SUITE = """
 name: errors
 datasets:
-  copied: {{dataset: copy, options: {{size: 40}}}}
+  recall: {{dataset: delayed-recall, options: {{size: 40, lag: 0}}}}
 adapters:
   fake: {{adapter: fake-translation, batch_size: 8, options: {{drop: {drop}}}}}
 benchmarks:
-  letters: {{dataset: copied, adapters: [fake], metrics: [fake-wer]}}
+  letters: {{dataset: recall, adapters: [fake], metrics: [fake-wer]}}
 """
 RUNNER = CliRunner()
 

@@ -14,10 +14,9 @@ SPLITS: tuple[Split, Split, Split] = get_args(Split)
 
 
 class DatasetOptions(BaseModel):
-    """Options that a suite may set for a data set. Subclasses add fields.
+    """Options that a suite may set for a data set; an option `max_NAME` must be at least `min_NAME`.
 
-    The docstring below a field is its description on the command line. An option `max_NAME` must be at least
-    `min_NAME`.
+    The docstring below a field is its description on the command line.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
@@ -53,9 +52,7 @@ class Dataset(ABC):
     """Defects of this machine's files, which `harness doctor` shows."""
 
     def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
-        """Open a split, one of `splits`, for one of `tasks`; the caller has checked both.
-
-        This must be cheap, because every worker does it.
+        """Open a split for a task, both of which the caller has checked; every worker does it.
 
         Raises:
             UsageError: a file is malformed, or a file of a split is missing.
@@ -77,23 +74,17 @@ class Dataset(ABC):
 
     @property
     def metric_options(self) -> dict[str, object]:
-        """Return options that the data set sets for metrics, such as size limits or an ignored mask value.
-
-        They must be JSON values: they are part of a figure's signature.
-        """
+        """Return options for metrics, such as size limits or an ignored mask value, as JSON values."""
         return {}
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Return one sentence per kind of entry that was left out of the files or looks like a mistake."""
+        """Return a sentence per kind of entry that was left out or looks like a mistake."""
         return ()
 
     @property
     def class_ids(self) -> Mapping[int | str, int]:
-        """Return the label of each class by the id that prediction files may use in place of its name.
-
-        By default, the id is the position in `classes`, counted from 1.
-        """
+        """Return the label of each class by the id that prediction files may use for it, from 1."""
         return {label + 1: label for label in range(len(self.classes))}
 
     def sample_id(self, index: int) -> str:
@@ -119,8 +110,7 @@ DATASETS: Registry[type[Dataset]] = Registry(
     "harness.datasets",
     {
         "coco": "harness.datasets.coco.detection:Coco",
-        "copy": "harness.datasets.symbols:Copy",
-        "delayed-recall": "harness.datasets.symbols:DelayedRecall",
+        "delayed-recall": "harness.datasets.delayed_recall:DelayedRecall",
         "gettext": "harness.datasets.gettext:Gettext",
         "masks": "harness.datasets.masks.masks:Masks",
         "parallel-text": "harness.datasets.parallel_text:ParallelText",

@@ -1,4 +1,4 @@
-"""Copy and delayed recall: form of sentences, disjoint splits, equal on all machines, any size."""
+"""Delayed recall: form of sentences, disjoint splits, equal on all machines, any size."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ from itertools import pairwise
 import pytest
 
 from harness.datasets.dataset import DATASETS, Dataset
-from harness.datasets.symbols import Copy, CopyOptions, DelayedRecall, DelayedRecallOptions
+from harness.datasets.delayed_recall import DelayedRecall, DelayedRecallOptions
 
 SPLITS = ("train", "validation", "test")
-
-
-def copies(split: str = "train", **options: object) -> Copy:
-    return Copy(CopyOptions(**options), split, "translation")
 
 
 def recalls(split: str = "train", **options: object) -> DelayedRecall:
@@ -27,14 +23,6 @@ def rows(dataset: Dataset, count: int = 400) -> list[tuple[list[str], list[str]]
     """Return source and target tokens of the first samples."""
     samples = [dataset[index] for index in range(count)]
     return [(str(sample.input).split(" "), sample.target[0].split(" ")) for sample in samples]
-
-
-def test_a_copy_is_its_source_with_lengths_uniform_over_the_range():
-    pairs = rows(copies(min_length=5, max_length=8, symbols=4), 2000)
-    assert all(source == target and set(source) <= set("abcd") for source, target in pairs)
-    counts = [sum(len(source) == length for source, _ in pairs) for length in (5, 6, 7, 8)]
-    assert sum(counts) == 2000
-    assert sum((count - 500) ** 2 / 500 for count in counts) < 16.27  # χ², 3 degrees of freedom, 99.9%
 
 
 @pytest.mark.parametrize("lag", [0, 1, 37])
@@ -69,8 +57,6 @@ def test_no_target_is_in_two_splits_with_any_seed_and_lag():
     assert all(len(targets[split]) > 30 for split in SPLITS)
     assert not (targets["train"] & targets["test"] or targets["train"] & targets["validation"])
     assert not targets["validation"] & targets["test"]
-    sources = [{tuple(source) for source, _ in rows(copies(split, max_length=5))} for split in SPLITS]
-    assert not (sources[0] & sources[1] or sources[0] & sources[2] or sources[1] & sources[2])
 
 
 def test_the_first_samples_do_not_depend_on_the_size():
@@ -85,7 +71,7 @@ def test_the_first_samples_do_not_depend_on_the_size():
             few[index]
 
 
-def test_the_fingerprint_depends_on_options_split_and_data_set():
+def test_the_fingerprint_depends_on_options_and_split():
     different = [
         recalls().fingerprint,
         recalls("test").fingerprint,
@@ -95,8 +81,6 @@ def test_the_fingerprint_depends_on_options_split_and_data_set():
         recalls(seed=1).fingerprint,
         recalls(size=7).fingerprint,
         recalls(min_lag=0).fingerprint,
-        copies().fingerprint,
-        copies(max_length=21).fingerprint,
     ]
     assert len(set(different)) == len(different)
     assert recalls(size=40_000).fingerprint == recalls().fingerprint  # the default size
@@ -104,8 +88,8 @@ def test_the_fingerprint_depends_on_options_split_and_data_set():
 
 def test_another_process_generates_the_same_sentences():
     program = (
-        "from harness.datasets.symbols import Copy, CopyOptions;"
-        "d = Copy(CopyOptions(seed=3), 'test', 'translation'); print(d.fingerprint, d[17])"
+        "from harness.datasets.delayed_recall import DelayedRecall, DelayedRecallOptions as Options;"
+        "d = DelayedRecall(Options(seed=3), 'test', 'translation'); print(d.fingerprint, d[17])"
     )
     process = subprocess.run(
         [sys.executable, "-c", program],
@@ -114,26 +98,12 @@ def test_another_process_generates_the_same_sentences():
         encoding="utf-8",
         check=True,
     )
-    dataset = copies("test", seed=3)
+    dataset = recalls("test", seed=3)
     assert process.stdout.strip() == f"{dataset.fingerprint} {dataset[17]}"
 
 
 def test_sentences_of_ten_thousand_tokens():
     assert len(rows(recalls("test", lag=10_000), 1)[0][0]) == 10_005
-    assert len(rows(copies("test", min_length=10_000, max_length=10_000), 1)[0][0]) == 10_000
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"min_length": 9, "max_length": 8}, r"max_length \(8\) must be at least min_length \(9\)"),
-        ({"min_length": 2, "symbols": 8}, "allow 64 different targets"),
-        ({"symbols": 24}, "less than or equal to 23"),
-    ],
-)
-def test_impossible_copy_options_are_rejected(options, message):
-    with pytest.raises(ValueError, match=message):
-        CopyOptions(**options)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +112,7 @@ def test_impossible_copy_options_are_rejected(options, message):
         ({"lag": 3, "min_lag": 4}, r"lag \(3\) must be at least min_lag \(4\)"),
         ({"recall": 3, "symbols": 9}, "allow 729 different targets"),
         ({"lag": -1}, "greater than or equal to 0"),
+        ({"symbols": 24}, "less than or equal to 23"),
     ],
 )
 def test_impossible_recall_options_are_rejected(options, message):
@@ -149,5 +120,5 @@ def test_impossible_recall_options_are_rejected(options, message):
         DelayedRecallOptions(**options)
 
 
-def test_both_data_sets_are_registered():
-    assert DATASETS.get("copy") is Copy and DATASETS.get("delayed-recall") is DelayedRecall
+def test_the_data_set_is_registered():
+    assert DATASETS.get("delayed-recall") is DelayedRecall
