@@ -137,12 +137,6 @@ class TestTables:
         dataset = opened(tmp_path, table="{split}.tsv", source_column=6, reference_columns=(3,))
         assert pairs(dataset) == [('He said "yes.', ('Er sagte "ja.',)), ("Go.", ("Geh.",))]
 
-    def test_rows_with_the_same_source_are_merged_on_request(self, tmp_path: Path) -> None:
-        write(tmp_path, train_tsv="Go.\tGeh.\nHi.\tHallo!\nGo.\tFahr.\nGo.\tGeh.\n")
-        merged = opened(tmp_path, table="{split}.tsv", merge_sources=True)
-        assert pairs(merged) == [("Go.", ("Geh.", "Fahr.")), ("Hi.", ("Hallo!",))]
-        assert len(opened(tmp_path, table="{split}.tsv")) == 4
-
     def test_a_row_with_too_few_columns_is_reported_with_its_line(self, tmp_path: Path) -> None:
         write(tmp_path, train_tsv="Go.\tGeh.\nHi.\n")
         with pytest.raises(UsageError, match=r"train\.tsv:2: expected at least 2 columns .* found 1"):

@@ -7,7 +7,6 @@ import difflib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,8 +21,12 @@ from harness.task import Sample, TaskName
 
 logger = logging.getLogger(__name__)
 
+_REQUIRED = {
+    **{"references": "source", "groups": "source"},
+    **{"source_column": "table", "reference_columns": "table"},
+}
+"""Option → the option without which it has no meaning."""
 _NOT_OF_FILES = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined")
-_LINE_OPTIONS, _TABLE_OPTIONS = ("references", "groups"), ("source_column", "reference_columns")
 
 
 class ParallelTextOptions(SentencePairsOptions):
@@ -54,8 +57,6 @@ class ParallelTextOptions(SentencePairsOptions):
     """Values of `{split}` for train, validation and test."""
     encoding: str = "utf-8"
     """Encoding of the files, by its name in Python."""
-    merge_sources: bool = False
-    """Merge pairs with the same source into one sample with several references, in the order of the file."""
     min_words: int = Field(default=1, ge=1)
     """Shorter sources are excluded."""
     max_words: int | None = Field(default=None, ge=1)
@@ -83,22 +84,15 @@ class ParallelTextOptions(SentencePairsOptions):
         return columns
 
     @model_validator(mode="after")
-    def _check_form(self) -> ParallelTextOptions:
+    def _check_files(self) -> ParallelTextOptions:
+        for key, required in _REQUIRED.items():
+            is_set = getattr(self, key) != type(self).model_fields[key].default
+            if is_set and getattr(self, required) is None:
+                raise ValueError(f"'{key}' requires '{required}'")
         if self.source is not None and not self.references:
             raise ValueError("'source' requires at least one file in 'references'")
-        for keys, required, is_given in (
-            (_LINE_OPTIONS, "'source'", self.source is not None),
-            (_TABLE_OPTIONS, "'table'", self.table is not None),
-        ):
-            for key in keys:
-                if not is_given and getattr(self, key) != type(self).model_fields[key].default:
-                    raise ValueError(f"'{key}' requires {required}")
         if (self.table is None) == (self.source is None):
             raise ValueError("expected either 'source' with 'references' or 'table'")
-        return self
-
-    @model_validator(mode="after")
-    def _check_files(self) -> ParallelTextOptions:
         for file in self.files:
             for split in SPLITS:
                 check_option_path(insert_split(file, split, self.split_names), "directory")
@@ -111,9 +105,7 @@ class ParallelTextOptions(SentencePairsOptions):
     @property
     def files(self) -> tuple[str, ...]:
         """Return all file names as given."""
-        return tuple(
-            name for name in (self.table, self.source, *self.references, self.groups) if name is not None
-        )
+        return tuple(filter(None, (self.table, self.source, *self.references, self.groups)))
 
 
 class ParallelText(SentencePairs):
@@ -121,11 +113,6 @@ class ParallelText(SentencePairs):
 
     Pairs without a source or without any reference, and pairs outside the limits, are excluded and counted
     in one warning. Sentences are as in the file, without surrounding white space.
-
-    Raises:
-        UnavailableError: the directory does not exist.
-        UsageError: a file is missing, badly encoded or malformed, or differs from its partner in the number
-            of lines; no pair remains.
     """
 
     Options = ParallelTextOptions
@@ -142,7 +129,7 @@ def _select(options: ParallelTextOptions, split: str) -> tuple[Sample, ...]:
     if not options.directory.is_dir():
         raise UnavailableError(f"parallel-text: folder not found: {options.directory}")
     split_by_hash = SPLIT_PLACEHOLDER not in options.files[0]
-    selected: dict[str, Sample] = {}
+    selected: list[Sample] = []
     excluded: Counter[str] = Counter()
     for sample in _read_files(options, split):
         source = str(sample.input)
@@ -151,9 +138,8 @@ def _select(options: ParallelTextOptions, split: str) -> tuple[Sample, ...]:
             continue
         if reason:
             excluded[reason] += 1
-            continue
-        key = source if options.merge_sources else sample.id
-        selected[key] = _merge(selected[key], sample) if key in selected else sample
+        else:
+            selected.append(sample)
     corpus = f"parallel-text: split '{split}' of {options.directory}"
     reasons = ", ".join(f"{count} pairs {reason}" for reason, count in sorted(excluded.items()))
     details = f" ({reasons})" if reasons else ""
@@ -161,7 +147,7 @@ def _select(options: ParallelTextOptions, split: str) -> tuple[Sample, ...]:
         raise UsageError(f"{corpus}: no pair remains{details}")
     if excluded:
         logger.warning("%s: %d samples%s", corpus, len(selected), details)
-    return tuple(selected.values())
+    return tuple(selected)
 
 
 def _reason_to_exclude(options: ParallelTextOptions, sample: Sample) -> str | None:
@@ -174,12 +160,6 @@ def _reason_to_exclude(options: ParallelTextOptions, sample: Sample) -> str | No
     if options.max_words is not None and max(words) > options.max_words:
         return f"longer than {options.max_words} words"
     return None
-
-
-def _merge(sample: Sample, other: Sample) -> Sample:
-    """Add the references of another sample with the same source."""
-    assert isinstance(sample.target, tuple) and isinstance(other.target, tuple)
-    return replace(sample, target=tuple(dict.fromkeys((*sample.target, *other.target))))
 
 
 def _read_files(options: ParallelTextOptions, split: str) -> Iterator[Sample]:
@@ -210,7 +190,6 @@ def _find(directory: Path, name: str) -> Path:
 
 
 def _align(paths: Sequence[Path], lines: Sequence[list[str]]) -> Iterator[tuple[str, ...]]:
-    """Yield the lines of all files with the same number."""
     for path, file_lines in zip(paths, lines, strict=True):
         if len(file_lines) != len(lines[0]):
             raise UsageError(
