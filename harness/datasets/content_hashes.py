@@ -20,11 +20,7 @@ _SETTLED_NS = 2_000_000_000  # a file that changes twice within this time may ha
 
 
 def content_hashes(paths: Iterable[Path]) -> list[bytes]:
-    """Return the SHA-256 of each file. A file is read once per cache folder unless its state changes.
-
-    Raises:
-        UsageError: a file cannot be read.
-    """
+    """Return the SHA-256 of each file. A file is read once per cache folder unless its state changes."""
     files = list(paths)
     store = _store(cache_folder().with_name("hashes.sqlite"), os.getpid())
     find = "SELECT sha256 FROM hashes WHERE path = ? AND changed = ? AND rest = ?"

@@ -37,19 +37,16 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 def describe_json(value: JsonValue) -> str:
     """Return the kind of a JSON value for a message, such as `a number`; for an object, with its keys."""
-    if isinstance(value, dict):
-        keys = ", ".join(map(str, value))
-        return (
-            f"an object with the keys {keys[:200]}{'…' * (len(keys) > 200)}" if value else "an empty object"
-        )
-    return _JSON_KINDS[type(value)]
+    if not isinstance(value, dict):
+        return _JSON_KINDS[type(value)]
+    keys = ", ".join(value)
+    return f"an object with the keys {keys[:200]}{'…' * (len(keys) > 200)}" if value else "an empty object"
 
 
 def read_json(path: Path) -> JsonValue:
     """Parse a JSON file, which may be UTF-8, UTF-16 or UTF-32, and compressed by gzip.
 
-    Raises:
-        UsageError: the file cannot be read, or is malformed; the message has line and column.
+    A file that cannot be read or is malformed is a UsageError with line and column.
     """
     is_collecting = gc.isenabled()
     gc.disable()  # the collector would inspect all objects again and again: half of the time
@@ -82,10 +79,7 @@ def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
 
     Only a line feed ends a line, or a carriage return if there is no line feed: other Unicode separators may
     occur inside a sentence. The byte order mark of UTF-16, which Windows PowerShell writes, takes precedence
-    over UTF-8.
-
-    Raises:
-        UsageError: the file cannot be read, a line is not in the encoding, or one contains NUL.
+    over UTF-8. A line that is not in the encoding or contains NUL is a UsageError.
     """
     raw = _read_bytes(path)
     if encoding == "utf-8" and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -123,11 +117,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def read_xml(path: Path) -> Element:
-    """Parse an XML file in its declared encoding, and return its root element.
-
-    Raises:
-        UsageError: the file cannot be read, is malformed, or is not in its encoding.
-    """
+    """Parse an XML file in its declared encoding, and return its root element; a bad one is a UsageError."""
     raw = _read_bytes(path).lstrip()
     declared = _XML_ENCODING.match(raw)
     encoding = declared[1].decode() if declared else "utf-8-sig"
@@ -167,11 +157,7 @@ def visible_files(folder: Path, suffix: str) -> list[Path]:
 
 
 def check_inside(location: str, path: object, root: str = "annotation root") -> None:
-    """Check that an untrusted value is a path inside the folder that it is relative to, called `root`.
-
-    Raises:
-        UsageError: the value is not text, is an absolute path or leads out of the folder.
-    """
+    """Raise a UsageError unless an untrusted value is a path inside the folder that messages call `root`."""
     if not isinstance(path, str):
         raise UsageError(f"{location}: expected a relative path, found {path!r}")
     normalised = posixpath.normpath(path.replace("\\", "/"))

@@ -39,14 +39,9 @@ def read_catalogues(
 ) -> tuple[dict[str, Counter[str]], tuple[str, ...]]:
     """Read all pairs under `DIRECTORY/LANGUAGE/LC_MESSAGES/*.mo`, once per process.
 
-    An unreadable catalogue (corrupt, or not in the encoding that its header declares) is skipped.
-
-    Returns:
-        English source → translation → number of catalogues that contain it; and a finding for
-        `harness doctor` if catalogues were skipped.
-
-    Raises:
-        UnavailableError: there is no catalogue, or none can be read.
+    An unreadable catalogue (corrupt, or not in the encoding that its header declares) is skipped. Return
+    English source → translation → number of catalogues that contain it, and a finding for `harness doctor`
+    if catalogues were skipped. An UnavailableError says that there is none, or none that can be read.
     """
     paths = [
         path for directory in directories for path in sorted(directory.glob(f"{language}/LC_MESSAGES/*.mo"))
@@ -91,9 +86,8 @@ def _nearest_language(language: str, directories: tuple[Path, ...]) -> str:
 def _entries(path: Path) -> Iterator[tuple[str, str]]:
     """Yield (source, translation) of a catalogue, decoded as its header declares.
 
-    A context (`menu\\x04Open`) is dropped: translations under different contexts become alternatives. An
-    entry with plural forms yields its singular, the only form whose English text the reader retains. Nearly
-    all other forms contain a `%d`.
+    A context (`menu\\x04Open`) is dropped: translations under different contexts become alternatives. Of
+    plural forms the singular is taken, the only one whose English text the reader retains.
     """
     with path.open("rb") as file:
         messages: dict[str | tuple[str, int], str] = gettext.GNUTranslations(file)._catalog  # type: ignore[attr-defined]
@@ -107,8 +101,8 @@ def _entries(path: Path) -> Iterator[tuple[str, str]]:
 def clean(source: str, translation: str, max_words: int) -> tuple[str, str] | None:
     """Remove accelerators and normalise white space of a pair.
 
-    Return None if a side is not plain text (has several lines, syntax such as placeholders, tags and options,
-    or no letters) or has more than `max_words`, or if the sides are equal or very unequal in length.
+    Return None if a side is not plain text or has more than `max_words`, or if the sides are equal or very
+    unequal in length.
     """
     source, translation = (unicodedata.normalize("NFC", text.strip()) for text in (source, translation))
     if "\n" in source or "\n" in translation:
@@ -130,8 +124,8 @@ def clean(source: str, translation: str, max_words: int) -> tuple[str, str] | No
 def _without_accelerators(source: str, translation: str) -> tuple[str, str] | None:
     """Remove the mark of a menu accelerator (`_File`, `E&xit`) from both sides.
 
-    A marked word that is the same on both sides is a name. With `&` (AT&T) it is kept; with `_` it is an
-    identifier (`max_connections`). Return None if there is an identifier or more than one mark.
+    A marked word that is the same on both sides is a name (AT&T), which is kept, or an identifier
+    (`max_connections`). Return None if there is an identifier or more than one mark.
     """
     for mark in "&_":
         if mark not in source and mark not in translation:  # of most pairs
@@ -181,9 +175,6 @@ class Gettext(SentencePairs):
 
     Pairs are cleaned (see `clean`) and split 90/5/5 by a hash of the source without case and
     punctuation, so that no source is in two splits, and a pair is in the same split on every machine.
-
-    Raises:
-        UnavailableError: this machine has no catalogues of the language, or no pair of the split.
     """
 
     Options = GettextOptions
@@ -191,9 +182,8 @@ class Gettext(SentencePairs):
 
     def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
         super().__init__(options, split, task)
-        directory, language = self.options.directory, self.options.language
-        directories = locale_directories() if directory is None else (directory,)
-        min_words, max_words = self.options.min_words, self.options.max_words
+        language, min_words, max_words = self.options.language, self.options.min_words, self.options.max_words
+        directories = locale_directories() if self.options.directory is None else (self.options.directory,)
         samples = tuple(
             sample
             for sample in _samples_by_split(directories, language, max_words).get(split, ())
@@ -227,7 +217,4 @@ def _samples_by_split(
         references: References = tuple(sorted(translations, key=lambda text: (-translations[text], text)))
         sample_id = f"{split}-{hashlib.sha256(source.encode()).hexdigest()[:12]}"
         samples[split].append(Sample(sample_id, source, references))
-    return {
-        split: tuple(sorted(split_samples, key=lambda sample: sample.id))
-        for split, split_samples in samples.items()
-    }
+    return {split: tuple(sorted(found, key=lambda sample: sample.id)) for split, found in samples.items()}

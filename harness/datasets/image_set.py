@@ -17,10 +17,7 @@ def read_image_set(path: Path, known: Collection[str]) -> dict[str, int]:
     """Read a list of images, one per line, and return the line number of each.
 
     A line that is not in `known` is read without the second column 1, 0 or −1 that lists of a class have in
-    VOC, and without folder and suffix. If that is not in `known` either, it is returned as it is.
-
-    Raises:
-        UsageError: the list cannot be read or is empty, or lists an image twice.
+    VOC, and without folder and suffix. An empty list and an image that is listed twice are UsageErrors.
     """
     lines: dict[str, int] = {}
     for number, text in enumerate(read_lines(path), start=1):
@@ -39,11 +36,7 @@ def read_image_set(path: Path, known: Collection[str]) -> dict[str, int]:
 
 
 def restrict(annotated: AnnotatedImages, path: Path, note: Note) -> AnnotatedImages:
-    """Keep the annotations of the images that a list names by id, number or file name.
-
-    Raises:
-        UsageError: the list is malformed, or names an image that is not annotated.
-    """
+    """Keep the images that a list names by id, number or file name; an unknown one is a UsageError."""
     images = {image_id: index for index, image_id in enumerate(annotated.files)}
     paths = [file.path for file in annotated.files.values()]
     lines = read_image_set(path, {*map(str, images), *paths})

@@ -49,8 +49,7 @@ def find_pairs(
 ) -> list[FilePair]:
     """Pair the files under `root` that match the patterns, all or those with listed ids, in order of id.
 
-    Raises:
-        UsageError: no file matches, two files have the same id, a file has no partner, or the list is bad.
+    Two files of one id, a file without a partner and a pattern or list without any are UsageErrors.
     """
     image_files, target_files = _files_by_id(root, images), _files_by_id(root, targets)
     if id_list is not None:
@@ -72,10 +71,7 @@ def find_pairs(
 def pair_hashes(pairs: Sequence[FilePair]) -> list[str | bytes]:
     """Return for each pair its id and the SHA-256 of both files' content, which do not depend on paths."""
     hashes = iter(content_hashes(path for pair in pairs for path in (pair.image, pair.target)))
-    parts: list[str | bytes] = []
-    for pair in pairs:
-        parts += [pair.id, next(hashes), next(hashes)]
-    return parts
+    return [part for pair in pairs for part in (pair.id, next(hashes), next(hashes))]
 
 
 def _files_by_id(root: Path, pattern: PathPattern) -> dict[str, Path]:
@@ -102,7 +98,6 @@ def _files_by_id(root: Path, pattern: PathPattern) -> dict[str, Path]:
 def _check_partners(
     root: Path, files: Mapping[str, Path], partners: Mapping[str, Path], pattern: PathPattern
 ) -> None:
-    """Check that each file has a partner among the files that the pattern matches."""
     unpaired = sorted(files.keys() - partners.keys())
     if unpaired:
         missing = root / pattern.path_of(unpaired[0])
@@ -111,10 +106,7 @@ def _check_partners(
 
 
 def _is_extra(path: Path, pattern: PathPattern) -> bool:
-    """Return whether a path leads to a file or folder that operating systems add, or to no picture.
-
-    A folder of images, `{id}.*`, may contain other files.
-    """
+    """Return whether a path leads to a file that operating systems add, or to no picture for `{id}.*`."""
     names = zip((*[*reversed(path.parents)][1:], path), PurePosixPath(pattern.path).parts, strict=True)
     if any(is_hidden(name) for name, expected in names if not expected.startswith(".")):
         return True

@@ -47,7 +47,11 @@ class AnnotatedImages:
     @property
     def sizes(self) -> NDArray[np.int64]:
         """Return width and height of each file in px, 0 if unknown: [files, 2]."""
-        return np.array([(file.width, file.height) for file in self.files.values()], dtype=np.int64)
+        return _sizes(self.files)
+
+
+def _sizes(files: Mapping[Id, ImageFile]) -> NDArray[np.int64]:
+    return np.array([(file.width, file.height) for file in files.values()], dtype=np.int64)
 
 
 def read_annotations(
@@ -59,14 +63,12 @@ def read_annotations(
     Annotations of images and categories that the file does not list are left out, as in pycocotools.
 
     Args:
-        with_files: require file name, width and height of each image, for images that will be read.
+        with_files: require file name, width and height of each image, and boxes inside their images.
         with_masks: read the masks of the objects; require their `segmentation`, and width and height of each
             image.
 
     Raises:
-        UsageError: a key is missing or has a wrong type, an id is duplicate, all annotations are of unknown
-            images or categories, or a box has a negative side. With `with_files` also: a `file_name` leaves
-            the annotation root, a box is completely outside its image, or two images have one `file_name`.
+        UsageError: an entry is malformed, an id is duplicate, or a box has a negative side.
     """
     categories, files, entries = _read_sections(path, with_files, with_masks)
     location = f"{path}: annotations"
@@ -75,7 +77,7 @@ def read_annotations(
     kept = (owners >= 0) & (kinds >= 0)
     uses = np.bincount(kinds[kept], minlength=len(categories))
     names, label_of_kind = read_classes(path, categories, uses, note)
-    sizes = np.array([(file.width, file.height) for file in files.values()], dtype=np.int64)[owners]
+    sizes = _sizes(files)[owners]
     objects, counts = _read_objects(location, entries, kept, sizes, note, with_masks)
     objects = replace(objects, labels=label_of_kind[kinds])
     note_uncounted(location, [_select(objects, kept)], note)
@@ -190,17 +192,11 @@ def _read_objects(
 
 
 def _select(objects: Annotations, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Annotations:
-    return Annotations(
-        objects.boxes[rows],
-        objects.labels[rows],
-        objects.areas[rows],
-        objects.crowd[rows],
-        objects.difficult[rows],
-    )
+    columns_of = (objects.boxes, objects.labels, objects.areas, objects.crowd, objects.difficult)
+    return Annotations(*(column[rows] for column in columns_of))  # type: ignore[arg-type]
 
 
 def _image_files(path: Path, images: Sequence[JsonObject], required: Collection[str]) -> list[ImageFile]:
-    """Return the file of each image, in the order of the entries; check the keys that are required."""
     index_by_name: dict[str, int] = {}
     files = []
     for index, image in enumerate(images):
@@ -230,16 +226,9 @@ def _check_boxes_inside(
 
     COCO has boxes that extend beyond the edge. An empty box may lie on the edge.
     """
-    outside = np.flatnonzero(
-        kept
-        & np.where(
-            boxes[:, :2] < boxes[:, 2:],
-            (boxes[:, :2] >= sizes) | (boxes[:, 2:] <= 0),
-            (boxes[:, :2] > sizes) | (boxes[:, 2:] < 0),
-        ).any(axis=1)
-    )
-    if len(outside):
-        index = int(outside[0])
+    low, high = boxes[:, :2], boxes[:, 2:]
+    beyond = np.where(low < high, (low >= sizes) | (high <= 0), (low > sizes) | (high < 0)).any(axis=1)
+    for index in np.flatnonzero(kept & beyond)[:1].tolist():
         width, height = sizes[index]
         raise UsageError(
             f"{location}[{index}]: bbox: {entries[index].get('bbox')} is outside its image of "

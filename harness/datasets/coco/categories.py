@@ -20,12 +20,11 @@ def read_classes(
     A category without annotations is left out if another has its name, or if it is the root that Roboflow
     writes: id 0, without a supercategory, and the supercategory of others.
 
+    Two categories with annotations that have the same name are a UsageError.
+
     Args:
         categories: category id → its entry, in the order of the file.
         uses: [categories], number of annotations.
-
-    Raises:
-        UsageError: two categories with annotations have the same name.
     """
     ids, entries = [*categories], [*categories.values()]
     order = sorted(range(len(ids)), key=lambda kind: ids[kind])

@@ -46,11 +46,6 @@ class Coco(Dataset):
     A numeric id is written with twelve digits, as in COCO's file names. Classes are the categories in
     ascending order of id: 80 for COCO, whose ids go up to 90. An image is turned as its EXIF orientation
     says, unless only its stored pixels have the annotated width and height.
-
-    Raises:
-        UnavailableError: the folder `root` does not exist.
-        UsageError: the annotation file is missing or malformed, or an image has no file. On access to a
-            sample: its file is not an image, or differs in size from the annotation.
     """
 
     tasks = ("detection",)

@@ -61,15 +61,12 @@ def find_positions(
     """Return the position [n] that each value stands for, or −1 for an unknown one.
 
     A value that is not known as it is written is compared as a number, and with the names, as they are and
-    simplified.
+    simplified. One that is neither text nor a whole number, or stands for several positions, is a UsageError.
 
     Args:
         known: id → position.
         names: name of the file or class at each position; empty if it has none.
         simplify: returns a shorter form that identifies a name too, such as `stem` of a file's.
-
-    Raises:
-        UsageError: a value is neither text nor a whole number, or stands for several positions.
     """
     if not set(map(type, values)) <= {int, str}:
         for index, value in enumerate(values):

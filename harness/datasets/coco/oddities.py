@@ -15,10 +15,10 @@ _PLAUSIBLE = 0.9  # share of boxes that must fit as corners to ask whether they 
 def note_box_form(
     location: str, entries: str, boxes: NDArray[np.float64], sizes: NDArray[np.int64], note: Note
 ) -> None:
-    """Note boxes that reach beyond their image, and boxes that look like fractions of it.
+    """Note boxes [n, 4] that reach beyond their image, and boxes that look like fractions of it.
 
-    `entries` says in messages what the file lists, such as `detections`. The boxes [n, 4] are corners, and
-    `sizes` [n, 2] are width and height of each box's image, in px; 0 is unknown.
+    `entries` says in messages what the file lists, such as `detections`. `sizes` [n, 2] are width and height
+    of each box's image in px, 0 if unknown.
     """
     known = sizes.min(axis=1) > 0
     beyond = np.flatnonzero(known & ((boxes[:, 2:] - sizes).max(axis=1) > _TOLERANCE)).tolist()

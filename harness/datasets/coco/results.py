@@ -27,14 +27,10 @@ _KEYS = ("image_id", "category_id", "score")
 def read_results(path: Path, annotated: AnnotatedImages, note: Note) -> dict[Id, Detections]:
     """Read a COCO results file: a list of {image_id, category_id, bbox [x, y, w, h], score}.
 
-    If the annotations have masks, a `segmentation` takes the place of the bbox.
-
-    A COCO data set whose annotations have a `score` is read as well. Its images and categories are then
-    matched by name. Detections of images and categories that are not annotated are left out.
+    If the annotations have masks, a `segmentation` takes the place of the bbox. A COCO data set whose
+    annotations have a `score` is read as well. Its images and categories are then matched by name. Detections
+    of images and categories that are not annotated are left out; if these are all, it is a UsageError.
     Return those of each annotated image, in float64 and in the order of the file.
-
-    Raises:
-        UsageError: an entry is malformed, or no detection is of an annotated image or category.
     """
     document = read_json(path)
     location, entries = _entries(path, document)
@@ -144,10 +140,8 @@ def _by_name(
 ) -> dict[Id, int]:
     """Return the positions of the ids of a section by name; empty, with a note, if the files share no name.
 
-    Args:
-        column: section and key of the names.
-        known: name at each position; empty if it has none.
-        simplify: returns the form in which names are compared if none is equal as it is written.
+    `column` is the section and the key of its names, and `known` the name at each position, empty if it has
+    none. Where none is equal as it is written, names are compared in the form that `simplify` returns.
     """
     section, key = column
     listed = columns.read_section(location, document, section, ("id",)) if document.get(section) else []

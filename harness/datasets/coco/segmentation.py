@@ -53,14 +53,10 @@ def read_masks(
     Polygons of fewer than three corners cover nothing and are left out. Tools leave them beside good ones.
 
     Args:
-        location: file and list, for messages.
         rows: indices of the objects to read.
         sizes: [n, 2], width and height of each object's image in px, 0 if unknown.
         required: every object needs a segmentation. If all its polygons are left out, its mask is empty;
             otherwise the object counts as one without segmentation.
-
-    Raises:
-        UsageError: a segmentation or the size of an image is malformed, or they do not fit.
     """
     n = len(entries)
     masks = MeasuredMasks(np.full(n, None, dtype=object), np.zeros((n, 4)), np.zeros(n))

@@ -40,8 +40,7 @@ class MaskClasses:
     def read(self, path: Path) -> Mask:
         """Read a label file as class indices and IGNORED: [height, width].
 
-        Raises:
-            UsageError: the file is malformed, or has an undeclared label.
+        An undeclared label is a UsageError, unless the rest is ignored.
         """
         pixels = read_colours(path) if self.are_colours else read_mask(path)
         labels = pixels if self.are_colours else np.arange(_VALUES)
@@ -68,12 +67,7 @@ class MaskClasses:
 
 
 def parse_classes(classes: ClassLabels, ignored: IgnoredLabels) -> MaskClasses:
-    """Check the labels that a suite declares.
-
-    Raises:
-        ValueError: there is no class or there are too many, a label is malformed or duplicate, or values and
-            colours are mixed.
-    """
+    """Check the labels that a suite declares; a malformed or duplicate one is a ValueError."""
     ignored_labels = [] if ignored == "rest" else list(ignored)
     lists = [labels if isinstance(labels, list) else [labels] for labels in classes.values()]
     labels_by_value = [*enumerate(lists), (IGNORED, ignored_labels)]
@@ -105,13 +99,10 @@ def binary_classes(files: Iterable[Path], classes: MaskClasses, note: Note) -> M
 
     Image editors write masks of one object class so. To ignore 255 would leave only the background. Of more
     classes, none can be meant, so that this is only noted.
-
-    Raises:
-        UsageError: a file is not a mask.
     """
     values: set[int] = set()
     for file in files:
-        values |= {*np.unique(read_mask(file)).tolist()}
+        values.update(np.unique(read_mask(file)).tolist())
         if not values <= {0, IGNORED}:
             return classes
     if IGNORED not in values:

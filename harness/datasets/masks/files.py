@@ -18,12 +18,7 @@ _GREY_STEP = {2: 85, 4: 17}  # by bit depth: Pillow scales grey levels of fewer 
 
 
 def list_masks(path: Path, note: Note, image_set: Path | None = None) -> dict[str, Path]:
-    """Return a PNG file, or those of a folder that an image set lists, by stem in ascending order.
-
-    Raises:
-        UsageError: there is no such file, a folder has no PNG file or two with the same stem, or the list is
-            malformed or names a file that is missing.
-    """
+    """Return a PNG file, or those of a folder that an image set lists, by stem in ascending order."""
     if not path.exists():
         raise UsageError(f"{path}: file or folder not found")
     if not path.is_dir():
@@ -51,11 +46,7 @@ def list_masks(path: Path, note: Note, image_set: Path | None = None) -> dict[st
 def find_predictions(
     annotations: Path, annotated: Mapping[str, Path], predictions: Path, note: Note
 ) -> dict[str, Path]:
-    """Return the predicted mask of each annotated one by stem; two single files fit whatever their names.
-
-    Raises:
-        UsageError: an annotation has no prediction, or one path is a folder and the other a file.
-    """
+    """Return the predicted mask of each annotated one by stem; two single files fit whatever their names."""
     predicted = list_masks(predictions, note)
     if annotations.is_dir() != predictions.is_dir():
         kinds = [f"the {'folder' if path.is_dir() else 'file'} {path}" for path in (annotations, predictions)]
@@ -76,9 +67,6 @@ def read_mask(path: Path) -> Mask:
 
     An RGB image is grey if its channels are equal. An alpha channel must be opaque. Values of 16 bits must
     be less than 256. Transparent entries of a palette are labels like any other.
-
-    Raises:
-        UsageError: the file is not a PNG, is truncated, or contains colours instead of class indices.
     """
     with open_image(path, "PNG") as image:
         depth = png_bit_depth(path)
@@ -98,14 +86,7 @@ def read_mask(path: Path) -> Mask:
 
 
 def read_colours(path: Path) -> NDArray[np.int32]:
-    """Read an RGB or palette PNG with 8 bits per channel as colours 0xRRGGBB: [height, width].
-
-    All pixels must be opaque.
-
-    Raises:
-        UsageError: the file is not a PNG, is truncated, contains no colours, is transparent, or has more than
-            8 bits per channel.
-    """
+    """Read an opaque RGB or palette PNG of 8 bits per channel as colours 0xRRGGBB: [height, width]."""
     with open_image(path, "PNG") as image:
         depth = png_bit_depth(path)
         if image.mode not in ("RGB", "RGBA", "P") or depth > 8:

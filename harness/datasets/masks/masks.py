@@ -96,11 +96,6 @@ class Masks(Dataset):
 
     Masks contain class indices; ignored pixels are 255. If no pattern contains `{split}`, the only split is
     `test`.
-
-    Raises:
-        UnavailableError: the folder `root` does not exist.
-        UsageError: the split does not exist, or files are missing, have no partner or share an id. On
-            access to a sample: image and mask differ in size, a label is undeclared, or a file is malformed.
     """
 
     tasks = ("segmentation",)
@@ -142,11 +137,7 @@ class Masks(Dataset):
         return {"ignore_index": IGNORED} if self.options.ignore else {}
 
     def read_labels(self, path: Path) -> Mask:
-        """Read a PNG of declared labels as class indices and IGNORED: [height, width].
-
-        Raises:
-            UsageError: the file is malformed, or has an undeclared label.
-        """
+        """Read a PNG of declared labels as class indices and IGNORED: [height, width]."""
         return self._classes.read(path)
 
     def __len__(self) -> int:
@@ -160,10 +151,11 @@ class Masks(Dataset):
             raise IndexError(f"index {index} is negative")
         pair = self._pairs[index]
         image, mask = read_image(pair.image), self.read_labels(pair.target)
+        height, width = mask.shape
         if image.shape[:2] != mask.shape:
-            image = read_image(pair.image, (mask.shape[1], mask.shape[0]))
+            image = read_image(pair.image, (width, height))
         if image.shape[:2] != mask.shape:
-            (height, width), (image_height, image_width) = mask.shape, image.shape[:2]
+            image_height, image_width = image.shape[:2]
             raise UsageError(
                 f"{pair.target}: {width}×{height} pixels, but its image {pair.image} has "
                 f"{image_width}×{image_height} (width × height)"

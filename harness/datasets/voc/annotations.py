@@ -34,21 +34,19 @@ _FLAGS = {"": False, "0": False, "false": False, "1": True, "true": True}
 
 
 @dataclass(frozen=True)
-class VocObject:
-    """An annotated object."""
-
-    name: str  # name of its class
-    box: list[float]  # continuous corners x1, y1, x2, y2 in px
-    difficult: bool
-
-
-@dataclass(frozen=True)
 class VocImage:
-    """An XML file of an image."""
+    """The objects of an XML file, and the size of its image."""
 
-    objects: tuple[VocObject, ...]
+    names: tuple[str, ...]  # class of each object
+    boxes: tuple[list[float], ...]  # continuous corners x1, y1, x2, y2 in px
+    difficult: tuple[bool, ...]
     width: int  # px; 0 if unknown, as many tools write it
     height: int
+
+    def annotations(self, classes: Sequence[str]) -> Annotations:
+        """Return the objects, whose classes must all be among the given ones."""
+        objects = Annotations.of_boxes(self.boxes, [classes.index(name) for name in self.names])
+        return replace(objects, difficult=np.array(self.difficult, dtype=bool))
 
 
 def read_annotations(folder: Path, note: Note) -> AnnotatedImages:
@@ -58,42 +56,27 @@ def read_annotations(folder: Path, note: Note) -> AnnotatedImages:
 
     A COCO results file may identify a class by its name or by its position in this order, counted from 1,
     and an image by its stem, its file name, or its number if the stem is a number.
-
-    Raises:
-        UsageError: there is no XML file, or one is malformed or has a bad box.
     """
     files = visible_files(folder, ".xml")
     if not files:
         raise UsageError(f"{folder}: expected VOC annotations, found no .xml file; PNG masks need --classes")
-    images: dict[Id, VocImage] = {file.stem: read_image_annotations(file) for file in files}
-    names = {voc_object.name for image in images.values() for voc_object in image.objects}
+    images = {file.stem: read_image_annotations(file) for file in files}
+    images = dict(sorted(images.items()))
+    names = {name for image in images.values() for name in image.names}
     classes = CLASSES if names <= set(CLASSES) else tuple(sorted(names))
     labels: dict[Id, int] = {label + 1: label for label in range(len(classes))}
-    ids = sorted(file.stem for file in files)
-    targets: dict[Id, Annotations] = {stem: to_annotations(images[stem].objects, classes) for stem in ids}
-    files_by_id: dict[Id, ImageFile] = {
-        stem: ImageFile(stem, images[stem].width, images[stem].height) for stem in ids
+    targets: dict[Id, Annotations] = {stem: image.annotations(classes) for stem, image in images.items()}
+    paths: dict[Id, ImageFile] = {
+        stem: ImageFile(stem, image.width, image.height) for stem, image in images.items()
     }
     note_uncounted(str(folder), [*targets.values()], note)
-    return AnnotatedImages(classes, targets, labels, files_by_id)
-
-
-def to_annotations(objects: Sequence[VocObject], classes: Sequence[str]) -> Annotations:
-    """Convert the objects of an image, whose classes must all be known."""
-    annotations = Annotations.of_boxes(
-        [voc_object.box for voc_object in objects], [classes.index(voc_object.name) for voc_object in objects]
-    )
-    difficult = np.array([voc_object.difficult for voc_object in objects], dtype=bool)
-    return replace(annotations, difficult=difficult)
+    return AnnotatedImages(classes, targets, labels, paths)
 
 
 def read_image_annotations(file: Path) -> VocImage:
-    """Read the objects of an XML file in its order, and the size of its image.
+    """Read an XML file; one that is malformed or has a bad box is a UsageError.
 
     `<filename>` is not used: tools write absolute names and those of other machines there.
-
-    Raises:
-        UsageError: the file is malformed, or has a bad box.
     """
     root = read_xml(file)
     if root.tag != "annotation":
@@ -103,17 +86,18 @@ def read_image_annotations(file: Path) -> VocImage:
         _parse_object(f"{file}: object[{index}]", element)
         for index, element in enumerate(root.iter("object"))
     ]
-    return VocImage(tuple(objects), max(width or 0, 0), max(height or 0, 0))
+    names, boxes, difficult = zip(*objects, strict=True) if objects else ((), (), ())
+    return VocImage(names, boxes, difficult, max(width or 0, 0), max(height or 0, 0))
 
 
-def _parse_object(location: str, element: Element) -> VocObject:
+def _parse_object(location: str, element: Element) -> tuple[str, list[float], bool]:
+    """Return the class, the box and the flag `difficult` of an object."""
     name = element.findtext("name", "").strip()
     if not name:
         raise UsageError(f"{location}: missing <name>")
     sides = [element.findtext(f"bndbox/{side}") for side in SIDES]
-    missing = [side for side, text in zip(SIDES, sides, strict=True) if text is None]
-    if missing:
-        raise UsageError(f"{location}: bndbox: missing <{missing[0]}>")
+    if None in sides:
+        raise UsageError(f"{location}: bndbox: missing <{SIDES[sides.index(None)]}>")
     flag = element.findtext("difficult", "").strip().lower()
     if flag not in _FLAGS:
         raise UsageError(f"{location}: difficult: expected 0 or 1, found {flag!r}")
@@ -121,7 +105,7 @@ def _parse_object(location: str, element: Element) -> VocObject:
     box = parse_box(location, texts)
     if box[2] <= box[0] or box[3] <= box[1]:
         raise UsageError(f"{location}: expected xmin ≤ xmax and ymin ≤ ymax, found {' '.join(texts)}")
-    return VocObject(name, box, _FLAGS[flag])
+    return name, box, _FLAGS[flag]
 
 
 def parse_box(location: str, texts: Sequence[str]) -> list[float]:

@@ -9,7 +9,7 @@ from harness.datasets.dataset import Dataset, DatasetOptions, Split
 from harness.datasets.image_files import read_image
 from harness.datasets.layout import SplitName, check_root
 from harness.datasets.paired_files import PathPattern, find_pairs, pair_hashes
-from harness.datasets.voc.annotations import CLASSES, IMAGE_SETS, read_image_annotations, to_annotations
+from harness.datasets.voc.annotations import CLASSES, IMAGE_SETS, read_image_annotations
 from harness.errors import UsageError
 from harness.identity import digest
 from harness.registry import unknown
@@ -42,11 +42,6 @@ class Voc(Dataset):
 
     The split `train` is ImageSets/Main/train.txt, `validation` is val.txt and `test` is test.txt. Test
     annotations are published for VOC2007 only. Sample ids are those of the list.
-
-    Raises:
-        UnavailableError: the folder `root` does not exist.
-        UsageError: a list, image or annotation is missing, or an annotation is malformed. On access to a
-            sample: its file is not an image, or a box is outside the image.
     """
 
     tasks = ("detection",)
@@ -68,11 +63,12 @@ class Voc(Dataset):
         annotations = [read_image_annotations(pair.target) for pair in self._pairs]
         self._sizes = [(image.width, image.height) for image in annotations]
         for pair, image in zip(self._pairs, annotations, strict=True):
-            for index, voc_object in enumerate(image.objects):
-                if voc_object.name not in self.classes:
-                    message = unknown("class", voc_object.name, self.classes)
-                    raise UsageError(f"{pair.target}: object[{index}]: {message}")
-        self._targets = [to_annotations(image.objects, self.classes) for image in annotations]
+            for index, name in enumerate(image.names):
+                if name not in self.classes:
+                    raise UsageError(
+                        f"{pair.target}: object[{index}]: {unknown('class', name, self.classes)}"
+                    )
+        self._targets = [image.annotations(self.classes) for image in annotations]
 
     @property
     def fingerprint(self) -> str:

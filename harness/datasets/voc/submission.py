@@ -23,10 +23,7 @@ def read_submission(path: Path, annotated: AnnotatedImages, note: Note) -> dict[
 
     A line is `image-id score xmin ymin xmax ymax`. A file is named `CLASS.txt` or
     `comp4_det_test_CLASS.txt`. A class without a file has no detections. Detections of classes and images
-    that are not annotated are left out.
-
-    Raises:
-        UsageError: a file or line is malformed, or no detection is of an annotated class or image.
+    that are not annotated are left out; if these are all, it is a UsageError.
     """
     files = visible_files(path, ".txt") if path.is_dir() else [path]
     if not files:
@@ -35,10 +32,17 @@ def read_submission(path: Path, annotated: AnnotatedImages, note: Note) -> dict[
     rows: list[list[float]] = []  # label, score, x1, y1, x2, y2
     for name, file in _files_by_class(files, annotated, note).items():
         for number, line in enumerate(read_lines(file), start=1):
-            if line.strip():
-                image_id, row = _parse_detection(f"{file}:{number}", line)
-                ids.append(image_id)
-                rows.append([annotated.classes.index(name), *row])
+            if not line.strip():
+                continue
+            location, fields = f"{file}:{number}", line.rsplit(maxsplit=5)
+            if len(fields) != 6:
+                raise UsageError(
+                    f"{location}: expected image id, score, xmin, ymin, xmax, ymax; "
+                    f"found {len(fields)} fields"
+                )
+            ids.append(fields[0].strip())
+            score = parse_number(f"{location}: score", fields[1])
+            rows.append([annotated.classes.index(name), score, *parse_box(location, fields[2:])])
     table = np.array(rows, dtype=np.float64).reshape(-1, 6)
     labels = table[:, 0].astype(np.int64)
     images = {image_id: index for index, image_id in enumerate(annotated.files)}
@@ -50,34 +54,19 @@ def read_submission(path: Path, annotated: AnnotatedImages, note: Note) -> dict[
     )
 
 
-def _parse_detection(location: str, line: str) -> tuple[str, list[float]]:
-    """Return image id and [score, x1, y1, x2, y2] of a line."""
-    fields = line.rsplit(maxsplit=5)
-    if len(fields) != 6:
-        raise UsageError(
-            f"{location}: expected image id, score, xmin, ymin, xmax, ymax; found {len(fields)} fields"
-        )
-    box = parse_box(location, fields[2:])
-    return fields[0].strip(), [parse_number(f"{location}: score", fields[1]), *box]
-
-
 def _files_by_class(files: Sequence[Path], annotated: AnnotatedImages, note: Note) -> dict[str, Path]:
     """Return the file of each annotated class: the class's name, alone or after the devkit's prefix."""
     by_class: dict[str, Path] = {}
     others = []
     for file in files:
-        names = [
-            name
-            for name in annotated.classes
-            if file.stem.endswith(name) and _DEVKIT_PREFIX.fullmatch(file.stem.removesuffix(name))
-        ]
+        ends = (name for name in annotated.classes if file.stem.endswith(name))
+        names = [name for name in ends if _DEVKIT_PREFIX.fullmatch(file.stem.removesuffix(name))]
         if not names:
             others.append(file)
-            continue
-        name = max(names, key=len)
-        if name in by_class:
+        elif (name := max(names, key=len)) in by_class:
             raise UsageError(f"{file}: class '{name}' already has the file {by_class[name].name}")
-        by_class[name] = file
+        else:
+            by_class[name] = file
     if not by_class:
         images = {stem(image.path) for image in annotated.files.values()}
         if any(file.stem in images for file in files):
