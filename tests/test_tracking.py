@@ -37,7 +37,7 @@ from harness.compare.frontier import FrontierChange
 from harness.compare.outcome import SCHEMA
 from harness.compare.trend import PastRun, TrendLine, TrendPoint, observations, read_trend
 from harness.errors import InfrastructureError, UsageError
-from harness.files import write_json, write_record
+from harness.files import write_json
 from harness.recipe import read_recipe, shipped_recipes
 from harness.rundir.prediction_shards import ShardProvenance
 from harness.rundir.results import Results, read_results, to_json
@@ -47,8 +47,8 @@ from harness.tracking import SyncOutcome, default_tracking_uri, past_runs, sync,
 from harness.tracking.entries import TREND
 from harness.tracking.names import key, readable
 from harness.tracking.past_runs import fetch_baseline, logged_trend
-from harness.tracking.tracking_store import mlflow_environment, mlflow_errors, public
-from harness.tracking.values import MOST, metrics_of, params_of, series, view
+from harness.tracking.tracking_store import mlflow_errors, public
+from harness.tracking.values import metrics_of, params_of, view
 
 
 def write_run(folder: Path, content: dict | None = None) -> Path:
@@ -175,33 +175,6 @@ def test_a_trial_carries_its_files_without_the_bulk(store: Path) -> None:
     _, run = child(store, resync(store))
     timings = {"speed/offline.json", "speed/single-stream.json"}
     assert files_of(store, run.info.run_id) == {"SHA256SUMS", *timings, "trial.json"}
-
-
-def test_raw_timings_are_curves_by_step(store: Path) -> None:
-    client, run = child(store, resync(store))
-    curves = {
-        name: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
-        for name in ("series/latency_ms", "series/ips")
-    }
-    assert curves == {"series/latency_ms": [(0, 2), (1, 3), (2, 2.5)], "series/ips": [(0, 16), (1, 32)]}
-
-
-def test_long_curves_are_thinned_and_keep_their_steps(tmp_path: Path) -> None:
-    queries = [n / 1e3 for n in range(2 * MOST + 1)]
-    write_record(tmp_path / "speed" / "single-stream.json", single_stream_timings([queries]))
-    curve = series(tmp_path)["series/latency_ms"]
-    assert len(curve) <= MOST
-    assert curve[:3] == [(0, 0), (3, 3), (6, 6)]
-
-
-def test_the_data_set_is_an_input_with_our_fingerprint(store: Path) -> None:
-    import mlflow
-
-    _, run = child(store, resync(store))
-    (used,) = run.inputs.dataset_inputs
-    assert (used.dataset.name, used.dataset.digest) == ("scenes", "f00d")
-    assert [(tag.key, tag.value) for tag in used.tags] == [("mlflow.data.context", "test")]
-    assert mlflow.data.get_source(used.dataset).to_dict()["tags"]["options"] == {"seed": 1}
 
 
 def test_the_machine_is_in_the_tags(store: Path) -> None:
@@ -630,43 +603,8 @@ def test_an_interrupted_sync_is_completed_without_doubles(
         with pytest.raises(InfrastructureError, match="server gone"):
             sync(run, uri)
     completed = sync(run, uri)
-    assert (completed.created, completed.updated, completed.unchanged) == (6, 1, 3)
+    assert (completed.created, completed.updated, completed.unchanged) == (5, 1, 4)
     assert sync(run, uri).unchanged == 10
-
-
-def test_a_rewritten_curve_is_there_once_however_often_its_sync_was_cut_off(
-    store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from mlflow.tracking import MlflowClient
-
-    content = document("run-curve")
-    content["trials"] = content["trials"][:1]
-    run = write_run(store / "quickstart-6", content)
-    uri = default_tracking_uri(store / "quickstart")
-    outcome = sync(run, uri)
-    latencies = [1e-3 * (n + 1) for n in range(MOST)]
-    trial = TrialDirectory(run / "trials" / results().trials[0].id)
-    trial.write_record(trial.path / "speed" / "single-stream.json", single_stream_timings([latencies]))
-    write = MlflowClient.log_batch
-    for _ in range(3):
-        calls = iter(range(100))
-
-        def first_batch_only(*arguments: object, calls: Iterator[int] = calls, **named: object) -> object:
-            if len(arguments) > 2 and arguments[2] and next(calls):  # the metrics
-                raise ConnectionError("server gone")
-            return write(*arguments, **named)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(MlflowClient, "log_batch", first_batch_only)
-            with pytest.raises(InfrastructureError, match="server gone"):
-                sync(run, uri)
-    sync(run, uri)
-    client, trial = child(store, outcome)
-    points = client.get_metric_history(trial.info.run_id, "series/latency_ms")
-    newest = max(point.timestamp for point in points)
-    after = [(point.step, point.value) for point in points if point.timestamp == newest]
-    assert sorted(after) == [(n, n + 1.0) for n in range(MOST)], "ms"
-    assert len(points) == 3 + MOST
 
 
 def free_port() -> int:
@@ -751,9 +689,11 @@ def test_a_server_killed_in_mid_sync_ends_with_every_trial_once_and_every_metric
             assert metrics_of(record).items() <= found.data.metrics.items()
             assert found.info.status == {"complete": "FINISHED"}.get(record.status, "FAILED")
         attention = trials[results().trials[0].id].info.run_id
-        points = client.get_metric_history(attention, "series/latency_ms")
-        assert [(point.step, point.value) for point in points] == [(0, 2), (1, 3), (2, 2.5)]
-        assert {item.path for item in client.list_artifacts(attention)} == {"speed", "trial.json"}
+        assert {item.path for item in client.list_artifacts(attention)} == {
+            "SHA256SUMS",
+            "speed",
+            "trial.json",
+        }
 
 
 @pytest.mark.slow
@@ -791,7 +731,7 @@ def test_the_client_is_fast_to_fail_and_quiet_unless_the_user_says_otherwise(
     from mlflow import environment_variables as mlflow_reads
 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
-    with mlflow_environment():
+    with mlflow_errors("sqlite:///"):
         assert mlflow_reads.MLFLOW_HTTP_REQUEST_TIMEOUT.get() == 77
         assert mlflow_reads.MLFLOW_HTTP_REQUEST_MAX_RETRIES.get() == 2
         assert mlflow_reads.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.get() is True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,11 +10,10 @@ from typing import Any
 from harness.compare.frontier import FRONTIER_MARK, FrontierChange, frontier_charts, points, why_not_charted
 from harness.compare.trend import observations, to_text
 from harness.rundir.results import Results, TrialRecord
-from harness.tracking.names import DIGEST, NAME, RANK, RUN_NAME, TAG, cut, flat, key, readable
-from harness.tracking.values import Curve, headlines, metrics_of, params_of
+from harness.tracking.names import RANK, RUN_NAME, TAG, cut, flat, key, readable
+from harness.tracking.values import headlines, metrics_of, params_of
 
-Trial = tuple[str, str]  # (benchmark, variant)
-WHOLE_RUN: Trial = ("", "")
+Curve = list[tuple[int, float]]  # (step, value)
 TREND = "harness.trend."
 DISTRUST = "⚠"  # marks a trial with a timing that is not valid
 NOT_COMPARED = "not compared"
@@ -31,43 +29,24 @@ class Entry:
     tags: Mapping[str, str]
     params: Mapping[str, str]
     metrics: Mapping[str, float]
-    dataset: Input | None = None
     series: Mapping[str, Curve] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Input:
-    """A data set as MLflow lists it."""
-
-    name: str
-    digest: str
-    source: str  # JSON
-    size: int
-    context: str
-
-
-def run_entry(
-    results: Results,
-    ranked: Sequence[str],
-    verdict_on: Mapping[Trial, str],
-    frontier: Sequence[Mapping[str, Any]] = (),
-) -> Entry:
+def run_entry(results: Results, ranked: Sequence[str], compared: Mapping[str, Any]) -> Entry:
     """Return the entry of the parent run.
 
     Args:
         ranked: the `ranks` of the trials.
-        verdict_on: the outcomes of the last `harness compare`, by trial. The run's outcome is under
-            `WHOLE_RUN`. Empty if nothing was compared.
-        frontier: the changes of the frontier in that comparison, as fields of `FrontierChange`.
+        compared: the content of compare.json, or empty if nothing was compared.
     """
     from reports.markdown import to_markdown
     from reports.text import display, markdown
     from reports.verdict import verdict
 
     run = results.run
-    changes = [FrontierChange(**fields) for fields in frontier]
+    changes = [FrontierChange(**fields) for fields in compared.get("frontier", ())]
     moved = "; ".join(f"{change.benchmark} {change.describe()}" for change in changes)
-    outcome = verdict_on.get(WHOLE_RUN, NOT_COMPARED)
+    outcome = compared.get("outcome", NOT_COMPARED)
     started = datetime.fromisoformat(run.started).astimezone(UTC)
     name = [results.suite, f"{started.day} {started:%b %H:%M}", (run.git_revision or "")[:7]]
     choice = "; ".join(
@@ -77,7 +56,7 @@ def run_entry(
     )
     note = f"**Best trade-offs: {markdown(choice or 'none', 800)}**\n\n"
     note += to_markdown(results, limit=TAG - 2000)
-    if verdict_on:
+    if compared:
         note += f"\nAgainst the baseline: **{outcome}**; frontier: {markdown(moved or 'no chart', 400)}\n"
     complete = sum(trial.status == "complete" for trial in results.trials)
     status = "FINISHED" if complete == len(results.trials) else "FAILED"
@@ -134,19 +113,15 @@ def _trend(results: Results) -> dict[str, str]:
 
 
 def trial_entry(
-    results: Results,
-    trial: TrialRecord,
-    parent: str,
-    verdict_on: Mapping[Trial, str],
-    series: Mapping[str, Curve],
-    rank: str,
-    training: str = "",
+    results: Results, trial: TrialRecord, parent: str, verdict: str, rank: str, training: str
 ) -> Entry:
-    """Return the entry of a trial, a child of the MLflow run `parent`. For `verdict_on` see `run_entry`.
+    """Return the entry of a trial.
 
     Args:
+        parent: the id of the parent run.
+        verdict: the outcome of the last comparison for this trial.
         rank: one of `ranks`.
-        training: the MLflow run of the training of its weights, as an address of MLflow's pages.
+        training: the MLflow run of the training of its weights, as an address of MLflow's pages; or empty.
     """
     from reports.markdown import trial_to_markdown
     from reports.text import display, markdown
@@ -159,7 +134,7 @@ def trial_entry(
         RUN_NAME: display(f"{mark}{readable(trial.variant)} · {trial.benchmark}", 200),
         RANK: rank,
         "training": training,
-        "verdict": verdict_on.get((trial.benchmark, trial.variant), NOT_COMPARED),
+        "verdict": verdict,
         "task": trial.task,
         "status": trial.status,
         "reason": trial.reason or "",
@@ -187,16 +162,7 @@ def trial_entry(
         tags=_within_limits(tags),
         params=params_of(trial),
         metrics=metrics_of(trial),
-        dataset=_input(trial),
-        series=series,
     )
-
-
-def _input(trial: TrialRecord) -> Input:
-    data = trial.dataset
-    described = {"dataset": data.name, "options": data.options, "split": data.split}
-    source = json.dumps({"tags": described}, ensure_ascii=False)
-    return Input(cut(data.name, NAME), data.fingerprint[:DIGEST], source, data.size, cut(data.split, NAME))
 
 
 def _within_limits(tags: Mapping[str, str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
-KEY, TAG, PARAM, EXPERIMENT, NAME, DIGEST = 250, 8000, 6000, 500, 500, 36  # characters
+KEY, TAG, PARAM, EXPERIMENT = 250, 8000, 6000, 500  # characters
 RUN_NAME, RANK = "mlflow.runName", "trade-off"  # tags
 VIEW = "harness"  # key of the stored view
 Value: TypeAlias = object  # a JSON value

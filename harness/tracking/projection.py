@@ -12,27 +12,25 @@ from functools import partial
 from itertools import chain
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from time import time
+from typing import TYPE_CHECKING, Literal
 
 from harness.compare.outcome import last_comparison
 from harness.errors import UsageError
 from harness.files import one_at_a_time
-from harness.identity import content_id
 from harness.rundir.results import Results, TrialRecord
 from harness.rundir.store import RunDirectory, read_run
 from harness.tracking import artifacts
 from harness.tracking import tracking_store as store
-from harness.tracking.entries import TREND, WHOLE_RUN, Entry, Input, Trial, ranks, run_entry, trial_entry
+from harness.tracking.entries import NOT_COMPARED, TREND, Entry, ranks, run_entry, trial_entry
 from harness.tracking.trainings import training_entry
-from harness.tracking.values import Curve, series, view
+from harness.tracking.values import view
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
-_BATCH = 100  # parameters or tags per request, MLflow's limit
-_METRICS = 800  # metrics per request; with parameters and tags at most 1,000, MLflow's limit
-_SERIES_TAG = "harness.series"
+_MOST = (800, 100, 100)  # metrics, parameters, tags per request; MLflow allows 1,000 in total, 100, 100
 Change = Literal["created", "updated", "unchanged"]
 
 
@@ -68,9 +66,8 @@ def sync(
 
     MLflow runs are found by the tags `harness.run_id` and `harness.trial_id`, and created if missing.
 
-    A metric is written only if its value is new. A changed value gets a later timestamp, so that MLflow
-    shows it as the latest and keeps the older one in the history. MLflow cannot delete a metric: one that
-    became undefined keeps its last value there.
+    A metric is written only if its value is new; MLflow keeps the older one in the history. MLflow cannot
+    delete a metric: one that became undefined keeps its last value there.
 
     Parameters stay as first written: the id of the trial is a hash of them.
 
@@ -90,8 +87,12 @@ def sync(
         raise UsageError(f"{run_dir}: not a run directory")
     results = read_run(run_dir)
     uri = store.chosen_uri(tracking_uri, run_dir)
-    # Two processes that sync a run at once would both create its MLflow runs.
-    with store.mlflow_errors(uri), one_at_a_time(run_dir):
+    # Two processes that sync a run at once would both create its MLflow runs. Of those that migrate a fresh
+    # SQLite file at once, all but one fail (7 of 8, measured).
+    database = store.sqlite_file(uri)
+    folder = database.parent if database else run_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    with store.mlflow_errors(uri), one_at_a_time(folder):
         client, experiment = store.open_experiment(uri, results.suite)
         return _write_runs(client, experiment, run_dir, results, uri, report)
 
@@ -109,7 +110,7 @@ class _Writer:
             self._known += chain(*store.pages(client, experiment, query))
         self._start = _milliseconds(results.run.started)
         self._end = _milliseconds(results.run.finished or results.run.started)
-        self.changes: Counter[Change] = Counter()
+        self.changes: Counter[Change] = Counter(created=0, updated=0, unchanged=0)
 
     def find(self, entry: Entry) -> Run | None:
         """Return the MLflow run of an entry, if it was created before."""
@@ -160,17 +161,18 @@ def _write_runs(
     files = [*artifacts.run_files(run_dir), *artifacts.comparison_files(run_dir)]
     digest = artifacts.content_digest(run_dir, files)
     compared = last_comparison(run_dir)
-    verdicts = _verdicts(compared)
+    verdicts = {(each["benchmark"], each["variant"]): each["verdict"] for each in compared.get("trials", ())}
     ranked = ranks(results)
-    entry = run_entry(results, ranked, verdicts, compared.get("frontier", []))
+    entry = run_entry(results, ranked, compared)
     found = writer.find(entry)
     if found and found.data.tags.get(artifacts.DIGEST_TAG, digest) != digest:
         client.delete_tag(found.info.run_id, artifacts.DIGEST_TAG)
     parent = writer.write(entry)
     for trial, rank in zip(results.trials, ranked, strict=True):
         folder = RunDirectory(run_dir).trial(trial.id).path
-        context = (parent.info.run_id, verdicts, series(folder), rank, writer.training(trial))
-        child = writer.write(trial_entry(results, trial, *context))
+        verdict = verdicts.get((trial.benchmark, trial.variant), NOT_COMPARED)
+        training = writer.training(trial)
+        child = writer.write(trial_entry(results, trial, parent.info.run_id, verdict, rank, training))
         files = artifacts.trial_files(folder)
         trial_digest = artifacts.content_digest(folder, files)
         writer.attach(child, trial_digest, partial(artifacts.copy_files, folder, files))
@@ -179,82 +181,35 @@ def _write_runs(
     server = uri.rstrip("/") if uri.startswith("http") else f"http://{store.LOCAL}:{store.PORT}"
     link = store.view_link(experiment, f"{store.public(server)}/")
     place = (store.public(uri), results.suite, experiment, link, parent.info.run_id)
-    created, updated, unchanged = (writer.changes[change] for change in get_args(Change))
-    return SyncOutcome(*place, created, updated, unchanged)
-
-
-def _verdicts(comparison: dict[str, Any]) -> dict[Trial, str]:
-    if not comparison:
-        return {}
-    by_trial = {(trial["benchmark"], trial["variant"]): trial["verdict"] for trial in comparison["trials"]}
-    return {WHOLE_RUN: comparison["outcome"], **by_trial}
+    return SyncOutcome(*place, **writer.changes)
 
 
 def _fill(client: MlflowClient, run: Run, entry: Entry, end: int) -> bool:
     """Write the missing parts of the run, and return whether anything was written."""
     from mlflow.entities import Metric, Param, RunTag
 
-    run_id, data = run.info.run_id, run.data
+    run_id, info, data = run.info.run_id, run.info, run.data
+    ended = (info.status, info.end_time) == (entry.status, end)
+    now = round(1000 * time())
     metrics = [
-        Metric(name, value, _timestamp(client, run, name, [(0, value)], end), 0)
+        Metric(name, value, now if name in data.metrics else end, 0)  # MLflow shows the newest value
         for name, value in entry.metrics.items()
         if data.metrics.get(name) != value
     ]
+    if not ended:  # points that an interrupted sync wrote are stored once
+        curves = entry.series.items()
+        metrics += [Metric(name, value, end, step) for name, curve in curves for step, value in curve]
     params = [Param(name, value) for name, value in entry.params.items() if name not in data.params]
     tags = [RunTag(name, value) for name, value in entry.tags.items() if data.tags.get(name) != value]
-    curves = content_id(entry.series) if entry.series else ""
-    if data.tags.get(_SERIES_TAG, "") != curves:
-        for name, curve in entry.series.items():
-            when = _timestamp(client, run, name, curve, end)
-            metrics += [Metric(name, value, when, step) for step, value in curve]
-        tags.append(RunTag(_SERIES_TAG, curves))
     stale = [name for name in data.tags if name.startswith(TREND) and name not in entry.tags]
     for name in stale:  # the remainder of a text that was longer before
         client.delete_tag(run_id, name)
-    for n in range(max(ceil(len(metrics) / _METRICS), ceil(len(params) / _BATCH))):
-        client.log_batch(
-            run_id, metrics[n * _METRICS : (n + 1) * _METRICS], params[n * _BATCH : (n + 1) * _BATCH]
-        )
-    for first in range(0, len(tags), _BATCH):
-        client.log_batch(run_id, tags=tags[first : first + _BATCH])
-    lacks_data = _log_dataset(client, run, entry.dataset)
-    # The status comes last: a run in its final state was written completely.
-    running = entry.status == "RUNNING"
-    wrong = run.info.status != entry.status or (run.info.end_time != end and not running)
-    if wrong and running:
-        client.update_run(run_id, entry.status)
-    elif wrong:
+    parts = list(zip((metrics, params, tags), _MOST, strict=True))
+    for n in range(max(ceil(len(part) / most) for part, most in parts)):
+        client.log_batch(run_id, *(part[n * most : (n + 1) * most] for part, most in parts))
+    if not ended:  # last: a run in its final state was written completely
         client.set_terminated(run_id, entry.status, end)
-    return bool(metrics or params or tags or stale or lacks_data or wrong)
-
-
-def _timestamp(client: MlflowClient, run: Run, name: str, points: Curve, end: int) -> int:
-    """Return the run's end, or a time just after the last points in MLflow.
-
-    If those points are among `points`, an interrupted sync wrote them. Return their time in this case,
-    because MLflow stores equal points only once.
-    """
-    if name not in run.data.metrics:
-        return end
-    history = client.get_metric_history(run.info.run_id, name)
-    last = max(point.timestamp for point in history)
-    latest = {(point.step, point.value) for point in history if point.timestamp == last}
-    return int(last) if latest <= set(points) else max(end, int(last) + 1)
-
-
-def _log_dataset(client: MlflowClient, run: Run, used: Input | None) -> bool:
-    """List the data set among the inputs of the run, and return whether it was missing."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    listed = run.inputs.dataset_inputs if run.inputs else []
-    if used is None or any(known.dataset.digest == used.digest for known in listed):
-        return False
-    profile = json.dumps({"num_rows": used.size})
-    dataset = Dataset(used.name, used.digest, "code", used.source, None, profile)
-    client.log_inputs(
-        run.info.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", used.context)])]
-    )
-    return True
+    return bool(metrics or params or tags or stale or not ended)
 
 
 def _store_view(client: MlflowClient, experiment: str, results: Results) -> None:

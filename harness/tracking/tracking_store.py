@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -10,7 +9,7 @@ import re
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.request import Request, urlopen
@@ -64,7 +63,7 @@ def ui_command(run_root: Path, port: int = PORT) -> list[str]:
     if uri.startswith(("http://", "https://")):
         raise UsageError(f"MLFLOW_TRACKING_URI names a server, which has its own UI: open {public(uri)}")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
-    if database := _sqlite_file(uri):
+    if database := sqlite_file(uri):
         if not database.exists():
             raise UsageError(f"{database}: nothing is logged yet; use `harness run` or `harness sync RUN`")
         command += ["--artifacts-destination", str(_artifacts(database))]
@@ -103,23 +102,18 @@ def open_experiment(uri: str, suite: str) -> tuple[MlflowClient, str]:
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
-    database = _sqlite_file(uri)
-    if database:
-        database.parent.mkdir(parents=True, exist_ok=True)
     # Relative to the server's `--artifacts-destination`, so that a copied folder works.
-    location = "mlflow-artifacts:/" if database else None
+    location = "mlflow-artifacts:/" if sqlite_file(uri) else None
     name = cut(suite, EXPERIMENT)
-    # When several processes migrate a fresh SQLite file at once, all but one fail (7 of 8, measured).
-    with _locked(database.with_name(f"{database.name}.lock")) if database else nullcontext():
-        client = MlflowClient(tracking_uri=uri)
-        experiment = client.get_experiment_by_name(name)
-        if experiment is None:
-            try:
-                return client, client.create_experiment(name, artifact_location=location)
-            except MlflowException:  # another client of the same server may have created it first
-                experiment = client.get_experiment_by_name(name)
-                if experiment is None:
-                    raise
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return client, client.create_experiment(name, artifact_location=location)
+        except MlflowException:  # another client of the same server may have created it first
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
     if experiment.lifecycle_stage != "active":
         raise InfrastructureError(
             f"MLflow experiment '{name}' was deleted: restore it, or delete it for good"
@@ -135,7 +129,7 @@ def find_experiment(uri: str, suite: str) -> tuple[MlflowClient, str]:
     """
     from mlflow.tracking import MlflowClient
 
-    database = _sqlite_file(uri)
+    database = sqlite_file(uri)
     if database is None or database.exists():
         client = MlflowClient(tracking_uri=uri)
         experiment = client.get_experiment_by_name(cut(suite, EXPERIMENT))
@@ -146,20 +140,27 @@ def find_experiment(uri: str, suite: str) -> tuple[MlflowClient, str]:
 
 @contextmanager
 def mlflow_errors(uri: str, timeout: int = IMPATIENT) -> Iterator[None]:
-    """Wait `timeout` seconds per request, and turn MLflow's errors into one-line messages.
+    """Turn MLflow's errors into one-line messages, after at most `timeout` seconds per request.
+
+    MLflow's variables are set for a fast and quiet client, unless the user has set them.
 
     Raises:
         InfrastructureError: the store cannot be reached or rejects a request.
     """
-    with mlflow_environment(timeout):
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
+    defaults = {**_ENVIRONMENT, "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout)}
+    missing = {name: value for name, value in defaults.items() if name not in os.environ}
+    os.environ.update(missing)
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
-        try:
-            yield
-        except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:  # a database's driver
-            reason = " ".join(str(error).split())
-            raise InfrastructureError(f"MLflow at {public(uri)}: {public(reason)[:300]}") from error
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:  # a database's driver
+        reason = " ".join(str(error).split())
+        raise InfrastructureError(f"MLflow at {public(uri)}: {public(reason)[:300]}") from error
+    finally:
+        for name in missing:
+            os.environ.pop(name, None)
 
 
 def pages(
@@ -182,42 +183,23 @@ def quoted(value: str) -> str:
     return f'"{value}"' if "'" in value else f"'{value}'"
 
 
-@contextmanager
-def mlflow_environment(timeout: int = IMPATIENT) -> Iterator[None]:
-    """Set MLflow's variables for a fast and quiet client, unless the user has set them."""
-    defaults = {**_ENVIRONMENT, "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout)}
-    missing = {name: value for name, value in defaults.items() if name not in os.environ}
-    os.environ.update(missing)
-    try:
-        yield
-    finally:
-        for name in missing:
-            os.environ.pop(name, None)
-
-
 def public(text: str) -> str:
     """Remove user names and passwords of URIs from a text."""
     text = re.sub(r"://[^/\s]+@", "://", text)  # greedy, because a password may contain an @
     return re.sub(r"([?&](?:user|password|passwd)=)[^&\s]*", r"\1…", text)
 
 
-def _sqlite_file(uri: str) -> Path | None:
+def sqlite_file(uri: str) -> Path | None:
+    """Return the file of a SQLite store, or None for any other store."""
     scheme, _, rest = uri.partition(":///")
     return Path(rest.partition("?")[0]) if scheme.startswith("sqlite") and rest else None
 
 
 def artifact_folder(uri: str, run: Run) -> Path | None:
     """Return the folder of a run's artifacts beside a SQLite file, or None if MLflow must transfer them."""
-    database, is_relative = _sqlite_file(uri), run.info.artifact_uri.startswith("mlflow-artifacts:")
+    database, is_relative = sqlite_file(uri), run.info.artifact_uri.startswith("mlflow-artifacts:")
     return Path(_artifacts(database), run.info.run_id, "artifacts") if database and is_relative else None
 
 
 def _artifacts(database: Path) -> Path:
     return database.resolve().parent / "mlartifacts"
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -10,9 +10,8 @@ from harness.errors import UsageError
 from harness.recipe import Provenance, Recipe, read_recipe, shipped_recipes
 from harness.rundir.results import TrialRecord
 from harness.stages.schedule import learning_rate
-from harness.tracking.entries import Entry
+from harness.tracking.entries import Curve, Entry
 from harness.tracking.names import PARAM, RUN_NAME, cut, flat, key
-from harness.tracking.values import Curve
 
 _OTHERS = ("step", "loss", "wall_seconds", "cpu_seconds")  # keys of an entry that are not curves of this name
 

@@ -1,18 +1,14 @@
-"""The values of a trial in MLflow: metrics, parameters, the columns to show first, and timings as curves."""
+"""The values of a trial in MLflow: metrics, parameters and the columns to show first."""
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from harness.rundir.results import Results, TrialRecord
-from harness.rundir.speed import read_timings
-from harness.scenarios.scenario import OFFLINE, SCENARIOS, SINGLE_STREAM
+from harness.scenarios.scenario import OFFLINE, SINGLE_STREAM
 from harness.task import Figure
 from harness.tracking.names import PARAM, RANK, VIEW, cut, flat, key, readable
 
-MOST = 1000  # points per curve: the limit of one request, and more than the pixels of its chart
-Curve = list[tuple[int, float]]  # (step, value)
 SPEEDS = ("speed/ips", "speed/p50_ms", "speed/valid")
 _SETTINGS = ("batch_size", "precision", "backend", "options.beam")
 _WIDTHS = {"attributes.`Run Name`": 330, f"tags.`{RANK}`": 250}  # px
@@ -112,17 +108,3 @@ def view(results: Results, known: Mapping[str, Any]) -> dict[str, Any]:
 def _with_bounds(name: str, figure: Figure, scale: float = 1) -> dict[str, float | None]:
     values = {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
     return {bound: None if value is None else value * scale for bound, value in values.items()}
-
-
-def series(trial_dir: Path) -> dict[str, Curve]:
-    """Return one curve of raw timings per scenario of a trial, its processes one after another.
-
-    It shows warm-up and disturbances. Longer curves are thinned: every k-th point is kept, with its step.
-    """
-    curves = {}
-    for scenario in SCENARIOS.entries():
-        timings = read_timings(trial_dir, scenario)
-        if timings is not None and timings.processes:
-            name, values = timings.curve()
-            curves[f"series/{name}"] = list(enumerate(values))[:: -(-len(values) // MOST)]
-    return curves
