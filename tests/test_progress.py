@@ -1,4 +1,4 @@
-"""Progress of a run: plain lines in a pipe, a table on a terminal, rates from the first shard on."""
+"""Progress of a run: plain lines in a pipe, bars on a terminal, rates from the first shard on."""
 
 from __future__ import annotations
 
@@ -54,63 +54,54 @@ def test_plain_lines_show_retried_shards_and_the_number_of_nodes() -> None:
     assert output.getvalue() == "digits/yolo: 30/30 samples, 10.0/s, 2 shards retried, 2 nodes\n"
 
 
-def table_cells(progress: RunProgress) -> list[list[str]]:
-    """Return the cells of the table by row, without the progress bars."""
-    page = Console(file=io.StringIO(), width=200)
-    page.print(progress.table())
+def rows(progress: RunProgress, width: int = 200) -> list[tuple[str, str]]:
+    """Return the bar and the text of each row."""
+    page = Console(file=io.StringIO(), width=width)
+    page.print(progress.display)
     lines = page.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    return [[cell.strip() for cell in line.split("  ") if cell.strip(" ━╸╺")] for line in lines]
+    return [(line[:20].rstrip(), line[21:].rstrip()) for line in lines]
 
 
-def terminal(height: int = 40) -> tuple[RunProgress, Clock]:
+def terminal() -> tuple[RunProgress, Clock]:
     clock = Clock()
-    console = Console(file=io.StringIO(), width=200, height=height, force_terminal=True)
+    console = Console(file=io.StringIO(), width=200, force_terminal=True)
     return RunProgress(console, clock), clock
 
 
-def test_the_table_shows_running_trials_then_waiting_ones_then_the_sum() -> None:
+def test_the_rows_are_the_sum_and_the_trials_that_are_predicted() -> None:
     progress, clock = terminal()
     progress.begin("a/waiting", total=50, done=0)
     progress.begin("b/running", total=100, done=20)
     progress.begin("c/complete", total=10, done=10)
+    assert rows(progress) == []
     clock.now = 100.0
     progress.advance("b/running", 10, "n1")
     clock.now = 110.0
     progress.advance("b/running", 20, "n2", retries=1)
-    assert table_cells(progress) == [
-        ["trial", "samples", "shards", "samples/s", "remaining", "retried", "nodes"],
-        ["b/running", "50/100", "2", "2.0", "0:25", "1", "2"],
-        ["a/waiting", "0/50", "0", "waiting"],
-        ["all, 1 of 3 trials complete", "60/160", "2", "2.0", "0:50", "1", "2"],
+    assert rows(progress) == [
+        ("━" * 7 + "╸", "all 3 trials: 60/160 samples, 2.0/s, 50 s remaining"),
+        ("━" * 10, "b/running: 50/100 samples, 2.0/s, 25 s remaining, 1 shards retried, 2 nodes"),
     ]
 
 
-def test_the_table_fits_the_height_of_the_terminal() -> None:
-    progress, _ = terminal(height=12)
-    for number in range(30):
-        progress.begin(f"b/{number}", total=10, done=0)
-    rows = table_cells(progress)
-    assert len(rows) == 1 + 4 + 1 + 1
-    assert rows[-2] == ["… and 26 more"]
-
-
-def test_the_table_is_empty_when_all_trials_are_complete() -> None:
+def test_complete_trials_have_no_row() -> None:
     progress, _ = terminal()
     for name in ("a", "b"):
         progress.begin(name, total=10, done=0)
         progress.advance(name, 10)
-    assert len(table_cells(progress)) == 1
+    assert rows(progress) == []
 
 
-def test_on_a_terminal_notes_stay_above_the_live_table() -> None:
+def test_on_a_terminal_notes_stay_above_the_bars() -> None:
     output = io.StringIO()
     console = Console(file=output, width=120, height=30, force_terminal=True)
     with RunProgress(console) as progress:
         progress.begin("digits/yolo", total=10, done=4)
+        progress.advance("digits/yolo", 2)
         progress.note("a line")
     text = output.getvalue()
     assert "a line" in text
-    assert "4/10" in text
+    assert "6/10" in text
     assert "10.0/s" not in text
 
 
@@ -139,13 +130,13 @@ def test_only_notes_stay_in_the_scrollback() -> None:
     progress = RunProgress(console)
     with progress:
         progress.training("yolo", TrainingStep(20, 80, 1.5, "ap 0.2000", 8.0))
-        progress._live.refresh()
+        progress.display.refresh()
         assert "ETA 0:08" in screen(output.getvalue())[0]
         progress.begin("digits/yolo", total=10, done=4)
         progress.note("digits/yolo: samples 4–5 failed: a reason")
         progress.advance("digits/yolo", 6)
         progress.timing("digits/yolo", ["offline"], 2, 3)
-        progress._live.refresh()
+        progress.display.refresh()
         assert screen(output.getvalue())[-1].endswith("timing digits/yolo: offline (process 2/3)")
     assert screen(output.getvalue()) == ["digits/yolo: samples 4–5 failed: a reason"]
 
@@ -156,22 +147,19 @@ def test_the_controls_of_a_live_display_reach_the_terminal(monkeypatch: pytest.M
     console = SafeConsole(stderr=True, width=120, height=30, force_terminal=True)
     with RunProgress(console) as progress:
         progress.begin("digits/yolo\x1b[2J", total=10, done=4)
-        progress._live.refresh()
+        progress.advance("digits/yolo\x1b[2J", 2)
+        progress.display.refresh()
         sys.stderr.write("a warning\n")
     assert screen(output.getvalue()) == ["a warning"]
     assert "\\u001b[2K" not in output.getvalue()
     assert "\x1b[2J" not in output.getvalue()
 
 
-def test_a_bar_shows_the_steps_of_a_training_without_an_empty_table() -> None:
+def test_a_bar_shows_the_steps_of_a_training() -> None:
     progress, _ = terminal()
-    page = Console(file=io.StringIO(), width=100)
     progress.training("yolo", TrainingStep(20, 80, 1.5, "ap 0.2000", 8.0))
-    page.print(progress.display())
-    (line,) = page.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    bar, _, text = line.partition("training")
-    assert bar == "━" * 5 + " " * 17  # a quarter of 20 columns
-    assert text.rstrip() == " yolo: step 20/80  loss 1.500  ap 0.2000  8.0 steps/s  ETA 0:08"
+    text = "training yolo: step 20/80  loss 1.500  ap 0.2000  8.0 steps/s  ETA 0:08"
+    assert rows(progress) == [("━" * 5, text)]
 
 
 def test_of_the_lines_of_a_training_few_are_printed_where_there_is_no_terminal() -> None:

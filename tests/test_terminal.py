@@ -91,7 +91,8 @@ def test_progress_shows_no_control_character(monkeypatch: pytest.MonkeyPatch) ->
     console = SafeConsole(file=io.StringIO(), width=300, force_terminal=True, no_color=True)
     progress = RunProgress(console)
     progress.begin(CONTROLS, total=4, done=1)
-    console.print(progress.table())
+    progress.advance(CONTROLS, 1)
+    console.print(progress.display)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert r"\u001b]0;title" in text
     assert not (set(CONTROLS) - set(SHOWN) - {"\x1b"}) & set(text)

@@ -1,48 +1,16 @@
-"""Progress of a run: a live table with rates and remaining time on a terminal, plain lines elsewhere."""
+"""Progress of a run: bars with rates and remaining time on a terminal, plain lines elsewhere."""
 
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Self
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
+from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn
 
 from harness.recipe import TrainingStep
 
-LINE_INTERVAL = 10.0  # s between plain lines of one trial
-FREE_LINES = 8  # lines of the terminal that are left for notes above the table
-
-
-@dataclass
-class _TrialProgress:
-    """The number of complete predictions of a trial, and the rate at which they arrive."""
-
-    total: int  # number of samples
-    done: int  # samples with a prediction on disk
-    last_line: float  # time of the last plain line
-    shards: int = 0  # shards predicted in this run
-    started: float | None = None  # time of the first shard
-    done_at_start: int = 0  # samples with a prediction at `started`
-    retries: int = 0  # shards that were dispatched again after their worker was lost
-    nodes: set[str] = field(default_factory=set)
-
-    @property
-    def complete(self) -> bool:
-        return self.done >= self.total
-
-    def rate(self, now: float) -> float | None:
-        """Return samples per second since the first shard, which excludes waiting and loading the model.
-
-        Returns None before the second shard.
-        """
-        if self.started is None or self.done <= self.done_at_start:
-            return None
-        return (self.done - self.done_at_start) / max(now - self.started, 1e-9)
+LINE_INTERVAL = 10.0  # s between plain lines of one trial, or of all trainings
 
 
 class RunProgress:
@@ -51,32 +19,42 @@ class RunProgress:
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._clock = clock
-        self._trials: dict[str, _TrialProgress] = {}
-        self._status, self._bar = "", (0, 0)
-        self._last_status = -math.inf  # time of the last plain line with a remaining time
-        self._live = Live(console=console, get_renderable=self.display, refresh_per_second=2, transient=True)
+        self.display = Progress(
+            BarColumn(20),
+            TextColumn("{task.description}", markup=False),
+            console=console,
+            get_time=clock,
+            refresh_per_second=2,
+            speed_estimate_period=math.inf,
+            transient=True,
+        )
+        """One row for each trial from its first result until it is complete, then what is being done."""
+        self._all = self._add_row(total=0)
+        self._trials: dict[str, Task] = {}
+        self._status: TaskID | None = None
+        self._last_lines: dict[str, float] = {}  # times of the last plain lines
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
-            self._live.start()
+            self.display.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        self.display.stop()
 
     def note(self, line: str) -> None:
-        """Print a line above the table."""
+        """Print a line above the bars."""
         self._console.print(line, markup=False, highlight=False)
 
     def status(self, line: str, done: int = 0, total: int = 0, passing: bool = False) -> None:
-        """Show what is being done in the last row of a terminal, with a bar if there is a `total`.
+        """Show what is being done in the last row of a terminal, with a moving bar if `total` is unknown.
 
         Elsewhere, print the line, but `passing` ones at most once per `LINE_INTERVAL`.
         """
-        self._status, self._bar = line, (done, total)
-        now = self._clock()
-        if not self._console.is_terminal and not (passing and now - self._last_status < LINE_INTERVAL):
-            self._last_status = now if passing else self._last_status
+        self._end_status()
+        if self._console.is_terminal:
+            self._status = self.display.add_task(line, total=total or None, completed=done)
+        elif not passing or self._is_due("status"):
             self.note(line)
 
     def training(self, name: str, event: TrainingStep | str) -> None:
@@ -92,99 +70,56 @@ class RunProgress:
 
     def begin(self, name: str, total: int, done: int) -> None:
         """Add a trial of `total` samples, `done` of which already have a prediction on disk."""
-        self._status = ""
-        self._trials[name] = _TrialProgress(total, done, self._clock())
+        self._end_status()
+        self._trials[name] = self._add_row(total, done)
+        self._last_lines[name] = self._clock()
         if done and not self._console.is_terminal:
             self.note(f"{name}: {done} of {total} predictions are on disk")
+        total += round(self._all.total or 0)
+        done += round(self._all.completed)
+        self.display.reset(self._all.id, start=False, total=total, completed=done)
 
     def advance(self, name: str, count: int, node: str | None = None, retries: int = 0) -> None:
         """Count a new shard of `count` samples, and the trial's shards that were dispatched again so far."""
         trial = self._trials[name]
-        now = self._clock()
-        trial.done += count
-        trial.shards += 1
-        trial.retries = retries
-        if node:
-            trial.nodes = trial.nodes | {node}  # a new set, because the table is drawn in another thread
-        if trial.started is None:
-            trial.started, trial.done_at_start = now, trial.done
-        due = now - trial.last_line >= LINE_INTERVAL
-        if not self._console.is_terminal and (trial.complete or due):
-            trial.last_line = now
-            self.note(f"{name}: {_line(trial, now)}")
+        nodes = trial.fields.get("nodes", frozenset()) | {node}
+        self._count(trial, name, count, retries=retries, nodes=nodes)
+        self._count(self._all, f"all {len(self._trials)} trials", count)
+        if not self._console.is_terminal and (self._is_due(name) or trial.finished):
+            self.note(trial.description)
 
-    def display(self) -> Group:
-        """Return the live part: the table of incomplete trials, then what is being done."""
-        table, status = self.table(), Table.grid(padding=(0, 2, 0, 0))
-        done, total = self._bar
-        bar = [ProgressBar(total, done, width=20)] if total else []
-        status.add_row(*bar, Text(self._status, no_wrap=True, overflow="ellipsis"))
-        return Group(*([table] if table.row_count else []), *([status] if self._status else []))
+    def _add_row(self, total: int, done: int = 0) -> Task:
+        self.display.add_task("", start=False, total=total, completed=done, visible=False)
+        return self.display.tasks[-1]
 
-    def table(self) -> Table:
-        """Return one row per incomplete trial, those that are running first, and one row for all trials."""
-        now = self._clock()
-        trials = dict(self._trials)
-        open_trials = {name: trial for name, trial in trials.items() if not trial.complete}
-        first = sorted(open_trials, key=lambda name: open_trials[name].started is None)
-        room = max(1, self._console.height - FREE_LINES)
-        table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-        for column in ("trial", "", "samples", "shards", "samples/s", "remaining", "retried", "nodes"):
-            table.add_column(column, no_wrap=True, justify="left" if column in {"trial", ""} else "right")
-        for name in first[:room] if len(first) > 1 else first:
-            table.add_row(*_row(name, open_trials[name], now))
-        if len(first) > room:
-            table.add_row(Text(f"… and {len(first) - room} more", style="dim"))
-        if len(trials) > 1 and first:
-            complete = len(trials) - len(first)
-            table.add_row(
-                *_row(f"all, {complete} of {len(trials)} trials complete", _sum(trials.values()), now)
-            )
-        return table
+    def _count(self, row: Task, name: str, count: int, **fields: object) -> None:
+        if not row.started:
+            self.display.start_task(row.id)
+        self.display.update(row.id, advance=count, **fields)
+        visible = not row.finished and (row is not self._all or len(self._trials) > 1)
+        self.display.update(row.id, description=f"{name}: {_describe(row)}", visible=visible)
+
+    def _end_status(self) -> None:
+        if self._status is not None:
+            self.display.remove_task(self._status)
+        self._status = None
+
+    def _is_due(self, name: str) -> bool:
+        """Return whether the last plain line of this name is long ago, and count another one if so."""
+        due = self._clock() - self._last_lines.get(name, -math.inf) >= LINE_INTERVAL
+        if due:
+            self._last_lines[name] = self._clock()
+        return due
 
 
-def _sum(trials: Collection[_TrialProgress]) -> _TrialProgress:
-    """Return the progress of several trials as if they were one."""
-    return _TrialProgress(
-        total=sum(trial.total for trial in trials),
-        done=sum(trial.done for trial in trials),
-        last_line=0.0,
-        shards=sum(trial.shards for trial in trials),
-        started=min((trial.started for trial in trials if trial.started is not None), default=None),
-        done_at_start=sum(trial.done if trial.started is None else trial.done_at_start for trial in trials),
-        retries=sum(trial.retries for trial in trials),
-        nodes={node for trial in trials for node in trial.nodes},
-    )
-
-
-def _row(name: str, trial: _TrialProgress, now: float) -> list[Text | ProgressBar]:
-    rate = trial.rate(now)
-    cells = [
-        f"{trial.done}/{trial.total}",
-        str(trial.shards),
-        f"{rate:.1f}" if rate else "",
-        _clock_time((trial.total - trial.done) / rate) if rate else "waiting" if not trial.shards else "",
-        str(trial.retries or ""),
-        str(len(trial.nodes) or ""),
-    ]
-    return [Text(name), ProgressBar(trial.total, trial.done, width=20), *map(Text, cells)]
-
-
-def _line(trial: _TrialProgress, now: float) -> str:
-    rate = trial.rate(now)
-    parts = [f"{trial.done}/{trial.total} samples"]
-    if rate:
-        parts.append(f"{rate:.1f}/s")
-        if not trial.complete:
-            parts.append(f"{(trial.total - trial.done) / rate:.0f} s remaining")
-    if trial.retries:
-        parts.append(f"{trial.retries} shards retried")
-    if len(trial.nodes) > 1:
-        parts.append(f"{len(trial.nodes)} nodes")
+def _describe(row: Task) -> str:
+    parts = [f"{row.completed:.0f}/{row.total or 0:.0f} samples"]
+    if row.speed:  # since the first shard, without waiting and loading
+        parts.append(f"{row.speed:.1f}/s")
+        if not row.finished:
+            parts.append(f"{row.time_remaining:.0f} s remaining")
+    if retries := row.fields.get("retries"):
+        parts.append(f"{retries} shards retried")
+    if (nodes := len(row.fields.get("nodes", ()))) > 1:
+        parts.append(f"{nodes} nodes")
     return ", ".join(parts)
-
-
-def _clock_time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
