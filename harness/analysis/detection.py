@@ -35,7 +35,7 @@ class DetectionAnalyser(Analyser[Detections, ShownDetections]):
     """
 
     def __init__(self, classes: Sequence[str], min_score: float | None = None) -> None:
-        """Start without images; the score of the operating point is by default the one of the highest F1."""
+        """Start without images; `min_score` replaces the score of the operating point."""
         self._classes = tuple(classes)
         self._known_score = min_score
         self._matches: list[Matches] = []

@@ -49,11 +49,10 @@ def colour(label: int) -> tuple[int, int, int]:
 
     The label's bits are spread over the channels, from the highest bit of a channel down.
     """
-    channels = [0, 0, 0]
-    for shift in range(8):
-        for channel in range(3):
-            channels[channel] |= (label >> (3 * shift + channel) & 1) << (7 - shift)
-    return channels[0], channels[1], channels[2]
+    red, green, blue = (
+        sum((label >> 3 * shift + channel & 1) << 7 - shift for shift in range(8)) for channel in range(3)
+    )
+    return red, green, blue
 
 
 def _resize_nearest(codes: Mask) -> PILImage.Image:

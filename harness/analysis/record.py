@@ -202,11 +202,7 @@ class AnalysisFile(StrictModel):
 
 
 def read_analysis(trial_dir: Path) -> Analysis | None:
-    """Read the analysis of a trial directory; None if it has none.
-
-    Raises:
-        UsageError: analysis.json does not match the schema.
-    """
+    """Read the analysis of a trial directory; None if it has none."""
     record = read_record(trial_dir / "analysis.json", AnalysisFile)
     return record.analysis if record else None
 

@@ -65,11 +65,7 @@ def cut(column: str, values: Column) -> Iterator[Slice]:
 
 
 def select(columns: Mapping[str, Column], text: str) -> NDArray[np.intp]:
-    """Return the positions of the samples that satisfy a condition, such as `source words >= 21`.
-
-    Raises:
-        UsageError: The samples have no such column, or its values cannot be compared in this way.
-    """
+    """Return the positions of the samples that satisfy a condition, such as `source words >= 21`."""
     condition = parse_condition(text)
     if (values := columns.get(condition.column)) is None:
         raise UsageError(f"the samples have no column '{condition.column}' (known: {', '.join(columns)})")
@@ -90,9 +86,6 @@ def read_table(path: Path) -> dict[str, dict[str, str]]:
     """Read a table with one row per sample: column → sample id → value.
 
     A `.csv` has commas, a `.tsv` tabs; the first line names the columns, one of which is `id`.
-
-    Raises:
-        UsageError: The file cannot be read, has no column `id` and another one, or an id occurs twice.
     """
     rows = csv.reader(read_lines(path), delimiter="\t" if path.suffix == ".tsv" else ",")
     header = next(rows, [])
@@ -116,17 +109,12 @@ def read_table(path: Path) -> dict[str, dict[str, str]]:
 
 
 def align(path: Path, ids: Sequence[str]) -> dict[str, Column]:
-    """Return the columns of a table in the order of the samples; rows of other samples are not used.
-
-    Raises:
-        UsageError: The table is malformed, or has a row for none of the samples.
-    """
+    """Return the columns of a table in the order of the samples; rows of other samples are not used."""
     columns = {}
     for name, by_id in read_table(path).items():
         if not by_id.keys() & set(ids):
             raise UsageError(f"{path}: no id is one of the {len(ids)} samples, such as '{ids[0]}'")
-        texts = [by_id.get(sample_id, "") for sample_id in ids]
-        columns[name] = _numbers(texts)
+        columns[name] = _numbers([by_id.get(sample_id, "") for sample_id in ids])
     return columns
 
 

@@ -201,11 +201,7 @@ def _to_matches(
 ) -> Matches:
     """Return matches of one area range and one IoU threshold, without detections on ignored annotations.
 
-    Args:
-        correct: [d], the detections that count as correct.
-        kept: [d], those not removed; all by default.
-        positive: [g], the annotations that count; the image's by default.
-        labels: [d], the image's by default.
+    By default all detections are kept [d], with the image's labels [d] and the annotations that count [g].
     """
     stay = image.states != IGNORED
     if kept is not None:

@@ -38,13 +38,8 @@ class AnnotationFiles(Dataset):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Return one line per kind of content that was left out or is doubtful."""
         return tuple(dict.fromkeys(self._notes))
 
     @abstractmethod
     def read_predictions(self, path: Path) -> Predictions:
-        """Read the predictions of one system, and add to `notes`.
-
-        Raises:
-            UsageError: A file is malformed, or predictions do not fit the annotations.
-        """
+        """Read the predictions of one system, and add to `notes`."""

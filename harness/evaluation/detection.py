@@ -40,9 +40,6 @@ class AnnotatedBoxes(AnnotationFiles):
                 default.
             image_set: a list of image ids, one per line, as in VOC's ImageSets. Only these images count.
             iou_type: `segm` compares instance masks in place of boxes, under coco only.
-
-        Raises:
-            UsageError: a file is malformed, or an option does not fit the protocol.
         """
         annotations = Path(annotations)
         if not annotations.exists():

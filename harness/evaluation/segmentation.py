@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from harness.datasets.masks.classes import ClassLabels, MaskClasses, binary_classes, parse_classes
 from harness.datasets.masks.files import find_predictions, list_masks
@@ -11,7 +10,6 @@ from harness.errors import UsageError, checked
 from harness.evaluation.annotation_files import AnnotationFiles, Predictions
 from harness.task import BACKGROUND, IGNORED, Mask, Sample
 
-REST: Literal["rest"] = "rest"  # ignore every label that no class has
 _MAX_CLASSES = 256  # of 8 bits
 
 
@@ -38,9 +36,6 @@ class AnnotatedMasks(AnnotationFiles):
             classes, first_label, ignore: the labels of annotations and predictions; see `read_classes`. If
                 all annotated pixels are 0 or 255, then 255 is the second of two classes without labels.
             image_set: a list of stems, one per line. Only these masks count.
-
-        Raises:
-            UsageError: a label or the list is malformed, there is no PNG file, or two have the same stem.
         """
         notes: list[str] = []
         annotations = Path(annotations)
@@ -89,9 +84,6 @@ def read_classes(text: str, first_label: int = 0, ignore: Sequence[str] = ()) ->
         first_label: label of the first class, if the classes have no labels.
         ignore: values, colours or `rest`. Without any, 255 is ignored if labels are values and no class has
             it.
-
-    Raises:
-        UsageError: a class or label is malformed or duplicate, or there is one class or too many.
     """
     try:
         labels = _class_labels(text, first_label)
@@ -99,7 +91,7 @@ def read_classes(text: str, first_label: int = 0, ignore: Sequence[str] = ()) ->
         if len(labels) == 1:
             raise ValueError("a single class is always right; expected at least 2, such as background,object")
         if ignore:
-            return parse_classes(labels, REST if list(ignore) == [REST] else list(map(_label, ignore)))
+            return parse_classes(labels, "rest" if [*ignore] == ["rest"] else [*map(_label, ignore)])
         is_free = not classes.are_colours and IGNORED not in classes.labels
         return parse_classes(labels, [IGNORED]) if is_free else classes
     except ValueError as error:

@@ -32,7 +32,6 @@ class System:
     predictions: Predictions
 
     def read_predictions(self) -> Predictions:
-        """Return the predictions."""
         return self.predictions
 
     def read_statistics(self, metric: str) -> StoredArrays:

@@ -40,9 +40,6 @@ class ReferenceTexts(AnnotationFiles):
             tokenize: sacrebleu's name of the tokenizer of BLEU.
             lowercase: compute BLEU without regard to case.
             metrics: some of METRICS. None means all.
-
-        Raises:
-            UsageError: a file is missing, empty or not UTF-8, or the numbers of lines differ.
         """
         if not references:
             raise UsageError("expected at least one file of references")
@@ -79,7 +76,6 @@ class ReferenceTexts(AnnotationFiles):
         return [(str(number), Translation(sentence)) for number, sentence in enumerate(sentences, start=1)]
 
     def _check_length(self, path: Path, sentences: Sequence[str]) -> None:
-        """Check that there are as many sentences as in the first file of references."""
         if len(sentences) != self._length:
             raise UsageError(
                 f"{path}: has {len(sentences)} lines, {self._first} has {self._length}; "

@@ -38,13 +38,12 @@ class AveragePrecision(Metric[Annotations, Detections, Matches]):
     _choices: str
     """Everything that changes a figure, for its signature."""
 
+    area_ranges: tuple[int, ...] = (0,)
+    """Index of the area range of each figure."""
+
     @abstractmethod
     def _figures(self, curves: Sequence[Curves], weights: NDArray[np.int32]) -> tuple[Values, Values]:
         """Compute figures [R] and those of each class [classes, R], both by name, of R weightings [n, R]."""
-
-    @abstractmethod
-    def _area_ranges(self) -> Sequence[int]:
-        """Return the index of the area range of each figure."""
 
     def compute(self, statistics: Sequence[Matches], groups: Groups) -> Computed:
         """Compute the figures, overall and per class, 0–1; NaN if no annotation counts."""
@@ -57,11 +56,10 @@ class AveragePrecision(Metric[Annotations, Detections, Matches]):
         return Computed(
             figures,
             by_class,
-            {name: carriers[area] for name, area in zip(self.names, self._area_ranges(), strict=True)},
+            {name: carriers[area] for name, area in zip(self.names, self.area_ranges, strict=True)},
         )
 
     def signature(self, name: str, statistics: Sequence[Matches]) -> str:  # noqa: ARG002
-        """Return the protocol with its thresholds, areas and limits."""
         return f"{self._choices}|v:{VERSION}"
 
     def pack(self, statistics: Sequence[Matches]) -> StoredArrays:
@@ -86,6 +84,7 @@ class Coco(AveragePrecision):
         *("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large"),
     )
     limits = COCO_LIMITS
+    area_ranges = (0, 0, 0, 1, 2, 3, *(area for area, _ in COCO_LIMITS))
 
     def __init__(
         self,
@@ -111,11 +110,7 @@ class Coco(AveragePrecision):
         self._choices = f"coco{compared}|iou:0.50:0.05:0.95|recalls:101|areas:{areas}|maxdets:{limits}"
 
     def statistics(self, target: Annotations, prediction: Detections) -> Matches:
-        """Match greedily within each area range, as COCO does."""
         return matching.match_coco(target, prediction, self._ranges, self._masks)
-
-    def _area_ranges(self) -> Sequence[int]:
-        return (0, 0, 0, 1, 2, 3, *(area for area, _ in COCO_LIMITS))
 
     def _figures(self, curves: Sequence[Curves], weights: NDArray[np.int32]) -> tuple[Values, Values]:
         precisions = np.array([average_precision(curve, weights, coco_levels) for curve in curves])
@@ -154,11 +149,7 @@ class Voc(AveragePrecision):
         """Return the fraction of recall levels reached [m, R], from correct [m, R] of positives [R]."""
 
     def statistics(self, target: Annotations, prediction: Detections) -> Matches:
-        """Match each detection with its best annotation alone, as the devkit does."""
         return matching.match_voc(target, prediction, self._iou)
-
-    def _area_ranges(self) -> Sequence[int]:
-        return (0,)
 
     def _figures(self, curves: Sequence[Curves], weights: NDArray[np.int32]) -> tuple[Values, Values]:
         precisions = np.array([average_precision(curve, weights, self.levels)[0, 0] for curve in curves])

@@ -42,7 +42,6 @@ class CorpusScore(CountMetric[References, Translation]):
         return np.array([*self._counts(target, prediction), len(target)], dtype=np.int64)
 
     def figures(self, sums: NDArray[np.int64]) -> Values:
-        """Compute the corpus score of each sum of counts."""
         return {self.names[0]: np.array([self._score(row[:-1].tolist()) for row in sums], dtype=np.float64)}
 
     def signature(self, name: str, statistics: Sequence[NDArray[np.int64]]) -> str:  # noqa: ARG002
@@ -78,11 +77,7 @@ class Bleu(CorpusScore):
         lowercase: bool = False,
         **options: object,
     ) -> None:
-        """Load the tokenizer.
-
-        Raises:
-            UsageError: the tokenizer is unknown, or its package or model file is missing.
-        """
+        """Load the tokenizer; if it is unknown, or its package or model file missing, it is a UsageError."""
         super().__init__(classes, **options)
         if tokenize not in TOKENIZERS:
             raise UsageError(unknown("tokenizer", tokenize, TOKENIZERS))
@@ -94,9 +89,8 @@ class Bleu(CorpusScore):
         try:
             self.scorer = BLEU(lowercase=lowercase, tokenize=tokenize)
         except (ImportError, RuntimeError) as error:  # sacrebleu raises either for a missing package
-            language = tokenize[:2]
             raise UsageError(
-                f"tokenizer {tokenize}: its package is missing; pip install 'sacrebleu[{language}]'"
+                f"tokenizer {tokenize}: its package is missing; pip install 'sacrebleu[{tokenize[:2]}]'"
             ) from error
 
 

@@ -68,9 +68,7 @@ class Iou(CountMetric[Mask, Mask]):
         """Count the pixels of one image: [5, classes].
 
         The rows are correct, annotated and predicted pixels, then intersection and union of boundary pixels.
-
-        Raises:
-            UsageError: the sizes differ, or a pixel's value is neither a class nor the ignore index.
+        Other sizes and values that are neither a class nor the ignore index are UsageErrors.
         """
         if target.shape != prediction.shape:
             raise UsageError(
@@ -87,14 +85,12 @@ class Iou(CountMetric[Mask, Mask]):
         return np.stack([*areas, *boundary_counts(target, prediction, n)])
 
     def compute(self, statistics: Sequence[NDArray[np.int64]], groups: Groups) -> Computed:
-        """Compute the figures, 0–1, and per class `iou`, `accuracy` and `boundary_iou`."""
         computed = super().compute(statistics, groups)
         carriers = sum((counts[1] > 0 for counts in statistics), start=np.zeros(len(self.classes), np.int64))
         averaged = ("miou", "mean_accuracy", "boundary_iou", "foreground_iou")
         return replace(computed, carriers=dict.fromkeys(averaged, carriers))
 
     def signature(self, name: str, statistics: Sequence[NDArray[np.int64]]) -> str:  # noqa: ARG002
-        """Return the number of classes, the ignore index and the width of a boundary."""
         return self._signature
 
     def _check(self, pairs: NDArray[np.int64]) -> None:
@@ -118,7 +114,6 @@ class Iou(CountMetric[Mask, Mask]):
             )
 
     def figures(self, sums: NDArray[np.int64]) -> Values:
-        """Compute each figure [R] from R sums of counts [R, 5, classes]."""
         by_class = self.class_figures(sums)
         iou = by_class["iou"]
         correct, annotated = sums[:, 0], sums[:, 1]
@@ -135,7 +130,6 @@ class Iou(CountMetric[Mask, Mask]):
         }
 
     def class_figures(self, sums: NDArray[np.int64]) -> Values:
-        """Compute the figures of each class [R, classes] from R sums of counts [R, 5, classes]."""
         correct, annotated, predicted, intersection, union = np.moveaxis(sums, 1, 0)
         return {
             "iou": _ratio(correct, annotated + predicted - correct),

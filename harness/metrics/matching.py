@@ -65,9 +65,6 @@ def match_coco(
     Args:
         ranges: [A, 2], closed ranges in px², applied to an annotation's `areas` and a detection's area.
         masks: compare instance masks in place of boxes.
-
-    Raises:
-        UsageError: masks are to be compared, but there are none, or masks of different sizes.
     """
     order, ranks = rank_detections(detections)
     order, ranks = order[ranks < MAX_DETECTIONS], ranks[ranks < MAX_DETECTIONS]
@@ -113,10 +110,7 @@ def match_coco(
 def _measure_masks(
     target: Annotations, detections: Detections, order: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Measure the masks of d detections, with the indices `order`, and of g annotations, as pycocotools does.
-
-    Return the IoU with annotations of the same class, 0 with others [d, g], and the detections' areas [d].
-    """
+    """Return the IoU of d masks, in the given order, with g of the same class, 0 with others, and d areas."""
     if not target.masks or not detections.masks or target.masks.size != detections.masks.size:
         raise UsageError("segm needs annotations and detections with masks of one size")
     labels = detections.labels[order]

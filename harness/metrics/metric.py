@@ -97,9 +97,7 @@ class Metric(ABC, Generic[TargetT, PredictionT, StatisticsT]):
         """
         jackknifed, computed = self._jackknife(statistics, intervals, origins)
         everywhere = np.full(len(self.classes), len(statistics))
-        carriers = next(
-            iter(computed.carriers.values()), everywhere
-        )  # of the first figure, which is over all sizes
+        carriers = next(iter(computed.carriers.values()), everywhere)  # of the first figure: all sizes
         per_class = {
             label: {
                 name: figure(values[index], int(carriers[index]), self.unit, "", self.bounds)
@@ -161,17 +159,14 @@ class CountMetric(Metric[TargetT, PredictionT, NDArray[np.int64]]):
         return {}
 
     def compute(self, statistics: Sequence[NDArray[np.int64]], groups: Groups) -> Computed:
-        """Sum the counts over all samples and without each group, and compute the figures of the sums."""
         sums = leave_out_sums(np.stack(statistics), groups)
         by_class = {name: values.T for name, values in self.class_figures(sums).items()}
         return Computed(self.figures(sums), by_class)
 
     def pack(self, statistics: Sequence[NDArray[np.int64]]) -> StoredArrays:
-        """Stack the samples' counts into one array, `rows`."""
         return {"rows": np.array(statistics, dtype=np.int64)}
 
     def unpack(self, arrays: StoredArrays) -> list[NDArray[np.int64]]:
-        """Return the samples' counts."""
         return list(arrays["rows"])
 
 

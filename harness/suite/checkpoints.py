@@ -20,15 +20,7 @@ from harness.yaml_source import KeyPath
 def resolve_checkpoints(
     loaded: LoadedSuite, entry: AdapterEntry, keys: KeyPath
 ) -> dict[int | None, CheckpointRef]:
-    """Return the checkpoint of an adapter entry by seed; empty if the entry has none.
-
-    The key None stands for the recipe's own seed.
-
-    Raises:
-        UsageError: The checkpoint is unknown or belongs to another adapter, a seed has no recipe, or the
-            recipe names an unknown data set.
-        UnavailableError: The weights, or the environment variable that names them, do not exist here.
-    """
+    """Return the checkpoint of an adapter entry by seed, None for the recipe's own; empty if it has none."""
     if entry.train is not None:
         if entry.checkpoint is not None:
             raise loaded.error([*keys, "train"], "set either 'checkpoint' or 'train'")
@@ -40,11 +32,12 @@ def resolve_checkpoints(
             adapter=entry.adapter,
             task=ADAPTERS.get(entry.adapter).task,
         )
-        references = {seed: trained_checkpoint(recipe, path, seed) for seed in entry.seeds}
-        suffixes = {seed: "" if seed in (None, recipe.seed) else f"-seed-{seed}" for seed in entry.seeds}
+        names = {
+            seed: f"{keys[-1]}" + ("" if seed in (None, recipe.seed) else f"-seed-{seed}")
+            for seed in entry.seeds
+        }
         return {
-            seed: replace(reference, name=f"{keys[-1]}{suffixes[seed]}")
-            for seed, reference in references.items()
+            seed: replace(trained_checkpoint(recipe, path, seed), name=name) for seed, name in names.items()
         }
     if entry.checkpoint is None:
         if entry.seed is not None:
@@ -70,10 +63,6 @@ def with_training_data(
 
     Paths and variables mean the same as in the suite's own data sets. The recipes of the references differ in
     the seed only.
-
-    Raises:
-        UsageError: A path leaves the data root, or a file of the data is malformed.
-        UnavailableError: This machine lacks the data, or a variable is not set.
     """
     recipe = next((reference.recipe for reference in references.values() if reference.missing), None)
     if recipe is None or recipe.data.name not in DATASETS.entries():

@@ -36,11 +36,7 @@ def _problem(statement: Statement, where: str | None) -> str:
 
 
 def check_claims(loaded: LoadedSuite, trials: Sequence[Trial]) -> None:
-    """Check that the claims of a suite name its benchmarks, their variants and what is measured of them.
-
-    Raises:
-        UsageError: A claim does not; the message names its line and the nearest name.
-    """
+    """Check that the claims of a suite name its benchmarks, their variants and what is measured of them."""
     for name, entry in loaded.suite.claims.items():
         if entry.benchmark not in loaded.suite.benchmarks:
             message = unknown("benchmark", entry.benchmark, loaded.suite.benchmarks)

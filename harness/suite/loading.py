@@ -47,23 +47,15 @@ class LoadedSuite:
         return str(self.expand_options(keys, {"": text})[""])
 
     def expand_options(self, keys: KeyPath, options: Mapping[str, object]) -> dict[str, object]:
-        """Replace each ${NAME} by its environment variable, in every text of the options at a key path.
-
-        Raises:
-            UnavailableError: A variable is not set; the message names file and line.
-        """
+        """Replace each ${NAME} in texts of options by its variable, or raise an UnavailableError."""
         try:
             return {key: _expand(value) for key, value in options.items()}
         except UnavailableError as error:
             raise UnavailableError(str(self.error(keys, str(error)))) from error
 
-    def file(self, keys: KeyPath) -> Path:
-        """Return the file that sets these keys."""
-        return nearest_source(self._sources, keys).path
-
     def folder(self, keys: KeyPath) -> Path:
         """Return the folder of the file that sets these keys. Relative paths there start from it."""
-        return self.file(keys).parent
+        return nearest_source(self._sources, keys).path.parent
 
 
 def _expand(value: object) -> object:
@@ -84,11 +76,7 @@ def shipped_suites() -> dict[str, Path]:
 
 
 def find_suite(name: str) -> Path:
-    """Return the absolute path of a suite, given its path or the name of a shipped suite.
-
-    Raises:
-        UsageError: There is no such file or shipped suite; the message suggests the nearest name.
-    """
+    """Return the absolute path of a suite, given its path or the name of a shipped suite."""
     path = Path(name)
     if path.suffix in {".yaml", ".yml"} or path.is_file():
         if not path.is_file():
@@ -101,11 +89,7 @@ def find_suite(name: str) -> Path:
 
 
 def load_suite(path: Path, overrides: Sequence[str] = ()) -> LoadedSuite:
-    """Read a suite with its includes, apply `KEY=VALUE` overrides, and check it against the schema.
-
-    Raises:
-        UsageError: The first mistake, with its file, line and key, the expected value and the nearest name.
-    """
+    """Read a suite with its includes, apply `KEY=VALUE` overrides, and check it against the schema."""
     sources = _read_with_includes(path, ())
     suite = validate(Suite, sources[0].document, sources[:1])
     for source in sources[1:]:
@@ -129,11 +113,7 @@ class GateFile(BaseModel):
 
 
 def recorded_gate(path: Path) -> GatePolicy:
-    """Return the gate policy of a run's suite.yaml, whose includes are resolved; the default without one.
-
-    Raises:
-        UsageError: The file cannot be read, or a rule is malformed.
-    """
+    """Return the gate policy of a run's suite.yaml, whose includes are resolved; the default without one."""
     source = read_source(path)
     return validate(GateFile, source.document, [source]).gate
 
@@ -141,10 +121,7 @@ def recorded_gate(path: Path) -> GatePolicy:
 def read_gate(path: Path) -> GatePolicy:
     """Return the gate policy of a file and of those that it includes, whose rules come first.
 
-    Other keys, such as those of a suite, are ignored.
-
-    Raises:
-        UsageError: A file cannot be read, none has a gate, or a rule is malformed.
+    Other keys, such as those of a suite, are ignored. No gate at all is a UsageError.
     """
     sources = _read_with_includes(path, ())
     if not any("gate" in source.document for source in sources):
@@ -197,10 +174,7 @@ def _merge(suite: Suite, included: Suite, source: Source) -> Suite:
 
 
 def _apply_override(document: dict[str, object], override: str) -> None:
-    """Set one dotted key of a document.
-
-    The value is parsed as YAML, so `[fp32, bf16]` and `null` mean the same as in a file.
-    """
+    """Set one dotted key of a document to a value in YAML."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UsageError(f"--set {override}: expected KEY=VALUE, such as adapters.yolo.batch_size=8")

@@ -16,17 +16,14 @@ def resolve_paths(
 
     Relative paths start at `data_root`, which no path may leave, or without it at the folder of the suite
     file that sets the option. Values of another type are unchanged, so that their validation reports them.
-
-    Raises:
-        UsageError: A path leaves the data root; the message names file and line.
     """
-    return {
-        name: [_resolve(loaded, [*keys, name], part) for part in value]
-        if isinstance(value, list)
-        else _resolve(loaded, [*keys, name], value)
-        for name, value in options.items()
-        if name in names
-    }
+    resolved: dict[str, object] = {}
+    for name in options.keys() & set(names):
+        value, where = options[name], [*keys, name]
+        is_list = isinstance(value, list)
+        parts = [_resolve(loaded, where, part) for part in (value if is_list else [value])]
+        resolved[name] = parts if is_list else parts[0]
+    return resolved
 
 
 def dataset_options(
@@ -35,10 +32,6 @@ def dataset_options(
     """Return a data set's options with variables filled in, and with absolute paths.
 
     Without a data root, relative paths start at the working directory.
-
-    Raises:
-        UsageError: A path leaves the data root.
-        UnavailableError: A variable is not set.
     """
     expanded, names = loaded.expand_options(keys, options), path_fields(cls.Options)
     if loaded.suite.data_root is not None:

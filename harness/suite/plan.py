@@ -58,10 +58,9 @@ def plan(loaded: LoadedSuite, only: str | None = None, limit: int | None = None)
         limit: Evaluate at most this many samples per benchmark.
 
     Raises:
-        UsageError: A name is unknown or an option is wrong (the message names file, line and the nearest
-            name), or no trial is left.
-        UnavailableError: A data set, or the environment variable that names it or the weights, does not
-            exist here, and the suite does not allow the benchmark to be skipped.
+        UsageError: A name is unknown or an option is wrong, or no trial is left.
+        UnavailableError: A data set, weights or a variable that names them do not exist here, and the suite
+            does not allow the benchmark to be skipped.
     """
     if not loaded.suite.benchmarks:
         raise loaded.error(["benchmarks"], "a suite needs at least one benchmark")

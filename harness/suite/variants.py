@@ -51,16 +51,7 @@ class Variant:
 def expand_variants(
     loaded: LoadedSuite, benchmark: str, position: int, entry_name: str, task: TaskName
 ) -> Iterator[Variant]:
-    """Yield the variants of an adapter entry.
-
-    Args:
-        position: Index of the entry's name in the benchmark's list of adapters.
-
-    Raises:
-        UsageError: An adapter, option or checkpoint is unknown, or is for another task, or there are too many
-            variants.
-        UnavailableError: The weights, or the environment variable that names them, do not exist here.
-    """
+    """Yield the variants of the adapter entry at a position in a benchmark's list."""
     entry, cls = _entry_and_class(loaded, benchmark, position, entry_name, task)
     keys: KeyPath = ["adapters", entry_name]
     backends = as_list(entry.backend)
@@ -112,7 +103,6 @@ def expand_variants(
 def _entry_and_class(
     loaded: LoadedSuite, benchmark: str, position: int, entry_name: str, task: TaskName
 ) -> tuple[AdapterEntry, type[Adapter]]:
-    """Return an adapter entry and the class of its adapter, which is for the task."""
     entries = loaded.suite.adapters
     if entry_name not in entries:
         where: KeyPath = ["benchmarks", benchmark, "adapters", position]
@@ -249,11 +239,7 @@ def _is_value(field: FieldInfo, value: list[object]) -> bool:
 def complete_options(
     loaded: LoadedSuite, keys: KeyPath, model: type[BaseModel], options: Mapping[str, object]
 ) -> dict[str, object]:
-    """Return options as JSON values, with the defaults filled in.
-
-    Raises:
-        UsageError: An option is unknown or has a wrong value; the message names its line.
-    """
+    """Return options as JSON values, with the defaults filled in; a mistake is an error with its line."""
     try:
         completed = model(**options)
     except ValidationError as error:
