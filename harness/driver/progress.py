@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn
@@ -92,7 +92,7 @@ class RunProgress:
         self.display.add_task("", start=False, total=total, completed=done, visible=False)
         return self.display.tasks[-1]
 
-    def _count(self, row: Task, name: str, count: int, **fields: object) -> None:
+    def _count(self, row: Task, name: str, count: int, **fields: Any) -> None:
         if not row.started:
             self.display.start_task(row.id)
         self.display.update(row.id, advance=count, **fields)
