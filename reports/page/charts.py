@@ -66,6 +66,7 @@ def chart(
         scale=alt.Scale(type="log" if log else "linear", domain=[x_low, x_high], nice=False),
         axis=alt.Axis(
             tickCount=6,
+            values=_log_ticks(x_low, x_high) if log else alt.Undefined,
             labelExpr="format(datum.value, datum.value < 1 ? '.3~r' : '~s')",
             labelOverlap="greedy",
             labelSeparation=8,
@@ -197,6 +198,12 @@ def _domain(intervals: list[tuple[float, float]], log: bool) -> tuple[float, flo
         return low / margin, high * margin
     margin = 0.1 * (high - low) or 0.05 * abs(high) or 1
     return low - margin, high + margin
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return 1, 2 and 5 times the powers of ten in a range: labels of 8, 9 and 90 would hide 10 and 100."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+    return [tick for decade in decades for step in (1, 2, 5) if low <= (tick := step * 10.0**decade) <= high]
 
 
 def _labels(base: alt.Chart, side: str, palette: Palette) -> alt.Chart:
