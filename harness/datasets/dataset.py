@@ -2,9 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, Self, get_args
+from typing import ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict
 
 from harness.registry import Registry
 from harness.task import Sample, TaskName
@@ -14,21 +14,9 @@ SPLITS: tuple[Split, Split, Split] = get_args(Split)
 
 
 class DatasetOptions(BaseModel):
-    """Options that a suite may set for a data set; an option `max_NAME` must be at least `min_NAME`.
-
-    The docstring below a field is its description on the command line.
-    """
+    """Options that a suite may set; the docstring below a field is its description on the command line."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-    @model_validator(mode="after")
-    def _check_ranges(self) -> Self:
-        for key, high in self:
-            name = key.removeprefix("max_")
-            low = getattr(self, f"min_{name}", None)
-            if name != key and None not in (low, high) and high < low:
-                raise ValueError(f"{key} ({high}) must be at least min_{name} ({low})")
-        return self
 
 
 class Dataset(ABC):

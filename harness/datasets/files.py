@@ -74,23 +74,23 @@ def read_json(path: Path) -> JsonValue:
     return document
 
 
-def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
-    """Read the lines of a text file, which gzip may have compressed, without a byte order mark.
+def read_lines(path: Path) -> list[str]:
+    """Read the lines of a UTF-8 file, which gzip may have compressed, without a byte order mark.
 
     Only a line feed ends a line, or a carriage return if there is no line feed: other Unicode separators may
-    occur inside a sentence. The byte order mark of UTF-16, which Windows PowerShell writes, takes precedence
-    over UTF-8. A line that is not in the encoding or contains NUL is a UsageError.
+    occur inside a sentence. UTF-16 with its byte order mark, which Windows PowerShell writes, is read too. A
+    line that is not in the encoding or contains NUL is a UsageError.
     """
     raw = _read_bytes(path)
-    if encoding == "utf-8" and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
+    is_utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = "utf-16" if is_utf16 else "utf-8-sig"
     try:
-        text = raw.decode("utf-8-sig" if encoding == "utf-8" else encoding)
+        text = raw.decode(encoding)
     except UnicodeDecodeError as error:
         line = raw[: error.start].decode(encoding, errors="ignore").count("\n") + 1
-        name = encoding.upper()
+        name = "UTF-16" if is_utf16 else "UTF-8"
         raise UsageError(
-            f"{path}:{line}: not {name} (byte 0x{raw[error.start]:02x}); convert the file to {name}"
+            f"{path}:{line}: not {name} (byte 0x{raw[error.start]:02x}); convert the file to UTF-8"
         ) from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1

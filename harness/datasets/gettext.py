@@ -155,8 +155,6 @@ class GettextOptions(SentencePairsOptions):
     """Target language, which is the name of a folder. The source language is English."""
     directory: Path | None = None
     """Directory that contains LANGUAGE/LC_MESSAGES/*.mo. The default is the system's locale directories."""
-    min_words: int = Field(default=1, ge=1)
-    """Shorter sources are excluded. With `max_words` this selects a range of lengths from the same splits."""
     max_words: int = Field(default=15, ge=1)
     """Pairs with a longer source or translation are excluded."""
     size: int | None = Field(default=None, ge=1)
@@ -182,17 +180,13 @@ class Gettext(SentencePairs):
 
     def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
         super().__init__(options, split, task)
-        language, min_words, max_words = self.options.language, self.options.min_words, self.options.max_words
+        language, max_words = self.options.language, self.options.max_words
         directories = locale_directories() if self.options.directory is None else (self.options.directory,)
-        samples = tuple(
-            sample
-            for sample in _samples_by_split(directories, language, max_words).get(split, ())
-            if len(str(sample.input).split()) >= min_words
-        )
+        samples = _samples_by_split(directories, language, max_words).get(split, ())
         if not samples:
             searched = " or ".join(map(str, directories))
             raise UnavailableError(
-                f"no clean pair of {min_words}–{max_words} words for split '{split}' in the gettext "
+                f"no clean pair of up to {max_words} words for split '{split}' in the gettext "
                 f"catalogues for '{language}' under {searched}: install more translated packages or name "
                 "another directory"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import difflib
 import logging
 from collections import Counter
@@ -26,7 +25,6 @@ _REQUIRED = {
     **{"source_column": "table", "reference_columns": "table"},
 }
 """Option → the option without which it has no meaning."""
-_NOT_OF_FILES = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined")
 
 
 class ParallelTextOptions(SentencePairsOptions):
@@ -55,26 +53,10 @@ class ParallelTextOptions(SentencePairsOptions):
     """Columns of the reference translations, counted from 1."""
     split_names: tuple[str, str, str] = SPLITS
     """Values of `{split}` for train, validation and test."""
-    encoding: str = "utf-8"
-    """Encoding of the files, by its name in Python."""
-    min_words: int = Field(default=1, ge=1)
-    """Shorter sources are excluded."""
     max_words: int | None = Field(default=None, ge=1)
     """Pairs with a longer source or reference are excluded."""
     size: int | None = Field(default=None, ge=1)
     """Maximum number of samples. The first of the split are used."""
-
-    @field_validator("encoding")
-    @classmethod
-    def _check_encoding(cls, name: str) -> str:
-        try:
-            "a".encode(name)  # fails for codecs that are not text encodings, such as hex
-            codec = codecs.lookup(name).name
-        except (LookupError, ValueError):  # a name with a NUL is a ValueError
-            codec = None
-        if codec is None or codec in _NOT_OF_FILES:
-            raise ValueError("expected an encoding that Python knows, such as utf-8 or cp1252")
-        return codec
 
     @field_validator("reference_columns")
     @classmethod
@@ -154,10 +136,8 @@ def _reason_to_exclude(options: ParallelTextOptions, sample: Sample) -> str | No
     assert isinstance(sample.input, str) and isinstance(sample.target, tuple)
     if not (sample.input and sample.target):
         return "without source or translation"
-    words = [len(text.split()) for text in (sample.input, *sample.target)]
-    if words[0] < options.min_words:
-        return f"shorter than {options.min_words} words"
-    if options.max_words is not None and max(words) > options.max_words:
+    words = max(len(text.split()) for text in (sample.input, *sample.target))
+    if options.max_words is not None and words > options.max_words:
         return f"longer than {options.max_words} words"
     return None
 
@@ -167,7 +147,7 @@ def _read_files(options: ParallelTextOptions, split: str) -> Iterator[Sample]:
     paths = [
         _find(options.directory, insert_split(file, split, options.split_names)) for file in options.files
     ]
-    lines = [read_lines(path, options.encoding) for path in paths]
+    lines = [read_lines(path) for path in paths]
     if options.table is not None:
         columns = [column - 1 for column in (options.source_column, *options.reference_columns)]
         rows = _read_cells(paths[0], lines[0], columns)

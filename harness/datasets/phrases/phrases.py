@@ -8,8 +8,9 @@ and of moderate size.
 
 import random
 from functools import cache, lru_cache
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.datasets.generated import Generated, GeneratedOptions
 from harness.datasets.phrases.generator import SentenceGenerator
@@ -34,6 +35,14 @@ class PhrasesOptions(GeneratedOptions):
     Fewer than 3 tokens would give too few different sentences to divide between the splits."""
     max_tokens: int = Field(default=50, le=1000)
     """Maximum length of the English source, in tokens between spaces."""
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        if self.max_tokens < self.min_tokens:
+            raise ValueError(
+                f"max_tokens ({self.max_tokens}) must be at least min_tokens ({self.min_tokens})"
+            )
+        return self
 
 
 class Phrases(Generated):
