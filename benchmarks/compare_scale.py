@@ -157,7 +157,7 @@ def document(number: int, environment: Environment, trials: list[dict[str, Any]]
         **{"git_branch": "main", "executor": "inline", "workers": 1, "profile": "ci", "environment": "here"},
     }
     return {
-        "schema": "harness-results/2",
+        "schema": "harness-results/3",
         "suite": "synthetic",
         "run": run,
         "environments": {"here": environment.model_dump(mode="json")},
@@ -211,14 +211,15 @@ def from_mlflow(folder: Path, paths: list[Path]) -> None:
     from harness.tracking.artifacts import DIGEST_TAG
     from harness.tracking.entries import run_entry
     from harness.tracking.past_runs import PAGE, fetch_baseline, logged_trend
-    from harness.tracking.tracking_store import mlflow_environment, open_experiment
+    from harness.tracking.tracking_store import mlflow_errors, open_experiment
 
-    with mlflow_environment():
-        client, experiment = open_experiment(f"sqlite:///{folder}/mlflow.db", "synthetic")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    with mlflow_errors(uri):
+        client, experiment = open_experiment(uri, "synthetic")
         for number, path in enumerate(paths):
-            entry = run_entry(read_results(path), {})
+            entry = run_entry(read_results(path), [], {})
             tags = {**entry.tags, **entry.identity, DIGEST_TAG: "0" * 64, "verdict": "regression"}
-            run = client.create_run(experiment, number, tags, entry.name)
+            run = client.create_run(experiment, number, tags)
             client.set_terminated(run.info.run_id)
     server = TrackingServer(folder)
     with ExitStack() as ending:

@@ -58,7 +58,6 @@ def _document(scenario: str, batch_size: int, processes: Sequence[object]) -> di
         "scenario": scenario,
         "batch_size": batch_size,
         "processes": processes,
-        "rejected": (),
         "environment": "env1",
         "settings": SETTINGS,
         "samples": SAMPLES,

@@ -115,7 +115,7 @@ def document(run_id: str = "run-1") -> dict[str, Any]:
         ),
     ]
     return {
-        "schema": "harness-results/2",
+        "schema": "harness-results/3",
         "suite": "quickstart",
         "description": "Three tasks, real models.",
         "run": {

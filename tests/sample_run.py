@@ -42,7 +42,7 @@ def write_run(folder: Path, content: dict[str, Any] | None = None) -> Path:
 def run_file(suite: str) -> RunFile:
     """Return the run.json of a suite without trials."""
     run = RunRecord.model_validate(document()["run"])
-    return RunFile(suite=suite, description="", run=run, trials=(), skipped=())
+    return RunFile(schema="harness-run/1", suite=suite, description="", run=run, trials=(), skipped=())
 
 
 def write_latencies(directory: Path, median: float) -> None:

@@ -98,7 +98,7 @@ class TestFiles:
 
     def test_a_file_with_another_schema_is_reported(self, tmp_path: Path) -> None:
         (tmp_path / "analysis.json").write_text('{"schema": "harness-analysis/0", "key": ""}')
-        with pytest.raises(UsageError, match=r"analysis\.json: schema"):
+        with pytest.raises(UsageError, match=r"analysis\.json: written by another version"):
             read_analysis(tmp_path)
 
 

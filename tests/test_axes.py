@@ -136,7 +136,7 @@ class TestBatchSweep:
     """n samples per batch give n / (8 + 2n) samples per ms, at most 0.5."""
 
     def figures(self, *processes: BatchSweepProcess) -> ScenarioFigures:
-        fields = {"processes": processes, "rejected": (), "environment": "", "settings": SETTINGS}
+        fields = {"processes": processes, "environment": "", "settings": SETTINGS}
         return BatchSweep(scenario="batch-sweep", batch_size=1, samples=SAMPLES, **fields).summarise()
 
     def test_ends_when_two_sizes_gain_too_little_and_chooses_the_last_that_gained(self) -> None:

@@ -433,7 +433,7 @@ class TestTheRecord:
             ("trials/ID/metrics.json", {"ter": {}}, "metrics.json: ter.key: this key is missing"),
             ("trials/ID/metrics.json", {"ter": FIGURE_WITH_P}, "ter.metrics.ter.p: this key is unknown"),
             ("trials/ID/error.json", [{"first": 0}], "error.json: 0.last: this key is missing"),
-            ("pairs.json", {"words": [{"third": 1}]}, "pairs.json: words.0.key: this key is missing"),
+            ("pairs.json", {"words": {"third": 1}}, "pairs.json: words.key: this key is missing"),
             ("environments/KEY.json", {"gpu": "a"}, "KEY.json: gpu: this key is unknown"),
         ],
     )

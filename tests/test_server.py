@@ -205,7 +205,6 @@ def served(*processes: ServerProcess, server: ServerSettings = ServerSettings())
         scenario="server",
         batch_size=1,
         processes=processes,
-        rejected=(),
         environment="env1",
         settings=SETTINGS.model_copy(update={"server": server}),
         samples=["a"] * 8,

@@ -369,7 +369,7 @@ class TestFilesOfAKilledWriter:
         [
             ("[]", "should be an object"),
             ("{", "Invalid JSON"),
-            ('{"suite": "mine"}', r"run\.json: description: this key is missing"),
+            ('{"suite": "mine"}', r"run\.json: written by another version"),
         ],
     )
     def test_a_run_json_that_does_not_match_its_model_is_refused(
@@ -377,7 +377,7 @@ class TestFilesOfAKilledWriter:
     ) -> None:
         (tmp_path / "run.json").write_text(content)
         with (
-            pytest.raises(UsageError, match=f"not a run directory: .*{problem}"),
+            pytest.raises(UsageError, match=f"cannot be continued: .*{problem}"),
             RunDirectory(tmp_path).open("mine"),
         ):
             pass

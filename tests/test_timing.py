@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from raw_timings import conditions
 
-from harness.scenarios.figures import in_units, least_queries, median_by_length, throughput
+from harness.scenarios.figures import in_units, least_queries, throughput
 from harness.scenarios.loop import Window, Workload, fixed_queries, window_length
 from harness.scenarios.offline import Offline, OfflineProcess
 from harness.scenarios.settings import PROFILES, Profile
@@ -207,21 +207,6 @@ class TestTokens:
         assert tokens.value == pytest.approx(500)
         assert tokens.low == tokens.high == pytest.approx(500)  # both processes took the same time
         assert (tokens.n, tokens.unit) == (2 * sum(self.TOKENS), "source tokens/s")
-
-    def test_latency_by_length_is_that_of_the_samples(self) -> None:
-        bench, profile = self.bench(), Profile(seconds=1, samples=44, processes=1)
-        timing = SingleStream.run(bench.workload(4), profile, conditions)
-        assert timing.indices == [index for [index] in bench.ran]
-        seconds = [ns / SECOND for ns in timing.latencies_ns]
-        buckets = median_by_length([seconds], [timing.indices], self.TOKENS)
-        shown = [(b.shortest, b.longest, b.median.value, b.median.n) for b in buckets]
-        expected = [(1, 5, 0.008), (6, 10, 0.016), (31, 40, 0.08), (51, 100, 0.12)]
-        assert shown == [(low, high, pytest.approx(median), 11) for low, high, median in expected]
-
-    def test_a_bucket_with_too_few_latencies_is_left_out(self) -> None:
-        assert median_by_length([[0.1] * 10], [[0] * 10], [200]) == []
-        [bucket] = median_by_length([[0.1] * 11], [[0] * 11], [200])
-        assert (bucket.shortest, bucket.longest) == (101, None)
 
 
 def test_memory_is_this_processs_not_that_of_the_one_that_started_it():

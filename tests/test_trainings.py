@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from harness.compare.accuracy import judge_loss
 from harness.compare.compare import compare
 from harness.compare.outcome import Change, Comparison, TrialComparison
 from harness.decisions.policy import GatePolicy
-from harness.driver.pairs import score_pairs
+from harness.driver.pairs import _distinct_models, score_pairs
+from harness.errors import UsageError
 from harness.files import read_record
 from harness.identity import same_weights, without_seed
 from harness.rundir.collect import collect
@@ -190,9 +192,9 @@ def test_models_of_a_run_are_paired_over_all_trainings(tmp_path: Path, content: 
     score_pairs(directory, trials)
     pairs_file = read_record(directory.path / "pairs.json", PairsFile)
     assert pairs_file is not None
-    (pair,) = pairs_file.root["words"]
-    assert (len(pair.first), len(pair.second)) == (1, 3)
-    shown = pair.metrics["bleu"]["bleu"].difference
+    pair = pairs_file.root["words"].pairs[0]
+    assert (pair.metric, pair.first, pair.second, pair.trainings) == ("bleu", "plain", "m", (1, 3))
+    shown = pair.difference
     assert shown.value == pytest.approx(np.mean([values[name] for name in TRAININGS]) - values["plain"])
     assert shown.low is not None and shown.high is not None
     spread = 2 * stats.t.ppf(0.975, 2) * stats.sem([values[name] for name in TRAININGS])
@@ -208,3 +210,29 @@ def test_models_of_a_run_are_paired_over_all_trainings(tmp_path: Path, content: 
         ("plain", "m", (1, 3))
     ]
     assert "1 + 3 trainings; other seeds may give another difference" in to_html(collected)
+
+
+def test_seeds_with_equal_predictions_count_and_models_with_equal_ones_are_dropped() -> None:
+    prints = {"a0": "p", "a1": "p", "a2": "q", "b0": "p", "b1": "q", "b2": "p", "c0": "p", "d0": "p"}
+
+    def trial_directory(trial_id: str) -> Any:
+        return SimpleNamespace(predictions=SimpleNamespace(fingerprint=lambda: prints[trial_id]))
+
+    directory: Any = SimpleNamespace(trial=trial_directory)
+    trials: Any = [SimpleNamespace(id=name, variant=f"{name[0]}[seed={name[1]}]") for name in prints]
+    models = _distinct_models(directory, trials)
+    assert [[trial.id for trial in model] for model in models] == [["a0", "a1", "a2"], ["c0"]]
+
+
+@pytest.mark.parametrize("other", [{"words": [{"first": "an id", "second": "another"}]}, [1], {"words": 1}])
+def test_a_file_of_pairs_in_another_form_is_made_again(
+    runs: list[Path], tmp_path: Path, content: dict[str, Any], other: Any
+) -> None:
+    trials, directory = planned(tmp_path, content).trials, RunDirectory(runs[0])
+    path = directory.path / "pairs.json"
+    before = path.read_bytes()
+    directory.digests.write(path, json.dumps(other).encode())
+    with pytest.raises(UsageError, match=r"pairs\.json"):
+        collect(directory.path)
+    score_pairs(directory, trials)
+    assert path.read_bytes() == before

@@ -200,7 +200,7 @@ class TestVersions:
         suite = Source(kind="suite", name="s.yaml", git_revision="abc")
         sources = [suite, Source(kind=kind, name="x", git_dirty=dirty)]
         run = run.model_copy(update={"sources": sources, "git_dirty": True})
-        record = RunFile(suite="s", description="", run=run, trials=(), skipped=())
+        record = RunFile(schema="harness-run/1", suite="s", description="", run=run, trials=(), skipped=())
         write_record(tmp_path / "run.json", record)
         (tmp_path / "suite.yaml").write_text("name: s\n")
         if problem:

@@ -143,7 +143,9 @@ def test_a_wrong_analysis_under_a_right_digest_differs_from_the_recomputed_one(f
     content["analysis"]["rates"]["exact_match"]["value"] = 0.5
     directory.digests.write(directory.path / "analysis.json", json.dumps(content).encode())
     (line,) = verify(folder / "run").different
-    assert line.startswith("words/ok: analysis.json: rates.exact_match.value: stored 0.5, recomputed ")
+    assert line.startswith(
+        "words/ok: analysis.json: analysis.rates.exact_match.value: stored 0.5, recomputed "
+    )
 
 
 def test_a_file_that_is_removed_with_its_digest_is_missed(folder: Path) -> None:

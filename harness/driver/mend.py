@@ -1,6 +1,6 @@
 """Mending of a run directory: what is not as it was written is removed, and the run makes it again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from harness import environment
@@ -46,7 +46,7 @@ def mend(
             note(f"{trial.name}: {name} {damage.problem} and is made again")
             if damage.path.parent.name == "samples":  # images that analysis.json shows
                 trial_dir.digests.remove(trial_dir.path / "analysis.json")
-        for path, reason in _dependents(trial_dir, lost):
+        for path, reason in list(_dependents(trial_dir, lost)):
             note(f"{trial.name}: {path.relative_to(trial_dir.path)} is made again, because {reason}")
             trial_dir.digests.remove(path)
     run_file = read_record(directory.run_file, RunFile)
@@ -59,37 +59,29 @@ def _check_others(directory: RunDirectory, selected: set[str]) -> None:
     recorded = {path.name for path in directory.path.glob("trials/*")}
     if directory.digests.is_intact(directory.run_file):
         run_file = read_record(directory.run_file, RunFile)
-        recorded = {trial.id for trial in run_file.trials} if run_file else set()
-        others = [directory.trial(other) for other in sorted(recorded - selected)]
-        files = [other.path / "trial.json" for other in others]
-        damaged = [Damage(file, "is missing") for file in files if not file.exists()]
-        damaged += [damage for other in others for damage in other.digests.check(required=True)]
-        damaged += [damage for damage in directory.digests.check() if damage.path.parent != directory.path]
-    else:
-        damaged = directory.digests.check(required=True) if recorded - selected else []
+        recorded = {trial.id for trial in run_file.trials} if run_file else recorded
+    others = [directory.trial(other) for other in sorted(recorded - selected)]
+    files = [other.spec_file for other in others if not other.spec_file.exists()]
+    damaged = [Damage(file, "is missing") for file in files]
+    damaged += [damage for folder in others for damage in folder.digests.check(required=True)]
+    for damage in directory.digests.check(required=True) if others else ():
+        if damage.path == directory.run_file or damage.path.parent != directory.path:  # not derived
+            damaged.append(damage)
     if damaged:
         raise InfrastructureError(
             f"{damaged[0].path} {damaged[0].problem}; `harness run` without --only makes it again"
         )
 
 
-def _dependents(trial_dir: TrialDirectory, lost: set[str]) -> list[tuple[Path, str]]:
-    """Return the files that refer to a lost environment or a missing file, and why they are made again."""
-    if not lost and common_path(trial_dir.path).exists():
-        return []
-    dependents = []
-    if lost:
-        for (start, stop), shard in trial_dir.predictions.provenance().items():
-            if shard.environment in lost:
-                reason = f"the record of its environment {shard.environment} was damaged"
-                dependents.append((trial_dir.predictions.path(start, stop), reason))
+def _dependents(trial_dir: TrialDirectory, lost: set[str]) -> Iterator[tuple[Path, str]]:
+    """Yield the files that refer to a lost environment or a missing file, and why they are made again."""
+    for (start, stop), shard in trial_dir.predictions.provenance().items() if lost else ():
+        if shard.environment in lost:
+            path = trial_dir.predictions.path(start, stop)
+            yield path, f"the record of its environment {shard.environment} was damaged"
     for name in SCENARIOS.entries():
-        timings = read_timings(trial_dir.path, name)
-        if timings is None:
-            continue
-        path = timings_path(trial_dir.path, name)
-        if timings.environment in lost:
-            dependents.append((path, f"the record of its environment {timings.environment} was damaged"))
-        elif timings.processes and not common_path(trial_dir.path).exists():
-            dependents.append((path, "common.json, which was measured with it, is missing"))
-    return dependents
+        timings, path = read_timings(trial_dir.path, name), timings_path(trial_dir.path, name)
+        if timings and timings.environment in lost:
+            yield path, f"the record of its environment {timings.environment} was damaged"
+        elif timings and timings.processes and not common_path(trial_dir.path).exists():
+            yield path, "common.json, which was measured with it, is missing"

@@ -60,6 +60,7 @@ def write_run_record(
     local = environment.describe()
     run = _run_record(settings.command, loaded.suite.speed.profile, executor(), local.key)
     run_file = RunFile(
+        schema="harness-run/1",
         suite=loaded.suite.name,
         description=loaded.suite.description,
         run=run.model_copy(update={"sources": _sources(loaded, planned)}),

@@ -1,14 +1,13 @@
 """Show the samples on which the models of a benchmark disagree most, side by side."""
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from harness.analysis.analyser import Pick
 from harness.analysis.record import AnyShown, DetectionAnalysis, Disagreement, SideBySideFile, read_analysis
-from harness.files import read_record
+from harness.driver.derived import complete_trials, read_derived
 from harness.identity import code_version, content_id
 from harness.rundir.store import RunDirectory
 from harness.stages.analyse import make_analyser
@@ -24,12 +23,11 @@ def show_disagreements(directory: RunDirectory, trials: Sequence[Trial]) -> None
     The samples have the greatest range of the score by which a trial's samples are ranked (docs/analysis.md).
     Of several trials with the same predictions, the first is shown.
     """
-    for benchmark, group in groupby(trials, key=lambda trial: trial.benchmark):
+    for benchmark, complete in complete_trials(directory, trials).items():
         distinct: dict[str, Trial] = {}
-        for trial in group:
+        for trial in complete:
             trial_dir = directory.trial(trial.id)
-            scored = trial_dir.is_scored(trial.spec.size, trial.metrics)
-            if scored and trial_dir.statistics_path("samples").is_file():
+            if trial_dir.statistics_path("samples").is_file():
                 distinct.setdefault(trial_dir.predictions.fingerprint(), trial)
         chosen = dict(list(distinct.items())[:MOST])
         if len(chosen) >= FEWEST:
@@ -42,7 +40,7 @@ def _update(directory: RunDirectory, folder: Path, trials: Mapping[str, Trial]) 
     named = [(trial.variant, predictions) for predictions, trial in trials.items()]
     key = content_id([named, code_version("harness.analysis.record"), code_version(__name__)])
     path = folder / "samples.json"
-    known = read_record(path, SideBySideFile)
+    known = read_derived(path, SideBySideFile)
     if known and known.key == key:
         return
     columns = [directory.trial(trial.id).read_statistics("samples") for trial in trials.values()]

@@ -1,13 +1,12 @@
 """Score the slices of each benchmark from stored sample statistics: write slices.json."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
 
 import numpy as np
 
 from harness.analysis.slices import NOT_SLICED, Column, align, cut
 from harness.checkpoint import sha256
-from harness.files import read_record
+from harness.driver.derived import complete_trials, read_derived
 from harness.identity import code_version, content_id
 from harness.metrics.average_precision import COCO_AREAS
 from harness.rundir.records import BenchmarkSlices, SlicesFile
@@ -26,20 +25,15 @@ def score_slices(directory: RunDirectory, trials: Sequence[Trial]) -> None:
         UsageError: The table of a benchmark is malformed, or has a row for none of its samples.
     """
     path = directory.path / "slices.json"
-    slices_file = read_record(path, SlicesFile)
-    before = dict(slices_file.root) if slices_file else {}
+    slices_file = read_derived(path, SlicesFile)
+    before = slices_file.root if slices_file else {}
     after = {}
-    for benchmark, group in groupby(trials, key=lambda trial: trial.benchmark):
-        complete = {
-            trial.variant: trial
-            for trial in group
-            if directory.trial(trial.id).is_scored(trial.spec.size, trial.metrics)
-        }
-        keys = {variant: _key(directory, trial) for variant, trial in complete.items()}
-        if benchmark in before and list(keys.items()) == list(before[benchmark].keys.items()):
-            after[benchmark] = before[benchmark]
-        elif keys:
-            after[benchmark] = BenchmarkSlices(keys=keys, slices=tuple(_slices(directory, complete)))
+    for benchmark, group in complete_trials(directory, trials).items():
+        key = content_id([[trial.variant, _key(directory, trial)] for trial in group])
+        known = before.get(benchmark)
+        variants = {trial.variant: trial for trial in group}
+        slices = known.slices if known and known.key == key else tuple(_slices(directory, variants))
+        after[benchmark] = BenchmarkSlices(key=key, slices=slices)
     if after != before:
         directory.write_record(path, SlicesFile(after))
 

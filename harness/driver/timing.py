@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,13 +15,13 @@ from harness.executors.executor import Executor
 from harness.files import read_record
 from harness.rundir.speed import CommonFile, common_path, read_timings, timings_path
 from harness.rundir.store import RunDirectory
-from harness.scenarios.scenario import SCENARIOS, ProcessTiming, Scenario
+from harness.scenarios.scenario import SCENARIOS, Scenario
 from harness.scenarios.settings import PROFILES, EffectiveSettings, SpeedSettings
 from harness.stages.measure import Measurement
 from harness.suite.schema import SpeedEntry
 from harness.trial import Trial
 
-SPEED_ATTEMPTS = 3  # attempts per process, except under profiles that never gate, such as `smoke`
+ATTEMPTS = 3  # per process, except under profiles that never gate, such as `smoke`
 
 
 def measure(
@@ -35,8 +36,8 @@ def measure(
     """Time the scenarios of a trial, in as many fresh processes as the profile requires.
 
     Every process is stored at once, so the next run of the suite continues after the last stored one. Until
-    all are stored, the `error` of a scenario's file says what is missing. An invalid timing that is repeated
-    is kept under `rejected`. Work that an earlier trial shares is not timed again.
+    all are stored, the `error` of a scenario's file says what is missing. An invalid timing is repeated, and
+    the last one counts. Work that an earlier trial shares is not timed again.
 
     Args:
         earlier: Trials that have been timed.
@@ -53,7 +54,7 @@ def measure(
     try:
         while scenarios := timing.unfinished():
             progress.timing(trial.name, scenarios, *timing.processes(scenarios[0]))
-            timing.add(running.measure(trial, scenarios, timing.settings))
+            timing.add(running.measure(trial, scenarios, timing.settings), progress.note)
     except InfrastructureError as error:
         progress.note(str(error))
         timing.fail(str(error))
@@ -85,6 +86,7 @@ class _TrialTiming:
         self._conditions: dict[str, object] = {}  # of the processes of this run
         self._common: CommonFile | None = None  # of these processes
         self._local = local
+        self._attempts: Counter[str] = Counter()  # of the next process, by scenario
         self._stored = {
             name: self._resume(name, self._trial_dir.path) or self._empty(name) for name in trial.scenarios
         }
@@ -95,7 +97,6 @@ class _TrialTiming:
             scenario=scenario,
             batch_size=cls.query_size(self._trial.spec.batch_size),
             processes=(),
-            rejected=(),
             environment=environment.describe().key,
             settings=EffectiveSettings(**dict(self.settings), effective_threads=threads),
             samples=[],
@@ -127,8 +128,8 @@ class _TrialTiming:
         """Return the number of a scenario's next process, from 1, and that of all."""
         return len(self._stored[scenario].processes) + 1, self._profile.processes
 
-    def add(self, measurement: Measurement) -> None:
-        """Store the measurement of one process.
+    def add(self, measurement: Measurement, note: Callable[[str], None]) -> None:
+        """Store the timings of one process, except invalid ones that are repeated.
 
         Raises:
             InfrastructureError: Its hardware or settings differ from those of the earlier processes.
@@ -145,10 +146,18 @@ class _TrialTiming:
         self._directory.write_environment(measurement.environment)
         for scenario, timing in measurement.timings.items():
             checked = with_checked_answers(timing, self._trial, self._trial_dir, measurement.classes)
+            self._attempts[scenario] += 1
+            if checked.reasons and self._profile.gates and self._attempts[scenario] < ATTEMPTS:
+                note(f"timing {self._trial.name}, {scenario}, again: {'; '.join(checked.reasons)}")
+                continue
+            self._attempts[scenario] = 0
             stored = self._stored[scenario]
             if stored.processes and self._differs(stored, conditions):
                 stored = self._empty(scenario)  # in place of an earlier run's, on different hardware
-            self._stored[scenario] = self._extended(stored, checked, measurement)
+            changes = {name: getattr(measurement, name) for name in ("settings", "samples", "units")}
+            changes |= {"processes": (*stored.processes, checked), "environment": measurement.environment.key}
+            changes |= {"error": None, "timed_for": None}
+            self._stored[scenario] = stored.model_copy(update=changes)
             self._write(scenario, "interrupted")
 
     def fail(self, error: str) -> None:
@@ -160,8 +169,7 @@ class _TrialTiming:
     def _resume(self, scenario: str, trial_dir: Path) -> Scenario | None:
         """Read stored timings with the same settings, on the local hardware if that is given.
 
-        Invalid timings under a profile that gates are rejected, and the attempts are counted from 0 again,
-        because the disturbance may be over.
+        Under a profile that gates, invalid timings are left out: the disturbance may be over.
         """
         stored = read_timings(trial_dir, scenario)
         if stored is None or not stored.satisfies(self.settings):
@@ -169,26 +177,13 @@ class _TrialTiming:
         if self._local is not None and self._differs(stored, _conditions(stored.settings, self._local)):
             return None
         valid = tuple(timing for timing in stored.processes if not (timing.reasons and self._profile.gates))
-        invalid = (timing for timing in stored.processes if timing.reasons and self._profile.gates)
-        rejected = tuple(timing.model_copy(update={"process": 0}) for timing in (*stored.rejected, *invalid))
-        return stored.model_copy(update={"processes": valid, "rejected": rejected})
+        return stored.model_copy(update={"processes": valid})
 
     def _differs(self, stored: Scenario, conditions: Mapping[str, object]) -> bool:
         """Return whether stored processes were timed under different or unknown conditions."""
         path = self._directory.path / "environments" / f"{stored.environment}.json"
         described = read_record(path, Environment)
         return described is None or _conditions(stored.settings, described) != conditions
-
-    def _extended(self, stored: Scenario, timing: ProcessTiming, measurement: Measurement) -> Scenario:
-        """Return stored timings with another among the accepted ones, or the rejected ones if repeated."""
-        number = len(stored.processes) + 1
-        attempts = 1 + sum(earlier.process == number for earlier in stored.rejected)
-        extended: dict[str, object] = {"processes": (*stored.processes, timing)}
-        if timing.reasons and self._profile.gates and attempts < SPEED_ATTEMPTS:
-            extended = {"rejected": (*stored.rejected, timing.model_copy(update={"process": number}))}
-        names = ("settings", "samples", "units")
-        further = {name: getattr(measurement, name) for name in names} | {"error": None, "timed_for": None}
-        return stored.model_copy(update={**extended, **further, "environment": measurement.environment.key})
 
     def _write(self, scenario: str, error: str) -> None:
         """Write a scenario's file; the error is included only if processes are missing."""

@@ -79,7 +79,6 @@ class SpeedComparison:
             scenario=self.scenario,
             batch_size=cls.query_size(self.trial.spec.batch_size),
             processes=tuple(processes),
-            rejected=(),
             environment=environment,
             settings=EffectiveSettings(**self.started[side]["settings"]),
             samples=self.started[side]["conditions"]["samples"],

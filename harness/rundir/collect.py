@@ -2,13 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from harness.environment import Environment
 from harness.errors import UsageError
 from harness.files import read_record
-from harness.identity import without_seed
 from harness.rundir import speed
 from harness.rundir.prediction_shards import Range, ShardProvenance
 from harness.rundir.records import (
@@ -18,21 +17,18 @@ from harness.rundir.records import (
     PlannedTrial,
     RunFile,
     SlicesFile,
-    TrialPair,
     TrialSpec,
 )
 from harness.rundir.results import (
     ArtefactRecord,
     CheckpointRecord,
     Failure,
-    PairRecord,
     Results,
     RunRecord,
     Status,
     TrialRecord,
 )
 from harness.rundir.store import RunDirectory, TrialDirectory
-from harness.statistics.holm import holm
 from harness.task import Figure
 
 
@@ -55,14 +51,14 @@ def collect(path: Path) -> Results:
     slices = read_record(path / "slices.json", SlicesFile)
     claims = read_record(path / "claims.json", ClaimsFile)
     return Results(
-        schema="harness-results/2",
+        schema="harness-results/3",
         suite=run_file.suite,
         description=run_file.description,
         run=run_file.run,
         environments=environments,
         trials=trials,
         skipped=list(run_file.skipped),
-        pairs=_pairs(run_file.trials, trials, pairs.root if pairs else {}),
+        pairs=[record for part in pairs.root.values() for record in part.pairs] if pairs else [],
         slices=[record for part in slices.root.values() for record in part.slices] if slices else [],
         claims=list(claims.root) if claims else [],
     )
@@ -72,60 +68,6 @@ def _environments(folder: Path) -> dict[str, Environment]:
     """Return the environments of a run by their keys, which are the names of the files."""
     records = {file.stem: read_record(file, Environment) for file in sorted(folder.glob("*.json"))}
     return {key: record for key, record in records.items() if record is not None}
-
-
-def _pairs(
-    planned: Sequence[PlannedTrial],
-    trials: Sequence[TrialRecord],
-    pairs: Mapping[str, Sequence[TrialPair]],
-) -> list[PairRecord]:
-    """Return the pairs of complete trials, compared by the headline figure of each metric."""
-    metrics = {trial.benchmark: trial.metrics for trial in planned}
-    variants: dict[str, dict[str, str]] = {benchmark: {} for benchmark in metrics}
-    for trial in trials:
-        if trial.status == "complete":
-            variants[trial.benchmark][trial.id] = trial.variant
-    return [
-        record
-        for benchmark, names in metrics.items()
-        for name in names
-        for record in _family(benchmark, name, pairs.get(benchmark, ()), variants[benchmark])
-    ]
-
-
-def _family(
-    benchmark: str, metric: str, pairs: Sequence[TrialPair], variants: Mapping[str, str]
-) -> list[PairRecord]:
-    """Return the pairs of one benchmark by one metric, with p-values adjusted for their number.
-
-    `variants` has the variant of each complete trial by its id.
-    """
-    tested = [
-        (pair, figure, difference.difference, difference.p)
-        for pair in pairs
-        if {*pair.first, *pair.second} <= variants.keys()
-        for figure, difference in list(pair.metrics.get(metric, {}).items())[:1]
-        if difference.p is not None
-    ]
-    adjusted = holm([p for *_, p in tested])
-    return [
-        PairRecord(
-            benchmark=benchmark,
-            metric=figure,
-            first=_model(pair.first, variants),
-            second=_model(pair.second, variants),
-            trainings=(len(pair.first), len(pair.second)),
-            difference=difference,
-            p=p,
-            p_adjusted=p_adjusted,
-        )
-        for (pair, figure, difference, p), p_adjusted in zip(tested, adjusted, strict=True)
-    ]
-
-
-def _model(ids: Sequence[str], variants: Mapping[str, str]) -> str:
-    """Return the variant of a model, without its seed if there are several trainings."""
-    return variants[ids[0]] if len(ids) == 1 else without_seed(variants[ids[0]])
 
 
 def _trial(

@@ -1,5 +1,7 @@
 """JSON files of a run directory and its trials, by the names in docs/architecture.md, except results.json."""
 
+from typing import Literal
+
 from pydantic import ConfigDict, Field, RootModel
 
 from harness.adapter import Precision
@@ -10,6 +12,7 @@ from harness.rundir.results import (
     ClaimRecord,
     DatasetRecord,
     Failure,
+    PairRecord,
     RunRecord,
     Skipped,
     SliceRecord,
@@ -41,6 +44,7 @@ class PlannedTrial(StrictModel):
 class RunFile(StrictModel):
     """Content of run.json."""
 
+    schema_: Literal["harness-run/1"] = Field(alias="schema", description="form of the run directory")
     suite: str
     description: str
     run: RunRecord
@@ -51,7 +55,7 @@ class RunFile(StrictModel):
 class BenchmarkSlices(StrictModel):
     """The slices of one benchmark."""
 
-    keys: dict[str, str] = Field(description="variant → hash of everything that its slices follow from")
+    key: str = Field(description="hash of everything that the slices follow from")
     slices: tuple[SliceRecord, ...]
 
 
@@ -67,23 +71,20 @@ class ClaimsFile(RootModel[tuple[ClaimRecord, ...]]):
     model_config = ConfigDict(frozen=True)
 
 
-class FigureDifference(StrictModel):
-    """Difference of one figure between two models: second − first."""
+class ProbesFile(RootModel[dict[str, list[float]]]):
+    """Content of probes.json of a trial: name → a value per sample, or a single one."""
 
-    difference: Figure
-    p: float | None = Field(description="two-sided p-value of no difference; null if the figure is undefined")
-
-
-class TrialPair(StrictModel):
-    """Two models of a benchmark on the same samples; a model has one trial per training."""
-
-    key: str = Field(description="hash of the figures and the code from which the differences were computed")
-    first: tuple[str, ...] = Field(description="ids of its trials")
-    second: tuple[str, ...] = Field(description="ids of its trials")
-    metrics: dict[str, dict[str, FigureDifference]] = Field(description="metric → figure → difference")
+    model_config = ConfigDict(frozen=True)
 
 
-class PairsFile(RootModel[dict[str, tuple[TrialPair, ...]]]):
+class BenchmarkPairs(StrictModel):
+    """The pairs of one benchmark."""
+
+    key: str = Field(description="hash of the figures and the code that the pairs follow from")
+    pairs: tuple[PairRecord, ...]
+
+
+class PairsFile(RootModel[dict[str, BenchmarkPairs]]):
     """Content of pairs.json: benchmark → pairs of its models."""
 
     model_config = ConfigDict(frozen=True)

@@ -250,7 +250,7 @@ class RunRecord(StrictModel):
 class Results(StrictModel):
     """Content of results.json."""
 
-    schema_: Literal["harness-results/2"] = Field("harness-results/2", alias="schema")
+    schema_: Literal["harness-results/3"] = Field("harness-results/3", alias="schema")
     suite: str
     description: str = ""
     run: RunRecord

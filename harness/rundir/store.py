@@ -33,7 +33,7 @@ _RUN_FILES = (
     *("environments/*.json", "side-by-side/**/*.*"),
 )
 _TRIAL_FILES = (
-    *("trial.json", "metrics.json", "analysis.json", "error.json"),
+    *("trial.json", "metrics.json", "analysis.json", "probes.json", "error.json"),
     *("predictions/[0-9]*.parquet", "statistics/*.npz", "samples/*.*", "speed/*.json", "turns/*.json"),
 )
 
@@ -227,8 +227,8 @@ class RunDirectory:
         try:
             run = read_record(self.run_file, RunFile)
         except UsageError as error:
-            if not self._is_of(suite):
-                raise UsageError(f"{option}: not a run directory: {error}") from error
+            if self.digests.is_intact(self.run_file) or not self._is_of(suite):
+                raise UsageError(f"{option}: cannot be continued: {error}") from error
             return
         if run is None:
             names = {path.name for path in self.path.iterdir() if not _TEMPORARY.match(path.name)}

@@ -36,7 +36,6 @@ class BatchSweep(Scenario):
     headline_name = "throughput"
     samples_per_query = 1
     processes: tuple[BatchSweepProcess, ...]
-    rejected: tuple[BatchSweepProcess, ...]
 
     @staticmethod
     def run(work: Workload, profile: Profile, conditions: Callable[[], Conditions]) -> BatchSweepProcess:

@@ -7,13 +7,11 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import betainc, stdtrit
 
-from harness.scenarios.scenario import LatencyByLength
 from harness.statistics.ranks import Estimate, location
 from harness.task import Figure
 
 CONFIDENCE = 0.95
 EARLY_STOPPING_CONFIDENCE = 0.99  # MLPerf Inference rules, early stopping criterion: d = 0.01
-LENGTHS = (1, 6, 11, 21, 31, 41, 51, 101)  # shortest length of each bucket of latency by length, in tokens
 PERCENTILES = (50.0, 90.0, 95.0, 97.0, 99.0, 99.9)
 
 
@@ -109,33 +107,6 @@ def _rank(percentile: float, n: int) -> int:
     The product is computed in integers, because in floating point .999 · 7000 is above 6993.
     """
     return -(-round(percentile * 1000) * n // 100_000) - 1
-
-
-def median_by_length(
-    processes: Sequence[Sequence[float]], indices: Sequence[Sequence[int]], lengths: Sequence[int]
-) -> list[LatencyByLength]:
-    """Compute the median latency (see `latency`) of samples of similar length.
-
-    Args:
-        processes: Latencies in seconds, grouped by process.
-        indices: Index of the sample of each latency, in the same grouping.
-        lengths: Length of each sample, ≥ 1.
-
-    Returns:
-        One entry per bucket of `LENGTHS` that has enough latencies in every process.
-    """
-    bucket_of = np.searchsorted(LENGTHS, lengths, side="right") - 1
-    by_length = []
-    for bucket, shortest in enumerate(LENGTHS):
-        inside = [
-            np.asarray(latencies)[bucket_of[np.asarray(samples, dtype=np.int64)] == bucket].tolist()
-            for latencies, samples in zip(processes, indices, strict=True)
-        ]
-        median = latency(50.0, inside)
-        if median is not None:
-            longest = LENGTHS[bucket + 1] - 1 if bucket + 1 < len(LENGTHS) else None
-            by_length.append(LatencyByLength(shortest=shortest, longest=longest, median=median))
-    return by_length
 
 
 def duration(seconds: Sequence[float], phase: str) -> Figure:

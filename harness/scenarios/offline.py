@@ -32,7 +32,6 @@ class Offline(Scenario):
 
     headline_name = "throughput"
     processes: tuple[OfflineProcess, ...]
-    rejected: tuple[OfflineProcess, ...]
 
     @staticmethod
     def run(work: Workload, profile: Profile, conditions: Callable[[], Conditions]) -> OfflineProcess:

@@ -79,10 +79,6 @@ class ProcessTiming(Conditions):
     raw_names: ClassVar[tuple[str, ...]]
     """Fields that list the raw times in the order of timing."""
 
-    process: int | None = Field(
-        None,
-        description="rejected timings only: the process it was meant for, or 0 if an earlier run rejected it",
-    )
     disturbed: list[DisturbedWindow] = Field(
         default_factory=list, description="disturbed windows; those that were not replaced count"
     )
@@ -108,14 +104,6 @@ class ProcessTiming(Conditions):
         )
 
 
-class LatencyByLength(StrictModel):
-    """Latency of the samples whose source has `shortest` to `longest` tokens."""
-
-    shortest: int
-    longest: int | None = Field(description="null if unlimited")
-    median: Figure = Field(description="s")
-
-
 class ScenarioFigures(StrictModel):
     """Figures of one scenario, computed from the raw timings of all processes."""
 
@@ -130,10 +118,6 @@ class ScenarioFigures(StrictModel):
     rates: dict[str, Figure] = Field(
         default_factory=dict,
         description="throughput in other units (source_tokens or target_tokens per second) or batch sizes",
-    )
-    latency_by_length: list[LatencyByLength] = Field(
-        default_factory=list,
-        description="by number of source tokens; buckets with too few samples are omitted",
     )
     notes: list[str] = Field(default_factory=list, description="other findings, as sentences")
 
@@ -151,7 +135,6 @@ class Scenario(StrictModel):
     scenario: str
     batch_size: int
     processes: tuple[ProcessTiming, ...]
-    rejected: tuple[ProcessTiming, ...] = Field(description="timings that were repeated because invalid")
     environment: str = Field(description="key of the machine")
     settings: EffectiveSettings
     samples: list[str] = Field(description="ids of the timed samples, in the order of their indices")

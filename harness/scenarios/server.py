@@ -55,7 +55,6 @@ class Server(Scenario):
     samples_per_query = 1
     own_settings = ("server",)
     processes: tuple[ServerProcess, ...]
-    rejected: tuple[ServerProcess, ...]
 
     @staticmethod
     def run(work: Workload, profile: Profile, conditions: Callable[[], Conditions]) -> ServerProcess:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from pydantic import Field
 
-from harness.scenarios.figures import PERCENTILES, latency, median_by_length
+from harness.scenarios.figures import PERCENTILES, latency
 from harness.scenarios.loop import Query, Workload, time_windows
 from harness.scenarios.scenario import Conditions, ProcessTiming, Scenario, ScenarioFigures
 from harness.scenarios.settings import Profile
@@ -33,7 +33,6 @@ class SingleStream(Scenario):
     headline_name = "latency p50"
     samples_per_query = 1
     processes: tuple[SingleStreamProcess, ...]
-    rejected: tuple[SingleStreamProcess, ...]
 
     @staticmethod
     def run(work: Workload, profile: Profile, conditions: Callable[[], Conditions]) -> SingleStreamProcess:
@@ -59,13 +58,10 @@ class SingleStream(Scenario):
 
     def summarise(self) -> ScenarioFigures:
         latencies = self.latencies()
-        lengths = self.units.get("source_tokens", [])
-        indices = [process.indices for process in self.processes]
         return ScenarioFigures(
             queries=sum(map(len, latencies)),
             seconds=sum(map(sum, latencies)),
             latency={f"p{p:g}": latency(p, latencies) for p in PERCENTILES},
-            latency_by_length=median_by_length(latencies, indices, lengths) if lengths else [],
         )
 
     @staticmethod
