@@ -357,12 +357,6 @@ def test_a_wrong_recipe_is_reported_and_nothing_is_written(tmp_path, changes, me
     assert not list(tmp_path.iterdir())
 
 
-def test_training_restores_the_number_of_threads(tmp_path):
-    before = torch.get_num_threads()
-    train(recipe(steps=2), tmp_path / "w.safetensors", RUNTIME, threads=1, report=[].append)
-    assert torch.get_num_threads() == before
-
-
 def test_fp16_is_refused(tmp_path):
     with pytest.raises(UsageError, match="fp16"):
         train(

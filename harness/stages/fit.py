@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -80,14 +81,11 @@ class TrainingLoop:
     """Called with the state file whenever it has been written."""
 
     def __post_init__(self) -> None:
-        self._sizes: dict[int, int] = {}
-        """Bucketing keys by sample index (see `TrainableAdapter.bucketing_key`)."""
+        self._size_of = cache(lambda index: self.adapter.bucketing_key(self.samples[index]))
+        # Since the last validation: units trained on (see `TrainableAdapter.training_units`), and their time.
         self._units: Counter[str] = Counter()
-        """Units trained on since the last validation (see `TrainableAdapter.training_units`)."""
         self._step_seconds = 0.0
-        """Duration of the steps since the last validation."""
-        self._figure = ""
-        """The headline figure of the last validation as text."""
+        self._figure = ""  # headline figure of the last validation
 
     def run(self, state_file: Path) -> TrainingState:
         """Train until the last step or until patience runs out, from the state file if there is one.
@@ -101,19 +99,27 @@ class TrainingLoop:
             self.adapter.module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
         state = self._resume(state_file, optimiser)
-        clock = _Clock(state.wall_seconds, state.cpu_seconds)
-        progress = _Progress(recipe.steps, state.step, self.report)
-        loss_sum = 0.0
+        first, started = state.step, time.perf_counter()
+        wall, cpu = started - state.wall_seconds, time.process_time() - state.cpu_seconds
+        reported, loss_sum = started, 0.0
         patience = recipe.patience or math.inf
         while state.step < recipe.steps and state.validations_since_best < patience:
             loss = self._step(optimiser, state.step)
             loss_sum += loss
             state.step += 1
-            progress.update(state.step, loss, self._figure)
+            now = time.perf_counter()
+            if now - reported > REPORT_SECONDS:
+                rate, reported = (state.step - first) / (now - started), now
+                self.report(TrainingStep(state.step, recipe.steps, loss, self._figure, rate))
             if state.step % recipe.validate_every == 0 or state.step == recipe.steps:
                 steps = (state.step - 1) % recipe.validate_every + 1
-                self._validate(state, loss_sum / steps, clock)
-                self._save(state, optimiser, state_file)
+                scores = self._evaluate()
+                state.wall_seconds, state.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+                self._record(scores, state, loss_sum / steps)
+                state.module, state.optimiser = self.adapter.module.state_dict(), optimiser.state_dict()
+                write_state(state, state_file)
+                if self.on_state_saved:
+                    self.on_state_saved(state_file)
                 loss_sum = 0.0
         return state
 
@@ -127,18 +133,16 @@ class TrainingLoop:
             self.report(f"continuing at step {state.step}")
         return state
 
-    def _save(self, state: TrainingState, optimiser: torch.optim.Optimizer, state_file: Path) -> None:
-        state.module, state.optimiser = self.adapter.module.state_dict(), optimiser.state_dict()
-        write_state(state, state_file)
-        if self.on_state_saved:
-            self.on_state_saved(state_file)
-
     def _step(self, optimiser: torch.optim.Optimizer, step: int) -> float:
         """Make one optimiser step and return the loss."""
         started = time.perf_counter()
         generator = np.random.default_rng([self.recipe.seed, STEP, step])
         torch.manual_seed(int(generator.integers(2**63)))  # dropout
-        batch = self.adapter.training_batch(self._step_samples(step), generator)
+        pooled, fraction = self.adapter.pooled_batches, self.adapter.curriculum_fraction(step)
+        size = len(self.samples.dataset)
+        indices = batch_indices(self.recipe, step, size, pooled, self._size_of, fraction)
+        samples = [self.samples[index] for index in indices]
+        batch = self.adapter.training_batch(samples, generator)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(self.recipe, step)
         module = self.adapter.module.train()
@@ -159,30 +163,15 @@ class TrainingLoop:
         self._step_seconds += time.perf_counter() - started
         return loss
 
-    def _step_samples(self, step: int) -> list[Sample]:
-        """Return the samples of a step."""
-        indices = batch_indices(
-            self.recipe,
-            step,
-            len(self.samples.dataset),
-            self.adapter.pooled_batches,
-            self._size_of,
-            self.adapter.curriculum_fraction(step),
-        )
-        return [self.samples[index] for index in indices]
-
-    def _size_of(self, index: int) -> int:
-        if index not in self._sizes:
-            self._sizes[index] = self.adapter.bucketing_key(self.samples[index])
-        return self._sizes[index]
-
-    def _validate(self, state: TrainingState, loss: float, clock: _Clock) -> None:
-        """Score the current weights, keep them if they are the best so far, and extend the history."""
+    def _evaluate(self) -> Scores:
         self.adapter.module.eval()
-        headline = self.metric.names[0]
-        scores = evaluate(
+        return evaluate(
             self.adapter, self.validation_samples, self.metric, self.recipe.batch_size, intervals=False
         )
+
+    def _record(self, scores: Scores, state: TrainingState, loss: float) -> None:
+        """Keep the current weights if they are the best so far, and extend the history."""
+        headline = self.metric.names[0]
         figure = scores.metrics[headline]
         value = figure.value
         sign = -1 if figure.better == "lower" else 1
@@ -191,7 +180,6 @@ class TrainingLoop:
         if is_best:
             state.best_value = -math.inf if value is None else sign * value
             state.best = {name: tensor.clone() for name, tensor in self.adapter.module.state_dict().items()}
-        state.wall_seconds, state.cpu_seconds = clock.read()
         entry: dict[str, float] = {"step": state.step, "loss": round(loss, 5)}
         if value is not None:
             entry[headline] = round(value, 5)
@@ -206,32 +194,6 @@ class TrainingLoop:
         mark = " (best)" if is_best else ""
         self._figure = f"{headline} {'undefined' if value is None else f'{value:.4f}'}"
         self.report(TrainingStep(state.step, self.recipe.steps, loss, self._figure + mark))
-
-
-class _Clock:
-    """Wall and CPU seconds of this process, added to those of the processes before it."""
-
-    def __init__(self, wall: float, cpu: float) -> None:
-        self._wall, self._cpu = time.perf_counter() - wall, time.process_time() - cpu
-
-    def read(self) -> tuple[float, float]:
-        return time.perf_counter() - self._wall, time.process_time() - self._cpu
-
-
-class _Progress:
-    """Reports speed and remaining time every REPORT_SECONDS."""
-
-    def __init__(self, steps: int, first: int, report: Report) -> None:
-        self._steps, self._first, self._report = steps, first, report
-        self._started = self._reported = time.perf_counter()
-
-    def update(self, step: int, loss: float, figure: str) -> None:
-        now = time.perf_counter()
-        if now - self._reported <= REPORT_SECONDS:
-            return
-        self._reported = now
-        rate = (step - self._first) / (now - self._started)
-        self._report(TrainingStep(step, self._steps, loss, figure, rate))
 
 
 def autocast(runtime: Runtime) -> torch.autocast:

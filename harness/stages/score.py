@@ -77,16 +77,30 @@ def score(
 
     Raises:
         InfrastructureError: A prediction is missing or belongs to another sample.
+        UsageError: A prediction does not fit its target, such as a mask of another size.
     """
     metrics = make_metrics(names, dataset)
+    statistics: list[Statistics] = [[] for _ in metrics]
     groups: list[str | None] = []
-
-    def observe(sample: Sample, prediction: Prediction) -> None:
+    rows = iter(predictions)
+    for index in range(size):
+        sample = dataset[index]
+        row = next(rows, None)
+        if row is None:
+            raise InfrastructureError(f"{size - index} of {size} predictions are missing")
+        sample_id, prediction = row
+        if sample_id != sample.id:
+            raise InfrastructureError(
+                f"prediction {index} belongs to sample {sample_id}, expected {sample.id}"
+            )
+        try:
+            for metric, values in zip(metrics, statistics, strict=True):
+                values.append(metric.statistics(sample.target, prediction))
+        except UsageError as error:
+            raise UsageError(f"sample {sample.id}: {error}") from error
         groups.append(sample.group)
         if observer is not None:
             observer(sample, prediction)
-
-    (statistics,) = sample_statistics(dataset, size, [predictions], metrics, [observe])
     # A sample without a group is a group of its own.
     origins = [group or f"#{index}" for index, group in enumerate(groups)] if any(groups) else None
     shared = {
@@ -97,47 +111,3 @@ def score(
         name: ScoredMetric(metric.summarise(values, origins=origins), {**shared, **metric.pack(values)})
         for name, metric, values in zip(names, metrics, statistics, strict=True)
     }
-
-
-def sample_statistics(
-    dataset: Dataset,
-    size: int,
-    models: Sequence[Iterable[tuple[str, Prediction]]],
-    metrics: Sequence[AnyMetric],
-    observers: Sequence[Observer | None] = (),
-) -> list[list[Statistics]]:
-    """Compute the sample statistics of several models' predictions of the same samples.
-
-    Args:
-        models: Per model, pairs of sample id and prediction in the order of the data set.
-        observers: One per model, or none.
-
-    Returns:
-        [model][metric][sample].
-
-    Raises:
-        InfrastructureError: A prediction is missing or belongs to another sample.
-        UsageError: A prediction does not fit its target, such as a mask of another size.
-    """
-    statistics: list[list[Statistics]] = [[[] for _ in metrics] for _ in models]
-    readers = [iter(predictions) for predictions in models]
-    observers = observers or [None] * len(models)
-    for index in range(size):
-        sample = dataset[index]
-        for reader, per_metric, observe in zip(readers, statistics, observers, strict=True):
-            row = next(reader, None)
-            if row is None:
-                raise InfrastructureError(f"{size - index} of {size} predictions are missing")
-            sample_id, prediction = row
-            if sample_id != sample.id:
-                raise InfrastructureError(
-                    f"prediction {index} belongs to sample {sample_id}, expected {sample.id}"
-                )
-            try:
-                for metric, values in zip(metrics, per_metric, strict=True):
-                    values.append(metric.statistics(sample.target, prediction))
-            except UsageError as error:
-                raise UsageError(f"sample {sample.id}: {error}") from error
-            if observe is not None:
-                observe(sample, prediction)
-    return statistics

@@ -1,7 +1,7 @@
 """Training: from a recipe to weights and a document with the recipe and its provenance."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -31,7 +31,6 @@ def train(
     weights: Path,
     runtime: Runtime,
     *,
-    threads: int = 1,
     report: Report,
     data: RecipeData | None = None,
     on_state_saved: Callable[[Path], None] | None = None,
@@ -43,7 +42,6 @@ def train(
     are those of the stored weights, which are rounded to fp16.
 
     Args:
-        threads: CPU threads of torch's operators.
         data: The recipe's data set as this machine finds it; by default as the recipe describes it.
         on_state_saved: Called with the state file whenever it has been written.
 
@@ -62,7 +60,7 @@ def train(
         if provenance is not None:
             report(f"{weights} has already been trained by another process")
             return provenance
-        return _train(loop, weights, threads)
+        return _train(loop, weights)
 
 
 def check(recipe: Recipe, data: RecipeData | None = None) -> None:
@@ -94,20 +92,20 @@ def _prepare(
     return adapter, training, validation, metric
 
 
-def _train(loop: TrainingLoop, weights: Path, threads: int) -> Provenance:
+def _train(loop: TrainingLoop, weights: Path) -> Provenance:
     """Run the loop, and write the best weights and the document beside them."""
     recipe, adapter = loop.recipe, loop.adapter
     runtime = adapter.runtime
-    with _torch_threads(threads):
-        torch.manual_seed(recipe.seed)
-        adapter.build(loop.samples.dataset)
-        state = loop.run(weights.with_suffix(".state.pt"))
-        partial = weights.with_suffix(".partial.safetensors")
-        adapter.module.load_state_dict(state.best)
-        digest = save(replace(adapter.checkpoint(), adapter=recipe.adapter, recipe=recipe.hash), partial)
-        stored = _adapter(recipe, runtime)
-        stored.load(load(partial))
-        scores = evaluate(stored, loop.validation_samples, loop.metric, recipe.batch_size, intervals=True)
+    torch.set_num_threads(1)  # the number decides how sums are split and rounded
+    torch.manual_seed(recipe.seed)
+    adapter.build(loop.samples.dataset)
+    state = loop.run(weights.with_suffix(".state.pt"))
+    partial = weights.with_suffix(".partial.safetensors")
+    adapter.module.load_state_dict(state.best)
+    digest = save(replace(adapter.checkpoint(), adapter=recipe.adapter, recipe=recipe.hash), partial)
+    stored = _adapter(recipe, runtime)
+    stored.load(load(partial))
+    scores = evaluate(stored, loop.validation_samples, loop.metric, recipe.batch_size, intervals=True)
     environment = describe()
     if torch.device(runtime.device).type == "cpu":
         environment = environment.model_copy(update={"gpus": ()})  # unused
@@ -116,7 +114,7 @@ def _train(loop: TrainingLoop, weights: Path, threads: int) -> Provenance:
         dataset_fingerprint=loop.samples.dataset.fingerprint,
         steps=state.step,
         hardware=environment.hardware_name,
-        threads=threads,
+        threads=1,
         precision=runtime.precision,
         wall_seconds=round(state.wall_seconds, 1),
         cpu_seconds=round(state.cpu_seconds, 1),
@@ -141,17 +139,6 @@ def existing_provenance(recipe: Recipe, weights: Path) -> Provenance | None:
         return None
     provenance = Provenance.model_validate(document["provenance"])
     return provenance if provenance.sha256 == sha256(weights) else None
-
-
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    """Set the number of threads of torch's operators, which decides how sums are split and rounded."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _open(recipe: Recipe, data: RecipeData, split: str) -> Dataset:
