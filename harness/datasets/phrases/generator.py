@@ -8,12 +8,13 @@ import datetime
 import random
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from pathlib import Path
 from typing import TypeAlias, TypeVar
 
+import yaml
 from babel.lists import format_list
 
 from harness.datasets.phrases.lexicon import Language, TextPair, build_lexicon
-from harness.datasets.phrases.templates import TEMPLATES
 
 T = TypeVar("T")
 Draw: TypeAlias = Callable[[random.Random], TextPair]
@@ -30,39 +31,34 @@ class SentenceGenerator:
     def __init__(self, language: Language) -> None:
         self.language = language
         self.lexicon = words = build_lexicon(language)
-        english, other = TEMPLATES["en"], TEMPLATES[language]
-        self._on_date = english.on_date, other.on_date
-        self._on_weekday = english.on_weekday, other.on_weekday
-        self._pay = _pairs(english.pay, other.pay)
-        self._need = _pairs(english.need, other.need)
-        at, below_zero = (english.at, other.at), words.below_zero
+        self._templates = templates = read_templates(language)
         temperatures = [unit for unit in words.units if "degrees" in unit[0]]
         ago = partial(_fill_random, words.ago, words.cardinals)
         ahead = partial(_fill_random, words.ahead, words.cardinals)
         self.clauses: dict[str, Draw] = {
             "quantity": partial(_fill_random, words.units, words.cardinals),
             "below_zero": lambda rng: _fill(
-                _pick(rng, temperatures), _fill(below_zero, _pick(rng, words.cardinals))
+                _pick(rng, temperatures), _fill(words.below_zero, _pick(rng, words.cardinals))
             ),
             "amount": self._amount,
             "ago": ago,
             "ahead": ahead,
             "date": self._date,
-            "time": lambda rng: _fill(at, _pick(rng, words.times)),
+            "time": lambda rng: _fill(templates["at"][0], _pick(rng, words.times)),
             "territories": partial(self._enumeration, words.territories),
             "languages": partial(self._enumeration, words.languages),
-            "ordinal": partial(_fill_random, _pairs(english.ordinals, other.ordinals), words.ordinals),
-            "spoke": partial(self._speak, _pairs(english.spoke, other.spoke), ago),
-            "will_speak": partial(self._speak, _pairs(english.will_speak, other.will_speak), ahead),
+            "ordinal": partial(_fill_random, templates["ordinals"], words.ordinals),
+            "spoke": partial(self._speak, templates["spoke"], ago),
+            "will_speak": partial(self._speak, templates["will_speak"], ahead),
             "pay": self._pay_on_weekday,
             "need": lambda rng: _fill(
-                _pick(rng, self._need), what=self.clauses["quantity"](rng), aim=self._amount(rng)
+                _pick(rng, templates["need"]), what=self.clauses["quantity"](rng), aim=self._amount(rng)
             ),
         }
         self._drawn = [draw for name, draw in self.clauses.items() for _ in range(_FREQUENCIES.get(name, 1))]
         # Each connective has the number of tokens that it adds to the English text. The first adds none, so
         # it can connect a single word at the end.
-        connectives = _pairs(english.connectives, other.connectives)
+        connectives = templates["connectives"]
         self._connectives = [(pair, len(f"a{pair[0]}b".split()) - 2) for pair in connectives]
         self._single_words = words.weekdays + words.months
 
@@ -94,15 +90,15 @@ class SentenceGenerator:
         date = _fill(self.lexicon.dates[index], (year, year))
         if rng.random() < 0.5:
             date = _fill(self.lexicon.full_date, self.lexicon.weekdays[day.weekday()], date)
-        return _fill(self._on_date, date) if rng.random() < 0.5 else date
+        return _fill(self._templates["on_date"][0], date) if rng.random() < 0.5 else date
 
     def _speak(self, statements: Sequence[TextPair], when: Draw, rng: random.Random) -> TextPair:
         language = _pick(rng, self.lexicon.languages)
         return _fill(_pick(rng, statements), when=when(rng), language=language)
 
     def _pay_on_weekday(self, rng: random.Random) -> TextPair:
-        day = _fill(self._on_weekday, _pick(rng, self.lexicon.weekdays))
-        return _fill(_pick(rng, self._pay), when=day, what=self._amount(rng))
+        day = _fill(self._templates["on_weekday"][0], _pick(rng, self.lexicon.weekdays))
+        return _fill(_pick(rng, self._templates["pay"]), when=day, what=self._amount(rng))
 
     def _enumeration(self, names: Sequence[TextPair], rng: random.Random) -> TextPair:
         members = [_pick(rng, names) for _ in range(_pick(rng, _LIST_LENGTHS))]
@@ -115,8 +111,11 @@ def _pick(rng: random.Random, choices: Sequence[T]) -> T:
     return choices[int(rng.random() * len(choices))]
 
 
-def _pairs(english: Sequence[str], other: Sequence[str]) -> tuple[TextPair, ...]:
-    return tuple(zip(english, other, strict=True))
+def read_templates(language: Language) -> dict[str, tuple[TextPair, ...]]:
+    """Return the templates of clauses in English and another language, by name."""
+    text = Path(__file__).with_name("templates.yaml").read_text(encoding="utf-8")
+    english, other = (yaml.safe_load(text)[code] for code in ("en", language))
+    return {name: tuple(zip(english[name], other[name], strict=True)) for name in english}
 
 
 def _fill_random(templates: Sequence[TextPair], values: Sequence[TextPair], rng: random.Random) -> TextPair:

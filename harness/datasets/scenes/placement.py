@@ -1,6 +1,6 @@
 """Placement of digits, rows of digits and distractors that keeps the digits below visible."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -21,35 +21,21 @@ _DISTRACTORS = ("plate", "scrambled glyph", "stroke", "arc")
 _ATTEMPTS = 8  # positions tried before an object is skipped
 
 
-@dataclass(frozen=True, eq=False)
-class _DigitGroup:
-    """Digits that are drawn together, by their offset from the left of the group."""
-
-    digits: tuple[tuple[int, Coverage, int], ...]  # digit, shape, px
-    coverage: Coverage  # of all of them
-
-    def marks(self, position: Placement) -> list[Mark]:
-        return [
-            Mark(Placement(coverage, position.left + offset, position.top), digit)
-            for digit, coverage, offset in self.digits
-        ]
-
-
 def place_digit(rng: np.random.Generator, sources: Sources, canvas: Canvas) -> None:
     """Place one digit, sometimes on a plate."""
     digit, glyph = sources.random_glyph(rng)
     coverage = GlyphStyle.random(rng, log_uniform(rng, *_HEIGHTS)).render(glyph)
     plate = _plate_around(rng, coverage, _PLATE_POWERS) if rng.random() < _PLATE_FRACTION else None
-    _place_group(rng, canvas, _DigitGroup(((digit, coverage, 0),), coverage), plate)
+    _place_marks(rng, canvas, [Mark(Placement(coverage, 0, 0), digit)], coverage, plate)
 
 
 def place_row(rng: np.random.Generator, sources: Sources, canvas: Canvas) -> None:
     """Place adjacent digits in one style and colour, as on a house number, sometimes on a plate."""
-    group = _random_row(rng, sources)
-    if group is None:
+    marks, coverage = _random_row(rng, sources)
+    if len(marks) < _ROW_LENGTHS[0]:
         return
-    plate = _plate_around(rng, group.coverage, _ROW_PLATE_POWERS) if rng.random() < _PLATE_FRACTION else None
-    _place_group(rng, canvas, group, plate)
+    plate = _plate_around(rng, coverage, _ROW_PLATE_POWERS) if rng.random() < _PLATE_FRACTION else None
+    _place_marks(rng, canvas, marks, coverage, plate)
 
 
 def place_distractor(rng: np.random.Generator, sources: Sources, canvas: Canvas) -> None:
@@ -78,45 +64,47 @@ def place_distractor(rng: np.random.Generator, sources: Sources, canvas: Canvas)
             return
 
 
-def _random_row(rng: np.random.Generator, sources: Sources) -> _DigitGroup | None:
-    """Draw a row of digits from left to right, or None if too few of them fit."""
+def _random_row(rng: np.random.Generator, sources: Sources) -> tuple[list[Mark], Coverage]:
+    """Draw a row of the digits that fit, from left to right, and the coverage of all of them."""
     style = GlyphStyle.random(rng, log_uniform(rng, *_ROW_HEIGHTS))
     gap = int(rng.integers(0, 4))
-    digits = []
+    marks = []
     width = height = 0
     for _ in range(rng.integers(_ROW_LENGTHS[0], _ROW_LENGTHS[1] + 1)):
         digit, glyph = sources.random_glyph(rng)
         coverage = style.render(glyph)
         if coverage.shape[1] - 2 < _MIN_WIDTH_IN_ROW or width + coverage.shape[1] > SIZE:
             continue
-        digits.append((digit, coverage, width))
+        marks.append(Mark(Placement(coverage, width, 0), digit))
         width += coverage.shape[1] - 2 + gap
         height = max(height, coverage.shape[0])
-    if len(digits) < _ROW_LENGTHS[0]:
-        return None
     union = np.zeros((height, min(width + 2, SIZE)), dtype=np.float32)
-    for _, coverage, offset in digits:
-        part = union[: coverage.shape[0], offset : offset + coverage.shape[1]]
-        np.maximum(part, coverage, out=part)
-    return _DigitGroup(tuple(digits), union)
+    for placement in (mark.placement for mark in marks):
+        part = union[: placement.coverage.shape[0], placement.left :][:, : placement.coverage.shape[1]]
+        np.maximum(part, placement.coverage, out=part)
+    return marks, union
 
 
-def _place_group(
-    rng: np.random.Generator, canvas: Canvas, group: _DigitGroup, plate: Coverage | None
+def _place_marks(
+    rng: np.random.Generator,
+    canvas: Canvas,
+    marks: Sequence[Mark],
+    coverage: Coverage,
+    plate: Coverage | None,
 ) -> None:
-    """Draw the group at the first of several random positions that hides no digit."""
-    height, width = group.coverage.shape
+    """Draw marks of this coverage together at the first of several positions where they hide no digit."""
+    height, width = coverage.shape
     if height == 0 or max(height, width) > SIZE + 2:
         return
     for _ in range(_ATTEMPTS):
         # The margin of one pixel around the ink may lie outside the image.
         left, top = int(rng.integers(-1, SIZE - width + 2)), int(rng.integers(-1, SIZE - height + 2))
-        position = Placement(group.coverage, left, top)
+        position = Placement(coverage, left, top)
         lowest = position if plate is None else position.centred(plate)
         if canvas.can_cover(lowest):
             if plate is not None:
                 draw_plate(rng, canvas, lowest)
-            draw_ink(rng, canvas, group.marks(position))
+            draw_ink(rng, canvas, [Mark(mark.placement.shifted(left, top), mark.digit) for mark in marks])
             return
 
 
