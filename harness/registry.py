@@ -99,13 +99,8 @@ def _entry_points(group: str, path: tuple[str, ...]) -> tuple[Entry, ...]:  # no
     return tuple(Entry(p.name, p.value, p.dist.name if p.dist else "unknown") for p in points)
 
 
-def unknown(kind: str, name: str, known: Iterable[str], former: Mapping[str, str] | None = None) -> str:
-    """Return the error message for an unknown name, with the most similar known name and all known names.
-
-    `former` has names that no longer exist, with their replacements.
-    """
-    if former and name in former:
-        return f"{kind} '{name}' is gone: {former[name]}"
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Return the error message for an unknown name, with the most similar known name and all known names."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean '{close[0]}'?" if close else ""
@@ -120,5 +115,5 @@ def first_mistake(error: ValidationError, options: type[BaseModel] | None = None
     mistake = error.errors()[0]
     key = ".".join(map(str, mistake["loc"]))
     if options and mistake["type"] == "extra_forbidden":
-        return key, unknown("option", key, options.model_fields, getattr(options, "former", None))
+        return key, unknown("option", key, options.model_fields)
     return key, mistake["msg"].removeprefix("Value error, ")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from small_suite import write
 from typer.testing import CliRunner
 
 import harness
@@ -159,31 +158,6 @@ class TestList:
         assert done.stderr.startswith("error: unknown adapter 'sdd'; did you mean 'ssd'?")
 
 
-@pytest.mark.parametrize(
-    ("adapter", "option", "message"),
-    [
-        ("ssd", "most", "option 'most' is gone: use 'detections_per_image'"),
-        ("torchvision/ssd300_vgg16", "most_candidates", "use 'topk_candidates'"),
-        ("rcnn", "kept_regions", "use 'cached_regions'"),
-        ("fast-rcnn", "most_regions", "use 'proposals_per_image'"),
-        ("lstm", "cell", "recurrent layers always run in torch's kernels"),
-    ],
-)
-def test_a_former_name_of_an_option_leads_to_the_new_one(
-    tmp_path: Path, adapter: str, option: str, message: str
-) -> None:
-    translation = ("translation", "phrases", "bleu")
-    task, dataset, metric = translation if adapter == "lstm" else ("detection", "scenes", "coco")
-    suite = {
-        "name": "s",
-        "adapters": {"a": {"adapter": adapter, "options": {option: 1}}},
-        "benchmarks": {"b": {"dataset": dataset, "task": task, "adapters": ["a"], "metrics": [metric]}},
-    }
-    done = CliRunner().invoke(cli.app, ["validate", str(write(tmp_path, suite))])
-    assert done.exit_code == 2
-    assert message in done.stderr
-
-
 class TestDoctor:
     def test_a_machine_that_has_everything_is_ready(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for variable in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
@@ -211,18 +185,6 @@ class TestDoctor:
     )
     def test_an_address_is_tried_if_it_names_a_server(self, address: str, status: str) -> None:
         assert doctor._reachable("x", address, "start it").status == status
-
-    def test_trained_weights_in_the_cache_are_not_absent(
-        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
-        monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
-        (before,) = doctor._weights()
-        assert "fcn-8s-vgg16-voc" in before.remedy and "0 are trained" in before.finding
-        weights = tmp_path / "checkpoints" / "fcn-8s-vgg16-voc-0123456789ab" / "fcn-8s-vgg16-voc.safetensors"
-        weights.parent.mkdir(parents=True)
-        weights.touch()
-        (after,) = doctor._weights()
-        assert "fcn-8s-vgg16-voc" not in after.remedy and "1 are trained" in after.finding
 
     def test_a_cache_that_cannot_be_written_and_a_full_disk_are_missing(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

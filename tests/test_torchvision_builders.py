@@ -9,7 +9,7 @@ import torch
 from harness.adapter import ADAPTERS, Runtime
 from harness.checkpoint import Checkpoint
 from harness.errors import UsageError
-from harness.task import Sample
+from harness.task import Annotations, Sample
 
 NOT_OFFERED = {"keypointrcnn_resnet50_fpn"}  # keypoints are not a task of the harness
 DETECTORS = [
@@ -97,6 +97,34 @@ def test_a_detector_computes_what_torchvisions_does(name: str, classes: int) -> 
         assert len(detections.scores) == len(image["scores"]) == 20
         np.testing.assert_allclose(detections.scores, image["scores"].numpy(), atol=1e-4)
         assert sorted(detections.labels) == sorted(image["labels"].numpy() - 1)
+
+
+def test_nan_proposals_are_an_error_and_no_empty_image() -> None:
+    """Without the check, proposals that are NaN would be dropped before they are scored."""
+    cls = ADAPTERS.get("torchvision/fasterrcnn_mobilenet_v3_large_320_fpn")
+    peer = cls(cls.Options(shorter_side=64, longer_side=96), Runtime())
+    peer.classes = ("person",)
+    peer.module = peer.make_module().eval()
+    assert peer.predict([photograph(64, 64)])
+    with torch.no_grad():
+        peer.module.rpn.head.bbox_pred.weight[0] = float("nan")
+    with pytest.raises(UsageError, match="the model's outputs are NaN or infinite"):
+        peer.predict([photograph(64, 64)])
+
+
+def test_mask_rcnn_learns_boxes_without_masks() -> None:
+    cls = ADAPTERS.get("torchvision/maskrcnn_resnet50_fpn")
+    peer = cls(cls.Options(shorter_side=64, longer_side=96), Runtime())
+    peer.classes = ("person",)
+    peer.module = peer.make_module().train()
+    sample = photograph(64, 64)
+    target = Annotations.of_boxes([[8.0, 8.0, 40.0, 50.0]], [0])
+    batch = peer.training_batch([Sample("0", sample.input, target)], np.random.default_rng(0))
+    terms = peer.loss(batch)
+    assert set(terms) == {"loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"}
+    sum(terms.values()).backward()
+    assert not any("mask" in name for name, _ in peer.module.named_parameters())
+    assert peer.module.roi_heads.box_predictor.cls_score.weight.grad.abs().sum() > 0
 
 
 def test_the_background_that_retinanet_scores_is_no_detection() -> None:

@@ -236,7 +236,7 @@ def test_torchvisions_adapters_give_torchvisions_detections(pair, request):
     theirs, own = request.getfixturevalue(pair)
     peer, samples = peer_of(own, theirs), photographs(SIZES)
     for detections, expected in zip(peer.predict(samples), published(theirs, samples), strict=True):
-        assert_same(detections, expected, peer)
+        assert_same(detections, expected, own)
 
 
 @pytest.mark.parametrize("pair", ["faster", "ssd"])

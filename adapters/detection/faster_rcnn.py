@@ -21,7 +21,7 @@ from adapters.detection.detector_input import DetectorInput, Size, framed_input,
 from adapters.detection.finite import check_finite
 from adapters.detection.region_head import POOLED_SIDE, RegionOutputs, RegionSampling
 from adapters.detection.rpn import SMOOTH_L1_BETA, RegionProposalNetwork, RpnSettings
-from adapters.detection.torchvision_weights import PyramidOptions, faster_rcnn_checkpoint
+from adapters.detection.torchvision_weights import faster_rcnn_checkpoint
 from adapters.detection.training_batch import TrainingBatch, framed_training_batch, photograph_training_batch
 from adapters.detection.training_images import Augmentation
 from adapters.torch_adapter import TorchAdapter
@@ -40,7 +40,7 @@ FROZEN = ("conv1", "layer1")
 DIGITS = (1.0, 1.6, 2.5)
 
 
-class FasterRcnnOptions(PyramidOptions, PretrainedOptions, InputSizeOptions):
+class FasterRcnnOptions(PretrainedOptions, InputSizeOptions):
     """Options of `faster-rcnn`."""
 
     backbone: Literal["small", "resnet50-fpn"] = "small"
@@ -51,6 +51,16 @@ class FasterRcnnOptions(PyramidOptions, PretrainedOptions, InputSizeOptions):
     """Factor of the sizes of the small network's anchors, which are 16 to 120 px of the input."""
     augmentation: Augmentation | None = None
     """Variation of training images, by default `digits`. The pyramid always has `flip`."""
+    epsilon: float = Field(1e-5, ge=0)
+    """Epsilon of the pyramid's frozen batch normalisation; 0 for torchvision's COCO_V1 weights."""
+    score_threshold: float = Field(0.05, ge=0, le=1)
+    """Minimum score of a detection (torchvision)."""
+    nms_iou: float = Field(0.5, ge=0, le=1)
+    """IoU above which suppression removes the lower-scored box of a class (torchvision)."""
+    shorter_side: int = Field(800, ge=32)
+    """Size in px to which the pyramid's shorter side of a photograph is resized (Lin et al. 2017 §5.1)."""
+    longer_side: int = Field(1333, ge=32)
+    """Maximum size of the longer side in px."""
     pretrained: Path | None = None
     """Weights from which the ResNet's training starts: torchvision's published ImageNet classifier, a .pth
     file."""

@@ -38,10 +38,6 @@ SMOOTH_L1_BETA = 1.0  # error from which smooth L1 is linear; Girshick 2015 equa
 class SelectiveSearchOptions(PretrainedOptions, InputSizeOptions):
     """Options of `rcnn` and `fast-rcnn`."""
 
-    former: ClassVar[dict[str, str]] = {
-        "most_regions": "use 'proposals_per_image'",
-        "kept_regions": "use 'cached_regions'",
-    }
     backbone: Literal["small", "vgg16"] = "small"
     """The small network, by default for 128 px, or the papers' VGG-16."""
     augmentation: RegionAugmentation | None = None

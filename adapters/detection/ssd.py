@@ -17,7 +17,7 @@ from adapters.detection.detector_input import DetectorInput, Size, framed_input,
 from adapters.detection.finite import check_finite
 from adapters.detection.nms import suppress_per_class
 from adapters.detection.ssd_network import SIDE, UPRIGHT, SsdOutputs, Vgg16Network
-from adapters.detection.torchvision_weights import SsdSelectionOptions, ssd_classes, ssd_tensors
+from adapters.detection.torchvision_weights import ssd_classes, ssd_tensors
 from adapters.detection.training_batch import TrainingBatch, framed_training_batch, stretched_training_batch
 from adapters.detection.training_images import Augmentation
 from adapters.torch_adapter import TorchAdapter
@@ -29,7 +29,7 @@ from harness.datasets.dataset import Dataset
 from harness.task import Detections, Prediction, Sample
 
 
-class SsdOptions(SsdSelectionOptions, PretrainedOptions, InputSizeOptions):
+class SsdOptions(PretrainedOptions, InputSizeOptions):
     """Options of `ssd`."""
 
     backbone: Literal["small", "vgg16"] = "small"
@@ -40,6 +40,14 @@ class SsdOptions(SsdSelectionOptions, PretrainedOptions, InputSizeOptions):
     """Factor of the sizes of the small network's default boxes, which are 11 to 104 px of the input."""
     augmentation: Augmentation | None = None
     """Variation of training images, by default `digits` for the small network and `ssd` for VGG-16."""
+    score_threshold: float = Field(0.01, ge=0, le=1)
+    """Minimum score of a detection (Liu et al. 2016 §3.7)."""
+    nms_iou: float = Field(0.45, ge=0, le=1)
+    """IoU above which suppression removes the lower-scored box of a class (Liu et al. 2016 §3.7)."""
+    detections_per_image: int = Field(200, ge=1)
+    """Maximum detections per image (Liu et al. 2016 §3.7)."""
+    topk_candidates: int = Field(400, ge=1)
+    """Maximum boxes per class before suppression (torchvision)."""
     pretrained: Path | None = None
     """Weights from which VGG-16's training starts: torchvision's published `IMAGENET1K_FEATURES`, a .pth
     file. They expect inputs from `images.mean_subtracted`; the usual `IMAGENET1K_V1` does not."""

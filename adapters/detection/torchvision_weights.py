@@ -1,13 +1,11 @@
-"""Detector weights published by torchvision: conversion of their names, their options and classes."""
+"""Detector weights published by torchvision: conversion of their names, and their classes."""
 
 import re
 from collections.abc import Mapping
-from typing import ClassVar
 
-from pydantic import Field
 from torch import Tensor
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
-from harness.adapter import AdapterOptions
 from harness.checkpoint import Checkpoint
 from harness.errors import UsageError
 
@@ -27,39 +25,8 @@ _SSD = (
     (re.compile(r"^head\.classification_head\.module_list\."), "heads.classes."),
     (re.compile(r"^head\.regression_head\.module_list\."), "heads.offsets."),
 )
+SSD_LOGITS = "head.classification_head.module_list.0.bias"  # of the first map
 FIRST_MAP_BOXES = 4  # default boxes per cell of SSD's first map, Liu et al. 2016 §3.1
-
-
-class PyramidOptions(AdapterOptions):
-    """Options of Faster R-CNN with a feature pyramid, this project's and torchvision's."""
-
-    epsilon: float = Field(1e-5, ge=0)
-    """Epsilon of the frozen batch normalisation; 0 for torchvision's COCO_V1 weights."""
-    score_threshold: float = Field(0.05, ge=0, le=1)
-    """Minimum score of a detection (torchvision)."""
-    nms_iou: float = Field(0.5, ge=0, le=1)
-    """IoU above which suppression removes the lower-scored box of a class (torchvision)."""
-    shorter_side: int = Field(800, ge=32)
-    """Size in px to which the shorter side of a photograph is resized (Lin et al. 2017 §5.1)."""
-    longer_side: int = Field(1333, ge=32)
-    """Maximum size of the longer side in px."""
-
-
-class SsdSelectionOptions(AdapterOptions):
-    """Options of SSD, this project's and torchvision's: which raw outputs become detections."""
-
-    former: ClassVar[dict[str, str]] = {
-        "most": "use 'detections_per_image'",
-        "most_candidates": "use 'topk_candidates'",
-    }
-    score_threshold: float = Field(0.01, ge=0, le=1)
-    """Minimum score of a detection (Liu et al. 2016 §3.7)."""
-    nms_iou: float = Field(0.45, ge=0, le=1)
-    """IoU above which suppression removes the lower-scored box of a class (Liu et al. 2016 §3.7)."""
-    detections_per_image: int = Field(200, ge=1)
-    """Maximum detections per image (Liu et al. 2016 §3.7)."""
-    topk_candidates: int = Field(400, ge=1)
-    """Maximum boxes per class before suppression (torchvision)."""
 
 
 def faster_rcnn_checkpoint(
@@ -73,7 +40,7 @@ def faster_rcnn_checkpoint(
     Raises:
         UsageError: the weights are not of this model.
     """
-    classes = _length(adapter, tensors, "roi_heads.box_predictor.cls_score.bias") - 1
+    classes = class_count(adapter, tensors, "roi_heads.box_predictor.cls_score.bias") - 1
     used = {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
     epsilon = 1e-5 if len(used) < len(tensors) else 0.0
     renamed = _renamed(used, _FASTER_RCNN)
@@ -86,7 +53,7 @@ def ssd_classes(adapter: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     Raises:
         UsageError: the weights are not of this model.
     """
-    logits = _length(adapter, tensors, "head.classification_head.module_list.0.bias")
+    logits = class_count(adapter, tensors, SSD_LOGITS)
     return published_classes(logits // FIRST_MAP_BOXES - 1)
 
 
@@ -97,13 +64,16 @@ def ssd_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def published_classes(count: int) -> tuple[str, ...]:
     """Return COCO's class names if torchvision publishes weights with this many classes, else empty names."""
-    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights  # 6–9 s to import
-
     names: list[str] = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"][1:]
     return tuple(names) if len(names) == count else ("",) * count
 
 
-def _length(adapter: str, tensors: Mapping[str, Tensor], name: str) -> int:
+def class_count(adapter: str, tensors: Mapping[str, Tensor], name: str) -> int:
+    """Return the length of the tensor with a bias per class score.
+
+    Raises:
+        UsageError: the file lacks this tensor.
+    """
     if name not in tensors:
         raise UsageError(f"adapter '{adapter}': the file has no tensor '{name}', as torchvision's files have")
     return len(tensors[name])

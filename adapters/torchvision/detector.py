@@ -5,19 +5,34 @@ torchvision's own code resizes and normalises images, selects boxes and maps the
 
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from pydantic import Field
+from torch import Tensor, nn
+from torchvision.models import detection
+from torchvision.models.detection.image_list import ImageList as TorchvisionImageList
+from torchvision.ops import FrozenBatchNorm2d
 
 from adapters import images
-from adapters.detection.training_images import AugmentedImage, trainable_objects
+from adapters.detection.torchvision_weights import class_count, published_classes
+from adapters.detection.training_images import (
+    MIRROR_PROBABILITY,
+    AugmentedImage,
+    mirrored,
+    trainable_objects,
+)
 from adapters.torch_adapter import TorchAdapter
+from harness.adapter import AdapterOptions
+from harness.checkpoint import Checkpoint
+from harness.errors import UsageError
 from harness.task import Detections, Image, Prediction, Sample
+
+COUNTER = "num_batches_tracked"  # of batch normalisation, absent where the normalisation was frozen
 
 Size = tuple[int, int]  # (height, width) in px
 Outputs = TypeVar("Outputs")
@@ -49,13 +64,45 @@ class TorchvisionTrainingBatch:
     targets: list[Objects]
 
 
+class SelectionOptions(AdapterOptions):
+    """Options of a detector of torchvision; null is torchvision's default."""
+
+    score_threshold: float | None = Field(None, ge=0, le=1)
+    """Minimum score of a detection."""
+    nms_iou: float | None = Field(None, ge=0, le=1)
+    """IoU above which suppression removes the lower-scored box of a class."""
+    detections_per_image: int | None = Field(None, ge=1)
+    """Maximum detections per image."""
+
+
+class PhotographOptions(SelectionOptions):
+    """Options of a detector with batch normalisation that resizes photographs."""
+
+    epsilon: float | None = Field(None, ge=0)
+    """Epsilon of the batch normalisation. For published weights that torchvision loads with 0, it is 0."""
+    shorter_side: int | None = Field(None, ge=32)
+    """Size in px to which the shorter side of a photograph is resized."""
+    longer_side: int | None = Field(None, ge=32)
+    """Maximum size of the longer side in px."""
+
+
 class TorchvisionDetector(
     TorchAdapter[list[InputGroup], list[Outputs], TorchvisionTrainingBatch], Generic[Outputs]
 ):
-    """A detector of torchvision; subclasses define the model, its forward phase and its augmentation."""
+    """A detector made by the function of torchvision that its name ends with."""
 
     task = "detection"
+    Options: ClassVar[type[SelectionOptions]] = PhotographOptions
+    options: SelectionOptions
+    architecture_options: ClassVar[tuple[str, ...]] = ("epsilon",)
     module: Any  # torchvision has no type annotations
+    prefix: ClassVar[str] = ""
+    """Start of the names of parameters about the selection of boxes."""
+    logits: ClassVar[str]
+    """The bias of the layer of class scores, with `anchors` entries per class, background included."""
+    anchors: ClassVar[int] = 1
+    frozen_epsilon: ClassVar[float | None] = None
+    """Epsilon of published weights that were trained with frozen batch normalisation, if not the default."""
     difficult: ClassVar[bool] = False
     """Train on VOC's difficult objects, as this project's adapter of the model does."""
 
@@ -67,15 +114,59 @@ class TorchvisionDetector(
     def select(self, outputs: Outputs, sizes: list[Size]) -> list[Objects]:
         """Select detections in px of the input, for images of the given sizes without padding."""
 
-    @abstractmethod
+    def make_module(self) -> nn.Module:
+        module = self.build_module(1 + len(self.classes))
+        if isinstance(self.options, PhotographOptions) and self.options.epsilon is not None:
+            for norm in module.modules():
+                if isinstance(norm, nn.BatchNorm2d | FrozenBatchNorm2d):
+                    norm.eps = self.options.epsilon
+        return module
+
+    def build_module(self, classes: int) -> nn.Module:
+        """Build torchvision's module with random weights for a number of classes, background included."""
+        # No download: weights come from the suite's checkpoint.
+        builder = getattr(detection, self.name.removeprefix("torchvision/"))
+        module: nn.Module = builder(
+            weights=None, weights_backbone=None, num_classes=classes, **self.settings()
+        )
+        return module
+
+    def settings(self) -> dict[str, float]:
+        """Return the options that are set, under torchvision's names."""
+        options = self.options
+        values: dict[str, float | None] = {
+            f"{self.prefix}score_thresh": options.score_threshold,
+            f"{self.prefix}nms_thresh": options.nms_iou,
+            f"{self.prefix}detections_per_img": options.detections_per_image,
+        }
+        if isinstance(options, PhotographOptions):
+            values |= {"min_size": options.shorter_side, "max_size": options.longer_side}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def adopt(self, tensors: Mapping[str, Tensor]) -> Checkpoint:
+        classes = class_count(self.name, tensors, self.logits) // self.anchors
+        module = self.build_module(classes)
+        try:  # torchvision's modules rename tensors of its earlier versions as they load them
+            missing, unexpected = module.load_state_dict(dict(tensors), strict=False)
+        except RuntimeError as error:  # another shape
+            problem = " ".join(str(error).split())[:200]
+            raise UsageError(f"adapter '{self.name}': weights of another model: {problem}") from error
+        wrong = [*unexpected, *(name for name in missing if not name.endswith(COUNTER))]
+        if wrong:
+            raise UsageError(f"adapter '{self.name}': weights of another model: tensor '{wrong[0]}' differs")
+        was_frozen = not any(name.endswith(COUNTER) for name in tensors)
+        options = {"epsilon": self.frozen_epsilon} if was_frozen and self.frozen_epsilon is not None else {}
+        return Checkpoint(module.state_dict(), self.name, options, published_classes(classes - 1))
+
     def augment(
         self, image: Image, boxes: NDArray[np.float64], generator: np.random.Generator
     ) -> AugmentedImage:
-        """Augment a training image and its boxes [m, 4]."""
+        """Augment a training image and its boxes [m, 4]; by default, mirror half of the images."""
+        if generator.random() < MIRROR_PROBABILITY:
+            image, boxes = mirrored(image, boxes)
+        return AugmentedImage(image, boxes, np.arange(len(boxes)))
 
     def preprocess(self, samples: Sequence[Sample]) -> list[InputGroup]:
-        from torchvision.models.detection.image_list import ImageList as TorchvisionImageList
-
         originals = [images.of_sample(sample) for sample in samples]
         by_size: dict[Size, list[tuple[int, ImageList]]] = defaultdict(list)
         for index, image in enumerate(originals):

@@ -1,8 +1,7 @@
 """torchvision's segmentation networks, as peers and oracles of this project's own."""
 
-from typing import ClassVar
-
 from torch import nn
+from torchvision.models import segmentation
 
 from adapters.segmentation.fcn_resnet import FcnResNet50
 
@@ -13,17 +12,12 @@ class TorchvisionSegmenter(FcnResNet50):
     Preprocessing and postprocessing are those of `fcn-resnet50`.
     """
 
-    takes_auxiliary: ClassVar[bool] = True
-
     def make_module(self) -> nn.Module:
-        from torchvision.models import segmentation  # 6–9 s to import
-
-        auxiliary = {"aux_loss": self.auxiliary} if self.takes_auxiliary else {}
         module: nn.Module = getattr(segmentation, self.name.removeprefix("torchvision/"))(
             weights=None,  # nothing is downloaded: weights come from the suite's checkpoint
             weights_backbone=None,
             num_classes=len(self.classes),
-            **auxiliary,
+            aux_loss=self.auxiliary,
         )
         return module
 
@@ -63,4 +57,4 @@ class Lraspp(TorchvisionSegmenter):
 
     name = "torchvision/lraspp_mobilenet_v3_large"
     score_bias = "classifier.low_classifier.bias"
-    takes_auxiliary = False
+    auxiliary = False

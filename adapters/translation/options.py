@@ -1,7 +1,7 @@
 """The options that all translation models share, and the order of sentences that follows from them."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -12,9 +12,6 @@ from harness.adapter import AdapterOptions
 class TranslatorOptions(AdapterOptions):
     """Options of every translation model."""
 
-    former: ClassVar[dict[str, str]] = {
-        "cell": "recurrent layers always run in torch's kernels, with the same figures"
-    }
     vocabulary: VocabularyKind = "unigram"
     """Tokens: `unigram` or `bpe` subwords (sentencepiece), or whole words."""
     vocabulary_size: int = Field(4000, ge=8)
