@@ -21,10 +21,7 @@ def with_checked_answers(
 
     Batches under load differ in size from those of the predictions, so answers may differ by rounding. A
     timing is not valid if a headline figure is worse than 99% of that of the stored predictions of the same
-    samples, or if an answer is no prediction.
-
-    Args:
-        classes: Label names of the model.
+    samples, or if an answer is no prediction. `classes` are those of the model.
     """
     if not timing.outputs:
         return timing

@@ -27,10 +27,7 @@ class Version:
     """The unpacked revision, and its folders that are searched for modules; none for the present version."""
 
     def check(self, files: Mapping[str, str]) -> None:
-        """Check that a process of the baseline imports the code of the revision.
-
-        Args:
-            files: The source files of the adapters and of the harness there, by name.
+        """Check that a process of the baseline imports the code of the revision, from these files.
 
         Raises:
             UsageError: A file is in the checkout, also by a link, or all adapters are outside the revision.

@@ -21,12 +21,9 @@ def mend(
 
     What depends on a removed file and could not be made again without it is removed, too. Each is noted.
 
-    Args:
-        only: The pattern that restricts the run, if it is restricted.
-
     Raises:
-        InfrastructureError: A restricted run cannot mend a file that is damaged, because it belongs to the
-            other trials as well.
+        InfrastructureError: A file is damaged that a run restricted by `only` cannot mend, because it belongs
+            to the other trials as well.
     """
     distinct = {trial.id: trial for trial in trials}
     if only is not None:

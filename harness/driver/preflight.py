@@ -35,9 +35,8 @@ def preflight(trials: Sequence[Trial], report_crash: Callable[[str], None] | Non
 
     Raises:
         InfrastructureError: An adapter ended its process or hangs.
-        UsageError: A checkpoint is truncated, belongs to another adapter or has another shape; a trainable
-            adapter has no checkpoint; the model lacks a class of the data set; stored predictions are
-            incomplete; or a recipe cannot be trained.
+        UsageError: A checkpoint does not fit its adapter or the classes of the data set, stored predictions
+            are incomplete, or a recipe cannot be trained.
     """
     # A missing checkpoint is not part of the id yet, and seeds of one recipe differ only in the file name.
     distinct = {(trial.id, trial.checkpoint and trial.checkpoint.weights.name): trial for trial in trials}
@@ -91,10 +90,7 @@ def _refuse(trial: Trial, error: HarnessError, report_crash: Callable[[str], Non
 
 
 def _check_model(trial: Trial) -> tuple[str, ...]:
-    """Load a trial's model, check that its classes include the data set's, and return its notes.
-
-    If the checkpoint is missing, only its recipe is checked.
-    """
+    """Check a trial's model and its classes, or the recipe of a missing one, and return its notes."""
     if trial.checkpoint and trial.checkpoint.missing:
         from harness.stages.train import check  # imports torch, which takes seconds
 

@@ -58,12 +58,26 @@ def write_run_record(
     if recorded:
         return
     local = environment.describe()
-    run = _run_record(settings.command, loaded.suite.speed.profile, executor(), local.key)
+    revision, dirty = environment.git_state()
     run_file = RunFile(
         schema="harness-run/1",
         suite=loaded.suite.name,
         description=loaded.suite.description,
-        run=run.model_copy(update={"sources": _sources(loaded, planned)}),
+        run=RunRecord(
+            id=uuid.uuid4().hex,
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            finished=None,
+            command=settings.command,
+            harness_version=version("harness"),
+            git_revision=revision,
+            git_dirty=dirty,
+            git_branch=environment.git_branch(Path()),
+            executor=executor().name,
+            workers=executor().workers,
+            profile=loaded.suite.speed.profile,
+            environment=local.key,
+            sources=_sources(loaded, planned),
+        ),
         trials=trials,
         skipped=planned.skipped,
     )
@@ -72,28 +86,9 @@ def write_run_record(
 
 
 def _is_recorded(before: RunFile, profile: str, trials: Sequence[PlannedTrial]) -> bool:
-    """Return whether run.json records this run."""
     revision, _ = environment.git_state()
     code = (before.run.profile, before.run.harness_version, before.run.git_revision)
     return code == (profile, version("harness"), revision) and before.trials == trials
-
-
-def _run_record(command: str, profile: str, executor: Executor, environment_key: str) -> RunRecord:
-    revision, dirty = environment.git_state()
-    return RunRecord(
-        id=uuid.uuid4().hex,
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
-        finished=None,
-        command=command,
-        harness_version=version("harness"),
-        git_revision=revision,
-        git_dirty=dirty,
-        git_branch=environment.git_branch(Path()),
-        executor=executor.name,
-        workers=executor.workers,
-        profile=profile,
-        environment=environment_key,
-    )
 
 
 def _sources(loaded: LoadedSuite, planned: Plan) -> list[Source]:
@@ -112,7 +107,6 @@ def _sources(loaded: LoadedSuite, planned: Plan) -> list[Source]:
 
 
 def _package(origin: str, module: str) -> Source:
-    """Return the version of a package, and the git revision of its module."""
     file = source_file(module)
     revision, dirty = environment.revision_of(file.resolve()) if file else (None, None)
     return Source(

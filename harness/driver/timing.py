@@ -110,8 +110,7 @@ class _TrialTiming:
     def copy_shared(self, earlier: Sequence[Trial]) -> None:
         """Copy timings of earlier trials whose work in a scenario was the same.
 
-        The last scenario of a trial without common measurements is timed, because these depend on the batch
-        size.
+        The last scenario is timed if common.json is missing, because that depends on the batch size.
         """
         for scenario in self.unfinished():
             key = work_key(self._trial, scenario, self.settings)
@@ -167,10 +166,7 @@ class _TrialTiming:
             self._write(scenario, error)
 
     def _resume(self, scenario: str, trial_dir: Path) -> Scenario | None:
-        """Read stored timings with the same settings, on the local hardware if that is given.
-
-        Under a profile that gates, invalid timings are left out: the disturbance may be over.
-        """
+        """Read stored timings with these settings and on this hardware; leave out invalid ones that gate."""
         stored = read_timings(trial_dir, scenario)
         if stored is None or not stored.satisfies(self.settings):
             return None

@@ -126,7 +126,6 @@ def compare_in_turns(
 
     Args:
         versions: The baseline and the present version.
-        limit: Maximum number of samples per benchmark.
         budget: Seconds after which no further pair is started, except the first of all.
         store: Receives each comparison once it is judged.
     """
@@ -207,16 +206,10 @@ def open_version(version: Version, child: Child, names: Sequence[str], limit: in
 
 
 def _time_pair(comparison: SpeedComparison, children: Sequence[Child], ids: Sequence[str | None]) -> str:
-    """Time a fresh process of each version in turns.
+    """Time a fresh process of each version in turns; return what differs between them, if anything does.
 
     Args:
         ids: Ids of the trial in the two versions; None in one that lacks it.
-
-    Returns:
-        What differs between the versions, or an empty string.
-
-    Raises:
-        HarnessError: A version could not be timed, or has changed since the first pair.
     """
 
     def call(side: int, function: Callable[..., Any], *arguments: object) -> Any:

@@ -144,7 +144,7 @@ def _different(stored: Path, again: Path, where: str) -> Iterator[str]:
             if not np.array_equal(before.get(key, np.empty(0)), after.get(key, np.empty(0))):
                 yield f"{where}{key} differs from the recomputed one"
     elif stored.suffix == ".json":
-        old, new = read_json(stored), read_json(again)
+        old, new = read_json(stored) or {}, read_json(again) or {}
         if stored.name == "metrics.json":  # earlier suites may have asked for other metrics
             old = {name: old[name] for name in new}
         if stored.name == "analysis.json" and new["analysis"]["task"] == "translation":

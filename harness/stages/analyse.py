@@ -56,8 +56,7 @@ def explain(
 ) -> Analysis:
     """Return the analysis of a translation model with its alignments and its rates of lossy inputs.
 
-    Args:
-        note: Receives a message if the model fails; the analysis is then returned without these parts.
+    If the model fails, this is noted, and the analysis is returned without these parts.
     """
     try:
         if isinstance(analysis, TranslationAnalysis) and _may_explain(trial):
@@ -70,7 +69,6 @@ def explain(
 
 
 def _may_explain(trial: Trial) -> bool:
-    """Return whether the trial's adapter defines alignments or lossy inputs."""
     cls = ADAPTERS.get(trial.spec.adapter)
     return issubclass(cls, TranslationAdapter) and not (
         cls.alignments is TranslationAdapter.alignments
@@ -81,10 +79,7 @@ def _may_explain(trial: Trial) -> bool:
 def _explain(
     trial: Trial, analysis: TranslationAnalysis, predictions: Mapping[int, Prediction]
 ) -> TranslationAnalysis:
-    """Add the parts that need the model: alignments, and the rates of inputs that it cannot read completely.
-
-    The model runs on the CPU.
-    """
+    """Run the model on the CPU, for its alignments and the rates of inputs that it cannot read completely."""
     cls, dataset = ADAPTERS.get(trial.spec.adapter), trial.dataset.open()
     assert issubclass(cls, TranslationAdapter)
     adapter = cls(cls.Options(**trial.options), Runtime())

@@ -247,10 +247,6 @@ def _phases(bench: Bench, batch_size: int) -> dict[str, list[float]]:
 
 
 def _cost(bench: Bench) -> Cost:
-    """Measure parameters, FLOPs of one sample, and the peak memory of this process or its GPU.
-
-    On a CPU, the memory is the peak resident size of the process, including its libraries.
-    """
     import torch
 
     return Cost(

@@ -39,9 +39,6 @@ class _Batch:
 class Predictor:
     """The model of one trial, loaded once and applied to many shards.
 
-    Args:
-        node: Name of the node for the record. Default: the host name.
-
     Raises:
         UsageError: The device does not exist, the checkpoint does not fit, or the model's classes differ from
             the data set's.
@@ -75,14 +72,8 @@ class Predictor:
     def run_shard(self, shard: Shard, batch_limit: int | None = None) -> list[Outcome]:
         """Predict a shard and return outcomes that cover it, in order.
 
-        Errors of the adapter and of the data set become outcomes: a batch that fails is a ShardError that
-        names the samples that also fail alone. All other batches keep their predictions.
-
-        A batch that exhausts the memory is predicted in halves, which changes only floating-point noise.
-
-        Args:
-            batch_limit: Maximum number of samples predicted at once, if an earlier attempt exhausted the
-                memory.
+        A batch that fails is a ShardError that names the samples that also fail alone. One that exhausts the
+        memory is predicted in halves, at most `batch_limit` at once, which changes only floating-point noise.
 
         Raises:
             Exception: The adapter's error, if it leaves the GPU unusable for this process.

@@ -38,7 +38,6 @@ def batch_indices(
     and the batches are used in random order.
 
     Args:
-        size: Number of training samples.
         pooled: Batches per pool (see `TrainableAdapter.pooled_batches`).
         size_of: Size of a sample by its index; required for pooled batches.
         curriculum_fraction: Fraction of a pool's batches, smallest samples first, to draw from.

@@ -100,7 +100,6 @@ class Gpu:
     Args:
         uuid: As reported by torch or by the driver's library.
         tenants: Number of processes that are meant to use it.
-        nvml: The module pynvml, or what stands for it in a test.
     """
 
     def __init__(self, uuid: str, tenants: int = 1, nvml: Any = None) -> None:

@@ -73,7 +73,6 @@ def begin(trial: str, scenario: str, part: int, parts: int, window: int, seconds
     """Fork a process that loads and warms up the model of a trial, in place of the one before.
 
     Args:
-        part, parts: The part of a pass to time.
         window: Queries per window, or 0 to choose their number from the time of a pass.
         seconds: Deadline.
 
