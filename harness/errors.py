@@ -57,6 +57,8 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
             hint = hints.get(name, object)
             parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
             kinds = [str if get_origin(part) is Literal else get_origin(part) or part for part in parts]
+            if float in kinds and type(value) is int:  # PEP 484: an int is valid for a float
+                continue
             is_text = isinstance(value, str) and not {str, object} & {*kinds}  # a sequence of characters
             if is_text or (type(value) is bool and int in kinds) or not isinstance(value, tuple(kinds)):
                 expected = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)

@@ -22,7 +22,7 @@ from harness.cli.jobs import jobs_app
 from harness.cli.options import SECTIONS
 from harness.cli.results import results_app
 from harness.cli.score import score_app
-from harness.cli.streams import VisibleStream, discard
+from harness.cli.streams import VisibleStream, redirect_to_null
 from harness.cli.suites import suites_app
 from harness.cli.supervisor import supervise
 from harness.errors import FULL_DISK, HarnessError, InfrastructureError, UsageError
@@ -83,7 +83,7 @@ class Group(TyperGroup):
 
 @contextmanager
 def _ending_without_stdout() -> Iterator[None]:
-    """Exit as `cat` does when the reader of a pipe is gone (`harness list | head -1`) or the disk is full."""
+    """Exit as `cat` does if the pipe's reader has ended (`harness list | head -1`) or the disk is full."""
     try:
         try:
             yield
@@ -94,7 +94,7 @@ def _ending_without_stdout() -> Iterator[None]:
             sys.stderr.write(f"error: standard output or a temporary file: {error.strerror}\n")
         elif not isinstance(error, BrokenPipeError) or not _stdout_is_closed():
             raise
-        discard(sys.stdout)  # for Python's last flush
+        redirect_to_null(sys.stdout)  # Python flushes it once more at exit
         code = SIGPIPE_EXIT_CODE if isinstance(error, BrokenPipeError) else InfrastructureError.exit_code
         raise typer.Exit(code) from None
 

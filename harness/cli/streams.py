@@ -7,8 +7,8 @@ from typing import Any, TextIO
 from reports.text import visible
 
 
-def discard(stream: Any) -> None:
-    """Send what a stream holds and receives to nowhere, because its file cannot be written."""
+def redirect_to_null(stream: Any) -> None:
+    """Redirect a stream whose file cannot be written, and the text in its buffer, to the null device."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -32,7 +32,7 @@ class VisibleStream:
         except OSError:
             if self.rich_proxied_file is not sys.__stderr__:
                 raise
-            discard(self)
+            redirect_to_null(self)
         return len(text)
 
     def __getattr__(self, name: str) -> Any:

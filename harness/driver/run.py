@@ -51,7 +51,7 @@ def run(
         UsageError: The suite, a checkpoint or the run directory is wrong; nothing was written in this case.
         InfrastructureError: The cluster cannot be reached, or training failed.
     """
-    start_fork_server()  # which is ready when the plan is
+    start_fork_server()  # takes seconds, during which the suite is planned
     planned = plan(loaded, settings.only, settings.limit)
     require_trials(planned)
     preflight(planned.trials, progress.note)

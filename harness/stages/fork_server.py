@@ -18,4 +18,4 @@ import harness.stages.measure
 import harness.stages.predict  # noqa: F401
 from harness import environment
 
-environment.describe()  # keeps what it finds
+environment.describe()  # caches the hardware and packages for all children
