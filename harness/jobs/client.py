@@ -6,11 +6,11 @@ This is the only module of `harness.jobs` that imports Ray.
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from harness.environment import JOB
 from harness.errors import HarnessError, InfrastructureError, UsageError
@@ -20,7 +20,6 @@ from harness.jobs.job import (
     SUITE_KEY,
     JobRecord,
     JobSpec,
-    RayJobDetails,
     attempt_id,
     attempts,
     job_record,
@@ -32,22 +31,6 @@ RETRY_SECONDS = 2.0  # between attempts to connect again
 STOP_GRACE_SECONDS = 60  # for a stopped job to end by itself; Ray's default is 3
 
 
-class RayJobsClient(Protocol):
-    """The methods of `ray.job_submission.JobSubmissionClient` that this module calls."""
-
-    def submit_job(
-        self, *, entrypoint: str, submission_id: str, runtime_env: dict[str, object], metadata: dict[str, str]
-    ) -> str: ...
-
-    def list_jobs(self) -> Sequence[RayJobDetails]: ...
-
-    def get_job_logs(self, job_id: str) -> str: ...
-
-    def stop_job(self, job_id: str) -> bool: ...
-
-    def tail_job_logs(self, job_id: str) -> AsyncIterator[str]: ...
-
-
 @dataclass(frozen=True)
 class Submitted:
     """The result of a submission."""
@@ -57,9 +40,14 @@ class Submitted:
 
 
 class JobsClient:
-    """The jobs of one cluster; messages name the address of its dashboard."""
+    """The jobs of one cluster.
 
-    def __init__(self, client: RayJobsClient, address: str) -> None:
+    Args:
+        client: Ray's `JobSubmissionClient`, which carries no types that mypy checks.
+        address: Address of the cluster's dashboard, for messages.
+    """
+
+    def __init__(self, client: Any, address: str) -> None:
         self._client = client
         self.address = address
 
@@ -97,8 +85,8 @@ class JobsClient:
     def jobs(self) -> list[JobRecord]:
         """Return the jobs of the harness, newest first."""
         with self._translate_errors("listing jobs"):
-            details = [job for job in self._client.list_jobs() if SUITE_KEY in (job.metadata or {})]
-        return [job_record(job) for job in sorted(details, key=lambda job: -(job.start_time or 0))]
+            own = [job for job in self._list_records() if job.suite is not None]
+        return sorted(own, key=lambda job: job.started or "", reverse=True)
 
     def job(self, job_id: str) -> JobRecord:
         """Return one job, or raise a UsageError if the cluster has none with this id."""
@@ -111,7 +99,7 @@ class JobsClient:
     def logs(self, job_id: str) -> str:
         """Return everything that the job has printed."""
         with self._translate_errors(f"logs of {job_id}"):
-            return self._client.get_job_logs(self.job(job_id).id)
+            return str(self._client.get_job_logs(self.job(job_id).id))
 
     def stop(self, job_id: str) -> bool:
         """Ask a job to end. Return False if it had already ended.
@@ -123,7 +111,7 @@ class JobsClient:
         if job.suite is None:
             raise UsageError(f"job {job_id} was not submitted by the harness; end it with `ray job stop`")
         with self._translate_errors(f"stopping {job_id}"):
-            return self._client.stop_job(job.id)
+            return bool(self._client.stop_job(job.id))
 
     def follow(self, job_id: str, write: Callable[[str], object]) -> JobRecord:
         """Write the job's output until the job ends, reconnecting if a connection breaks.
@@ -153,9 +141,8 @@ class JobsClient:
                     return job
             time.sleep(RETRY_SECONDS)
 
-    def _list_records(self) -> Iterator[JobRecord]:
-        """Yield the jobs that were submitted through the dashboard."""
-        return (job_record(job) for job in self._client.list_jobs() if job.submission_id)
+    def _list_records(self) -> list[JobRecord]:
+        return [job_record(job) for job in self._client.list_jobs() if job.submission_id]
 
     @contextmanager
     def _translate_errors(self, doing: str) -> Iterator[None]:
@@ -175,7 +162,7 @@ class _LogTail:
         self._write = write
         self.written = 0  # characters
 
-    async def follow(self, client: RayJobsClient, job_id: str) -> None:
+    async def follow(self, client: Any, job_id: str) -> None:
         received = 0
         async for text in client.tail_job_logs(job_id):
             unwritten = text[max(0, self.written - received) :]
@@ -192,16 +179,16 @@ def connect(address: str) -> JobsClient:
         UsageError: The address is not a dashboard's, or the token is malformed.
         InfrastructureError: Nothing answers there, or it rejects the token.
     """
-    dashboard = find_dashboard(address)
+    address, headers = find_dashboard(address)
     # Ray's client prefers this variable and RAY_ADDRESS to the address that it is given.
-    os.environ["RAY_API_SERVER_ADDRESS"] = dashboard.address
+    os.environ["RAY_API_SERVER_ADDRESS"] = address
     from ray.job_submission import JobSubmissionClient
 
     try:
-        client = JobSubmissionClient(dashboard.address, headers=dashboard.headers)
+        client = JobSubmissionClient(address, headers=headers)
     except Exception as error:  # raised by requests, or because Ray's versions differ
-        raise InfrastructureError(f"--address {dashboard.address}: {_one_line(error)}") from error
-    return JobsClient(client, dashboard.address)
+        raise InfrastructureError(f"--address {address}: {_one_line(error)}") from error
+    return JobsClient(client, address)
 
 
 def _one_line(error: Exception) -> str:

@@ -4,7 +4,6 @@ import os
 import re
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,16 +16,11 @@ TOKEN_SOURCES = "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
 EXPECTED_ADDRESS = "expected the cluster's dashboard, such as http://head:8265"
 
 
-@dataclass(frozen=True)
-class Dashboard:
-    """A dashboard that has answered."""
-
-    address: str  # http://HOST:PORT, without a slash at the end
-    headers: dict[str, str]  # the header with the token; empty without a token
-
-
-def find_dashboard(address: str) -> Dashboard:
+def find_dashboard(address: str) -> tuple[str, dict[str, str]]:
     """Check that a Ray dashboard answers at `http://HOST:8265` and accepts the user's token.
+
+    Returns:
+        The address without a slash at the end, and the header with the token if there is one.
 
     Raises:
         UsageError: The address is not a dashboard's, or the token is malformed.
@@ -37,9 +31,9 @@ def find_dashboard(address: str) -> Dashboard:
         raise UsageError(f"--address {shown}: {EXPECTED_ADDRESS}")
     address = address.rstrip("/")
     source, token = _read_token()
-    dashboard = Dashboard(address, {"Authorization": f"Bearer {token}"} if token else {})
-    _request_version(dashboard, source)
-    return dashboard
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    _request_version(address, headers, source)
+    return address, headers
 
 
 def _is_dashboard_address(address: str) -> bool:
@@ -52,10 +46,10 @@ def _is_dashboard_address(address: str) -> bool:
     return bool(valid and re.fullmatch(VISIBLE_ASCII, address))
 
 
-def _request_version(dashboard: Dashboard, token_source: str) -> None:
+def _request_version(address: str, headers: dict[str, str], token_source: str) -> None:
     """Request the version, because Ray's own client would take 20 s to raise a vague error."""
-    prefix = f"--address {dashboard.address}"
-    request = urllib.request.Request(f"{dashboard.address}/api/version", headers=dashboard.headers)
+    prefix = f"--address {address}"
+    request = urllib.request.Request(f"{address}/api/version", headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=VERSION_TIMEOUT_SECONDS):
             return
@@ -77,10 +71,7 @@ def _request_version(dashboard: Dashboard, token_source: str) -> None:
 
 
 def _read_token() -> tuple[str, str]:
-    """Return the source of the token and the token, or two empty strings if there is none.
-
-    Sources are tried in the same order as in Ray. The token itself is never part of a message.
-    """
+    """Return the source of the token, tried in Ray's order, and the token, which no message may contain."""
     default = Path.home() / ".ray" / "auth_token"
     if token := os.environ.get("RAY_AUTH_TOKEN", ""):
         source = "RAY_AUTH_TOKEN"

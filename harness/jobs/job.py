@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any
 
 from harness.errors import InfrastructureError, UsageError
 from harness.identity import content_id
@@ -42,19 +42,6 @@ class JobSpec:
         return shlex.join(["python", "-m", "harness", "run", *self.arguments])
 
 
-class RayJobDetails(Protocol):
-    """The attributes of Ray's `JobDetails` that this module reads."""
-
-    submission_id: str | None  # None for a job that was not submitted through the dashboard
-    status: object  # an enumeration whose `str` is PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED
-    driver_exit_code: int | None
-    metadata: Mapping[str, str] | None
-    message: str | None
-    start_time: int | None  # milliseconds since 1970, as is `end_time`
-    end_time: int | None
-    entrypoint: str
-
-
 @dataclass(frozen=True)
 class JobRecord:
     """A job on the cluster."""
@@ -69,11 +56,11 @@ class JobRecord:
     command: str
 
 
-def job_record(details: RayJobDetails) -> JobRecord:
-    """Return the record of a job that was submitted through the dashboard."""
+def job_record(details: Any) -> JobRecord:
+    """Return the record of a job that was submitted through the dashboard, from Ray's `JobDetails`."""
     status = str(details.status)
     return JobRecord(
-        id=details.submission_id or "",
+        id=details.submission_id,
         suite=(details.metadata or {}).get(SUITE_KEY),
         status=status,
         exit_code=exit_code(status, details.driver_exit_code),
@@ -120,6 +107,7 @@ def attempt_id(job_id: str, attempt: int) -> str:
 
 
 def _iso_time(milliseconds: int | None) -> str | None:
+    """Return a time that Ray gives in milliseconds since 1970."""
     if not milliseconds:
         return None
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
