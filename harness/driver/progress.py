@@ -40,7 +40,8 @@ class RunProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.display.stop()
+        if self._console.is_terminal:  # elsewhere, it would print an empty line
+            self.display.stop()
 
     def note(self, line: str) -> None:
         """Print a line above the bars."""
