@@ -7,12 +7,12 @@ from harness.compare.outcome import URGENCY, Change, Comparison, TrialComparison
 from harness.compare.speed_verdict import DRIFT
 from harness.task import Figure
 from reports.figures import printed, trainings_text
-from reports.markdown import BRACKETS, LIMIT, bullets, shortened
+from reports.markdown import BRACKETS, LIMIT, bullets, shortened, table
 from reports.text import markdown
 
 _MARKS = {"pass": "✅", "regression": "❌", "incomplete": "⚠️", "inconclusive": "❔"}
 _QUIET: tuple[Verdict, ...] = ("unchanged", "pass", "not decided")
-_HEAD = "| Trial | Figure | Baseline → run | Δ% | Difference | n | Verdict |\n|---|---|---|---|---|---|---|"
+_HEADINGS = ("Trial", "Figure", "Baseline → run", "Δ%", "Difference", "n", "Verdict")
 Row = tuple[TrialComparison, Change]
 
 
@@ -67,19 +67,15 @@ def _is_changed(change: Change) -> bool:
 
 def _table(shown: Sequence[Row], rows: int, others: Mapping[str, int]) -> list[str]:
     """Return at most `rows` rows. `others` counts the changes of a trial that another table shows."""
-    if not shown:
-        return []
-    lines = [_HEAD, *(_row(*row, others.get(row[0].name, 0)) for row in shown[:rows])]
-    if len(shown) > rows:
-        lines += ["", f"{len(shown) - rows} more figures are in `harness compare --json`."]
-    return ["\n".join(lines)]
+    cells = [_cells(*row, others.get(row[0].name, 0)) for row in shown]
+    return [table(_HEADINGS, cells, rows, "harness compare --json")] if shown else []
 
 
-def _row(trial: TrialComparison, change: Change, others: int) -> str:
+def _cells(trial: TrialComparison, change: Change, others: int) -> list[str]:
     figure = change.head or change.base
     verdict = change.verdict if change.decides else f"{change.verdict}, does not decide"
     more = f"; {others} more changed, see below" if others else ""
-    cells = [
+    return [
         markdown(trial.name, 160),
         markdown(change.name),
         f"{_figure(change.base)} → {_figure(change.head)}",
@@ -88,7 +84,6 @@ def _row(trial: TrialComparison, change: Change, others: int) -> str:
         ", ".join(filter(None, [str(figure.n) if figure else "", trainings_text(trial.trainings)])),
         f"**{verdict}**: {markdown(change.reason, 300)}{more}",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def _figure(figure: Figure | None) -> str:
@@ -104,29 +99,27 @@ def _not_compared(trial: TrialComparison) -> str:
 
 def _frontier(comparison: Comparison, rows: int) -> list[str]:
     """Return the frontier's part: how many charts are unchanged, then at most `rows` of the others."""
+    if not comparison.frontier:
+        return []
     lines = [
         f"- {markdown(chart.benchmark)} ({markdown(chart.hardware)}): {markdown(description, 400)}"
         for chart in comparison.frontier
         if (description := chart.describe()) != "unchanged"
     ]
-    if not comparison.frontier:
-        return []
     same = sum(not (chart.changed or chart.reason) for chart in comparison.frontier)
     title = f"Accuracy-versus-speed frontier: unchanged in {same} of {len(comparison.frontier)} charts"
     return ["\n".join([title, *([""] if lines else []), *bullets(lines, rows)])]
 
 
-def _flips(comparison: Comparison, rows: int) -> tuple[Sequence[TrialComparison], list[str]]:
-    flipped = [trial for trial in comparison.trials if trial.flipped]
+def _flips(comparison: Comparison, rows: int) -> tuple[list[str], list[str]]:
     lines = []
-    for trial in flipped:
-        more = (trial.flipped or 0) - len(trial.flipped_ids)
-        ids = ", ".join(markdown(sample_id, 60) for sample_id in trial.flipped_ids)
-        tail = f" and {more} more" if more else ""
-        lines.append(
-            f"- {markdown(trial.name, 160)}: {trial.flipped} of {trial.samples} samples: {ids}{tail}"
-        )
-    return flipped, bullets(lines, rows)
+    for trial in comparison.trials:
+        if trial.flipped:
+            more = trial.flipped - len(trial.flipped_ids)
+            ids = ", ".join(markdown(sample_id, 60) for sample_id in trial.flipped_ids)
+            ids += f" and {more} more" if more else ""
+            lines.append(f"- {markdown(trial.name, 160)}: {trial.flipped} of {trial.samples} samples: {ids}")
+    return lines, bullets(lines, rows)
 
 
 def _folded(title: str, items: Sequence[object], parts: Iterable[str]) -> list[str]:

@@ -23,9 +23,13 @@ class Printed:
     unit: str
     n: int
 
+    @property
+    def quantity(self) -> str:
+        """Value, interval and unit."""
+        return " ".join(filter(None, (self.value, self.interval, self.unit)))
+
     def __str__(self) -> str:
-        quantity = " ".join(part for part in (self.value, self.interval) if part)
-        return f"{quantity} {self.unit}, n={self.n}" if self.unit else f"{quantity}, n={self.n}"
+        return f"{self.quantity}, n={self.n}"
 
 
 def printed(figure: Figure) -> Printed:
@@ -34,15 +38,14 @@ def printed(figure: Figure) -> Printed:
         return Printed(UNDEFINED, "", figure.unit, figure.n)
     figure = _readable_seconds(figure)
     assert figure.value is not None
+    decimals, interval = _decimals(figure.value, 4), "[no interval]"
+    if figure.low is not None and figure.high is not None:
+        half = (figure.high - figure.low) / 2
+        # Two digits of the half-width, one more than is known: rounding does not visibly move a bound.
+        decimals = _decimals(half, 2) if half > 0 else decimals
+        interval = f"[{_number(figure.low, decimals)}, {_number(figure.high, decimals)}]"
     mark = DOUBT if figure.note else ""
-    if figure.low is None or figure.high is None:
-        value = _number(figure.value, _decimals(figure.value, 4))
-        return Printed(value, f"[no interval]{mark}", figure.unit, figure.n)
-    half = (figure.high - figure.low) / 2
-    # Two digits of the half-width, one more than is known, so that rounding does not visibly move a bound.
-    decimals = _decimals(half, 2) if half > 0 else _decimals(figure.value, 4)
-    low, high = _number(figure.low, decimals), _number(figure.high, decimals)
-    return Printed(_number(figure.value, decimals), f"[{low}, {high}]{mark}", figure.unit, figure.n)
+    return Printed(_number(figure.value, decimals), interval + mark, figure.unit, figure.n)
 
 
 def trainings_text(trainings: tuple[int, int]) -> str:

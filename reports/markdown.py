@@ -4,14 +4,16 @@ from collections.abc import Callable, Iterable, Sequence
 
 from harness.compare.frontier import CAVEAT, Point, headline, points, throughput
 from harness.compare.sequential import turns_changes
-from harness.rundir.results import Results, TrialRecord, is_defined
+from harness.rundir.results import Results, TrialRecord
 from harness.task import TASKS, Figure
 from reports.figures import count, invalidity, printed
 from reports.text import markdown
 from reports.verdict import is_clean, verdict
 
 BRACKETS = "Brackets are 95% intervals; † marks those that too few samples of a class make doubtful."
-CLASSES = 20  # per trial
+_HEADINGS = (
+    *("", "Benchmark", "Variant", "Metric", "Accuracy", "Throughput", "Latency p50", "Parameters", "Status"),
+)
 LIMIT = 60_000  # bytes; GitHub refuses comments above 64 KiB
 
 
@@ -29,6 +31,15 @@ def shortened(document: Callable[[int], str], rows: int, limit: int) -> str:
     return text
 
 
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], most: int, source: str) -> str:
+    """Return a table of the first rows, and how many others are in `source`."""
+    shown = [headings, ["---"] * len(headings), *rows[:most]]
+    lines = [f"| {' | '.join(cells)} |" for cells in shown]
+    if len(rows) > most:
+        lines += ["", f"{len(rows) - most} more rows are in `{source}`."]
+    return "\n".join(lines)
+
+
 def bullets(lines: Sequence[str], rows: int) -> list[str]:
     """Join the first lines of a list to one paragraph and count the others; none for an empty list."""
     if len(lines) > rows:
@@ -44,7 +55,6 @@ def _document(results: Results, rows: int) -> str:
     parts = [
         f"{mark} **{markdown(results.suite)}**: {markdown(verdict(results), 800)}",
         *_tables(results, rows),
-        *_classes(results, 2 * rows),
         *_problems(results, rows),
         *_turns(results, 2 * rows),
         *_claims(results, rows),
@@ -58,26 +68,16 @@ def _document(results: Results, rows: int) -> str:
 def _tables(results: Results, rows: int) -> Iterable[str]:
     charted = points(results)
     for task in TASKS:
-        trials = [(index, trial) for index, trial in enumerate(results.trials) if trial.task == task]
-        if not trials:
-            continue
-        lines = [
-            f"### {task.capitalize()}",
-            "",
-            "| | Benchmark | Variant | Metric | Accuracy | Throughput | Latency p50 | Parameters | Status |",
-            "|---|---|---|---|---|---|---|---|---|",
-            *(_row(trial, charted.get(index)) for index, trial in trials[:rows]),
-        ]
-        if len(trials) > rows:
-            lines += ["", f"{len(trials) - rows} more trials are in `results.csv`."]
-        yield "\n".join(lines)
+        trials = enumerate(results.trials)
+        cells = [_cells(trial, charted.get(index)) for index, trial in trials if trial.task == task]
+        if cells:
+            yield f"### {task.capitalize()}\n\n{table(_HEADINGS, cells, rows, 'results.csv')}"
 
 
-def _row(trial: TrialRecord, point: Point | None) -> str:
-    first = headline(trial)
-    name, accuracy = first if first else ("", None)
+def _cells(trial: TrialRecord, point: Point | None) -> list[str]:
+    name, accuracy = headline(trial) or ("", None)
     single = trial.single_stream
-    cells = [
+    return [
         point.mark if point else "",
         markdown(trial.benchmark),
         markdown(trial.variant),
@@ -92,34 +92,16 @@ def _row(trial: TrialRecord, point: Point | None) -> str:
         "" if trial.cost.parameters is None else count(trial.cost.parameters, ""),
         trial.status,
     ]
-    return f"| {' | '.join(cells)} |"
-
-
-def _classes(results: Results, rows: int) -> list[str]:
-    """Return a line per trial with the first figure of its classes, as far as they are defined."""
-    lines = []
-    for trial in results.trials:
-        firsts = [(label, *next(iter(values.items()))) for label, values in trial.per_class.items()]
-        texts = [f"{markdown(label)} {_figure(shown, '')}" for label, _, shown in firsts if is_defined(shown)]
-        if texts:
-            subject = f"{markdown(trial.benchmark)} / {markdown(trial.variant)}, {markdown(firsts[0][1])}"
-            more = ", …" * (len(texts) > CLASSES)
-            lines.append(f"- {subject} by class: {', '.join(texts[:CLASSES])}{more}")
-    return bullets(lines, rows)
 
 
 def _problems(results: Results, rows: int) -> Iterable[str]:
-    lines = [
-        f"- **{trial.status}** {markdown(trial.benchmark)} / {markdown(trial.variant)}: "
-        f"{markdown(trial.reason or 'no reason recorded', 160)}"
-        for trial in results.trials
-        if trial.status != "complete"
-    ]
-    lines += [
-        f"- **mixed** {markdown(trial.benchmark)} / {markdown(trial.variant)}: {_mixed(trial)}"
-        for trial in results.trials
-        if trial.mixed
-    ]
+    lines = []
+    for trial in results.trials:
+        if trial.status != "complete":
+            reason = markdown(trial.reason or "no reason recorded", 160)
+            lines.append(f"- **{trial.status}** {_name(trial)}: {reason}")
+        if trial.mixed:
+            lines.append(f"- **mixed** {_name(trial)}: {_mixed(trial)}")
     lines += [
         f"- **skipped** {markdown(skipped.benchmark)}: {markdown(skipped.reason, 160)}"
         for skipped in results.skipped
@@ -127,15 +109,18 @@ def _problems(results: Results, rows: int) -> Iterable[str]:
     return bullets(lines, rows)
 
 
+def _name(trial: TrialRecord) -> str:
+    return f"{markdown(trial.benchmark)} / {markdown(trial.variant)}"
+
+
 def _mixed(trial: TrialRecord) -> str:
     return f"the predictions were made with different software: {markdown('; '.join(trial.mixed), 400)}"
 
 
 def _turns(results: Results, rows: int) -> list[str]:
-    """Return the comparisons with a baseline that was timed in turns."""
     lines = [
-        f"- **{change.verdict}** {markdown(trial.benchmark)} / {markdown(trial.variant)} "
-        f"{markdown(change.name)}: {markdown(change.difference_text())} {markdown(change.reason, 300)}"
+        f"- **{change.verdict}** {_name(trial)} {markdown(change.name)}: "
+        f"{markdown(change.difference_text())} {markdown(change.reason, 300)}"
         for trial in results.trials
         for change in turns_changes(trial.turns)
     ]
@@ -143,22 +128,21 @@ def _turns(results: Results, rows: int) -> list[str]:
 
 
 def _claims(results: Results, rows: int) -> list[str]:
-    """Return a table of the claims."""
     if not results.claims:
         return []
-    lines = ["| Claim | Verdict | Effect | Trainings |", "|---|---|---|---|"]
-    for claim in results.claims[:rows]:
+    cells = []
+    for claim in results.claims:
         where = f" where {claim.where}" if claim.where else ""
-        cells = [
-            f"**{markdown(claim.name)}** {markdown(f'{claim.claim} in {claim.benchmark}{where}', 300)}",
-            f"**{claim.verdict}**" + (f": {markdown(claim.reason, 200)}" if claim.reason else ""),
-            _figure(claim.effect, "none"),
-            " and ".join(map(str, claim.seeds)),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    if len(results.claims) > rows:
-        lines += ["", f"{len(results.claims) - rows} more claims are in `results.json`."]
-    return ["\n".join(["### Claims", "", *lines])]
+        cells.append(
+            [
+                f"**{markdown(claim.name)}** {markdown(f'{claim.claim} in {claim.benchmark}{where}', 300)}",
+                f"**{claim.verdict}**" + (f": {markdown(claim.reason, 200)}" if claim.reason else ""),
+                _figure(claim.effect, "none"),
+                " and ".join(map(str, claim.seeds)),
+            ]
+        )
+    headings = ("Claim", "Verdict", "Effect", "Trainings")
+    return [f"### Claims\n\n{table(headings, cells, rows, 'results.json')}"]
 
 
 def _figure(figure: Figure | None, missing: str, invalid: str = "") -> str:
@@ -173,7 +157,7 @@ def _figure(figure: Figure | None, missing: str, invalid: str = "") -> str:
 
 def trial_to_markdown(trial: TrialRecord, limit: int) -> str:
     """Return the status of a trial and every figure with interval, unit, n and signature."""
-    lines = [f"**{markdown(trial.benchmark)} / {markdown(trial.variant)}**: {trial.status}"]
+    lines = [f"**{_name(trial)}**: {trial.status}"]
     if trial.reason:
         lines[0] += f": {markdown(trial.reason, 400)}"
     if trial.mixed:

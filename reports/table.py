@@ -22,12 +22,9 @@ _COST_UNITS = {"parameters": "parameters", "flops": "FLOP/sample"}
 def to_csv(results: Results) -> str:
     """Return one row per trial and figure with exact values. An undefined value is an empty cell.
 
-    A trial without figures has one row with an empty `kind`, so that failures stay visible.
-
-    `environment` contains the keys of the environments, joined by spaces. `valid` and `reasons` are
-    set only for speed.
-
-    Text that a spreadsheet would run as a formula is prefixed with an apostrophe.
+    A trial without figures has one row with an empty `kind`, so that failures stay visible. `environment` has
+    the keys of the environments, joined by spaces; `valid` and `reasons` are only about speed. Text that a
+    spreadsheet would run as a formula is prefixed with an apostrophe.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")

@@ -1,13 +1,12 @@
 """The head of every report: one line, and the same with all ranks as data for `harness report --json`."""
 
 from collections import Counter
-from dataclasses import asdict
 
-from harness.compare.frontier import CAVEAT, FrontierChart, frontier_changes, frontier_charts, why_not_charted
+from harness.compare.frontier import CAVEAT, points, why_not_charted
 from harness.rundir.results import Results, Status
 from reports.text import display
 
-NAMED = 4  # measurements that the verdict names; the tables below it mark all
+NAMED = 2  # invalid timings that the verdict names; of more, it has the number, and the tables mark all
 _INCOMPLETE: tuple[Status, ...] = ("partial", "failed", "pending")
 
 
@@ -30,10 +29,8 @@ def verdict(results: Results) -> str:
         if not scenario.valid
     ]
     if invalid:
-        more = f" and {len(invalid) - NAMED} more" if len(invalid) > NAMED else ""
-        line += (
-            f"; {_plural(len(invalid), 'speed measurement')} not valid: {', '.join(invalid[:NAMED])}{more}"
-        )
+        line += f"; {_plural(len(invalid), 'speed measurement')} not valid"
+        line += f": {', '.join(invalid)}" if len(invalid) <= NAMED else ""
     if claims := Counter(claim.verdict for claim in results.claims):
         line += f"; claims: {', '.join(f'{n} {name}' for name, n in claims.items())}"
     records = [record for trial in results.trials for record in trial.turns.values() if record.decides]
@@ -57,42 +54,24 @@ def _plural(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def to_summary(results: Results, baseline: Results | None = None) -> dict[str, object]:
-    """Return the verdict, each trial's rank or why it has none, and the changes since the baseline."""
+def to_summary(results: Results) -> dict[str, object]:
+    """Return the verdict, and each trial's rank or why it has none."""
+    charted = points(results)
+    ranks = []
+    for index, trial in enumerate(results.trials):
+        point = charted.get(index)
+        rank = {
+            "rank": point.rank if point else None,
+            "probability": point.probability if point else None,
+            "dominated_by": (point.dominated_by or None) if point else None,
+            "reason": why_not_charted(trial) or None,
+        }
+        ranks.append(trial.model_dump(include={"id", "benchmark", "variant"}) | rank)
     return {
         "suite": results.suite,
         "run_id": results.run.id,
         "verdict": verdict(results),
         "clean": is_clean(results),
         "ranked": CAVEAT,
-        "comparisons": [_comparison(comparison) for comparison in frontier_charts(results)],
-        "not_compared": [
-            {"benchmark": trial.benchmark, "variant": trial.variant, "id": trial.id, "reason": reason}
-            for trial in results.trials
-            if (reason := why_not_charted(trial))
-        ],
-        "since_baseline": baseline
-        and {
-            "run_id": baseline.run.id,
-            "frontier": [
-                {"changed": chart.changed, **asdict(chart)} for chart in frontier_changes(baseline, results)
-            ],
-        },
+        "trials": ranks,
     }
-
-
-def _comparison(comparison: FrontierChart) -> dict[str, object]:
-    points = [
-        {
-            "variant": point.trial.variant,
-            "id": point.trial.id,
-            "rank": point.rank,
-            "probability": point.probability,
-            "dominated_by": point.dominated_by or None,
-            "accuracy": asdict(point.accuracy),
-            "throughput": asdict(point.throughput),
-        }
-        for point in comparison.points
-    ]
-    names = ("task", "benchmark", "dataset", "metric", "hardware")
-    return {**{name: getattr(comparison, name) for name in names}, "points": points}

@@ -19,14 +19,13 @@ from reports.table import to_csv
 COMPARISON_FILES = ("compare.html", "compare.md", "compare.json", "compare-*.svg", "compare-junit.xml")
 
 
-def write_reports(run_dir: Path, out: Path | None = None, baseline: Path | None = None) -> Path:
+def write_reports(run_dir: Path, out: Path | None = None) -> Path:
     """Write index.html, summary.md, results.csv and the files for CI; return the path of index.html.
 
     Remove the files of an earlier `harness compare` if the results have changed since.
 
     Args:
         out: folder to write to. Default: `run_dir`/report.
-        baseline: run directory since which index.html shows the changes of the frontier.
 
     Raises:
         UsageError: results.json, an analysis or a measurement is missing or damaged.
@@ -35,7 +34,6 @@ def write_reports(run_dir: Path, out: Path | None = None, baseline: Path | None 
     from reports.page.html import to_html  # imports charts, which takes a second
 
     results = read_run(run_dir)
-    before = read_run(baseline) if baseline else None
     details, images = read_details(run_dir, results)
     disagreements = read_side_by_side(run_dir, results, images)
     folder = out or run_dir / "report"
@@ -49,7 +47,7 @@ def write_reports(run_dir: Path, out: Path | None = None, baseline: Path | None 
     write_text(folder / "junit.xml", to_junit(results))
     write_text(folder / "bencher.json", to_bencher(results))
     write_text(folder / "benchmark.json", to_github_action_benchmark(results))
-    write_text(page, to_html(results, details, images, before, disagreements))
+    write_text(page, to_html(results, details, images, disagreements))
     return page
 
 

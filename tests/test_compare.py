@@ -862,7 +862,7 @@ def test_a_broken_model_is_one_line_and_its_other_figures_are_folded() -> None:
 def test_a_large_comparison_fits_a_comment_and_names_what_was_omitted() -> None:
     text = comparison_to_markdown(comparison(2_000))
     assert len(text.encode()) <= 60_000
-    assert "more figures are in `harness compare --json`" in text
+    assert "more rows are in `harness compare --json`" in text
 
 
 # Floors and costs of the gate

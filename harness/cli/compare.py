@@ -10,19 +10,15 @@ import typer
 
 from harness.cli import score
 from harness.cli.options import AsJson
-from harness.cli.results import TrackingUri, find_baseline
+from harness.cli.results import TrackingUri
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.compare.outcome import Comparison
+    from harness.decisions.policy import GatePolicy
     from harness.evaluation.annotation_files import AnnotationFiles
 
 compare_app = typer.Typer()
-
-GateFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="A file with the limits of losses; default: the suite's `gate`."),
-]
 
 _COMMON = frozenset({"run", "baseline", "strict", "gate", "out", "as_json"})
 _OF_FORM = {
@@ -45,7 +41,10 @@ def compare_command(
         ),
     ],
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 4 if inconclusive.")] = False,
-    gate: GateFile = None,
+    gate: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A file with the limits of losses; default: the suite's `gate`."),
+    ] = None,
     annotations: Annotated[
         Path | None, typer.Option(help="Annotations of the boxes or masks, as in `harness score`.")
     ] = None,
@@ -71,24 +70,25 @@ def compare_command(
     from harness.evaluation.detection import AnnotatedBoxes
     from harness.evaluation.segmentation import AnnotatedMasks
     from harness.evaluation.translation import ReferenceTexts
+    from harness.suite.loading import read_gate
     from reports.write import write_comparison
 
-    form = "translations" if references else "two runs"
-    if annotations:
-        form = "masks" if classes else "boxes"
-    _check_options(context, form)
     files: AnnotationFiles | None = None
-    if references:
-        files = ReferenceTexts(references, tokenize, lowercase, metrics)
-    elif annotations and classes:
-        files = AnnotatedMasks(annotations, classes, first_label, ignore, image_set)
+    if annotations and classes:
+        form, files = "masks", AnnotatedMasks(annotations, classes, first_label, ignore, image_set)
     elif annotations:
-        files = AnnotatedBoxes(annotations, protocol, iou, image_set, iou_type)
+        form, files = "boxes", AnnotatedBoxes(annotations, protocol, iou, image_set, iou_type)
+    elif references:
+        form, files = "translations", ReferenceTexts(references, tokenize, lowercase, metrics)
+    else:
+        form = "two runs"
+    _check_options(context, form)
+    policy = read_gate(gate) if gate else None
     out = (out or (Path("report") if files else run / "report")).absolute()  # plug-ins may change the folder
     if files:
-        comparison = _compare_files(files, run, baseline, gate)
+        comparison = _compare_files(files, run, baseline, policy)
     else:
-        comparison = _compare_runs(run, baseline, tracking_uri, gate, out)
+        comparison = _compare_runs(run, baseline, tracking_uri, policy, out)
     page = write_comparison(comparison, out)
     show_notes(comparison.notes)
     show(comparison.document()) if as_json else show_comparison(comparison)
@@ -106,11 +106,10 @@ def _check_options(context: Any, form: str) -> None:
 
 
 def _compare_runs(
-    run: Path, baseline: str, tracking_uri: str | None, gate: Path | None, out: Path
+    run: Path, baseline: str, tracking_uri: str | None, policy: GatePolicy | None, out: Path
 ) -> Comparison:
     from harness.compare.compare import compare
     from harness.rundir.results import read_results
-    from harness.suite.loading import read_gate
     from reports.write import draw_frontiers
 
     for path in (run, Path(baseline)):
@@ -119,26 +118,30 @@ def _compare_runs(
                 f"{path}: is a file, not a run directory; to compare prediction files, add --annotations or "
                 "--references"
             )
-    policy = read_gate(gate) if gate else None
-    before = find_baseline(baseline, run, tracking_uri).absolute()
+    before = Path(baseline).absolute()
+    if baseline.startswith("mlflow:"):
+        from harness.cli.terminal import console
+        from harness.tracking.past_runs import fetch_baseline, recent_steps
+
+        before = fetch_baseline(baseline, run, tracking_uri)
+        console.print(f"baseline: {before}")
     comparison = compare(run.absolute(), before, policy)
     if comparison.frontier:
         draw_frontiers(read_results(before), read_results(run), out)
     if not baseline.startswith("mlflow:latest@"):
         return comparison
-    from harness.tracking.past_runs import recent_steps
-
     steps = recent_steps(comparison.suite, baseline.removeprefix("mlflow:latest@"), tracking_uri)
     return replace(comparison, notes=(*comparison.notes, *steps))
 
 
-def _compare_files(files: AnnotationFiles, head: Path, baseline: str, gate: Path | None) -> Comparison:
+def _compare_files(
+    files: AnnotationFiles, head: Path, baseline: str, policy: GatePolicy | None
+) -> Comparison:
     from harness.decisions.policy import GatePolicy
     from harness.evaluation.systems import compare_systems, read_system
-    from harness.suite.loading import read_gate
 
     for path in (str(head), baseline):
         if path.startswith("mlflow:") or Path(path, "run.json").exists():
             raise UsageError(f"{path}: is a run; compare it with another run, not with prediction files")
-    policy = read_gate(gate) if gate else GatePolicy()
-    return compare_systems(files, read_system(files, head), read_system(files, Path(baseline)), policy)
+    new, old = read_system(files, head), read_system(files, Path(baseline))
+    return compare_systems(files, new, old, policy or GatePolicy())

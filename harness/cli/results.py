@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import AsJson
-from harness.errors import InfrastructureError, UsageError
+from harness.errors import InfrastructureError, UsageError, printable
 
 results_app = typer.Typer()
 
@@ -31,10 +31,6 @@ def report(
             metavar="DIR", help="Default: RUN/report. Given several runs, write only their trend.html."
         ),
     ] = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option(metavar="RUN", help="Show how the frontier changed since this run; as in `compare`."),
-    ] = None,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
@@ -45,63 +41,47 @@ def report(
     from reports.verdict import to_summary
     from reports.write import write_reports, write_trend
 
-    trend = None
     logged = [run for run in runs if run.startswith("mlflow:")]
     if logged and len(runs) > 1:
         raise UsageError(f"{logged[0]}: name one suite in MLflow, or run directories, not both")
-    paths = [] if logged else [Path(run) for run in runs]
-    if len(paths) > 1:  # runs/* also matches MLflow's store
-        paths = [p for p in paths if p.name != "mlartifacts" and not p.name.startswith("mlflow.db")] or paths
+    paths = [] if logged else _finished([Path(run) for run in runs])
     several = len(paths) > 1
-    if several:
-        paths = _finished(paths)
-    with_page = [] if several and out else paths
-    if baseline and not with_page:
-        raise UsageError("--baseline: only the trend would be written, and a trend has no baseline")
-    since = {run: find_baseline(baseline, run, tracking_uri) if baseline else None for run in with_page}
+    trend = None
     if logged:
         from harness.tracking.past_runs import logged_trend
 
         suite = logged[0].removeprefix("mlflow:")
-        lines = logged_trend(suite, tracking_uri)
-        trend = str(write_trend(lines, out or Path("runs") / suite / "report"))
+        trend = write_trend(logged_trend(suite, tracking_uri), out or Path("runs") / suite / "report")
     elif several:
-        trend = str(write_trend(read_trend(paths), out or paths[-1] / "report"))
-    pages = {run: str(write_reports(run, out, before)) for run, before in since.items()}
+        trend = write_trend(read_trend(paths), out or paths[-1] / "report")
+    pages = {run: write_reports(run, out) for run in ([] if several and out else paths)}
     if as_json:
-        reports = []
-        for run, page in pages.items():
-            before = since[run]
-            summary = to_summary(read_results(run), read_results(before) if before else None)
-            reports.append({"run": str(run), "report": page, **summary})
-        show({"reports": reports, "trend": trend})
+        reports = [
+            {"run": str(run), "report": str(page), **to_summary(read_results(run))}
+            for run, page in pages.items()
+        ]
+        show({"reports": reports, "trend": trend and str(trend)})
     else:
-        for page in [*pages.values(), *([trend] if trend else [])]:
-            console.print(f"report: {page}")
+        for written in filter(None, [*pages.values(), trend]):
+            console.print(f"report: {written}")
 
 
 def _finished(runs: list[Path]) -> list[Path]:
-    """Drop unfinished runs with a message. Keep paths that are not runs; reading them later is an error."""
+    """Of several paths, drop MLflow's store, which `runs/*` matches, and with a message unfinished runs.
+
+    Keep other paths that are not runs; reading them later is an error.
+    """
     from harness.cli.terminal import console
 
+    if len(runs) == 1:
+        return runs
+    runs = [run for run in runs if run.name != "mlartifacts" and not run.name.startswith("mlflow.db")] or runs
     unfinished = [run for run in runs if (run / "run.json").is_file() and not (run / "results.json").exists()]
     for run in unfinished:
         console.print(f"skipped: {run} has no results yet; `harness run` finishes it")
     if len(unfinished) == len(runs):
         raise UsageError("none of these runs has results yet")
     return [run for run in runs if run not in unfinished]
-
-
-def find_baseline(reference: str, run: Path, tracking_uri: str | None) -> Path:
-    """Return the run directory that `--baseline` names, downloaded from MLflow if needed."""
-    if not reference.startswith("mlflow:"):
-        return Path(reference).absolute()
-    from harness.cli.terminal import console
-    from harness.tracking.past_runs import fetch_baseline
-
-    directory = fetch_baseline(reference, run, tracking_uri)
-    console.print(f"baseline: {directory}")
-    return directory
 
 
 @results_app.command()
@@ -131,7 +111,6 @@ def verify(
     """Check the digests of runs, and compute their figures again from the raw evidence."""
     from harness.cli.terminal import show
     from harness.driver.verify import verify as verify_run
-    from harness.errors import InfrastructureError, printable
 
     verifications = [verify_run(run) for run in runs]
     if as_json:

@@ -1,12 +1,13 @@
 """junit.xml: a run, or its comparison, as test cases for the test reports of Jenkins, GitLab and others."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 from xml.etree import ElementTree as ET
 
-from harness.compare.outcome import Change, Comparison, TrialComparison
+from harness.compare.outcome import Change, Comparison, TrialComparison, Verdict
 from harness.compare.sequential import turns_changes
 from harness.rundir.results import ClaimRecord, Results, ScenarioRecord, TrialRecord
 from harness.scenarios.settings import GATING
@@ -16,6 +17,11 @@ from reports.text import display
 
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0 §2.2, Char
 Kind = Literal["error", "failure", "skipped"]
+_PROBLEMS: dict[Verdict, Kind] = {
+    "regression": "failure",
+    "inconclusive": "skipped",
+    "incomparable": "skipped",
+}
 T = TypeVar("T", TrialRecord, TrialComparison)
 
 
@@ -75,10 +81,9 @@ def _claim(claim: ClaimRecord) -> _Case:
 
 
 def _by_benchmark(trials: Iterable[T]) -> Iterable[tuple[str, list[T]]]:
-    """Group trials by benchmark, in order of first appearance."""
-    groups: dict[str, list[T]] = {}
+    groups: dict[str, list[T]] = defaultdict(list)
     for trial in trials:
-        groups.setdefault(trial.benchmark, []).append(trial)
+        groups[trial.benchmark].append(trial)
     return groups.items()
 
 
@@ -102,17 +107,9 @@ def _change(variant: str, change: Change) -> _Case:
     return _Case(
         f"{variant} {change.name}",
         output="\n".join(filter(None, [figures, difference, verdict])),
-        problem=_problem(change),
+        problem=_PROBLEMS.get(change.verdict) if change.decides else None,
         reason=f"{verdict} ({difference})" if difference else verdict,
     )
-
-
-def _problem(change: Change) -> Kind | None:
-    if not change.decides:
-        return None
-    if change.verdict == "regression":
-        return "failure"
-    return "skipped" if change.verdict in ("inconclusive", "incomparable") else None
 
 
 def _suite(root: ET.Element, name: str, attributes: dict[str, str], cases: list[_Case]) -> None:

@@ -55,9 +55,6 @@ def chart(
     x_low, x_high = _domain([(row["x_low"], row["x_high"]) for row in rows], log=True)
     log = x_high > LOG_FROM * x_low
     y_low, y_high = _domain([(row["y_low"], row["y_high"]) for row in rows], log=False)
-    middle = math.sqrt(x_low * x_high)
-    for row in rows:
-        row["side"] = "left" if row["x"] > middle else "right"
     first = comparison.points[0]
     unit, is_error = display(first.throughput.unit, 20), first.accuracy.better == "lower"
     x = alt.X(
@@ -89,13 +86,24 @@ def chart(
         stroke=line_color,
         tooltip=[alt.Tooltip(f"{field}:N") for field in rows[0] if field[0].isupper()],
     )
+    # Names are on the side with more space, above the points of the frontier and below the others.
+    is_left = f"datum.x > {math.sqrt(x_low * x_high)}"
+    names = base.mark_text(
+        align=alt.expr(f"{is_left} ? 'right' : 'left'"),
+        dx=alt.expr(f"{is_left} ? -8 : 8"),
+        dy=alt.expr(f"{_ON_FRONTIER} ? -10 : 12"),
+        fontSize=11.5,
+    )
     layers = [
         line.encode(order="x:Q"),
         rules.encode(x="x_low:Q", x2="x_high:Q"),
         rules.encode(y="y_low:Q", y2="y_high:Q"),
         *([moves.encode(x="x_before:Q", x2="x:Q", y="y_before:Q", y2="y:Q")] if baseline else []),
         points,
-        *(_labels(base, side, palette) for side in ("left", "right")),
+        names.encode(
+            text="name:N",
+            color=alt.condition(_ON_FRONTIER, alt.value(palette.text), alt.value(palette.muted)),
+        ),
     ]
     plot = alt.layer(*layers).properties(width=width, height=HEIGHT).configure(**config(palette))
     return {**plot.to_dict(), "datasets": {POINTS: rows}}
@@ -204,24 +212,6 @@ def _log_ticks(low: float, high: float) -> list[float]:
     """Return 1, 2 and 5 times the powers of ten in a range: labels of 8, 9 and 90 would hide 10 and 100."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
     return [tick for decade in decades for step in (1, 2, 5) if low <= (tick := step * 10.0**decade) <= high]
-
-
-def _labels(base: alt.Chart, side: str, palette: Palette) -> alt.Chart:
-    """Draw names on the side with more space, above the points of the frontier and below the others."""
-    labels: alt.Chart = (
-        base.transform_filter(f"datum.side === '{side}'")
-        .mark_text(
-            align="left" if side == "right" else "right",
-            dx=8 if side == "right" else -8,
-            dy=alt.expr(f"{_ON_FRONTIER} ? -10 : 12"),
-            fontSize=11.5,
-        )
-        .encode(
-            text="name:N",
-            color=alt.condition(_ON_FRONTIER, alt.value(palette.text), alt.value(palette.muted)),
-        )
-    )
-    return labels
 
 
 def config(palette: Palette) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,30 +24,8 @@ from harness.rundir.results import Results, TrialRecord
 from harness.rundir.speed import read_timings
 
 BINS = 40
+LEAST_SPREAD = 0.005  # of scores; a smaller one prints as 0.00
 _SUBTYPES = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp"}  # leading bytes → MIME subtype
-
-
-class Images:
-    """Data URIs by content hash, filled while trials are read."""
-
-    def __init__(self) -> None:
-        self.uris: dict[str, str] = {}
-
-    def add(self, folder: Path, name: str) -> str | None:
-        """Embed a PNG, JPEG or WebP file below `folder`; return its key, or None if the file is missing.
-
-        The name may come from a record made elsewhere, so it is confined to the folder.
-        """
-        path = (folder / name).resolve()
-        if not path.is_relative_to(folder.resolve()) or not path.is_file():
-            return None
-        content = path.read_bytes()
-        subtype = next((subtype for start, subtype in _SUBTYPES.items() if content.startswith(start)), None)
-        if subtype is None:
-            return None
-        key = hashlib.sha256(content).hexdigest()[:16]
-        self.uris[key] = f"data:image/{subtype};base64,{base64.b64encode(content).decode()}"
-        return key
 
 
 @dataclass(frozen=True)
@@ -62,27 +40,26 @@ class Distribution:
 
 @dataclass(frozen=True)
 class Detail:
-    """Details of one trial. Any of them may be missing, for instance if only results.json was kept."""
+    """Details of one trial. Any may be missing, for instance if only results.json was kept."""
 
     latencies: Mapping[str, Distribution]  # by scenario
     analysis: Analysis | None
-    images: Mapping[str, str]  # path as in the analysis → key of `Images`; missing files are absent
+    images: Mapping[str, str]  # path as in the analysis → key of the image; missing files are absent
 
 
-def read_details(run_dir: Path, results: Results) -> tuple[list[Detail], Images]:
-    """Read the details of every trial of a run, and the images that they show.
+def read_details(run_dir: Path, results: Results) -> tuple[list[Detail], dict[str, str]]:
+    """Read the details of every trial of a run, and the images that they show: data URIs by content hash.
 
     Raises:
         UsageError: an analysis.json or a raw measurement is damaged.
     """
-    images = Images()
+    images: dict[str, str] = {}
     details = []
     for trial in results.trials:
         folder = run_dir / "trials" / trial.id
         analysis = read_analysis(folder)
-        keys = {name: images.add(folder, name) for name in _names(analysis.samples if analysis else [])}
-        embedded = {name: key for name, key in keys.items() if key}
-        details.append(Detail(read_latencies(run_dir, trial), analysis, embedded))
+        keys = _embed(images, folder, analysis.samples if analysis else [])
+        details.append(Detail(_latencies(folder, trial), analysis, keys))
     return details, images
 
 
@@ -92,25 +69,52 @@ class SideBySide:
 
     benchmark: str
     samples: Sequence[Disagreement]
-    images: Mapping[str, Mapping[str, str]]  # by variant: path as in the record → key of `Images`
+    images: Mapping[str, Mapping[str, str]]  # by variant: path as in the record → key of the image
 
 
-def read_side_by_side(run_dir: Path, results: Results, images: Images) -> list[SideBySide]:
+def read_side_by_side(run_dir: Path, results: Results, images: dict[str, str]) -> list[SideBySide]:
     """Read what a run recorded of the disagreements of its models, and add the images to `images`."""
     read = []
     for benchmark in dict.fromkeys(trial.benchmark for trial in results.trials):
         folder = run_dir / "side-by-side" / benchmark
-        record = read_record(folder / "samples.json", SideBySideFile)
-        if record is None or not record.samples:
+        if (record := read_record(folder / "samples.json", SideBySideFile)) is None:
             continue
-        keys: dict[str, dict[str, str]] = {variant: {} for variant in record.variants}
-        for sample in record.samples:
-            for variant, shown in sample.shown.items():
-                for name in _names([shown]):
-                    if key := images.add(folder / record.variants[variant], name):
-                        keys[variant][name] = key
-        read.append(SideBySide(benchmark, record.samples, keys))
+        samples = [sample for sample in record.samples if sample.spread >= LEAST_SPREAD]
+        variants = _distinct(samples, record.variants)
+        if len(variants) < 2:
+            continue
+        keys = {
+            variant: _embed(images, folder / record.variants[variant], [s.shown[variant] for s in samples])
+            for variant in variants
+        }
+        shown = [{variant: sample.shown[variant] for variant in variants} for sample in samples]
+        pairs = zip(samples, shown, strict=True)
+        read.append(SideBySide(benchmark, [s.model_copy(update={"shown": each}) for s, each in pairs], keys))
     return read
+
+
+def _distinct(samples: Sequence[Disagreement], variants: Iterable[str]) -> list[str]:
+    """Return the variants without those whose scores print as an earlier one's, such as two batch sizes."""
+    first: dict[tuple[str, ...], str] = {}
+    for variant in variants:
+        first.setdefault(tuple(f"{sample.shown[variant].score:.2f}" for sample in samples), variant)
+    return list(first.values())
+
+
+def _embed(images: dict[str, str], folder: Path, samples: Sequence[ShownSample]) -> dict[str, str]:
+    """Add the PNG, JPEG and WebP files of samples to `images`, and return their keys by name."""
+    keys = {}
+    for name in _names(samples):
+        path = (folder / name).resolve()
+        # A record may have been made elsewhere, so its names are confined to the folder.
+        if path.is_relative_to(folder.resolve()) and path.is_file():
+            content = path.read_bytes()
+            key = hashlib.sha256(content).hexdigest()[:16]
+            for start, subtype in _SUBTYPES.items():
+                if content.startswith(start):
+                    images[key] = f"data:image/{subtype};base64,{base64.b64encode(content).decode()}"
+                    keys[name] = key
+    return keys
 
 
 def _names(samples: Sequence[ShownSample]) -> list[str]:
@@ -134,11 +138,11 @@ def distribution(latencies: NDArray[np.float64]) -> Distribution:
     return Distribution(tuple(edges.tolist()), tuple(counts.tolist()), len(latencies), float(latencies.max()))
 
 
-def read_latencies(run_dir: Path, trial: TrialRecord) -> dict[str, Distribution]:
+def _latencies(folder: Path, trial: TrialRecord) -> dict[str, Distribution]:
     """Return the distribution by scenario, for those scenarios whose queries are timed one by one."""
     distributions = {}
     for scenario in trial.speed:
-        timings = read_timings(run_dir / "trials" / trial.id, scenario)
+        timings = read_timings(folder, scenario)
         seconds = chain.from_iterable(timings.latencies()) if timings else ()
         latencies = np.array([latency for latency in seconds if latency > 0], dtype=np.float64)
         if len(latencies):

@@ -1,21 +1,10 @@
 """Filters of the page: hardware, backend, precision and batch size of each trial."""
 
-from dataclasses import dataclass
-
 from harness.compare.frontier import hardware_name
 from harness.rundir.results import Results, TrialRecord
 from reports.text import display
 
 NAMES = {"hardware": "Hardware", "backend": "Backend", "precision": "Precision", "batch": "Batch size"}
-
-
-@dataclass(frozen=True)
-class Filter:
-    """A choice among at least two values."""
-
-    key: str
-    name: str
-    values: tuple[str, ...]
 
 
 def filter_values(results: Results, trial: TrialRecord) -> dict[str, str]:
@@ -34,17 +23,12 @@ def filter_values(results: Results, trial: TrialRecord) -> dict[str, str]:
     return {key: display(value) for key, value in values.items()}
 
 
-def filters(results: Results) -> list[Filter]:
-    """Return the filters in which trials differ."""
+def filters(results: Results) -> dict[str, list[str]]:
+    """Return the values of each filter in which trials differ. Numbers are in order: batch 8 before 16."""
     trials = [filter_values(results, trial) for trial in results.trials]
-    choices = [(key, {values[key] for values in trials}) for key in NAMES]
-    return [
-        Filter(key, NAMES[key], tuple(sorted(values, key=_natural)))
-        for key, values in choices
+    choices = {key: {values[key] for values in trials} for key in NAMES}
+    return {
+        key: sorted(values, key=lambda value: (int(value) if value.isdecimal() else 0, value))
+        for key, values in choices.items()
         if len(values) > 1
-    ]
-
-
-def _natural(value: str) -> tuple[int, str]:
-    """Sort numbers by value: batch 8 before batch 16."""
-    return (int(value) if value.isdecimal() else 0, value)
+    }

@@ -5,28 +5,23 @@ import gzip
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment
 from markupsafe import Markup
 
-from harness.cache import cache_folder
 from harness.compare import frontier
 from harness.compare.sequential import turns_changes
-from harness.errors import UsageError
-from harness.files import write_text
 from harness.rundir.results import Results, ScenarioRecord, TrialRecord
 from harness.task import TASKS, Figure
 from reports.figures import count, disturbances, invalidity
-from reports.page import charts, matrices
+from reports.page import charts, filters, matrices
 from reports.page.detail_charts import detail_charts
-from reports.page.details import Detail, Images, SideBySide
-from reports.page.filters import filters
+from reports.page.details import Detail, SideBySide
 from reports.page.rows import equal_accuracy, table_rows
-from reports.page.slices import slice_chart, slice_groups
+from reports.page.slices import slice_groups
 from reports.page.templating import environment, template
 from reports.verdict import is_clean, verdict
 
@@ -39,16 +34,10 @@ _COST = {
 }
 
 
-NAMED = 8  # timings that are not valid, in the verdict; the rest is counted
-_LIBRARIES = {"1.9.0.post1": "373b1f84072b31010f15ceb787be6b415c53936411aae267c8c2b2b6ccde46e7"}
-"""SHA-256 of the chart library by the version of vl-convert-python that bundles it."""
-
-
 def to_html(
     results: Results,
     details: Sequence[Detail] = (),
-    images: Images | None = None,
-    baseline: Results | None = None,
+    images: Mapping[str, str] = MappingProxyType({}),
     side_by_side: Sequence[SideBySide] = (),
 ) -> str:
     """Return the page. All text of a run is escaped, and its invisible characters are shown.
@@ -56,7 +45,6 @@ def to_html(
     Args:
         details: one per trial, as `read_details` returns them. Without them, the sections of trials show only
             the contents of results.json.
-        baseline: if given, the page shows the changes of the frontier since this run.
     """
     groups = frontier.frontier_charts(results)
     drawn = {
@@ -64,8 +52,6 @@ def to_html(
     }
     originals = equal_accuracy(results, details)
     rows = table_rows(results, originals)
-    slices = slice_groups(results)
-    drawn |= {group.key: slice_chart(group) for group in slices}
     return render(
         "index.html.j2",
         drawn,
@@ -80,11 +66,9 @@ def to_html(
             for name, scenario in trial.speed.items()
             if not scenario.valid
         ],
-        named=NAMED,
-        baseline=baseline,
-        frontier_changes=frontier.frontier_changes(baseline, results) if baseline else (),
         charted=frontier.points(results),
-        filters=filters(results),
+        filters=filters.filters(results),
+        filter_names=filters.NAMES,
         members={member.index: member for row in rows for member in row.members},
         not_charted={
             task: [
@@ -93,14 +77,14 @@ def to_html(
             for task in TASKS
         },
         tasks={
-            task: of_task
+            task: rows_of_task
             for task in TASKS
-            if (of_task := [row for row in rows if row.members[0].trial.task == task])
+            if (rows_of_task := [row for row in rows if row.members[0].trial.task == task])
         },
         caveat=frontier.CAVEAT,
-        slices=slices,
+        slices=slice_groups(results),
         side_by_side=side_by_side,
-        images=images.uris if images else {},
+        images=images,
         hardware=lambda key: frontier.hardware_name(results, key),
     )
 
@@ -134,7 +118,8 @@ def _packed(results: Results, details: Sequence[Detail], originals: Mapping[int,
 
 def render(name: str, drawn: Mapping[str, charts.Spec], **context: Any) -> str:
     """Render a template. The `data-chart` attribute of an element names the chart that it shows."""
-    scripts = {"library": f"(() => {{{_library()}}})();", "script": f"(() => {{{template('report.js')}}})();"}
+    texts = {"library": charts.library(), "script": template("report.js")}
+    scripts = {key: f"(() => {{{text}}})();" for key, text in texts.items()}
     template_of_page = _environment().get_template(name)
     return template_of_page.render(
         charts=Markup(_json_in_html(drawn)),
@@ -158,7 +143,7 @@ def _environment() -> Environment:
         count=count,
         disturbances=disturbances,
         invalidity=invalidity,
-        data=Markup,  # data URIs of `Images`, base64 only
+        data=Markup,  # data URIs of images, base64 only
         headline=frontier.headline,
         largest_confusions=matrices.largest,
         machine_fact=_machine_fact,
@@ -170,25 +155,6 @@ def _environment() -> Environment:
         tojson_text=lambda value: json.dumps(value, ensure_ascii=False),
     )
     return made
-
-
-@cache
-def _library() -> str:
-    """Return the chart library, bundled once per machine (1.3 s of CPU) and kept in the cache.
-
-    It runs in every reader's browser, and others may write to a shared cache. A cached file is therefore used
-    only if its digest is known; with an unknown version of vl-convert, every process bundles its own.
-    """
-    made_by = version("vl-convert-python")
-    cached = cache_folder().with_name(f"vega-{made_by}.js")
-    if cached.is_file():
-        content = cached.read_bytes()
-        if hashlib.sha256(content).hexdigest() == _LIBRARIES.get(made_by):
-            return content.decode()
-    bundled = charts.library()
-    with suppress(UsageError):  # the cache cannot be written
-        write_text(cached, bundled)
-    return bundled
 
 
 def _json_in_html(document: object) -> str:

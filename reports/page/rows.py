@@ -38,11 +38,11 @@ def equal_accuracy(results: Results, details: Sequence[Detail]) -> dict[int, int
     """
     evidence: list[object] = [(detail.analysis, detail.images) for detail in details]
     evidence = evidence or [()] * len(results.trials)
-    same = {"benchmark", "adapter", "checkpoint", "status", "metrics", "per_class"}
+    compared_fields = {"benchmark", "adapter", "checkpoint", "status", "metrics", "per_class"}
     first: dict[str, int] = {}
     originals = {}
     for index, trial in enumerate(results.trials):
-        original = first.setdefault(trial.model_dump_json(include=same), index)
+        original = first.setdefault(trial.model_dump_json(include=compared_fields), index)
         equal = trial.metrics and evidence[original] == evidence[index]
         originals[index] = original if equal else index
     return originals

@@ -39,7 +39,7 @@ def environment() -> Environment:
 
 
 def marked(text: str, references: Sequence[str], limit: int) -> Markup:
-    """Return a text in which the words are marked that the most similar reference does not have there."""
+    """Mark the words of a text that differ from its most similar reference."""
     shown = display(text, limit, lines=True)
     words = _WORD.findall(shown)
     others = (_WORD.findall(display(reference, limit, lines=True)) for reference in references)

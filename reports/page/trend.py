@@ -16,6 +16,7 @@ from reports.page.html import render
 from reports.text import display
 
 MARKED = 60  # maximum runs per line with a point and a tooltip, always including the last; more would overlap
+TOOLTIP = ("Figure", "Run", "Started", "Revision", "Branch")
 DIGITS = 6  # significant digits of a drawn value; more digits are invisible and double the size of the page
 
 
@@ -37,9 +38,9 @@ def to_trend(lines: Sequence[TrendLine]) -> str:
         {trend.chart: chart(trend.line) for trend in trends},
         runs=sorted(runs.values(), key=lambda run: run.started),
         tasks={
-            task: of_task
+            task: trends_of_task
             for task in TASKS
-            if (of_task := [trend for trend in trends if trend.line.subject.task == task])
+            if (trends_of_task := [trend for trend in trends if trend.line.subject.task == task])
         },
         steps=sorted(steps, key=lambda step: step.first.run.started, reverse=True),
         trends=trends,
@@ -48,12 +49,12 @@ def to_trend(lines: Sequence[TrendLine]) -> str:
 
 def chart(line: TrendLine) -> Spec:
     """Draw values with a band of intervals and a rule per step. At most MARKED + 1 runs have a tooltip."""
-    step = max(1, -(-len(line.points) // MARKED))
-    marked = [*line.points[:-1][::step], line.points[-1]]
+    every = max(1, -(-len(line.points) // MARKED))
+    marked = [*line.points[:-1][::every], line.points[-1]]
     factor, _ = _scale(line)
     band = [_row(point, factor) for point in line.points]
-    named = [{**_row(point, factor), **_tooltip(point)} for point in marked]
-    steps = [{**_row(step.first, factor), "Step": display(step.describe(), 300)} for step in line.steps]
+    named = [_row(point, factor) | _tooltip(point) for point in marked]
+    steps = [_row(step.first, factor) | {"Step": display(step.describe(), 300)} for step in line.steps]
     return {**_chart(bool(steps)), "datasets": {"band": band, POINTS: named, "steps": steps}}
 
 
@@ -64,7 +65,7 @@ def _scale(line: TrendLine) -> tuple[float, str]:
     return (1e3, "ms") if short else (1.0, figure.unit)
 
 
-def _row(point: TrendPoint, factor: float) -> dict[str, float]:
+def _row(point: TrendPoint, factor: float) -> dict[str, object]:
     low, high = bounds(point.figure)
     at = datetime.fromisoformat(point.run.started).timestamp() * 1000
     assert point.figure.value is not None
@@ -72,34 +73,25 @@ def _row(point: TrendPoint, factor: float) -> dict[str, float]:
     return {"t": round(at), **{name: float(f"{factor * value:.{DIGITS}g}") for name, value in values.items()}}
 
 
-def _tooltip(point: TrendPoint) -> dict[str, object]:
+def _tooltip(point: TrendPoint) -> dict[str, str]:
     run = point.run
-    return {
-        "Figure": display(printed(point.figure), 120),
-        "Run": display(run.source, 60),
-        "Started": run.started,
-        "Revision": (run.revision or "unknown")[:12],
-        "Branch": display(run.branch or "unknown", 40),
-    }
+    figure, branch = display(printed(point.figure), 120), display(run.branch or "unknown", 40)
+    texts = (figure, display(run.source, 60), run.started, (run.revision or "unknown")[:12], branch)
+    return dict(zip(TOOLTIP, texts, strict=True))
 
 
 @cache
 def _chart(has_steps: bool) -> Spec:
     axis = alt.Axis(tickCount=4)
     x = alt.X("t:T", title=None, axis=axis)
-    scale = alt.Scale(zero=False, nice=True)
-    base = alt.Chart(alt.NamedData("band")).encode(x=x)
-    band = base.mark_area(color=PAGE.accent, opacity=0.2).encode(
-        y=alt.Y("l:Q", title=None, scale=scale, axis=axis), y2="h:Q"
-    )
-    line = base.mark_line(color=PAGE.accent, strokeWidth=1.5).encode(y="v:Q")
-    points = (
-        alt.Chart(alt.NamedData(POINTS))
-        .mark_point(color=PAGE.accent, fill=PAGE.accent, size=18, opacity=1)
-        .encode(
-            x=x, y="v:Q", tooltip=[f"{name}:N" for name in ("Figure", "Run", "Started", "Revision", "Branch")]
-        )
-    )
-    rules = alt.Chart(alt.NamedData("steps")).mark_rule(color=PAGE.text, strokeWidth=1.5, strokeDash=[4, 3])
-    steps = [rules.encode(x=x, tooltip="Step:N")] if has_steps else []  # an empty layer has no extent
-    return finish(alt.layer(band, line, *steps, points))
+    y = alt.Y("l:Q", title=None, scale=alt.Scale(zero=False, nice=True), axis=axis)
+    lines, points, steps = (alt.Chart(alt.NamedData(name)).encode(x=x) for name in ("band", POINTS, "steps"))
+    marks = points.mark_point(color=PAGE.accent, fill=PAGE.accent, size=18, opacity=1)
+    rules = steps.mark_rule(color=PAGE.text, strokeWidth=1.5, strokeDash=[4, 3])
+    layers = [
+        lines.mark_area(color=PAGE.accent, opacity=0.2).encode(y=y, y2="h:Q"),
+        lines.mark_line(color=PAGE.accent, strokeWidth=1.5).encode(y="v:Q"),
+        *([rules.encode(tooltip="Step:N")] if has_steps else []),  # an empty layer has no extent
+        marks.encode(y="v:Q", tooltip=[f"{name}:N" for name in TOOLTIP]),
+    ]
+    return finish(alt.layer(*layers))
