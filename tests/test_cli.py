@@ -45,7 +45,7 @@ class TestRun:
     def test_prints_a_plain_table_when_not_on_a_terminal(self, tmp_path: Path) -> None:
         done = run_inline(tmp_path, document())
         header, row = (line.split("\t") for line in done.stdout.splitlines())
-        assert header == ["frontier", "trial", "status", "accuracy", "n", "throughput", "median latency"]
+        assert header == ["frontier", "trial", "status", "accuracy", "n", "samples/s", "median latency"]
         assert row[1:3] == ["words/ok", "complete"]
         assert row[3].startswith("bleu ") and "[" in row[3], "never a number without its interval"
         assert "\x1b" not in done.stdout + done.stderr

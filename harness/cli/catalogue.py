@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,13 +23,7 @@ new_app = typer.Typer(no_args_is_help=True, help="Write a starting point for you
 catalogue_app.add_typer(new_app, name="new")
 
 
-class Group(StrEnum):
-    """Groups that `harness list` can be restricted to."""
-
-    adapters = "adapters"
-    datasets = "datasets"
-    metrics = "metrics"
-    suites = "suites"
+Group = Literal["adapters", "datasets", "metrics", "suites"]
 
 
 @catalogue_app.command("list")
@@ -45,14 +38,11 @@ def list_command(
     if group and name:
         _describe(group, name, as_json)
         return
-    if group is Group.adapters:
-        columns, rows = ["name", "task", "description", "shipped weights", "origin"], _adapter_rows()
-    else:
-        columns, rows = ["group", "name", "origin", "target"], _rows(group)
+    rows = _adapters() if group == "adapters" else _entries(group)
     if as_json:
-        show([dict(zip(columns, row, strict=True)) for row in rows])
+        show(rows)
     else:
-        show_table(columns, rows)
+        show_table(list(rows[0]), [list(row.values()) for row in rows])
 
 
 def _registries() -> dict[str, Registry[Any]]:
@@ -64,20 +54,21 @@ def _registries() -> dict[str, Registry[Any]]:
     return {"adapters": ADAPTERS, "datasets": DATASETS, "metrics": METRICS}
 
 
-def _rows(group: Group | None) -> list[list[str]]:
+def _entries(group: Group | None) -> list[dict[str, str]]:
     from harness.suite.loading import shipped_suites
 
     rows = [
-        [str(registered), entry.name, entry.origin, entry.target]
-        for registered, registry in _registries().items()
+        {"group": of_registry, "name": entry.name, "origin": entry.origin, "target": entry.target}
+        for of_registry, registry in _registries().items()
         for entry in registry.entries().values()
     ]
-    rows += [["suites", name, "harness", path.name] for name, path in shipped_suites().items()]
-    return [row for row in rows if group is None or row[0] == group]
+    for name, path in shipped_suites().items():
+        rows.append({"group": "suites", "name": name, "origin": "harness", "target": path.name})
+    return [row for row in rows if group in (None, row["group"])]
 
 
-def _adapter_rows() -> list[list[str]]:
-    """Describe every adapter. For one that cannot be imported, the error replaces the task."""
+def _adapters() -> list[dict[str, str]]:
+    """Describe every adapter. For one that cannot be imported, the error replaces the description."""
     from harness.adapter import ADAPTERS
 
     rows = []
@@ -85,10 +76,12 @@ def _adapter_rows() -> list[list[str]]:
         try:
             cls = ADAPTERS.get(name)
         except UsageError as error:
-            rows.append([name, "–", str(error), "–", entry.origin])
+            described = ("–", str(error), "–")
         else:
             weights = ", ".join(_shipped_weights(name)) or "–"
-            rows.append([name, ", ".join(cls.tasks()), _first_sentence(cls), weights, entry.origin])
+            described = (", ".join(cls.tasks()), _first_sentence(cls), weights)
+        columns = ("name", "task", "description", "shipped weights", "origin")
+        rows.append(dict(zip(columns, (name, *described, entry.origin), strict=True)))
     return rows
 
 
@@ -107,16 +100,16 @@ def _describe(group: Group, name: str, as_json: bool) -> None:
     from harness.suite.loading import find_suite, load_suite
 
     document: dict[str, Any] = {"name": name}
-    if group is Group.suites:
+    if group == "suites":
         suite = load_suite(find_suite(name)).suite
         document |= {"description": suite.description, "benchmarks": list(suite.benchmarks)}
     else:
         registry = _registries()[group]
         thing = registry.get(name)
         document |= {"description": inspect.getdoc(thing) or "", "origin": registry.entries()[name].origin}
-        if group is Group.adapters:
+        if group == "adapters":
             document |= {"tasks": list(thing.tasks()), "shipped weights": _shipped_weights(name)}
-    options = _options(thing.Options) if group in (Group.adapters, Group.datasets) else []
+    options = _options(thing.Options) if group in ("adapters", "datasets") else []
     if as_json:
         show({**document, "options": options})
         return

@@ -33,6 +33,11 @@ class Check:
     remedy: str = ""
 
 
+def _check(name: str, is_ok: bool, finding: str, remedy: str) -> Check:
+    """Return the result of a check whose remedy only a failure needs."""
+    return Check(name, "ok", finding) if is_ok else Check(name, "missing", finding, remedy)
+
+
 @doctor_app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Describe this machine and list what is missing."""
@@ -73,12 +78,10 @@ def _gpu() -> Check:
         pynvml.nvmlInit()
         count, driver = pynvml.nvmlDeviceGetCount(), pynvml.nvmlSystemGetDriverVersion()
     except pynvml.NVMLError as error:
-        finding = f"no NVIDIA driver ({error}); models run on the CPU"
-        return Check("GPU driver", "optional", finding)
+        return Check("GPU driver", "optional", f"no NVIDIA driver ({error}); models run on the CPU")
     if torch.cuda.is_available():
-        return Check(
-            "GPU driver", "ok", f"driver {driver}, {torch.cuda.device_count()} of {count} GPUs usable"
-        )
+        usable = f"{torch.cuda.device_count()} of {count} GPUs usable"
+        return Check("GPU driver", "ok", f"driver {driver}, {usable}")
     reason = "is built for the CPU only" if torch.version.cuda is None else f"needs CUDA {torch.version.cuda}"
     remedy = "install a build of PyTorch for this driver (https://pytorch.org/get-started/locally)"
     return Check("GPU driver", "missing", f"driver {driver}, {count} GPUs, but PyTorch {reason}", remedy)
@@ -90,19 +93,13 @@ def _storage() -> Iterator[Check]:
     cache = cache_folder()
     size = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) if cache.exists() else 0
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
-    finding = f"{cache}, {size / 2**20:.0f} MiB"
-    if os.access(existing, os.W_OK):
-        yield Check("cache folder", "ok", finding)
-    else:
-        remedy = "set HARNESS_CACHE to a writable folder"
-        yield Check("cache folder", "missing", f"{finding}, cannot be written", remedy)
+    writable = os.access(existing, os.W_OK)
+    finding = f"{cache}, {size / 2**20:.0f} MiB{'' if writable else ', cannot be written'}"
+    yield _check("cache folder", writable, finding, "set HARNESS_CACHE to a writable folder")
     for name, folder in (("disk of the cache", existing), ("disk of the runs", Path.cwd())):
         free = shutil.disk_usage(folder).free / 2**30
-        if free >= LEAST_FREE_GIB:
-            yield Check(name, "ok", f"{free:.0f} GiB free")
-        else:
-            remedy = f"free {LEAST_FREE_GIB} GiB on the disk of {folder}"
-            yield Check(name, "missing", f"{free:.1f} GiB free", remedy)
+        remedy = f"free {LEAST_FREE_GIB} GiB on the disk of {folder}"
+        yield _check(name, free >= LEAST_FREE_GIB, f"{free:.1f} GiB free", remedy)
 
 
 def _services() -> Iterator[Check]:
@@ -134,24 +131,14 @@ def _reachable(name: str, address: str, remedy: str) -> Check:
 
 
 def _weights() -> Iterator[Check]:
-    """Look for the weights of every shipped recipe: beside it, or in the cache once trained."""
-    from harness.cache import cache_folder
+    """Count the shipped recipes that ship with weights."""
     from harness.recipe import shipped_recipes
 
-    recipes = shipped_recipes("yolo")
-    shipped = [name for name, path in recipes.items() if path.with_suffix(".safetensors").exists()]
-    trained = [name for name in recipes if any(cache_folder().glob(f"*/{name}.safetensors"))]
-    absent = sorted(set(recipes) - set(shipped) - set(trained))
-    finding = (
-        f"{len(shipped)} of {len(recipes)} recipes ship with weights, {len(trained)} are trained in the cache"
-    )
-    if shipped:
-        names = ", ".join(absent)
-        remedy = f"`harness train SUITE` trains the others when a suite needs them: {names}" if absent else ""
-        yield Check("weights", "optional" if absent else "ok", finding, remedy)
-    else:
-        remedy = "install the package with its weights (`pip install .` in a full checkout)"
-        yield Check("weights", "missing", finding, remedy)
+    recipes = shipped_recipes("yolo").values()
+    shipped = sum(path.with_suffix(".safetensors").exists() for path in recipes)
+    finding = f"{shipped} of {len(recipes)} recipes ship with weights; `harness train` trains the others"
+    remedy = "install the package with its weights (`pip install .` in a full checkout)"
+    yield _check("weights", shipped > 0, finding, remedy)
 
 
 def _adapters() -> Iterator[Check]:

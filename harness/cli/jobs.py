@@ -14,7 +14,7 @@ from harness.cli.options import AsJson, Limit, Only, Override, Profile, ShardSiz
 from harness.driver.settings import SHARD_SIZE
 
 if TYPE_CHECKING:
-    from harness.jobs.client import JobsClient, Submitted
+    from harness.jobs.client import JobsClient
     from harness.jobs.job import JobRecord
 
 jobs_app = typer.Typer()
@@ -76,22 +76,20 @@ def submit(
         package = Path(folder) / "package.zip"
         submission.package.write(package)
         submitted = cluster.submit(submission.spec, package, submission.variables, again)
-    console.print(_describe(submitted, submission.out))
-    job = _follow(cluster, submitted.job.id) if follow else submitted.job
+    job = submitted.job
+    if submitted.new:
+        console.print(f"submitted as {job.id}; results go to {submission.out}")
+    elif job.exit_code is None:
+        console.print(f"is already running as {job.id}")
+    else:
+        console.print(f"has already succeeded as {job.id} (--again repeats it)")
+    if follow:
+        job = _follow(cluster, job.id)
     if as_json:
         show({**asdict(job), "new": submitted.new, "out": submission.out})
     elif not follow:
         sys.stdout.write(f"{job.id}\n")
     raise typer.Exit(job.exit_code or 0 if follow else 0)
-
-
-def _describe(submitted: Submitted, out: str) -> str:
-    job = submitted.job
-    if submitted.new:
-        return f"submitted as {job.id}; results go to {out}"
-    if job.exit_code is None:
-        return f"is already running as {job.id}"
-    return f"has already succeeded as {job.id} (--again repeats it)"
 
 
 @jobs_app.command()
@@ -145,34 +143,17 @@ def stop(job_id: JobId, address: Address, as_json: AsJson = False) -> None:
 
 
 def _follow(jobs: JobsClient, job_id: str) -> JobRecord:
-    """Print the output until the job ends. On Ctrl-C, ask whether to leave the job running or stop it."""
+    """Print the output until the job ends. Ctrl-C leaves the job running."""
     from harness.cli.terminal import console
 
     try:
         job = jobs.follow(job_id, lambda text: console.print(text, end=""))
     except KeyboardInterrupt:
-        stopping = _on_terminal() and _wants_to_stop(job_id)
-        if stopping:
-            jobs.stop(job_id)
-        state = (
-            "is stopping" if stopping else f"keeps running; `harness logs {job_id} --follow` shows it again"
+        console.print(
+            f"{job_id} keeps running; `harness logs {job_id} --follow` shows it again, "
+            f"`harness stop {job_id}` stops it"
         )
-        console.print(f"{job_id} {state}")
         raise typer.Exit(130) from None
     ending = f"{job.id}: {job.status.lower()}, exit code {job.exit_code}"
     console.print(ending + (f" ({job.message})" if job.exit_code == 3 else ""))
     return job
-
-
-def _wants_to_stop(job_id: str) -> bool:
-    """Ask the user. A second Ctrl-C, or the end of the input, leaves the job running."""
-    question = f"\n{job_id} is still running. Leave it (l) or stop it (s)?"
-    try:
-        answer: str = typer.prompt(question, default="l", err=True)
-    except typer.Abort:
-        return False
-    return answer.lower().startswith("s")
-
-
-def _on_terminal() -> bool:
-    return sys.stdin.isatty()

@@ -38,15 +38,8 @@ def new_adapter(name: str, task: str, out: Path) -> list[Path]:
         raise UsageError(f"{folder}: cannot be created: {error.strerror}") from error
     dataset, metric = _FIRST_SUITE[task]
     words = "".join(word.capitalize() for word in name.split("-"))
-    variables = {
-        "name": name,
-        "module": module,
-        "cls": f"{words}Adapter",
-        "options": f"{words}Options",
-        "task": task,
-        "dataset": dataset,
-        "metric": metric,
-    }
+    variables = {"name": name, "module": module, "cls": f"{words}Adapter", "options": f"{words}Options"}
+    variables |= {"task": task, "dataset": dataset, "metric": metric}
     templates = {
         "pyproject.toml": "pyproject.toml.txt",
         f"{module}.py": f"{task}.py.txt",

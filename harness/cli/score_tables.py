@@ -37,7 +37,8 @@ def show_systems(systems: Sequence[System]) -> None:
     if shown:
         sys.stdout.write("\n")
         rows = [
-            {"system": label, "class": display(name), **_class_cells(system, name)}
+            {"system": label, "class": display(name)}
+            | {metric: figure_text(figure, unit=False) for metric, figure in system.per_class[name].items()}
             for system, label in zip(systems, labels, strict=True)
             for name in shown
         ]
@@ -69,24 +70,12 @@ def _show_table(rows: Sequence[Mapping[str, str]], several: bool) -> None:
 
 def _difference_cells(entry: Difference | None) -> dict[str, str]:
     """Return difference, p-value and adjusted p-value of a system; dashes for the first system."""
-    texts = ["–", "–", "–"]
-    if entry is not None:
-        p_values = (entry.change.p_value, entry.p_adjusted)
-        texts = [
-            entry.change.difference_text() or entry.change.reason,
-            *("–" if p is None else f"{p:.2g}" for p in p_values),
-        ]
+    change, p_adjusted = (entry.change, entry.p_adjusted) if entry else (None, None)
+    difference = change.difference_text() or change.reason if change else "–"
+    p_values = (change.p_value if change else None, p_adjusted)
+    texts = [difference, *("–" if p is None else f"{p:.2g}" for p in p_values)]
     return dict(zip(_OF_SEVERAL[1:], texts, strict=True))
 
 
 def _has_figure(system: System, label: str) -> bool:
     return any(figure.value is not None for figure in system.per_class[label].values())
-
-
-def _class_cells(system: System, label: str) -> dict[str, str]:
-    """Return a class's figures with their intervals."""
-    cells = {}
-    for name, figure in system.per_class[label].items():
-        bounds = f"[{figure.low:.4g}, {figure.high:.4g}]" if figure.interval else "[no interval]"
-        cells[name] = "undefined" if figure.value is None else f"{figure.value:.4g} {bounds}"
-    return cells

@@ -2,9 +2,8 @@
 
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,13 +15,7 @@ from harness.executors.choice import executor_factory
 suites_app = typer.Typer()
 
 
-class ExecutorName(StrEnum):
-    """Where stages run."""
-
-    inline = "inline"
-    ray = "ray"
-
-
+ExecutorName = Literal["inline", "ray"]
 ExecutorOption = Annotated[ExecutorName, typer.Option(help="Where stages run.")]
 AddressOption = Annotated[
     str | None, typer.Option(metavar="ADDR", help="Address of a Ray cluster. Default: start a local one.")
@@ -94,7 +87,7 @@ def train(
     suite: options.SuiteName,
     overrides: options.Override = [],  # noqa: B006
     only: options.Only = None,
-    executor: ExecutorOption = ExecutorName.ray,
+    executor: ExecutorOption = "ray",
     address: AddressOption = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -126,7 +119,7 @@ def run_command(
     overrides: options.Override = [],  # noqa: B006
     only: options.Only = None,
     limit: options.Limit = None,
-    executor: ExecutorOption = ExecutorName.ray,
+    executor: ExecutorOption = "ray",
     address: AddressOption = None,
     workers: options.Workers = None,
     shard_size: options.ShardSize = SHARD_SIZE,
@@ -219,7 +212,7 @@ def _sync_or_report(directory: Path, executor: ExecutorName, report: Path) -> No
 
     from harness.cli.terminal import console
 
-    if executor is ExecutorName.inline and find_spec("mlflow") is None:
+    if executor == "inline" and find_spec("mlflow") is None:
         console.print("MLflow is not installed; run `harness sync` where it is installed")
         return
     try:

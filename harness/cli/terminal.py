@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import IO, TYPE_CHECKING, Any
 
@@ -19,11 +19,14 @@ from harness.compare.sequential import turns_changes
 from harness.compare.speed_verdict import DRIFT
 from harness.rundir.results import Results, ScenarioRecord, TrialRecord, TurnsRecord
 from harness.task import Figure
-from reports.figures import DOUBT, invalidity, printed, trainings_text
+from reports.figures import invalidity, printed, trainings_text
 from reports.text import display, visible
 
 if TYPE_CHECKING:
     from harness.driver.estimate import PlanEstimate
+
+
+_FIGURES = ("accuracy", "n", "samples/s", "median latency")
 
 
 class SafeConsole(Console):
@@ -68,53 +71,71 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     SafeConsole().print(table)
 
 
-def figure_text(figure: Figure | None, scale: float = 1.0, unit: str | None = None) -> str:
-    """Return value, interval and unit, such as `0.412 [0.387, 0.436] points`."""
-    if figure is None or figure.value is None:
-        return "undefined"
-    shown = unit if unit is not None else "" if figure.unit == "fraction" else figure.unit
-    interval = "[no interval]"
-    if figure.low is not None and figure.high is not None:
-        interval = f"[{scale * figure.low:.4g}, {scale * figure.high:.4g}]"
-    mark = DOUBT if figure.note else ""
-    return f"{scale * figure.value:.4g} {interval}{mark} {shown}".rstrip()
+def figure_text(figure: Figure | None, unit: bool = True) -> str:
+    """Return value, interval and, if asked for, unit: `0.412 [0.387, 0.436] points`."""
+    if figure is None:
+        return "–"
+    shown = printed(figure)
+    return shown.quantity if unit else f"{shown.value} {shown.interval}".strip()
 
 
 def show_results(results: Results) -> None:
-    """Print one row per trial: headline metric, throughput, median latency. ◆ marks the frontier.
+    """Print one row per trial; ◆ marks the frontier. On a terminal, each benchmark has one heading.
 
-    On a terminal, each benchmark has one heading, and the reasons of incomplete
-    trials and invalid timings follow the table.
+    The reasons of incomplete trials and invalid timings go to stderr.
     """
     charted = points(results)
-    marks = [charted[i].mark if i in charted else "" for i in range(len(results.trials))]
-    marked = list(zip(marks, results.trials, strict=True))
-    if not sys.stdout.isatty():
-        columns = ["frontier", "trial", "status", "accuracy", "n", "throughput", "median latency"]
-        show_table(columns, [[mark, *_cells(trial, _full)] for mark, trial in marked])
-        return
+    rows = [
+        [charted[index].mark if index in charted else "", *_cells(trial)]
+        for index, trial in enumerate(results.trials)
+    ]
+    if sys.stdout.isatty():
+        _show_groups(results.trials, rows)
+    else:
+        show_table(["frontier", "trial", "status", *_FIGURES], rows)
+    for trial in results.trials:
+        name = f"{trial.benchmark}/{trial.variant}"
+        problems = [f"{trial.status} {name}: {trial.reason}"] if trial.reason else []
+        for kind, record in trial.speed.items():
+            if not record.valid:
+                problems.append(f"{kind} of {name}: {invalidity(record)}")
+        for problem in problems:
+            console.print(display(problem, 400), style="yellow")
+
+
+def _show_groups(trials: Sequence[TrialRecord], rows: Sequence[Sequence[str]]) -> None:
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(min_width=1)
-    for name in ("trial", "accuracy", "n", "samples/s", "median latency"):
+    for name in ("trial", *_FIGURES):
         table.add_column(name, justify="right" if name == "n" else "left", overflow="fold")
-    for benchmark, rows in groupby(marked, key=lambda row: row[1].benchmark):
+    groups = groupby(zip(trials, rows, strict=True), key=lambda row: row[0].benchmark)
+    for benchmark, group in groups:
         table.add_row("", Text(display(benchmark), style="cyan"))
-        for mark, trial in rows:
-            name = display(trial.variant) + ("" if trial.status == "complete" else f" ({trial.status})")
-            cells = _cells(trial, _short)[2:]
-            table.add_row(mark, name, *cells, style="bold" if mark else None)
+        for trial, (mark, _, status, *figures) in group:
+            name = display(trial.variant) + ("" if status == "complete" else f" ({status})")
+            table.add_row(mark, name, *figures, style="bold" if mark else None)
     out = SafeConsole()
     out.print(table)
     out.print(f"{FRONTIER_MARK} Pareto frontier of accuracy and throughput {CAVEAT}", style="dim")
     out.print("Brackets are 95% intervals.", style="dim")
-    for trial in results.trials:
-        if trial.reason:
-            problem = f"{trial.status} {trial.benchmark}/{trial.variant}: {trial.reason}"
-            out.print(display(problem, 400), style="yellow")
-        for name, scenario in trial.speed.items():
-            if not scenario.valid:
-                problem = f"{name} of {trial.benchmark}/{trial.variant}: {invalidity(scenario)}"
-                out.print(display(problem, 400), style="yellow")
+
+
+def _cells(trial: TrialRecord) -> list[str]:
+    """Return trial, status and the cells of `_FIGURES`."""
+    name, accuracy = next(iter(trial.metrics.items()), ("", None))
+    offline, stream = trial.offline, trial.single_stream
+    return [
+        f"{trial.benchmark}/{trial.variant}",
+        trial.status,
+        f"{name} {figure_text(accuracy, unit=False)}".strip(),
+        str(accuracy.n) if accuracy else "–",
+        figure_text(offline.throughput, unit=False) + _mark(offline) if offline else "–",
+        figure_text(stream.latency.get("p50")) + _mark(stream) if stream else "–",
+    ]
+
+
+def _mark(scenario: ScenarioRecord) -> str:
+    return "" if scenario.valid else " (not valid)"
 
 
 def show_claims(results: Results) -> None:
@@ -123,7 +144,7 @@ def show_claims(results: Results) -> None:
         [
             claim.name,
             claim.claim + (f" where {claim.where}" if claim.where else ""),
-            _full(claim.effect) if claim.effect else "–",
+            figure_text(claim.effect),
             f"{claim.verdict}: {claim.reason}" if claim.reason else claim.verdict,
         ]
         for claim in results.claims
@@ -138,7 +159,8 @@ def show_turns(records: Iterable[tuple[str, Mapping[str, TurnsRecord]]]) -> None
         [
             trial,
             change.name,
-            *(_full(side) if side else "–" for side in (change.base, change.head)),
+            figure_text(change.base),
+            figure_text(change.head),
             change.difference_text(),
             f"{change.verdict}: {change.reason}",
         ]
@@ -147,41 +169,6 @@ def show_turns(records: Iterable[tuple[str, Mapping[str, TurnsRecord]]]) -> None
     ]
     if rows:
         show_table(["trial", "figure", "baseline", "present", "difference", "verdict"], rows)
-
-
-def _cells(trial: TrialRecord, text: Callable[[Figure | None], str]) -> list[str]:
-    """Return trial, status, accuracy, n, throughput and median latency."""
-    headline, full = next(iter(trial.metrics.items()), None), text is _full
-    offline, stream = trial.offline, trial.single_stream
-    return [
-        f"{trial.benchmark}/{trial.variant}",
-        trial.status if not trial.reason else f"{trial.status}: {trial.reason}",
-        f"{headline[0]} {text(headline[1])}" if headline else "–",
-        str(headline[1].n) if headline else "–",
-        text(offline.throughput) + _mark(offline, full) if offline else "–",
-        text(stream.latency.get("p50")) + _mark(stream, full) if stream else "–",
-    ]
-
-
-def _full(figure: Figure | None) -> str:
-    """Return a figure with four digits; seconds are converted to ms."""
-    in_seconds = figure is not None and figure.unit == "s"
-    return figure_text(figure, 1e3, "ms") if in_seconds else figure_text(figure)
-
-
-def _short(figure: Figure | None) -> str:
-    """Return the digits that the interval supports, and a unit unless the column names it."""
-    if figure is None:
-        return "undefined"
-    shown = printed(figure)
-    unit = shown.unit if shown.unit in ("s", "ms", "µs") else ""
-    return " ".join(part for part in (shown.value, shown.interval, unit) if part)
-
-
-def _mark(scenario: ScenarioRecord, full: bool) -> str:
-    if scenario.valid:
-        return ""
-    return f" ({invalidity(scenario)})" if full else " (not valid)"
 
 
 def show_notes(notes: Sequence[str]) -> None:
@@ -199,11 +186,11 @@ def show_comparison(comparison: Comparison) -> None:
             rows.append([trial.name, "–", "–", "–", "–", flipped, f"{trial.state}: {trial.reason}"])
         for change in trial.changes:
             if change.decides or change.figure_kind == "speed":
-                base, head = (figure_text(value) if value else "–" for value in (change.base, change.head))
-                verdict = f"{change.verdict}: {change.reason}"
+                sides = figure_text(change.base), figure_text(change.head)
                 parts = (change.difference_text(), trainings_text(trial.trainings))
                 difference = ", ".join(filter(None, parts))
-                rows.append([trial.name, change.name, base, head, difference, flipped, verdict])
+                verdict = f"{change.verdict}: {change.reason}"
+                rows.append([trial.name, change.name, *sides, difference, flipped, verdict])
     sys.stdout.write(f"{comparison.verdict()}\n")
     show_table(["trial", "figure", "baseline", "run", "difference", "flipped", "verdict"], rows)
     for chart in comparison.frontier:
@@ -220,20 +207,20 @@ def show_plan(estimate: PlanEstimate) -> None:
     rows = [
         [
             trial.trial,
-            trial.id if trial.id_is_final else "after training",
+            "after training" if trial.train else trial.id,
             f"{trial.done}/{trial.samples}",
             f"{len(trial.timed)}/{len(trial.scenarios)}",
             f"train {trial.checkpoint}" if trial.train else trial.checkpoint or "–",
-            trial.resources["predict"],
-            _seconds(trial.seconds.predict, ""),
-            _seconds(trial.seconds.time, "≥ "),
+            trial.worker,
+            _seconds(trial.predict_seconds, ""),
+            _seconds(trial.time_seconds, "≥ "),
         ]
         for trial in estimate.trials
     ]
     show_table(
         ["trial", "id", "predicted", "timed", "checkpoint", "per worker", "predicting", "timing"], rows
     )
-    least = sum(trial.seconds.time for trial in estimate.trials)
+    least = sum(trial.time_seconds for trial in estimate.trials)
     if least:
         console.print(f"timing takes at least {least:.0f} s and reserves {estimate.timing_needs}")
     for training in estimate.train:
