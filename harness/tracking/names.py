@@ -4,12 +4,10 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import TypeAlias
 
 KEY, TAG, PARAM, EXPERIMENT = 250, 8000, 6000, 500  # characters
 RUN_NAME, RANK = "mlflow.runName", "trade-off"  # tags
 VIEW = "harness"  # key of the stored view
-Value: TypeAlias = object  # a JSON value
 
 
 def key(name: str, limit: int = KEY - 50) -> str:
@@ -31,7 +29,7 @@ def cut(value: object, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-def flat(nested: Mapping[str, Value], prefix: str = "") -> Iterator[tuple[str, Value]]:
+def flat(nested: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     """Yield the leaves of nested mappings under dotted keys."""
     for name, value in nested.items():
         if isinstance(value, dict) and value:

@@ -50,13 +50,13 @@ def fetch_baseline(reference: str, run_dir: Path, tracking_uri: str | None = Non
         if name.startswith(_LATEST):
             branch = name.removeprefix(_LATEST)
             run = _latest(client, experiment, branch, results)
-            lacking = f"suite '{results.suite}' has no other complete run on branch '{branch}'"
+            lacking = f"no other complete run on branch '{branch}'"
         else:
             run = _by_id(client, experiment, name)
-            expected = "expected mlflow:RUN_ID or mlflow:latest@BRANCH"
-            lacking = f"suite '{results.suite}' has no run with this id; {expected}"
+            lacking = "no run with this id; expected mlflow:RUN_ID or mlflow:latest@BRANCH"
         if run is None:
-            raise UsageError(f"--baseline {reference}: {lacking} (in {store.public(uri)})")
+            where = f"(in {store.public(uri)})"
+            raise UsageError(f"--baseline {reference}: suite '{results.suite}' has {lacking} {where}")
         if DIGEST_TAG not in run.data.tags:
             raise UsageError(f"--baseline {reference}: not fully synced; `harness sync` completes it")
         return _downloaded(client, run, store.artifact_folder(uri, run))
@@ -76,15 +76,13 @@ def _latest(client: MlflowClient, experiment: str, branch: str, results: Results
 
 
 def _by_id(client: MlflowClient, experiment: str, run_id: str) -> Run | None:
-    query = f"tags.`harness.kind` = 'run' and tags.`harness.run_id` = {store.quoted(run_id)}"
-    by_id = "attributes.run_id = {}"
-    run = _first(client, experiment, query) or _first(client, experiment, by_id.format(store.quoted(run_id)))
+    def first(condition: str, value: str) -> Run | None:
+        return next(chain(*store.pages(client, experiment, f"{condition} = {store.quoted(value)}")), None)
+
+    run = first("tags.`harness.kind` = 'run' and tags.`harness.run_id`", run_id)
+    run = run or first("attributes.run_id", run_id)
     parent = run and run.data.tags.get("mlflow.parentRunId")
-    return _first(client, experiment, by_id.format(store.quoted(parent))) if parent else run
-
-
-def _first(client: MlflowClient, experiment: str, query: str) -> Run | None:
-    return next(chain(*store.pages(client, experiment, query)), None)
+    return first("attributes.run_id", parent) if parent else run
 
 
 def _downloaded(client: MlflowClient, run: Run, beside: Path | None) -> Path:
@@ -98,17 +96,13 @@ def _downloaded(client: MlflowClient, run: Run, beside: Path | None) -> Path:
         shutil.rmtree(target)  # changed since the download, which is repeated
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        archive = (
-            beside / ARCHIVE if beside else client.download_artifacts(run.info.run_id, ARCHIVE, temporary)
-        )
-        unpacked = Path(temporary, "run")
+        run_id, unpacked = run.info.run_id, Path(temporary, "run")
+        archive = beside / ARCHIVE if beside else client.download_artifacts(run_id, ARCHIVE, temporary)
         try:
             with zipfile.ZipFile(archive) as content:
                 content.extractall(unpacked)  # stays inside: zipfile drops absolute and upward names
         except zipfile.BadZipFile as error:
-            raise InfrastructureError(
-                f"{ARCHIVE} of MLflow run {run.info.run_id}: damaged ({error})"
-            ) from error
+            raise InfrastructureError(f"{ARCHIVE} of MLflow run {run_id}: damaged ({error})") from error
         if not target.is_dir():
             write_text(seal, content_digest(unpacked, run_files(unpacked)))
             shutil.move(unpacked, target)

@@ -13,7 +13,7 @@ from itertools import chain
 from math import ceil
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from harness.compare.outcome import last_comparison
 from harness.errors import UsageError
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 _MOST = (800, 100, 100)  # metrics, parameters, tags per request; MLflow allows 1,000 in total, 100, 100
-Change = Literal["created", "updated", "unchanged"]
 
 
 @dataclass(frozen=True)
@@ -57,19 +56,11 @@ class SyncOutcome:
         return f"{runs}\nview: {self.view}{served}"
 
 
-def sync(
-    run_dir: Path,
-    tracking_uri: str | None = None,
-    report: Path | None = None,
-) -> SyncOutcome:
+def sync(run_dir: Path, tracking_uri: str | None = None, report: Path | None = None) -> SyncOutcome:
     """Make MLflow show a run directory. Repeating it changes nothing; an interrupted sync is completed.
 
-    MLflow runs are found by the tags `harness.run_id` and `harness.trial_id`, and created if missing.
-
-    A metric is written only if its value is new; MLflow keeps the older one in the history. MLflow cannot
-    delete a metric: one that became undefined keeps its last value there.
-
-    Parameters stay as first written: the id of the trial is a hash of them.
+    A metric is written only if its value is new; MLflow keeps the older one in the history, and the last one
+    of a metric that became undefined.
 
     Until everything is written, the parent lacks the tag `artifacts.DIGEST_TAG` and serves neither as a
     baseline nor in trends.
@@ -110,7 +101,7 @@ class _Writer:
             self._known += chain(*store.pages(client, experiment, query))
         self._start = _milliseconds(results.run.started)
         self._end = _milliseconds(results.run.finished or results.run.started)
-        self.changes: Counter[Change] = Counter(created=0, updated=0, unchanged=0)
+        self.changes: Counter[str] = Counter()
 
     def find(self, entry: Entry) -> Run | None:
         """Return the MLflow run of an entry, if it was created before."""
@@ -181,7 +172,7 @@ def _write_runs(
     server = uri.rstrip("/") if uri.startswith("http") else f"http://{store.LOCAL}:{store.PORT}"
     link = store.view_link(experiment, f"{store.public(server)}/")
     place = (store.public(uri), results.suite, experiment, link, parent.info.run_id)
-    return SyncOutcome(*place, **writer.changes)
+    return SyncOutcome(*place, *(writer.changes[name] for name in ("created", "updated", "unchanged")))
 
 
 def _fill(client: MlflowClient, run: Run, entry: Entry, end: int) -> bool:
