@@ -89,10 +89,12 @@ def evaluate(
     data = _open(dataset, options or {}, split, task) if isinstance(dataset, str) else dataset
     size = len(data) if limit is None else min(limit, len(data))
     files = data if isinstance(data, AnnotationFiles) else None
+    if isinstance(predictions, (str, Path)) and not Path(predictions).exists():
+        raise UsageError(f"{predictions}: no such file or folder")
     adapter = None
     rows: Iterable[tuple[str, Prediction]]
     if files and isinstance(predictions, (str, Path)):
-        rows = files.read_predictions(_existing(predictions))
+        rows = files.read_predictions(Path(predictions))
     elif files and data.task == "segmentation":
         raise UsageError("annotation files have no images whose size masks in memory must have: pass a path")
     elif isinstance(predictions, (str, Path, Adapter)):
@@ -134,15 +136,9 @@ def _adapter(predictions: str | Path | Adapter, data: Dataset) -> Adapter:
     if isinstance(predictions, Adapter):
         return predictions
     cls = ADAPTERS.get("predictions")
-    adapter = cls(cls.Options.model_validate({"file": _existing(predictions)}), Runtime())
+    adapter = cls(cls.Options.model_validate({"file": predictions}), Runtime())
     adapter.bind(data)
     return adapter
-
-
-def _existing(path: str | Path) -> Path:
-    if not Path(path).exists():
-        raise UsageError(f"{path}: no such file or folder")
-    return Path(path)
 
 
 def _look_up(data: Dataset, predictions: InMemory) -> Predict:

@@ -81,12 +81,8 @@ class Run:
         import pandas as pd
 
         rows = [
-            {
-                "benchmark": trial.benchmark,
-                "variant": trial.variant,
-                "status": trial.status,
-                **{name: str(printed(figure)) for name, figure in list(trial.metrics.items())[:1]},
-            }
+            trial.model_dump(include={"benchmark", "variant", "status"})
+            | {name: str(printed(figure)) for name, figure in list(trial.metrics.items())[:1]}
             for trial in self.results.trials
         ]
         return pd.DataFrame(rows).fillna("").to_html(index=False)  # escaped by pandas
