@@ -164,11 +164,11 @@ class LocalTrainer:
     """A handle of a trainer in this process; a call that raises an error is an answer that does."""
 
     def __init__(self, *lines: str, state: bytes | None = None, error: Exception | None = None) -> None:
-        self._update = training.TrainingUpdate(list(lines), state)
+        self._events = [*lines, *([] if state is None else [state])]
         self._error = error
 
     def __getattr__(self, name: str) -> Any:
-        answers = {"take_update": self._update, "train": self._error}
+        answers = {"take_events": self._events, "train": self._error}
         return SimpleNamespace(remote=lambda *_: answers[name])
 
 

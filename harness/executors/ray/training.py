@@ -6,10 +6,9 @@ command does after the driver was killed.
 """
 
 import tempfile
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import ray
@@ -29,21 +28,11 @@ MAX_LOST_PROCESSES = 3  # in one training
 POLL_SECONDS = 0.5  # between updates, and between checks of the nodes that are requested for timing
 
 
-@dataclass
-class TrainingUpdate:
-    """Everything that a trainer has produced since the last update."""
-
-    events: list[TrainingStep | str] = field(default_factory=list)
-    state: bytes | None = None
-    """Content of the newest state file."""
-
-
 class Trainer:
-    """An actor that trains one checkpoint in one thread, and answers `take_update` in another."""
+    """An actor that trains one checkpoint in one thread, and answers `take_events` in another."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._update = TrainingUpdate()
+        self._events: deque[TrainingStep | str | bytes] = deque()
 
     def train(self, reference: CheckpointRef, state: bytes | None) -> dict[str, bytes]:
         """Run the training stage, from the content of a state file if there is one.
@@ -61,28 +50,17 @@ class Trainer:
                     reference.recipe,
                     weights,
                     training_runtime(),
-                    report=self._report,
+                    report=self._events.append,
                     data=reference.data,
-                    on_state_saved=self._save_state,
+                    on_state_saved=lambda file: self._events.append(file.read_bytes()),
                 )
             except (SystemExit, KeyboardInterrupt) as error:  # would end the actor as if it had been asked to
                 raise RuntimeError(describe(error)) from error
             return {path.name: path.read_bytes() for path in (weights.with_suffix(".yaml"), weights)}
 
-    def take_update(self) -> TrainingUpdate:
-        """Return everything that was produced since the last call."""
-        with self._lock:
-            update, self._update = self._update, TrainingUpdate()
-        return update
-
-    def _report(self, event: TrainingStep | str) -> None:
-        with self._lock:
-            self._update.events.append(event)
-
-    def _save_state(self, state_file: Path) -> None:
-        state = state_file.read_bytes()
-        with self._lock:
-            self._update.state = state
+    def take_events(self) -> list[TrainingStep | str | bytes]:
+        """Return the progress since the last call; bytes are the content of a state file."""
+        return [self._events.popleft() for _ in range(len(self._events))]
 
 
 _Trainer = ray.remote(max_restarts=0, max_concurrency=2)(Trainer)
@@ -139,11 +117,11 @@ def _train_once(
         while not finished:
             finished = bool(ray.wait([pending], timeout=POLL_SECONDS)[0])
             view.refresh()
-            update: TrainingUpdate = ray.get(trainer.take_update.remote())
-            if update.state is not None:
-                write_bytes(state_file, update.state)
-            for event in update.events:
-                report(event)
+            for event in ray.get(trainer.take_events.remote()):
+                if isinstance(event, bytes):
+                    write_bytes(state_file, event)
+                else:
+                    report(event)
         files: dict[str, bytes] = ray.get(pending)
     finally:
         view.kill(trainer)
