@@ -7,7 +7,7 @@ from pathlib import Path
 from raw_timings import offline_timings
 from small_suite import document, planned
 
-from harness.driver.estimate import Seconds, estimate
+from harness.driver.estimate import estimate
 from harness.files import write_record
 from harness.rundir.prediction_shards import ShardProvenance
 from harness.rundir.store import RunDirectory
@@ -34,7 +34,7 @@ def test_timing_takes_at_least_the_profiles_time_and_predicting_follows_measured
     trial_dir = directory.trial(plan.trials[0].id)
 
     (before,) = estimate(plan, directory, CI).trials
-    assert before.seconds == Seconds(predict=None, time=(2 + 5) * 7 * 2)
+    assert (before.predict_seconds, before.time_seconds) == (None, (2 + 5) * 7 * 2)
     assert (before.done, before.timed) == (0, ())
 
     trial_dir.predictions.write(
@@ -47,5 +47,5 @@ def test_timing_takes_at_least_the_profiles_time_and_predicting_follows_measured
     measured = offline_timings([[(16, 2.0), (16, 2.0)]])  # 8 samples/s
     write_record(trial_dir.path / "speed" / "offline.json", measured)
     (after,) = estimate(plan, directory, CI).trials
-    assert after.seconds == Seconds(predict=12 / 8, time=(2 + 5) * 7 * 1)
+    assert (after.predict_seconds, after.time_seconds) == (12 / 8, (2 + 5) * 7 * 1)
     assert (after.done, after.timed) == (8, ("offline",))

@@ -8,12 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import optimize, stats
-from small_suite import document, run_suite, write
+from small_suite import document, planned, run_suite, write
 from typer.testing import CliRunner
 
 from harness.cli.app import app
+from harness.driver.estimate import estimate
+from harness.rundir.results import to_json
+from harness.rundir.store import RunDirectory
 from harness.statistics.jackknife import JackknifedFigure, figure
 from harness.statistics.paired import difference, smallest_effect
+from harness.suite.schema import SpeedEntry
 
 
 def mean_of(values: np.ndarray) -> JackknifedFigure:
@@ -64,3 +68,17 @@ def test_plan_prints_the_effect_once_two_models_have_run(tmp_path: Path) -> None
     assert effects("--limit", "10")[0]["effect"] == pytest.approx((bleu.high - bleu.low) / 2 * 1.43 * 3**0.5)
     shown = CliRunner().invoke(app, ["plan", str(path), "--out", str(tmp_path / "run")])
     assert "smallest effect in words, bleu: " in shown.output
+
+
+def test_an_interval_without_width_says_nothing_about_more_samples(tmp_path: Path) -> None:
+    suite = document(30, ok={}, other={"options": {"drop": 6}})
+    results = run_suite(tmp_path, suite)
+    content = json.loads(to_json(results))
+    for pair in content["pairs"]:
+        pair["difference"] |= {"low": 0.0, "high": 0.0}
+    RunDirectory(tmp_path / "run").digests.write(
+        tmp_path / "run" / "results.json", json.dumps(content).encode()
+    )
+    plan = planned(tmp_path, suite)
+    estimated = estimate(plan, RunDirectory(tmp_path / "run"), SpeedEntry())
+    assert [effect.effect for effect in estimated.effects] == [None, None]

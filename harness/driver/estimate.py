@@ -18,19 +18,10 @@ from harness.task import TaskName
 from harness.trial import Trial
 
 
-class Seconds(StrictModel):
-    """Time that a trial still needs."""
-
-    predict: float | None
-    """Prediction with one worker, at the measured throughput; None before the trial has been timed."""
-    time: float  # minimum time for timing, by the speed profile
-
-
 class TrialEstimate(StrictModel):
     """State and remaining work of one trial."""
 
-    id: str
-    id_is_final: bool  # True if the checkpoint exists; its content is part of the id
+    id: str  # final unless the checkpoint, whose content is part of it, must be trained
     trial: str  # BENCHMARK/VARIANT
     task: TaskName
     adapter: str
@@ -40,8 +31,9 @@ class TrialEstimate(StrictModel):
     train: bool  # True if the checkpoint must be trained first
     scenarios: tuple[str, ...]
     timed: tuple[str, ...]  # scenarios that have timings
-    resources: dict[str, str]  # stage → resources of one worker
-    seconds: Seconds
+    worker: str  # resources of one worker that predicts
+    predict_seconds: float | None  # with one worker at the measured throughput; None before a timing
+    time_seconds: float  # at least, by the speed profile
 
 
 class TrainingEstimate(StrictModel):
@@ -104,7 +96,9 @@ def _effects(planned: Plan, earlier: Results | None) -> Iterator[EffectEstimate]
         effects = [
             smallest_effect(*pair.difference.interval, pair.difference.n / size)
             for pair in (earlier.pairs if earlier else ())
-            if (pair.benchmark, pair.metric) == (benchmark, metric) and pair.difference.interval
+            if (pair.benchmark, pair.metric) == (benchmark, metric)
+            # An interval without width does not show how samples vary.
+            if pair.difference.interval and pair.difference.interval[0] < pair.difference.interval[1]
             # The spread between trainings does not shrink with more samples.
             if max(pair.trainings) == 1 or pair.difference.n == size
         ]
@@ -114,13 +108,13 @@ def _effects(planned: Plan, earlier: Results | None) -> Iterator[EffectEstimate]
 def _trial(trial: Trial, trial_dir: TrialDirectory, profile: Profile) -> TrialEstimate:
     missing = trial_dir.predictions.count_missing(trial.spec.size)
     timings = {name: read_timings(trial_dir.path, name) for name in trial.scenarios}
-    timed = tuple(name for name, raw in timings.items() if raw is not None and raw.processes)
+    timed = {name: raw for name, raw in timings.items() if raw is not None and raw.processes}
+    speed = timed.get(OFFLINE)
     per_scenario = (profile.warmup_seconds + profile.seconds) * profile.processes
     cpu, gpu = f"{trial.resources.cpu:g} CPU", f"{trial.resources.gpu:g} GPU"
     worker = {"cpu": cpu, "cuda": f"{cpu}, {gpu}", "auto": f"{cpu}, {gpu} if there is one"}[trial.spec.device]
     return TrialEstimate(
         id=trial.id,
-        id_is_final=not trial.needs_training,
         trial=trial.name,
         task=trial.spec.task,
         adapter=trial.spec.adapter,
@@ -129,20 +123,8 @@ def _trial(trial: Trial, trial_dir: TrialDirectory, profile: Profile) -> TrialEs
         checkpoint=trial.checkpoint.name if trial.checkpoint else None,
         train=trial.needs_training,
         scenarios=trial.scenarios,
-        timed=timed,
-        resources={"predict": worker},
-        seconds=Seconds(
-            predict=_prediction_seconds(missing, trial_dir),
-            time=per_scenario * (len(trial.scenarios) - len(timed)),
-        ),
+        timed=tuple(timed),
+        worker=worker,
+        predict_seconds=missing * mean(speed.seconds_by_process()) if speed else None if missing else 0.0,
+        time_seconds=per_scenario * (len(trial.scenarios) - len(timed)),
     )
-
-
-def _prediction_seconds(missing: int, trial_dir: TrialDirectory) -> float | None:
-    """Return the time to predict the missing samples with one worker, or None if throughput is unknown."""
-    if missing == 0:
-        return 0.0
-    timings = read_timings(trial_dir.path, OFFLINE)
-    if timings is None or not timings.processes:
-        return None
-    return missing * mean(timings.seconds_by_process())
