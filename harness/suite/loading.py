@@ -53,9 +53,13 @@ class LoadedSuite:
         except UnavailableError as error:
             raise UnavailableError(str(self.error(keys, str(error)))) from error
 
+    def file(self, keys: KeyPath) -> Path:
+        """Return the file that sets these keys."""
+        return nearest_source(self._sources, keys).path
+
     def folder(self, keys: KeyPath) -> Path:
         """Return the folder of the file that sets these keys. Relative paths there start from it."""
-        return nearest_source(self._sources, keys).path.parent
+        return self.file(keys).parent
 
 
 def _expand(value: object) -> object:
