@@ -116,7 +116,7 @@ def run(
         workers: Maximum number of workers.
         profile: Duration and repetitions of speed measurements, as `--profile`.
         baseline: A run whose revision and suite are timed in turns with this one, as `--baseline-run`.
-        progress: Print progress to standard output: a table on a terminal, lines in a notebook.
+        progress: Print progress to standard output: bars on a terminal, lines in a notebook.
 
     Raises:
         UsageError: The suite, a checkpoint or the run directory is wrong; nothing was written in this case.
