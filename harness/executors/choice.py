@@ -17,10 +17,7 @@ def executor_factory(
 ) -> Callable[[], AbstractContextManager[Executor]]:
     """Return a function that creates the executor. Ray is imported only when that function is called.
 
-    Args:
-        name: `inline` or `ray`.
-        address: Address of a Ray cluster; None starts a local one.
-        workers: Maximum number of workers.
+    Without an address, Ray starts a local cluster.
 
     Raises:
         UsageError: The name is unknown, or `inline` is given an address or several workers.

@@ -34,9 +34,6 @@ class Executor(AbstractContextManager["Executor"]):
     def train(self, reference: CheckpointRef, report: Report) -> None:
         """Train a missing checkpoint and write it to `reference.weights`.
 
-        Args:
-            report: Called with the progress of the training.
-
         Raises:
             UsageError: The recipe names something that does not exist.
             HarnessError: Training failed.

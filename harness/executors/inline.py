@@ -75,7 +75,7 @@ class InlineExecutor(Executor):
                     scheduler.add_worker(number, node, _RESOURCES)
                     continue
                 if isinstance(answer, LoadFailure):
-                    scheduler.fail_to_load(number, answer.error)
+                    yield from scheduler.fail_to_load(number, answer.error)
                 else:
                     yield from scheduler.finish_shard(number, answer)
         finally:

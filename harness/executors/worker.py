@@ -28,7 +28,6 @@ class PredictionWorker:
 
     Args:
         node: Name of the node for the record; None for the host name.
-        load_seconds: Maximum time for loading a model.
     """
 
     def __init__(self, node: str | None = None, load_seconds: float = LOAD_SECONDS) -> None:
@@ -47,7 +46,6 @@ class PredictionWorker:
         """Return a shard's outcomes.
 
         Args:
-            batch_limit: Maximum number of samples to predict at once.
             seconds: Maximum time for the shard, without loading; None if the caller ends this process.
             fetch: Returns the checkpoint when a model is loaded; None if the child can read its file.
 

@@ -15,12 +15,7 @@ class CheckpointStore:
         self._stored: dict[str | None, ObjectRef] = {}
 
     def put(self, trial: Trial) -> ObjectRef | None:
-        """Return a reference to a trial's checkpoint, or None if the trial has no checkpoint.
-
-        Raises:
-            UsageError: The file cannot be read, or has changed since the run was planned.
-            InfrastructureError: The object store has no room for it.
-        """
+        """Return a reference to a trial's checkpoint, or None if the trial has no checkpoint."""
         if trial.checkpoint is None:
             return None
         digest = trial.spec.checkpoint

@@ -73,11 +73,7 @@ class ClusterView:
             raise InfrastructureError(self._head_is_gone(HEAD_DEADLINE_SECONDS))
 
     def wait_for_head(self) -> None:
-        """Refresh at once, and wait until the head answers.
-
-        Raises:
-            InfrastructureError: The head has not answered for HEAD_DEADLINE_SECONDS.
-        """
+        """Refresh at once, and wait until the head answers, with the errors of `refresh`."""
         self.refresh(force=True)
         while self._silent_since is not None:
             time.sleep(1)

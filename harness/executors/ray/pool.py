@@ -40,10 +40,8 @@ class Worker:
     ) -> list[Outcome] | LoadFailure:
         """Return a shard's outcomes.
 
-        Args:
-            weights: The reference to the checkpoint, inside a list so that Ray does not fetch it for every
-                shard; empty for an adapter without a checkpoint.
-            batch_limit: Maximum number of samples to predict at once.
+        The reference to the checkpoint is inside a list, so that Ray does not fetch it for every shard; the
+        list is empty for an adapter without a checkpoint.
         """
         return self._worker.predict(
             shard, batch_limit, fetch=lambda: ray.get(weights[0]) if weights else None

@@ -31,9 +31,7 @@ class PredictionRun:
     Args:
         requests: Other runs' requests for timing nodes, which this run leaves to them; None if the cluster
             has no other runs.
-        max_workers: Maximum number of workers with the same resources; None for as many as fit on the
-            cluster.
-        first_deadline: Seconds after which a model's first shard counts as hanging, loading included.
+        max_workers: As for `RayExecutor`, like `first_deadline`.
     """
 
     def __init__(
@@ -74,12 +72,9 @@ class PredictionRun:
             self.pool.close()
 
     def resize_pool(self) -> list[Outcome]:
-        """Resize the pool to demand and free capacity.
+        """Resize the pool to demand and free capacity, and return the shards that no node can load.
 
         Nodes that are requested for timing or cannot load the pending models are avoided.
-
-        Returns:
-            The shards that are given up because no node can load their model.
         """
         self._view.refresh()
         cluster = self._view.cluster
@@ -152,9 +147,8 @@ class PredictionRun:
             kind = "" if isinstance(cause, HarnessError) else f"{type(cause).__name__}: "
             first_line, _, _ = str(cause).partition("\n")  # advice and process numbers follow
             return self.scheduler.lose_worker(worker, kind + first_line, _cause(error))
-        final: list[Outcome] = []
         if isinstance(answer, LoadFailure):
-            self.scheduler.fail_to_load(worker, answer.error, answer.everywhere)
+            final = self.scheduler.fail_to_load(worker, answer.error, answer.everywhere)
         else:
             final = self.scheduler.finish_shard(worker, answer)
         if not self.scheduler.outstanding(worker):

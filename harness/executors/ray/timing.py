@@ -151,11 +151,7 @@ def failed_with_node(failure: InfrastructureError, node_id: str | None, view: Cl
 
 
 def _wait(pending: ObjectRef, seconds: float, failure: str, view: ClusterView) -> None:
-    """Wait for a result while checking that the head answers.
-
-    Raises:
-        InfrastructureError: With the message `failure`, after `seconds`.
-    """
+    """Wait for a result while checking that the head answers; `failure` is the message of a timeout."""
     end = time.monotonic() + seconds
     while not ray.wait([pending], timeout=min(POLL_SECONDS, seconds))[0]:
         view.refresh()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import NotRequired, TypedDict
+from typing import Any
 
 from harness.adapter import Resources
 from harness.scenarios.settings import Exclusive
@@ -14,16 +14,6 @@ RESERVED_POOLS = (TIMING_POOL, "head")  # predictions and training avoid these
 AUTOSCALED_LABEL = "autoscaled"  # on any node: what an autoscaler may add, such as `gpu.timing`
 SLOT = "slot"  # a resource that a node may offer once: timing takes all of it, a worker WORKER_SLOT
 WORKER_SLOT = 0.001  # a thousand workers fit on a node; Ray counts in steps of 0.0001
-
-
-class RayNode(TypedDict):
-    """The keys that are read from an entry of `ray.nodes()`."""
-
-    NodeID: str
-    NodeManagerHostname: str
-    Alive: bool
-    Resources: Mapping[str, float]
-    Labels: NotRequired[Mapping[str, str] | None]
 
 
 @dataclass(frozen=True)
@@ -181,7 +171,7 @@ def node_name(host: str, node_id: str) -> str:
     return f"{host}/{node_id[:8]}"
 
 
-def cluster_from_ray(nodes: Iterable[RayNode]) -> Cluster:
+def cluster_from_ray(nodes: Iterable[Mapping[str, Any]]) -> Cluster:
     """Return the nodes that are alive among those that `ray.nodes()` lists."""
     return Cluster(
         tuple(

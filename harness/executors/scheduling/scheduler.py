@@ -11,7 +11,7 @@ from typing import Generic
 from harness.adapter import Resources
 from harness.executors.scheduling.backlog import Backlog
 from harness.executors.scheduling.losses import MAX_FAILED_IN_A_ROW, Cause, Loss
-from harness.executors.scheduling.worker_pool import Assignment, Deadlines, W, WorkerPool, WorkerState
+from harness.executors.scheduling.worker_pool import Assignment, W, WorkerPool, WorkerState
 from harness.stages.shards import BatchAssembler, Outcome, Work
 
 
@@ -42,7 +42,6 @@ class Scheduler(Generic[W]):
         self._first_deadline = first_deadline
         self._backlog = Backlog(work, resources)
         self._workers: WorkerPool[W] = WorkerPool()
-        self._deadlines: Deadlines[W] = Deadlines()
         self._batches = BatchAssembler()
         self._reserved_nodes: Set[str] = frozenset()
         self._dead_nodes: Set[str] = frozenset()
@@ -78,7 +77,7 @@ class Scheduler(Generic[W]):
         """Remove a worker whose shards did not cause its end; they become pending again."""
         state = self._workers[worker]
         if state.model is not None:  # its memory is free, so another worker may now load the model there
-            self._backlog[state.model].load_failures.nodes.discard(state.node)
+            self._backlog[state.model].load_errors.pop(state.node, None)
         self._backlog.put_back(self._workers.remove(worker))
 
     def assign(self) -> Iterator[Assignment[W]]:
@@ -107,22 +106,24 @@ class Scheduler(Generic[W]):
         assignment = self._workers[worker].assignments[0]
         shard, seconds = assignment.shard, self._clock() - assignment.started
         queue = self._backlog[shard.trial.id]
-        queue.record_time(shard.stop - shard.start, seconds, assignment.loads_model)
+        queue.losses.record_success()
+        queue.pace.record(shard.stop - shard.start, seconds, assignment.loads_model)
         self._pop_first(worker)  # after the pace is recorded: the next shard's deadline follows from it
         return self._settle(outcomes)
 
-    def fail_to_load(self, worker: W, error: str, everywhere: bool = False) -> None:
+    def fail_to_load(self, worker: W, error: str, everywhere: bool = False) -> list[Outcome]:
         """Record that a worker could not load the model of its first shard, which becomes pending again.
 
         Args:
-            everywhere: Whether no worker on any node could load it; `update_nodes` then gives up the trial.
+            everywhere: Whether no worker on any node could load it; the trial is then given up.
         """
         shard = self._pop_first(worker).shard
         state = self._workers[worker]
-        self._backlog[shard.trial.id].load_failures.record(state.node, error, everywhere)
+        self._backlog[shard.trial.id].load_errors[state.node] = error
         self._backlog.put_back([shard])
         if state.model == shard.trial.id:
             self._workers.hold(worker, None)
+        return self._settle(self._backlog.give_up(shard.trial.id, error)) if everywhere else []
 
     def lose_worker(self, worker: W, reason: str, cause: Cause = "process") -> list[Outcome]:
         """Record that a worker died or was killed; only its first shard may be the cause.
@@ -142,10 +143,10 @@ class Scheduler(Generic[W]):
         trial_id = assignment.shard.trial.id
         self.retries[trial_id] += 1
         queue = self._backlog[trial_id]
-        queue.load_failures.nodes.discard(state.node)  # its memory is free, as in `release_worker`
+        queue.load_errors.pop(state.node, None)  # its memory is free, as in `release_worker`
         hung = self._clock() >= assignment.deadline
         loss = Loss(assignment.shard, assignment.batch_limit, state.node, reason, cause, hung)
-        error = self._backlog.record_loss(loss, self._dead_nodes)
+        error = queue.record_loss(loss, self._dead_nodes)
         final = self._settle([error] if error else [])
         if queue.losses.exhausted:
             stopped = f"not tried after {MAX_FAILED_IN_A_ROW} samples in a row without a prediction: {reason}"
@@ -185,13 +186,11 @@ class Scheduler(Generic[W]):
     def expired(self) -> list[tuple[W, float]]:
         """Return the workers whose first shard exceeded its deadline, with the seconds allowed."""
         now, expired = self._clock(), []
-        for due, worker in self._deadlines.pop_due(now):
-            assignment = self._workers.first(worker)
-            if assignment is None or assignment.deadline != due:
-                continue
-            self._set_deadline(assignment)  # other shards may have shown since that the trial is slow
+        for assignment in self._workers.current():
             if assignment.deadline <= now:
-                expired.append((worker, assignment.deadline - assignment.started))
+                self._set_deadline(assignment)  # other shards may have shown since that the trial is slow
+            if assignment.deadline <= now:
+                expired.append((assignment.worker, assignment.deadline - assignment.started))
         return expired
 
     def _choose_trial(self, state: WorkerState[W]) -> str | None:
@@ -200,9 +199,9 @@ class Scheduler(Generic[W]):
         return self._backlog.longest(state.resources, state.node, self._workers.holders)
 
     def _assign(self, worker: W, state: WorkerState[W], trial_id: str) -> Assignment[W]:
-        batch_limit = self._backlog[trial_id].batch_limit
-        shard = self._backlog.take(trial_id)
-        assignment = Assignment(worker, shard, batch_limit, loads_model=state.model != trial_id)
+        queue = self._backlog[trial_id]
+        loads_model = state.model != trial_id
+        assignment = Assignment(worker, queue.take(), queue.batch_limit, loads_model)
         self._workers.push(assignment)
         if len(state.assignments) == 1:
             self._start(assignment)
@@ -211,11 +210,11 @@ class Scheduler(Generic[W]):
     def _pop_first(self, worker: W) -> Assignment[W]:
         """Remove a worker's first shard, and start the next or, on a reserved node, take the rest back."""
         finished = self._workers.pop_first(worker)
-        if self._workers[worker].node in self._reserved_nodes:
+        state = self._workers[worker]
+        if state.node in self._reserved_nodes:
             self._backlog.put_back(self._workers.take_back(worker))
-        following = self._workers.first(worker)
-        if following is not None:
-            self._start(following)
+        if state.assignments:
+            self._start(state.assignments[0])
         return finished
 
     def _start(self, assignment: Assignment[W]) -> None:
@@ -230,8 +229,6 @@ class Scheduler(Generic[W]):
             shard.stop - shard.start, assignment.loads_model, shard in queue.losses, self._first_deadline
         )
         assignment.deadline = max(assignment.deadline, assignment.started + allowed)
-        if assignment.deadline > self._clock():
-            self._deadlines.add(assignment.deadline, assignment.worker)
 
     def _settle(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
         """Return the final outcomes: those whose batches are complete."""

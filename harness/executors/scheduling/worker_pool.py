@@ -1,10 +1,8 @@
 """The workers that run, and the shards that were sent to each of them. Pure."""
 
-import heapq
 from collections import Counter, deque
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Generic, TypeVar
 
 from harness.adapter import Resources
@@ -65,10 +63,11 @@ class WorkerPool(Generic[W]):
     def __getitem__(self, worker: W) -> WorkerState[W]:
         return self._states[worker]
 
-    def first(self, worker: W) -> Assignment[W] | None:
-        """Return a worker's current shard; None if it has none or no longer runs."""
-        state = self._states.get(worker)
-        return state.assignments[0] if state and state.assignments else None
+    def current(self) -> Iterator[Assignment[W]]:
+        """Yield the current shard of every worker that has one."""
+        for state in self._states.values():
+            if state.assignments:
+                yield state.assignments[0]
 
     def add(self, worker: W, node: str, resources: Resources) -> None:
         self._states[worker] = WorkerState(node, resources)
@@ -131,23 +130,3 @@ class WorkerPool(Generic[W]):
             self.partly_filled[worker] = None
         else:
             self.partly_filled.pop(worker, None)
-
-
-class Deadlines(Generic[W]):
-    """The times at which to check workers again, earliest first.
-
-    Entries are not removed when a shard is finished or its deadline moves; the caller ignores outdated ones.
-    """
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, W]] = []
-        self._tickets = count()  # orders equal deadlines without comparing workers
-
-    def add(self, due: float, worker: W) -> None:
-        heapq.heappush(self._heap, (due, next(self._tickets), worker))
-
-    def pop_due(self, now: float) -> Iterator[tuple[float, W]]:
-        """Yield and remove all entries that are due at `now`."""
-        while self._heap and self._heap[0][0] <= now:
-            due, _, worker = heapq.heappop(self._heap)
-            yield due, worker
