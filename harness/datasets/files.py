@@ -11,20 +11,25 @@ import zlib
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path, PureWindowsPath
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 from pydantic_core import from_json
 
-from harness.errors import UsageError
+from harness.datasets.dataset import SPLITS
+from harness.errors import UnavailableError, UsageError
 
 JsonObject: TypeAlias = dict[str, JsonValue]
 
 Note: TypeAlias = Callable[[str], None]
 """Receives one sentence about what a reader left out of a file, or about what looks like a mistake."""
 
+SPLIT_PLACEHOLDER = "{split}"
+SplitName: TypeAlias = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+SplitNames: TypeAlias = tuple[SplitName, SplitName, SplitName]
+"""Names that the files use for train, validation and test, in this order."""
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini", "__macosx")
 _XML_ENCODING = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
 GZIP_RATIO = 100  # to which a file may unpack, at least 64 MiB; text reaches 3 to 10
@@ -164,3 +169,22 @@ def check_inside(location: str, path: object, root: str = "annotation root") -> 
     is_outside = normalised.startswith("/") or normalised.split("/")[0] == ".."
     if is_outside or PureWindowsPath(path).drive:
         raise UsageError(f"{location}: {path!r} leaves the {root}; expected a path inside it")
+
+
+def insert_split(path: str, split: str, names: tuple[str, str, str]) -> str:
+    """Replace `{split}` in a path by the name that the files use for the split."""
+    return path.replace(SPLIT_PLACEHOLDER, names[SPLITS.index(split)])
+
+
+def check_root(root: Path) -> None:
+    """Raise an UnavailableError if the root of a data set is not a folder."""
+    if not root.is_dir():
+        raise UnavailableError(f"{root}: folder not found (root of the data set)")
+
+
+def check_option_path(path: str, root: str = "data set's root") -> None:
+    """Raise a ValueError if the path that an option names leaves the root."""
+    try:
+        check_inside("the path", path, root)
+    except UsageError as error:
+        raise ValueError(str(error)) from error

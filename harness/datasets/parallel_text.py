@@ -12,8 +12,7 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 
 from harness.datasets.dataset import SPLITS, DatasetOptions
-from harness.datasets.files import read_lines
-from harness.datasets.layout import SPLIT_PLACEHOLDER, check_option_path, insert_split
+from harness.datasets.files import SPLIT_PLACEHOLDER, check_option_path, insert_split, read_lines
 from harness.datasets.sentence_pairs import SentencePairs, SentencePairsOptions, split_of_source
 from harness.errors import UnavailableError, UsageError
 from harness.task import Sample, TaskName

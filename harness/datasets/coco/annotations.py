@@ -1,6 +1,6 @@
 """COCO's annotation files (https://cocodataset.org/#format-data), checked entry by entry."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from harness.datasets.coco import columns
-from harness.datasets.coco.categories import read_classes
 from harness.datasets.coco.ids import Id, find_positions, leave_out_unknown, read_unique_ids, whole_number
 from harness.datasets.coco.oddities import note_box_form, note_uncounted
 from harness.datasets.coco.segmentation import read_masks
@@ -76,7 +75,7 @@ def read_annotations(
     kinds = _positions(location, "category_id", entries, categories, note)
     kept = (owners >= 0) & (kinds >= 0)
     uses = np.bincount(kinds[kept], minlength=len(categories))
-    names, label_of_kind = read_classes(path, categories, uses, note)
+    names, label_of_kind = _read_classes(path, categories, uses, note)
     sizes = _sizes(files)[owners]
     objects, counts = _read_objects(location, entries, kept, sizes, note, with_masks)
     objects = replace(objects, labels=label_of_kind[kinds])
@@ -129,6 +128,43 @@ def _read_sections(
         {image_id: files[image_id] for image_id in sorted(image_ids)},
         entries,
     )
+
+
+def _read_classes(
+    path: Path, categories: Mapping[Id, JsonObject], uses: NDArray[np.int64], note: Note
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Return the class names in ascending order of category id, and the label of each category or −1.
+
+    A category without annotations is left out if another has its name, or if it is the root that Roboflow
+    writes: id 0, without a supercategory, and the supercategory of others.
+
+    `categories` are in the order of the file, and `uses` [categories] are their numbers of annotations. Two
+    with annotations that have the same name are a UsageError.
+    """
+    ids, entries = [*categories], [*categories.values()]
+    order = sorted(range(len(ids)), key=lambda kind: ids[kind])
+    namesakes: defaultdict[str, list[int]] = defaultdict(list)
+    for kind in order:
+        namesakes[str(entries[kind]["name"])].append(kind)
+    parents = {str(entry.get("supercategory")) for entry in entries}
+    label_of_kind = np.full(len(ids), -1, dtype=np.int64)
+    names: list[str] = []
+    for kind in order:
+        name = str(entries[kind]["name"])
+        used = [other for other in namesakes[name] if uses[other]]
+        if len(used) > 1:
+            raise UsageError(
+                f"{path}: categories: {ids[used[0]]} and {ids[used[1]]} have the same name '{name}', and "
+                f"both have annotations; rename or merge them"
+            )
+        is_root = ids[kind] == 0 and entries[kind].get("supercategory") == "none" and name in parents
+        if kind != (used or namesakes[name])[-1] or (is_root and not used):
+            reason = "is the supercategory of others" if is_root else "shares its name with another"
+            note(f"{path}: category {ids[kind]} '{name}' has no annotation, {reason}, and is left out")
+            continue
+        label_of_kind[kind] = len(names)
+        names.append(name)
+    return tuple(names), label_of_kind
 
 
 def _positions(

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from pydantic import field_validator
 
-from harness.datasets.coco.annotations import ImageFile, read_annotations
+from harness.datasets.coco.annotations import read_annotations
 from harness.datasets.content_hashes import content_hashes
 from harness.datasets.dataset import Dataset, DatasetOptions
+from harness.datasets.files import SPLIT_PLACEHOLDER, SplitNames, check_option_path, check_root, insert_split
 from harness.datasets.image_files import read_image
-from harness.datasets.layout import SPLIT_PLACEHOLDER, SplitNames, check_option_path, check_root, insert_split
 from harness.errors import UsageError
 from harness.identity import digest
 from harness.task import Sample, TaskName
@@ -52,6 +52,7 @@ class Coco(Dataset):
     Options = CocoOptions
     options: CocoOptions
     classes: tuple[str, ...] = ()
+    class_ids: Mapping[int | str, int] = {}
     notes: tuple[str, ...] = ()
 
     def __init__(self, options: DatasetOptions, split: str, task: TaskName) -> None:
@@ -59,31 +60,25 @@ class Coco(Dataset):
         root, names = self.options.root, self.options.split_names
         check_root(root)
         self._annotation_file = root / insert_split(self.options.annotations, split, names)
-        self._image_folder = root / insert_split(self.options.images, split, names)
+        folder = root / insert_split(self.options.images, split, names)
         notes: list[str] = []
         annotated = read_annotations(self._annotation_file, notes.append, with_files=True)
-        self.classes, self.notes = annotated.classes, tuple(notes)
-        self._category_labels = annotated.labels
-        self._ids = list(annotated.targets)
-        self._targets = list(annotated.targets.values())
-        self._files = [annotated.files[image_id] for image_id in self._ids]
-        self._check_files_exist()
+        self._ids, self._files = [*annotated.files], [*annotated.files.values()]
+        self._targets = [*annotated.targets.values()]
+        self._paths = self._find_images(folder, notes)
+        self.classes, self.class_ids = annotated.classes, annotated.labels
+        self.notes = tuple(notes)
 
     @property
     def fingerprint(self) -> str:
         """Hash classes, ids, the content of images, and annotations, but not file names."""
         parts: list[str | bytes] = ["coco, upright", *self.classes]
-        hashes = content_hashes(map(self._path, self._files))
+        hashes = content_hashes(self._paths)
         for index, (target, image_hash) in enumerate(zip(self._targets, hashes, strict=True)):
             parts += [self.sample_id(index), image_hash]
             columns = (target.boxes, target.labels, target.areas, target.crowd, target.difficult)
             parts += [np.ascontiguousarray(column).tobytes() for column in columns]
         return digest(parts)
-
-    @property
-    def class_ids(self) -> Mapping[int | str, int]:
-        """Return labels by category id."""
-        return self._category_labels
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -91,8 +86,7 @@ class Coco(Dataset):
     def __getitem__(self, index: int) -> Sample:
         if index < 0:
             raise IndexError(f"index {index} is negative")
-        file = self._files[index]
-        path = self._path(file)
+        file, path = self._files[index], self._paths[index]
         image = read_image(path, (file.width, file.height))
         height, width = image.shape[:2]
         if (width, height) != (file.width, file.height):
@@ -106,33 +100,31 @@ class Coco(Dataset):
         image_id = self._ids[index]
         return f"{image_id:0{_ID_DIGITS}d}" if isinstance(image_id, int) else image_id
 
-    def _path(self, file: ImageFile) -> Path:
-        """Return the path of an image, whose file may have slashes or another Unicode form in its name."""
-        path = self._image_folder / file.path
-        if (file.path.isascii() and "\\" not in file.path) or path.is_file():
-            return path
-        plain = file.path.replace("\\", "/")
-        forms = (self._image_folder / unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))
-        return next(filter(Path.is_file, forms), self._image_folder / plain)
+    def _find_images(self, folder: Path, notes: list[str]) -> list[Path]:
+        """Return the file of each image, whose name may have backslashes or another Unicode form.
 
-    def _check_files_exist(self) -> None:
-        """Check that all images exist, listing each folder once.
-
-        Checking one file at a time takes longer than everything else (118,287 files in train2017).
+        Each folder is listed once: to check one file at a time takes longer than everything else
+        (118,287 files in train2017).
         """
-        names_by_folder: dict[Path, set[str]] = {}
-        missing, renamed = [], 0
+        names: dict[Path, set[str]] = {}  # by folder
+        paths, missing, renamed = [], [], 0
         for image_id, file in zip(self._ids, self._files, strict=True):
-            path = self._path(file)
-            renamed += not file.path.endswith(path.name)
-            if path.parent not in names_by_folder:
-                entries = path.parent.iterdir() if path.parent.is_dir() else ()
-                names_by_folder[path.parent] = {entry.name for entry in entries}
-            if path.name not in names_by_folder[path.parent]:
-                missing.append((image_id, path))
+            plain = file.path.replace("\\", "/")
+            forms = [file.path, plain, *(unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))]
+            for form in dict.fromkeys(forms):
+                path = folder / form
+                if path.parent not in names:
+                    entries = path.parent.iterdir() if path.parent.is_dir() else ()
+                    names[path.parent] = {entry.name for entry in entries}
+                if path.name in names[path.parent]:
+                    renamed += form not in forms[:2]
+                    break
+            else:
+                missing.append(f"image {image_id}: file not found: {folder / plain}")
+            paths.append(path)
         if renamed:
-            self.notes += (f"{self._image_folder}: {renamed} file names have other Unicode forms",)
+            notes.append(f"{folder}: {renamed} file names have other Unicode forms")
         if missing:
-            image_id, path = missing[0]
             more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-            raise UsageError(f"{self._annotation_file}: image {image_id}: file not found: {path}{more}")
+            raise UsageError(f"{self._annotation_file}: {missing[0]}{more}")
+        return paths

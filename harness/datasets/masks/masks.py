@@ -6,8 +6,8 @@ from typing import ClassVar, Literal, TypeAlias
 from pydantic import Field, JsonValue, StrictInt, StrictStr, ValidationInfo, field_validator
 
 from harness.datasets.dataset import SPLITS, Dataset, DatasetOptions
+from harness.datasets.files import SPLIT_PLACEHOLDER, SplitNames, check_option_path, check_root, insert_split
 from harness.datasets.image_files import read_image
-from harness.datasets.layout import SPLIT_PLACEHOLDER, SplitNames, check_option_path, check_root, insert_split
 from harness.datasets.masks.classes import ClassLabels, parse_classes
 from harness.datasets.paired_files import ID_PLACEHOLDER, PathPattern, find_pairs, pair_hashes
 from harness.errors import UsageError

@@ -6,8 +6,8 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from harness.datasets.dataset import Dataset, DatasetOptions, Split
+from harness.datasets.files import SplitName, check_root
 from harness.datasets.image_files import read_image
-from harness.datasets.layout import SplitName, check_root
 from harness.datasets.paired_files import PathPattern, find_pairs, pair_hashes
 from harness.datasets.voc.annotations import CLASSES, IMAGE_SETS, read_image_annotations
 from harness.errors import UsageError

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from harness.datasets.dataset import DatasetOptions, Split
-from harness.datasets.layout import SplitName
+from harness.datasets.files import SplitName
 from harness.datasets.masks.masks import Masks, MasksOptions
 from harness.datasets.voc.annotations import CLASSES, IMAGE_SETS
 from harness.task import BACKGROUND, TaskName
