@@ -10,8 +10,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
 
+import yaml
 from babel import Locale
 from babel.dates import format_date, format_time, format_timedelta
 from babel.numbers import get_currency_name
@@ -24,25 +26,7 @@ Language = Literal["de", "fr"]
 TextPair: TypeAlias = tuple[str, str]
 """An English text and its translation."""
 
-_UNITS = {  # measure → its units, by CLDR's names
-    "area": "acre hectare square-kilometer square-meter",
-    "digital": "bit byte gigabyte kilobyte megabyte",
-    "duration": "day hour millisecond minute month second week year",
-    "electric": "ampere ohm volt",
-    "energy": "calorie joule kilocalorie kilowatt-hour",
-    "frequency": "hertz kilohertz megahertz",
-    "length": "centimeter foot inch kilometer light-year meter mile millimeter yard",
-    "mass": "gram kilogram ounce pound tonne",
-    "power": "kilowatt megawatt watt",
-    "pressure": "bar",
-    "speed": "kilometer-per-hour knot meter-per-second mile-per-hour",
-    "temperature": "celsius fahrenheit",
-    "volume": "barrel cubic-meter cup gallon liter milliliter teaspoon",
-}
-_CURRENCIES = (
-    "ARS AUD BRL CAD CHF CNY CZK DKK EGP EUR GBP HUF ILS INR JPY KRW MXN NOK NZD PLN RUB SEK THB TRY USD ZAR"
-)
-_NOT_TERRITORIES = {"EU", "EZ", "QO", "UN", "XA", "XB", "ZZ"}  # unions, pseudo-locales, unknown region
+_CLDR = yaml.safe_load(Path(__file__).with_name("cldr.yaml").read_text(encoding="utf-8"))
 _DURATIONS = {"minute": 60, "hour": 3600, "day": 86_400, "week": 7 * 86_400}  # unit → seconds
 _TIMES_OF_DAY = [datetime.time(hour, minute) for hour in range(24) for minute in range(0, 60, 15)]
 _LEAP_YEAR = datetime.date(2024, 1, 1)
@@ -89,10 +73,10 @@ def build_lexicon(language: Language) -> Lexicon:
         ordinals=pairs(lambda number, code: num2words(number, lang=code, to="ordinal"), range(2, 100)),
         units=pairs(
             lambda unit, code: format_unit(5, unit, locale=code).replace("5", "{}"),
-            [f"{measure}-{unit}" for measure, units in _UNITS.items() for unit in units.split()],
+            [f"{measure}-{unit}" for measure, units in _CLDR["units"].items() for unit in units],
         ),
         below_zero=pairs(_below_zero, [5])[0],
-        currencies=pairs(lambda name, code: get_currency_name(name, 5, code), _CURRENCIES.split()),
+        currencies=pairs(lambda name, code: get_currency_name(name, 5, code), _CLDR["currencies"]),
         ago=pairs(_relative_time, [(-seconds, unit) for unit, seconds in _DURATIONS.items()]),
         ahead=pairs(_relative_time, [(seconds, unit) for unit, seconds in _DURATIONS.items()]),
         dates=pairs(_date, [_LEAP_YEAR + datetime.timedelta(days) for days in range(366)]),
@@ -144,6 +128,6 @@ def _plain_names(english: Mapping[str, str], other: Mapping[str, str]) -> tuple[
     pairs = (
         (_plain(english[code]), _plain(other[code]))
         for code in sorted(english)
-        if len(code) == 2 and code.isalpha() and code in other and code not in _NOT_TERRITORIES
+        if len(code) == 2 and code.isalpha() and code in other and code not in _CLDR["not_territories"]
     )
     return tuple(pair for pair in pairs if not re.search(r"[&().,]| - ", " ".join(pair)))
