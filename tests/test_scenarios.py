@@ -26,7 +26,6 @@ from harness.scenarios.offline import Offline
 from harness.scenarios.scenario import OFFLINE, SCENARIOS, SINGLE_STREAM, Scenario
 from harness.scenarios.settings import SpeedSettings
 from harness.stages.measure import Measurement, measure
-from harness.tracking.values import series
 from harness.trial import Trial
 
 ROOT = Path(__file__).parent.parent
@@ -74,7 +73,6 @@ def test_a_registered_scenario_is_accepted_timed_stored_and_shown(
     windows = [window for process in timings.processes for window in process.windows]
     assert {window.samples for window in windows} == {4}
     assert (record.batch_size, record.queries) == (2, 2 * len(windows))
-    assert list(series(folder)) == ["series/ips"]
     side = RunSide(trial, TrialDirectory(folder))
     (change,) = speed_changes(RunPair(side, side), results.environments, results.environments, GatePolicy())
     assert (change.name, change.base) == ("pairs throughput of pairs", record.throughput)
