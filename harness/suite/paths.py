@@ -20,9 +20,10 @@ def resolve_paths(
     resolved: dict[str, object] = {}
     for name in options.keys() & set(names):
         value, where = options[name], [*keys, name]
-        is_list = isinstance(value, list)
-        parts = [_resolve(loaded, where, part) for part in (value if is_list else [value])]
-        resolved[name] = parts if is_list else parts[0]
+        if isinstance(value, list):
+            resolved[name] = [_resolve(loaded, where, part) for part in value]
+        else:
+            resolved[name] = _resolve(loaded, where, value)
     return resolved
 
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_origin
+from typing import get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -224,7 +224,8 @@ def _listed_options(entry: AdapterEntry, model: type[BaseModel]) -> dict[str, li
 def _is_value(field: FieldInfo, value: list[object]) -> bool:
     """Return whether a list is one value of an option, rather than several values."""
     annotation = field.annotation
-    if get_origin(annotation) in (list, tuple) and not any(isinstance(item, list) for item in value):
+    forms = {get_origin(form) for form in (annotation, *get_args(annotation))}  # such as tuple[…] | None
+    if forms & {list, tuple} and not any(isinstance(item, list) for item in value):
         return True  # complete_options reports a wrong element
     is_plain = get_origin(annotation) is None and isinstance(annotation, type) and annotation is not list
     if annotation is None or is_plain:
