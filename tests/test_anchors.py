@@ -3,7 +3,6 @@ import torch
 
 from adapters.detection import box_regression, matching
 from adapters.detection.box_regression import SCALED_WEIGHTS, UNIT_WEIGHTS
-from adapters.detection.rpn import cell_anchors, grid_anchors
 
 
 def random_boxes(n, seed, min_side=1.0):
@@ -34,25 +33,6 @@ def test_decoding_undoes_encoding():
     offsets = box_regression.encode(boxes, references, SCALED_WEIGHTS)
     decoded = box_regression.decode(offsets, references, SCALED_WEIGHTS)
     torch.testing.assert_close(decoded, boxes, atol=1e-3, rtol=1e-5)
-
-
-def test_anchors_equal_torchvisions():
-    from torchvision.models.detection.anchor_utils import AnchorGenerator
-    from torchvision.models.detection.image_list import ImageList
-
-    theirs = AnchorGenerator(((32, 64), (128, 256)), ((0.5, 1.0, 2.0),) * 2)
-    maps = [torch.zeros(1, 1, 9, 13), torch.zeros(1, 1, 5, 7)]
-    (expected,) = theirs(ImageList(torch.zeros(1, 3, 144, 208), [(144, 208)]), maps)
-    anchors = torch.cat(
-        [
-            grid_anchors(cell_anchors(sizes, (0.5, 1.0, 2.0)), *shape, strides)
-            for sizes, shape, strides in [
-                ((32, 64), (9, 13), (16, 16)),
-                ((128, 256), (5, 7), (28, 29)),
-            ]
-        ]
-    )
-    torch.testing.assert_close(anchors, expected, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("allow_low_quality", [False, True])

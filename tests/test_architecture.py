@@ -63,7 +63,7 @@ def test_imports_go_down_only() -> None:
         ("adapters/torch_adapter.py", "import harness.driver.run", "adapters-below"),
         ("harness/compare/outcome.py", "import reports.text", "reports-above"),
         ("reports/write.py", "import harness.executors.inline", "reports-below"),
-        ("adapters/detection/nms.py", "import adapters.segmentation.fcn", "adapters-rooms"),
+        ("adapters/detection/matching.py", "import adapters.segmentation.fcn", "adapters-rooms"),
         ("reports/text.py", "import reports.markdown", "reports-rooms"),
     ],
 )

@@ -152,12 +152,9 @@ DETECTOR = {
     *(
         f"detection.{name}"
         for name in (
-            "boxes",
             "detector_input",
             "finite",
-            "nms",
             "ssd_augmentation",
-            "torchvision_ops",
             "training_batch",
             "training_images",
             "yolo_augmentation",
@@ -166,7 +163,7 @@ DETECTOR = {
 }
 REGION_DETECTOR = {
     *DETECTOR,
-    *(f"detection.{name}" for name in ("box_regression", "matching", "region_head", "roi")),
+    *(f"detection.{name}" for name in ("box_regression", "matching", "region_head")),
 }
 SELECTIVE_SEARCH_DETECTOR = {
     *REGION_DETECTOR,
@@ -234,10 +231,19 @@ MODULES = {
     "fcn-8s": FCN,
     "full-resolution": {*SEGMENTER, "backbone", "segmentation.full_resolution"},
     "fcn-resnet50": FCN_RESNET,
-    "torchvision/fasterrcnn_resnet50_fpn": {*TORCHVISION_DETECTOR, "torchvision.faster_rcnn"},
-    "torchvision/ssd300_vgg16": {*TORCHVISION_DETECTOR, "detection.ssd_augmentation", "torchvision.ssd"},
+    "torchvision/fasterrcnn_resnet50_fpn": {
+        *TORCHVISION_DETECTOR,
+        "torchvision.builders",
+        "torchvision.faster_rcnn",
+    },
+    "torchvision/ssd300_vgg16": {
+        *TORCHVISION_DETECTOR,
+        "detection.ssd_augmentation",
+        "torchvision.builders",
+        "torchvision.ssd",
+    },
     **{
-        name: {*TORCHVISION_DETECTOR, "torchvision.faster_rcnn", "torchvision.builders"}
+        name: {*TORCHVISION_DETECTOR, "torchvision.builders"}
         for name in (
             "torchvision/fasterrcnn_resnet50_fpn_v2",
             "torchvision/fasterrcnn_mobilenet_v3_large_fpn",

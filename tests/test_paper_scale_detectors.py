@@ -168,21 +168,7 @@ def test_ssd_starts_from_a_published_classifier_and_xavier(tmp_path):
         assert float(layer.weight.detach().std()) == pytest.approx(limit / 3**0.5, rel=0.05)
 
 
-def test_yolo_starts_from_its_first_20_convolutions(tmp_path, monkeypatch):
-    monkeypatch.setattr(yolov1, "UNITS", 8)
-    fresh = Yolo(YoloOptions(backbone="yolov1"), Runtime())
-    fresh.build(SCENES)
-    shapes = {name: t.shape for name, t in fresh.module.features.state_dict(prefix="features.").items()}
-    path = published(shapes, tmp_path / "classifier.pth")
-    adapter = Yolo(YoloOptions(backbone="yolov1", pretrained=path), Runtime())
-    adapter.build(SCENES)
-    taken = [
-        bool((m.weight == 0.25).all()) for m in adapter.module.features if isinstance(m, torch.nn.Conv2d)
-    ]
-    assert taken == [True] * 20 + [False] * 4
-
-
-@pytest.mark.parametrize("options", [FasterRcnnOptions, SsdOptions, YoloOptions])
+@pytest.mark.parametrize("options", [FasterRcnnOptions, SsdOptions])
 def test_the_small_backbone_has_no_published_weights(options):
     with pytest.raises(ValueError, match="pretrained: the small backbone has no published weights"):
         options(pretrained="weights.pth")

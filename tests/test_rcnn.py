@@ -5,9 +5,10 @@ import pytest
 import scipy
 import skimage
 import torch
+from torch import nn
+from torchvision.ops import box_iou
 
 from adapters.detection import fast_rcnn, faster_rcnn, proposal_cache, rcnn
-from adapters.detection.boxes import iou
 from adapters.detection.detector_input import BoxTransform
 from adapters.detection.fast_rcnn import FastRcnn
 from adapters.detection.faster_rcnn import FasterRcnn
@@ -35,7 +36,7 @@ def test_warping_a_ramp_gives_the_positions_in_the_image():
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(80.0), indexing="ij")
     ramps = torch.stack([x, y, x - y])[None]
     box, size = torch.tensor([[20.0, 16.0, 50.0, 36.0]]), 40
-    warped = rcnn.warp(ramps, box, torch.tensor([0]), size)
+    warped = rcnn.warp(ramps, nn.functional.pad(box, (1, 0)), size)
     assert warped.shape == (1, 3, size, size)
     context = 16 / 227 * size
     for k, (low, high) in enumerate([(20, 50), (16, 36)]):
@@ -48,7 +49,7 @@ def test_warping_a_ramp_gives_the_positions_in_the_image():
 
 def test_pixels_outside_the_image_are_the_mean():
     pixels = torch.ones(1, 3, 64, 64)
-    warped = rcnn.warp(pixels, torch.tensor([[0.0, 8, 40, 48]]), torch.tensor([0]), 40)
+    warped = rcnn.warp(pixels, torch.tensor([[0.0, 0, 8, 40, 48]]), 40)
     assert (warped[..., 0] == 0).all() and (warped[..., 6:-6] == 1).all()
 
 
@@ -145,7 +146,7 @@ def loss_by_hand(logits, offsets, regions, objects, labels):
     for scores, offsets_of_region, region in zip(
         logits.tolist(), offsets.tolist(), regions.tolist(), strict=True
     ):
-        overlaps = [float(iou(torch.tensor(region), box)) for box in objects]
+        overlaps = [float(box_iou(torch.tensor(region)[None], box[None])) for box in objects]
         nearest = int(np.argmax(overlaps))
         target = int(labels[nearest]) + 1 if overlaps[nearest] >= 0.5 else 0
         class_loss += math.log(sum(map(math.exp, scores))) - scores[target]

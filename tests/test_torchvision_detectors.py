@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 from sklearn.datasets import load_sample_images
+from torchvision.ops import box_iou
 
 from adapters.detection import default_boxes, faster_rcnn, region_head
-from adapters.detection.boxes import iou
 from adapters.detection.detector_input import BoxTransform
 from adapters.detection.faster_rcnn import FasterRcnn, FasterRcnnOptions
 from adapters.detection.rpn import RpnOutputs
@@ -156,7 +156,7 @@ def on_an_edge(box, score, label, others, adapter):
     limit = 200 if isinstance(adapter, Ssd | TorchvisionSsd) else 100
     end = scores.min() if len(scores) == limit else adapter.options.score_threshold
     better = boxes[(labels == label) & (scores > score)]
-    overlaps = iou(torch.from_numpy(box), torch.from_numpy(better)).numpy()
+    overlaps = box_iou(torch.from_numpy(box)[None], torch.from_numpy(better)).numpy()
     at_suppression = np.abs(overlaps - adapter.options.nms_iou) < 1e-3
     return score <= end + EDGE or at_suppression.any() or (box[2:] - box[:2]).min() < 0.05
 
@@ -404,8 +404,6 @@ def test_default_boxes_are_torchvisions(ssd):
 
 
 def test_the_loss_equals_torchvisions(ssd):
-    from torchvision.ops import box_iou
-
     theirs, own = ssd
     generator = torch.Generator().manual_seed(0)
     defaults = default_boxes_of(own)

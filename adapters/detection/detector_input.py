@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image
 
 from adapters import images
-from adapters.detection.boxes import clip
 from harness.task import Image
 
 MULTIPLE = 32  # px; heights and widths are padded to multiples of the coarsest stride of the trunks
@@ -39,7 +39,8 @@ class BoxTransform:
         Only for images that are neither shifted nor mirrored, as in inference.
         """
         assert self.shift == (0.0, 0.0) and min(self.scale) > 0
-        return clip(boxes / boxes.new_tensor([*self.scale, *self.scale]), self.original)
+        restored: Tensor = clip_boxes_to_image(boxes / boxes.new_tensor([*self.scale] * 2), self.original)
+        return restored
 
 
 @dataclass(frozen=True, eq=False)

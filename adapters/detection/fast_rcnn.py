@@ -6,10 +6,10 @@ class and box.
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
+from torchvision.ops import roi_pool
 
-from adapters.detection import region_head, region_trunk, roi
+from adapters.detection import region_head, region_trunk
 from adapters.detection.region_head import POOLED_SIDE, RegionSampling
 from adapters.detection.selective_search_detector import RegionNetwork, SelectiveSearchDetector
 from adapters.vision.vgg import CHANNELS, FULLY_CONNECTED, Vgg16
@@ -27,8 +27,9 @@ class Network(RegionNetwork):
     def forward(self, pixels: Tensor, regions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Compute the map of each image once, pool its regions and classify them."""
         features = self.features(pixels)
-        image_indices = region_head.image_indices(regions)
-        pooled = roi.pool(features, torch.cat(list(regions)), image_indices, POOLED_SIDE, 1 / self.stride)
+        # in the type of the regions: bf16 cannot represent positions one pixel apart from 256 px on
+        exact = features.to(regions[0].dtype)
+        pooled = roi_pool(exact, list(regions), POOLED_SIDE, 1 / self.stride)
         logits, offsets = self.roi_heads(pooled)
         return logits, offsets
 

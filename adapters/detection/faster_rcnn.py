@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torchvision.ops import MultiScaleRoIAlign, roi_align
 
 from adapters import images
-from adapters.detection import feature_pyramid, region_head, region_trunk, roi
+from adapters.detection import feature_pyramid, region_head, region_trunk
 from adapters.detection.detector_input import DetectorInput, Size, framed_input, photograph_inputs
 from adapters.detection.finite import check_finite
-from adapters.detection.region_head import POOLED_SIDE, RegionOutputs, RegionSampling
+from adapters.detection.region_head import POOLED_SIDE, SAMPLING_RATIO, RegionOutputs, RegionSampling
 from adapters.detection.rpn import SMOOTH_L1_BETA, RegionProposalNetwork, RpnSettings
 from adapters.detection.torchvision_weights import faster_rcnn_checkpoint
 from adapters.detection.training_batch import TrainingBatch, framed_training_batch, photograph_training_batch
@@ -36,6 +37,7 @@ from harness.task import Prediction, Sample
 # Layers of a pretrained ResNet that are not trained: FREEZE_AT = 2 of Girshick et al.'s Detectron, and
 # torchvision's default.
 FROZEN = ("conv1", "layer1")
+LEVELS = ("2", "3", "4", "5")  # of the pyramid from which regions are pooled; level l has stride 2ˡ
 # Height / width of the small network's anchors by default: digits are taller than wide.
 DIGITS = (1.0, 1.6, 2.5)
 
@@ -98,15 +100,15 @@ class Network(nn.Module):
         rpn_outputs = self.rpn(proposal_maps, pixels.shape[2], pixels.shape[3])
         check_finite(rpn_outputs.logits, rpn_outputs.offsets)
         proposals = self.rpn.propose(rpn_outputs, sizes)
-        return RegionOutputs(proposals, *self._classify(pooling_maps, proposals))
+        return RegionOutputs(proposals, *self._classify(pooling_maps, proposals, pixels))
 
     @abstractmethod
     def features(self, pixels: Tensor) -> Features:
         """Compute the maps of images [N, 3, H, W]."""
 
     @abstractmethod
-    def pool(self, maps: Sequence[Tensor], regions: Tensor, image_indices: Tensor) -> Tensor:
-        """Pool regions [R, 4] of images `image_indices` [R] to [R, C, POOLED_SIDE, POOLED_SIDE]."""
+    def pool(self, maps: Sequence[Tensor], regions: list[Tensor], size: Size) -> Tensor:
+        """Pool the regions [Rᵢ, 4] of images of a size to [R, C, POOLED_SIDE, POOLED_SIDE]."""
 
     def losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """Compute the losses of the proposals and of regions sampled from them."""
@@ -115,13 +117,15 @@ class Network(nn.Module):
         with torch.no_grad():
             proposals = self.rpn.propose(rpn_outputs, batch.sizes)
             targets = region_head.sample_targets(proposals, batch.boxes, batch.labels, self.sampling)
-        logits, offsets = self._classify(pooling_maps, targets.regions)
+        logits, offsets = self._classify(pooling_maps, targets.regions, batch.pixels)
         rpn_loss = self.rpn.loss(rpn_outputs, batch.boxes)
         return rpn_loss | region_head.loss(logits, offsets, targets, SMOOTH_L1_BETA)
 
-    def _classify(self, maps: Sequence[Tensor], regions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _classify(
+        self, maps: Sequence[Tensor], regions: list[Tensor], pixels: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return logits [R, 1 + C] and offsets [R, 1 + C, 4] of the regions of all images."""
-        pooled = self.pool(maps, torch.cat(list(regions)), region_head.image_indices(regions))
+        pooled = self.pool(maps, regions, (pixels.shape[2], pixels.shape[3]))
         logits, offsets = self.roi_heads(pooled)
         return logits, offsets
 
@@ -152,8 +156,10 @@ class SmallNetwork(Network):
         fine, coarse = self.trunk(pixels)
         return [coarse], [fine]
 
-    def pool(self, maps: Sequence[Tensor], regions: Tensor, image_indices: Tensor) -> Tensor:
-        return roi.align(maps[0], regions, image_indices, POOLED_SIDE, 1 / region_trunk.FINE_STRIDE)
+    def pool(self, maps: Sequence[Tensor], regions: list[Tensor], size: Size) -> Tensor:  # noqa: ARG002
+        scale = 1 / region_trunk.FINE_STRIDE
+        pooled: Tensor = roi_align(maps[0], regions, POOLED_SIDE, scale, SAMPLING_RATIO)
+        return pooled
 
 
 class PyramidTrunk(nn.ModuleDict):
@@ -183,13 +189,16 @@ class PyramidNetwork(Network):
         units = 1024  # §4.2
         self.roi_heads = region_head.RegionClassifier(feature_pyramid.WIDTH, POOLED_SIDE, units, classes)
         self.sampling = RegionSampling(regions_per_image=512)  # §5.2
+        # the level of a region depends on its size, equation 1
+        self.pooler = MultiScaleRoIAlign(LEVELS, POOLED_SIDE, SAMPLING_RATIO)
 
     def features(self, pixels: Tensor) -> Features:
         maps: list[Tensor] = self.backbone(pixels)
         return maps, maps[:-1]
 
-    def pool(self, maps: Sequence[Tensor], regions: Tensor, image_indices: Tensor) -> Tensor:
-        return feature_pyramid.align(maps, regions, image_indices, POOLED_SIDE, finest_level=2)
+    def pool(self, maps: Sequence[Tensor], regions: list[Tensor], size: Size) -> Tensor:
+        pooled: Tensor = self.pooler(dict(zip(LEVELS, maps, strict=True)), regions, [size] * len(regions))
+        return pooled
 
 
 class FasterRcnn(TorchAdapter[list[DetectorInput], list[RegionOutputs], TrainingBatch]):

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from adapters.detection import roi
-
 WIDTH = 256  # channels of every level, §3
-CANONICAL_SIDE, CANONICAL_LEVEL = 224.0, 4  # level for a region of ImageNet's size; equation 1, §4.2
 
 
 class FeaturePyramid(nn.Module):
@@ -32,28 +29,3 @@ class FeaturePyramid(nn.Module):
             merged.insert(0, lateral + coarser)
         levels = [layer(features) for layer, features in zip(self.layer_blocks, merged, strict=True)]
         return [*levels, levels[-1][:, :, ::2, ::2]]
-
-
-def align(
-    maps: Sequence[Tensor], regions: Tensor, image_indices: Tensor, size: int, finest_level: int
-) -> Tensor:
-    """Apply RoIAlign to each region on the level for its size (equation 1): [R, C, size, size].
-
-    Args:
-        maps: levels `finest_level`, `finest_level` + 1, …; level l has stride 2ˡ.
-        regions: [R, 4], corners in px of the input.
-        image_indices: [R], the image that each region is in.
-    """
-    sides = regions[:, 2:] - regions[:, :2]
-    area = sides[:, 0] * sides[:, 1]
-    # 1e-6 as in the published code, so that a side of exactly 224 px reaches level 4 in spite of rounding
-    level = (CANONICAL_LEVEL + (area.sqrt() / CANONICAL_SIDE).log2() + 1e-6).floor()
-    map_index = level.clamp(finest_level, finest_level + len(maps) - 1).long() - finest_level
-    pooled = maps[0].new_zeros(len(regions), maps[0].shape[1], size, size)
-    for k, features in enumerate(maps):
-        members = (map_index == k).nonzero()[:, 0]
-        grids = roi.align(
-            features, regions[members], image_indices[members], size, 1 / 2 ** (finest_level + k)
-        )
-        pooled = pooled.index_copy(0, members, grids.to(pooled.dtype))
-    return pooled

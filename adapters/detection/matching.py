@@ -2,8 +2,7 @@
 
 import torch
 from torch import Tensor
-
-from adapters.detection.boxes import iou
+from torchvision.ops import box_iou
 
 BACKGROUND = -1
 IGNORED = -2  # neither positive nor negative, so not in the loss (Ren et al. 2015 §3.1.2)
@@ -24,7 +23,7 @@ def match(
     """
     if not len(objects):
         return torch.full((len(references),), BACKGROUND, device=references.device)
-    overlaps = iou(objects[:, None], references)  # [m, n]
+    overlaps = box_iou(objects, references)  # [m, n]
     overlap, nearest = overlaps.max(dim=0)
     unmatched = torch.where(overlap < negative_iou, BACKGROUND, IGNORED)
     matches = torch.where(overlap >= positive_iou, nearest, unmatched)
@@ -44,7 +43,7 @@ def match_every_object(
     """
     matches = match(references, objects, positive_iou, negative_iou, allow_low_quality=False)
     if len(objects):
-        overlap, best = iou(objects[:, None], references).max(dim=1)
+        overlap, best = box_iou(objects, references).max(dim=1)
         overlapping = (overlap > 0).nonzero()[:, 0]
         matches.scatter_reduce_(0, best[overlapping], overlapping, "amax", include_self=False)
     return matches

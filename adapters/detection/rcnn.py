@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import roi_align
 
 from adapters.backbone import Backbone
-from adapters.detection import region_head, roi
-from adapters.detection.region_head import RegionSampling
+from adapters.detection import region_head
+from adapters.detection.region_head import SAMPLING_RATIO, RegionSampling
 from adapters.detection.selective_search_detector import RegionNetwork, SelectiveSearchDetector
 from adapters.vision.vgg import CHANNELS, FULLY_CONNECTED, Vgg16
 
@@ -42,21 +43,23 @@ class Network(RegionNetwork):
 
     def forward(self, pixels: Tensor, regions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Warp regions of images [N, 3, H, W] and classify them, CHUNK at a time."""
-        image_indices = region_head.image_indices(regions)
-        chunks = zip(torch.cat(list(regions)).split(CHUNK), image_indices.split(CHUNK), strict=True)
-        parts = [self.roi_heads(self.features(warp(pixels, *chunk, self.window))) for chunk in chunks]
+        indexed = [nn.functional.pad(boxes, (1, 0), value=index) for index, boxes in enumerate(regions)]
+        chunks = torch.cat(indexed).split(CHUNK)
+        parts = [self.roi_heads(self.features(warp(pixels, chunk, self.window))) for chunk in chunks]
         return torch.cat([logits for logits, _ in parts]), torch.cat([offsets for _, offsets in parts])
 
 
-def warp(pixels: Tensor, regions: Tensor, image_indices: Tensor, size: int) -> Tensor:
-    """Warp regions [R, 4] with their context to a square, regardless of aspect ratio: [R, 3, size, size].
+def warp(pixels: Tensor, regions: Tensor, size: int) -> Tensor:
+    """Warp regions with their context to a square, regardless of aspect ratio: [R, 3, size, size].
 
-    Outside the image, the pixels are the mean, 0 (appendix A).
+    Regions are [R, 5]: the index of the image, and the corners. Outside the image, the pixels are the mean, 0
+    (appendix A).
     """
     factor = 1 / (1 - 2 * CONTEXT)  # side with context / side without
-    centres, sides = (regions[:, :2] + regions[:, 2:]) / 2, (regions[:, 2:] - regions[:, :2]) * factor
-    with_context = torch.cat([centres - sides / 2, centres + sides / 2], dim=1)
-    warped = roi.align(pixels, with_context, image_indices, size, 1.0)
+    indices, low, high = regions.split([1, 2, 2], dim=1)
+    centres, sides = (low + high) / 2, (high - low) * factor
+    with_context = torch.cat([indices, centres - sides / 2, centres + sides / 2], dim=1)
+    warped: Tensor = roi_align(pixels, with_context, size, 1.0, SAMPLING_RATIO)
     return warped.contiguous(memory_format=torch.channels_last)
 
 

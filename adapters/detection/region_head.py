@@ -8,18 +8,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from adapters.detection import box_regression
 from adapters.detection.box_regression import SCALED_WEIGHTS
-from adapters.detection.boxes import clip, large_enough
 from adapters.detection.detector_input import DetectorInput, Size
 from adapters.detection.finite import check_finite
 from adapters.detection.matching import match, sample
-from adapters.detection.nms import suppress_per_class
 from harness.task import Detections, Prediction
 
 # Cells per side of a pooled region; Girshick 2015 §2.1 for VGG-16, Lin et al. 2017 §4.2.
 POOLED_SIDE = 7
+# Bilinear samples per side of a bin of RoIAlign; He et al. 2017 ("Mask R-CNN") §3: four points, not critical.
+SAMPLING_RATIO = 2
 MIN_SIDE = 1e-2  # px, of a detection's sides; as in torchvision
 DETECTIONS_PER_IMAGE = 100  # as many as COCO's AP counts
 
@@ -138,12 +139,6 @@ def loss(logits: Tensor, offsets: Tensor, targets: RegionTargets, beta: float) -
     }
 
 
-def image_indices(regions: Sequence[Tensor]) -> Tensor:
-    """Return the index of the image of each region: N times [Rᵢ, 4] → [R]."""
-    counts = torch.tensor([len(image_regions) for image_regions in regions])
-    return torch.arange(len(regions)).repeat_interleave(counts).to(regions[0].device)
-
-
 def postprocess(
     outputs: Sequence[RegionOutputs], inputs: Sequence[DetectorInput], score_threshold: float, nms_iou: float
 ) -> list[Prediction]:
@@ -169,9 +164,9 @@ def select_detections(
     check_finite(logits, offsets)
     scores = logits.float().softmax(dim=-1)[:, 1:]
     boxes = box_regression.decode(offsets.float(), regions[:, None], SCALED_WEIGHTS)[:, 1:]
-    boxes = clip(boxes, size)
-    candidates = (scores > score_threshold) & large_enough(boxes, MIN_SIDE)
-    indices, labels = candidates.nonzero(as_tuple=True)
-    boxes, scores = boxes[indices, labels], scores[indices, labels]
-    kept = suppress_per_class(boxes, scores, labels, nms_iou)[:DETECTIONS_PER_IMAGE]
+    indices, labels = (scores > score_threshold).nonzero(as_tuple=True)
+    boxes, scores = clip_boxes_to_image(boxes[indices, labels], size), scores[indices, labels]
+    valid = remove_small_boxes(boxes, MIN_SIDE)
+    boxes, scores, labels = boxes[valid], scores[valid], labels[valid]
+    kept = batched_nms(boxes, scores, labels, nms_iou)[:DETECTIONS_PER_IMAGE]
     return boxes[kept], scores[kept], labels[kept]

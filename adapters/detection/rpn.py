@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from adapters.detection import box_regression
 from adapters.detection.box_regression import UNIT_WEIGHTS
-from adapters.detection.boxes import clip, large_enough
 from adapters.detection.detector_input import Size
 from adapters.detection.matching import match, sample
-from adapters.detection.nms import suppress_per_class
 
 MIN_SIDE = 1e-3  # px, of a proposal's sides; excludes only empty ones, as in torchvision
 # Error from which smooth L1 is linear; Girshick's published code, σ = 3. With 1, COCO AP is a point lower.
@@ -77,17 +77,18 @@ class RegionProposalNetwork(nn.Module):
     def __init__(self, channels: int, settings: RpnSettings) -> None:
         super().__init__()
         self.settings = settings
+        # Corners are rounded to whole pixels, and the first cell's anchors are centred on the image's corner,
+        # as the published weights expect.
+        self.anchors = AnchorGenerator(settings.sizes, (settings.aspect_ratios,) * len(settings.sizes))
         self.head = RpnHead(channels, len(settings.sizes[0]) * len(settings.aspect_ratios))
 
     def forward(self, maps: Sequence[Tensor], height: int, width: int) -> RpnOutputs:
         """Compute raw outputs from the maps of images [N, 3, height, width]."""
-        settings = self.settings
-        anchors, outputs = [], []
-        for features, sizes in zip(maps, settings.sizes, strict=True):
-            rows, columns = features.shape[-2:]
-            around = cell_anchors(sizes, settings.aspect_ratios).to(features.device)
-            anchors.append(grid_anchors(around, rows, columns, (height // rows, width // columns)))
-            outputs.append(self.head(features))
+        cells = [features.shape[-2:] for features in maps]
+        strides = [(height // rows, width // columns) for rows, columns in cells]
+        self.anchors.set_cell_anchors(torch.float32, maps[0].device)
+        anchors: list[Tensor] = self.anchors.grid_anchors(cells, strides)
+        outputs = [self.head(features) for features in maps]
         logits = torch.cat([map_logits for map_logits, _ in outputs], dim=1).float()
         offsets = torch.cat([map_offsets for _, map_offsets in outputs], dim=1).float()
         return RpnOutputs(torch.cat(anchors), logits, offsets, tuple(map(len, anchors)))
@@ -102,9 +103,9 @@ class RegionProposalNetwork(nn.Module):
         scores = outputs.logits.gather(1, indices).sigmoid()
         proposals = []
         for image_boxes, image_scores, size in zip(boxes, scores, sizes, strict=True):
-            clipped = clip(image_boxes, size)
-            valid = large_enough(clipped, MIN_SIDE).nonzero()[:, 0]
-            kept = suppress_per_class(clipped[valid], image_scores[valid], levels[valid], settings.nms_iou)
+            clipped = clip_boxes_to_image(image_boxes, size)
+            valid = remove_small_boxes(clipped, MIN_SIDE)
+            kept = batched_nms(clipped[valid], image_scores[valid], levels[valid], settings.nms_iou)
             proposals.append(clipped[valid[kept[: factor * settings.post_nms_top_n]]])
         return proposals
 
@@ -145,28 +146,3 @@ class RegionProposalNetwork(nn.Module):
             levels.append(torch.full_like(best[0], level))
             first += count
         return torch.cat(indices, dim=1), torch.cat(levels)
-
-
-def cell_anchors(sizes: Sequence[float], aspect_ratios: Sequence[float]) -> Tensor:
-    """Return anchors centred on the origin, ordered by aspect ratio, then size: [aspect ratios · sizes, 4].
-
-    An anchor of size s has area s². Its aspect ratio is height / width. Corners are rounded to whole pixels,
-    ties to even, as the published weights expect.
-    """
-    height_factors = torch.tensor(aspect_ratios).sqrt()
-    heights = (height_factors[:, None] * torch.tensor(sizes)).flatten()
-    widths = ((1 / height_factors)[:, None] * torch.tensor(sizes)).flatten()
-    return (torch.stack([-widths, -heights, widths, heights], dim=1) / 2).round()
-
-
-def grid_anchors(around: Tensor, height: int, width: int, strides: tuple[int, int]) -> Tensor:
-    """Place the anchors [A, 4] at every cell of a map [height, width]: [height · width · A, 4], row by row.
-
-    `strides` are the px between neighbouring cells, (vertical, horizontal). The first cell's anchors are
-    centred on the image's corner, as in torchvision.
-    """
-    rows = torch.arange(height, device=around.device) * strides[0]
-    columns = torch.arange(width, device=around.device) * strides[1]
-    y, x = torch.meshgrid(rows, columns, indexing="ij")
-    centres = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)
-    return (centres + around).reshape(-1, 4)

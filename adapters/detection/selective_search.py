@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage import color
 from skimage.segmentation import felzenszwalb
+from torchvision.ops import nms
 
-from adapters.detection.nms import suppress
 from adapters.detection.selective_search_grouping import Regions, group
 from harness.task import Image
 
@@ -88,7 +88,7 @@ def propose(image: Image, strategy: Strategy) -> NDArray[np.int32]:
 def duplicates_last(boxes: NDArray[np.int64], max_iou: float) -> NDArray[np.int64]:
     """Move boxes [n, 4] whose IoU with an earlier unmoved box exceeds `max_iou` to the end, in order."""
     order = torch.arange(len(boxes), dtype=torch.float64)
-    kept = suppress(torch.from_numpy(boxes).double(), -order, max_iou).numpy()
+    kept = nms(torch.from_numpy(boxes).double(), -order, max_iou).numpy()
     return np.concatenate([boxes[kept], np.delete(boxes, kept, axis=0)])
 
 

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from adapters import images
 from adapters.detection import region_head
-from adapters.detection.boxes import clip, large_enough
 from adapters.detection.detector_input import BoxTransform, DetectorInput, framed_input, photograph_inputs
 from adapters.detection.proposal_cache import cached_proposals
 from adapters.detection.region_head import POOLED_SIDE, RegionOutputs, RegionSampling
@@ -199,5 +199,5 @@ class SelectiveSearchDetector(TorchAdapter[list[RegionInput], list[RegionOutputs
     def _to_input(self, regions: NDArray[np.int32], transform: BoxTransform) -> Tensor:
         """Transform the likeliest regions to px of the input, and drop those that are (almost) outside it."""
         boxes = torch.from_numpy(transform.apply(regions[: self.options.proposals_per_image])).float()
-        clipped = clip(boxes, transform.size)
-        return clipped[large_enough(clipped, MIN_SIDE)].to(self.runtime.device)
+        clipped: Tensor = clip_boxes_to_image(boxes, transform.size)
+        return clipped[remove_small_boxes(clipped, MIN_SIDE)].to(self.runtime.device)

@@ -8,14 +8,13 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from adapters import images
 from adapters.detection import box_regression, default_boxes, ssd_network
 from adapters.detection.box_regression import SCALED_WEIGHTS
-from adapters.detection.boxes import clip
 from adapters.detection.detector_input import DetectorInput, Size, framed_input, stretched_input
 from adapters.detection.finite import check_finite
-from adapters.detection.nms import suppress_per_class
 from adapters.detection.ssd_network import SIDE, UPRIGHT, SsdOutputs, Vgg16Network
 from adapters.detection.torchvision_weights import ssd_classes, ssd_tensors
 from adapters.detection.training_batch import TrainingBatch, framed_training_batch, stretched_training_batch
@@ -112,7 +111,7 @@ class Ssd(TorchAdapter[DetectorInput, SsdOutputs, TrainingBatch]):
         check_finite(raw.logits, raw.offsets)
         scores = raw.logits.float().softmax(dim=-1)[..., 1:]
         decoded = box_regression.decode(raw.offsets.float(), raw.defaults, SCALED_WEIGHTS)
-        boxes = clip(decoded, (batch.pixels.shape[-2], batch.pixels.shape[-1]))
+        boxes = clip_boxes_to_image(decoded, (batch.pixels.shape[-2], batch.pixels.shape[-1]))
         detections: list[Prediction] = []
         for transform, image_boxes, image_scores in zip(batch.transforms, boxes, scores, strict=True):
             selected, selected_scores, labels = self._select(image_boxes, image_scores)
@@ -147,5 +146,5 @@ class Ssd(TorchAdapter[DetectorInput, SsdOutputs, TrainingBatch]):
         top_labels = torch.arange(scores.shape[1], device=scores.device).expand_as(top_scores)
         passing = top_scores > options.score_threshold
         scores, boxes, labels = top_scores[passing], boxes[top_boxes[passing]], top_labels[passing]
-        kept = suppress_per_class(boxes, scores, labels, options.nms_iou)[: options.detections_per_image]
+        kept = batched_nms(boxes, scores, labels, options.nms_iou)[: options.detections_per_image]
         return boxes[kept], scores[kept], labels[kept]

@@ -6,7 +6,9 @@ cropped that has a minimum overlap with an object (§2.2), and the result is mir
 
 import numpy as np
 import PIL.Image
+import torch
 from numpy.typing import NDArray
+from torchvision.ops import box_iou
 
 from adapters import images
 from adapters.detection.training_images import MIRROR_PROBABILITY, AugmentedImage, mirrored
@@ -76,7 +78,10 @@ def crop(image: Image, boxes: Boxes, generator: np.random.Generator) -> Augmente
         for _ in range(TRIALS):
             window = _draw_window(height, width, generator)
             # the maximum of all objects, as in Liu's published code
-            if window is None or _ious(boxes, window).max() < min_overlap:
+            if window is None:
+                continue
+            overlaps = box_iou(torch.from_numpy(boxes), torch.from_numpy(window)[None].double())
+            if overlaps.max() < min_overlap:
                 continue
             centres = (boxes[:, :2] + boxes[:, 2:]) / 2
             indices = all_indices[((centres > window[:2]) & (centres < window[2:])).all(axis=1)]
@@ -96,11 +101,3 @@ def _draw_window(height: int, width: int, generator: np.random.Generator) -> NDA
         return None
     left, top = int(generator.integers(0, width - wide + 1)), int(generator.integers(0, height - high + 1))
     return np.array([left, top, left + wide, top + high])
-
-
-def _ious(boxes: Boxes, window: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the IoU of each box [m, 4] with the window: [m]."""
-    sides = np.minimum(boxes[:, 2:], window[2:]) - np.maximum(boxes[:, :2], window[:2])
-    shared = sides.clip(min=0).prod(axis=1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    return np.asarray(shared / (areas + (window[2:] - window[:2]).prod() - shared))

@@ -2,27 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torchvision.ops import batched_nms
 
 from adapters import images
 from adapters.backbone import Backbone, ConvNorm
 from adapters.detection import yolo_grid, yolov1
 from adapters.detection.detector_input import DetectorInput, Size, framed_input, stretched_input
 from adapters.detection.finite import check_finite
-from adapters.detection.nms import suppress_per_class
 from adapters.detection.training_batch import TrainingBatch, framed_training_batch, stretched_training_batch
 from adapters.detection.training_images import Augmentation
 from adapters.torch_adapter import TorchAdapter
 from adapters.vision.input_size import InputSizeOptions
-from adapters.vision.pretrained import PretrainedOptions
+from adapters.vision.pretrained import BackboneOptions
 from harness.adapter import Exportable
-from harness.datasets.dataset import Dataset
 from harness.task import Detections, Prediction, Sample
 
 STRIDE = 16  # px of the small network's input per cell
@@ -31,7 +29,7 @@ DETECTIONS_PER_IMAGE = 100  # COCO's AP counts at most 100
 MAX_CANDIDATES = 400  # candidates per image that enter suppression; torchvision's SSD takes 400 per class
 
 
-class YoloOptions(PretrainedOptions, InputSizeOptions):
+class YoloOptions(BackboneOptions, InputSizeOptions):
     """Options of `yolo`."""
 
     backbone: Literal["small", "yolov1"] = "small"
@@ -47,8 +45,6 @@ class YoloOptions(PretrainedOptions, InputSizeOptions):
     """Minimum score of a detection, low because average precision uses the whole precision–recall curve."""
     nms_iou: float = Field(0.5, ge=0, le=1)
     """IoU above which suppression removes the lower-scored box of a class."""
-    pretrained: Path | None = None
-    """Initial weights of the paper's network, in the form that `yolov1.Network.load_pretrained` reads."""
 
     @model_validator(mode="before")
     @classmethod
@@ -127,11 +123,6 @@ class Yolo(TorchAdapter[DetectorInput, Tensor, YoloBatch]):
             return yolov1.Network(len(self.classes), options.boxes, options.cells)
         return Network(len(self.classes), options.boxes, options.width)
 
-    def build(self, train: Dataset) -> None:
-        super().build(train)
-        if isinstance(self.module, yolov1.Network) and self.options.pretrained is not None:
-            self.module.load_pretrained(self.options.pretrained)
-
     def preprocess(self, samples: Sequence[Sample]) -> DetectorInput:
         originals = [images.of_sample(sample) for sample in samples]
         if self._paper_scale:
@@ -197,7 +188,7 @@ class Yolo(TorchAdapter[DetectorInput, Tensor, YoloBatch]):
         candidates = candidates[top_scores > self.options.score_threshold]
         scores_selected = flat[candidates]
         labels, boxes = candidates % scores.shape[1], boxes[candidates // scores.shape[1]]
-        kept = suppress_per_class(boxes, scores_selected, labels, self.options.nms_iou)[:DETECTIONS_PER_IMAGE]
+        kept = batched_nms(boxes, scores_selected, labels, self.options.nms_iou)[:DETECTIONS_PER_IMAGE]
         return Detections(
             boxes[kept].cpu().numpy(), scores_selected[kept].cpu().numpy(), labels[kept].cpu().numpy()
         )

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-
-from adapters.detection.boxes import area, iou
+from torchvision.ops import box_area
 
 Grid = tuple[int, int]  # rows and columns of cells; the paper's S for both
 
@@ -54,7 +53,7 @@ def assign(boxes: Tensor, labels: Tensor, image_indices: Tensor, grid: Grid, ima
     rows, columns = grid
     across, down = ((boxes[:, :2] + boxes[:, 2:]) / 2 * _across_and_down(grid, boxes)).long().unbind(dim=1)
     cells = (image_indices * rows + down.clamp(0, rows - 1)) * columns + across.clamp(0, columns - 1)
-    largest_first = area(boxes).argsort(descending=True, stable=True)
+    largest_first = box_area(boxes).argsort(descending=True, stable=True)
     rank = torch.empty_like(largest_first)
     rank[largest_first] = torch.arange(len(boxes), device=boxes.device)
     best = torch.full((images * rows * columns,), len(boxes), dtype=rank.dtype, device=boxes.device)
@@ -107,7 +106,7 @@ def loss(raw: Tensor, targets: GridTargets, predictors: int, variant: Variant) -
     columns, rows = cells % grid[1], cells // grid[1] % grid[0]
     with torch.no_grad():
         boxes = decode(raw_boxes[cells], columns[:, None], rows[:, None], grid, variant)
-        overlaps = iou(boxes, targets.boxes[:, None])  # [K, B]
+        overlaps = _iou(boxes, targets.boxes[:, None])  # [K, B]
         overlap, responsible = overlaps.max(dim=1)
     target_confidences = torch.zeros_like(confidences)
     target_confidences[cells, responsible] = overlap
@@ -135,6 +134,15 @@ def loss(raw: Tensor, targets: GridTargets, predictors: int, variant: Variant) -
         "confidence": confidence_loss / images,
         "class": class_loss / images,
     }
+
+
+def _iou(first: Tensor, second: Tensor) -> Tensor:
+    """Return the intersection over union of broadcast boxes, of which the second have an area."""
+    low = torch.maximum(first[..., :2], second[..., :2])
+    high = torch.minimum(first[..., 2:], second[..., 2:])
+    shared = (high - low).clamp(min=0).prod(dim=-1)
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(dim=-1) for boxes in (first, second)]
+    return shared / (areas[0] + areas[1] - shared)
 
 
 def _across_and_down(grid: Grid, like: Tensor) -> Tensor:

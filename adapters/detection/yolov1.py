@@ -1,14 +1,10 @@
 """The network of YOLO at the paper's scale: 24 convolutions and two fully connected layers.
 
-Redmon et al. 2016, "You Only Look Once", figure 3.
+Redmon et al. 2016, "You Only Look Once", figure 3. The paper pretrains the first 20 convolutions on ImageNet
+(§2.2). Such weights were never published: those of the authors are of a network with batch normalisation.
 """
 
-from pathlib import Path
-
 from torch import Tensor, nn
-
-from adapters.vision.pretrained import start_from
-from harness.checkpoint import load
 
 STRIDE = 64  # px of the input per cell: 448 for 7 cells, figure 3
 # Figure 3: (kernel, channels, stride) of a convolution, None for a 2×2 max pooling.
@@ -21,7 +17,6 @@ LAYERS: tuple[tuple[int, int, int] | None, ...] = (
     *(((1, 512, 1), (3, 1024, 1)) * 2),
     *((3, 1024, 1), (3, 1024, 2), (3, 1024, 1), (3, 1024, 1)),
 )
-DETECTION_CONVOLUTIONS = 4  # last convolutions, which are not pretrained, §2.2
 UNITS = 4096  # of the first fully connected layer, figure 3
 NEGATIVE_SLOPE = 0.1  # of the leaky rectifiers, equation 2
 DROPOUT = 0.5  # after the first fully connected layer, §2.2
@@ -62,19 +57,3 @@ class Network(nn.Module):
         """Map [N, 3, 64·R, 64·S] to [N, R, S, C + 5B]."""
         raw: Tensor = self.head(self.features(pixels))
         return raw.reshape(len(raw), *self.grid, -1)
-
-    def load_pretrained(self, path: Path) -> None:
-        """Load the first 20 convolutions of an ImageNet classifier (§2.2).
-
-        They must have the same names as here, `features.N`. No such weights are published: the paper's
-        authors published weights of a network with batch normalisation only.
-        """
-        start_from(Pretrained(self.features), load(path).tensors, path)
-
-
-class Pretrained(nn.Module):
-    """The layers that the paper pretrains on ImageNet: all convolutions but the last four, §2.2."""
-
-    def __init__(self, features: nn.Sequential) -> None:
-        super().__init__()
-        self.features = features[: -2 * DETECTION_CONVOLUTIONS]

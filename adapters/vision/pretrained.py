@@ -12,12 +12,17 @@ from harness.checkpoint import Checkpoint, load_into
 from harness.errors import UsageError
 
 
-class PretrainedOptions(AdapterOptions):
-    """Options of a model with a small backbone or, at the paper's scale, a published classifier."""
+class BackboneOptions(AdapterOptions):
+    """Options of a model with a small backbone, or that of its paper."""
 
     backbone: str = "small"
     width: int = Field(16, ge=4, le=64)
     """Channels of the small backbone's first stage."""
+
+
+class PretrainedOptions(BackboneOptions):
+    """Options of a model whose paper's backbone is a published classifier."""
+
     pretrained: Path | None = None
     """Weights from which training of the larger backbone starts."""
 
