@@ -291,24 +291,6 @@ def test_the_parts_of_a_batch_change_no_translation(beam: int) -> None:
     assert texts(whole, []) == []
 
 
-def test_the_coverage_penalty_ranks_translations_by_their_own_attention() -> None:
-    samples = untargeted(Toy())
-    beta = 0.5
-    plain, covering = trained(beam=4), trained(beam=4, coverage_penalty=beta)
-    [sources] = covering.preprocess(samples).parts
-    with torch.inference_mode():
-        free, found = plain.search(sources), covering.search(sources)
-    predictions = covering.predict(samples)
-    indices = covering.preprocess(samples).indices
-    for row, alignment in enumerate(
-        covering.alignments([samples[i] for i in indices], [predictions[i] for i in indices])
-    ):
-        # These translations are those of the free search, so that the scores differ by the penalty alone.
-        assert found.tokens[row].tolist() == free.tokens[row].tolist()
-        penalty = beta * np.log(np.minimum(alignment.weights.sum(axis=0), 1)).sum()
-        assert found.scores[row].item() - free.scores[row].item() == pytest.approx(penalty, abs=1e-4)
-
-
 def test_padding_changes_no_loss() -> None:
     adapter = built(dropout=0.0)
     samples = [Toy()[index] for index in range(len(SENTENCES))]

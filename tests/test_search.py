@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from adapters.translation.attention import CoverageState, coverage_penalty
 from adapters.translation.options import length_batches
 from adapters.translation.search import (
     Hypotheses,
@@ -235,59 +234,6 @@ def test_the_best_extensions_are_those_of_a_full_sort(size: int) -> None:
     count = min(10, whole.shape[1])
     torch.testing.assert_close(totals, expected[:, :count])
     assert (parents * size + tokens).tolist() == places[:, :count].tolist()
-
-
-def test_coverage_penalty_by_hand() -> None:
-    # Sums over the target: .5, 2 (counts as 1), .25, and padding. β (log .5 + log 1 + log .25) = β log .125
-    attention = torch.tensor([[[0.5, 2.0, 0.25, 0.0], [1.0, 1.0, 1.0, 0.0]]])
-    real = torch.tensor([[True, True, True, False]])
-    coverage = CoverageState(Prefixes(torch.zeros(1), torch.zeros(1, 2, 0)), attention, real)
-    found = coverage_penalty(coverage, 0.2)
-    assert found.tolist() == [[pytest.approx(0.2 * math.log(0.125)), 0.0]]
-    unseen = coverage_penalty(CoverageState(coverage.state, torch.zeros(1, 1, 4), real), 0.2)
-    assert -100 < unseen.item() < -10  # bad, but a number
-
-
-SOURCE = 3  # positions of the toy's sources
-
-
-def looks(seed: int, sentence: int, prefix: tuple[int, ...]) -> Tensor:
-    """Return the toy model's attention after a prefix: [SOURCE], which sums to 1."""
-    number = 1000 * seed + 100 * sentence + sum(token * 3**place for place, token in enumerate(prefix))
-    return (3 * torch.randn(SOURCE, generator=torch.Generator().manual_seed(number))).softmax(0)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_with_coverage_a_beam_of_everything_finds_what_exhaustive_search_finds(seed: int) -> None:
-    toy, alpha, beta = Toy(seed, sentences=3), 0.6, 0.8
-    limits = torch.tensor([2, 3, MOST])
-
-    def step(tokens: Tensor, coverage: CoverageState[Prefixes]) -> tuple[Tensor, CoverageState[Prefixes]]:
-        log_probabilities, state = toy.step(tokens, coverage.state)
-        rows = zip(state.sentences.tolist(), state.prefixes.tolist(), strict=True)
-        seen = [torch.stack([looks(seed, row, tuple(p[1:])) for p in prefixes]) for row, prefixes in rows]
-        return log_probabilities, CoverageState(state, coverage.attention + torch.stack(seen), coverage.mask)
-
-    start = CoverageState(toy.start(), torch.zeros(3, 1, SOURCE), torch.ones(3, SOURCE, dtype=torch.bool))
-    found = beam_search(
-        step, start, limits, len(TOKENS) ** MOST, alpha, lambda coverage: coverage_penalty(coverage, beta)
-    )
-    for sentence, limit in enumerate(limits.tolist()):
-        scored = []
-        for length in range(limit):
-            for written in itertools.product(TOKENS[1:], repeat=length):
-                whole = (*written, END)
-                prefixes = [whole[:place] for place in range(len(whole))]
-                total = sum(
-                    toy.after(sentence, prefix)[token].item()
-                    for prefix, token in zip(prefixes, whole, strict=True)
-                )
-                seen = torch.stack([looks(seed, sentence, prefix) for prefix in prefixes]).sum(0)
-                coverage = sum(math.log(min(attention, 1.0)) for attention in seen.tolist())
-                scored.append((total / ((5 + len(whole)) / 6) ** alpha + beta * coverage, written))
-        score, best = max(scored)
-        assert words(found)[sentence] == best
-        assert found.scores[sentence].item() == pytest.approx(score, abs=1e-5)
 
 
 def test_sentences_of_similar_length_share_a_batch() -> None:

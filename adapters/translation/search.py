@@ -76,14 +76,7 @@ def greedy_search(step: Step[S], state: S, limits: Tensor) -> Hypotheses:
     return Hypotheses(tokens, scores)
 
 
-def beam_search(
-    step: Step[S],
-    state: S,
-    limits: Tensor,
-    beam: int,
-    alpha: float,
-    coverage: Callable[[S], Tensor] | None = None,
-) -> Hypotheses:
+def beam_search(step: Step[S], state: S, limits: Tensor, beam: int, alpha: float) -> Hypotheses:
     """Return the best complete translation found by extending the `beam` best prefixes at each step.
 
     A prefix is complete if its extension by END is among the `beam` best extensions. The best extensions by
@@ -94,7 +87,6 @@ def beam_search(
         limits: [B], maximum number of tokens per translation, including END (0: no tokens).
         beam: prefixes per sentence; 1 is greedy search.
         alpha: exponent of the length penalty, ≥ 0.
-        coverage: returns the coverage penalties [B, K], ≤ 0, of the hypotheses of a state.
     """
     finished = _Finished(limits, beam, alpha)
     rows, state = _keep_running(limits > 0, torch.arange(len(limits), device=limits.device), state)
@@ -105,14 +97,13 @@ def beam_search(
         log_probabilities, state = step(prefixes[..., -1], state)
         # At most `beam` of the 2·beam extensions end in END, so enough remain to go on.
         extensions = best_extensions(scores, log_probabilities, 2 * beam)
-        penalties = torch.zeros_like(scores) if coverage is None else coverage(state)
-        any_complete |= finished.add_complete(rows, prefixes, extensions, penalties)
+        any_complete |= finished.add_complete(rows, prefixes, extensions)
         prefixes, scores, parents = _next_prefixes(prefixes, extensions, beam)
         if not any_complete and length < smallest_limit:  # no sentence can be finished yet
             state = state.select(torch.arange(len(rows), device=rows.device), parents)
             continue
         running = finished.running(rows, scores, length)
-        finished.add_incomplete(rows, prefixes, scores, penalties.gather(1, parents))
+        finished.add_incomplete(rows, prefixes, scores)
         rows, state = rows[running], state.select(running.nonzero()[:, 0], parents[running])
         prefixes, scores = prefixes[running], scores[running]
         if not len(rows):
@@ -132,17 +123,17 @@ class _Finished:
         self.scores = torch.full((len(limits),), -torch.inf, device=limits.device)
         self.complete = torch.zeros(len(limits), dtype=torch.long, device=limits.device)  # how many
 
-    def add_complete(self, rows: Tensor, prefixes: Tensor, extensions: Extensions, penalties: Tensor) -> bool:
+    def add_complete(self, rows: Tensor, prefixes: Tensor, extensions: Extensions) -> bool:
         """Add the prefixes [B', K, length] of the sentences `rows` [B'] that END completes, if there are any.
 
-        Return whether there are. The coverage penalties of the prefixes are [B', K].
+        Return whether there are.
         """
         scores, parents, tokens = (part[:, : self.beam] for part in extensions)
         complete = (tokens == END) & (scores > -torch.inf)
         if not complete.any():
             return False
         length = prefixes.shape[-1]
-        scores = scores / self.length_penalties[length] + penalties.gather(1, parents)
+        scores = scores / self.length_penalties[length]
         best, which = torch.where(complete, scores, -torch.inf).max(dim=-1)
         better = best > self.scores[rows]
         self.scores[rows[better]] = best[better]
@@ -162,18 +153,18 @@ class _Finished:
 
         The scores [B', K] are log-probabilities of the prefixes of `length` tokens, best first.
         """
-        # Scores only decrease, the length penalty only increases and coverage penalties are at most 0, so
-        # that no translation can reach a higher score than this.
+        # Scores only decrease and the length penalty only increases, so that no translation can reach a
+        # higher score than this.
         attainable = scores[:, 0] / self.length_penalties[self.limits[rows]]
         best = self.scores[rows]
         promising = (self.complete[rows] < self.beam) | (scores[:, 0] / self.length_penalties[length] > best)
         return (length < self.limits[rows]) & promising & (attainable > best)
 
-    def add_incomplete(self, rows: Tensor, prefixes: Tensor, scores: Tensor, penalties: Tensor) -> None:
+    def add_incomplete(self, rows: Tensor, prefixes: Tensor, scores: Tensor) -> None:
         """Add the best prefix [B', K, 1 + length] of sentences at their limit without a translation."""
         length = prefixes.shape[-1] - 1
         stranded = (length >= self.limits[rows]) & self.scores[rows].isinf()
-        attained = scores[:, 0] / self.length_penalties[self.limits[rows]] + penalties[:, 0]
+        attained = scores[:, 0] / self.length_penalties[self.limits[rows]]
         self.scores[rows[stranded]] = attained[stranded]
         self.tokens[rows[stranded], :length] = prefixes[stranded, 0, 1:]
 
