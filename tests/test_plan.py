@@ -40,19 +40,19 @@ def test_a_list_of_one_value_is_not_part_of_the_name(tmp_path: Path) -> None:
     assert planned(tmp_path, document(ok={"batch_size": [8]})).trials[0].variant == "ok"
 
 
-def scales(*values: Any) -> dict[str, Any]:
-    entry = {"adapter": "fcn-8s", "checkpoint": "fcn-8s-scenes", "options": {"scales": list(values)}}
-    benchmark = {"dataset": "scenes", "task": "segmentation", "adapters": ["fcn"], "metrics": ["iou"]}
-    return {"name": "scales", "adapters": {"fcn": entry}, "benchmarks": {"b": benchmark}}
+def ratios(*values: Any) -> dict[str, Any]:
+    entry = {"adapter": "ssd", "checkpoint": "ssd-scenes", "options": {"aspect_ratios": list(values)}}
+    benchmark = {"dataset": "scenes", "task": "detection", "adapters": ["ssd"], "metrics": ["coco"]}
+    return {"name": "ratios", "adapters": {"ssd": entry}, "benchmarks": {"b": benchmark}}
 
 
 def test_an_option_whose_value_is_a_list_multiplies_only_by_lists_of_lists(tmp_path: Path) -> None:
-    assert len(planned(tmp_path, scales([1.0], [0.5, 1.0])).trials) == 2
-    assert [trial.variant for trial in planned(tmp_path, scales(0.5, 1.0)).trials] == ["fcn"]
+    assert len(planned(tmp_path, ratios([1.0], [0.5, 1.0])).trials) == 2
+    assert [trial.variant for trial in planned(tmp_path, ratios(0.5, 1.0)).trials] == ["ssd"]
     with pytest.raises(
-        UsageError, match=r"options\.scales.*: Input should be less than or equal to 4 \(got 5"
+        UsageError, match=r"options\.aspect_ratios.*: Input should be less than or equal to 10 \(got 50"
     ):
-        planned(tmp_path, scales(0.5, 5))
+        planned(tmp_path, ratios(0.5, 50))
 
 
 class TestIdentity:

@@ -1,9 +1,9 @@
-"""The base class of the segmentation models: windows and scales, augmentation and the pixel loss."""
+"""The base class of the segmentation models: windows, augmentation and the pixel loss."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
@@ -23,7 +23,6 @@ from harness.errors import UsageError
 from harness.registry import unknown
 from harness.task import BACKGROUND, IGNORED, Image, Mask, Prediction, Sample
 
-PIXELS_PER_CHUNK = 2**20  # at most, of an image with many windows: four windows of 512 px
 OBJECT_WEIGHT = 2.0  # class weight of objects, as most pixels are background; prototype of the recipes
 
 
@@ -34,8 +33,6 @@ class SegmenterOptions(InputSizeOptions):
     """Side of sliding windows in px, for images too large to be segmented at once."""
     overlap: float = Field(1 / 3, ge=0, lt=1)
     """Minimum fraction of a side that neighbouring windows share; their scores are averaged there."""
-    scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field((1.0,), min_length=1)
-    """Factors by which each window is resized; the scores of all scales are averaged."""
     class_weights: Literal["median-frequency"] | dict[str, Annotated[float, Field(ge=0)]] | None = None
     """Weights of the pixel loss by class name, 1 for other classes, or `median-frequency` balancing (Eigen &
     Fergus 2015 §6.3.2); by default the model's own."""
@@ -54,27 +51,17 @@ class SegmenterOptions(InputSizeOptions):
 
 
 @dataclass(frozen=True, eq=False)
-class Windows:
-    """Windows of the images of a group, at one scale."""
-
-    pixels: Tensor  # [windows · n, H, W, 3], uint8, window by window
-    height: int  # without the padding at the bottom and on the right
-    width: int
-
-
-@dataclass(frozen=True, eq=False)
 class Group:
-    """Images with the same grid of windows, which are segmented together, one chunk of windows at a time.
+    """Images with the same grid of windows, which are segmented together, one window at a time.
 
-    The first chunk, which usually contains all windows, is prepared in advance. The others are prepared one
-    at a time during inference, so that no more than one is on the device.
+    The first window, usually the whole image, is prepared in advance. The others are prepared during
+    inference, so that no more than one is on the device.
     """
 
     indices: list[int]  # of the images in the batch
     grid: WindowGrid
     images: list[Image]  # padded to the size that the grid covers
-    chunks: list[range]  # of windows
-    first_chunk: list[Windows]  # one per scale
+    first_window: Tensor  # uint8 [n, H, W, 3], resized and padded
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +93,7 @@ class Segmenter(TorchAdapter[Batch, list[Tensor], TrainingBatch]):
         return scores
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return the size in px to which an image or window is resized at scale 1."""
+        """Return the size in px to which an image or window is resized."""
         if self.options.input_size is None:
             return height, width
         return images.fitted_size((height, width), self.options.input_shape((height, width)))
@@ -144,54 +131,32 @@ class Segmenter(TorchAdapter[Batch, list[Tensor], TrainingBatch]):
         """
         side = self.options.window
         whole = side is None or max(height, width) <= side
-        if whole and self.options.scales == (1.0,) and self.input_size(height, width) == (height, width):
+        if whole and self.input_size(height, width) == (height, width):
             return window_grid(self._padded(height), self._padded(width), None, 0)
         return window_grid(height, width, side, self.options.overlap)
 
     def _group(self, indices: list[int], originals: Sequence[Image], grid: WindowGrid) -> Group:
         padded = [images.pad(originals[index], *grid.image_size) for index in indices]
-        height, width = self._scaled_size(max(self.options.scales), grid)
-        pixels = len(indices) * self._padded(height) * self._padded(width)
-        step = max(1, PIXELS_PER_CHUNK // pixels)
-        chunks = [range(start, min(start + step, len(grid))) for start in range(0, len(grid), step)]
-        return Group(indices, grid, padded, chunks, self._windows(padded, grid, chunks[0]))
+        return Group(indices, grid, padded, self._window(padded, *next(iter(grid))))
 
-    def _windows(self, originals: Sequence[Image], grid: WindowGrid, chunk: range) -> list[Windows]:
-        """Copy a chunk of windows to the device, at every scale."""
-        positions = islice(grid, chunk.start, chunk.stop)
-        cut = [image[rows, columns] for rows, columns in positions for image in originals]
-        windows = []
-        for scale in self.options.scales:
-            height, width = self._scaled_size(scale, grid)
-            padded = self._padded(height), self._padded(width)
-            scaled = [images.pad(images.resize(window, height, width), *padded) for window in cut]
-            windows.append(Windows(images.to_uint8_tensor(scaled, self.runtime.device), height, width))
-        return windows
-
-    def _scaled_size(self, scale: float, grid: WindowGrid) -> tuple[int, int]:
-        """Return the height and width of a window at a scale, in px."""
-        height, width = self.input_size(grid.height, grid.width)
-        return max(1, round(scale * height)), max(1, round(scale * width))
+    def _window(self, originals: Sequence[Image], rows: slice, columns: slice) -> Tensor:
+        """Resize and pad a window of each image, and copy them to the device."""
+        cut = [image[rows, columns] for image in originals]
+        height, width = self.input_size(*cut[0].shape[:2])
+        frame = self._padded(height), self._padded(width)
+        resized = [images.pad(images.resize(window, height, width), *frame) for window in cut]
+        return images.to_uint8_tensor(resized, self.runtime.device)
 
     def _window_scores(self, group: Group) -> Iterator[Tensor]:
-        """Yield the scores [n, C, h, w] of each window, summed over the scales."""
-        count = len(group.indices)
-        yield from torch.split(self._scale_sum(group.first_chunk, group.grid), count)
-        for chunk in group.chunks[1:]:
-            windows = self._windows(group.images, group.grid, chunk)
-            yield from torch.split(self._scale_sum(windows, group.grid), count)
-
-    def _scale_sum(self, scales: Sequence[Windows], grid: WindowGrid) -> Tensor:
-        """Resize the scores of each scale to the windows' size and sum them: [windows · n, C, h, w]."""
-        size = grid.height, grid.width
-        total: Tensor | None = None
-        for windows in scales:
-            scores = self.scores(self.to_input(windows.pixels))[..., : windows.height, : windows.width]
-            if (windows.height, windows.width) != size:
+        """Yield the scores [n, C, h, w] of each window at its own size."""
+        size = group.grid.height, group.grid.width
+        height, width = self.input_size(*size)
+        others = (self._window(group.images, *position) for position in islice(group.grid, 1, None))
+        for pixels in chain([group.first_window], others):
+            scores = self.scores(self.to_input(pixels))[..., :height, :width]
+            if (height, width) != size:
                 scores = nn.functional.interpolate(scores, size, mode="bilinear")
-            total = scores if total is None else total + scores
-        assert total is not None
-        return total
+            yield scores
 
     def check(self, train: Dataset) -> None:
         """Check that weighted classes exist, and that a mask value is left for ignored pixels."""
