@@ -10,8 +10,8 @@ The paper does not define the order in which the types are tested. This module f
 (tidecv): localisation, classification, duplicate, background, both.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
@@ -133,11 +133,10 @@ def error_effects(
     A detection from `min_score` on also counts as shown. Return the effects by type, the dAP of removing all
     false positives, and the dAP of removing all annotations that are not found.
     """
-    correct = [_to_matches(image, image.states == CORRECT) for image in images]
-    base = average_precisions(correct, classes)[:, 0]
+    base = average_precisions([*map(_to_matches, images)], classes)[:, 0]
 
-    def effect(fixed: Sequence[Matches]) -> Figure:
-        precisions = average_precisions(fixed, classes)[:, 0]
+    def effect(fixed: Iterable[ImageErrors]) -> Figure:
+        precisions = average_precisions([*map(_to_matches, fixed)], classes)[:, 0]
         # A class that no longer has annotations has no AP; it counts as 0.
         precisions = np.where(np.isnan(precisions) & ~np.isnan(base), 0.0, precisions)
         rise = mean_defined(precisions, 0) - mean_defined(base, 0)
@@ -147,12 +146,12 @@ def error_effects(
         error: ErrorEffect(
             count=_count(images, error),
             shown=_count(images, error, min_score),
-            dap=effect([fix_errors(image, error) for image in images]),
+            dap=effect(fix_errors(image, error) for image in images),
         )
         for error in ERRORS
     }
-    only_correct = [_to_matches(image, image.states == CORRECT, image.states == CORRECT) for image in images]
-    only_detected = [_to_matches(image, image.states == CORRECT, positive=image.detected) for image in images]
+    only_correct = (_without(image, image.states != CORRECT) for image in images)
+    only_detected = (replace(image, counted=image.detected) for image in images)
     return effects, effect(only_correct), effect(only_detected)
 
 
@@ -163,59 +162,47 @@ def _count(images: Sequence[ImageErrors], error: ErrorType, min_score: float = -
     return sum(int(((image.states == state) & (image.scores >= min_score)).sum()) for image in images)
 
 
-def fix_errors(image: ImageErrors, error: ErrorType) -> Matches:
-    """Return the image's matches without errors of one type (Bolya et al. 2020, §2.3).
+def fix_errors(image: ImageErrors, error: ErrorType) -> ImageErrors:
+    """Return the image without errors of one type (Bolya et al. 2020, §2.3).
 
     - Localisation, classification: among the errors about one annotation that is not found, the one with the
       highest score becomes correct; all others are removed.
     - Both, duplicate, background: the detections are removed.
     - Missed: the annotations no longer count.
     """
-    correct = image.states == CORRECT
     if error == "missed":
-        return _to_matches(image, correct, positive=image.counted & ~image.missed())
+        return replace(image, counted=image.counted & ~image.missed())
     wrong = image.states == STATES.index(error)
-    labels = image.labels.copy()
-    fixed: list[int] = []
+    fixed = _without(image, wrong)
     if error in ("classification", "localisation"):
         rows = np.flatnonzero(wrong)
         rows = rows[np.lexsort((image.order[rows], -image.scores[rows]))]
         annotations, first = np.unique(image.annotations[rows], return_index=True)
-        fixed = [
-            rows[index]
-            for annotation, index in zip(annotations, first, strict=True)
-            if not image.detected[annotation]
-        ]
-        labels[fixed] = image.positives[image.annotations[fixed]]
-        correct = correct.copy()
-        correct[fixed] = True
-    return _to_matches(image, correct, correct | ~wrong, labels=labels)
+        best = rows[first[~image.detected[annotations]]]
+        fixed = replace(fixed, labels=image.labels.copy())
+        fixed.labels[best] = image.positives[image.annotations[best]]
+        fixed.states[best] = CORRECT
+    return fixed
 
 
-def _to_matches(
-    image: ImageErrors,
-    correct: NDArray[np.bool_],
-    kept: NDArray[np.bool_] | None = None,
-    positive: NDArray[np.bool_] | None = None,
-    labels: NDArray[np.int64] | None = None,
-) -> Matches:
-    """Return matches of one area range and one IoU threshold, without detections on ignored annotations.
+def _without(image: ImageErrors, removed: NDArray[np.bool_]) -> ImageErrors:
+    """Return the image with some of its detections [d] ignored."""
+    return replace(image, states=np.where(removed, np.int8(IGNORED), image.states))
 
-    By default all detections are kept [d], with the image's labels [d] and the annotations that count [g].
-    """
+
+def _to_matches(image: ImageErrors) -> Matches:
+    """Return matches of one area range and one IoU threshold, without ignored detections."""
     stay = image.states != IGNORED
-    if kept is not None:
-        stay &= kept
-    rows = np.flatnonzero(correct[stay])
+    rows = np.flatnonzero(image.states[stay] == CORRECT)
     hits = np.ones((len(rows), 1, 1), dtype=bool)
     return Matches(
         scores=image.scores[stay],
-        labels=(image.labels if labels is None else labels)[stay].astype(np.int32),
+        labels=image.labels[stay].astype(np.int32),
         counted=np.ones((int(stay.sum()), 1), dtype=bool),
         matched=rows.astype(np.int32),
         ranks=np.zeros(len(rows), dtype=np.int32),
         correct=hits,
         absorbed=~hits,
         positives=image.positives.astype(np.int32),
-        positive=(image.counted if positive is None else positive)[:, None],
+        positive=image.counted[:, None],
     )
