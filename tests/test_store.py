@@ -22,6 +22,7 @@ from small_suite import document, planned
 from harness.errors import HarnessError, InfrastructureError, UsageError
 from harness.files import read_json, write_json, write_record, write_text
 from harness.rundir.prediction_shards import Range, ShardProvenance
+from harness.rundir.results import read_results
 from harness.rundir.store import RunDirectory, TrialDirectory
 from harness.stages.shards import Work
 from harness.task import Translation
@@ -381,3 +382,16 @@ class TestFilesOfAKilledWriter:
             RunDirectory(tmp_path).open("mine"),
         ):
             pass
+
+
+def test_a_run_of_another_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    """Even if it is whole, and of the same suite."""
+    directory, says = RunDirectory(tmp_path), "written by another version of the harness; run the suite again"
+    record = run_file("mine").model_dump(mode="json", by_alias=True) | {"schema": "harness-run/0"}
+    directory.digests.write(directory.run_file, json.dumps(record).encode())
+    directory.digests.write(tmp_path / "suite.yaml", b"name: mine")
+    with pytest.raises(UsageError, match=rf"run\.json: {says}"), directory.open("mine"):
+        pass
+    (tmp_path / "results.json").write_text('{"schema": "harness-results/2", "latency_by_length": []}')
+    with pytest.raises(UsageError, match=rf"results\.json: {says}"):
+        read_results(tmp_path)

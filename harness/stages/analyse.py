@@ -58,22 +58,18 @@ def explain(
 
     If the model fails, this is noted, and the analysis is returned without these parts.
     """
+    cls, base = ADAPTERS.get(trial.spec.adapter), TranslationAdapter
+    if not isinstance(analysis, TranslationAnalysis) or not issubclass(cls, base):
+        return analysis
+    if cls.alignments is base.alignments and cls.lossy_inputs is base.lossy_inputs:
+        return analysis
     try:
-        if isinstance(analysis, TranslationAnalysis) and _may_explain(trial):
-            predictions = read([sample.index for sample in analysis.samples])
-            with Child() as child:
-                return child.call(_explain, trial, analysis, predictions, seconds=EXPLAIN_SECONDS)
+        predictions = read([sample.index for sample in analysis.samples])
+        with Child() as child:
+            return child.call(_explain, trial, analysis, predictions, seconds=EXPLAIN_SECONDS)
     except HarnessError as error:
         note(f"{trial.name}: no alignments and no rates of lossy inputs: {describe(error)}")
-    return analysis
-
-
-def _may_explain(trial: Trial) -> bool:
-    cls = ADAPTERS.get(trial.spec.adapter)
-    return issubclass(cls, TranslationAdapter) and not (
-        cls.alignments is TranslationAdapter.alignments
-        and cls.lossy_inputs is TranslationAdapter.lossy_inputs
-    )
+        return analysis
 
 
 def _explain(

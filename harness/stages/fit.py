@@ -113,7 +113,9 @@ class TrainingLoop:
                 self.report(TrainingStep(state.step, recipe.steps, loss, self._figure, rate))
             if state.step % recipe.validate_every == 0 or state.step == recipe.steps:
                 steps = (state.step - 1) % recipe.validate_every + 1
-                scores = self._evaluate()
+                self.adapter.module.eval()
+                samples, size = self.validation_samples, recipe.batch_size
+                scores = evaluate(self.adapter, samples, self.metric, size, intervals=False)
                 state.wall_seconds, state.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
                 self._record(scores, state, loss_sum / steps)
                 state.module, state.optimiser = self.adapter.module.state_dict(), optimiser.state_dict()
@@ -162,12 +164,6 @@ class TrainingLoop:
         self._units.update(self.adapter.training_units(batch))
         self._step_seconds += time.perf_counter() - started
         return loss
-
-    def _evaluate(self) -> Scores:
-        self.adapter.module.eval()
-        return evaluate(
-            self.adapter, self.validation_samples, self.metric, self.recipe.batch_size, intervals=False
-        )
 
     def _record(self, scores: Scores, state: TrainingState, loss: float) -> None:
         """Keep the current weights if they are the best so far, and extend the history."""

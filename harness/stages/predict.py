@@ -95,7 +95,11 @@ class Predictor:
                     reason = f"skipped after {culprits} bad samples: {outcome.error}"
                     outcomes.append(ShardError(replace(shard, start=indices.stop), reason, 1))
                     break
-        return _merge_results(outcomes)
+        merged: list[Outcome] = []
+        for successful, group in groupby(outcomes, key=lambda outcome: isinstance(outcome, ShardResult)):
+            alike = list(group)
+            merged += [merge_outcomes(alike)] if successful else alike
+        return merged
 
     def _run_batch(self, shard: Shard, load: Callable[[], _Batch]) -> Outcome:
         """Predict a shard of a single batch."""
@@ -174,12 +178,3 @@ class Predictor:
         """Return a sample without its target, which the model must not see."""
         sample = self.dataset[index]
         return Sample(sample.id, sample.input)
-
-
-def _merge_results(outcomes: list[Outcome]) -> list[Outcome]:
-    """Merge adjacent results of batches; keep errors apart."""
-    merged: list[Outcome] = []
-    for successful, group in groupby(outcomes, key=lambda outcome: isinstance(outcome, ShardResult)):
-        alike = list(group)
-        merged += [merge_outcomes(alike)] if successful else alike
-    return merged

@@ -22,7 +22,7 @@ from harness.suite.plan import plan
 from harness.suite.schema import SpeedEntry
 from harness.trial import Trial
 
-PROTOCOL = 2  # changes with the arguments or results of the functions that another version calls
+PROTOCOL = 3  # changes with the arguments or results of the functions that another version calls
 TURN = Profile(0.2, 1, 1, 1, warmup_seconds=0.2, warmup_queries=2, warmup_patience=0.2, warmup_cap=0.2)
 
 
