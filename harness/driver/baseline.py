@@ -50,13 +50,8 @@ def unpacked(
 ) -> Iterator[Version]:
     """Unpack a revision of the repository that holds a suite.
 
-    Files that git does not track are those of the checkout.
-
-    Args:
-        resolved: Resolved suite that replaces the suite of the revision and the overrides.
-
-    Raises:
-        UsageError: The suite is in no repository, or the revision does not exist or lacks the suite.
+    Files that git does not track are those of the checkout. A `resolved` suite replaces the suite of the
+    revision and the overrides.
     """
     try:
         root = Path(git(suite.resolve().parent, "rev-parse", "--show-toplevel")).resolve()
@@ -106,11 +101,7 @@ def _link_untracked(root: Path, tree: Path) -> None:
 
 
 def revision_of_run(run: Path) -> str:
-    """Return the revision of the repository that held the suite of a run.
-
-    Raises:
-        UsageError: The path is not a run directory, or no revision has the code of the run.
-    """
+    """Return the revision of the repository that held the suite of a run, which must have its code."""
     record = read_record(run / "run.json", RunFile)
     if record is None or not (run / "suite.yaml").is_file():
         raise UsageError(f"--baseline-run {run}: not a run directory")

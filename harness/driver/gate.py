@@ -55,12 +55,7 @@ def calibrate(
     repeats: int,
     note: Callable[[str], None],
 ) -> Calibration:
-    """Compare trials with themselves, and store the result for the gates on this machine.
-
-    Raises:
-        UsageError: No trial has a scenario that is timed in turns.
-        InfrastructureError: A trial could not be timed; nothing is stored.
-    """
+    """Compare trials with themselves, and store the result for the gates on this machine."""
     present = Version("present", loaded.path, settings.overrides)
     differences: dict[str, list[float]] = {}
     for repeat in range(repeats):
@@ -89,11 +84,7 @@ def calibrate(
 def open_baseline(
     loaded: LoadedSuite, trials: Sequence[Trial], settings: RunSettings
 ) -> Iterator[Version | None]:
-    """Unpack the baseline that a run names and plan its suite, before anything runs; None if it names none.
-
-    Raises:
-        HarnessError: The baseline cannot be timed in turns with these trials.
-    """
+    """Unpack the baseline that a run names, if any, and plan its suite before anything runs."""
     run, revision = settings.baseline_run, settings.baseline_checkout
     if run is None and revision is None:
         yield None

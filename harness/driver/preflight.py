@@ -14,11 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def require_trials(planned: Plan) -> None:
-    """Reject a plan without trials, because a quality gate must not pass if nothing was measured.
-
-    Raises:
-        UsageError: Every benchmark is skipped. The message contains the reasons.
-    """
+    """Reject a plan without trials, because a quality gate must not pass if nothing was measured."""
     if not planned.trials:
         reasons = "; ".join(f"{skipped.benchmark}: {skipped.reason}" for skipped in planned.skipped)
         raise UsageError(f"nothing to run, every benchmark is skipped ({reasons})")

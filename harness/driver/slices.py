@@ -19,11 +19,7 @@ from harness.trial import Trial
 
 
 def score_slices(directory: RunDirectory, trials: Sequence[Trial]) -> None:
-    """Update slices.json: the headline figures of all complete trials of a run on parts of the samples.
-
-    Raises:
-        UsageError: The table of a benchmark is malformed, or has a row for none of its samples.
-    """
+    """Update slices.json: the headline figures of all complete trials of a run on parts of the samples."""
     path = directory.path / "slices.json"
     slices_file = read_derived(path, SlicesFile)
     before = slices_file.root if slices_file else {}

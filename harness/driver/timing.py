@@ -128,11 +128,7 @@ class _TrialTiming:
         return len(self._stored[scenario].processes) + 1, self._profile.processes
 
     def add(self, measurement: Measurement, note: Callable[[str], None]) -> None:
-        """Store the timings of one process, except invalid ones that are repeated.
-
-        Raises:
-            InfrastructureError: Its hardware or settings differ from those of the earlier processes.
-        """
+        """Store the timings of one process on the hardware of the others, except invalid ones to repeat."""
         conditions = _conditions(measurement.settings, measurement.environment)
         self._conditions = self._conditions or conditions
         if differences := [name for name, value in conditions.items() if value != self._conditions[name]]:

@@ -187,11 +187,7 @@ def _time_round(
 
 
 def open_version(version: Version, child: Child, names: Sequence[str], limit: int | None) -> dict[str, Any]:
-    """Plan the suite of a version in its process, and return the result of `turns.open_suite`.
-
-    Raises:
-        HarnessError: The suite cannot be planned, or the code is not that of the version.
-    """
+    """Plan the suite of a version in its process, and return the result of `turns.open_suite`."""
     try:
         arguments = (str(version.suite), list(version.overrides), list(names), limit)
         opened = child.call(turns.open_suite, *arguments, seconds=LOAD_SECONDS)

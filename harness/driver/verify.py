@@ -52,11 +52,7 @@ class Verification(StrictModel, frozen=False):
 
 
 def verify(path: Path) -> Verification:
-    """Check every digest, and compute every figure again from predictions, data set and raw timings.
-
-    Raises:
-        UsageError: The path is not a run directory.
-    """
+    """Check every digest, and compute every figure again from predictions, data set and raw timings."""
     directory = RunDirectory(path)
     if not directory.run_file.exists() and not directory.digests.file.exists():
         raise UsageError(f"{path}: not a run directory (it has no run.json)")

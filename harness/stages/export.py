@@ -32,10 +32,6 @@ def attach_backend(trial: Trial, adapter: Adapter, checkpoint: Checkpoint | None
 
     Artefacts are in the cache. A missing one is exported in a process of its own, so that the memory of the
     exporter does not count as the model's.
-
-    Raises:
-        InfrastructureError: A package of the backend is missing here.
-        HarnessError: A part cannot be exported.
     """
     name = trial.spec.backend
     if name == "eager":

@@ -88,12 +88,7 @@ class TrainingLoop:
         self._figure = ""  # headline figure of the last validation
 
     def run(self, state_file: Path) -> TrainingState:
-        """Train until the last step or until patience runs out, from the state file if there is one.
-
-        Raises:
-            HarnessError: The loss is NaN or infinite.
-            UsageError: The state file is malformed.
-        """
+        """Train until the last step or until patience runs out, from the state file if there is one."""
         recipe = self.recipe
         optimiser = torch.optim.AdamW(
             self.adapter.module.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay

@@ -64,11 +64,7 @@ def measure(
     settings: SpeedSettings,
     count_flops: bool = True,
 ) -> Measurement:
-    """Time a trial in this process, which must do nothing else.
-
-    Raises:
-        InfrastructureError: The code or data of this worker differ from the planned ones.
-    """
+    """Time a trial in this process, which must do nothing else."""
     bench = load_bench(trial, settings, checkpoint, count_flops)
     size, profile = trial.spec.batch_size, PROFILES[settings.profile]
     timings: dict[str, ProcessTiming] = {}

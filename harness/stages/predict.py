@@ -37,13 +37,7 @@ class _Batch:
 
 
 class Predictor:
-    """The model of one trial, loaded once and applied to many shards.
-
-    Raises:
-        UsageError: The device does not exist, the checkpoint does not fit, or the model's classes differ from
-            the data set's.
-        InfrastructureError: The code or the data here differ from the planned ones.
-    """
+    """The model of one trial, loaded once and applied to many shards."""
 
     def __init__(self, trial: Trial, checkpoint: Checkpoint | None, node: str | None = None) -> None:
         import torch

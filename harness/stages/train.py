@@ -46,8 +46,7 @@ def train(
         on_state_saved: Called with the state file whenever it has been written.
 
     Raises:
-        UsageError: The recipe does not fit its adapter, its data or this machine.
-        HarnessError: The loss is not finite.
+        HarnessError: The recipe does not fit its adapter, data or this machine, or the loss is not finite.
     """
     if runtime.precision == "fp16":
         raise UsageError("training in fp16 is not supported (its loss would need scaling): use bf16 or fp32")
@@ -64,11 +63,7 @@ def train(
 
 
 def check(recipe: Recipe, data: RecipeData | None = None) -> None:
-    """Check that a recipe can be trained, ignoring data that this machine lacks but a worker may have.
-
-    Raises:
-        UsageError: The recipe does not fit its adapter or its data.
-    """
+    """Check that a recipe can be trained, ignoring data that this machine lacks but a worker may have."""
     with suppress(UnavailableError):
         _prepare(recipe, Runtime(), data)
 

@@ -75,11 +75,7 @@ def write_state(state: TrainingState, path: Path) -> None:
 
 
 def read_state(path: Path, identity: str) -> TrainingState | None:
-    """Read a state file; return None if it does not exist or belongs to another recipe or other data.
-
-    Raises:
-        UsageError: The file is not a training state.
-    """
+    """Read a state file; return None if it does not exist or belongs to another recipe or other data."""
     if not path.exists():
         return None
     try:
