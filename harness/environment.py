@@ -18,11 +18,7 @@ import psutil
 
 from harness.files import StrictModel
 
-PLUG_INS = (
-    "harness.adapters",
-    "harness.datasets",
-    "harness.metrics",
-)  # entry points; the first are ours, too
+PLUG_INS = ("harness.adapters", "harness.datasets", "harness.metrics")  # groups of entry points
 
 # Environment variables of a submitted job.
 SENT_REVISION, SENT_BRANCH = "HARNESS_GIT_REVISION", "HARNESS_GIT_BRANCH"
@@ -183,18 +179,14 @@ def _gpus() -> tuple[Gpu, ...]:
         pynvml.nvmlShutdown()
 
 
-def git_state(folder: Path = Path(__file__).parent) -> tuple[str | None, bool | None]:
+def git_state() -> tuple[str | None, bool | None]:
     """Return the git revision of this code and whether tracked files differ from it; see `revision_of`.
 
-    A job on a cluster runs without its checkout; the submitting process passes the revision in an
-    environment variable.
-
-    Args:
-        folder: Folder of this module.
+    A job on a cluster runs without its checkout, and gets the revision from the process that submitted it.
     """
     if sent := os.environ.get(SENT_REVISION):
         return sent.removesuffix("+dirty"), sent.endswith("+dirty")
-    return revision_of(folder / Path(__file__).name)
+    return revision_of(Path(__file__))
 
 
 def revision_of(file: Path) -> tuple[str | None, bool | None]:

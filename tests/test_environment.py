@@ -24,7 +24,7 @@ def test_the_revision_of_a_repository_that_contains_an_installation_does_not_cou
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
     for command in (["init", "-q"], ["add", "other.txt"], [*identity, "commit", "-qm", "other"]):
         subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
-    assert environment.git_state(package) == (None, None)
+    assert environment.revision_of(package / "environment.py") == (None, None)
 
 
 def test_the_revision_of_this_checkout_is_found() -> None:

@@ -78,8 +78,8 @@ def spec(**changes: Any) -> JobSpec:
 
 
 def submit(client: FakeClient, again: bool = False) -> tuple[str, bool]:
-    submitted = JobsClient(client, "http://head:8265").submit(spec(), Path("p.zip"), {"A": "1"}, again)
-    return submitted.job.id, submitted.new
+    job, new = JobsClient(client, "http://head:8265").submit(spec(), Path("p.zip"), {"A": "1"}, again)
+    return job.id, new
 
 
 class TestIdentity:
@@ -225,6 +225,12 @@ class TestPackage:
             name for name in packed.files if name.endswith((".safetensors", ".pth")) and name not in mine
         ]
         assert not [name for name in packed.files if "secret" in name.lower() or "__pycache__" in name]
+
+    def test_takes_a_training_that_the_suite_describes_from_the_suite(self, tmp_path: Path) -> None:
+        training = {"dataset": "phrases", "steps": 1, "batch_size": 1, "learning_rate": 0.1, "metric": "bleu"}
+        path = write(tmp_path, document(made={"adapter": "attention", "train": training}))
+        packed = pack(load_suite(path))
+        assert (packed.suite, packed.files[packed.suite]) == ("suite/suite.yaml", path)
 
     def test_excludes_hidden_files_and_links_out_of_a_package(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -75,9 +75,8 @@ def submit(
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "package.zip"
         submission.package.write(package)
-        submitted = cluster.submit(submission.spec, package, submission.variables, again)
-    job = submitted.job
-    if submitted.new:
+        job, new = cluster.submit(submission.spec, package, submission.variables, again)
+    if new:
         console.print(f"submitted as {job.id}; results go to {submission.out}")
     elif job.exit_code is None:
         console.print(f"is already running as {job.id}")
@@ -86,7 +85,7 @@ def submit(
     if follow:
         job = _follow(cluster, job.id)
     if as_json:
-        show({**asdict(job), "new": submitted.new, "out": submission.out})
+        show({**asdict(job), "new": new, "out": submission.out})
     elif not follow:
         sys.stdout.write(f"{job.id}\n")
     raise typer.Exit(job.exit_code or 0 if follow else 0)

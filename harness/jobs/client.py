@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +30,6 @@ RETRY_SECONDS = 2.0  # between attempts to connect again
 STOP_GRACE_SECONDS = 60  # for a stopped job to end by itself; Ray's default is 3
 
 
-@dataclass(frozen=True)
-class Submitted:
-    """The result of a submission."""
-
-    job: JobRecord
-    new: bool  # True if a job was started. If not, the same job is running or has succeeded.
-
-
 class JobsClient:
     """The jobs of one cluster.
 
@@ -51,8 +42,10 @@ class JobsClient:
         self._client = client
         self.address = address
 
-    def submit(self, spec: JobSpec, package: Path, variables: Mapping[str, str], again: bool) -> Submitted:
-        """Start a job, or find the same one.
+    def submit(
+        self, spec: JobSpec, package: Path, variables: Mapping[str, str], again: bool
+    ) -> tuple[JobRecord, bool]:
+        """Start a job, or find the same one; return it, and whether it was started now.
 
         If the job is running, or has succeeded and `again` is false, it is returned. If it failed or was
         stopped, its next attempt is submitted, which resumes from the files in its --out.
@@ -65,7 +58,7 @@ class JobsClient:
             previous = attempts(spec.id, self._list_records())
             last = previous[max(previous)] if previous else None
             if last and (last.status not in ENDED_STATUSES or (last.status == "SUCCEEDED" and not again)):
-                return Submitted(last, new=False)
+                return last, False
             job_id = attempt_id(spec.id, max(previous, default=0) + 1)
             job_variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_GRACE_SECONDS), JOB: job_id}
             try:
@@ -79,8 +72,8 @@ class JobsClient:
                 jobs = {job.id: job for job in self._list_records()}
                 if job_id not in jobs:
                     raise
-                return Submitted(jobs[job_id], new=False)  # another process has submitted it meanwhile
-        return Submitted(self.job(job_id), new=True)
+                return jobs[job_id], False  # another process has submitted it meanwhile
+        return self.job(job_id), True
 
     def jobs(self) -> list[JobRecord]:
         """Return the jobs of the harness, newest first."""
@@ -102,11 +95,7 @@ class JobsClient:
             return str(self._client.get_job_logs(self.job(job_id).id))
 
     def stop(self, job_id: str) -> bool:
-        """Ask a job to end. Return False if it had already ended.
-
-        Raises:
-            UsageError: The cluster has no job with this id, or it is not a job of the harness.
-        """
+        """Ask a job to end. Return False if it had already ended."""
         job = self.job(job_id)
         if job.suite is None:
             raise UsageError(f"job {job_id} was not submitted by the harness; end it with `ray job stop`")
@@ -173,12 +162,7 @@ class _LogTail:
 
 
 def connect(address: str) -> JobsClient:
-    """Return a client for the cluster whose dashboard is at `http://HOST:8265`.
-
-    Raises:
-        UsageError: The address is not a dashboard's, or the token is malformed.
-        InfrastructureError: Nothing answers there, or it rejects the token.
-    """
+    """Return a client for the cluster whose dashboard is at `http://HOST:8265`."""
     address, headers = find_dashboard(address)
     # Ray's client prefers this variable and RAY_ADDRESS to the address that it is given.
     os.environ["RAY_API_SERVER_ADDRESS"] = address

@@ -82,12 +82,7 @@ class Package:
 
 
 def pack(loaded: LoadedSuite) -> Package:
-    """Collect everything that a suite needs on a cluster besides data and installed libraries.
-
-    Raises:
-        UsageError: A checkpoint is unknown; the message names file and line.
-        UnavailableError: The file of a checkpoint is missing; the message names file and line.
-    """
+    """Collect everything that a suite needs on a cluster besides data and installed libraries."""
     origins = {entry.origin for entry in _plugins(loaded)} - {"harness"}
     # Their entry points are sent as well, so every module that these name must be there.
     plugins = [entry for registry in _REGISTRIES for entry in registry.entries().values()]

@@ -5,7 +5,6 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -48,9 +47,6 @@ def prepare(loaded: LoadedSuite, options: RunOptions, variables: Sequence[str]) 
     """Prepare a job, checking everything that can be checked on this machine.
 
     A variable is NAME=VALUE, or NAME for one that is set here.
-
-    Raises:
-        UsageError: The suite, --out or a variable is invalid.
     """
     with suppress(UnavailableError):  # the cluster may have data that this machine lacks
         plan(loaded, options.only, options.limit)
@@ -99,9 +95,7 @@ def _parse_variable(text: str) -> tuple[str, str]:
 
 def _provenance() -> dict[str, str]:
     """Return variables with the revision of the code here, which the job's results record."""
-    spec = find_spec("harness")
-    folder = Path(spec.origin or "").parent if spec else Path()
-    revision, dirty = environment.git_state(folder)
+    revision, dirty = environment.git_state()
     revisions = {
         environment.SENT_REVISION: revision and f"{revision}{'+dirty' if dirty else ''}",
         environment.SENT_BRANCH: environment.git_branch(Path.cwd()),
