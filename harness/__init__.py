@@ -48,11 +48,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name of the surface; `__version__` is that of the installed distribution.
-
-    Raises:
-        AttributeError: There is no such name.
-    """
+    """Import a name of the surface; `__version__` is that of the installed distribution."""
     if name == "__version__":
         from importlib.metadata import version
 

@@ -145,9 +145,6 @@ def read_metadata(path: Path) -> dict[str, str]:
     """Return the metadata of a checkpoint: adapter, options, classes and recipe.
 
     Empty for weights from elsewhere. Pickled weights have no metadata and are not opened.
-
-    Raises:
-        UsageError: The file is missing, truncated or not safetensors.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -173,11 +170,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def parse_metadata(path: Path, metadata: Mapping[str, str], key: str, default: T) -> T:
-    """Return the JSON value of a metadata key, or the default if the key is absent.
-
-    Raises:
-        UsageError: The value has another type than the default, as in a file of another tool.
-    """
+    """Return the JSON value of a metadata key, or the default if the key is absent."""
     try:
         value = json.loads(metadata[key]) if key in metadata else default
     except (ValueError, RecursionError):  # ValueError also for a number of over 4,300 digits

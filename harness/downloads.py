@@ -31,13 +31,8 @@ TIMEOUT_SECONDS = 60.0
 CHUNK_BYTES = 1 << 18
 _DAMAGED: tuple[type[Exception], ...] = (
     *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, shutil.ReadError),
-    *(
-        FileNotFoundError,
-        FileExistsError,
-        NotADirectoryError,
-        IsADirectoryError,
-    ),  # members in each other's way
-    *(RuntimeError, UnicodeError),  # an encrypted zip, or a method that zipfile lacks; a name that is no text
+    # Members in each other's way; an encrypted zip, or a method that zipfile lacks; a name that is no text.
+    *(FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, RuntimeError, UnicodeError),
 )
 
 
@@ -75,11 +70,7 @@ class Catalogue(RootModel[dict[Kind, dict[str, Download]]]):
 
 
 def read_catalogue(kind: Kind, names: Collection[str] = ()) -> dict[str, Download]:
-    """Return the downloads of a kind by name, all of them if none is named.
-
-    Raises:
-        UsageError: A name is unknown.
-    """
+    """Return the downloads of a kind by name, all of them if none is named."""
     source = read_source(CATALOGUE)
     entries = validate(Catalogue, source.document, [source]).root[kind]
     for name in names:

@@ -59,12 +59,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Name the file of an OSError.
-
-    Raises:
-        UsageError: The file cannot be written.
-        InfrastructureError: The disk is full.
-    """
+    """Turn an OSError into the errors of `write_bytes`, which name the file."""
     try:
         yield
     except OSError as error:
@@ -90,20 +85,12 @@ def write_json(path: Path, document: object) -> None:
 
 
 def json_text(document: object) -> str:
-    """Return a document as indented JSON.
-
-    Raises:
-        ValueError: The document contains NaN or infinity, which JSON cannot represent.
-    """
+    """Return a document as indented JSON."""
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Any | None:
-    """Return the content of a JSON file, or None if the file does not exist.
-
-    Raises:
-        UsageError: The file is not JSON. The harness never writes such a file.
-    """
+    """Return the content of a JSON file, or None if the file does not exist."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -113,11 +100,7 @@ def read_json(path: Path) -> Any | None:
 
 
 def read_record(path: Path, model: type[M]) -> M | None:
-    """Return the file's content as a model, or None if the file does not exist.
-
-    Raises:
-        UsageError: The file is not JSON or does not match the model. The message names the file and the key.
-    """
+    """Return the file's content as a model, or None if the file does not exist."""
     try:
         return model.model_validate_json(path.read_bytes())
     except FileNotFoundError:

@@ -138,11 +138,7 @@ class CheckpointRef:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read the recipe part of a recipe file.
-
-    Raises:
-        UsageError: The file is missing, not YAML or not a recipe; the message names the line and the key.
-    """
+    """Read the recipe part of a recipe file."""
     source = read_source(path)
     if "recipe" not in source.document:
         raise UsageError(f"{path}:1: recipe: this key is required")
@@ -221,15 +217,8 @@ def _existing_weights(weights: Path, adapter: str) -> CheckpointRef:
 
 
 def shipped_recipes(adapter: str) -> dict[str, Path]:
-    """Return the recipes that ship with the package that provides an adapter, by name.
-
-    Raises:
-        UsageError: The adapter is unknown.
-    """
-    entries = ADAPTERS.entries()
-    if adapter not in entries:
-        raise UsageError(unknown("adapter", adapter, entries))
-    package = entries[adapter].target.partition(":")[0].partition(".")[0]
+    """Return the recipes that ship with the package that provides an adapter, by name."""
+    package = ADAPTERS.entry(adapter).module.partition(".")[0]
     spec = find_spec(package)
     folders = spec.submodule_search_locations if spec else None  # None for a single module: ships no recipes
     return {

@@ -67,16 +67,16 @@ class Registry(Generic[T]):
                 )
         return dict(sorted(entries.items()))
 
-    def get(self, name: str) -> T:
-        """Import and return the object that is registered under a name.
-
-        Raises:
-            UsageError: The name is unknown, or its module cannot be imported.
-        """
+    def entry(self, name: str) -> Entry:
+        """Return an entry, or raise a UsageError if the name is unknown."""
         entries = self.entries()
         if name not in entries:
             raise UsageError(unknown(self.kind, name, entries))
-        entry = entries[name]
+        return entries[name]
+
+    def get(self, name: str) -> T:
+        """Import and return the object that is registered under a name."""
+        entry = self.entry(name)
         attribute = entry.target.partition(":")[2]
         leave_removed_folder()
         folder = os.open(".", os.O_RDONLY)

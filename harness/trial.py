@@ -29,12 +29,7 @@ class DatasetUse:
     task: TaskName
 
     def open(self) -> Dataset:
-        """Open the split.
-
-        Raises:
-            UsageError: A file of the data set is malformed.
-            UnavailableError: This machine lacks the source of the data set.
-        """
+        """Open the split."""
         cls = DATASETS.get(self.name)
         return cls(cls.Options(**self.options), self.split, self.task)
 
@@ -94,30 +89,22 @@ class Trial:
         return checkpoint
 
     def open_planned_dataset(self) -> Dataset:
-        """Open the data set, and check that this worker has the planned code, files and data.
+        """Open the data set.
 
         Raises:
             InfrastructureError: The adapter's code, a file that an option names, or the data set differs from
-                the planned one.
+                the planned one on this worker.
         """
-        code = adapter_code(self.spec.adapter)
-        if code != self.spec.code:
-            raise InfrastructureError(
-                f"{self.name}: the code of adapter '{self.spec.adapter}' is version {code} here, "
-                f"but version {self.spec.code} was planned"
-            )
-        for option, content in identified_options(self.spec.adapter, self.options).items():
-            if content != self.spec.options[option]:
-                raise InfrastructureError(
-                    f"{self.name}: the content of {option} ({self.options[option]}) is {content} here, "
-                    f"but {self.spec.options[option]} was planned"
-                )
-        dataset = self.dataset.open()
-        if dataset.fingerprint != self.spec.dataset:
-            raise InfrastructureError(
-                f"{self.name}: data set '{self.dataset.name}' has fingerprint "
-                f"{dataset.fingerprint[:16]}… here, but {self.spec.dataset[:16]}… was planned"
-            )
+        spec, dataset = self.spec, self.dataset.open()
+        compared: list[tuple[str, object, object]] = [
+            (f"the code of adapter '{spec.adapter}'", adapter_code(spec.adapter), spec.code),
+            (f"the fingerprint of data set '{self.dataset.name}'", dataset.fingerprint, spec.dataset),
+        ]
+        for name, content in identified_options(spec.adapter, self.options).items():
+            compared.append((f"the content of {name} ({self.options[name]})", content, spec.options[name]))
+        for what, found, planned in compared:
+            if found != planned:
+                raise InfrastructureError(f"{self.name}: {what} is {found} here, but {planned} was planned")
         return dataset
 
     def runtime(self, device: str) -> Runtime:
@@ -127,7 +114,7 @@ class Trial:
 
 def adapter_code(name: str) -> str:
     """Return the version of a registered adapter's code: a hash of the modules that it consists of."""
-    return code_version(ADAPTERS.entries()[name].target.partition(":")[0])
+    return code_version(ADAPTERS.entry(name).module)
 
 
 def path_options(adapter: str) -> frozenset[str]:

@@ -95,11 +95,7 @@ def read_source(path: Path) -> Source:
 
 
 def parse_value(text: str, option: str) -> object:
-    """Parse the YAML value of an option of the command line by the rules of `read_source`.
-
-    Raises:
-        UsageError: The value is not YAML, exceeds a limit, or has two readings.
-    """
+    """Parse the YAML value of an option of the command line by the rules of `read_source`."""
     try:
         return _parse(text)[1]
     except _MistakeError as error:

@@ -33,11 +33,7 @@ from harness.task import Figure
 
 
 def collect(path: Path) -> Results:
-    """Return the results of a run directory, with trials in the order of the plan.
-
-    Raises:
-        UsageError: The path is not a run directory, or one of its files does not match its model.
-    """
+    """Return the results of a run directory, with trials in the order of the plan."""
     directory = RunDirectory(path)
     run_file = read_record(directory.run_file, RunFile)
     if run_file is None:

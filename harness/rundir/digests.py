@@ -43,12 +43,7 @@ class Digests:
         self._is_own = is_own
 
     def write(self, path: Path, content: bytes) -> None:
-        """Record the digest of a file's new content, and replace the file in one step.
-
-        Raises:
-            UsageError: The file cannot be written.
-            InfrastructureError: The disk is full.
-        """
+        """Record the digest of a file's new content, and replace the file in one step."""
         with write_errors(self.file):
             self._folder.mkdir(parents=True, exist_ok=True)
             with self.file.open("a", encoding="utf-8") as stream:

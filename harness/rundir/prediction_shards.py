@@ -83,20 +83,12 @@ class PredictionShards:
         return sum(stop - start for start, stop in self.missing_ranges(size))
 
     def read(self, task: TaskName) -> Iterator[tuple[str, Prediction]]:
-        """Yield (sample id, prediction) in sample order, with one shard in memory at a time.
-
-        Raises:
-            InfrastructureError: A shard is damaged, for example by an interrupted copy.
-        """
+        """Yield (sample id, prediction) in sample order, with one shard in memory at a time."""
         for start, stop in self.completed_ranges():
             yield from self._rows(task, start, stop, range(start, stop))
 
     def read_at(self, task: TaskName, indices: Collection[int]) -> dict[int, Prediction]:
-        """Return the predictions of the samples with these indices, without those that are not on disk.
-
-        Raises:
-            InfrastructureError: A shard is damaged.
-        """
+        """Return the predictions of the samples with these indices, without those that are not on disk."""
         predictions: dict[int, Prediction] = {}
         for start, stop in self.completed_ranges():
             inside = sorted(index for index in indices if start <= index < stop)
@@ -131,10 +123,6 @@ class PredictionShards:
         """Return the provenance of every shard, in ascending order of ranges.
 
         Metadata that other tools added are ignored.
-
-        Raises:
-            UsageError: The provenance in a shard has a wrong type.
-            InfrastructureError: A shard is damaged.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq

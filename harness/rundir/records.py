@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import ConfigDict, Field, RootModel
+from pydantic import Field, RootModel
 
 from harness.adapter import Precision
 from harness.files import StrictModel
@@ -59,22 +59,16 @@ class BenchmarkSlices(StrictModel):
     slices: tuple[SliceRecord, ...]
 
 
-class SlicesFile(RootModel[dict[str, BenchmarkSlices]]):
+class SlicesFile(RootModel[dict[str, BenchmarkSlices]], frozen=True):
     """Content of slices.json: benchmark → its slices."""
 
-    model_config = ConfigDict(frozen=True)
 
-
-class ClaimsFile(RootModel[tuple[ClaimRecord, ...]]):
+class ClaimsFile(RootModel[tuple[ClaimRecord, ...]], frozen=True):
     """Content of claims.json: the claims in the order of the suite."""
 
-    model_config = ConfigDict(frozen=True)
 
-
-class ProbesFile(RootModel[dict[str, list[float]]]):
+class ProbesFile(RootModel[dict[str, list[float]]], frozen=True):
     """Content of probes.json of a trial: name → a value per sample, or a single one."""
-
-    model_config = ConfigDict(frozen=True)
 
 
 class BenchmarkPairs(StrictModel):
@@ -84,10 +78,8 @@ class BenchmarkPairs(StrictModel):
     pairs: tuple[PairRecord, ...]
 
 
-class PairsFile(RootModel[dict[str, BenchmarkPairs]]):
+class PairsFile(RootModel[dict[str, BenchmarkPairs]], frozen=True):
     """Content of pairs.json: benchmark → pairs of its models."""
-
-    model_config = ConfigDict(frozen=True)
 
 
 class Calibration(StrictModel):
@@ -134,13 +126,9 @@ class MetricRecord(StrictModel):
     per_class: dict[str, dict[str, Figure]] = Field(description="class → name → figure")
 
 
-class MetricsFile(RootModel[dict[str, MetricRecord]]):
+class MetricsFile(RootModel[dict[str, MetricRecord]], frozen=True):
     """Content of metrics.json: metric → its figures."""
 
-    model_config = ConfigDict(frozen=True)
 
-
-class FailuresFile(RootModel[tuple[Failure, ...]]):
+class FailuresFile(RootModel[tuple[Failure, ...]], frozen=True):
     """Content of error.json: batches without predictions, in sample order."""
-
-    model_config = ConfigDict(frozen=True)

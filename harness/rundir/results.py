@@ -271,11 +271,7 @@ def is_defined(figure: Figure | None) -> bool:
 
 
 def read_results(path: Path) -> Results:
-    """Read results.json; `path` is a run directory or the file itself.
-
-    Raises:
-        UsageError: The file cannot be read, is not JSON or does not match this schema.
-    """
+    """Read results.json; `path` is a run directory or the file itself."""
     file = path / "results.json" if path.is_dir() else path
     try:
         results = read_record(file, Results)
@@ -287,11 +283,7 @@ def read_results(path: Path) -> Results:
 
 
 def to_json(results: Results) -> str:
-    """Return results.json as text, with a stable order of keys.
-
-    Raises:
-        ValueError: A figure is NaN or infinite, which JSON cannot represent.
-    """
+    """Return results.json as text, with a stable order of keys."""
     return json_text(results.model_dump(mode="json", by_alias=True))
 
 

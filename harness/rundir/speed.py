@@ -47,11 +47,7 @@ def turns(trial_dir: Path, names: Iterable[str]) -> dict[str, TurnsRecord]:
 
 
 def read_timings(trial_dir: Path, scenario: str) -> Scenario | None:
-    """Return the raw timings of a scenario, or None if there are none.
-
-    Raises:
-        UsageError: The scenario is unknown, or the file does not match its model.
-    """
+    """Return the raw timings of a scenario, or None if there are none."""
     return read_record(timings_path(trial_dir, scenario), SCENARIOS.get(scenario))
 
 

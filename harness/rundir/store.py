@@ -104,11 +104,7 @@ class TrialDirectory:
         self.digests.write(path, record_bytes(record))
 
     def read_spec(self) -> TrialSpec:
-        """Return the trial's specification.
-
-        Raises:
-            UsageError: The file does not exist or does not match its model.
-        """
+        """Return the trial's specification."""
         spec = read_record(self.spec_file, TrialSpec)
         if spec is None:
             raise UsageError(f"{self.spec_file}: this file is missing; run the suite again")
@@ -139,11 +135,7 @@ class TrialDirectory:
         self.digests.write(self.statistics_path(metric), stream.getvalue())
 
     def read_statistics(self, metric: str) -> dict[str, NDArray[np.generic]]:
-        """Return the arrays of a metric's sample statistics, or an empty dict if there is no file.
-
-        Raises:
-            InfrastructureError: The file is damaged.
-        """
+        """Return the arrays of a metric's sample statistics, or an empty dict if there is no file."""
         path = self.statistics_path(metric)
         try:
             with np.load(path, allow_pickle=False) as arrays:
