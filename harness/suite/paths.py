@@ -18,7 +18,7 @@ def resolve_paths(
     file that sets the option. Values of another type are unchanged, so that their validation reports them.
     """
     resolved: dict[str, object] = {}
-    for name in options.keys() & set(names):
+    for name in filter(names.__contains__, options):
         value, where = options[name], [*keys, name]
         if isinstance(value, list):
             resolved[name] = [_resolve(loaded, where, part) for part in value]
