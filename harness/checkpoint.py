@@ -183,12 +183,7 @@ def parse_metadata(path: Path, metadata: Mapping[str, str], key: str, default: T
 
 
 def load_into(module: torch.nn.Module, checkpoint: Checkpoint, adapter: str) -> None:
-    """Copy a checkpoint's tensors into a module of the same architecture.
-
-    Raises:
-        UsageError: The checkpoint was made by another adapter, or a tensor is missing, unexpected, of
-            another shape, or not finite.
-    """
+    """Copy a checkpoint's tensors into a module of the same architecture."""
     if checkpoint.adapter and checkpoint.adapter != adapter:
         raise UsageError(f"checkpoint of adapter '{checkpoint.adapter}' cannot be loaded by '{adapter}'")
     expected = module.state_dict()

@@ -164,11 +164,6 @@ def resolve_checkpoint(
         relative_to: Folder that relative paths start from; None for the working directory.
         seed: Replaces the recipe's own seed.
         named_data: Finds a data set that the recipe names; by default a registered one.
-
-    Raises:
-        UsageError: The recipe is unknown (the message suggests the nearest name), the recipe or the weights
-            belong to another adapter, or a seed is given for weights without a recipe.
-        UnavailableError: The file of weights does not exist.
     """
     if reference.endswith(WEIGHTS):
         if seed is not None:

@@ -52,11 +52,7 @@ class Registry(Generic[T]):
         self._builtin = builtin or {}
 
     def entries(self) -> dict[str, Entry]:
-        """Return all entries by name, sorted by name.
-
-        Raises:
-            UsageError: Two packages register the same name.
-        """
+        """Return all entries by name, sorted by name."""
         entries = {name: Entry(name, target, "harness") for name, target in self._builtin.items()}
         for point in _entry_points(self.group, tuple(sys.path)):
             known = entries.setdefault(point.name, point)

@@ -73,11 +73,7 @@ class Trial:
         return self.checkpoint is not None and self.checkpoint.missing
 
     def load_checkpoint(self) -> Checkpoint | None:
-        """Read the weights; None if the adapter has none.
-
-        Raises:
-            UsageError: The file cannot be read, or has changed since the run was planned.
-        """
+        """Read the weights; None if the adapter has none."""
         if self.checkpoint is None:
             return None
         checkpoint = load(self.checkpoint.weights)

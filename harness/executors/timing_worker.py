@@ -32,10 +32,6 @@ class TimingWorker:
 
         Args:
             checkpoint: None if the process can read the file.
-
-        Raises:
-            LostChildError: The process died or hung.
-            HarnessError: As raised in the process.
         """
         seconds, profile = settings.deadline(len(scenarios)), PROFILES[settings.profile]
         number = self._timed[trial.id] % profile.processes

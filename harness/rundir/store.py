@@ -64,10 +64,6 @@ def read_run(path: Path, whole: bool = True) -> Results:
 
     Args:
         whole: Check every file of the run; otherwise only results.json, for readers of nothing else.
-
-    Raises:
-        UsageError: The path is not a run directory, or results.json does not match its schema.
-        InfrastructureError: A file changed or is missing.
     """
     directory = RunDirectory(path)
     damaged = directory.check() if whole else directory.digests.check()
@@ -187,12 +183,7 @@ class RunDirectory:
 
     @contextmanager
     def open(self, suite: str) -> Iterator[None]:
-        """Create the directory if necessary and hold its lock for this process.
-
-        Raises:
-            UsageError: The directory contains a run of another suite or other files, cannot be written, or
-                another process is writing to it.
-        """
+        """Create the directory if necessary and hold its lock for this process."""
         self._check_content(suite)
         try:
             self.path.mkdir(parents=True, exist_ok=True)

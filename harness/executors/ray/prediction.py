@@ -53,11 +53,7 @@ class PredictionRun:
         self.pool = ActorPool(view)
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Yield outcomes in any order until nothing is left.
-
-        Raises:
-            InfrastructureError: The head is gone, the cluster is busy for too long, or workers cannot start.
-        """
+        """Yield outcomes in any order until nothing is left."""
         resize_due = 0.0
         try:
             while self.scheduler.busy:

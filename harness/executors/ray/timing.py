@@ -63,10 +63,6 @@ def time_on(
     Args:
         held: The actor that holds a node of a local cluster until the next timing, by what it reserves. None
             if the node is released at once, because other runs may wait for it.
-
-    Raises:
-        InfrastructureError: The node did not become free, the process died or hung, the adapter raised an
-            error, or the head of the cluster is gone.
     """
     what = f"timing {trial.name} on node {node.name}"
     reserved = reservation(node, exclusive)
@@ -110,9 +106,6 @@ def request_timing_node(trial: Trial, on_gpu: bool, view: ClusterView) -> str:
     """Let the autoscaler start a node for timing, and return its id.
 
     The node is in the timing pool, or is a prediction node if the autoscaler adds none to that pool.
-
-    Raises:
-        InfrastructureError: No node started within NODE_DEADLINE_SECONDS.
     """
     to_timing_pool = TIMING_POOL in view.cluster.autoscaled
     selector = {POOL_LABEL: TIMING_POOL} if to_timing_pool else prediction_selector(frozenset())

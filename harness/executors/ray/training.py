@@ -76,11 +76,6 @@ def train_checkpoint(
 
     Args:
         requested_nodes: Returns the nodes that are now requested for timing.
-
-    Raises:
-        HarnessError: The recipe is wrong, as in the training stage, or a file could not be written.
-        InfrastructureError: A process does not fit on the cluster or could not start in time, processes were
-            lost too often, the training failed, or the head is gone.
     """
     assert reference.recipe is not None
     with training_lock(reference.weights, report):
