@@ -3,7 +3,7 @@
 from collections import Counter
 
 from harness.compare.frontier import CAVEAT, points, why_not_charted
-from harness.rundir.results import Results, Status
+from harness.rundir.results import Results, ScenarioRecord, Status, TrialRecord
 from reports.text import display
 
 NAMED = 2  # invalid timings that the verdict names; of more, it has the number, and the tables mark all
@@ -22,15 +22,10 @@ def verdict(results: Results) -> str:
     line = ", ".join(parts)
     if results.skipped:
         line += f"; {_plural(len(results.skipped), 'benchmark')} skipped"
-    invalid = [
-        display(f"{trial.benchmark}/{trial.variant} {name}")
-        for trial in results.trials
-        for name, scenario in trial.speed.items()
-        if not scenario.valid
-    ]
-    if invalid:
+    if invalid := invalid_timings(results):
+        names = (display(f"{trial.benchmark}/{trial.variant} {name}") for _, trial, name, _ in invalid)
         line += f"; {_plural(len(invalid), 'speed measurement')} not valid"
-        line += f": {', '.join(invalid)}" if len(invalid) <= NAMED else ""
+        line += f": {', '.join(names)}" if len(invalid) <= NAMED else ""
     if claims := Counter(claim.verdict for claim in results.claims):
         line += f"; claims: {', '.join(f'{n} {name}' for name, n in claims.items())}"
     records = [record for trial in results.trials for record in trial.turns.values() if record.decides]
@@ -39,12 +34,24 @@ def verdict(results: Results) -> str:
     return line
 
 
+def invalid_timings(results: Results) -> list[tuple[int, TrialRecord, str, ScenarioRecord]]:
+    """Return index, trial, scenario and record of each timing that is not valid."""
+    return [
+        (index, trial, name, record)
+        for index, trial in enumerate(results.trials)
+        for name, record in trial.speed.items()
+        if not record.valid
+    ]
+
+
 def is_clean(results: Results) -> bool:
     """Return whether all is complete and valid, no version proven slower, and no required claim refuted."""
     failed = ("refuted", "not decided")
-    return not any(claim.required and claim.verdict in failed for claim in results.claims) and all(
+    required = [claim for claim in results.claims if claim.required]
+    if invalid_timings(results) or any(claim.verdict in failed for claim in required):
+        return False
+    return all(
         trial.status == "complete"
-        and all(scenario.valid for scenario in trial.speed.values())
         and all(record.verdict != "regression" or not record.decides for record in trial.turns.values())
         for trial in results.trials
     )

@@ -313,6 +313,16 @@ def test_the_verdict_counts_every_state() -> None:
     )
 
 
+def test_the_verdict_counts_invalid_timings_that_are_too_many_to_name() -> None:
+    content = document()
+    for each in content["trials"]:
+        for scenario in each.get("speed", {}).values():
+            scenario["valid"] = False
+    line = verdict(Results.model_validate(content))
+    count = sum(len(each.get("speed", {})) for each in content["trials"])
+    assert f"; {count} speed measurements not valid; claims" in line
+
+
 # CSV
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from sample_results import results
 from small_suite import planned, run_suite
 
 from harness.analysis.record import SideBySideFile
 from harness.datasets.scenes.scenes import Scenes, ScenesOptions
 from harness.driver.side_by_side import SHOWN
-from harness.files import read_record
+from harness.files import read_record, write_record
 from harness.rundir.results import read_results
 from harness.task import Annotations
 from reports.page import html
@@ -48,11 +49,9 @@ def shown(folder: Path) -> tuple[SideBySideFile, str]:
     run = folder / "run"
     record = read_record(run / "side-by-side" / "bench" / "samples.json", SideBySideFile)
     assert record is not None
-    results = read_results(run)
-    details, images = read_details(run, results)
-    return record, html.to_html(
-        results, details, images, side_by_side=read_side_by_side(run, results, images)
-    )
+    read = read_results(run)
+    details, images = read_details(run, read)
+    return record, html.to_html(read, details, images, read_side_by_side(run, read, images))
 
 
 def section(page: str) -> str:
@@ -130,3 +129,31 @@ def test_images(tmp_path: Path, task: str) -> None:
         assert f'<image id="image-{key}"' in page
     files = list((tmp_path / "run" / "side-by-side").rglob("*.*"))
     assert sum(file.stat().st_size for file in files) < SHOWN * 2 * 30_000
+
+
+@pytest.mark.parametrize(
+    ("scores", "columns", "spreads"),
+    [
+        ({"a": [0.9, 0.5], "b": [0.1, 0.5]}, ["a", "b"], [0.8]),
+        ({"a": [0.9, 0.5], "a-16": [0.9001, 0.5], "b": [0.1, 0.501]}, ["a", "b"], [0.8]),
+        ({"a": [0.9, 0.5], "a-16": [0.9001, 0.501]}, [], []),
+    ],
+)
+def test_variants_whose_scores_print_alike_are_shown_once(
+    tmp_path: Path, scores: dict[str, list[float]], columns: list[str], spreads: list[float]
+) -> None:
+    run = results()
+    benchmark = run.trials[0].benchmark
+    common = {"id": "s", "role": "disagreement", "source": "x", "references": [], "hypothesis": "y"}
+    samples = []
+    for index, column in enumerate(zip(*scores.values(), strict=True)):
+        shown = {
+            variant: {"index": index, "score": score, **common}
+            for variant, score in zip(scores, column, strict=True)
+        }
+        samples.append({"index": index, "spread": max(column) - min(column), "shown": shown})
+    record = SideBySideFile(key="", variants=dict.fromkeys(scores, "trial"), samples=samples)  # type: ignore[arg-type]
+    write_record(tmp_path / "side-by-side" / benchmark / "samples.json", record)
+    found = read_side_by_side(tmp_path, run, {})
+    assert [list(sample.shown) for each in found for sample in each.samples] == [columns] * len(spreads)
+    assert [sample.spread for each in found for sample in each.samples] == pytest.approx(spreads, abs=0.001)

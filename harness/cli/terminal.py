@@ -21,6 +21,7 @@ from harness.rundir.results import Results, ScenarioRecord, TrialRecord, TurnsRe
 from harness.task import Figure
 from reports.figures import invalidity, printed, trainings_text
 from reports.text import display, visible
+from reports.verdict import invalid_timings
 
 if TYPE_CHECKING:
     from harness.driver.estimate import PlanEstimate
@@ -93,14 +94,15 @@ def show_results(results: Results) -> None:
         _show_groups(results.trials, rows)
     else:
         show_table(["frontier", "trial", "status", *_FIGURES], rows)
-    for trial in results.trials:
-        name = f"{trial.benchmark}/{trial.variant}"
-        problems = [f"{trial.status} {name}: {trial.reason}"] if trial.reason else []
-        for kind, record in trial.speed.items():
-            if not record.valid:
-                problems.append(f"{kind} of {name}: {invalidity(record)}")
-        for problem in problems:
-            console.print(display(problem, 400), style="yellow")
+    problems = [
+        f"{trial.status} {trial.benchmark}/{trial.variant}: {trial.reason}"
+        for trial in results.trials
+        if trial.reason
+    ]
+    for _, trial, kind, record in invalid_timings(results):
+        problems.append(f"{kind} of {trial.benchmark}/{trial.variant}: {invalidity(record)}")
+    for problem in problems:
+        console.print(display(problem, 400), style="yellow")
 
 
 def _show_groups(trials: Sequence[TrialRecord], rows: Sequence[Sequence[str]]) -> None:

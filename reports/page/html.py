@@ -23,7 +23,7 @@ from reports.page.details import Detail, SideBySide
 from reports.page.rows import equal_accuracy, table_rows
 from reports.page.slices import slice_groups
 from reports.page.templating import environment, template
-from reports.verdict import is_clean, verdict
+from reports.verdict import invalid_timings, is_clean, verdict
 
 _COST = {
     "parameters": "parameters",
@@ -60,12 +60,7 @@ def to_html(
         verdict=verdict(results),
         clean=is_clean(results),
         comparisons=groups,
-        invalid=[
-            (index, name, scenario)
-            for index, trial in enumerate(results.trials)
-            for name, scenario in trial.speed.items()
-            if not scenario.valid
-        ],
+        invalid=invalid_timings(results),
         charted=frontier.points(results),
         filters=filters.filters(results),
         filter_names=filters.NAMES,
