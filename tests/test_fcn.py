@@ -145,7 +145,7 @@ def test_predictions_do_not_depend_on_the_rest_of_the_batch():
             place: row
             for group in batch.groups
             for place, row in zip(
-                group.indices, adapter.scores(adapter.to_input(group.first_window)), strict=True
+                group.indices, adapter.scores(adapter.to_input(group.first_chunk)), strict=True
             )
         }
 

@@ -109,7 +109,7 @@ def test_input_is_what_torchvisions_transform_gives(own: FcnResNet50, size: tupl
     image = photograph(*size)
     expected = FCN_ResNet50_Weights.DEFAULT.transforms()(PIL.Image.fromarray(image))
     (group,) = own.preprocess([Sample("0", image)]).groups
-    found = own.to_input(group.first_window)[0]
+    found = own.to_input(group.first_chunk)[0]
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 

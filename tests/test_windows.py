@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adapters.segmentation import segmenter
 from adapters.segmentation.fcn import Fcn8s, FcnOptions
 from adapters.segmentation.full_resolution import FullResolution, FullResolutionOptions
 from adapters.segmentation.segmenter import Segmenter
@@ -108,7 +109,10 @@ def peak(adapter: Segmenter, sample: Sample) -> int:
     return watched.peak
 
 
-def test_only_the_class_map_grows_with_the_height_of_the_image() -> None:
+def test_only_the_class_map_grows_with_the_height_of_the_image(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(segmenter, "PIXELS_PER_CHUNK", 2 * 32 * 32)  # two windows together
     windowed = pixelwise(window=32)
     low, high = (peak(windowed, image(height, 64)) for height in (128, 1024))
     assert high - low == (1024 - 128) * 64  # one byte per pixel: the class map
@@ -116,7 +120,26 @@ def test_only_the_class_map_grows_with_the_height_of_the_image() -> None:
     assert peak(whole, image(1024, 64)) > 8 * (high - 1024 * 64)
 
 
+def test_four_windows_of_512_px_are_a_chunk() -> None:
+    (group,) = pixelwise(window=512).preprocess([image(1100, 1100)]).groups
+    assert [len(chunk) for chunk in group.chunks] == [4, 4, 1]
+
+
 def test_an_overlap_without_windows_is_refused() -> None:
     with pytest.raises(ValueError, match="overlap: it applies to windows, so set `window` too"):
         FullResolutionOptions(overlap=0.5)
     assert FullResolutionOptions(window=64, overlap=0.5).overlap == 0.5
+
+
+def test_a_chunk_has_as_many_windows_as_its_pixels_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = [image(100, 200), image(100, 200)]
+    expected = pixelwise(window=32).predict(samples)
+    seen: list[int] = []
+    for together in (1, 3, 100):
+        monkeypatch.setattr(segmenter, "PIXELS_PER_CHUNK", together * 2 * 32 * 32)
+        adapter = pixelwise(window=32)
+        adapter.module.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0]) // 2))
+        masks = adapter.predict(samples)
+        assert all(np.mean(a == b) > 0.999 for a, b in zip(expected, masks, strict=True))  # rounding
+    windows = len(window_grid(100, 200, 32, 1 / 3))
+    assert windows == 45 and seen == [1] * 45 + [3] * 15 + [45]

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
@@ -23,6 +23,7 @@ from harness.errors import UsageError
 from harness.registry import unknown
 from harness.task import BACKGROUND, IGNORED, Image, Mask, Prediction, Sample
 
+PIXELS_PER_CHUNK = 2**20  # at most, of an image with many windows: four windows of 512 px
 OBJECT_WEIGHT = 2.0  # class weight of objects, as most pixels are background; prototype of the recipes
 
 
@@ -52,16 +53,17 @@ class SegmenterOptions(InputSizeOptions):
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Images with the same grid of windows, which are segmented together, one window at a time.
+    """Images with the same grid of windows, which are segmented together, one chunk of windows at a time.
 
-    The first window, usually the whole image, is prepared in advance. The others are prepared during
-    inference, so that no more than one is on the device.
+    The first chunk, which usually contains all windows, is prepared in advance. The others are prepared one
+    at a time during inference, so that no more than one is on the device.
     """
 
     indices: list[int]  # of the images in the batch
     grid: WindowGrid
     images: list[Image]  # padded to the size that the grid covers
-    first_window: Tensor  # uint8 [n, H, W, 3], resized and padded
+    chunks: list[list[tuple[slice, slice]]]  # rows and columns of windows
+    first_chunk: Tensor  # uint8 [windows · n, H, W, 3], window by window, resized and padded
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,11 +139,15 @@ class Segmenter(TorchAdapter[Batch, list[Tensor], TrainingBatch]):
 
     def _group(self, indices: list[int], originals: Sequence[Image], grid: WindowGrid) -> Group:
         padded = [images.pad(originals[index], *grid.image_size) for index in indices]
-        return Group(indices, grid, padded, self._window(padded, *next(iter(grid))))
+        height, width = self.input_size(grid.height, grid.width)
+        step = max(1, PIXELS_PER_CHUNK // (len(indices) * self._padded(height) * self._padded(width)))
+        windows = list(grid)
+        chunks = [windows[start : start + step] for start in range(0, len(grid), step)]
+        return Group(indices, grid, padded, chunks, self._windows(padded, chunks[0]))
 
-    def _window(self, originals: Sequence[Image], rows: slice, columns: slice) -> Tensor:
-        """Resize and pad a window of each image, and copy them to the device."""
-        cut = [image[rows, columns] for image in originals]
+    def _windows(self, originals: Sequence[Image], chunk: Sequence[tuple[slice, slice]]) -> Tensor:
+        """Resize and pad a chunk of windows of each image, and copy them to the device."""
+        cut = [image[rows, columns] for rows, columns in chunk for image in originals]
         height, width = self.input_size(*cut[0].shape[:2])
         frame = self._padded(height), self._padded(width)
         resized = [images.pad(images.resize(window, height, width), *frame) for window in cut]
@@ -151,12 +157,12 @@ class Segmenter(TorchAdapter[Batch, list[Tensor], TrainingBatch]):
         """Yield the scores [n, C, h, w] of each window at its own size."""
         size = group.grid.height, group.grid.width
         height, width = self.input_size(*size)
-        others = (self._window(group.images, *position) for position in islice(group.grid, 1, None))
-        for pixels in chain([group.first_window], others):
+        others = (self._windows(group.images, chunk) for chunk in group.chunks[1:])
+        for pixels in chain([group.first_chunk], others):
             scores = self.scores(self.to_input(pixels))[..., :height, :width]
             if (height, width) != size:
                 scores = nn.functional.interpolate(scores, size, mode="bilinear")
-            yield scores
+            yield from scores.split(len(group.indices))
 
     def check(self, train: Dataset) -> None:
         """Check that weighted classes exist, and that a mask value is left for ignored pixels."""
