@@ -2,32 +2,39 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import chain, cycle, islice, pairwise
+from itertools import cycle, islice
 
 from pydantic import Field
 
 from harness.errors import is_out_of_memory
+from harness.files import StrictModel
 from harness.scenarios.figures import throughput
-from harness.scenarios.loop import Workload, window_length
-from harness.scenarios.offline import Offline, OfflineProcess
+from harness.scenarios.loop import DisturbedWindow, Window, Workload, window_length
+from harness.scenarios.offline import seconds_per_sample, time_batches
 from harness.scenarios.scenario import Conditions, ProcessTiming, Scenario, ScenarioFigures
 from harness.scenarios.settings import Profile
 from harness.task import Figure
 
-GAIN = 1.03  # least ratio of the throughput of a batch size to that of half of it
+GAIN = 1.03  # ratio of throughputs up to which a larger batch is not worth it
 SIZES = tuple(1 << power for power in range(11))
 
 
-class BatchSweepProcess(ProcessTiming):
-    """The offline timings of one process, by ascending batch size."""
+class Step(StrictModel):
+    """The timed windows of one batch size, in whole passes over the samples."""
 
-    raw_names = ("steps",)
-    steps: list[OfflineProcess]
+    batch_size: int
+    windows: list[Window]
+
+
+class BatchSweepProcess(ProcessTiming):
+    """The timings of one process, by ascending batch size."""
+
+    steps: list[Step]
     ended: str = Field(description="why it timed no larger batches")
 
     def seconds_per_sample(self, quantile: float) -> float:
         """Return the typical time per sample at this process's fastest batch size."""
-        return min(step.seconds_per_sample(quantile) for step in self.steps)
+        return min(seconds_per_sample(step.windows, quantile) for step in self.steps)
 
 
 class BatchSweep(Scenario):
@@ -39,48 +46,52 @@ class BatchSweep(Scenario):
 
     @staticmethod
     def run(work: Workload, profile: Profile, conditions: Callable[[], Conditions]) -> BatchSweepProcess:
-        """Double the batch size until two in a row gain too little, or until memory is exhausted."""
-        steps: list[OfflineProcess] = []
-        ended = f"larger batches than {SIZES[-1]} are not tried"
+        """Double the batch size until two doublings in a row gain too little, or memory is exhausted."""
+        steps: list[Step] = []
+        disturbed: list[DisturbedWindow] = []
+        ended = f"{SIZES[-1]} is the largest size"
         for size in SIZES:
             try:
-                step = Offline.run(_in_batches(work, size), profile, conditions)
+                windows, rejected = time_batches(_in_batches(work, size), profile)
             except Exception as error:
                 if not steps or not is_out_of_memory(error):
                     raise
                 ended = f"memory does not suffice for batches of {size}"
                 break
-            steps.append(step.model_copy(update={"batch_size": size}))
-            before, *last = [step.seconds_per_sample(0.5) for step in steps[-3:]]
+            steps.append(Step(batch_size=size, windows=windows))
+            disturbed += rejected
+            before, *last = [seconds_per_sample(step.windows, 0.5) for step in steps[-3:]]
             if len(last) == 2 and min(last) * GAIN > before:
                 ended = f"batches of {size // 2} and {size} gain less than {GAIN - 1:.0%}"
                 break
-        disturbed = [*chain.from_iterable(step.disturbed for step in steps)]
-        return BatchSweepProcess(**dict(conditions()), steps=steps, disturbed=disturbed, ended=ended)
+        measured = conditions()
+        # The energy is that of all sizes together, so that per sample is the model's at none of them.
+        timed_on = measured.timed_on.model_copy(update={"joules_per_sample": None})
+        fields = dict(measured) | {"timed_on": timed_on}
+        return BatchSweepProcess(**fields, steps=steps, disturbed=disturbed, ended=ended)
 
     def summarise(self) -> ScenarioFigures:
-        """Compute the throughput of the sizes that all processes timed, and choose the last that gains."""
+        """Compute the throughput of the sizes that all processes timed, and choose one of them."""
         figures, queries, total = dict[int, Figure](), 0, 0.0
         for steps in zip(*(process.steps for process in self.processes), strict=False):
             windows, size = [window for step in steps for window in step.windows], steps[0].batch_size
             samples = sum(window.samples for window in windows)
-            figures[size] = throughput([step.seconds_per_sample(0.5) for step in steps], samples)
+            figures[size] = throughput([seconds_per_sample(step.windows, 0.5) for step in steps], samples)
             queries, total = queries + samples // size, total + sum(window.seconds for window in windows)
         values = {size: figure.value or 0.0 for size, figure in figures.items()}
-        enough = (small for small, large in pairwise(values) if values[large] < values[small] * GAIN)
-        chosen = next(enough, max(values))
+        most = max(values.values())
+        chosen = next(size for size, value in values.items() if value * GAIN >= most)
         reasons = "; ".join(dict.fromkeys(process.ended for process in self.processes))
         return ScenarioFigures(
             queries=queries,
             seconds=total,
             throughput=figures[chosen],
             rates={f"batch size {size}": figure for size, figure in figures.items()},
-            notes=[f"batch size {chosen} is chosen: {reasons}"],
+            notes=[
+                f"batch size {chosen} is chosen, the smallest within {GAIN - 1:.0%} of the best throughput; "
+                f"the sweep ended at {max(values)}: {reasons}"
+            ],
         )
-
-    def curve(self) -> tuple[str, list[float]]:
-        """Return the throughput in samples/s by ascending batch size."""
-        return "batch_sweep_ips", [figure.value or 0.0 for figure in self.summarise().rates.values()]
 
 
 def _in_batches(work: Workload, size: int) -> Workload:

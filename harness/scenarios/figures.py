@@ -41,27 +41,19 @@ def over_processes(values: Sequence[float], n: int, unit: str, signature: str) -
 
 
 def throughput(seconds_per_sample: Sequence[float], samples: int) -> Figure:
-    """Compute samples per second from the median time per sample of each process.
-
-    Args:
-        samples: Number of timed samples.
-    """
+    """Compute samples per second from the median time per sample of each process, over all timed samples."""
     rates = [1 / seconds for seconds in seconds_per_sample]
     return over_processes(rates, samples, "samples/s", "offline|median per window")
 
 
 def in_units(throughput: Figure, counts: Sequence[int], name: str) -> Figure:
-    """Convert a throughput from samples per second to another unit per second.
+    """Convert a throughput to another unit per second, such as `source_tokens`, given the units per sample.
 
     The conversion is exact, because throughput is that of whole passes over the samples.
-
-    Args:
-        counts: Units per sample.
-        name: Name of the unit, such as `source_tokens`.
     """
     mean = sum(counts) / len(counts)
-    bounds = (throughput.value, throughput.low, throughput.high)
-    value, low, high = (None if bound is None else bound * mean for bound in bounds)
+    numbers = (throughput.value, throughput.low, throughput.high)
+    value, low, high = (None if number is None else number * mean for number in numbers)
     unit = f"{name.replace('_', ' ')}/s"
     return Figure(value, low, high, round(throughput.n * mean), unit, throughput.signature)
 
@@ -86,27 +78,17 @@ def least_queries(percentile: float) -> int:
 
 
 def latency(percentile: float, processes: Sequence[Sequence[float]]) -> Figure | None:
-    """Compute a percentile of latencies in seconds, grouped by process.
+    """Compute a percentile of latencies in seconds, grouped by process; None with fewer than `least_queries`.
 
-    Latencies of one process resemble each other more than those of different processes, so pooled latencies
-    are not an independent sample. Value and interval are therefore over the percentiles of the processes.
-
-    Returns:
-        The figure, or None if a process has fewer than `least_queries` latencies.
+    Latencies of one process resemble each other more than those of different processes, so value and interval
+    are over the percentiles of the processes.
     """
     if min(map(len, processes)) < least_queries(percentile):
         return None
-    ordered = [np.sort(np.asarray(latencies, dtype=np.float64)) for latencies in processes]
-    percentiles = [float(process[_rank(percentile, len(process))]) for process in ordered]
-    return over_processes(percentiles, sum(map(len, ordered)), "s", f"p{percentile:g}")
-
-
-def _rank(percentile: float, n: int) -> int:
-    """Return the index ⌈p·n⌉ − 1 of a percentile among n sorted values.
-
-    The product is computed in integers, because in floating point .999 · 7000 is above 6993.
-    """
-    return -(-round(percentile * 1000) * n // 100_000) - 1
+    # The index ⌈p·n⌉ − 1 is computed in integers, because in floating point .999 · 7000 is above 6993.
+    per_mille = round(percentile * 1000)
+    percentiles = [sorted(times)[-(-per_mille * len(times) // 100_000) - 1] for times in processes]
+    return over_processes(percentiles, sum(map(len, processes)), "s", f"p{percentile:g}")
 
 
 def duration(seconds: Sequence[float], phase: str) -> Figure:

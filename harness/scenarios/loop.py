@@ -23,8 +23,7 @@ WASTE = 2.0  # time for disturbed windows that are timed again, as a multiple of
 class Window(NamedTuple):
     """Timing of a window, which is a fixed part of the samples."""
 
-    position: int
-    """Index of the window in `Workload.windows`; those of one position have the same samples."""
+    position: int  # index in `Workload.windows`; windows of one position have the same samples
     samples: int
     seconds: float
 
@@ -35,8 +34,7 @@ class DisturbedWindow(NamedTuple):
     position: int
     seconds: float
     reason: str
-    replaced: bool
-    """True if the window was timed again instead; False once the budget for this was spent."""
+    replaced: bool  # by another timing; False once the budget for this was spent
 
 
 Query = list[int]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from harness.scenarios.figures import in_units, throughput
-from harness.scenarios.loop import Query, Window, Workload, time_windows
+from harness.scenarios.loop import DisturbedWindow, Query, Window, Workload, time_windows
 from harness.scenarios.scenario import Conditions, ProcessTiming, Scenario, ScenarioFigures
 from harness.scenarios.settings import Profile
 
@@ -17,14 +17,7 @@ class OfflineProcess(ProcessTiming):
     windows: list[Window]
 
     def seconds_per_sample(self, quantile: float) -> float:
-        """Return the quantile over passes of each window's time, summed over the windows of a pass."""
-        durations: dict[int, list[float]] = {}
-        samples: dict[int, int] = {}
-        for position, count, seconds in self.windows:
-            durations.setdefault(position, []).append(seconds)
-            samples[position] = count
-        total = sum(float(np.quantile(values, quantile)) for values in durations.values())
-        return total / sum(samples.values())
+        return seconds_per_sample(self.windows, quantile)
 
 
 class Offline(Scenario):
@@ -35,20 +28,7 @@ class Offline(Scenario):
 
     @staticmethod
     def run(work: Workload, profile: Profile, conditions: Callable[[], Conditions]) -> OfflineProcess:
-        """Time whole windows; the device is synchronised only at their ends."""
-        clock, predict, synchronise = work.clock, work.predict, work.synchronise
-
-        def time_window(queries: Sequence[Query]) -> list[int]:
-            synchronise()
-            start = clock()
-            for query in queries:
-                predict(query)
-            synchronise()
-            return [clock() - start]
-
-        timed, disturbed = time_windows(work, profile, time_window)
-        samples = [sum(map(len, queries)) for queries in work.windows]
-        windows = [Window(position, samples[position], ns / 1e9) for position, [ns] in timed]
+        windows, disturbed = time_batches(work, profile)
         return OfflineProcess(**dict(conditions()), windows=windows, disturbed=disturbed)
 
     def summarise(self) -> ScenarioFigures:
@@ -62,7 +42,32 @@ class Offline(Scenario):
             rates={unit: in_units(figure, counts, unit) for unit, counts in self.units.items()},
         )
 
-    def curve(self) -> tuple[str, list[float]]:
-        """Return the throughput of each window in samples/s."""
-        windows = [window for process in self.processes for window in process.windows]
-        return "ips", [window.samples / window.seconds for window in windows]
+
+def time_batches(work: Workload, profile: Profile) -> tuple[list[Window], list[DisturbedWindow]]:
+    """Time whole windows, and return those that count and all disturbed ones.
+
+    The device is synchronised only at the ends of a window.
+    """
+    clock, predict, synchronise = work.clock, work.predict, work.synchronise
+
+    def time_window(queries: Sequence[Query]) -> list[int]:
+        synchronise()
+        start = clock()
+        for query in queries:
+            predict(query)
+        synchronise()
+        return [clock() - start]
+
+    timed, disturbed = time_windows(work, profile, time_window)
+    samples = [sum(map(len, queries)) for queries in work.windows]
+    return [Window(position, samples[position], ns / 1e9) for position, [ns] in timed], disturbed
+
+
+def seconds_per_sample(windows: Sequence[Window], quantile: float) -> float:
+    """Return the time per sample: the quantile over passes of each window's time, summed over the windows."""
+    durations: dict[int, list[float]] = {}
+    samples: dict[int, int] = {}
+    for position, count, seconds in windows:
+        durations.setdefault(position, []).append(seconds)
+        samples[position] = count
+    return sum(float(np.quantile(values, quantile)) for values in durations.values()) / sum(samples.values())

@@ -76,8 +76,8 @@ class AnswerCheck(StrictModel):
 class ProcessTiming(Conditions):
     """Timing of one process; scenarios add their raw times."""
 
-    raw_names: ClassVar[tuple[str, ...]]
-    """Fields that list the raw times in the order of timing."""
+    raw_names: ClassVar[tuple[str, ...]] = ()
+    """Fields that list the raw times in the order of timing, of scenarios that can be timed in turns."""
 
     disturbed: list[DisturbedWindow] = Field(
         default_factory=list, description="disturbed windows; those that were not replaced count"
@@ -89,11 +89,9 @@ class ProcessTiming(Conditions):
 
     @abstractmethod
     def seconds_per_sample(self, quantile: float) -> float:
-        """Return the typical time per sample in seconds.
+        """Return the typical time per sample in seconds, from a quantile of the times of the same work.
 
-        Args:
-            quantile: Which of the repeated times of the same work counts, 0–1. Comparisons use `LOW`; figures
-                that are shown use the median.
+        Comparisons use the quantile `LOW`; figures that are shown use the median.
         """
 
     def joined(self, later: Self) -> Self:
@@ -161,10 +159,8 @@ class Scenario(StrictModel):
     def run(work: Workload, profile: Profile, conditions: Callable[[], Conditions]) -> ProcessTiming:
         """Time queries for at least the duration, number and passes that the profile requires.
 
-        Called again with the same workload, it continues with further passes.
-
-        Args:
-            conditions: Returns the conditions; must be called once, right after the timed loop.
+        Called again with the same workload, it continues with further passes. `conditions` must be called
+        once, right after the timed loop.
         """
 
     @abstractmethod
@@ -187,10 +183,6 @@ class Scenario(StrictModel):
             if 2 * (len(process.disturbed) - replaced) > process.timed_on.windows - replaced:
                 return ["most windows that count were disturbed, so the medians include the disturbance"]
         return []
-
-    @abstractmethod
-    def curve(self) -> tuple[str, list[float]]:
-        """Return a name with a unit, and the raw times as a curve, process by process."""
 
     def latencies(self) -> list[list[float]]:
         """Return the seconds of each query by process, or nothing if queries are not timed one by one."""

@@ -40,7 +40,6 @@ class Probe(StrictModel):
 class ServerProcess(ProcessTiming):
     """Probes of one process, in the order in which they were made."""
 
-    raw_names = ("probes",)
     probes: list[Probe]
 
     def seconds_per_sample(self, quantile: float) -> float:  # noqa: ARG002
@@ -118,12 +117,6 @@ class Server(Scenario):
             notes=[*notes, *dict.fromkeys(checks)],
         )
 
-    def curve(self) -> tuple[str, list[float]]:
-        """Return the bound of the percentile in ms at the rates that were served to the end, by rate."""
-        probes = [probe for process in self.processes for probe in process.probes]
-        points = sorted((probe.rate, probe.bound_ns / 1e6) for probe in probes if probe.bound_ns)
-        return "server_bound_ms", [bound for _, bound in points]
-
     def latencies(self) -> list[list[float]]:
         # Each probe that met the target was at a higher rate than those before.
         met = [[probe for probe in process.probes if probe.met] for process in self.processes]
@@ -139,7 +132,6 @@ def search(
     is bisected on a logarithmic scale.
 
     Args:
-        run: Probes a rate.
         first: Any rate above 0. The search takes less time the nearer it is to the result.
         affordable: Returns whether there is time for a probe at a rate. The search ends when there is not.
     """

@@ -68,9 +68,5 @@ class SingleStream(Scenario):
     def headline(figures: ScenarioFigures) -> Figure | None:
         return figures.latency.get("p50")
 
-    def curve(self) -> tuple[str, list[float]]:
-        """Return the latency of each query in ms."""
-        return "latency_ms", [ns / 1e6 for process in self.processes for ns in process.latencies_ns]
-
     def latencies(self) -> list[list[float]]:
         return [[ns / 1e9 for ns in process.latencies_ns] for process in self.processes]
