@@ -3,57 +3,29 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
-from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
-from lxml import html
-from markdown_it import MarkdownIt
-from raw_timings import SETTINGS, offline_timings, single_stream_timings
-from sacrebleu import corpus_bleu
-from sample_results import ENVIRONMENT, HOSTILE, trial
 from sample_results import speed as scenarios
-from scipy import stats
 from typer.testing import CliRunner
 
 from harness.cli.app import app
-from harness.cli.terminal import show_comparison
-from harness.compare.accuracy import FigurePair, RunPair, RunSide, find_flips, judge_loss
+from harness.compare import accuracy
 from harness.compare.compare import compare
-from harness.compare.correction import correct_verdicts
-from harness.compare.cost import cost_changes
-from harness.compare.frontier import FrontierChange
-from harness.compare.outcome import Change, Comparison, TrialComparison, Verdict
-from harness.compare.speed import slowdown, speed_changes
-from harness.compare.speed_verdict import DRIFT, judge
-from harness.decisions.margin import BoundTest
+from harness.compare.outcome import Comparison, Verdict
 from harness.decisions.policy import GatePolicy
-from harness.environment import Environment
 from harness.errors import InfrastructureError
-from harness.files import read_json, write_record
-from harness.metrics.average_precision import Voc10
-from harness.metrics.bleu import Bleu
-from harness.metrics.iou import Iou
-from harness.metrics.metric import AnyMetric
+from harness.files import read_json
+from harness.metrics.metric import StoredArrays
 from harness.rundir.prediction_shards import ShardProvenance
-from harness.rundir.results import TrialRecord
 from harness.rundir.store import RunDirectory, TrialDirectory
-from harness.scenarios.scenario import Scenario
-from harness.statistics.holm import holm
-from harness.statistics.jackknife import JackknifedFigure, figure
-from harness.statistics.paired import PairedDifference, difference
-from harness.task import Annotations, Detections, Figure, Translation
+from harness.task import Figure, Translation
 from harness.trial import DatasetUse
-from reports.comparison import comparison_to_markdown
 from reports.page.comparison import comparison_to_html
-from reports.text import display
 
 SUITE = """
 name: tiny
@@ -137,219 +109,6 @@ def write_results(run: Path, document: dict[str, Any]) -> None:
 def verdicts(comparison: Comparison) -> dict[str, Verdict]:
     """Of the first trial."""
     return {change.name: change.verdict for change in comparison.trials[0].changes}
-
-
-# The paired difference
-
-
-def jackknifed(metric: AnyMetric, base: list[Any], head: list[Any]) -> dict[str, FigurePair]:
-    """Return every figure of both sides."""
-    before, after = metric.jackknife(base), metric.jackknife(head)
-    return {name: ([before[name]], [after[name]]) for name in metric.names}
-
-
-def paired(metric: AnyMetric, base: list[Any], head: list[Any]) -> dict[str, PairedDifference]:
-    """Return the difference of every figure."""
-    return {
-        name: difference(before, after) for name, (before, after) in jackknifed(metric, base, head).items()
-    }
-
-
-def test_the_difference_equals_a_plain_loop_over_sentences_left_out() -> None:
-    references = [
-        *("the cat sat on the mat", "a dog ran far away today", "we all go home now please"),
-        *("it is cold in the north", "two birds fly over the sea", "she reads a very long book"),
-    ]
-    base = [line.replace("the", "a", 1) for line in references]
-    head = [" ".join(line.split()[:-1]) for line in references]
-    metric = Bleu()
-    sides = [
-        [
-            metric.statistics((target,), Translation(text))
-            for target, text in zip(references, texts, strict=True)
-        ]
-        for texts in (base, head)
-    ]
-    change = paired(metric, *sides)["bleu"]
-
-    def score(texts: list[str], kept: list[int]) -> float:
-        return corpus_bleu([texts[i] for i in kept], [[references[i] for i in kept]]).score
-
-    everything = list(range(6))
-    value = score(head, everything) - score(base, everything)
-    rests = [[i for i in everything if i != left_out] for left_out in everything]
-    pseudo_values = [6 * value - 5 * (score(head, rest) - score(base, rest)) for rest in rests]
-    error = stats.sem(pseudo_values)
-    assert change.difference.value == pytest.approx(value)
-    assert (change.difference.low, change.difference.high) == pytest.approx(
-        stats.t.interval(0.95, 5, loc=value, scale=error)
-    )
-    assert change.p == pytest.approx(2 * stats.t.sf(abs(value) / error, 5))
-
-
-def masks(generator: np.random.Generator, hit: np.ndarray) -> list[np.ndarray]:
-    """Return statistics of images with 50 pixels of either class, each right with probability `hit`."""
-    right = generator.binomial(50, hit[:, None], size=(len(hit), 2))
-    predicted = right + (50 - right)[:, ::-1]
-    zero = np.zeros_like(right)
-    return list(np.stack([right, np.full_like(right, 50), predicted, zero, zero], axis=1))
-
-
-def test_pairing_the_samples_makes_a_difference_clearer_than_two_intervals() -> None:
-    generator = np.random.default_rng(1)
-    difficulty = generator.uniform(0.3, 0.9, 80)  # of the samples, for both models
-    metric = Iou(("a", "b"))
-    base, head = masks(generator, difficulty), masks(generator, difficulty + 0.05)
-    before, after = (metric.summarise(side).metrics["pixel_accuracy"] for side in (base, head))
-    assert before.high > after.low  # the intervals overlap …
-    figures = jackknifed(metric, base, head)["pixel_accuracy"]
-    change = judge_loss(Change("accuracy", "pixel_accuracy"), figures, None)
-    assert change.verdict == "improvement"  # … and yet the difference is clear
-
-
-def test_models_of_equal_quality_are_rarely_called_worse() -> None:
-    """Of 200 comparisons of equally good models 2.5% should be called regressions: 5 ± 2.2."""
-    metric, generator = Iou(("a", "b")), np.random.default_rng(2)
-    called = []
-    for _ in range(200):
-        difficulty = generator.uniform(0.4, 0.9, 40)
-        base, head = (masks(generator, difficulty) for _ in range(2))
-        figures = jackknifed(metric, base, head)["pixel_accuracy"]
-        called.append(judge_loss(Change("accuracy", "pixel_accuracy"), figures, None).verdict)
-    assert 1 <= called.count("regression") <= 10
-    assert 1 <= called.count("improvement") <= 10
-
-
-@pytest.mark.parametrize(
-    ("task", "before", "after"),
-    [
-        ("translation", Translation("ja"), Translation("ja.")),
-        (
-            "detection",
-            Detections(np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int64)),
-            Detections(np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.ones(1, np.int64)),
-        ),
-        ("segmentation", np.zeros((4, 4), np.uint8), np.eye(4, dtype=np.uint8)),
-    ],
-)
-def test_flips_are_the_samples_whose_stored_prediction_differs(
-    task: Any, before: Any, after: Any, tmp_path: Path
-) -> None:
-    sides = []
-    for name, second in (("base", before), ("head", after)):
-        directory = TrialDirectory(tmp_path / name)
-        directory.predictions.write(
-            task, 0, ["a", "b", "c"], [before, second, before], ShardProvenance(environment="here")
-        )
-        sides.append(RunSide(TrialRecord.model_validate(trial(task, "model")), directory))
-    assert find_flips(*sides) == ("b",)
-
-
-# Stored statistics
-
-
-def test_stored_statistics_of_detections_equal_the_computed_ones(tmp_path: Path) -> None:
-    generator = np.random.default_rng(5)
-    metric = Voc10(["a", "b"])
-    images = []
-    for objects in (0, 1, 3):
-        target = Annotations.of_boxes(
-            generator.uniform(0, 50, (objects, 2))[:, [0, 1, 0, 1]] + [0, 0, 9, 9],
-            generator.integers(0, 2, objects),
-        )
-        noisy = Detections(
-            target.boxes.astype(np.float32), generator.random(objects).astype(np.float32), target.labels
-        )
-        images.append(metric.statistics(target, noisy))
-    directory = TrialDirectory(tmp_path)
-    directory.write_statistics("voc10", metric.pack(images))
-    restored = metric.unpack(directory.read_statistics("voc10"))
-    assert metric.summarise(restored) == metric.summarise(images)
-    for before, after in zip(images, restored, strict=True):
-        for part, array in vars(before).items():
-            assert np.array_equal(array, getattr(after, part)) and array.dtype == getattr(after, part).dtype
-
-
-def test_damaged_statistics_give_one_message(tmp_path: Path) -> None:
-    directory = TrialDirectory(tmp_path)
-    directory.write_statistics("bleu", {"rows": np.arange(1000)})
-    file = directory.statistics_path("bleu")
-    file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(InfrastructureError, match=r"bleu\.npz: damaged"):
-        directory.read_statistics("bleu")
-
-
-# Many comparisons
-
-
-def trials_with_p_values(p_values: list[float]) -> list[TrialComparison]:
-    figure = Figure(-1.0, -2.0, -0.5, 300, "points", "s")
-    change = ("accuracy", "bleu", figure, figure, figure, "regression", "below 0")
-    return [
-        TrialComparison(
-            "b",
-            str(i),
-            "translation",
-            "compared",
-            changes=(
-                Change(*change, True, p, test=BoundTest(1 - p / 2, p / 2)),
-                Change(*change, False, p, test=BoundTest(1 - p / 2, p / 2)),
-            ),
-        )
-        for i, p in enumerate(p_values)
-    ]
-
-
-def test_a_doubtful_change_among_many_is_not_called_a_regression() -> None:
-    verdicts_by_trial = [
-        [change.verdict for change in trial_changes.changes]
-        for trial_changes in correct_verdicts(trials_with_p_values([0.002, 0.04, 0.9]))
-    ]
-    assert verdicts_by_trial == [
-        ["regression"] * 2,
-        ["inconclusive", "regression"],
-        ["inconclusive", "regression"],
-    ]
-    (alone,) = correct_verdicts(trials_with_p_values([0.04]))
-    assert alone.changes[0].verdict == "regression"
-
-
-def images(generator: np.random.Generator, count: int) -> np.ndarray:
-    """Return the statistics of images for two models of equal quality: [count, 2, 5, 3 classes].
-
-    The rarest class is in 4% of the images.
-    """
-    present = generator.random((count, 1, 3)) < [1, 0.5, 0.04]
-    annotated = np.repeat(np.where(present, generator.integers(5, 60, (count, 1, 3)), 0), 2, axis=1)
-    right = generator.binomial(annotated, generator.beta(4, 2, (count, 1, 1)))
-    predicted = right + np.roll(annotated - right, 1, axis=2)
-    zero = np.zeros_like(right)
-    rows = np.stack([right, annotated, predicted, zero, zero], axis=2)
-    return np.concatenate([rows, rows[:, ::-1]])  # both orders, so that the models are exactly equal
-
-
-def test_of_a_suite_of_equal_models_5_percent_are_called_changed() -> None:
-    """At most 6.5% of 1,000 suites of 12 equal models: 5% ± 0.7; a true 8% would exceed it."""
-    metric, generator = Iou(("a", "b", "c")), np.random.default_rng(6)
-    population = images(generator, 5000)
-    called = 0
-    for _ in range(1000):
-        rows = population[generator.integers(0, len(population), (12, 300))]
-        total = rows.sum(axis=1, keepdims=True)
-        sums = np.concatenate([total, total - rows], axis=1)  # [12, 1 + 300, 2, 5, 3]
-        values = metric.figures(sums.reshape(-1, 5, 3))["miou"].reshape(12, 301, 2)
-        p_values = []
-        for trial_values in values:
-            base, head = (
-                JackknifedFigure(figure(column, 300, "fraction", "s"), column[1:])
-                for column in trial_values.T
-            )
-            p_values.append(difference([base], [head]).p or 1.0)
-        called += min(holm(p_values)) <= 0.05
-    assert 20 <= called <= 65
-
-
-# Runs
 
 
 def test_identical_runs_are_unchanged(baseline: Path, head: Path) -> None:
@@ -472,6 +231,23 @@ def test_figures_that_do_not_follow_from_the_stored_statistics_are_incomparable(
     assert (change.verdict, change.difference) == ("incomparable", None)
 
 
+def test_a_figure_that_only_one_version_of_a_metric_has_is_incomparable_and_the_others_are_compared(
+    baseline: Path, head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(tmp_path, head, lambda index, words: words[::2])
+    known, renamed = accuracy.restore, iter(("old_bleu", "bleu"))
+
+    def restore(name: str, arrays: StoredArrays) -> Any:
+        figures = known(name, arrays).figures()
+        named = {next(renamed) if key == "bleu" else key: figure for key, figure in figures.items()}
+        return SimpleNamespace(figures=lambda _: named)
+
+    monkeypatch.setattr(accuracy, "restore", restore)
+    bleu, chrf = compare(head, baseline).trials[0].changes
+    assert (bleu.verdict, chrf.verdict) == ("incomparable", "regression")
+    assert bleu.reason.endswith("the statistics of one of the runs do not have bleu")
+
+
 def delete_a_shard(run: Path) -> None:
     """Delete a shard of the first trial as a run does, which results.json still calls complete."""
     first = RunDirectory(run).trial(read_json(run / "run.json")["trials"][0]["id"])
@@ -546,148 +322,6 @@ def test_json_contains_the_outcome_and_every_change(baseline: Path, head: Path, 
     assert change["difference"]["high"] < 0
 
 
-# Speed
-
-
-def raw(name: str, seconds: list[list[float]], **changes: Any) -> Scenario:
-    """Return timings of processes, given as seconds per sample of their windows or queries."""
-    if name == "offline":
-        return offline_timings([[(8, 8 * s) for s in times] for times in seconds], **changes)
-    return single_stream_timings(seconds, **changes)
-
-
-ENVIRONMENTS = {
-    "env1": Environment.model_validate(ENVIRONMENT),
-    "updated": Environment.model_validate({**ENVIRONMENT, "packages": {"torch": "3.0.0"}}),
-    "other": Environment.model_validate({**ENVIRONMENT, "cpu": "Another"}),
-}
-
-
-def timed(
-    folder: Path, factor: float, profile: str = "ci", head: dict[str, Any] | None = None
-) -> list[Change]:
-    """Return the changes for a head that takes `factor` times as long; `head` updates its record."""
-    noise = np.random.default_rng(3).normal(1, 0.002, (2, 6, 4))
-    sides = []
-    for number, (name, scale) in enumerate((("base", 1.0), ("head", factor))):
-        directory = TrialDirectory(folder / name)
-        for scenario in ("offline", "single-stream"):
-            times = (0.01 * scale * noise[number]).tolist()
-            write_record(directory.path / "speed" / f"{scenario}.json", raw(scenario, times))
-        record = trial("detection", "model", speed=scenarios(100 / scale))
-        for scenario in record["speed"].values():
-            scenario.update({"profile": profile, **((head or {}) if name == "head" else {})})
-        sides.append(RunSide(TrialRecord.model_validate(record), directory))
-    return list(speed_changes(RunPair(*sides), ENVIRONMENTS, ENVIRONMENTS, GatePolicy()))
-
-
-@pytest.mark.parametrize("name", ["offline", "single-stream"])
-def test_a_slowdown_is_the_ratio_of_low_quantiles_and_shrugs_at_a_process_that_is_slow_for_life(
-    name: str,
-) -> None:
-    """Two of 22 repetitions take longer because of other work; the low quantile ignores them."""
-    processes = [1.0, 1.01, 1.02, 1.03, 1.04, 1.9]
-    base = raw(name, [[scale] * 20 + [9.0] * 2 for scale in processes])
-    head = raw(name, [[1.2 * scale] * 22 for scale in processes])
-    difference = slowdown(base.seconds_by_process(), head.seconds_by_process())
-    assert difference.value == pytest.approx(0.2)
-    assert difference.low is not None and difference.high is not None
-    assert 0.15 < difference.low < 0.2 < difference.high < 0.25
-    assert (difference.n, difference.unit) == (12, "of the time per sample")
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected", "detectable"),
-    [
-        (0.026, 0.046, "regression", 0.0415),
-        (0.026, 0.4, "regression", 0.33355),
-        (0.024, 0.09, "inconclusive", 0.07945),
-        (0.02, 0.049, "pass", 0.048925),
-        (-0.03, 0.03, "inconclusive", 0.0745),
-        (-0.5, -0.4, "pass", 0.1075),
-        (None, None, "inconclusive", None),
-    ],
-)
-def test_a_slowdown_passes_only_if_five_percent_would_have_been_seen(
-    low: float | None, high: float | None, expected: Verdict, detectable: float | None
-) -> None:
-    """Detectable is 2.5% and 1.65 half widths of the interval; at −3% to 3%, a slowdown of 5% is not."""
-    judgement = judge(Figure(0.0, low, high, 12, "", ""))
-    assert judgement.verdict == expected
-    assert judgement.detectable == (None if detectable is None else pytest.approx(detectable))
-
-
-@pytest.mark.parametrize(("factor", "expected"), [(1.0, "pass"), (1.1, "regression"), (0.8, "pass")])
-def test_stored_measurements_decide(factor: float, expected: Verdict, tmp_path: Path) -> None:
-    changes = timed(tmp_path, factor)
-    assert [change.name for change in changes] == ["offline throughput", "single-stream latency p50"]
-    for change in changes:
-        assert (change.verdict, change.decides) == (expected, True)
-        assert change.difference is not None
-        assert change.difference.value == pytest.approx(factor - 1, abs=0.01)
-
-
-@pytest.mark.parametrize(("factor", "least", "most"), [(1.0, 0.0, 0.01), (1.1, 0.97, 1.0)])
-def test_without_drift_equal_speeds_pass_and_ten_percent_is_caught(
-    factor: float, least: float, most: float
-) -> None:
-    """Compare six processes per side that differ by 2%, 200 times."""
-    generator = np.random.default_rng(4)
-    called = []
-    for _ in range(200):
-        base, head = generator.normal(1, 0.02, (2, 6)) * [[1.0], [factor]]
-        called.append(judge(slowdown(base.tolist(), head.tolist())).verdict)
-    assert least <= called.count("regression") / 200 <= most
-
-
-def test_smoke_never_decides(tmp_path: Path) -> None:
-    assert {(change.verdict, change.decides) for change in timed(tmp_path, 2.0, "smoke")} == {
-        ("not decided", False)
-    }
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"batch_size": 4}, "batch size differs: "),
-        ({"threads": 2}, "threads differs: 1 → 2"),
-        ({"profile": "release"}, "profile differs: ci → release"),
-        ({"environment": "other"}, "cpu differs: Example CPU 3000 → Another"),
-        ({"environment": "gone"}, "not described"),
-        ({"valid": False, "reasons": ["disturbed"]}, "the run's measurement is not valid: disturbed"),
-    ],
-)
-def test_timings_under_other_conditions_are_incomparable(
-    change: dict[str, Any], reason: str, tmp_path: Path
-) -> None:
-    for compared in timed(tmp_path, 1.1, head=change):
-        assert compared.verdict == "incomparable"
-        assert reason in compared.reason
-
-
-@pytest.mark.parametrize(
-    ("part", "reason"),
-    [
-        ({"settings": SETTINGS.model_copy(update={"device": "cuda"})}, "device differs: cpu → cuda"),
-        ({"samples": ["a", "c"]}, "different samples were timed"),
-        (None, "the raw measurements are not in the run directory"),
-    ],
-)
-def test_timings_of_other_work_are_incomparable(
-    part: dict[str, Any] | None, reason: str, tmp_path: Path
-) -> None:
-    record = trial("detection", "model", speed={"offline": scenarios(100)["offline"]})
-    times = [[0.01, 0.01]] * 2
-    sides = []
-    for name, changes in (("base", {}), ("head", part)):
-        directory = TrialDirectory(tmp_path / name)
-        if changes is not None:
-            write_record(directory.path / "speed" / "offline.json", raw("offline", times, **changes))
-        sides.append(RunSide(TrialRecord.model_validate(record), directory))
-    (change,) = speed_changes(RunPair(*sides), ENVIRONMENTS, ENVIRONMENTS, GatePolicy())
-    assert (change.verdict, change.reason) == ("incomparable", reason)
-
-
 def test_a_scenario_that_is_no_longer_measured_is_incomparable(baseline: Path, head: Path) -> None:
     old = json.loads((baseline / "results.json").read_text())
     old["trials"][0]["speed"] = {"offline": scenarios(100)["offline"]}
@@ -698,25 +332,6 @@ def test_a_scenario_that_is_no_longer_measured_is_incomparable(baseline: Path, h
     assert outcome.exit_code(strict=True) == 4
 
 
-def test_speed_is_always_shown_with_the_caveat_about_drift(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    changes = tuple(timed(tmp_path, 1.1))
-    compared = TrialComparison("b", "v", "detection", "compared", samples=1, flipped=0, changes=changes)
-    slower = Comparison("tiny", "run-1", None, "run-0", None, (compared,), ())
-    show_comparison(slower)
-    shown = capsys.readouterr().out
-    assert DRIFT in shown
-    assert re.search(r"\t\+(9|10)\.\d% \[\+[\d.]+%, \+[\d.]+%\] time\t", shown)
-    assert DRIFT in comparison_to_markdown(slower)
-    assert DRIFT not in comparison_to_markdown(comparison(1))
-
-
-def test_speed_is_compared_across_an_update_of_a_library(tmp_path: Path) -> None:
-    changes = timed(tmp_path, 1.1, head={"environment": "updated"})
-    assert {change.verdict for change in changes} == {"regression"}
-
-
 def test_updated_libraries_are_listed(baseline: Path, head: Path) -> None:
     document = json.loads((head / "results.json").read_text())
     machine = document["environments"][document["run"]["environment"]]
@@ -724,93 +339,6 @@ def test_updated_libraries_are_listed(baseline: Path, head: Path) -> None:
     machine["packages"]["numpy"] = "9.9"
     write_results(head, document)
     assert compare(head, baseline).software == (f"numpy {before} → 9.9",)
-
-
-# Markdown
-
-
-def comparison(trials: int, verdict: Verdict = "regression") -> Comparison:
-    figure = Figure(0.5, 0.4, 0.6, 300, "fraction", "v1")
-    change = Change("accuracy", "ap", figure, figure, figure, verdict, HOSTILE, True)
-    compared = tuple(
-        TrialComparison(
-            f"b{i}", HOSTILE, "detection", "compared", "", 300, 2, (HOSTILE, "x"), (change, change)
-        )
-        for i in range(trials)
-    )
-    return Comparison("tiny", "run-1", "a" * 40, "run-0", None, compared, ("torch 2.6.0 → 2.7.0",))
-
-
-def cells(text: str) -> list[list[str]]:
-    """Return the cells of every table row, as a GFM parser reads it."""
-    rows: list[list[str]] = []
-    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(text)
-    for before, token in pairwise(tokens):
-        if token.type == "tr_open":
-            rows.append([])
-        if before.type in ("th_open", "td_open"):
-            rows[-1].append(token.content)
-    return rows
-
-
-def test_hostile_names_stay_in_their_cells() -> None:
-    text = comparison_to_markdown(comparison(2))
-    rows = cells(text)
-    assert len(rows) == 2 * (1 + 2)  # the worst change of each of two trials, and the folded others
-    assert {len(row) for row in rows} == {7}
-    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(text)
-    html = {token.content.strip() for token in tokens if token.type == "html_block"}
-    folded = ("Other figures (2)", "Samples with another prediction (2)")
-    assert html == {*(f"<details><summary>{title}</summary>" for title in folded), "</details>"}
-
-
-def test_the_page_is_complete_escaped_and_self_contained() -> None:
-    frontier = (
-        FrontierChange("b0", "ap", "cpu", ("x",), joined=(HOSTILE,), left=("old",)),
-        FrontierChange("b1", "ap", "cpu", ("x",)),
-        FrontierChange("b2", "ap", "cpu", reason="the run has no such metric"),
-    )
-    shown = comparison_to_html(replace(comparison(2), frontier=frontier))
-    parsed = html.fromstring(shown)
-    text = " ".join(parsed.text_content().split())
-    assert parsed.xpath("//script | //img | //link | //*[@src] | //*[@onclick]") == []
-    assert parsed.xpath("//meta[@http-equiv]/@content") == ["default-src 'none'; style-src 'unsafe-inline'"]
-    assert "regression; accuracy: 4 regression" in text
-    assert len(parsed.xpath("//section[@id='changed']//tbody/tr")) == 4
-    assert "0.50 [0.40, 0.60] → 0.50 [0.40, 0.60]" in text
-    assert display(HOSTILE).strip() in text
-    assert "2 of 300" in text
-    for expected in (
-        "joined, old left",
-        "frontier unchanged (x)",
-        "cannot be compared: the run has no such metric",
-    ):
-        assert expected in text
-
-
-def test_the_page_folds_unchanged_figures() -> None:
-    parsed = html.fromstring(comparison_to_html(comparison(3, "unchanged")))
-    assert parsed.xpath("//section[@id='changed']//tr") == []
-    (folded,) = parsed.xpath("//details[not(@open)][starts-with(summary, 'Other figures')]")
-    assert len(folded.xpath(".//tbody/tr")) == 6
-
-
-@pytest.mark.parametrize(
-    ("figure_kind", "base", "difference", "expected"),
-    [
-        ("accuracy", 30.0, -1.5, "−5.0%"),
-        ("accuracy", 0.5, 0.01, "+2.0%"),
-        ("accuracy", 0.0, 0.1, ""),
-        ("accuracy", None, 0.1, ""),
-        ("speed", 120.0, 0.034, "+3.4% time"),
-    ],
-)
-def test_a_relative_difference_is_relative_to_the_baseline(
-    figure_kind: Any, base: float | None, difference: float, expected: str
-) -> None:
-    before, change_figure = (Figure(value, None, None, 9, "u", "s") for value in (base, difference))
-    change = Change(figure_kind, "x", before, before, change_figure, "regression", "", True)
-    assert change.relative_text() == expected
 
 
 def test_a_changed_frontier_is_in_the_comment_the_terminal_and_the_data(baseline: Path, head: Path) -> None:
@@ -836,38 +364,6 @@ def test_a_changed_frontier_is_in_the_comment_the_terminal_and_the_data(baseline
     assert read_json(head / "report" / "compare.json")["frontier"][0]["left"] == list(changes[0].left)
 
 
-def test_unchanged_figures_are_folded() -> None:
-    text = comparison_to_markdown(comparison(3, "unchanged"))
-    assert text.startswith("✅ **tiny**: pass; accuracy: 6 unchanged\n")
-    assert text.index("<summary>Other figures (6)</summary>") < text.index("| Trial |")
-
-
-def test_a_broken_model_is_one_line_and_its_other_figures_are_folded() -> None:
-    figure = Figure(0.5, 0.4, 0.6, 300, "fraction", "v1")
-    change = partial(Change, "accuracy", base=figure, head=figure, difference=figure)
-    worse = change("bleu", verdict="regression", decides=True)
-    others = tuple(change(f"figure-{n}", verdict="regression") for n in range(11))
-    same = change("chrf", verdict="unchanged", decides=True)
-    trials = tuple(
-        TrialComparison("b", name, "translation", "compared", samples=9, flipped=0, changes=changes)
-        for name, changes in (("broken", (*others, worse)), ("fine", (same,)))
-    )
-    text = comparison_to_markdown(Comparison("tiny", "run-1", None, "run-0", None, trials, ()))
-    shown, _, folded = text.partition("<details><summary>Other figures (12)</summary>")
-    assert [row[:2] for row in cells(shown)[1:]] == [["b/broken", "bleu"]]
-    assert cells(shown)[1][-1].endswith("; 11 more changed, see below")
-    assert [row[1] for row in cells(folded)[1:]] == [*(f"figure-{n}" for n in range(11)), "chrf"]
-
-
-def test_a_large_comparison_fits_a_comment_and_names_what_was_omitted() -> None:
-    text = comparison_to_markdown(comparison(2_000))
-    assert len(text.encode()) <= 60_000
-    assert "more rows are in `harness compare --json`" in text
-
-
-# Floors and costs of the gate
-
-
 @pytest.mark.parametrize(("floor", "outcome"), [(99.0, "regression"), (0.01, "pass")])
 def test_a_trial_that_the_baseline_lacks_is_held_against_its_floor(
     baseline: Path, head: Path, floor: float, outcome: str
@@ -881,70 +377,6 @@ def test_a_trial_that_the_baseline_lacks_is_held_against_its_floor(
     assert (change.name, change.decides, change.limit) == ("bleu floor", True, f"floor {floor:g}")
     assert "bleu floor" in comparison_to_html(comparison)
     assert compare(baseline, head, GatePolicy()).trials[1].changes == ()
-
-
-def cost_verdicts(name: str, before: dict[str, Any], after: dict[str, Any], growth: float) -> list[str]:
-    sides = []
-    for changes in (before, after):
-        record = trial("detection", "model", speed=scenarios(100))
-        record["cost"] |= changes.get("cost", {})
-        for key in ("energy", "valid", "reasons"):
-            if key in changes:
-                record["speed"]["offline"][key] = changes[key]
-        sides.append(RunSide(TrialRecord.model_validate(record), TrialDirectory(Path("nowhere"))))
-    gate = GatePolicy.model_validate([{"cost": name, "max_growth": growth}])
-    changes = cost_changes(RunPair(*sides), ENVIRONMENTS, ENVIRONMENTS, gate)
-    return [f"{change.verdict}: {change.reason}" for change in changes if change.decides]
-
-
-def joules(value: float, half: float | None) -> dict[str, Any]:
-    low, high = (None, None) if half is None else (value - half, value + half)
-    return {"energy": vars(Figure(value, low, high, 3, "J", "energy"))}
-
-
-@pytest.mark.parametrize(
-    ("name", "before", "after", "growth", "verdict"),
-    [
-        ("memory", {}, {}, 0.0, "pass: within max_growth 0"),
-        ("memory", {}, {"cost": {"peak_memory_bytes": 50_000_000}}, 0.05, "pass: within max_growth 0.05"),
-        (
-            "memory",
-            {},
-            {"cost": {"peak_memory_bytes": 51_000_000}},
-            0.05,
-            "regression: more than max_growth 0.05",
-        ),
-        ("memory", {}, {"cost": {"peak_memory_bytes": None}}, 0.05, "incomparable: not measured in the run"),
-        (
-            "memory",
-            {},
-            {"valid": False, "reasons": ["load"]},
-            0.05,
-            "incomparable: the run's measurement is not valid: load",
-        ),
-        ("energy", joules(2, 0.1), joules(2.05, 0.1), 0.2, "pass: within max_growth 0.2"),
-        ("energy", joules(2, 0.1), joules(2.6, 0.05), 0.2, "regression: more than max_growth 0.2"),
-        (
-            "energy",
-            joules(2, 0.1),
-            joules(2.5, 0.1),
-            0.2,
-            "inconclusive: the intervals contain the limit (max_growth 0.2)",
-        ),
-        (
-            "energy",
-            joules(2, None),
-            joules(2, 0.1),
-            0.2,
-            "inconclusive: it has no interval: too few processes",
-        ),
-        ("energy", {}, joules(2, 0.1), 0.2, "incomparable: not measured in the baseline"),
-    ],
-)
-def test_memory_and_energy_are_held_against_their_growth(
-    name: str, before: dict[str, Any], after: dict[str, Any], growth: float, verdict: str
-) -> None:
-    assert cost_verdicts(name, before, after, growth) == [verdict]
 
 
 def test_a_rule_may_be_about_a_part_of_the_samples(baseline: Path, head: Path, tmp_path: Path) -> None:

@@ -182,6 +182,28 @@ class TestCompare:
         assert [trial.variant for trial in comparison.trials if trial.state == "missing"] == missing
         assert "other seeds may give another difference" in comparison_to_markdown(comparison)
 
+    def test_an_incomplete_training_is_named(self, runs: list[Path]) -> None:
+        base, head = (rename(run, TRAININGS) for run in runs)
+        for damaged, state, reason in (
+            (head, "incomplete", "m[seed=1]: poison"),
+            (base, "incomparable", "m[seed=1]: partial in the baseline: poison"),
+        ):
+            before = (damaged / "results.json").read_bytes()
+            content = json.loads(before)
+            content["trials"][1].update(status="partial", reason="poison", metrics={})
+            RunDirectory(damaged).digests.write(damaged / "results.json", json.dumps(content).encode())
+            model = named(compare(head, base, GatePolicy()))["m"]
+            assert (model.state, model.reason, model.trainings) == (state, reason, (3, 3))
+            RunDirectory(damaged).digests.write(damaged / "results.json", before)
+
+    def test_a_rule_that_names_a_seed_is_about_its_model(self, runs: list[Path]) -> None:
+        base, head = (rename(run, TRAININGS) for run in runs)
+        bleu = {}
+        for seed in (1, 9):
+            gate = GatePolicy.model_validate([{"trials": f"*/m[seed={seed}]", "floor": 1}])
+            bleu[seed] = [change.name for change in named(compare(head, base, gate))["m"].changes]
+        assert "bleu floor" in bleu[1] and "bleu floor" not in bleu[9]
+
 
 def test_models_of_a_run_are_paired_over_all_trainings(tmp_path: Path, content: dict[str, Any]) -> None:
     results = run_suite(tmp_path, content)

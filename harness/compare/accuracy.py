@@ -23,7 +23,7 @@ from harness.metrics.metric import METRICS, StoredArrays
 from harness.rundir.results import TrialRecord
 from harness.rundir.store import TrialDirectory
 from harness.stages.score import restore
-from harness.statistics.jackknife import JackknifedFigure
+from harness.statistics.jackknife import Estimate, JackknifedFigure
 from harness.statistics.paired import difference as paired_difference
 from harness.statistics.paired import mean, mean_estimate
 from harness.task import Detections, Figure, Mask, Prediction, Translation
@@ -101,16 +101,12 @@ def find_flips(base: Side, head: Side) -> tuple[str, ...]:
 
 
 def _same_prediction(before: Prediction, after: Prediction) -> bool:
-    """Return whether two predictions of one task are equal."""
     if isinstance(before, Translation):
         return before == after
     if isinstance(before, Detections) and isinstance(after, Detections):
-        return (
-            np.array_equal(before.boxes, after.boxes)
-            and np.array_equal(before.scores, after.scores)
-            and np.array_equal(before.labels, after.labels)
-            and before.masks == after.masks
-        )
+        arrays = ("boxes", "scores", "labels")
+        same = all(np.array_equal(getattr(before, name), getattr(after, name)) for name in arrays)
+        return same and before.masks == after.masks
     return np.array_equal(cast(Mask, before), cast(Mask, after))
 
 
@@ -129,21 +125,21 @@ def accuracy_changes(
         gate: The rules about this model.
         paired_trainings: Both sides have the same weights.
     """
-    before, after = baseline[0].metrics, run[0].metrics
     has_floor = any(rule.floor is not None for rule in gate.root)
     several = len(baseline) + len(run) > 2
     equal = not differ and not several
     recomputed = _recompute(baseline, run) if not equal or has_floor else None
-    headlines = {name for metrics in (before, after) for name in list(metrics)[:1]}
-    for name in dict.fromkeys([*after, *before]):
-        base, head = before.get(name), after.get(name)
+    sides = [side.metrics for side in (*run, *baseline)]
+    headlines = {next(iter(metrics), "") for metrics in sides}
+    for name in dict.fromkeys(chain(*sides)):
+        stored = [[side.metrics.get(name) for side in group] for group in (baseline, run)]
+        base, head = stored[0][0], stored[1][0]
         rule = gate.rule("metric", name, name in headlines)
         blocks = rule is not None and rule.tier == "blocking"
         limits_loss = rule is not None and (rule.max_drop is not None or rule.max_relative_drop is not None)
         decides = blocks if limits_loss else name in headlines
         change = Change("accuracy", name, base, head, decides=decides)
         figures = recomputed.get((name, head.signature)) if recomputed and head else None
-        stored = [[side.metrics.get(name) for side in sides] for sides in (baseline, run)]
         reasons = (_incomparable(name, *pair, equal=equal) for pair in product(stored[0], stored[1]))
         reason = next(filter(None, reasons), "")
         if not reason and recomputed is not None:
@@ -155,20 +151,21 @@ def accuracy_changes(
                 yield replace(floor, reason=reason)
             continue
         if several and figures:
-            change = replace(change, base=_mean(figures[0]), head=_mean(figures[1]))
+            change = replace(change, base=mean(figures[0]), head=mean(figures[1]))
         if figures and differ:
             yield judge_loss(change, figures, rule, paired_trainings)
         else:
-            yield _unchanged(change)
+            assert change.head is not None
+            zero = None if change.head.value is None else 0.0
+            difference = replace(change.head, value=zero, low=zero, high=zero)
+            reason = "all predictions are equal"
+            yield replace(change, difference=difference, verdict="unchanged", reason=reason)
         if rule and rule.floor is not None and figures:
-            yield _judge_floor(floor, figures[1], rule.floor)
+            floor = replace(floor, head=mean(figures[1]), limit=f"floor {rule.floor:g}")
+            yield _decided(floor, mean_estimate(figures[1]), rule.floor)
     for rule in gate.root:
         if rule.where:
             yield _judge_part(baseline, run, rule, rule.where, paired_trainings)
-
-
-def _mean(trainings: Trainings) -> Figure:
-    return mean(trainings) if len(trainings) > 1 else trainings[0].figure
 
 
 def _judge_part(
@@ -187,11 +184,7 @@ def _judge_part(
 
 
 def _incomparable(name: str, base: Figure | None, head: Figure | None, equal: bool) -> str:
-    """Return why the figures of two runs cannot be compared, or an empty string.
-
-    Args:
-        equal: All predictions are equal.
-    """
+    """Return why the figures of two runs cannot be compared, or an empty string."""
     if base is None or head is None:
         return f"not scored in the {'baseline' if base is None else 'run'}"
     if base.n != head.n:
@@ -206,7 +199,7 @@ def _incomparable(name: str, base: Figure | None, head: Figure | None, equal: bo
 def _not_restored(name: str, stored: Sequence[Sequence[Figure | None]], figures: FigurePair | None) -> str:
     """Return why the figures do not follow from the stored statistics, or an empty string if they do."""
     if figures is None:
-        return "incomplete run directory: the statistics of its samples are missing in one of the runs"
+        return f"incomplete run directory: the statistics of one of the runs do not have {name}"
     pairs = zip(chain(*stored), chain(*figures), strict=True)
     if all(_same_value(old, new.figure) for old, new in pairs):
         return ""
@@ -225,8 +218,9 @@ def _recompute(
                 [restore(metric_name, arrays).figures(members) for arrays in side] for side in stored
             )
             for name, figure in before[0].items():
-                sides = ([training[name] for training in side] for side in (before, after))
-                figures[name, figure.figure.signature] = next(sides), next(sides)
+                if all(name in training for training in (*before, *after)):  # versions may have others
+                    pair = [training[name] for training in before], [training[name] for training in after]
+                    figures[name, figure.figure.signature] = pair
     return figures
 
 
@@ -237,23 +231,14 @@ def _same_value(stored: Figure | None, recomputed: Figure) -> bool:
     return isclose(stored.value, recomputed.value, rel_tol=1e-9, abs_tol=1e-12)
 
 
-def _unchanged(change: Change) -> Change:
-    """Return the change of a figure whose predictions are all equal."""
-    assert change.head is not None
-    zero = None if change.head.value is None else 0.0
-    difference = replace(change.head, value=zero, low=zero, high=zero)
-    return replace(change, difference=difference, verdict="unchanged", reason="all predictions are equal")
-
-
 def judge_loss(
     change: Change, figures: FigurePair, rule: GateRule | None, paired_trainings: bool = False
 ) -> Change:
     """Hold the difference of a figure against the loss that its rule allows, or against 0."""
     base, head = figures
-    better = head[0].figure.better or "higher"
     paired = paired_difference(base, head, paired_trainings)
     estimate, limit, bound = paired.estimate, "", 0.0
-    sign = -1.0 if better == "higher" else 1.0
+    sign = 1.0 if head[0].figure.better == "lower" else -1.0
     if rule and rule.max_drop:
         limit, bound = f"max_drop {rule.max_drop:g}", sign * rule.max_drop
     elif rule and rule.max_relative_drop is not None:
@@ -263,31 +248,21 @@ def judge_loss(
         factor = 1 + sign * float(np.sign(level)) * rule.max_relative_drop
         scaled = [training.scaled(factor) for training in base]
         estimate = paired_difference(scaled, head, paired_trainings).estimate
-    test = bound_test(estimate, bound, better) if estimate else None
+    difference = paired.difference
     change = replace(
-        change,
-        base=_mean(base),
-        head=_mean(head),
-        difference=paired.difference,
-        p_value=paired.p,
-        limit=limit,
-        test=test,
+        change, base=mean(base), head=mean(head), difference=difference, p_value=paired.p, limit=limit
     )
-    if paired.difference.value is None:
+    if difference.value is None:
         return replace(change, reason="undefined")
-    if paired.difference.low == paired.difference.high == 0:
+    if difference.low == difference.high == 0:
         reason = "the differing predictions do not affect this figure"
-        return replace(change, verdict="unchanged", reason=reason, test=None)
-    if test is None:
-        return replace(change, verdict="inconclusive", reason=NO_INTERVAL)
-    return with_decision(change, decide([test])[0])
+        return replace(change, verdict="unchanged", reason=reason)
+    return _decided(change, estimate, bound)
 
 
-def _judge_floor(change: Change, head: Trainings, floor: float) -> Change:
-    """Hold the figure of the run against the rule's floor."""
-    estimate = mean_estimate(head)
-    change = replace(change, head=_mean(head), difference=None, limit=f"floor {floor:g}")
+def _decided(change: Change, estimate: Estimate | None, bound: float) -> Change:
+    """Return the change with the verdict on whether the estimate is on the better side of a bound."""
     if estimate is None:
         return replace(change, verdict="inconclusive", reason=NO_INTERVAL)
-    test = bound_test(estimate, floor, head[0].figure.better or "higher")
+    test = bound_test(estimate, bound, (change.head and change.head.better) or "higher")
     return with_decision(replace(change, test=test), decide([test])[0])
