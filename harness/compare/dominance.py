@@ -6,6 +6,7 @@ are drawn independently of each other, from a log-normal distribution.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,39 +52,29 @@ def probabilities(
         None if an interval is missing, for example because only one process was timed.
     """
     speeds = [_log_spread(figure, count) for figure, count in zip(throughputs, processes, strict=True)]
-    origin = [_first_equal(accuracies, index, differences) for index in range(len(accuracies))]
-    distinct = sorted({*origin})
-    spreads = [_spread(accuracies[index]) for index in distinct]
-    if any(spread is None for spread in (*spreads, *speeds)):
+    # Of variants with the same predictions, the first has the paired differences, which hold for the others.
+    origin = list(range(len(accuracies)))
+    for i, j in reversed([*combinations(origin, 2)]):
+        if accuracies[i] == accuracies[j] and (i, j) not in differences:
+            origin[j] = i
+    spreads = [_spread(accuracies[index]) for index in origin]
+    if any(spread is None for spread in (*spreads, *speeds, *map(_spread, differences.values()))):
         return None
     errors = np.array(spreads, dtype=np.float64)
     covariance = np.diag(errors**2)
     for (first, second), difference in differences.items():
-        i, j = distinct.index(origin[first]), distinct.index(origin[second])
-        spread = _spread(difference)
-        if spread is None:
-            return None
+        i, j = origin[first], origin[second]
+        spread = _spread(difference) or 0.0
         covariance[i, j] = covariance[j, i] = (errors[i] ** 2 + errors[j] ** 2 - spread**2) / 2
     values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(np.clip(values, 0.0, None))  # the estimates may not be a covariance matrix
     generator = np.random.default_rng(SEED)
-    sign = np.array([-1.0 if accuracies[index].better == "lower" else 1.0 for index in distinct])
-    centre = np.array([accuracies[index].value for index in distinct], dtype=np.float64)
-    drawn = sign * (centre + generator.standard_normal((DRAWS, len(centre))) @ root.T)
-    accuracy = drawn[:, [distinct.index(index) for index in origin]]
+    sign = np.array([-1.0 if figure.better == "lower" else 1.0 for figure in accuracies])
+    centre = np.array([figure.value for figure in accuracies], dtype=np.float64)
+    accuracy = (sign * (centre + generator.standard_normal((DRAWS, len(centre))) @ root.T))[:, origin]
     logs = np.log(np.array([figure.value for figure in throughputs], dtype=np.float64))
     speed = logs + generator.standard_normal(accuracy.shape) * np.array(speeds, dtype=np.float64)
     return [float(share) for share in _undominated(accuracy, speed).mean(axis=0)]
-
-
-def _first_equal(
-    accuracies: Sequence[Figure], index: int, differences: Mapping[tuple[int, int], Figure]
-) -> int:
-    """Return the first variant with the same predictions, whose paired differences hold for this one too."""
-    for first in range(index):
-        if accuracies[first] == accuracies[index] and (first, index) not in differences:
-            return first
-    return index
 
 
 def _undominated(accuracy: Floats, speed: Floats) -> NDArray[np.bool_]:
@@ -97,9 +88,7 @@ def _undominated(accuracy: Floats, speed: Floats) -> NDArray[np.bool_]:
 
 def _spread(figure: Figure) -> float | None:
     """Return the standard error behind a 95% interval."""
-    if figure.low is None or figure.high is None:
-        return None
-    return (figure.high - figure.low) / 2 / _NORMAL
+    return (figure.interval[1] - figure.interval[0]) / 2 / _NORMAL if figure.interval else None
 
 
 def _log_spread(figure: Figure, processes: int) -> float | None:

@@ -4,7 +4,7 @@ A chart groups the trials that may be compared; the trials on its frontier are t
 """
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Literal, NamedTuple
@@ -79,11 +79,6 @@ class FrontierChart:
         """Return the ranked points by variant."""
         return {point.trial.variant: point for point in self.points if point.rank != "unranked"}
 
-    def probabilities(self, variants: Iterable[str]) -> dict[str, float]:
-        """Return the probability of being undominated among some ranked variants; empty if unknown."""
-        ranked = self.ranked()
-        return _probabilities([ranked[name] for name in variants], self.differences)
-
 
 @dataclass(frozen=True)
 class FrontierChange:
@@ -98,15 +93,9 @@ class FrontierChange:
     hardware: str
     frontier: tuple[str, ...] = ()  # the variants on the frontier of the run
     joined: tuple[str, ...] = ()
-    """Variants that were dominated in the baseline and are on the frontier of the run."""
     left: tuple[str, ...] = ()
-    """Variants that were on the frontier of the baseline and are dominated in the run."""
-    unranked_before: tuple[str, ...] = ()
-    """Variants on the frontier of the run that are missing or have no valid timing in the baseline."""
-    unranked_now: tuple[str, ...] = ()
-    """Variants on the frontier of the baseline that are missing or have no valid timing in the run."""
-    undecided: tuple[str, ...] = ()
-    """Variants that moved onto or off the frontier by point values, but not decidedly."""
+    unranked_before: tuple[str, ...] = ()  # those on it that the baseline lacks or did not validly time
+    unranked_now: tuple[str, ...] = ()  # those on the baseline's that the run lacks or did not validly time
     reason: str = ""  # why the frontiers cannot be compared; empty if they can
 
     @property
@@ -121,7 +110,6 @@ class FrontierChange:
         variants = {
             "joined": self.joined,
             "left": self.left,
-            "moved within the intervals:": self.undecided,
             "not ranked in the baseline:": self.unranked_before,
             "not ranked in the run:": self.unranked_now,
         }
@@ -205,9 +193,8 @@ def _frontier_change(old: FrontierChart | None, new: FrontierChart | None) -> Fr
         return FrontierChange(*names, tuple(new.frontier()), reason=reason)
     # Only variants that both runs rank: any other could push these off the frontier in one run only.
     shared = [variant for variant in after if variant in before]
-    was, now = (pareto([side[variant].coordinates for variant in shared]) for side in (before, after))
-    moved = [variant for variant, then, today in zip(shared, was, now, strict=True) if then != today]
-    earlier, later = old.probabilities(shared), new.probabilities(shared)
+    earlier = _probabilities([before[variant] for variant in shared], old.differences)
+    later = _probabilities([after[variant] for variant in shared], new.differences)
     joined, left = (
         tuple(v for v in shared if first.get(v, 1.0) <= 1 - DECIDED and second.get(v, 0.0) >= DECIDED)
         for first, second in ((earlier, later), (later, earlier))
@@ -217,20 +204,14 @@ def _frontier_change(old: FrontierChart | None, new: FrontierChart | None) -> Fr
         frontier=tuple(new.frontier()),
         joined=joined,
         left=left,
-        undecided=_without(moved, joined + left),
-        unranked_before=_without(new.frontier(), before),
-        unranked_now=_without(old.frontier(), after),
+        unranked_before=tuple(variant for variant in new.frontier() if variant not in before),
+        unranked_now=tuple(variant for variant in old.frontier() if variant not in after),
     )
 
 
 def points(results: Results) -> dict[int, Point]:
     """Return the point of each trial that is on a chart, by its index in `results.trials`."""
     return {point.index: point for chart in frontier_charts(results) for point in chart.points}
-
-
-def _without(names: Iterable[str], others: Container[str]) -> tuple[str, ...]:
-    """Return the names that are not among the others."""
-    return tuple(name for name in names if name not in others)
 
 
 def _probabilities(
@@ -262,27 +243,21 @@ def _chart(
         compress(ranked, undominated), key=lambda point: point.coordinates.accuracy, reverse=True
     )
     chances = _probabilities(ranked, differences)
-    by_index = {
-        point.index: replace(
+    points = {point.index: point for point in shown}
+    for point, on_frontier in zip(ranked, undominated, strict=True):
+        x, y = point.coordinates
+        better = (
+            other.trial.variant
+            for other in frontier
+            if other.coordinates.throughput >= x and other.coordinates.accuracy >= y
+        )
+        points[point.index] = replace(
             point,
             rank="frontier" if on_frontier else "dominated",
             probability=chances.get(point.trial.variant),
-            dominated_by="" if on_frontier else _first_dominating(point.coordinates, frontier),
+            dominated_by="" if on_frontier else next(better),
         )
-        for point, on_frontier in zip(ranked, undominated, strict=True)
-    }
-    points = tuple(by_index.get(point.index, point) for point in shown)
     trial, metric, unit = shown[0].trial, next(iter(shown[0].trial.metrics)), shown[0].accuracy.unit
     dataset = f"{trial.dataset.name} {trial.dataset.split}, {trial.dataset.size} samples"
     names = (trial.task, trial.benchmark, dataset, metric, unit, signature[-1])
-    return FrontierChart(*names, points, signature, differences)
-
-
-def _first_dominating(dominated: Coordinates, frontier: Sequence[Point]) -> str:
-    """Return the first variant on the frontier that dominates these coordinates; there always is one."""
-    return next(
-        point.trial.variant
-        for point in frontier
-        if point.coordinates.throughput >= dominated.throughput
-        and point.coordinates.accuracy >= dominated.accuracy
-    )
+    return FrontierChart(*names, tuple(points.values()), signature, differences)

@@ -26,7 +26,7 @@ URGENCY: tuple[Verdict, ...] = (
 """All verdicts, the worst first."""
 State = Literal["compared", "missing", "new", "incomplete", "incomparable"]
 
-SCHEMA = "harness-comparison/2"  # of compare.json
+SCHEMA = "harness-comparison/3"  # of compare.json
 REGRESSION = 1  # exit codes of the command line's contract
 INCONCLUSIVE = 4
 SHOWN_IDS = 10  # maximum number of listed ids per trial of samples whose prediction differs
@@ -70,18 +70,14 @@ class Change:
         return f"{ratio:+.1%}{' time' if is_speed else ''}".replace("-", "−")
 
     def difference_text(self) -> str:
-        """Return the difference with its interval, or an empty string if there is none.
-
-        Examples: `+0.81 [−0.12, +1.7]`; for speed `+5.1% [+2.0%, +8.3%] time`.
-        """
+        """Return the difference with its interval: `+0.81 [−0.12, +1.7]`, or `+5.1% [+2.0%, +8.3%] time`."""
         difference = self.difference
         if difference is None or difference.value is None:
             return ""
-        template, suffix = ("{:+.1%}", " time") if self.figure_kind == "speed" else ("{:+.3g}", "")
-        interval = "[no interval]"
-        if difference.low is not None and difference.high is not None:
-            interval = f"[{template.format(difference.low)}, {template.format(difference.high)}]"
-        return f"{template.format(difference.value)} {interval}{suffix}".replace("-", "−")
+        form, suffix = ("+.1%", " time") if self.figure_kind == "speed" else ("+.3g", "")
+        bounds = [format(bound, form) for bound in difference.interval or ()]
+        interval = ", ".join(bounds) or "no interval"
+        return f"{difference.value:{form}} [{interval}]{suffix}".replace("-", "−")
 
 
 @dataclass(frozen=True)
@@ -119,10 +115,7 @@ class TrialComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The comparison of a run with a baseline.
-
-    Trials are in the run's order, followed by those that only the baseline has.
-    """
+    """The comparison of a run with a baseline, by trial: those of the run, then the baseline's other ones."""
 
     suite: str
     run: str
@@ -142,7 +135,7 @@ class Comparison:
 
     @property
     def compares_speed(self) -> bool:
-        """Return whether any speed was compared."""
+        """Whether any speed was compared."""
         changes = (change for trial in self.trials for change in trial.changes)
         return any(change.figure_kind == "speed" and change.difference is not None for change in changes)
 

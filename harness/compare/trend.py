@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.compare.frontier import hardware_name
 from harness.compare.outcome import FigureKind
 from harness.identity import content_id
 from harness.rundir.results import Results, TrialRecord
@@ -44,10 +45,10 @@ class Observation:
     variant: str
     figure_kind: FigureKind
     name: str
-    figure: Figure
     conditions: str
     """Hash of what all points of a line share: samples and signature, or hardware and settings."""
     setting: str  # the conditions in words: the data set, or the hardware
+    figure: Figure
 
 
 @dataclass(frozen=True)
@@ -126,11 +127,8 @@ def read_trend(run_dirs: Iterable[Path]) -> list[TrendLine]:
     Raises:
         UsageError: one is not a run directory.
     """
-    runs = []
-    for path in run_dirs:
-        results = read_run(path, whole=False)
-        runs.append((past_run(results, str(path)), list(observations(results))))
-    return trend_lines(runs)
+    runs = ((str(path), read_run(path, whole=False)) for path in run_dirs)
+    return trend_lines([(past_run(results, path), list(observations(results))) for path, results in runs])
 
 
 def past_run(results: Results, source: str) -> PastRun:
@@ -172,36 +170,24 @@ def to_text(observed: Iterable[Observation]) -> str:
 
 def from_text(text: str) -> list[Observation]:
     """Decode the observations of `to_text`."""
-    return [
-        Observation(task, benchmark, variant, figure_kind, name, Figure(**figure), conditions, setting)
-        for task, benchmark, variant, figure_kind, name, figure, conditions, setting in json.loads(text)
-    ]
+    return [Observation(*[*values[:-1], Figure(**values[-1])]) for values in json.loads(text)]
 
 
 def _observe(results: Results, trial: TrialRecord) -> Iterator[Observation]:
     """Yield the headline accuracy of a trial, then the headline figure of each valid speed scenario."""
-    data = trial.dataset
-    observation = partial(Observation, trial.task, trial.benchmark, trial.variant)
+    data, observation = trial.dataset, partial(Observation, trial.task, trial.benchmark, trial.variant)
     for name, figure in list(trial.metrics.items())[:1]:
-        yield observation(
-            figure_kind="accuracy",
-            name=name,
-            figure=figure,
-            conditions=content_id([data.fingerprint, data.split, data.size, figure.signature]),
-            setting=f"{data.name} {data.split}, {data.size} samples",
-        )
+        conditions = content_id([data.fingerprint, data.split, data.size, figure.signature])
+        setting = f"{data.name} {data.split}, {data.size} samples"
+        yield observation("accuracy", name, conditions, setting, figure)
     for name, record in trial.speed.items():
         scenario = SCENARIOS.get(name)
         measured = scenario.headline(record)
         if not record.valid or measured is None:
             continue
         environment = results.environments.get(record.environment)
-        hardware = environment.hardware_name if environment else record.environment
+        hardware = hardware_name(results, record.environment)
         host = environment.host if environment else None
-        yield observation(
-            figure_kind="speed",
-            name=f"{name} {scenario.headline_name}",
-            figure=measured,
-            conditions=content_id([host, hardware, record.profile, record.batch_size, record.threads]),
-            setting=f"{hardware}, {record.profile}",
-        )
+        conditions = content_id([host, hardware, record.profile, record.batch_size, record.threads])
+        title = f"{name} {scenario.headline_name}"
+        yield observation("speed", title, conditions, f"{hardware}, {record.profile}", measured)
