@@ -48,17 +48,14 @@ def judge_pairs(
     signature = f"10th percentile of repeated times per sample|ln ratio|median over pairs|alpha:{alpha:g}"
     value, high = estimate.value, estimate.high
     slowdown = Figure(value, estimate.low, high, pairs, "of the time per sample", signature)
-    if high is None:
-        judgement = Judgement("inconclusive", f"{pairs} pairs are too few for an interval", slowdown)
-    elif proven is not None:
+    if high is not None and proven is not None:
         half_width = max(high - value, value - proven, resolution)
-        label = f"detectable with {pairs} pairs"
-        judgement = judge(slowdown, limit, proven, half_width, label)
-    elif high < 0:
+        judgement = judge(slowdown, limit, proven, half_width, f"detectable with {pairs} pairs")
+    elif high is not None and high < 0:
         judgement = Judgement("pass", f"not slower by {limit:.1%}", slowdown)
     else:
-        reason = f"{pairs} pairs are too few for {comparisons} comparisons"
-        judgement = Judgement("inconclusive", reason, slowdown)
+        purpose = "an interval" if high is None else f"{comparisons} comparisons"
+        judgement = Judgement("inconclusive", f"{pairs} pairs are too few for {purpose}", slowdown)
     undecided = judgement.verdict == "inconclusive" and pairs < max(LOOKS) and not last
     return None if undecided else judgement
 

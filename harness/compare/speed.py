@@ -59,8 +59,7 @@ def _judge(pair: RunPair, scenario: str, profile: str, limit: float) -> Judgemen
         return Judgement("incomparable", "the raw measurements are not in the run directory")
     if before.samples != after.samples:
         return Judgement("incomparable", "different samples were timed")
-    names = ("device", *before.own_settings)
-    if reason := _difference(names, before.settings, after.settings):
+    if reason := _difference(("device", *before.own_settings), before.settings, after.settings):
         return Judgement("incomparable", reason)
     difference = slowdown(before.seconds_by_process(), after.seconds_by_process())
     if profile not in GATING:

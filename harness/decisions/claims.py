@@ -7,7 +7,7 @@ claim: yolo.ap50 > 0.4
 
 import re
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from pydantic import Field, field_validator
 
@@ -27,8 +27,7 @@ _CLAIM = re.compile(
 _CONDITION = re.compile(rf"(?P<column>[\w ]*\w)\s*(?P<sign>>=|<=|=)\s*(?P<value>{_NUMBER}|[\w-]+)")
 
 
-@dataclass(frozen=True)
-class Quantity:
+class Quantity(NamedTuple):
     """A metric's figure, scenario or cost of an adapter."""
 
     adapter: str
@@ -52,8 +51,7 @@ class Statement:
         return (self.subject, self.object) if self.object else (self.subject,)
 
 
-@dataclass(frozen=True)
-class Condition:
+class Condition(NamedTuple):
     """A condition on a property of the samples, such as `source words >= 21`."""
 
     column: str
@@ -86,11 +84,7 @@ class ClaimEntry(StrictModel, strict=True):
 
 
 def parse_claim(text: str) -> Statement:
-    """Parse a claim.
-
-    Raises:
-        ValueError: It does not have the form of one.
-    """
+    """Parse a claim; raise a ValueError if it does not have the form of one."""
     match = _CLAIM.fullmatch(text.strip())
     if match is None:
         raise ValueError("expected ADAPTER.QUANTITY > [FACTOR *] ADAPTER.QUANTITY [+ MARGIN], or > NUMBER")
@@ -102,12 +96,8 @@ def parse_claim(text: str) -> Statement:
 
 
 def parse_condition(text: str) -> Condition:
-    """Parse a condition on the samples.
-
-    Raises:
-        ValueError: It does not have the form of one.
-    """
+    """Parse a condition on the samples; raise a ValueError if it does not have the form of one."""
     match = _CONDITION.fullmatch(text.strip())
     if match is None:
         raise ValueError("expected COLUMN >= VALUE, COLUMN <= VALUE or COLUMN = VALUE")
-    return Condition(match["column"], match["sign"], match["value"])
+    return Condition(*match.groups())

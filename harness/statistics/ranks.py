@@ -33,12 +33,8 @@ class Estimate:
 def location(values: ArrayLike, confidence: float = 0.95) -> Estimate:
     """Return the Hodges-Lehmann estimate of the centre of values, with the signed-rank interval.
 
-    The estimate is the median of the means of all pairs, each value with itself included. Six values are
-    enough for 95%, eight for 99%.
-
-    Args:
-        values: One-dimensional, at least one; symmetrically distributed for the interval.
-        confidence: 0–1, two-sided.
+    That is the median of the means of all pairs, each value with itself included. The interval assumes a
+    symmetric distribution. Six values are enough for 95%, eight for 99%.
     """
     x = np.asarray(values, dtype=np.float64)
     first, second = np.triu_indices(len(x))
@@ -48,11 +44,8 @@ def location(values: ArrayLike, confidence: float = 0.95) -> Estimate:
 def shift(base: ArrayLike, head: ArrayLike, confidence: float = 0.95) -> Estimate:
     """Return the Hodges-Lehmann estimate of head − base, with the Mann-Whitney interval.
 
-    The estimate is the median of the differences of all pairs. Four values per side are enough for 95%.
-
-    Args:
-        base, head: One-dimensional, at least one value each; distributions of one shape for the interval.
-        confidence: 0–1, two-sided.
+    That is the median of the differences of all pairs. The interval assumes that the distributions have one
+    shape. Four values per side are enough for 95%.
     """
     x, y = np.asarray(base, dtype=np.float64), np.asarray(head, dtype=np.float64)
     return _estimate((y[:, None] - x[None, :]).ravel(), _mann_whitney(len(x), len(y)), confidence)
@@ -62,10 +55,6 @@ def median(values: ArrayLike, confidence: float = 0.95) -> Estimate:
     """Return the median of values, with the interval of their population's median by order statistics.
 
     It needs no symmetry, and a few values far away hardly widen it. Six values are enough for 95%.
-
-    Args:
-        values: One-dimensional, at least one.
-        confidence: 0–1, two-sided.
     """
     x = np.asarray(values, dtype=np.float64)
     return _estimate(x, np.array([math.comb(len(x), k) for k in range(len(x) + 1)]) / 2 ** len(x), confidence)
