@@ -45,8 +45,6 @@ class AdapterOptions(BaseModel):
     """Options that a suite may set for an adapter. Subclasses add fields, described by their docstrings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
-    former: ClassVar[dict[str, str]] = {}
-    """Names of options that no longer exist, with their replacements."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +87,8 @@ class Adapter(ABC, Generic[Batch, Raw]):
     task: ClassVar[TaskName]
     timed: ClassVar[bool] = True
     """Set to False to skip the suite's speed scenarios, because stored predictions have no speed."""
+    probes: ClassVar[Mapping[str, str]] = {}
+    """What `probe` measures, for claims: name → unit."""
     Options: ClassVar[type[AdapterOptions]] = AdapterOptions
     options: AdapterOptions
     """An instance of `Options`; subclasses annotate it with their own class."""
@@ -137,6 +137,10 @@ class Adapter(ABC, Generic[Batch, Raw]):
         """Run the three phases."""
         batch = self.preprocess(samples)
         return self.postprocess(self.forward(batch), batch)
+
+    def probe(self, samples: Sequence[Sample]) -> Mapping[str, Sequence[float]]:  # noqa: ARG002
+        """Measure the loaded model: name → a value per sample, or a single one that needs no samples."""
+        return {}
 
     def exportable(self) -> Mapping[str, Exportable]:
         """Return the parts of the loaded model that other backends can run, by name; none by default.

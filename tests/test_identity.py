@@ -126,11 +126,12 @@ TRANSLATOR = {
     "torch_adapter",
     *(f"translation.{name}" for name in ("cells", "options", "search", "tokens", "translator", "vocabulary")),
 }
-RECURRENT = {*TRANSLATOR, "translation.seq2seq", "translation.seq2seq_model"}
+RECURRENT = {*TRANSLATOR, "translation.probes", "translation.seq2seq", "translation.seq2seq_model"}
 SEGMENTER = {
     *SHARED,
     "augmentation",
     "segmentation.augmentation",
+    "segmentation.receptive_field",
     "segmentation.segmenter",
     "segmentation.windows",
     "vision.input_size",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from adapters import images
 from adapters.segmentation import augmentation
 from adapters.segmentation.augmentation import CROP, Augmentation, TrainingBatch
+from adapters.segmentation.receptive_field import receptive_field
 from adapters.segmentation.windows import WindowGrid, class_map, window_grid
 from adapters.torch_adapter import TorchAdapter
 from adapters.vision.input_size import InputSizeOptions
@@ -78,6 +79,7 @@ class Segmenter(TorchAdapter[Batch, list[Tensor], TrainingBatch]):
     """An adapter around a module that maps [N, 3, H, W] to class scores [N, C, H, W]."""
 
     task = "segmentation"
+    probes: ClassVar[Mapping[str, str]] = {"receptive_field": "px"}
     options: SegmenterOptions
     architecture_options: ClassVar[tuple[str, ...]] = ("input_size",)
     training_options = frozenset({"class_weights", "augmentation", "crop"})
@@ -93,6 +95,9 @@ class Segmenter(TorchAdapter[Batch, list[Tensor], TrainingBatch]):
         """Map inputs [N, 3, H, W] to class scores [N, C, H, W]."""
         scores: Tensor = self.module(pixels)
         return scores
+
+    def probe(self, samples: Sequence[Sample]) -> dict[str, list[float]]:  # noqa: ARG002
+        return {"receptive_field": [receptive_field(self.module, self.runtime.device)]}
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the size in px to which an image or window is resized."""

@@ -1,5 +1,6 @@
 """The adapters `rnn` and `lstm`: translation through one context vector (seq2seq_model.py)."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
@@ -7,9 +8,11 @@ from torch import Tensor
 
 from adapters.translation.cells import LstmLayer, RnnLayer
 from adapters.translation.options import TranslatorOptions
+from adapters.translation.probes import PROBES, gradient_ratios, recurrent_parameters
 from adapters.translation.seq2seq_model import ContextUse, Seq2SeqModel, State
 from adapters.translation.translator import Sources, Translator
 from harness.adapter import Exportable
+from harness.task import Sample
 
 
 class Seq2SeqOptions(TranslatorOptions):
@@ -39,6 +42,7 @@ class Seq2Seq(Translator[State]):
         *("encoder_size", "decoder_size", "layers", "bidirectional", "reversed_source", "context"),
     )
     layer: ClassVar[type[RnnLayer | LstmLayer]]
+    probes = PROBES
 
     module: Seq2SeqModel
 
@@ -70,6 +74,14 @@ class Seq2Seq(Translator[State]):
     def logits(self, sources: Sources, target: Tensor, mask: Tensor) -> Tensor:
         logits: Tensor = self.module(sources.tokens, sources.lengths, target, mask)
         return logits
+
+    def probe(self, samples: Sequence[Sample]) -> dict[str, list[float]]:
+        sources = [self.preprocess([sample]).parts[0].tokens[0] for sample in samples]
+        embedded = [self.module.scale * self.module.embedding(tokens) for tokens in sources]
+        return {
+            "recurrent_parameters": [recurrent_parameters(self.module)],
+            "gradient_ratio": gradient_ratios(self.module.encoder, embedded),
+        }
 
     def reading_order(self, tokens: list[int]) -> list[int]:
         return tokens[::-1] if self.options.reversed_source else tokens

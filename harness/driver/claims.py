@@ -22,17 +22,17 @@ from harness.errors import UsageError
 from harness.files import read_record
 from harness.identity import same_weights
 from harness.metrics.metric import METRICS
-from harness.rundir.records import ClaimsFile
+from harness.rundir.records import ClaimsFile, ProbesFile
 from harness.rundir.results import ClaimRecord
 from harness.rundir.speed import CommonFile, common_path, read_timings
 from harness.rundir.store import RunDirectory
 from harness.scenarios.scenario import SCENARIOS, SINGLE_STREAM, Scenario
 from harness.scenarios.settings import GATING
 from harness.stages.score import restore
-from harness.statistics.jackknife import JackknifedFigure
+from harness.statistics.jackknife import JackknifedFigure, mean_of
 from harness.statistics.paired import difference, mean, mean_estimate
 from harness.statistics.ranks import shift
-from harness.suite.claims import COSTS, trials_of
+from harness.suite.claims import COSTS, probes_of, trials_of
 from harness.task import Figure
 from harness.trial import Trial
 
@@ -113,7 +113,10 @@ def measure_claim(directory: RunDirectory, trials: Sequence[Trial], entry: Claim
         if not directory.trial(trial.id).is_scored(trial.spec.size, trial.metrics):
             raise UndecidableError(f"{trial.variant} is incomplete")
     if statement.subject.name in COSTS:
-        return _costs(directory, statement, sides)
+        name = statement.subject.name
+        return _exact(statement, [_cost(directory, side[0], name) for side in sides], sides, name)
+    if statement.subject.name in probes_of(sides[0][0]):
+        return _probes(directory, statement, sides)
     if statement.subject.name in SCENARIOS.entries():
         return _speeds(directory, statement, sides)
     return _figures(directory, statement, sides, entry.where)
@@ -122,12 +125,19 @@ def measure_claim(directory: RunDirectory, trials: Sequence[Trial], entry: Claim
 def _figures(
     directory: RunDirectory, statement: Statement, sides: Sequence[Sequence[Trial]], where: str | None
 ) -> Evidence:
-    """Compare metrics on the same samples; trainings with several seeds count as such."""
+    """Compare metrics on the same samples."""
     members = _members(directory, sides[0][0], where) if where else None
     figures = [
         [_figure(directory, trial, quantity, members) for trial in side]
         for quantity, side in zip(statement.quantities, sides, strict=True)
     ]
+    return _paired(statement, sides, figures)
+
+
+def _paired(
+    statement: Statement, sides: Sequence[Sequence[Trial]], figures: Sequence[Sequence[JackknifedFigure]]
+) -> Evidence:
+    """Compare figures of the same samples; trainings with several seeds count as such."""
     if statement.object and statement.object.adapter == statement.subject.adapter:
         own = [head.minus(base.scaled(statement.factor)) for head, base in zip(*figures, strict=True)]
         effect, estimate = mean(own), mean_estimate(own)
@@ -205,18 +215,41 @@ def _timings(directory: RunDirectory, trial: Trial, scenario: str) -> Scenario:
     return timings
 
 
-def _costs(directory: RunDirectory, statement: Statement, sides: Sequence[Sequence[Trial]]) -> Evidence:
-    """Compare exact counts, which are the same for all seeds."""
-    counts = []
-    for side in sides:
-        common = read_record(common_path(directory.trial(side[0].id).path), CommonFile)
-        count = getattr(common.cost, statement.subject.name) if common else None
-        if not count:
-            raise UndecidableError(f"{statement.subject.name} of {side[0].variant} are not counted")
-        counts.append(float(count))
+def _cost(directory: RunDirectory, trial: Trial, name: str) -> float:
+    common = read_record(common_path(directory.trial(trial.id).path), CommonFile)
+    count = getattr(common.cost, name) if common else None
+    if not count:
+        raise UndecidableError(f"{name} of {trial.variant} are not counted")
+    return float(count)
+
+
+def _probes(directory: RunDirectory, statement: Statement, sides: Sequence[Sequence[Trial]]) -> Evidence:
+    """Compare what the models' probes measure: by sample, or exactly if it needs no samples."""
+    values = [
+        [_probe(directory, trial, quantity.name) for trial in side]
+        for quantity, side in zip(statement.quantities, sides, strict=True)
+    ]
+    name = statement.subject.name
+    unit = probes_of(sides[0][0])[name]
+    if all(len(series) == 1 for side in values for series in side):
+        return _exact(statement, [float(np.mean(side)) for side in values], sides, unit)
+    return _paired(statement, sides, [[mean_of(series, unit, name) for series in side] for side in values])
+
+
+def _probe(directory: RunDirectory, trial: Trial, name: str) -> list[float]:
+    stored = read_record(directory.trial(trial.id).path / "probes.json", ProbesFile)
+    if stored is None or name not in stored.root:
+        raise UndecidableError(f"{trial.variant} was not probed")
+    return stored.root[name]
+
+
+def _exact(
+    statement: Statement, counts: Sequence[float], sides: Sequence[Sequence[Trial]], unit: str
+) -> Evidence:
+    """Compare exact counts."""
+    name = statement.subject.name
     bound = statement.margin + (statement.factor * counts[1] if statement.object else 0.0)
     holds = counts[0] > bound if statement.sign == ">" else counts[0] < bound
     value = counts[0] / counts[1] if statement.object else counts[0]
-    unit = "times" if statement.object else statement.subject.name
-    effect = Figure(value, value, value, 1, unit, f"{statement.subject.name}|exact count")
+    effect = Figure(value, value, value, 1, "times" if statement.object else unit, f"{name}|exact count")
     return Evidence(effect, holds, tuple(map(len, sides)))

@@ -19,6 +19,7 @@ from harness.driver.mend import mend
 from harness.driver.pairs import score_pairs
 from harness.driver.prediction import predict
 from harness.driver.preflight import preflight, require_trials
+from harness.driver.probes import measure_probes
 from harness.driver.progress import RunProgress
 from harness.driver.record import recorded_trials, write_run_record
 from harness.driver.scoring import scoring
@@ -80,6 +81,7 @@ def run(
                 score_pairs(directory, recorded)
                 score_slices(directory, recorded)
                 show_disagreements(directory, recorded)
+                measure_probes(directory, loaded.suite.claims, planned.trials, progress.note)
                 local = None if settings.on_cluster else environment.describe()
                 for number, trial in enumerate(planned.trials):
                     earlier = planned.trials[:number]

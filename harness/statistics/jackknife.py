@@ -43,11 +43,7 @@ def leave_out_groups(n: int, limit: int, origins: Sequence[str] | None = None) -
 
 
 def leave_out_sums(counts: NDArray[np.int64], groups: NDArray[np.intp] | None) -> NDArray[np.int64]:
-    """Sum counts [n, …] over all samples, then without each group: [1 + G, …].
-
-    Args:
-        groups: [n]; None if only the sum over all samples is needed.
-    """
+    """Sum counts [n, …] over all samples, then without each of the groups [n], if any: [1 + G, …]."""
     total: NDArray[np.int64] = counts.sum(axis=0)
     if groups is None:
         return total[None]
@@ -122,6 +118,13 @@ def figure(
         low, high = student(value, [(error**2, len(values) - 2)]).interval()
         low, high = max(low, min(bounds[0], value)), min(high, max(bounds[1], value))
     return Figure(defined_or_none(value), low, high, n, unit, signature, better, note)
+
+
+def mean_of(values: Sequence[float], unit: str, signature: str) -> JackknifedFigure:
+    """Return the mean of one value per sample with its replicates."""
+    n, x = len(values), np.array(values)
+    replicates = (x.sum() - x) / (n - 1) if n > 1 else np.empty(0)
+    return JackknifedFigure(figure(np.array([x.mean(), *replicates]), n, unit, signature), replicates)
 
 
 def root_mean_square_error(value: float, replicates: NDArray[np.float64]) -> float:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -35,9 +35,15 @@ class FakeTranslation(TranslationAdapter):
     """Answers with the source, shortened by some words: some n-grams match, none perfectly."""
 
     Options = FaultOptions
+    probes: ClassVar[Mapping[str, str]] = {"kept": "words", "omitted": "words"}
 
     def load(self, checkpoint: Checkpoint | None) -> None:
         self.loaded = True
+
+    def probe(self, samples: Sequence[Sample]) -> dict[str, list[float]]:
+        self._misbehave(-1)
+        kept: list[float] = [len(str(sample.input).split()) - self.options.drop for sample in samples]
+        return {"kept": kept, "omitted": [self.options.drop]}
 
     def parameters(self) -> int | None:
         return self.options.parameters

@@ -1,0 +1,45 @@
+"""Probes of recurrent encoders: how much of a sentence's gradient is left at its start, and their size."""
+
+import torch
+from torch import Tensor, nn
+
+from adapters.translation.cells import RecurrentLayer, StackedEncoder, unfuse
+
+PROBES = {"gradient_ratio": "decades", "recurrent_parameters": "parameters"}
+DIRECTIONS = 32  # random projections of the Jacobian
+LEAST = torch.finfo(torch.float64).tiny  # stands for a gradient that vanished to 0
+
+
+def gradient_ratios(encoder: StackedEncoder, embedded: list[Tensor]) -> list[float]:
+    """Return log10 ‖∂h_T/∂x_1‖ − log10 ‖∂h_T/∂x_T‖ of each sentence, a tensor x [T, I].
+
+    0 means that the last state h_T depends as much on the first word as on the last one; −3, a thousandth
+    (Bengio et al. 1994; Pascanu et al. 2013, §2.1). h_T is the forward direction's, in the top layer. The
+    Frobenius norms are estimated from random projections with ±1 (Hutchinson 1990), which takes one
+    backward pass each.
+    """
+    unfuse(encoder)
+    encoder.double().eval()
+    generator = torch.Generator().manual_seed(0)
+    return [_gradient_ratio(encoder, x.double(), generator) for x in embedded]
+
+
+def _gradient_ratio(encoder: StackedEncoder, x: Tensor, generator: torch.Generator) -> float:
+    x = x.detach().unsqueeze(0).requires_grad_()
+    top = encoder.forwards[-1]
+    assert isinstance(top, RecurrentLayer)
+    size = top.weights.hidden_size
+    final = encoder(x, torch.tensor([x.shape[1]]))[1][-1][0, :size]
+    squares = torch.zeros(2, dtype=torch.float64)
+    for _ in range(DIRECTIONS):
+        signs = torch.randint(0, 2, (size,), generator=generator) * 2.0 - 1.0
+        (gradient,) = torch.autograd.grad(final, x, signs.double(), retain_graph=True)
+        squares += gradient[0, [0, -1]].square().sum(dim=-1)
+    first, last = squares.clamp(min=LEAST).log10().tolist()
+    return float((first - last) / 2)
+
+
+def recurrent_parameters(module: nn.Module) -> int:
+    """Count the parameters of all recurrent layers."""
+    layers = [part for part in module.modules() if isinstance(part, RecurrentLayer)]
+    return sum(parameter.numel() for layer in layers for parameter in layer.parameters())

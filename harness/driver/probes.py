@@ -1,0 +1,36 @@
+"""Measure the probes that claims compare, once per trial: write probes.json."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from harness.decisions.claims import ClaimEntry, parse_claim
+from harness.errors import HarnessError, describe
+from harness.rundir.records import ProbesFile
+from harness.rundir.store import RunDirectory
+from harness.stages.probe import probe
+from harness.suite.claims import probes_of, trials_of
+from harness.trial import Trial
+
+
+def measure_probes(
+    directory: RunDirectory,
+    claims: Mapping[str, ClaimEntry],
+    trials: Sequence[Trial],
+    note: Callable[[str], None],
+) -> None:
+    """Probe the models of trials that a claim needs; a failure is noted, and its claims are not decided."""
+    needed = {
+        trial.id: trial
+        for entry in claims.values()
+        for quantity in parse_claim(entry.claim).quantities
+        for trial in trials_of(trials, entry.benchmark, quantity)
+        if quantity.name in probes_of(trial)
+    }
+    for trial in needed.values():
+        trial_dir = directory.trial(trial.id)
+        path = trial_dir.path / "probes.json"
+        if path.exists():
+            continue
+        try:
+            trial_dir.write_record(path, ProbesFile(probe(trial)))
+        except HarnessError as error:
+            note(f"{trial.name}: not probed: {describe(error)}")
