@@ -36,9 +36,7 @@ def compare_command(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, or prediction files.")],
     baseline: Annotated[
         str,
-        typer.Option(
-            metavar="RUN", help="A run directory, mlflow:RUN_ID or mlflow:latest@BRANCH; or prediction files."
-        ),
+        typer.Option(metavar="RUN", help="A run directory, mlflow:RUN_ID, mlflow:latest@BRANCH, or files."),
     ],
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 4 if inconclusive.")] = False,
     gate: Annotated[
@@ -73,6 +71,7 @@ def compare_command(
     from harness.suite.loading import read_gate
     from reports.write import write_comparison
 
+    form = "two runs"
     files: AnnotationFiles | None = None
     if annotations and classes:
         form, files = "masks", AnnotatedMasks(annotations, classes, first_label, ignore, image_set)
@@ -80,8 +79,6 @@ def compare_command(
         form, files = "boxes", AnnotatedBoxes(annotations, protocol, iou, image_set, iou_type)
     elif references:
         form, files = "translations", ReferenceTexts(references, tokenize, lowercase, metrics)
-    else:
-        form = "two runs"
     _check_options(context, form)
     policy = read_gate(gate) if gate else None
     out = (out or (Path("report") if files else run / "report")).absolute()  # plug-ins may change the folder

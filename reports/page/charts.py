@@ -53,22 +53,10 @@ def chart(
     """
     rows = _rows(comparison, baseline)
     x_low, x_high = _domain([(row["x_low"], row["x_high"]) for row in rows], log=True)
-    log = x_high > LOG_FROM * x_low
     y_low, y_high = _domain([(row["y_low"], row["y_high"]) for row in rows], log=False)
     first = comparison.points[0]
     unit, is_error = display(first.throughput.unit, 20), first.accuracy.better == "lower"
-    x = alt.X(
-        "x:Q",
-        title=f"throughput, offline ({unit}{', log scale' if log else ''})",
-        scale=alt.Scale(type="log" if log else "linear", domain=[x_low, x_high], nice=False),
-        axis=alt.Axis(
-            tickCount=6,
-            values=_log_ticks(x_low, x_high) if log else alt.Undefined,
-            labelExpr="format(datum.value, datum.value < 1 ? '.3~r' : '~s')",
-            labelOverlap="greedy",
-            labelSeparation=8,
-        ),
-    )
+    x = _throughput(x_low, x_high, unit)
     y = alt.Y(
         "y:Q",
         title=f"{display(comparison.metric, 30)} ({display(comparison.unit, 20)})",
@@ -206,6 +194,23 @@ def _domain(intervals: list[tuple[float, float]], log: bool) -> tuple[float, flo
         return low / margin, high * margin
     margin = 0.1 * (high - low) or 0.05 * abs(high) or 1
     return low - margin, high + margin
+
+
+def _throughput(low: float, high: float, unit: str) -> alt.X:
+    """Return the horizontal axis of a frontier; its scale is logarithmic if the range is wide."""
+    log = high > LOG_FROM * low
+    return alt.X(
+        "x:Q",
+        title=f"throughput, offline ({unit}{', log scale' if log else ''})",
+        scale=alt.Scale(type="log" if log else "linear", domain=[low, high], nice=False),
+        axis=alt.Axis(
+            tickCount=6,
+            values=_log_ticks(low, high) if log else alt.Undefined,
+            labelExpr="format(datum.value, datum.value < 1 ? '.3~r' : '~s')",
+            labelOverlap="greedy",
+            labelSeparation=8,
+        ),
+    )
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
