@@ -8,7 +8,6 @@ from adapters.detection import fast_rcnn, rcnn, yolov1
 from adapters.detection.fast_rcnn import FastRcnn
 from adapters.detection.faster_rcnn import FasterRcnn, FasterRcnnOptions
 from adapters.detection.rcnn import Rcnn
-from adapters.detection.region_head import RegionSampling
 from adapters.detection.ssd import Ssd, SsdOptions
 from adapters.detection.ssd_network import Vgg16Network
 from adapters.detection.yolo import Yolo, YoloOptions
@@ -128,7 +127,7 @@ def test_rcnn_and_fast_rcnn_make_a_step_from_a_published_classifier(cls, frozen,
     options = {"backbone": "vgg16", "search": "small", "shorter_side": 128, "longer_side": 192}
     adapter = cls(cls.Options(pretrained=tmp_path / "vgg16.pth", **options), Runtime())
     adapter.build(SCENES)
-    adapter.module.sampling = RegionSampling(4)
+    adapter.module.regions_per_image = 4
     loss = stepped(adapter, 2)
     assert loss.isfinite() and loss > 0
     assert_learns(adapter, frozen=tuple(f"trunk.features.{place}." for place in frozen))

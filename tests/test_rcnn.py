@@ -8,13 +8,12 @@ import torch
 from torch import nn
 from torchvision.ops import box_iou
 
-from adapters.detection import fast_rcnn, faster_rcnn, proposal_cache, rcnn
+from adapters.detection import fast_rcnn, faster_rcnn, proposal_cache, rcnn, region_head
 from adapters.detection.detector_input import BoxTransform
 from adapters.detection.fast_rcnn import FastRcnn
 from adapters.detection.faster_rcnn import FasterRcnn
 from adapters.detection.proposal_cache import cached_proposals
 from adapters.detection.rcnn import Rcnn
-from adapters.detection.region_head import RegionSampling
 from adapters.detection.selective_search import MODES
 from adapters.detection.selective_search_detector import RegionTrainingBatch, SelectiveSearchOptions
 from adapters.detection.training_batch import (
@@ -124,7 +123,8 @@ def test_sampling_has_the_numbers_of_the_papers(cls, backbone):
     with torch.device("meta"):
         network = adapter.make_module()
     count = SAMPLED[cls, backbone]
-    assert network.sampling == RegionSampling(count, positive_fraction=0.25, positive_iou=0.5)
+    assert network.regions_per_image == count
+    assert (region_head.POSITIVE_FRACTION, region_head.POSITIVE_IOU) == (0.25, 0.5)
     if cls is FasterRcnn:  # Ren et al. 2015 §3.1.2, §3.1.3 and §3.3; Lin et al. 2017 §5.2
         small, settings = backbone == "small", network.rpn.settings
         assert (settings.positive_iou, settings.negative_iou, settings.nms_iou) == (
@@ -165,7 +165,7 @@ def loss_by_hand(logits, offsets, regions, objects, labels):
 class RandomOutputs(torch.nn.Module):
     """Random outputs for any regions."""
 
-    sampling = RegionSampling(64)
+    regions_per_image = 64
 
     def forward(self, pixels, regions):
         self.regions = torch.cat(regions)

@@ -477,7 +477,7 @@ def test_the_targets_and_losses_of_regions_equal_torchvisions(seed, faster, monk
     reference_regions, _, reference_labels, aims = theirs.roi_heads.select_training_samples(
         list(regions), targets
     )
-    sampled = region_head.sample_targets(regions, objects, labels, own.module.sampling)
+    sampled = region_head.sample_targets(regions, objects, labels, own.module.regions_per_image)
     for regions_of_image, reference in zip(sampled.regions, reference_regions, strict=True):
         assert torch.equal(regions_of_image, reference)
     assert torch.equal(sampled.labels, torch.cat(reference_labels))

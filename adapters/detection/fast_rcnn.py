@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_pool
 
 from adapters.detection import region_head, region_trunk
-from adapters.detection.region_head import POOLED_SIDE, RegionSampling
+from adapters.detection.region_head import POOLED_SIDE
 from adapters.detection.selective_search_detector import RegionNetwork, SelectiveSearchDetector
 from adapters.vision.vgg import CHANNELS, FULLY_CONNECTED, Vgg16
 from harness.datasets.dataset import Dataset
@@ -43,7 +43,7 @@ class SmallNetwork(Network):
         super().__init__()
         self.trunk = region_trunk.SmallTrunk(width)
         self.roi_heads = region_head.RegionClassifier(self.trunk.channels, POOLED_SIDE, 12 * width, classes)
-        self.sampling = RegionSampling(regions_per_image=32)  # as Faster R-CNN's
+        self.regions_per_image = 32  # as Faster R-CNN's
 
     def features(self, pixels: Tensor) -> Tensor:
         fine: Tensor = self.trunk(pixels)[0]
@@ -62,7 +62,7 @@ class Vgg16Network(Network):
         self.roi_heads = region_head.RegionClassifier(
             CHANNELS[-1], POOLED_SIDE, FULLY_CONNECTED, classes, dropout=0.5
         )
-        self.sampling = RegionSampling(regions_per_image=64)  # §2.3, with 2 images per batch
+        self.regions_per_image = 64  # §2.3, with 2 images per batch
 
     def features(self, pixels: Tensor) -> Tensor:
         conv5_3: Tensor = self.trunk.features[:-1](pixels)  # without pool5

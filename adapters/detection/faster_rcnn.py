@@ -20,7 +20,7 @@ from adapters import images
 from adapters.detection import feature_pyramid, region_head, region_trunk
 from adapters.detection.detector_input import DetectorInput, Size, framed_input, photograph_inputs
 from adapters.detection.finite import check_finite
-from adapters.detection.region_head import POOLED_SIDE, SAMPLING_RATIO, RegionOutputs, RegionSampling
+from adapters.detection.region_head import POOLED_SIDE, SAMPLING_RATIO, RegionOutputs
 from adapters.detection.rpn import SMOOTH_L1_BETA, RegionProposalNetwork, RpnSettings
 from adapters.detection.torchvision_weights import faster_rcnn_checkpoint
 from adapters.detection.training_batch import TrainingBatch, framed_training_batch, photograph_training_batch
@@ -92,7 +92,7 @@ class Network(nn.Module):
 
     rpn: RegionProposalNetwork
     roi_heads: region_head.RegionClassifier
-    sampling: RegionSampling
+    regions_per_image: int  # sampled for the loss of the head
 
     def forward(self, pixels: Tensor, sizes: Sequence[Size]) -> RegionOutputs:
         """Compute raw outputs for images [N, 3, H, W] of the given sizes without padding."""
@@ -116,7 +116,7 @@ class Network(nn.Module):
         rpn_outputs = self.rpn(proposal_maps, batch.pixels.shape[2], batch.pixels.shape[3])
         with torch.no_grad():
             proposals = self.rpn.propose(rpn_outputs, batch.sizes)
-            targets = region_head.sample_targets(proposals, batch.boxes, batch.labels, self.sampling)
+            targets = region_head.sample_targets(proposals, batch.boxes, batch.labels, self.regions_per_image)
         logits, offsets = self._classify(pooling_maps, targets.regions, batch.pixels)
         rpn_loss = self.rpn.loss(rpn_outputs, batch.boxes)
         return rpn_loss | region_head.loss(logits, offsets, targets, SMOOTH_L1_BETA)
@@ -150,7 +150,7 @@ class SmallNetwork(Network):
         )
         self.rpn = RegionProposalNetwork(channels, settings)
         self.roi_heads = region_head.RegionClassifier(channels, POOLED_SIDE, 12 * width, classes)
-        self.sampling = RegionSampling(regions_per_image=32)
+        self.regions_per_image = 32
 
     def features(self, pixels: Tensor) -> Features:
         fine, coarse = self.trunk(pixels)
@@ -188,7 +188,7 @@ class PyramidNetwork(Network):
         self.rpn = RegionProposalNetwork(feature_pyramid.WIDTH, settings)
         units = 1024  # §4.2
         self.roi_heads = region_head.RegionClassifier(feature_pyramid.WIDTH, POOLED_SIDE, units, classes)
-        self.sampling = RegionSampling(regions_per_image=512)  # §5.2
+        self.regions_per_image = 512  # §5.2
         # the level of a region depends on its size, equation 1
         self.pooler = MultiScaleRoIAlign(LEVELS, POOLED_SIDE, SAMPLING_RATIO)
 

@@ -14,7 +14,7 @@ from torchvision.ops import roi_align
 
 from adapters.backbone import Backbone
 from adapters.detection import region_head
-from adapters.detection.region_head import SAMPLING_RATIO, RegionSampling
+from adapters.detection.region_head import SAMPLING_RATIO
 from adapters.detection.selective_search_detector import RegionNetwork, SelectiveSearchDetector
 from adapters.vision.vgg import CHANNELS, FULLY_CONNECTED, Vgg16
 
@@ -30,12 +30,12 @@ class Network(RegionNetwork):
     window: int
 
     def __init__(
-        self, trunk: nn.Module, head: region_head.RegionClassifier, window: int, sampling: RegionSampling
+        self, trunk: nn.Module, head: region_head.RegionClassifier, window: int, regions_per_image: int
     ) -> None:
         super().__init__()
         self.trunk, self.roi_heads = trunk, head
         self.window = window
-        self.sampling = sampling
+        self.regions_per_image = regions_per_image
 
     def features(self, pixels: Tensor) -> Tensor:
         coarsest: Tensor = self.trunk(pixels)[-1]
@@ -74,9 +74,9 @@ class Rcnn(SelectiveSearchDetector):
         if self.options.backbone == "small":
             trunk = Backbone(width, 3)
             head = region_head.RegionClassifier(trunk.channels[-1], SMALL_WINDOW // 2**3, 8 * width, classes)
-            return Network(trunk, head, SMALL_WINDOW, RegionSampling(24))  # 24 as in the prototype
+            return Network(trunk, head, SMALL_WINDOW, 24)  # 24 as in the prototype
         head = region_head.RegionClassifier(
             CHANNELS[-1], region_head.POOLED_SIDE, FULLY_CONNECTED, classes, dropout=0.5
         )
         # 128 regions per batch, a quarter of them objects (Girshick et al. 2014 §2.3), from 2 images
-        return Network(Vgg16(), head, WINDOW, RegionSampling(64))
+        return Network(Vgg16(), head, WINDOW, 64)

@@ -22,18 +22,10 @@ POOLED_SIDE = 7
 # Bilinear samples per side of a bin of RoIAlign; He et al. 2017 ("Mask R-CNN") §3: four points, not critical.
 SAMPLING_RATIO = 2
 MIN_SIDE = 1e-2  # px, of a detection's sides; as in torchvision
+# Sampling of regions in training, Girshick 2015 §2.3: at most a quarter are positive, which is from this IoU
+# with an object. Below it, a region is background: [0, .5), instead of [.1, .5).
+POSITIVE_FRACTION, POSITIVE_IOU = 0.25, 0.5
 DETECTIONS_PER_IMAGE = 100  # as many as COCO's AP counts
-
-
-@dataclass(frozen=True)
-class RegionSampling:
-    """Settings for sampling regions in training; the defaults follow Girshick 2015 §2.3."""
-
-    regions_per_image: int
-    positive_fraction: float = 0.25  # of the sampled regions at most
-    # IoU with an object from which a region is positive. Below it, a region is background: [0, .5), instead
-    # of [.1, .5) in §2.3.
-    positive_iou: float = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,16 +94,15 @@ class RegionClassifier(nn.Module):
 
 
 def sample_targets(
-    proposals: Sequence[Tensor], objects: Sequence[Tensor], labels: Sequence[Tensor], sampling: RegionSampling
+    proposals: Sequence[Tensor], objects: Sequence[Tensor], labels: Sequence[Tensor], count: int
 ) -> RegionTargets:
-    """Sample regions of each image for training, from its proposals and the boxes of its objects."""
+    """Sample `count` regions of each image for training, from its proposals and the boxes of its objects."""
     regions, target_labels, target_boxes = [], [], []
     for image_proposals, boxes, classes in zip(proposals, objects, labels, strict=True):
         truth = boxes.to(image_proposals)
         candidates = torch.cat([image_proposals, truth])
-        threshold = sampling.positive_iou
-        matches = match(candidates, truth, threshold, threshold, allow_low_quality=False)
-        sampled = sample(matches, sampling.regions_per_image, sampling.positive_fraction)
+        matches = match(candidates, truth, POSITIVE_IOU, POSITIVE_IOU, allow_low_quality=False)
+        sampled = sample(matches, count, POSITIVE_FRACTION)
         matched = matches[sampled]
         positive = matched >= 0
         regions.append(candidates[sampled])

@@ -17,7 +17,7 @@ from adapters import images
 from adapters.detection import region_head
 from adapters.detection.detector_input import BoxTransform, DetectorInput, framed_input, photograph_inputs
 from adapters.detection.proposal_cache import cached_proposals
-from adapters.detection.region_head import POOLED_SIDE, RegionOutputs, RegionSampling
+from adapters.detection.region_head import POOLED_SIDE, RegionOutputs
 from adapters.detection.selective_search import MODES, Mode, propose
 from adapters.detection.training_batch import TrainingBatch, framed_training_batch, photograph_training_batch
 from adapters.detection.training_images import RegionAugmentation
@@ -92,7 +92,7 @@ class RegionTrainingBatch:
 class RegionNetwork(nn.Module):
     """A network from images and their regions to classes and boxes of the regions."""
 
-    sampling: RegionSampling
+    regions_per_image: int  # sampled for the loss
     trunk: nn.Module
     roi_heads: region_head.RegionClassifier
     window: int | None = None
@@ -183,7 +183,7 @@ class SelectiveSearchDetector(TorchAdapter[list[RegionInput], list[RegionOutputs
     def loss(self, batch: RegionTrainingBatch) -> dict[str, Tensor]:
         annotated = batch.images
         targets = region_head.sample_targets(
-            batch.regions, annotated.boxes, annotated.labels, self.module.sampling
+            batch.regions, annotated.boxes, annotated.labels, self.module.regions_per_image
         )
         logits, offsets = self.module(annotated.pixels, targets.regions)
         return region_head.loss(logits, offsets, targets, SMOOTH_L1_BETA)

@@ -16,7 +16,7 @@ from adapters.detection.box_regression import SCALED_WEIGHTS
 from adapters.detection.detector_input import DetectorInput, Size, framed_input, stretched_input
 from adapters.detection.finite import check_finite
 from adapters.detection.ssd_network import SIDE, UPRIGHT, SsdOutputs, Vgg16Network
-from adapters.detection.torchvision_weights import ssd_classes, ssd_tensors
+from adapters.detection.torchvision_weights import ssd_checkpoint
 from adapters.detection.training_batch import TrainingBatch, framed_training_batch, stretched_training_batch
 from adapters.detection.training_images import Augmentation
 from adapters.torch_adapter import TorchAdapter
@@ -133,8 +133,7 @@ class Ssd(TorchAdapter[DetectorInput, SsdOutputs, TrainingBatch]):
         return default_boxes.loss(*outputs, batch.boxes, batch.labels, self.module.thresholds)
 
     def adopt(self, tensors: Mapping[str, Tensor]) -> Checkpoint:
-        classes = ssd_classes(self.name, tensors)
-        return Checkpoint(ssd_tensors(tensors), self.name, {"backbone": "vgg16", "width": 16}, classes)
+        return ssd_checkpoint(self.name, tensors, {"backbone": "vgg16", "width": 16})
 
     def _select(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Select boxes [n, 4], scores [n] and labels [n] of one image from boxes [D, 4] and scores [D, C]."""

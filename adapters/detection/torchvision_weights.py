@@ -47,19 +47,15 @@ def faster_rcnn_checkpoint(
     return Checkpoint(renamed, adapter, {**options, "epsilon": epsilon}, published_classes(classes))
 
 
-def ssd_classes(adapter: str, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Return the classes of weights of `ssd300_vgg16`.
+def ssd_checkpoint(adapter: str, tensors: Mapping[str, Tensor], options: Mapping[str, object]) -> Checkpoint:
+    """Convert weights of `ssd300_vgg16`, which has the layers of `ssd` in the same order.
 
     Raises:
         UsageError: the weights are not of this model.
     """
     logits = class_count(adapter, tensors, SSD_LOGITS)
-    return published_classes(logits // FIRST_MAP_BOXES - 1)
-
-
-def ssd_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the weights of `ssd300_vgg16` for `ssd`, which has the same layers in the same order."""
-    return _renamed(tensors, _SSD)
+    classes = published_classes(logits // FIRST_MAP_BOXES - 1)
+    return Checkpoint(_renamed(tensors, _SSD), adapter, options, classes)
 
 
 def published_classes(count: int) -> tuple[str, ...]:
