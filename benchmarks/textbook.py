@@ -1,7 +1,7 @@
-"""Write docs/textbook.md from a run of the suite `textbook`.
+"""Write docs/textbook.md and its charts from a run of the suite `textbook`.
 
     harness run textbook
-    python benchmarks/textbook.py runs/textbook > docs/textbook.md
+    python benchmarks/textbook.py runs/textbook docs
 
 Every figure comes from results.json of the run. A topic without claims in the run is an error, so the page
 cannot lose one without a word.
@@ -13,8 +13,15 @@ import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from harness.rundir.results import ClaimRecord, Results, SliceRecord, TrialRecord, read_results
-from reports.figures import count, invalidity, printed
+import altair as alt
+import vl_convert
+
+from harness.compare.frontier import frontier_charts
+from harness.rundir.results import ClaimRecord, Results, TrialRecord, is_defined, read_results
+from reports.figures import bounds, count, invalidity, printed
+from reports.markdown import BRACKETS
+from reports.page.charts import LIGHT, POINTS, Spec, config, save
+from reports.page.slices import SliceGroup, slice_groups
 from reports.text import markdown
 
 TOPICS = {
@@ -28,8 +35,11 @@ TOPICS = {
 MARKS = {"supported": "✔ supported", "refuted": "✘ refuted", "inconclusive": "? inconclusive"}
 
 
-def page(results: Results) -> str:
-    """Return the page as Markdown.
+LEAST_SAMPLES = 100  # of a benchmark whose slices are shown: a slice of a few samples says nothing
+
+
+def page(results: Results, images: Path) -> str:
+    """Return the page as Markdown, and draw its charts.
 
     Raises:
         SystemExit: A topic has no claims in the run, or a benchmark of a claim is no topic.
@@ -37,7 +47,8 @@ def page(results: Results) -> str:
     benchmarks = {claim.benchmark for claim in results.claims}
     if benchmarks != set(TOPICS):
         raise SystemExit(f"topics are {sorted(TOPICS)}, but the claims are about {sorted(benchmarks)}")
-    return "\n".join([*introduction(results), *(line for name in TOPICS for line in topic(results, name))])
+    topics = (line for name in TOPICS for line in topic(results, name, images))
+    return "\n".join([*introduction(results), *topics])
 
 
 def introduction(results: Results) -> Iterator[str]:
@@ -58,13 +69,13 @@ def introduction(results: Results) -> Iterator[str]:
     revision = (results.run.git_revision or "")[:7]
     yield (
         f"`harness run textbook` on {markdown(hardware.cpu)}, {hardware.cores} cores, at {revision}; then "
-        "`python benchmarks/textbook.py runs/textbook > docs/textbook.md`. All claims that need a test are "
-        "decided together (Holm, 2.5% per direction). Brackets are 95% intervals of single figures."
+        "`python benchmarks/textbook.py runs/textbook docs`. Claims that need a test are decided together "
+        f"(Holm, 2.5% per direction). {BRACKETS}"
     )
     yield ""
 
 
-def topic(results: Results, benchmark: str) -> Iterator[str]:
+def topic(results: Results, benchmark: str, images: Path) -> Iterator[str]:
     """Yield the claims about a benchmark, then the figures behind them."""
     yield f"## {TOPICS[benchmark]}"
     yield ""
@@ -78,9 +89,17 @@ def topic(results: Results, benchmark: str) -> Iterator[str]:
         ["model", "figure", "samples/s", "preprocess · model · postprocess", "parameters", "FLOPs/sample"],
         [trial_row(trial) for trial in trials],
     )
-    for column in dict.fromkeys(part.column for part in results.slices if part.benchmark == benchmark):
-        parts = [part for part in results.slices if (part.benchmark, part.column) == (benchmark, column)]
-        yield from by_slice(parts)
+    headline, figure = next(iter(trials[0].metrics.items()))
+    if figure.n < LEAST_SAMPLES:
+        return
+    for comparison in frontier_charts(results):
+        if comparison.benchmark == benchmark:
+            save(comparison, images / f"textbook-{benchmark}.svg")
+            yield f"![Accuracy and throughput](images/textbook-{benchmark}.svg)"
+            yield ""
+    for group in slice_groups(results):
+        if (group.benchmark, group.metric) == (benchmark, headline) and len(group.slices) > 1:
+            yield from by_slice(group, images)
 
 
 def claim_row(claim: ClaimRecord) -> list[str]:
@@ -119,16 +138,38 @@ def trial_row(trial: TrialRecord) -> list[str]:
     ]
 
 
-def by_slice(parts: Sequence[SliceRecord]) -> Iterator[str]:
-    """Yield the headline figure of each model on each part of the samples."""
-    variants = list(parts[0].figures)
-    yield f"{parts[0].metric} by {parts[0].column}:"
+def by_slice(group: SliceGroup, images: Path) -> Iterator[str]:
+    """Draw the headline figure of each model on each part of the samples, and yield chart and table."""
+    name = f"textbook-{group.benchmark}-{group.column.replace(' ', '-')}.svg"
+    (images / name).write_text(vl_convert.vegalite_to_svg(slice_chart(group)), encoding="utf-8")
+    yield f"![{group.metric} by {group.column}](images/{name})"
     yield ""
     rows = []
-    for part in parts:
-        shown = [printed(part.figures[variant]) for variant in variants]
+    for part in group.slices:
+        shown = [printed(part.figures[variant]) for variant in group.variants]
         rows.append([markdown(part.slice), str(part.n), *(f"{one.value} {one.interval}" for one in shown)])
-    yield from table([parts[0].column, "n", *map(markdown, variants)], rows)
+    yield from table([group.column, "n", *map(markdown, group.variants)], rows)
+
+
+def slice_chart(group: SliceGroup) -> Spec:
+    """Draw the figure with its interval for each slice and model."""
+    rows = [
+        {"slice": part.slice, "model": variant, "value": figure.value, "low": low, "high": high}
+        for part in group.slices
+        for variant, figure in part.figures.items()
+        if is_defined(figure)
+        for low, high in [bounds(figure)]
+    ]
+    base = alt.Chart(alt.NamedData(POINTS), width=460, height=200).encode(
+        x=alt.X("slice:O", sort=None, title=group.column, axis=alt.Axis(labelAngle=0)),
+        xOffset=alt.XOffset("model:N", sort=None),
+        color=alt.Color("model:N", sort=None, legend=alt.Legend(title=None, orient="top")),
+    )
+    y = alt.Y("low:Q", title=group.metric, axis=alt.Axis(tickCount=5))
+    rules = base.mark_rule(strokeWidth=1.5, opacity=0.7).encode(y=y, y2="high:Q")
+    points = base.mark_point(filled=True, size=50, opacity=1).encode(y="value:Q")
+    plot = alt.layer(rules, points).configure(**config(LIGHT))
+    return {**plot.to_dict(), "datasets": {POINTS: rows}}
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -143,4 +184,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="run directory of the suite `textbook`")
-    print(page(read_results(parser.parse_args().run)))
+    parser.add_argument("docs", type=Path, help="folder of textbook.md and images/")
+    arguments = parser.parse_args()
+    text = page(read_results(arguments.run), arguments.docs / "images")
+    (arguments.docs / "textbook.md").write_text(text, encoding="utf-8")
