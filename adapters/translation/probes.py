@@ -15,8 +15,7 @@ def gradient_ratios(encoder: StackedEncoder, embedded: list[Tensor]) -> list[flo
 
     0 means that the last state h_T depends as much on the first word as on the last one; −3, a thousandth
     (Bengio et al. 1994; Pascanu et al. 2013, §2.1). h_T is the forward direction's, in the top layer. The
-    Frobenius norms are estimated from random projections with ±1 (Hutchinson 1990), which takes one
-    backward pass each.
+    Frobenius norms are estimated from random projections with ±1 (Hutchinson 1990).
     """
     unfuse(encoder)
     encoder.double().eval()
@@ -25,16 +24,13 @@ def gradient_ratios(encoder: StackedEncoder, embedded: list[Tensor]) -> list[flo
 
 
 def _gradient_ratio(encoder: StackedEncoder, x: Tensor, generator: torch.Generator) -> float:
-    x = x.detach().unsqueeze(0).requires_grad_()
     top = encoder.forwards[-1]
     assert isinstance(top, RecurrentLayer)
-    size = top.weights.hidden_size
-    final = encoder(x, torch.tensor([x.shape[1]]))[1][-1][0, :size]
-    squares = torch.zeros(2, dtype=torch.float64)
-    for _ in range(DIRECTIONS):
-        signs = torch.randint(0, 2, (size,), generator=generator) * 2.0 - 1.0
-        (gradient,) = torch.autograd.grad(final, x, signs.double(), retain_graph=True)
-        squares += gradient[0, [0, -1]].square().sum(dim=-1)
+    copies = x.detach().expand(DIRECTIONS, -1, -1).clone().requires_grad_()
+    final = encoder(copies, torch.full((DIRECTIONS,), len(x)))[1][-1][:, : top.weights.hidden_size]
+    signs = torch.randint(0, 2, final.shape, generator=generator) * 2.0 - 1.0
+    (gradients,) = torch.autograd.grad(final, copies, signs.double())
+    squares = gradients[:, [0, -1]].square().sum(dim=(0, 2))
     first, last = squares.clamp(min=LEAST).log10().tolist()
     return float((first - last) / 2)
 
