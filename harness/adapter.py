@@ -138,8 +138,8 @@ class Adapter(ABC, Generic[Batch, Raw]):
         batch = self.preprocess(samples)
         return self.postprocess(self.forward(batch), batch)
 
-    def probe(self, samples: Sequence[Sample]) -> Mapping[str, Sequence[float]]:  # noqa: ARG002
-        """Measure the loaded model: name → a value per sample, or a single one that needs no samples."""
+    def probe(self, samples: Sequence[Sample]) -> Mapping[str, float | Sequence[float]]:  # noqa: ARG002
+        """Measure the loaded model: name → a value per sample, or a number that needs no samples."""
         return {}
 
     def exportable(self) -> Mapping[str, Exportable]:

@@ -91,17 +91,18 @@ class Trial:
             InfrastructureError: The adapter's code, a file that an option names, or the data set differs from
                 the planned one on this worker.
         """
-        spec, dataset = self.spec, self.dataset.open()
-        compared: list[tuple[str, object, object]] = [
-            (f"the code of adapter '{spec.adapter}'", adapter_code(spec.adapter), spec.code),
-            (f"the fingerprint of data set '{self.dataset.name}'", dataset.fingerprint, spec.dataset),
-        ]
+        spec = self.spec
+        self._check(f"the code of adapter '{spec.adapter}'", adapter_code(spec.adapter), spec.code)
         for name, content in identified_options(spec.adapter, self.options).items():
-            compared.append((f"the content of {name} ({self.options[name]})", content, spec.options[name]))
-        for what, found, planned in compared:
-            if found != planned:
-                raise InfrastructureError(f"{self.name}: {what} is {found} here, but {planned} was planned")
+            self._check(f"the content of {name} ({self.options[name]})", content, spec.options[name])
+        dataset = self.dataset.open()
+        name = f"the fingerprint of data set '{self.dataset.name}'"
+        self._check(name, dataset.fingerprint, spec.dataset)
         return dataset
+
+    def _check(self, what: str, found: object, planned: object) -> None:
+        if found != planned:
+            raise InfrastructureError(f"{self.name}: {what} is {found} here, but {planned} was planned")
 
     def runtime(self, device: str) -> Runtime:
         """Return the runtime of the trial's model on a torch device."""

@@ -11,9 +11,11 @@ from scipy import stats
 from small_suite import document, planned, run_suite
 from torch import nn
 
+from adapters.segmentation.fcn_resnet import FcnResNet50
 from adapters.segmentation.receptive_field import receptive_field
 from adapters.translation.cells import LstmLayer, RnnLayer, StackedEncoder
 from adapters.translation.probes import gradient_ratios, recurrent_parameters
+from harness.adapter import Runtime
 from harness.errors import UsageError
 from harness.rundir.results import ClaimRecord
 
@@ -29,7 +31,7 @@ def encoder(layer: type[RnnLayer | LstmLayer], bidirectional: bool = False) -> S
 def test_the_gradient_ratio_is_that_of_the_whole_jacobian(layer: type[RnnLayer | LstmLayer]) -> None:
     model, x = encoder(layer, bidirectional=True), torch.randn(STEPS, INPUTS)
     (ratio,) = gradient_ratios(model, [x])
-    torch_layer = model.forwards[0].weights  # computed with torch's own kernel
+    torch_layer = model.double().forwards[0].weights  # computed with torch's own kernel
 
     def last(inputs: torch.Tensor) -> torch.Tensor:
         return torch_layer(inputs.unsqueeze(0))[0][0, -1]  # type: ignore[operator,no-any-return]
@@ -84,8 +86,23 @@ def test_the_receptive_field_is_that_of_the_layers(
     assert receptive_field(nn.Sequential(*layers), "cpu") == expected
 
 
+def test_a_segmentation_model_is_probed_through_its_scores() -> None:
+    adapter = FcnResNet50.__new__(FcnResNet50)
+    convolution = nn.Conv2d(3, 2, 3, padding=1)
+    adapter.runtime, adapter.module = Runtime(), lambda pixels: {"out": convolution(pixels)}
+    assert adapter.probe([]) == {"receptive_field": 3}
+
+
+def test_a_field_beyond_the_largest_picture_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapters.segmentation.receptive_field.LARGEST_SIDE", 128)
+    whole = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Upsample(size=(128, 128)))
+    with pytest.raises(UsageError, match="not within 128 px"):
+        receptive_field(whole, "cpu")
+
+
 def claims(folder: Path, *texts: str, size: int = 20, where: str | None = None) -> list[ClaimRecord]:
     adapters = {"one": {"options": {"drop": 1}}, "two": {"options": {"drop": 2}}}
+    adapters["none"] = {"options": {"drop": 0}}
     adapters["mute"] = {"options": {"drop": 3, "raise_at": -1}}
     entries: dict[str, Any] = {
         str(number): {"claim": text, "benchmark": "words", **({"where": where} if where else {})}
@@ -114,8 +131,15 @@ def test_claims_compare_probes_by_sample_or_exactly(tmp_path: Path) -> None:
     assert len(stored) == 2, "models that no claim asks about are not probed"
 
 
-def test_a_probe_that_fails_leaves_its_claims_undecided(tmp_path: Path) -> None:
-    failed, other = claims(tmp_path, "mute.omitted > 1", "two.omitted > 1")
+def test_one_sample_has_no_interval(tmp_path: Path) -> None:
+    (alone,) = claims(tmp_path, "one.kept > 1", size=1)
+    assert (alone.verdict, alone.reason) == ("not decided", "kept has no interval on these 1 samples")
+
+
+def test_a_probe_that_fails_or_is_zero_leaves_its_claims_undecided(tmp_path: Path) -> None:
+    texts = ["mute.omitted > 1", "two.omitted > 1", "two.omitted > 2 * none.omitted"]
+    failed, other, ratio = claims(tmp_path, *texts)
+    assert (ratio.verdict, ratio.reason) == ("not decided", "omitted of none is 0, so there is no ratio")
     assert (failed.verdict, failed.reason) == ("not decided", "mute was not probed")
     assert other.verdict == "supported"
 
@@ -125,7 +149,7 @@ def test_a_probe_that_fails_leaves_its_claims_undecided(tmp_path: Path) -> None:
     [
         ("one.lost > 1", None, "unknown quantity 'lost'"),
         ("one.kept > two.omitted", None, "compare kept with kept of another adapter"),
-        ("one.kept > 1", "source words >= 2", "kept is not measured on all samples"),
+        ("one.kept > 1", "source words >= 2", "`where` does not apply to kept"),
     ],
 )
 def test_a_claim_about_probes_is_checked(tmp_path: Path, text: str, where: str | None, message: str) -> None:

@@ -96,8 +96,8 @@ class Segmenter(TorchAdapter[Batch, list[Tensor], TrainingBatch]):
         scores: Tensor = self.module(pixels)
         return scores
 
-    def probe(self, samples: Sequence[Sample]) -> dict[str, list[float]]:  # noqa: ARG002
-        return {"receptive_field": [receptive_field(self.module, self.runtime.device)]}
+    def probe(self, samples: Sequence[Sample]) -> dict[str, float]:  # noqa: ARG002
+        return {"receptive_field": receptive_field(self.scores, self.runtime.device)}
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the size in px to which an image or window is resized."""

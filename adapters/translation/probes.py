@@ -1,4 +1,6 @@
-"""Probes of recurrent encoders: how much of a sentence's gradient is left at its start, and their size."""
+"""Probes of recurrent networks: the gradient that is left at the start of a sentence, and their size."""
+
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +15,13 @@ LEAST = torch.finfo(torch.float64).tiny  # stands for a gradient that vanished t
 def gradient_ratios(encoder: StackedEncoder, embedded: list[Tensor]) -> list[float]:
     """Return log10 ‖∂h_T/∂x_1‖ − log10 ‖∂h_T/∂x_T‖ of each sentence, a tensor x [T, I].
 
-    0 means that the last state h_T depends as much on the first word as on the last one; −3, a thousandth
-    (Bengio et al. 1994; Pascanu et al. 2013, §2.1). h_T is the forward direction's, in the top layer. The
-    Frobenius norms are estimated from random projections with ±1 (Hutchinson 1990).
+    x_1 is the first token that the encoder reads, and x_T the last one, END. 0 means that the last state h_T
+    depends as much on the first as on the last; −3, a thousandth as much (Bengio et al. 1994; Pascanu et al.
+    2013, §2.1). h_T is the forward direction's, in the top layer. The Frobenius norms are estimated from
+    random projections with ±1 (Hutchinson 1990).
     """
+    encoder = deepcopy(encoder).double().eval()
     unfuse(encoder)
-    encoder.double().eval()
     generator = torch.Generator().manual_seed(0)
     return [_gradient_ratio(encoder, x.double(), generator) for x in embedded]
 

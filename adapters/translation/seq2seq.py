@@ -75,11 +75,11 @@ class Seq2Seq(Translator[State]):
         logits: Tensor = self.module(sources.tokens, sources.lengths, target, mask)
         return logits
 
-    def probe(self, samples: Sequence[Sample]) -> dict[str, list[float]]:
+    def probe(self, samples: Sequence[Sample]) -> dict[str, float | list[float]]:
         sources = [self.preprocess([sample]).parts[0].tokens[0] for sample in samples]
         embedded = [self.module.scale * self.module.embedding(tokens) for tokens in sources]
         return {
-            "recurrent_parameters": [recurrent_parameters(self.module)],
+            "recurrent_parameters": recurrent_parameters(self.module),
             "gradient_ratio": gradient_ratios(self.module.encoder, embedded),
         }
 

@@ -44,8 +44,8 @@ def report(
     logged = [run for run in runs if run.startswith("mlflow:")]
     if logged and len(runs) > 1:
         raise UsageError(f"{logged[0]}: name one suite in MLflow, or run directories, not both")
-    paths = [] if logged else _finished([Path(run) for run in runs])
-    several = len(paths) > 1
+    given = [] if logged else _without_store([Path(run) for run in runs])
+    several, paths = len(given) > 1, _finished(given)
     trend = None
     if logged:
         from harness.tracking.past_runs import logged_trend
@@ -66,16 +66,22 @@ def report(
             console.print(f"report: {written}")
 
 
+def _without_store(paths: list[Path]) -> list[Path]:
+    """Drop MLflow's store, which `runs/*` matches, unless nothing else is left."""
+    return [
+        path for path in paths if path.name != "mlartifacts" and not path.name.startswith("mlflow.db")
+    ] or paths
+
+
 def _finished(runs: list[Path]) -> list[Path]:
-    """Of several paths, drop MLflow's store, which `runs/*` matches, and with a message unfinished runs.
+    """Of several paths, drop unfinished runs with a message.
 
     Keep other paths that are not runs; reading them later is an error.
     """
     from harness.cli.terminal import console
 
-    if len(runs) == 1:
+    if len(runs) < 2:
         return runs
-    runs = [run for run in runs if run.name != "mlartifacts" and not run.name.startswith("mlflow.db")] or runs
     unfinished = [run for run in runs if (run / "run.json").is_file() and not (run / "results.json").exists()]
     for run in unfinished:
         console.print(f"skipped: {run} has no results yet; `harness run` finishes it")

@@ -77,7 +77,7 @@ def figure_text(figure: Figure | None, unit: bool = True) -> str:
     if figure is None:
         return "–"
     shown = printed(figure)
-    return shown.quantity if unit else f"{shown.value} {shown.interval}".strip()
+    return shown.quantity if unit and figure.unit != "fraction" else f"{shown.value} {shown.interval}".strip()
 
 
 def show_results(results: Results) -> None:

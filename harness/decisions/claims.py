@@ -28,7 +28,7 @@ _CONDITION = re.compile(rf"(?P<column>[\w ]*\w)\s*(?P<sign>>=|<=|=)\s*(?P<value>
 
 
 class Quantity(NamedTuple):
-    """A metric's figure, scenario or cost of an adapter."""
+    """A figure of a metric, a scenario, a cost or a probe of an adapter."""
 
     adapter: str
     """Name of a variant, or of one without its seed, which then stands for all seeds."""

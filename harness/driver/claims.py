@@ -46,9 +46,9 @@ class Evidence:
     """Effect and test of a claim, with the number of trainings behind them."""
 
     effect: Figure
-    """subject − factor · object, or the subject alone; for speeds and costs, subject / object."""
+    """subject − factor · object, or the subject alone; for speeds and exact numbers, subject / object."""
     test: BoundTest | bool
-    """The test; or, for exact counts, True if the claim holds."""
+    """The test; or, for exact numbers, True if the claim holds."""
     seeds: tuple[int, ...]
     """Number of trainings on each side."""
 
@@ -231,25 +231,31 @@ def _probes(directory: RunDirectory, statement: Statement, sides: Sequence[Seque
     ]
     name = statement.subject.name
     unit = probes_of(sides[0][0])[name]
-    if all(len(series) == 1 for side in values for series in side):
-        return _exact(statement, [float(np.mean(side)) for side in values], sides, unit)
-    return _paired(statement, sides, [[mean_of(series, unit, name) for series in side] for side in values])
+    exact = [[value for value in side if isinstance(value, float)] for side in values]
+    by_sample = [[mean_of(value, unit, name) for value in side if isinstance(value, list)] for side in values]
+    if all(exact) and not any(by_sample):
+        return _exact(statement, [float(np.mean(side)) for side in exact], sides, unit)
+    if any(exact):
+        raise UndecidableError(f"{name} is measured by sample on one side only")
+    return _paired(statement, sides, by_sample)
 
 
-def _probe(directory: RunDirectory, trial: Trial, name: str) -> list[float]:
+def _probe(directory: RunDirectory, trial: Trial, name: str) -> float | list[float]:
     stored = read_record(directory.trial(trial.id).path / "probes.json", ProbesFile)
-    if stored is None or name not in stored.root:
+    if stored is None or name not in stored.values:
         raise UndecidableError(f"{trial.variant} was not probed")
-    return stored.root[name]
+    return stored.values[name]
 
 
 def _exact(
     statement: Statement, counts: Sequence[float], sides: Sequence[Sequence[Trial]], unit: str
 ) -> Evidence:
-    """Compare exact counts."""
+    """Compare numbers without doubt: counts, or probes that need no samples."""
     name = statement.subject.name
+    if statement.object and not counts[1]:
+        raise UndecidableError(f"{name} of {statement.object.adapter} is 0, so there is no ratio")
     bound = statement.margin + (statement.factor * counts[1] if statement.object else 0.0)
     holds = counts[0] > bound if statement.sign == ">" else counts[0] < bound
     value = counts[0] / counts[1] if statement.object else counts[0]
-    effect = Figure(value, value, value, 1, "times" if statement.object else unit, f"{name}|exact count")
+    effect = Figure(value, value, value, 1, "times" if statement.object else unit, f"{name}|exact")
     return Evidence(effect, holds, tuple(map(len, sides)))

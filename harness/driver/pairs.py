@@ -54,7 +54,8 @@ def _key(directory: RunDirectory, models: Sequence[Sequence[Trial]]) -> str:
     for trial in (trial for model in models for trial in model):
         metrics = directory.trial(trial.id).read_metrics()
         keys.append([trial.id, trial.variant, *(metrics[name].key for name in trial.metrics)])
-    return content_id([*keys, code_version("harness.statistics.paired")])
+    modules = ("harness.statistics.paired", "harness.statistics.holm", __name__)
+    return content_id([*keys, *map(code_version, modules)])
 
 
 def _pairs(directory: RunDirectory, models: Sequence[Sequence[Trial]]) -> Iterator[PairRecord]:

@@ -81,7 +81,7 @@ def run(
                 score_pairs(directory, recorded)
                 score_slices(directory, recorded)
                 show_disagreements(directory, recorded)
-                measure_probes(directory, loaded.suite.claims, planned.trials, progress.note)
+                measure_probes(directory, loaded.suite.claims, planned.trials, progress)
                 local = None if settings.on_cluster else environment.describe()
                 for number, trial in enumerate(planned.trials):
                     earlier = planned.trials[:number]

@@ -4,12 +4,13 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field
 
+from harness.analysis.record import AnalysisFile, TranslationAnalysis
 from harness.decisions.claims import PARTIAL_RUN
 from harness.driver.claims import decide_claims
 from harness.driver.pairs import score_pairs
@@ -90,20 +91,32 @@ def _recompute(directory: RunDirectory, copy: RunDirectory, verification: Verifi
         ignore=lambda _, files: [name for name in files if name in _LEFT_OUT or name.startswith(".")],
         copy_function=os.symlink,
     )
-    for trial in complete:
-        _rescore(directory, copy, trial, verification)
-    score_pairs(copy, recorded)
-    score_slices(copy, recorded)  # fails if a table of slices is gone
-    decide_claims(copy, claims, recorded, incomplete)
-    copy.digests.write(copy.path / "results.json", to_json(collect(copy.path)).encode())
-    if not verification.not_recomputed:  # it shows samples of the data sets
-        show_disagreements(copy, recorded)
+    try:
+        for trial in complete:
+            _rescore(directory, copy, trial, verification)
+        score_pairs(copy, recorded)
+        score_slices(copy, recorded)  # fails if a table of slices is gone
+        decide_claims(copy, claims, recorded, incomplete)
+        copy.digests.write(copy.path / "results.json", to_json(collect(copy.path)).encode())
+        if not verification.not_recomputed:  # it shows samples of the data sets
+            show_disagreements(copy, recorded)
+    finally:
+        _compare(directory, copy, names, verification)
+
+
+def _compare(
+    directory: RunDirectory, copy: RunDirectory, names: Mapping[str, str], verification: Verification
+) -> None:
+    """Compare every file that was made again with the stored one."""
     for file in sorted(copy.path.rglob("*.*")):
         if file.is_file() and not file.is_symlink():
             name = file.relative_to(copy.path)
             trial_id = name.parts[1] if name.parts[0] == "trials" else ""
             where = f"{names[trial_id]}: {name.relative_to('trials', trial_id)}" if trial_id else str(name)
-            verification.different += _different(directory.path / name, file, f"{where}: ")
+            try:
+                verification.different += _different(directory.path / name, file, f"{where}: ")
+            except (*_BROKEN_EVIDENCE, TypeError) as error:  # a document of another form
+                verification.different.append(f"{where}: {describe(error)}")
 
 
 def _rescore(directory: RunDirectory, copy: RunDirectory, trial: Trial, verification: Verification) -> None:
@@ -142,10 +155,13 @@ def _different(stored: Path, again: Path, where: str) -> Iterator[str]:
     elif stored.suffix == ".json":
         old, new = read_json(stored) or {}, read_json(again) or {}
         if stored.name == "metrics.json":  # earlier suites may have asked for other metrics
-            old = {name: old[name] for name in new}
+            old = {name: dict(old).get(name) for name in new}
         if stored.name == "analysis.json" and new["analysis"]["task"] == "translation":
-            model_parts = {"alignments": old["analysis"]["alignments"]}
-            model_parts["rates"] = old["analysis"]["rates"] | new["analysis"]["rates"]
+            explained = read_record(stored, AnalysisFile)
+            if not explained or not isinstance(explained.analysis, TranslationAnalysis):
+                raise UsageError(f"{stored}: not the analysis of a translation model")
+            model_parts = explained.analysis.model_dump(mode="json", include={"alignments", "rates"})
+            model_parts["rates"] |= new["analysis"]["rates"]
             new["analysis"] |= model_parts
         yield from differences(old, new, where)
 

@@ -67,8 +67,11 @@ class ClaimsFile(RootModel[tuple[ClaimRecord, ...]], frozen=True):
     """Content of claims.json: the claims in the order of the suite."""
 
 
-class ProbesFile(RootModel[dict[str, list[float]]], frozen=True):
-    """Content of probes.json of a trial: name → a value per sample, or a single one."""
+class ProbesFile(StrictModel):
+    """Content of probes.json of a trial."""
+
+    key: str = Field(description="hash of the code that chose the samples")
+    values: dict[str, float | list[float]] = Field(description="by name; a list has a value per sample")
 
 
 class BenchmarkPairs(StrictModel):

@@ -208,7 +208,7 @@ class ClaimRecord(ClaimEntry):
         description="subject − factor · object, or the subject alone; of speeds and costs, subject / object",
     )
     seeds: tuple[int, ...] = Field((), description="number of trainings on each side")
-    family: int = Field(0, description="number of claims that were tested together; 0 for exact counts")
+    family: int = Field(0, description="number of claims that were tested together; 0 for exact numbers")
     reason: str | None = Field(None, description="why it is not decided, or inconclusive")
 
 

@@ -1,6 +1,6 @@
 """Everything that a child process needs before it is forked; imported by the server that forks children.
 
-Importing torch takes seconds, so the server does it once for all children of a run.
+Importing torch and torchvision takes seconds, so the server does it once for all children of a run.
 """
 
 # ruff: noqa: E402
@@ -12,6 +12,7 @@ end_with_parent()
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, also during the imports below
 
 import torch  # noqa: F401
+import torchvision.ops  # noqa: F401
 
 import harness.scenarios.offline
 import harness.stages.measure

@@ -36,7 +36,7 @@ def _problem(statement: Statement, where: str | None, probes: Collection[str]) -
     if len(set(names)) > 1:
         return f"compare {names[0]} with {names[0]} of another adapter, not with {names[1]}"
     if where:
-        return f"{names[0]} is not measured on all samples, so `where` does not apply"
+        return f"`where` does not apply to {names[0]}, but only to figures of metrics"
     if names[0] in timed and (len(names) < 2 or statement.margin):
         return f"compare {names[0]} with a multiple of another adapter's {names[0]}"
     return ""

@@ -5,7 +5,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args, get_origin
+from types import NoneType, UnionType
+from typing import Union, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -224,8 +225,9 @@ def _listed_options(entry: AdapterEntry, model: type[BaseModel]) -> dict[str, li
 def _is_value(field: FieldInfo, value: list[object]) -> bool:
     """Return whether a list is one value of an option, rather than several values."""
     annotation = field.annotation
-    forms = {get_origin(form) for form in (annotation, *get_args(annotation))}  # such as tuple[…] | None
-    if forms & {list, tuple} and not any(isinstance(item, list) for item in value):
+    forms = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    is_listed = [get_origin(form) in (list, tuple) for form in forms if form is not NoneType]
+    if all(is_listed) and not any(isinstance(item, list) for item in value):
         return True  # complete_options reports a wrong element
     is_plain = get_origin(annotation) is None and isinstance(annotation, type) and annotation is not list
     if annotation is None or is_plain:

@@ -14,7 +14,7 @@ from harness.tracking.names import RANK, RUN_NAME, TAG, cut, flat, key, readable
 from harness.tracking.values import headlines, metrics_of, params_of
 
 Curve = list[tuple[int, float]]  # (step, value)
-TREND = "harness.trend."
+TREND = "harness.trend-2."  # the number is that of the form of `Observation`
 DISTRUST = "⚠"  # marks a trial with a timing that is not valid
 NOT_COMPARED = "not compared"
 _STATUS = {"complete": "FINISHED", "partial": "FAILED", "failed": "FAILED", "pending": "KILLED"}

@@ -143,4 +143,4 @@ def _past(run: Run, suite: str) -> tuple[PastRun, list[Observation]]:
         None if tags[name] == "none" else tags[name] for name in ("git.branch", "mlflow.source.git.commit")
     )
     past_run = PastRun(tags["harness.run_id"], suite, started, revision, branch, run.info.run_id)
-    return past_run, from_text(text)
+    return past_run, from_text(text or "[]")  # empty if another version of the harness logged the run

@@ -78,14 +78,15 @@ def sync(run_dir: Path, tracking_uri: str | None = None, report: Path | None = N
         raise UsageError(f"{run_dir}: not a run directory")
     results = read_run(run_dir)
     uri = store.chosen_uri(tracking_uri, run_dir)
-    # Two processes that sync a run at once would both create its MLflow runs. Of those that migrate a fresh
-    # SQLite file at once, all but one fail (7 of 8, measured).
     database = store.sqlite_file(uri)
-    folder = database.parent if database else run_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    with store.mlflow_errors(uri), one_at_a_time(folder):
-        client, experiment = store.open_experiment(uri, results.suite)
-        return _write_runs(client, experiment, run_dir, results, uri, report)
+    with store.mlflow_errors(uri):
+        folder = database.parent if database else run_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        # Of processes that migrate a fresh SQLite file at once, all but one fail (7 of 8, measured).
+        with one_at_a_time(folder):
+            client, experiment = store.open_experiment(uri, results.suite)
+        with one_at_a_time(run_dir):  # two that sync a run at once would both create its MLflow runs
+            return _write_runs(client, experiment, run_dir, results, uri, report)
 
 
 class _Writer:

@@ -40,10 +40,10 @@ class FakeTranslation(TranslationAdapter):
     def load(self, checkpoint: Checkpoint | None) -> None:
         self.loaded = True
 
-    def probe(self, samples: Sequence[Sample]) -> dict[str, list[float]]:
+    def probe(self, samples: Sequence[Sample]) -> dict[str, float | list[float]]:
         self._misbehave(-1)
         kept: list[float] = [len(str(sample.input).split()) - self.options.drop for sample in samples]
-        return {"kept": kept, "omitted": [self.options.drop]}
+        return {"kept": kept, "omitted": float(self.options.drop)}
 
     def parameters(self) -> int | None:
         return self.options.parameters
