@@ -78,6 +78,7 @@ class TestThreads:
         with pytest.raises(UsageError, match=r"speed\.threads: .*at least 1, or a list of distinct ones"):
             planned(tmp_path, timed_document(threads))
 
+    @pytest.mark.slow  # 45 s on two cores
     @pytest.mark.usefixtures("threads")
     def test_predictions_are_made_once_and_timings_with_each_number(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
