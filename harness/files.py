@@ -109,7 +109,7 @@ def read_record(path: Path, model: type[M]) -> M | None:
         first = error.errors(include_url=False)[0]
         if first["type"] == "json_invalid":
             raise UsageError(f"{path}: {first['msg']}; `harness run` makes it again") from error
-        if first["loc"] == ("schema",) and first["type"] != "missing":
+        if first["loc"] == ("schema",):
             raise UsageError(
                 f"{path}: written by another version of the harness; run the suite again with another --out"
             ) from error
