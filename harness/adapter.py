@@ -88,7 +88,7 @@ class Adapter(ABC, Generic[Batch, Raw]):
     timed: ClassVar[bool] = True
     """Set to False to skip the suite's speed scenarios, because stored predictions have no speed."""
     probes: ClassVar[Mapping[str, str]] = {}
-    """What `probe` measures, for claims: name → unit."""
+    """Name what `probe` measures, for claims, each with its unit."""
     Options: ClassVar[type[AdapterOptions]] = AdapterOptions
     options: AdapterOptions
     """An instance of `Options`; subclasses annotate it with their own class."""

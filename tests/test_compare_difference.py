@@ -95,7 +95,7 @@ def test_pairing_the_samples_makes_a_difference_clearer_than_two_intervals() -> 
 
 
 def test_models_of_equal_quality_are_rarely_called_worse() -> None:
-    """Of 200 comparisons of equally good models 2.5% should be called regressions: 5 ± 2.2."""
+    """Expect 2.5% of 200 comparisons of equally good models to be called regressions: 5 ± 2.2."""
     metric, generator = Iou(("a", "b")), np.random.default_rng(2)
     called = []
     for _ in range(200):

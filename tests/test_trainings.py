@@ -96,7 +96,7 @@ def test_of_equal_recipes_single_trainings_differ_too_often_and_models_rarely() 
 
 
 DROPS = {"plain": 2, "s0": 3, "s1": 4, "s2": 5}
-"""By adapter: one of so many words is dropped."""
+"""Number of words of which one is dropped, by adapter."""
 
 
 def rename(run: Path, names: dict[str, str]) -> Path:

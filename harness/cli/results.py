@@ -74,7 +74,7 @@ def _without_store(paths: list[Path]) -> list[Path]:
 
 
 def _finished(runs: list[Path]) -> list[Path]:
-    """Of several paths, drop unfinished runs with a message.
+    """Drop unfinished runs, with a message, if there are several paths.
 
     Keep other paths that are not runs; reading them later is an error.
     """

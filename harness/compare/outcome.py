@@ -135,7 +135,7 @@ class Comparison:
 
     @property
     def compares_speed(self) -> bool:
-        """Whether any speed was compared."""
+        """Return whether any speed was compared."""
         changes = (change for trial in self.trials for change in trial.changes)
         return any(change.figure_kind == "speed" and change.difference is not None for change in changes)
 

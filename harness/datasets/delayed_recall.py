@@ -24,7 +24,7 @@ _FINGERPRINTED_SENTENCES = 20
 
 
 class DelayedRecallOptions(GeneratedOptions):
-    """How many letters to remember, and for how long."""
+    """Set how many letters to remember, and for how long."""
 
     symbols: int = Field(default=8, ge=2, le=len(_SYMBOLS))
     """Number of different letters to remember. The default is from Arjovsky et al. 2016 §5.1."""

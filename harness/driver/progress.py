@@ -28,7 +28,7 @@ class RunProgress:
             speed_estimate_period=math.inf,
             transient=True,
         )
-        """One row for each trial from its first result until it is complete, then what is being done."""
+        """Show one row per trial from its first result until it is complete, then what is being done."""
         self._all = self._add_row(total=0)
         self._trials: dict[str, Task] = {}
         self._status: TaskID | None = None

@@ -10,7 +10,7 @@ from harness.stages.shards import Shard, ShardError, Work
 
 
 class TrialQueue:
-    """One trial's pending shards, with its pace, its losses and the nodes that cannot load its model.
+    """Keep one trial's pending shards, with its pace, its losses and the nodes that cannot load its model.
 
     Args:
         waiting: Counts the pending shards of all trials by the resources of their workers.
