@@ -144,6 +144,18 @@ def test_a_probe_that_fails_or_is_zero_leaves_its_claims_undecided(tmp_path: Pat
     assert other.verdict == "supported"
 
 
+def test_values_of_other_code_are_not_used_if_a_probe_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise UsageError("no")
+
+    assert [claim.verdict for claim in claims(tmp_path, "two.omitted > 1")] == ["supported"]
+    monkeypatch.setattr("harness.driver.probes.code_version", lambda _: "other")
+    monkeypatch.setattr("harness.driver.probes.probe", fail)
+    assert [claim.verdict for claim in claims(tmp_path, "two.omitted > 1")] == ["not decided"]
+
+
 @pytest.mark.parametrize(
     ("text", "where", "message"),
     [

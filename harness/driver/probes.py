@@ -35,6 +35,7 @@ def measure_probes(
         stored = read_derived(path, ProbesFile)
         if (stored and stored.key == key) or not trial_dir.is_scored(trial.spec.size, trial.metrics):
             continue
+        trial_dir.digests.remove(path)  # of other code: no claim may use it if this probe fails
         progress.status(f"probing {trial.name}")
         try:
             trial_dir.write_record(path, ProbesFile(key=key, values=probe(trial)))
